@@ -122,6 +122,17 @@ WAYS = {
         Status.UNSUPPORTED,
         "inline.*depend on which elements are packed together",
     ),
+    "assembly whose register hides an operand": Attack(
+        edited(
+            (
+                STORE,
+                STORE + "    hidden = '{ .reg .b32 %r<999>; mov.b32 %r1, 0; mov.b32 $0, $1; }'\n"
+                "    out = tl.inline_asm_elementwise(hidden, '=r,r', [out], tl.float32, True, 1)\n",
+            )
+        ),
+        Status.UNSUPPORTED,
+        "inline",
+    ),
     "a tile transposed through memory, without a barrier": Attack(
         edited(
             ("import triton\n", "import torch\nimport triton\n"),

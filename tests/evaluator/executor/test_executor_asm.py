@@ -169,6 +169,19 @@ def test_registers_are_put_together_from_parts():
     assert unsigned(run(text, register(0xAA01))) == [0x04030201]
 
 
+def test_a_register_lives_in_the_scope_that_declares_it():
+    inner = "{ .reg .b32 t; mov.b32 t, $1; { .reg .b32 t; mov.b32 t, 5; } mov.b32 $0, t; }"
+    assert unsigned(run(inner, register(7))) == [7]
+    assert unsigned(run(f"{inner} {{ .reg .b32 t; mov.b32 t, 5; add.u32 $0, $0, t; }}", register(7))) == [12]
+    guarded = "{ .reg .pred p; setp.eq.u32 p, $1, 7; { .reg .pred p; setp.ne.u32 p, $1, 7; } mov.b32 $0, 1; @p "
+    assert unsigned(run(f"{guarded} mov.b32 $0, 2; }}", register(7, 8))) == [2, 1]
+
+
+def test_a_constant_that_begins_with_zero_is_octal():
+    assert unsigned(run("add.u32 $0, $1, 010;", register(1))) == [9]
+    assert unsigned(run("add.u32 $0, $1, 0;", register(1))) == [1]
+
+
 def test_rounding_modes_enclose_the_result():
     x, y = singles(1.0), singles(2.0**-30)
     results = {mode: run(f"add.{mode}.f32 $0, $1, $2;", x, y).view(torch.float32).item() for mode in ("rm", "rz", "rp")}
@@ -249,6 +262,13 @@ def test_powers_of_two_as_scales():
         "{ .reg .pred p; setp.eq.u32 p, $1, $2; @p mov.b32 $0, $1; @!p add.u32 $0, $0, $1; }",
         "{ .reg .pred p; setp.eq.u32 p, $1, 0; @p mov.b32 $0, $1; setp.eq.u32 p, $2, 0; @!p mov.b32 $0, $1; }",
         "{ .reg .b128 t; mov.b32 $0, $1; }",
+        "{ .reg .b32 %r1; mov.b32 %r1, 7; mov.b32 $0, $1; }",
+        "{ .reg .b32 %r<4>; mov.b32 $0, $1; }",
+        "{ .reg .b32 $1; mov.b32 $1, 7; mov.b32 $0, $1; }",
+        "{ .reg .b32 t; .reg .f32 t; mov.b32 $0, $1; }",
+        "{ { .reg .b32 t; mov.b32 t, 7; } mov.b32 $0, t; }",
+        "mov.b32 $0, 7; } {",
+        "mov.b32 $0, 08;",
         "and.b32 $1, $1, $2;",
         "hello",
         ";".join(["add.f32 $0, $1, $2"] * 2000),
