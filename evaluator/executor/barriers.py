@@ -1,8 +1,10 @@
-"""What threads of a program tell each other through memory: between store and load there must be a barrier.
+"""What threads of a program tell each other through memory: between store and load there must be a barrier, and between
+load and store.
 
 A GPU runs the threads of a program side by side, and Triton synchronises them for shared memory only. Which element of
 a block belongs to which thread is the layout's business; the same element of blocks of one shape counts as the same
-thread's. Elements of a scalar belong to no thread: one stores it, all load it.
+thread's. Elements of a scalar belong to no thread: one stores it, all load it. Where one is loaded and then stored, the
+others often have no use for its old value, so that is not reported.
 """
 
 import math
@@ -12,17 +14,19 @@ import torch
 
 Tensor = torch.Tensor
 
-_SCALAR = -1
+_SCALAR, _NOBODY, _SEVERAL = -1, -2, -3
 
 
 class Barriers:
-    """Which threads stored to the granules of some buffers, and before which of their program's barriers."""
+    """Which threads accessed the granules of some buffers last, and before which of their program's barriers."""
 
     def __init__(self, buffers: Collection[int], programs: int) -> None:
         """Watch ``buffers`` in a run of ``programs`` programs."""
         self._buffers = frozenset(buffers)
         self._passed = torch.zeros(programs, dtype=torch.int64)
         self._stored: dict[int, Tensor] = {}
+        """For each buffer [3, granules]: the program, the thread, and how many barriers the program had passed."""
+        self._loaded: dict[int, Tensor] = {}
         self._first: dict[tuple[int, ...], int] = {}
         """The number of the first thread of blocks of each shape."""
         self._threads = 0
@@ -43,17 +47,41 @@ class Barriers:
             self._first[shape], self._threads = self._threads, self._threads + math.prod(shape)
         return torch.arange(math.prod(shape)) + self._first[shape]
 
-    def store(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> None:
-        """Note stores by threads [n] of programs [n] to some of a buffer's granules, cells [n]."""
-        if buffer not in self._stored:
-            self._stored[buffer] = torch.full((3, granules), -2, dtype=torch.int32)
-        self._stored[buffer][:, cells] = torch.stack((programs, threads, self._passed[programs])).int()
+    def store(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
+        """Note stores by threads [n] of programs [n] to some of a buffer's granules, cells [n].
 
-    def missing(self, buffer: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
-        """Return whether other threads of the same programs stored what is loaded, with no barrier since, bool [n]."""
-        if buffer not in self._stored:
-            return torch.zeros(cells.shape, dtype=torch.bool)
-        by, thread, when = self._stored[buffer][:, cells]
-        others = (thread != threads) | (threads == _SCALAR)
-        wrong: Tensor = (by == programs) & (when == self._passed[programs]) & others
-        return wrong
+        Return whether other threads of the programs loaded what is stored over, with no barrier since, bool [n].
+        """
+        now = self._now(programs, threads)
+        before = self._of(self._loaded, buffer, granules)[:, cells]
+        self._of(self._stored, buffer, granules)[:, cells] = now
+        return _by_others(before, now)
+
+    def load(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
+        """Note loads. Return whether other threads of the programs stored what is loaded, with no barrier since."""
+        now, loaded = self._now(programs, threads), self._of(self._loaded, buffer, granules)
+        several = _by_others(loaded[:, cells], now)
+        loaded[:, cells] = now
+        several |= _by_others(loaded[:, cells], now)
+        loaded[1, cells[several]] = _SEVERAL
+        stored = self._of(self._stored, buffer, granules)[:, cells]
+        return _together(stored, now) & ((stored[1] != now[1]) | (now[1] == _SCALAR))
+
+    def _of(self, accesses: dict[int, Tensor], buffer: int, granules: int) -> Tensor:
+        if buffer not in accesses:
+            accesses[buffer] = torch.full((3, granules), _NOBODY, dtype=torch.int32)
+        return accesses[buffer]
+
+    def _now(self, programs: Tensor, threads: Tensor) -> Tensor:
+        return torch.stack((programs, threads, self._passed[programs])).int()
+
+
+def _together(before: Tensor, now: Tensor) -> Tensor:
+    """Return whether accesses [3, n] are of the same programs, with no barrier between, bool [n]."""
+    same: Tensor = (before[0] == now[0]) & (before[2] == now[2])
+    return same
+
+
+def _by_others(before: Tensor, now: Tensor) -> Tensor:
+    """Return whether accesses are those of ``_together``, but of different threads, bool [n]."""
+    return _together(before, now) & (before[1] != now[1])

@@ -1,6 +1,6 @@
 """Memory that also detects races between programs and reads of uninitialised elements."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -183,11 +183,7 @@ class Sanitizer(Memory):
             self._check_lost()
         if site.polls:
             return
-        if lanes.threads is not None:
-            wrong = self._barriers.missing(access.buffer, lanes.cells, lanes.programs, lanes.threads)
-            if bool(wrong.any()):
-                what = "stored by another thread of the program: put tl.debug_barrier() between"
-                self._report_lanes("missing barrier", access.buffer, shadow, lanes, site, wrong, what)
+        self._check_barrier(access.buffer, shadow, lanes, site, "stored", self._barriers.load)
         strong = site.order is not None and site.order.strong
         self._check(access.buffer, shadow, lanes, site, UPDATED if strong else READ)
         shadow.trace(UPDATED if strong else READ).add(lanes.cells, lanes.programs)
@@ -253,8 +249,7 @@ class Sanitizer(Memory):
         if earlier is not None:
             self._report_writes(buffer, shadow, lanes, site, earlier, held[lanes.cells] != stored)
         super()._store(access, index, bits)
-        if lanes.threads is not None:
-            self._barriers.store(buffer, len(held), lanes.cells, lanes.programs, lanes.threads)
+        self._check_barrier(buffer, shadow, lanes, site, "loaded", self._barriers.store)
         together = shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         differs = held[lanes.cells] != stored
         if together is not None:
@@ -344,6 +339,17 @@ class Sanitizer(Memory):
                 kind = "read-write race" if READ in (verb, other) else "write race"
                 what = f"{verb} here and {other} by {self._name(stamps, wrong, site)}"
                 self._report_lanes(kind, buffer, shadow, lanes, site, wrong, what)
+
+    def _check_barrier(
+        self, buffer: int, shadow: Shadow, lanes: _Lanes, site: Site, other: str, note: Callable[..., Tensor]
+    ) -> None:
+        """Report what another thread of the program loaded or stored, and ``note`` this access."""
+        if lanes.threads is None:
+            return
+        wrong = note(buffer, len(self._bits(buffer, shadow.granule)), lanes.cells, lanes.programs, lanes.threads)
+        if bool(wrong.any()):
+            what = f"{other} by another thread of the program: put tl.debug_barrier() between"
+            self._report_lanes("missing barrier", buffer, shadow, lanes, site, wrong, what)
 
     def _name(self, stamps: Tensor, wrong: Tensor, site: Site) -> str:
         return f"program {site.program(self._order.program(int(stamps[wrong][0])))}"

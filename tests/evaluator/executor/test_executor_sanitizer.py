@@ -196,6 +196,41 @@ def test_what_another_thread_of_the_program_stored_is_read_after_a_barrier(execu
 
 
 @triton.jit
+def taken(X, WAY: tl.constexpr, N: tl.constexpr):
+    """What was loaded is stored over in place, transposed, or by one thread."""
+    i, j = tl.arange(0, N)[:, None], tl.arange(0, N)[None, :]
+    mine = X + tl.program_id(0) * N * N
+    if WAY == "by all":
+        x = tl.load(mine + i // N + j)
+    elif WAY == "by all, one first":
+        x = tl.load(mine + i * N + j) + tl.load(mine + N) + tl.load(mine + j * N + i)
+    else:
+        x = tl.load(mine + i * N + j)
+    if WAY == "barrier":
+        tl.debug_barrier()
+    if WAY == "same" or WAY == "by all, one first":
+        tl.store(mine + i * N + j, x)
+    elif WAY == "one":
+        tl.store(mine + N, tl.max(x))
+    elif WAY == "by all":
+        tl.store(mine + j, tl.max(x, 0)[None, :])
+    else:
+        tl.store(mine + j * N + i, x)
+
+
+@pytest.mark.parametrize("way", ["turned", "one", "by all", "by all, one first", "same", "barrier"])
+def test_what_another_thread_of_the_program_loads_is_stored_over_after_a_barrier(executor, way):
+    execution = executor.prepare(taken, torch.zeros(1024, dtype=torch.int32), grid=(4,), WAY=way, N=16).run(
+        sanitize=True
+    )
+    assert kinds(execution) == ["missing barrier"] * (way not in ("same", "barrier"))
+    if way == "one":
+        (fault,) = execution.faults
+        assert (fault.tensor, fault.index, fault.others) == ("X", (16,), 3)
+        assert "loaded by another thread of the program: put tl.debug_barrier() between" in str(fault)
+
+
+@triton.jit
 def counted(Y, N: tl.constexpr):
     for _ in range(N):
         tl.store(Y, tl.load(Y) + 1)
@@ -204,7 +239,9 @@ def counted(Y, N: tl.constexpr):
 def test_a_scalar_in_memory_belongs_to_no_thread(executor):
     """One thread stores it, and all load it."""
     execution = executor.prepare(counted, torch.zeros(1, dtype=torch.int32), N=2).run(sanitize=True)
-    assert kinds(execution) == ["missing barrier"]
+    (fault,) = execution.faults
+    assert (fault.kind, fault.tensor) == ("missing barrier", "Y")
+    assert ", stored by another thread of the program" in str(fault)
 
 
 DESCRIBED = """
