@@ -7,6 +7,7 @@ from evaluator.executor.control import KNOWN
 from evaluator.executor.errors import IRError
 from evaluator.executor.kernel import Kernel
 from evaluator.executor.parser import parse
+from evaluator.executor.predicates import in_branches
 
 
 @lru_cache(maxsize=256)
@@ -16,7 +17,7 @@ def load(text: str, aliases: tuple[int, ...] = ()) -> Kernel:
     Raises ``IRError`` for text that is neither Triton IR nor Triton GPU IR, ``UnsupportedOperation`` for what is not
     implemented.
     """
-    function = parse(text, KNOWN)
+    function = in_branches(parse(text, KNOWN))
     if aliases and len(aliases) != len(function.params):
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
     params = function.params

@@ -391,6 +391,9 @@ def test_a_product_reads_nothing_in_programs_that_leave_it_out() -> None:
         product_of_one_program[(2,)](TensorDescriptor.from_tensor(x, [128, 128], tile), y, num_warps=4)
     assert session.report().clean
     assert torch.allclose(y, x.float() @ x.float(), atol=1e-3)
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert counted.outside.dot_flops == 2 * 128**3 / 2
 
 
 @gluon.jit
