@@ -65,7 +65,7 @@ class RunConfig(BaseModel):
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
     )
     suite: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "quick"
-    """Benchmark cases: quick or paper."""
+    """Benchmark cases: quick, paper or another suite of the problem."""
     operator: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mutate"
     """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
     command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = Field(default=None, min_length=1)

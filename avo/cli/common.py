@@ -87,7 +87,7 @@ SuiteOption = Annotated[
     typer.Option(
         "--suite",
         metavar="NAME",
-        help="Benchmark cases: quick, paper or held_out.",
+        help="Benchmark cases: quick, paper, held_out or another suite of the problem.",
         autocompletion=completion.suites,
     ),
 ]

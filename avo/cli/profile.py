@@ -38,7 +38,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Benchmark cases: quick, paper or held_out. Default: the run's, else quick.",
+            help="Benchmark cases: quick, paper, held_out or another suite. Default: the run's, else quick.",
             autocompletion=completion.suites,
         ),
     ] = None,

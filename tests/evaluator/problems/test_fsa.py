@@ -106,7 +106,7 @@ def test_reference_is_the_definition(name: str) -> None:
 
 def test_cases_reach_what_a_kernel_may_get_wrong() -> None:
     cases = FSA.correctness_cases
-    assert {made.heads // made.kv_heads for made in cases} == {1, 2, 4, 8}
+    assert {made.heads // made.kv_heads for made in cases} == {1, 2, 4, 8, 16}
     assert any(made.q_len % made.block_size for made in cases)
     assert any(made.q_len < made.block_size for made in cases)
     assert any(math.ceil(made.q_len / made.block_size) < made.blocks for made in cases)
@@ -119,6 +119,25 @@ def test_the_paper_suite_has_each_length_and_group_with_each_block_size() -> Non
         some = [made for made in paper if (made.block_size, made.blocks) == (block_size, blocks)]
         assert sorted(made.q_len for made in some) == [8192, 16384, 32768, 65536]
         assert sorted(made.heads // made.kv_heads for made in some) == [1, 2, 4, 8]
+
+
+def test_other_suites_have_the_shapes_of_the_public_benchmark_and_of_minimax_m3() -> None:
+    shapes = {
+        suite: {(made.heads, made.kv_heads, made.block_size, made.blocks) for made in get_suite(FSA, suite)}
+        for suite in ("script", "minimax-m3")
+    }
+    assert shapes == {"script": {(32, 32, 64, 16), (32, 4, 64, 16)}, "minimax-m3": {(64, 4, 128, 16)}}
+    assert {made.q_len // 1024 for made in get_suite(FSA, "minimax-m3")} == {4, 8, 16, 32, 64}
+
+
+def test_what_was_published_as_a_time_is_shown_as_the_throughput_of_a_case_that_exists() -> None:
+    made = get_suite(FSA, "script")[-1]
+    published = {baseline.name: baseline.tflops for baseline in FSA.baselines if baseline.tflops}
+    assert all(figures.keys() == {made.name} for figures in published.values())
+    milliseconds = {name: FSA.flops(made) / 1e9 / figures[made.name] for name, figures in published.items()}
+    assert milliseconds == pytest.approx(
+        {"Native Sparse Attention's kernel": 1.554, "Flash Sparse Attention's kernels": 6.168}, rel=1e-3
+    )
 
 
 def test_least_bytes_count_each_tensor_once() -> None:
