@@ -7,8 +7,9 @@ each device has a part of the keys; so statistics that are computed again from t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from evaluator.plan import Role
@@ -44,7 +45,7 @@ _FLOAT32, _FLOAT32_TINY = 2.0**-24, 2.0**-126
 """Relative error of an operation in float32, and its smallest normal number."""
 
 GRADIENT = Rounded(factor=4.5)
-"""Each of the factors P and dS is rounded once. Their errors are independent, and add up to what ``_Sums`` says in the
+"""Each of the factors P and dS is rounded once. Their errors are independent, and add up to what ``Sums`` says in the
 mean square. Where the vectors that they weigh all point one way the sum is one normally distributed number, which
 exceeds 4.5 times that in 7 of a million rows; in 128 dimensions it hardly exceeds it at all.
 """
@@ -81,14 +82,8 @@ class AttentionBackward:
 
     def call(self, case: Case) -> Call:
         """Return the nine tensors and two scalars of ``case``."""
-        key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
-        gradients = (
-            laid_out("dq", query_shape(case), case, Role.OUTPUT),
-            laid_out("dk", key, case, Role.OUTPUT),
-            laid_out("dv", key, case, Role.OUTPUT),
-        )
         scalars = (("causal", case.causal), ("scale", softmax_scale(case)))
-        return Call(case.name, (*_inputs(case), *gradients), scalars)
+        return Call(case.name, (*backward_inputs(case), *gradients(case)), scalars)
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return ``longer``."""
@@ -111,42 +106,78 @@ class AttentionBackward:
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
         """Return the flat storages of q, k, v, out, lse and dout."""
-        return _tiled(case, seed) if case.inputs == "tiled" else stored(_inputs(case), _made(case, seed))
+        if case.inputs == "tiled":
+            return tiled_inputs(case, seed, _elsewhere(case), case.kv_len)
+        return small_inputs(case, seed, _elsewhere(case), partial(logits, case))
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
     ) -> Mapping[str, Expected]:
         """Return dq for rows of queries, dk and dv for rows of keys: see ``Problem.reference``."""
-        make = {"queries": _of_queries, "keys": _of_keys}[of]
-        return make(case, _views(case, inputs), batch, head, rows)
+        import torch
+
+        view = backward_views(case, inputs)
+        if of == "queries":
+            return of_queries(case, view, batch, head, rows, logits(case, view, batch, head, rows))
+        queries = torch.arange(case.q_len)
+        visible = queries >= rows[:, None] - (case.kv_len - case.q_len) if case.causal else None
+        return of_keys(case, view, batch, head, rows, queries, visible)
 
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     ) -> Mapping[str, tuple[int, int, int]]:
-        """Give one query a key of its own, as ``plant_key`` does, which has more than half of its attention."""
-        import torch
-
-        planted = plant_key(case, inputs, chance)
-        (batch, head, row), key = planted["queries"], planted["keys"]
-        view = _views(case, inputs)
-        score = view["q"][batch, head, row].float() @ view["k"][key].float() * softmax_scale(case)
-        view["lse"][batch, head, row] = score + 0.5
-        generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
-        view["dout"][batch, head, row].copy_(torch.randn(case.head_dim, generator=generator, device="cpu"))
-        return planted
+        """See ``plant_gradient``."""
+        return plant_gradient(case, inputs, chance)
 
 
-def _inputs(case: Case) -> tuple[TensorSpec, ...]:
+def plant_gradient(
+    case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
+) -> Mapping[str, tuple[int, int, int]]:
+    """Give one query a key of its own, as ``plant_key`` does, which has more than half of its attention."""
+    import torch
+
+    planted = plant_key(case, inputs, chance)
+    (batch, head, row), key = planted["queries"], planted["keys"]
+    view = backward_views(case, inputs)
+    score = view["q"][batch, head, row].float() @ view["k"][key].float() * softmax_scale(case)
+    view["lse"][batch, head, row] = score + 0.5
+    generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
+    view["dout"][batch, head, row].copy_(torch.randn(case.head_dim, generator=generator, device="cpu"))
+    return planted
+
+
+def gradients(case: Case) -> tuple[TensorSpec, ...]:
+    """Return dq, dk and dv of ``case``, in its layout."""
+    key = (case.batch, case.kv_heads, case.kv_len, case.head_dim)
+    return (
+        laid_out("dq", query_shape(case), case, Role.OUTPUT),
+        laid_out("dk", key, case, Role.OUTPUT),
+        laid_out("dv", key, case, Role.OUTPUT),
+    )
+
+
+def backward_inputs(case: Case) -> tuple[TensorSpec, ...]:
+    """Return q, k, v, out, lse and dout of ``case``, in its layout."""
     out, lse = (replace(spec, role=Role.INPUT) for spec in outputs(case))
     return (*qkv(case), out, lse, laid_out("dout", query_shape(case), case, Role.INPUT))
 
 
-def _views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _inputs(case)}
+def backward_views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return ``backward_inputs`` over their flat storages."""
+    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in backward_inputs(case)}
 
 
-def _made(case: Case, seed: int) -> "dict[str, torch.Tensor]":
-    """Return inputs whose out and lse are those of the keys at hand, and of others as far as ``elsewhere`` says."""
+def small_inputs(
+    case: Case,
+    seed: int,
+    elsewhere: float,
+    scores: "Callable[[dict[str, torch.Tensor], int, int, torch.Tensor], torch.Tensor]",
+) -> "dict[str, torch.Tensor]":
+    """Return flat storages of ``backward_inputs`` from the input maker of ``case``.
+
+    out and lse are those of the keys at hand, and of others as far as ``elsewhere`` says. ``scores`` takes q, k and v,
+    a batch, a head and its rows, and returns what ``logits`` does.
+    """
     import torch
 
     from evaluator.problems import inputs
@@ -158,23 +189,25 @@ def _made(case: Case, seed: int) -> "dict[str, torch.Tensor]":
     for batch in range(case.batch):
         for head in range(case.heads):
             v = made["v"][batch, head // group].double()
-            out[batch, head], lse[batch, head], _ = attend(logits(case, made, batch, head, rows), v, dtype)
-    more = _elsewhere(case) * torch.rand(shape[:3], generator=generator)
+            out[batch, head], lse[batch, head], _ = attend(scores(made, batch, head, rows), v, dtype)
+    more = elsewhere * torch.rand(shape[:3], generator=generator)
     part = (-more.double()).exp()[..., None]
     out = part * out + (1 - part) * torch.randn(shape, generator=generator)
     dout = torch.randn(shape, generator=generator)
-    return {**made, "out": out.to(dtype), "lse": (lse + more).float(), "dout": dout.to(dtype)}
+    made |= {"out": out.to(dtype), "lse": (lse + more).float(), "dout": dout.to(dtype)}
+    return stored(backward_inputs(case), made)
 
 
-def _tiled(case: Case, seed: int) -> "dict[str, torch.Tensor]":
-    """Return inputs of a benchmark shape, where attention takes a CPU too long: with unit-normal keys the exponentials
-    of a query's scores have a mean of exp((scale |q|)^2 / 2), from which lse is told; out is drawn.
+def tiled_inputs(case: Case, seed: int, elsewhere: float, keys: int) -> "dict[str, torch.Tensor]":
+    """Return flat storages of ``backward_inputs`` at a benchmark shape, where attention takes a CPU too long: with
+    unit-normal keys the exponentials of a query's scores have a mean of exp((scale |q|)^2 / 2), from which the lse of
+    as many ``keys`` as a query may see is told; out is drawn.
     """
     import torch
 
     from evaluator.problems import inputs
 
-    specs = {spec.name: spec for spec in _inputs(case)}
+    specs = {spec.name: spec for spec in backward_inputs(case)}
     drawn = [spec for name, spec in specs.items() if name != "lse"]
     made = {}
     for spec in drawn:
@@ -184,38 +217,50 @@ def _tiled(case: Case, seed: int) -> "dict[str, torch.Tensor]":
         made = stored(drawn, {spec.name: made[spec.name].view(spec.shape) for spec in drawn})
     q = made["q"].as_strided(specs["q"].shape, specs["q"].strides)
     length = torch.linalg.vector_norm(q, dim=-1, dtype=torch.float32)
-    more = _elsewhere(case) * torch.rand(length.shape, generator=inputs.seeded("lse", seed))
-    lse = math.log(case.kv_len) + (softmax_scale(case) * length).square() / 2 + more
+    more = elsewhere * torch.rand(length.shape, generator=inputs.seeded("lse", seed))
+    lse = math.log(keys) + (softmax_scale(case) * length).square() / 2 + more
     return {**made, "lse": lse.flatten()}
 
 
-def _of_queries(
-    case: Case, view: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+def of_queries(
+    case: Case,
+    view: "Mapping[str, torch.Tensor]",
+    batch: int,
+    head: int,
+    rows: "torch.Tensor",
+    scores: "torch.Tensor",
 ) -> dict[str, Expected]:
+    """Return dq of query ``rows`` [n] whose scores are ``scores`` [n, keys], -inf where hidden."""
     dout, out = (view[name][batch, head, rows].double() for name in ("dout", "out"))
     k, v = (view[name][batch, head // (case.heads // case.kv_heads)].double() for name in ("k", "v"))
-    p = (logits(case, view, batch, head, rows) - view["lse"][batch, head, rows, None].double()).exp_()
+    p = (scores - view["lse"][batch, head, rows, None].double()).exp_()
     ds = p * (dout @ v.T - (dout * out).sum(1, keepdim=True))
     slack = dout.norm(dim=1)[:, None] * (out.norm(dim=1)[:, None] + v.norm(dim=1))
-    sums = _Sums(view["q"].dtype, softmax_scale(case))
+    sums = Sums(view["q"].dtype, softmax_scale(case))
     sums.add(ds, k, p, slack)
     return {"dq": sums.expected()}
 
 
-def _of_keys(
-    case: Case, view: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+def of_keys(
+    case: Case,
+    view: "Mapping[str, torch.Tensor]",
+    batch: int,
+    head: int,
+    rows: "torch.Tensor",
+    queries: "torch.Tensor",
+    visible: "torch.Tensor | None",
 ) -> dict[str, Expected]:
+    """Return dk and dv of key ``rows`` [n], which ``queries`` [m] see where ``visible`` [n, m] says so; None: all."""
     import torch
 
     k, v = (view[name][batch, head, rows].double() for name in ("k", "v"))
-    dk, dv = _Sums(view["q"].dtype, softmax_scale(case)), _Sums(view["q"].dtype, 1.0)
-    first = rows[:, None] - (case.kv_len - case.q_len)
+    dk, dv = Sums(view["q"].dtype, softmax_scale(case)), Sums(view["q"].dtype, 1.0)
     group = case.heads // case.kv_heads
     for each in range(head * group, (head + 1) * group):
-        q, dout, out = (view[name][batch, each].double() for name in ("q", "dout", "out"))
-        p = ((k @ q.T) * softmax_scale(case) - view["lse"][batch, each].double()).exp_()
-        if case.causal:
-            p = p.masked_fill(torch.arange(case.q_len) < first, 0.0)
+        q, dout, out = (view[name][batch, each, queries].double() for name in ("q", "dout", "out"))
+        p = ((k @ q.T) * softmax_scale(case) - view["lse"][batch, each, queries].double()).exp_()
+        if visible is not None:
+            p = p.masked_fill(~visible, 0.0)
         ds = p * (v @ dout.T - (dout * out).sum(1))
         slack = dout.norm(dim=1) * (out.norm(dim=1) + v.norm(dim=1)[:, None])
         dk.add(ds, q, p, slack)
@@ -223,7 +268,7 @@ def _of_keys(
     return {"dk": dk.expected(), "dv": dv.expected()}
 
 
-class _Sums:
+class Sums:
     """Sums of vectors, each times a factor that is rounded to ``dtype``, and how exact they can be; all in float64."""
 
     def __init__(self, dtype: "torch.dtype", scale: float) -> None:

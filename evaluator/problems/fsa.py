@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 KV_HEADS = 4
 _LONG = 16384
 """Tokens from which a case that is drawn has one KV head, and no rows that are padded: both take the judge too long."""
-_ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 64
 """Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
 
 
@@ -60,7 +60,7 @@ class SelectedAttention:
 
     def call(self, case: Case) -> Call:
         """Return the six tensors and two scalars of ``case``."""
-        tensors = (*qkv(case), _block_indices(case), *outputs(case))
+        tensors = (*qkv(case), block_indices(case), *outputs(case))
         return Call(case.name, tensors, (("block_size", _of(case).block_size), ("scale", softmax_scale(case))))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
@@ -92,7 +92,7 @@ class SelectedAttention:
 
         Makers of block indices fix how many there are: see ``selection``.
         """
-        return 4 * case.head_dim * case.batch * case.heads * selected_pairs(_of(case))
+        return _flops(_of(case))
 
     def least_bytes(self, case: Case) -> int:
         """Return the bytes of all six tensors: every block is selected, by its own queries if by no others."""
@@ -100,10 +100,7 @@ class SelectedAttention:
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
         """Return the flat storages of q, k, v and block_indices."""
-        from evaluator.problems.inputs import seeded
-
-        chosen = make_block_indices(_of(case), seeded("block_indices", seed))
-        return {**make_qkv(case, seed), "block_indices": chosen.flatten()}
+        return {**make_qkv(case, seed), "block_indices": make_blocks(case, seed)}
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
@@ -111,18 +108,12 @@ class SelectedAttention:
         """Return out and lse: see ``Problem.reference``."""
         import torch
 
-        view, block_size = views(case, inputs), _of(case).block_size
-        kv_head = head // (case.heads // case.kv_heads)
-        k, v = (view[name][batch, kv_head].double() for name in ("k", "v"))
-        chosen = inputs["block_indices"].view(_block_indices(case).shape)[batch, kv_head]
-        keys = torch.arange(case.kv_len)
-        parts = []
-        for part in rows.split(_ROWS_AT_ONCE):
-            blocks = torch.zeros(len(part), math.ceil(case.kv_len / block_size) + 1, dtype=torch.bool)
-            blocks.scatter_(1, chosen[part].long() + 1, True)  # the first column takes what is -1
-            visible = blocks[:, 1:].repeat_interleave(block_size, 1)[:, : case.kv_len] & (keys <= part[:, None])
-            logits = (view["q"][batch, head, part].double() @ k.T) * softmax_scale(case)
-            parts.append(attend(logits.masked_fill(~visible, -math.inf), v, view["q"].dtype))
+        view, chosen = views(case, inputs), chosen_blocks(case, inputs)
+        v = view["v"][batch, head // (case.heads // case.kv_heads)].double()
+        parts = (
+            attend(selected_logits(case, chosen, view, batch, head, part), v, view["q"].dtype)
+            for part in rows.split(ROWS_AT_ONCE)
+        )
         return expected(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def plant(
@@ -132,12 +123,52 @@ class SelectedAttention:
         return plant_key(case, inputs, chance)
 
 
+def chosen_blocks(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+    """Return ``block_indices`` over their flat storage."""
+    return inputs["block_indices"].view(block_indices(case).shape)
+
+
+def make_blocks(case: Case, seed: int) -> "torch.Tensor":
+    """Return the flat storage of ``block_indices``."""
+    from evaluator.problems.inputs import seeded
+
+    return make_block_indices(_of(case), seeded("block_indices", seed)).flatten()
+
+
+def selected_logits(
+    case: Case,
+    chosen: "torch.Tensor",
+    view: "Mapping[str, torch.Tensor]",
+    batch: int,
+    head: int,
+    rows: "torch.Tensor",
+) -> "torch.Tensor":
+    """Return the scaled scores of query ``rows`` [n], float64 [n, keys], -inf where a key is not selected or not seen.
+
+    ``chosen`` is what ``chosen_blocks`` returns; ``view`` has q and k.
+    """
+    import torch
+
+    block_size, kv_head = _of(case).block_size, head // (case.heads // case.kv_heads)
+    keys = torch.arange(case.kv_len)
+    blocks = torch.zeros(len(rows), math.ceil(case.kv_len / block_size) + 1, dtype=torch.bool)
+    blocks.scatter_(1, chosen[batch, kv_head, rows].long() + 1, True)  # the first column takes what is -1
+    visible = blocks[:, 1:].repeat_interleave(block_size, 1)[:, : case.kv_len] & (keys <= rows[:, None])
+    scores = view["q"][batch, head, rows].double() @ view["k"][batch, kv_head].double().T * softmax_scale(case)
+    return scores.masked_fill(~visible, -math.inf)
+
+
 def _of(case: Case) -> SelectedCase:
     assert isinstance(case, SelectedCase)
     return case
 
 
-def _block_indices(case: Case) -> TensorSpec:
+def _flops(case: SelectedCase) -> int:
+    return 4 * case.head_dim * case.batch * case.heads * selected_pairs(case)
+
+
+def block_indices(case: Case) -> TensorSpec:
+    """Return the blocks that the queries of ``case`` select, [batch, kv_heads, q_len, blocks]."""
     shape = (case.batch, case.kv_heads, case.q_len, _of(case).blocks)
     strides = (math.prod(shape[1:]), math.prod(shape[2:]), shape[3], 1)
     return TensorSpec("block_indices", "int32", shape, strides, math.prod(shape), Role.INPUT)
@@ -174,7 +205,7 @@ def _case(
     )
 
 
-def _tiled(
+def tiled_selection(
     name: str,
     length: int,
     block_size: int,
@@ -183,12 +214,13 @@ def _tiled(
     kv_heads: int = KV_HEADS,
     selection: str = "random",
 ) -> SelectedCase:
+    """Return a benchmark case."""
     return _case(name, heads, kv_heads, length, block_size, blocks, selection, "tiled", batch=1)
 
 
 def _benchmark(length_k: int, block_size: int, group: int) -> SelectedCase:
     """Return a case of the FSA paper: 16 blocks of 64 keys or 8 of 128. It names no number of KV heads; 4 is ours."""
-    return _tiled(
+    return tiled_selection(
         f"{length_k}k-b{block_size}-g{group}", length_k * 1024, block_size, 1024 // block_size, group * KV_HEADS
     )
 
@@ -203,19 +235,19 @@ once with each block size. Long ones have small groups, so that a case takes no 
 """
 _QUICK = (_PAPER[0], _PAPER[4])
 _SCRIPT = (
-    *(_tiled(f"{length}k-32kv", length * 1024, 64, 16, 32, 32) for length in (8, 16, 32, 64)),
-    _tiled("8k-4kv", 8192, 64, 16, 32),
+    *(tiled_selection(f"{length}k-32kv", length * 1024, 64, 16, 32, 32) for length in (8, 16, 32, 64)),
+    tiled_selection("8k-4kv", 8192, 64, 16, 32),
 )
 """What the public benchmark of Flash Sparse Attention runs, which has as many KV heads as query heads by default
 (scripts/run_unit_test_sel_attn.sh of github.com/Relaxed-System-Lab/Flash-Sparse-Attention), at the paper's lengths, and
 the one shape at which somebody published what it gave.
 """
-_MINIMAX_M3 = tuple(_tiled(f"{length}k-m3", length * 1024, 128, 16, 64) for length in (4, 8, 16, 32, 64))
+_MINIMAX_M3 = tuple(tiled_selection(f"{length}k-m3", length * 1024, 128, 16, 64) for length in (4, 8, 16, 32, 64))
 """The shape of MiniMax-M3: 64 query heads on 4 KV heads and 16 blocks of 128 keys (github.com/MiniMax-AI/MSA)."""
 _HELD_OUT = (
-    _tiled("12k-b64-g4-skewed", 12288, 64, 16, 16, selection="skewed"),
-    _tiled("20k-b128-g1", 20480, 128, 8, 6, kv_heads=6),
-    _tiled("ragged-b64-g8", 9999, 64, 12, 16, kv_heads=2),
+    tiled_selection("12k-b64-g4-skewed", 12288, 64, 16, 16, selection="skewed"),
+    tiled_selection("20k-b128-g1", 20480, 128, 8, 6, kv_heads=6),
+    tiled_selection("ragged-b64-g8", 9999, 64, 12, 16, kv_heads=2),
 )
 """Held-out shapes, which no operator is shown: other lengths, head counts and numbers of blocks, and a hot block."""
 
@@ -239,16 +271,11 @@ _CORRECTNESS = (
     _case("blocks-of-128", 2, 1, 850, 128, 4, "skewed", "large"),
 )
 
-_REPORT = (
-    "Relaxed-System-Lab/Flash-Sparse-Attention, issue 3: H200, 20 runs, blocks as its compressed attention selects them"
-)
 
-
-def _reported(name: str, milliseconds: float) -> Baseline:
-    """Return what the public benchmark was reported to give, from the time of one run."""
-    case = _SCRIPT[-1]
-    pairs = selected_pairs(case) * case.batch * case.heads
-    return Baseline(name, "h200", {case.name: 4 * case.head_dim * pairs / (milliseconds * 1e9)}, _REPORT)
+def reported(name: str, flops: int, milliseconds: float) -> Baseline:
+    """Return what the public benchmark was reported to give at its one shape, from the time of one run."""
+    source = "Relaxed-System-Lab/Flash-Sparse-Attention, issue 3: H200, 20 runs, with the blocks that it selects itself"
+    return Baseline(name, "h200", {_SCRIPT[-1].name: flops / (milliseconds * 1e9)}, source)
 
 
 _BASELINES = (
@@ -261,8 +288,8 @@ _BASELINES = (
         "a ratio alone: its kernels take 1.6 times less time than those of Native Sparse Attention on average, "
         "3.5 times at most",
     ),
-    _reported("Native Sparse Attention's kernel", 31.077 / 20),
-    _reported("Flash Sparse Attention's kernels", 123.353 / 20),
+    reported("Native Sparse Attention's kernel", _flops(_SCRIPT[-1]), 31.077 / 20),
+    reported("Flash Sparse Attention's kernels", _flops(_SCRIPT[-1]), 123.353 / 20),
 )
 """We know of published times at one shape alone."""
 
