@@ -31,6 +31,7 @@ CASES = {
     "fsa": ("uneven", "group-8"),
     "mha_backward": ("odd-causal", "mixed-full"),
     "gqa_backward": ("group-8-padded",),
+    "fsa_backward": ("uneven", "group-8"),
     "decode": ("group-4-of-2", "eight-queries"),
 }
 """Lengths that divide no tile, strides of several kinds; logits far beyond a standard deviation of 12 in ``large``."""
