@@ -227,6 +227,7 @@ LAUNCH_MOVES = (
         "a loop over a share of 512 to 4096 that the host sets by a name",
         _edit_share,
         LOADS,
+        each=True,
     ),
     Move(
         "warps",

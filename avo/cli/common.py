@@ -69,7 +69,7 @@ ProblemOption = Annotated[
     typer.Option(
         "--problem",
         metavar="NAME",
-        help="What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, decode or a PATH.py.",
+        help="What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py.",
         autocompletion=completion.problems,
     ),
 ]

@@ -20,6 +20,7 @@ from evaluator.performance.pipes import Pipe
 from evaluator.problem import Problem
 from evaluator.problems.backward import MHA_BACKWARD
 from evaluator.problems.decode import DECODE
+from evaluator.problems.fsa_backward import FSA_BACKWARD
 from evaluator.target import Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
@@ -362,7 +363,7 @@ def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opco
 
 def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_further() -> None:
     source = seed_source("mha_backward")
-    assert {move.name for move in MOVES if move.each} == {"stages", "tile", "warps", "registers"}
+    assert {move.name for move in MOVES if move.each} == {"stages", "tile", "share", "warps", "registers"}
     names = ("tile", "warps", "exp2")
     found = {name: [variant.label for variant in BY_NAME[name].variants(source, H100)] for name in names}
     assert found["exp2"] == []
@@ -372,9 +373,19 @@ def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_furt
     assert "BLOCK_N 64 -> 128 of queries_kernel" in found["tile"]
 
 
+def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None:
+    labels = [variant.label for variant in BY_NAME["share"].variants(seed_source("fsa_backward"), H100)]
+    assert "SHARE 1024 -> 512 of keys_kernel" in labels
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize(
-    ("problem", "cases"), [(MHA_BACKWARD, ("odd-causal", "odd-full")), (DECODE, ("eight-queries", "group-4-of-2"))]
+    ("problem", "cases"),
+    [
+        (MHA_BACKWARD, ("odd-causal", "odd-full")),
+        (FSA_BACKWARD, ("uneven", "group-4")),
+        (DECODE, ("eight-queries", "group-4-of-2")),
+    ],
 )
 def test_moves_keep_other_seeds_correct(
     problem: Problem, cases: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

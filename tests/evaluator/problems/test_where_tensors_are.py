@@ -9,25 +9,31 @@ import pytest
 import torch
 
 from evaluator.catalogue import get_problem
-from evaluator.problem import rows_of
-from evaluator.problems import inputs
-from evaluator.problems.dense import make_qkv
+from evaluator.problem import Case, rows_of
+from evaluator.problems import fsa, fsa_backward, inputs
 
 PLACE = torch.device("meta")
 
 
-@pytest.mark.parametrize("name", ["mha", "gqa", "fsa", "mha_backward"])
+def blocks(case: Case, seed: int) -> torch.Tensor:
+    return torch.empty(math.prod(fsa.block_indices(case).shape), dtype=torch.int32)
+
+
+def everything(case: Case, chosen: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(len(chosen)), torch.ones(len(keys), len(chosen), dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", ["mha", "gqa", "fsa", "mha_backward", "fsa_backward"])
 def test_inputs_and_references_are_on_the_default_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = get_problem(name)
     monkeypatch.setattr(inputs, "seeded", lambda name, seed: None)  # there are no random numbers for it
     monkeypatch.setattr(inputs, "pool_storage", lambda name, size, row, dtype, seed: torch.randn(size).to(dtype))
+    for module in (fsa, fsa_backward):  # block indices are chosen, and queries found, by values
+        monkeypatch.setattr(module, "make_blocks", blocks)
+    monkeypatch.setattr(fsa_backward, "seeing", everything)
     for case in (*problem.correctness_cases, *problem.suites["quick"]):
         with PLACE:
-            if name == "fsa":  # block indices are chosen by their values
-                size = math.prod(problem.call(case).tensors[3].shape)
-                made = make_qkv(case, 1) | {"block_indices": torch.empty(size, dtype=torch.int32)}
-            else:
-                made = problem.make_inputs(case, 1)
+            made = problem.make_inputs(case, 1)
             right = [
                 each
                 for of in rows_of(problem.outputs)
