@@ -17,7 +17,7 @@ SEEDS = {
     "mha_backward": {"plain": "backward/plain.py"},
     "gqa_backward": {"plain": "backward/plain.py"},
     "decode": {"split": "decode/split.py"},
-    "fsa_backward": {"plain": "fsa/backward.py"},
+    "fsa_backward": {"kv_outer": "fsa/backward_kv_outer.py", "query_outer": "fsa/backward_query_outer.py"},
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
 }
 """Files of the seeds of each kind of problem, by name. The dense ones work for any head mapping."""

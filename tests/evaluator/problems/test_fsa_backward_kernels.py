@@ -18,7 +18,8 @@ from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
 
-PLAIN = seed_source("fsa_backward")
+PLAIN = seed_source("fsa_backward", "query_outer")
+ONE_WALK = seed_source("fsa_backward", "kv_outer")
 
 DS_OF_KEYS = "ds = p * (tl.dot(v, tl.trans(dout)) - delta[None, :])"
 DS_OF_QUERIES = "ds = p * (tl.dot(dout, tl.trans(v)) - delta[:, None])"
@@ -93,7 +94,18 @@ WRONG: dict[str, Mutant] = {
         SHARES, SHARES.replace("(share + 1) * SHARE)", "(share + 1) * SHARE - BLOCK_M)"), "group-4.* d[kv],"
     ),
 }
-"""Mutants of the seed, with where they are wrong first."""
+"""Mutants of the seed ``query_outer``, with where they are wrong first."""
+PART = "part = tl.dot(tl.trans(ds.to(q.dtype)), k) * scale"
+WRONG_PARTS: dict[str, Mutant] = {
+    "parts of dq without the scale": one(PART, PART.removesuffix(" * scale"), "group-1.* dq,"),
+    "parts of dq without the row sums": one(
+        PART, "part = tl.dot(tl.trans((p * tl.dot(v, tl.trans(dout))).to(q.dtype)), k) * scale", "group-1.* dq,"
+    ),
+    "parts of dq for the first head of the group": one(
+        "of_part = of_row[:, None]", "of_part = (of_row - row % group * length)[:, None]", "group-2.* dq,"
+    ),
+}
+"""The same of the seed ``kv_outer``."""
 
 ATOMIC = (
     'tl.atomic_add(SumK + place, dk * scale, mask=inside, sem="relaxed")',
@@ -108,7 +120,7 @@ LAST_FIRST = SLOTS.replace("indices + slot", "indices + tl.sum((chosen >= 0).to(
 
 
 def without_lists() -> str:
-    """The seed with one order alone: each position adds to the gradients of the keys that it selected."""
+    """The seed ``query_outer`` in one order: each position adds to the gradients of the keys that it selected."""
     source = edited(
         (
             "Q, K, V, Indices, Dout, Lse, Delta, Dq, scale,",
@@ -128,7 +140,8 @@ def without_lists() -> str:
 
 
 HONEST_KERNELS: dict[str, str] = {
-    "the seed": PLAIN,
+    "two walks": PLAIN,
+    "one walk": ONE_WALK,
     "powers of two": edited(
         (P_OF_KEYS, f"tl.exp2(tl.dot(k, tl.trans(q)) * (scale * {LOG2_E}) - lse[None, :] * {LOG2_E})"),
         (P_OF_QUERIES, f"tl.exp2(tl.dot(q, tl.trans(k)) * (scale * {LOG2_E}) - lse[:, None] * {LOG2_E})"),
@@ -157,10 +170,10 @@ def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
-@pytest.mark.parametrize("name", sample(WRONG, 32))
+@pytest.mark.parametrize("name", sample(WRONG | WRONG_PARTS, 32))
 def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Path) -> None:
-    mutant = WRONG[name]
-    module = module_of(mutant.of(PLAIN), tmp_path)
+    mutant = (WRONG | WRONG_PARTS)[name]
+    module = module_of(mutant.of(PLAIN if name in WRONG else ONE_WALK), tmp_path)
     for case in FSA_BACKWARD.correctness_cases:
         if fault := fault_of(FSA_BACKWARD, case, module):
             assert fault.status is mutant.status
@@ -214,7 +227,7 @@ def test_gradients_by_chance_are_refused(fork_server: ForkServer, name: str) -> 
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("name", "sums"),
-    [("the seed", "atomic"), ("a program has all of a block's list", "in order")],
+    [("one walk", "atomic"), ("a program has all of a block's list", "in order")],
     ids=["atomic", "not"],
 )
 def test_the_judge_takes_sums_in_any_order_and_says_which(fork_server: ForkServer, name: str, sums: str) -> None:
