@@ -45,6 +45,13 @@ def suites(ctx: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
+def shown_suites(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return those of the suites that a search may have."""
+    from evaluator.problem import HELD_OUT
+
+    return [name for name in suites(ctx, incomplete) if name != HELD_OUT]
+
+
 def operators(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of installed operators."""
     from agents.registry import operator_names
@@ -55,7 +62,7 @@ def operators(ctx: typer.Context, incomplete: str) -> list[str]:
 OF_SETTINGS: dict[str, Complete] = {
     "problem": problems,
     "target": targets,
-    "suite": suites,
+    "suite": shown_suites,
     "operator": operators,
 }
 """What completes the options that are made of the settings of a run."""

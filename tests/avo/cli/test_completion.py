@@ -36,6 +36,10 @@ def test_names_are_completed(sample_db: str, line: str, found: list[str]) -> Non
     assert completed(sample_db, line)[: len(found)] == found
 
 
+def test_a_search_is_not_offered_the_suite_that_it_must_not_see(sample_db: str) -> None:
+    assert completed(sample_db, "avo run --suite ") == ["quick", "paper"]
+
+
 def test_without_a_database_nothing_is_completed(tmp_path: Path) -> None:
     assert completed(str(tmp_path / "none.db"), "avo show ") == []
 
