@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, print_json
-from avo.watch.wording import looked, percent, printable, spent
+from avo.watch.wording import counted, looked, percent, printable, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -200,8 +200,8 @@ def in_words(summary: dict[str, Any]) -> str:
     from lineage_db.decision import unresolved
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
-    made = f"{summary['attempts']} attempts{looked(summary['looks'])}"
-    lines = [f"Run {name} {summary['state']}: {made}, {summary['versions']} versions."]
+    made = f"{counted(summary['attempts'], 'attempt')}{looked(summary['looks'])}"
+    lines = [f"Run {name} {summary['state']}: {made}, {counted(summary['versions'], 'version')}."]
     if best:
         lines.append(
             f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "

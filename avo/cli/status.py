@@ -16,6 +16,7 @@ from avo.watch.wording import (
     UNSAID,
     awaited,
     count,
+    counted,
     duration,
     first_line,
     looked,
@@ -129,7 +130,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         if work.step.reply:
             row(lines, "", awaited(work.step.reply, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
-    row(lines, "attempts", f"{_of(view, 'max_attempts', view.attempts)}{rate} in {view.steps} steps{looked(run.looks)}")
+    made = f"{_of(view, 'max_attempts', view.attempts)}{rate} in {counted(view.steps, 'step')}{looked(run.looks)}"
+    row(lines, "attempts", made)
     if view.counts:
         row(lines, "", verdicts(view.counts))
     if rates:

@@ -18,7 +18,19 @@ from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
 from avo.watch.plot import draw, legend
 from avo.watch.scores import geomean
 from avo.watch.trajectory import Trajectory
-from avo.watch.wording import MOST_WORDS, SPREAD, cut, duration, first_line, looked, percent, place, printable, verdict
+from avo.watch.wording import (
+    MOST_WORDS,
+    SPREAD,
+    counted,
+    cut,
+    duration,
+    first_line,
+    looked,
+    percent,
+    place,
+    printable,
+    verdict,
+)
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind, unchecked
 from lineage_db.decision import unresolved
@@ -76,7 +88,7 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True, **options,
     )  # fmt: skip
     environment.filters |= {
-        "looked": looked,
+        "looked": looked, "counted": counted,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "highlighted": highlighted, "hot_section": _hot_section, "level": _level,
         "one": lambda value: f"{value:.1f}", "percent": percent,

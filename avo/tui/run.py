@@ -29,7 +29,18 @@ from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
 from avo.watch.scores import geomean, published
-from avo.watch.wording import STATE_STYLE, duration, first_line, looked, printable, standing, under_way, unit, verdict
+from avo.watch.wording import (
+    STATE_STYLE,
+    counted,
+    duration,
+    first_line,
+    looked,
+    printable,
+    standing,
+    under_way,
+    unit,
+    verdict,
+)
 from evaluator.problem import Baseline
 
 _TICK_S = 1.0
@@ -274,7 +285,7 @@ def header(picture: Picture, words: str) -> Text:
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
-    made = f"{view.attempts:,} attempt{'' if view.attempts == 1 else 's'}"
+    made = counted(view.attempts, "attempt")
     open_ = f", {view.unresolved:,} unresolved" if view.unresolved else ""
     text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted{open_}", "dim")
     if view.spend.calls:

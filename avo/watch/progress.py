@@ -14,6 +14,7 @@ from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import (
+    counted,
     first_line,
     looked,
     percent,
@@ -179,7 +180,7 @@ class LineView:
         self._last = view
         if last is None:
             self._print(
-                f"run {view.run.name}: {view.run.state}, {view.attempts} attempts{looked(view.run.looks)}, "
+                f"run {view.run.name}: {view.run.state}, {counted(view.attempts, 'attempt')}{looked(view.run.looks)}, "
                 f"{view.versions} accepted"
             )
             last = view

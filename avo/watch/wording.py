@@ -85,8 +85,8 @@ def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = N
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things: ``1 run``, ``2 runs``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """Return a number of things: ``1 run``, ``2,000 runs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def count(number: int) -> str:
@@ -120,7 +120,7 @@ def turned_down(attempt: AttemptSummary) -> str:
 
 def looked(looks: int) -> str:
     """Return ``, 912 looks``, to be added to a number of attempts; nothing where there were none."""
-    return f", {looks:,} look{'' if looks == 1 else 's'}" if looks else ""
+    return f", {counted(looks, 'look')}" if looks else ""
 
 
 def printable(text: str) -> str:

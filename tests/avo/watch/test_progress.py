@@ -75,13 +75,13 @@ def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
         run = Recorded(store)
         run.step(100.0)
         with watch(tmp_path / "lineage.db", console):
-            until(lambda: "1 attempts, 1 accepted" in written(console))
+            until(lambda: "1 attempt, 1 accepted" in written(console))
             run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
             run.step(125.0, (0,), "[bold] BLOCK_M 64 -> 128")
             run.step(132.0, (1,), "BLOCK_N 64 -> 32", accept=False, decision=UNRESOLVED)
             run.finish()
     first, fault, *_rest = lines = written(console).splitlines()
-    assert first == "run live: running, 1 attempts, 1 accepted"
+    assert first == "run live: running, 1 attempt, 1 accepted"
     assert re.fullmatch(r"attempt 2 does not fit: needs 262144 bytes .* \[num_stages 1 -> 5\]", fault)
     assert "attempt 3 correct: 125.0 predicted TFLOPS [[bold] BLOCK_M 64 -> 128]" in lines
     assert "version 1 accepted: 125.0 predicted TFLOPS, +25.0% [[bold] BLOCK_M 64 -> 128]" in lines
@@ -123,7 +123,7 @@ def test_a_log_says_once_why_a_model_does_not_answer(tmp_path: Path) -> None:
         run = Recorded(store)
         run.step(100.0)
         with watch(tmp_path / "lineage.db", console):
-            until(lambda: "1 attempts, 1 accepted" in written(console))
+            until(lambda: "1 attempt, 1 accepted" in written(console))
             for _ in range(2):
                 store.journal.add_call(
                     run.run.id, None, model="m", input_tokens=0, cached_tokens=0, output_tokens=0, usd=None,
