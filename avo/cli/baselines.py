@@ -89,9 +89,12 @@ def baselines(
         figures = (line.tflops.get(name) for name in names)
         row(made, line.name, line.kind, line.place, *map(_figure, figures), _figure(line.geomean))
     console.print(made)
+    told: dict[str, list[str]] = {}
     for line in lines:
         words = "; ".join(filter(None, (line.trouble, line.source)))
-        console.print(f"{line.name}, {line.kind}: {words}", soft_wrap=True)
+        told.setdefault(f"{line.kind}: {words}", []).append(line.name)
+    for words, alike in told.items():
+        console.print(f"{', '.join(alike)}, {words}", soft_wrap=True)
 
 
 def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:

@@ -27,6 +27,7 @@ def test_published_figures_stand_with_their_source_and_their_mean(avo: Avo) -> N
     assert "AVO, published: AVO, arXiv 2603.24517" in text
     assert "8k-causal" in text
     assert "16k-causal" not in text
+    assert avo("baselines", "--target", "h100").stdout.count("arXiv 2407.08608") == 1, "one source of four baselines"
 
 
 @pytest.mark.parametrize("arguments", [["--problem", "gqa"], ["--problem", "fsa", "--published"], ["--target", "a100"]])
