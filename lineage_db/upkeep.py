@@ -13,7 +13,7 @@ from lineage_db import queries
 from lineage_db.engine import Part, transactional
 from lineage_db.errors import DatabaseUnavailable, RunHeld
 from lineage_db.records import StepState
-from lineage_db.tables import messages, steps
+from lineage_db.tables import messages, runs, steps
 
 
 class Upkeep(Part):
@@ -39,7 +39,8 @@ class Upkeep(Part):
 
         Raises ``RunHeld`` while a process drives the run, whose next steps may read them, and ``UnknownRun``.
         """
-        run = queries.lock_run(connection, run_id, now)
+        last_written = connection.scalar(select(runs.c.updated).where(runs.c.id == run_id))
+        run = queries.lock_run(connection, run_id, last_written)  # when the run ended is told by that
         if run.driver is not None and run.driver_until > now:
             raise RunHeld(run.name, run.driver, run.driver_until)
         ended = select(steps.c.id).where(

@@ -53,10 +53,12 @@ def talkative(sample_db: str, tmp_path: Path) -> str:
 
 def test_pruning_drops_transcripts_and_nothing_else(avo: Avo, talkative: str) -> None:
     before, lineage = Path(talkative).stat().st_size, avo("lineage", "mha-h100", "--db", talkative).stdout
+    runs = avo("runs", "--json", "--db", talkative).stdout
     assert avo("prune", "mha-h100", "mha-h100-2", "--db", talkative).stdout == (
         "mha-h100: 50 messages dropped\nmha-h100-2: 0 messages dropped\n"
     )
     assert Path(talkative).stat().st_size < before / 5
+    assert avo("runs", "--json", "--db", talkative).stdout == runs, "they did not end just now"
     assert avo("lineage", "mha-h100", "--db", talkative).stdout == lineage
     assert len(json.loads(avo("attempts", "mha-h100", "--json", "--db", talkative).stdout)) == 8
 
