@@ -76,16 +76,16 @@ def attempts(
         return
     kind = score_kind(record.target)
     title = f"{run}: {len(chosen)} of {len(every)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
-    made = table(">ID", ">STEP", "PARENT", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", "WHY NOT", title=title)
+    made = table(">ID", ">STEP", "PARENT", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
     for line, attempt in zip(lines, chosen, strict=True):
         score = None if line["score"] is None else f"{line['score']:.1f}"
         accepted = None if line["version"] is None else f"v{line['version']}"
         parents = " ".join([*(f"v{number}" for number in attempt.parents), *edited_from(attempt.built_on)])
-        why = attempt.decision.told if attempt.decision and attempt.decision.refused else ""
+        why = f"; {attempt.decision.told}" if attempt.decision and attempt.decision.refused else ""
         style = "bold green" if accepted else "" if line["score"] else "red"
         row(
             made, line["id"], line["step"], parents, line["status"], score, accepted, f"{line['seconds']:.1f} s",
-            line["change"], why, style=style,
+            f"{line['change']}{why}", style=style,
         )  # fmt: skip
     console.print(made)
     _print_reasons(chosen)
