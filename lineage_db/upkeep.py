@@ -40,6 +40,8 @@ class Upkeep(Part):
         Raises ``RunHeld`` while a process drives the run, whose next steps may read them, and ``UnknownRun``.
         """
         last_written = connection.scalar(select(runs.c.updated).where(runs.c.id == run_id))
+        if last_written is None:
+            raise queries.unknown_run(connection, run_id)
         run = queries.lock_run(connection, run_id, last_written)  # when the run ended is told by that
         if run.driver is not None and run.driver_until > now:
             raise RunHeld(run.name, run.driver, run.driver_until)
