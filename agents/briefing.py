@@ -13,6 +13,7 @@ from agents.tools.tables import lineage, short, unresolved
 from agents.tools.toolbox import cut
 from agents.tools.workbench import Workbench
 from evaluator.catalogue import get_problem
+from evaluator.problem import signature
 from lineage_db.records import AttemptSummary, Step, Version
 
 LESSONS = 12
@@ -91,7 +92,7 @@ def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
 def source_to_adapt(brief: Brief) -> str:
     """Return the kernel of another problem with a different entry function; empty if there is none."""
     taken = brief.transferred
-    other = taken is not None and get_problem(taken.run.problem).entry != brief.problem.entry
+    other = taken is not None and signature(get_problem(taken.run.problem)) != signature(brief.problem)
     return taken.source if taken is not None and other else ""
 
 

@@ -105,17 +105,28 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
     if phase == "train" and config.get("attention_dropout"):
         raise config.error("attention_dropout: dropout cannot be served in training")
     layers, window = _layers(config)
-    if config.type in _SINKS:
-        raise config.error(f"model type {config.type!r} has attention sinks, which cannot be served yet")
-    not_served = tuple(
-        f"{count} layers of {layer}" + (f" with a window of {window} keys" if layer == SLIDING else "")
+    sinks = config.type in _SINKS
+    if sinks and phase != "prefill":
+        raise config.error(f"model type {config.type!r} has attention sinks, which are served in prefill alone")
+    words = {
+        layer: f"{count} layers of {layer}" + (f" with a window of {window} keys" if layer == SLIDING else "")
         for layer, count in layers.items()
-        if layer != FULL
-    )
-    if FULL not in layers:
-        raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
+    }
+    served = [layer for layer in layers if layer == FULL or (layer == SLIDING and phase == "prefill")]
+    not_served = tuple(words[layer] for layer in layers if layer not in served)
+    if not served:
+        raise config.error(f"{' and '.join(not_served)} cannot be served in {phase}, and there are no others")
     shapes = tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase])
-    setting = Setting(head_dim, head_dim_v, dtype, (heads, kv_heads), shapes)
+    setting = Setting(
+        head_dim,
+        head_dim_v,
+        dtype,
+        window=window if SLIDING in served else 0,
+        everywhere=len(served) > 1,
+        sinks=sinks,
+        heads=(heads, kv_heads),
+        shapes=shapes,
+    )
     if refused := refusal(kind, setting):
         raise config.error(refused)
     return ModelProblem(
@@ -126,7 +137,8 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
             f"model type {config.type}",
             f"{heads} query heads on {kv_heads} KV heads",
             setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
-            f"{layers[FULL]} layers of {FULL}",
+            *(words[layer] for layer in served),
+            *(["a sink for each query head"] if sinks else []),
             *_scale(config, head_dim),
         ),
         not_served=not_served,

@@ -257,6 +257,14 @@ class Diagnosing(Protocol):
         ...
 
 
+def signature(problem: Problem) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the entry function, its tensors and its scalars: problems that agree in them take each
+    other's kernels.
+    """
+    call = problem.call(problem.correctness_cases[0])
+    return problem.entry, tuple(spec.name for spec in call.tensors), tuple(name for name, _ in call.scalars)
+
+
 def rows_of(outputs: Iterable[Output]) -> dict[str, tuple[Output, ...]]:
     """Return the outputs by what their rows are of, in order."""
     found: dict[str, tuple[Output, ...]] = {}

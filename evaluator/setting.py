@@ -28,6 +28,9 @@ _PARTS = (
     r"h(?P<heads>\d+)x(?P<kv_heads>\d+)",
     r"d(?P<head_dim>\d+)(x(?P<head_dim_v>\d+))?",
     r"(?P<dtype>fp16)",
+    r"w(?P<window>\d+)",
+    r"(?P<everywhere>global)",
+    r"(?P<sinks>sinks)",
     r"(?P<length>\d+)x(?P<batch>\d+)",
 )
 
@@ -40,6 +43,12 @@ class Setting:
     head_dim_v: int = 0
     """Elements of a value; 0 stands for ``head_dim``."""
     dtype: str = "bfloat16"
+    window: int = 0
+    """Number of keys that a query sees, its own and those before it; 0: all."""
+    everywhere: bool = False
+    """Whether queries see all keys in other layers than those with the window."""
+    sinks: bool = False
+    """Whether each head has a sink: a logit that takes part in the softmax and has no value."""
     heads: tuple[int, int] | None = None
     """Query heads and KV heads of a model; None: those of the problem's own cases."""
     shapes: tuple[tuple[int, int], ...] = ()
@@ -53,6 +62,9 @@ class Setting:
             *([f"h{self.heads[0]}x{self.heads[1]}"] if self.heads else []),
             *([dims] if dims != f"d{HEAD_DIM}" else []),
             *(part for part, dtype in _DTYPES.items() if dtype == self.dtype),
+            *([f"w{self.window}"] if self.window else []),
+            *(["global"] if self.everywhere else []),
+            *(["sinks"] if self.sinks else []),
             *(f"{length}x{batch}" for length, batch in self.shapes),
         )
 
@@ -100,6 +112,9 @@ def read(name: str) -> tuple[str, Setting] | None:
         head_dim=int(found.get("head_dim", HEAD_DIM)),
         head_dim_v=int(found.get("head_dim_v", 0)),
         dtype=_DTYPES[found["dtype"]] if "dtype" in found else "bfloat16",
+        window=int(found.get("window", 0)),
+        everywhere="everywhere" in found,
+        sinks="sinks" in found,
         heads=(int(found["heads"]), int(found["kv_heads"])) if "heads" in found else None,
         shapes=tuple(shapes),
     )
@@ -119,6 +134,12 @@ def refusal(kind: str, setting: Setting) -> str:
         )
     if setting.head_dim not in HEAD_DIMS:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
+    if (setting.window or setting.sinks) and kind not in ("mha", "gqa"):
+        return f"windows and sinks are not served in {kind}, but in forward attention alone"
+    if setting.window > LONGEST:
+        return f"a window of {setting.window} keys is longer than the longest sequence, {LONGEST}"
+    if setting.everywhere and not setting.window:
+        return "global says that other layers have a window: add it, as in w1024-global, or leave it out"
     if bool(setting.heads) != bool(setting.shapes):
         return "heads and shapes go together: add both, as in h32x8 and 8192x4, or neither"
     if setting.heads is not None:

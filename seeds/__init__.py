@@ -23,13 +23,23 @@ SEEDS = {
 """Files of the seeds of each kind of problem, by name. The dense ones work for any head mapping."""
 _GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
 """Seeds in Gluon, each with the compute capabilities, times ten, that it is for; seeds in Triton are for all."""
+
+
+def _general(setting: Setting) -> bool:
+    return setting.head_dim_v > 0 or setting.window > 0 or setting.sinks
+
+
+def _in_gluon(setting: Setting) -> bool:
+    return (setting.head_dim, setting.dtype) == (128, "bfloat16") and not _general(setting)
+
+
 _SETTINGS: dict[str, Callable[[Setting], bool]] = {
-    "mha/plain.py": lambda setting: not setting.head_dim_v,
+    "mha/plain.py": lambda setting: not _general(setting),
     # Blocks of descriptors are powers of two, and 256 dimensions do not fit with its tiles.
-    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and not setting.head_dim_v,
-    "mha/hopper.py": lambda setting: (setting.head_dim, setting.dtype) == (128, "bfloat16"),
-    "mha/blackwell.py": lambda setting: (setting.head_dim, setting.dtype) == (128, "bfloat16"),
-    "mha/general.py": lambda setting: setting.head_dim_v > 0,
+    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and not _general(setting),
+    "mha/hopper.py": _in_gluon,
+    "mha/blackwell.py": _in_gluon,
+    "mha/general.py": _general,
 }
 """Which settings the files are seeds for; the others are for any."""
 

@@ -10,6 +10,7 @@ from agents.errors import CandidateTaken
 from agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
 from avo.config import TIMED_FIRST, TRANSFERRED
 from evaluator.catalogue import get_problem
+from evaluator.problem import signature
 from evaluator.target import ScoreKind
 from lineage_db.decision import Ruling
 from lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
@@ -21,7 +22,7 @@ class Use(StrEnum):
     """What a run makes of a version of another problem."""
 
     SEED = "seed"
-    """Both problems have the same entry function: it is the run's seed as it is."""
+    """Both problems have the same entry function, with the same arguments: it is the run's seed as it is."""
     ADAPT = "adapt"
     """The run starts from the seeds of its own problem, and its operator is given the version to adapt."""
     NOTHING = "nothing"
@@ -67,7 +68,7 @@ def record(run: Run, attempt: Attempt, version: Version | None, problem: str, ad
     """
     if run.problem == problem:
         return None
-    alike = get_problem(run.problem).entry == get_problem(problem).entry
+    alike = signature(get_problem(run.problem)) == signature(get_problem(problem))
     return {
         "run": run.name,
         "version": version.number if version else max(attempt.parents, default=0),

@@ -32,7 +32,7 @@ from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProble
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
-from evaluator.problem import Case, Problem
+from evaluator.problem import Case, Problem, signature
 from evaluator.problems.dense import softmax_scale
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
     options = parser.parse_args(arguments)
     try:
         problem = get_problem(options.problem)
-        if problem.entry != "attention":
+        if signature(problem) != signature(get_problem("mha")):
             raise UnknownProblem("problem with library baselines", options.problem, ("mha", "gqa"))
         cases = get_suite(problem, options.suite)
         device = (open_device or _gpu)()

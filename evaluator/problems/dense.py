@@ -299,16 +299,18 @@ def logits(
     return scores
 
 
-def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random") -> Mapping[str, tuple[int, int, int]]:
+def plant_key(
+    case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random", window: int = 0
+) -> Mapping[str, tuple[int, int, int]]:
     """Give one query a key of its own, aligned with it, so that its output is nearly that key's value; see
-    ``Problem.plant``.
+    ``Problem.plant``. The query sees ``window`` keys, or for 0 all that are not hidden.
     """
     import torch
 
     batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
     visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
     # Half of the time the nearest key: problems that mask more than causal ones do still see it.
-    place = chance.choice((visible - 1, chance.randrange(visible)))
+    place = chance.choice((visible - 1, chance.randrange(max(visible - window, 0) if window else 0, visible)))
     key_at = (batch, head // (case.heads // case.kv_heads), place)
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
     key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))

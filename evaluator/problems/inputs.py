@@ -112,14 +112,21 @@ def _dominant(case: Case, seed: int) -> Tensors:
     """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows."""
     generator = seeded("dominant", seed)
     drawn = torch.rand(case.batch, case.heads, case.q_len, generator=generator)
-    return _aligned(case, seed, (drawn * _first_hidden(case)).long())
+    first = _first_seen(case)
+    return _aligned(case, seed, first + (drawn * (_first_hidden(case) - first)).long())
 
 
 def _edge(case: Case, seed: int) -> Tensors:
     """In even heads each query is aligned with its last visible key, in odd heads with its first hidden one, if any.
 
-    So a bound that is off by one shows, whichever way, where it falls on the edge of a tile.
+    So a bound that is off by one shows, whichever way, where it falls on the edge of a tile. With a window, queries
+    take turns: the last visible key, the one behind, the first visible one, and the one before.
     """
+    if getattr(case, "window", None):
+        hidden, first, row = _first_hidden(case), _first_seen(case), torch.arange(case.q_len)
+        turn = row + torch.arange(case.heads)[:, None] + 2 * torch.arange(case.batch)[:, None, None]
+        kinds = torch.stack((hidden - 1, hidden, first, first - 1))
+        return _aligned(case, seed, kinds[turn % 4, row].clamp(0, case.kv_len - 1))
     odd = torch.arange(case.heads) % 2
     chosen = _first_hidden(case) - 1 + odd[:, None]
     return _aligned(case, seed, chosen.clamp(max=case.kv_len - 1).expand(case.batch, -1, -1))
@@ -129,6 +136,13 @@ def _first_hidden(case: Case) -> torch.Tensor:
     """Return, for each query, the number of keys that it sees."""
     rows = torch.arange(case.q_len)
     return rows + (case.kv_len - case.q_len) + 1 if case.causal else torch.full_like(rows, case.kv_len)
+
+
+def _first_seen(case: Case) -> torch.Tensor:
+    """Return, for each query, the first key that it sees: see ``evaluator.problems.windows``."""
+    hidden = _first_hidden(case)
+    window = getattr(case, "window", None)
+    return (hidden - window).clamp(min=0) if window else torch.zeros_like(hidden)
 
 
 def _aligned(case: Case, seed: int, chosen: torch.Tensor) -> Tensors:

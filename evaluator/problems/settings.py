@@ -13,6 +13,7 @@ from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
 from evaluator.problems.decode import DECODE
 from evaluator.problems.gqa import GQA
 from evaluator.problems.mha import MHA
+from evaluator.problems.windows import with_windows
 from evaluator.setting import Setting, named, read
 
 _KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE)}
@@ -30,6 +31,9 @@ def in_setting(name: str) -> Problem | None:
     kind, setting = found
     problem = _KINDS[kind]
     suites = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
+    if setting.window or setting.sinks:
+        problem = with_windows(problem, suites, setting)
+        suites = problem.suites
     made: Problem = replace(
         problem,
         name=named(kind, setting),

@@ -1,7 +1,7 @@
-"""Flash attention forward, written plainly, for keys and values of different sizes: one program for each tile of query
-rows, walking over all keys.
+"""Flash attention forward, written plainly, with what some models have besides: values of another size than keys, a
+window, and a sink for each head. One program for each tile of query rows walks over the keys that these rows see.
 
-Correct for any lengths, strides and head mapping; deliberately not fast.
+Correct for any lengths, strides, windows and head mapping; deliberately not fast.
 """
 
 import triton
@@ -20,11 +20,11 @@ def load_rows(
 
 @triton.jit
 def attention_kernel(
-    Q, K, V, Out, Lse, scale,
+    Q, K, V, Sinks, Out, Lse, scale,
     stride_qb, stride_qh, stride_qm, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
     stride_vb, stride_vh, stride_vn, stride_vd, stride_ob, stride_oh, stride_om, stride_od,
-    heads, group, q_len, kv_len,
-    CAUSAL: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    heads, group, q_len, kv_len, window,
+    CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, SINKS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     start_m = tl.program_id(0) * BLOCK_M
@@ -34,18 +34,23 @@ def attention_kernel(
     shift = kv_len - q_len
     q = load_rows(Q, batch, head, offs_m, q_len, stride_qb, stride_qh, stride_qm, stride_qd, HEAD_DIM, BLOCK_D)
 
-    row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    # Not -inf: rows may see none of the first keys of a window's first tile, and their maximum has to be a number.
+    row_max = tl.full([BLOCK_M], -1.0e30, tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
-    stop = kv_len
+    start, stop = 0, kv_len
     if CAUSAL:
         stop = tl.minimum(kv_len, start_m + BLOCK_M + shift)
-    for start_n in range(0, stop, BLOCK_N):
+    if WINDOWED:
+        start = tl.maximum(start_m + shift - window + 1, 0) // BLOCK_N * BLOCK_N
+    for start_n in range(start, stop, BLOCK_N):
         offs_n = start_n + tl.arange(0, BLOCK_N)
         k = load_rows(K, batch, kv_head, offs_n, kv_len, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)
         visible = offs_n[None, :] < kv_len
         if CAUSAL:
             visible = visible & (offs_n[None, :] <= offs_m[:, None] + shift)
+        if WINDOWED:
+            visible = visible & (offs_n[None, :] > offs_m[:, None] + shift - window)
         scores = tl.where(visible, tl.dot(q, tl.trans(k)) * scale, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(scores, 1))
         rescale = tl.exp(row_max - new_max)
@@ -53,6 +58,14 @@ def attention_kernel(
         row_sum = row_sum * rescale + tl.sum(p, 1)
         v = load_rows(V, batch, kv_head, offs_n, kv_len, stride_vb, stride_vh, stride_vn, stride_vd, VALUE_DIM, BLOCK_V)
         acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None])
+        row_max = new_max
+
+    if SINKS:
+        sink = tl.load(Sinks + head)
+        new_max = tl.maximum(row_max, sink)
+        rescale = tl.exp(row_max - new_max)
+        row_sum = row_sum * rescale + tl.exp(sink - new_max)
+        acc = acc * rescale[:, None]
         row_max = new_max
 
     offs_v = tl.arange(0, BLOCK_V)
@@ -63,14 +76,16 @@ def attention_kernel(
     tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, lse, mask=offs_m < q_len)
 
 
-def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
+def attention(q, k, v, *others, causal: bool, scale: float, window: int = 0) -> None:
+    *sinks, out, lse = others
     batch, heads, q_len, head_dim = q.shape
     kv_heads, kv_len, value_dim = k.shape[1], k.shape[2], v.shape[3]
     block_m, block_n = 64, 64
     attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
-        q, k, v, out, lse, scale, *q.stride(), *k.stride(), *v.stride(), *out.stride(),
-        heads, heads // kv_heads, q_len, kv_len,
-        CAUSAL=causal, HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim),
+        q, k, v, sinks[0] if sinks else lse, out, lse, scale, *q.stride(), *k.stride(), *v.stride(), *out.stride(),
+        heads, heads // kv_heads, q_len, kv_len, window,
+        CAUSAL=causal, WINDOWED=0 < window < kv_len, SINKS=len(sinks) > 0,
+        HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim),
         VALUE_DIM=value_dim, BLOCK_V=triton.next_power_of_2(value_dim),
         BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=1,
     )  # fmt: skip

@@ -26,10 +26,18 @@ CONFIGS = Path(__file__).parent / "configs"
         (
             "gemma-3-27b-it",
             "prefill",
-            "gqa-h32x16-8192x1",
+            "gqa-h32x16-w1024-global-8192x1",
+            "52 layers of sliding_attention with a window of 1024 keys",
+            (),
+        ),
+        (
+            "gemma-3-27b-it",
+            "train",
+            "gqa_backward-h32x16-8192x1",
             "a scale of 168 ** -0.5, which is an argument of each call",
             ("52 layers of sliding_attention with a window of 1024 keys",),
         ),
+        ("gpt-oss-20b", "prefill", "gqa-h64x8-d64-w128-global-sinks-8192x1", "a sink for each query head", ()),
     ],
 )
 def test_a_models_problem_has_its_heads_dims_and_type(
@@ -46,9 +54,19 @@ def test_each_length_is_a_case_with_the_batch() -> None:
     assert [(case.kv_len, case.batch) for case in get_problem(found.problem).suites["quick"]] == [(4096, 2), (16384, 2)]
 
 
-def test_sinks_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="model type 'gpt_oss' has attention sinks, which cannot be served yet"):
-        read_model(CONFIGS / "gpt-oss-20b.json", "prefill")
+@pytest.mark.parametrize("phase", ["train", "decode"])
+def test_sinks_are_refused_by_name_where_they_are_not_served(phase: Phase) -> None:
+    with pytest.raises(
+        ConfigError, match="model type 'gpt_oss' has attention sinks, which are served in prefill alone"
+    ):
+        read_model(CONFIGS / "gpt-oss-20b.json", phase)
+
+
+def test_a_window_on_every_layer_leaves_no_global_layers(tmp_path: Path) -> None:
+    path = written(tmp_path, sliding_window=4096, model_type="mistral")
+    assert read_model(path, "prefill").problem == "gqa-h32x8-w4096-8192x1"
+    with pytest.raises(ConfigError, match=r"32 layers of sliding_attention .* cannot be served in decode"):
+        read_model(path, "decode")
 
 
 LLAMA = json.loads((CONFIGS / "Llama-3.1-8B.json").read_text())

@@ -70,6 +70,15 @@ def test_a_run_for_a_setting_starts_from_the_seeds_that_serve_it(avo: Avo, url: 
     assert starts == [["mha/plain.py", "mha/tuned.py"], ["mha/general.py"]]
 
 
+def test_a_version_that_does_not_take_a_window_is_no_seed_where_there_is_one(avo: Avo, url: str) -> None:
+    avo("run", "--problem", "mha-d64", "--from", "mha-h100@2", "--name", "other-dims", "--db", url)
+    result = avo("run", "--problem", "mha-w1024", "--from", "mha-h100@2", "--name", "window", "--db", url)
+    assert "cannot adapt mha-h100@2, which has another entry function: it edits mha/general.py" in result.stderr
+    with Store.open(url) as store:
+        uses = [store.run(name).config[TRANSFERRED]["use"] for name in ("other-dims", "window")]
+    assert uses == ["seed", "nothing"]
+
+
 def test_a_version_that_is_the_seed_leaves_no_room_for_another(avo: Avo, url: str) -> None:
     for problem in ("mha", "gqa"):
         result = avo("run", "--problem", problem, "--from", "mha-h100", "--seed-kernel", "tuned", "--db", url)

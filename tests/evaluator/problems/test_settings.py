@@ -38,7 +38,15 @@ MORE = (
     "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192", "mha_backward-d256",
     "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16",
 )  # fmt: skip
-JUDGED = ("mha-d96-fp16", "mha-d192x128", "gqa-d256", "gqa-h64x8-d64-4096x2", "mha_backward-d64", "decode-d64-fp16")
+JUDGED = (
+    "mha-d96-fp16",
+    "mha-d192x128",
+    "gqa-d256",
+    "gqa-h64x8-d64-4096x2",
+    "gqa-h64x8-d64-w128-global-sinks-4096x2",
+    "mha_backward-d64",
+    "decode-d64-fp16",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +109,7 @@ def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
     assert list(seeds_of("mha")) == ["plain", "tuned", "hopper", "blackwell"]
     assert list(seeds_of("mha-d64-fp16")) == ["plain", "tuned"]
     assert list(seeds_of("gqa-d96")) == ["plain"]
-    assert list(seeds_of(DIMS)) == ["general"]
+    assert list(seeds_of(DIMS)) == list(seeds_of("mha-sinks")) == list(seeds_of("gqa-w64")) == ["general"]
     assert list(seeds_of("gqa-h64x8-8192x1")) == ["plain", "tuned"]
     assert fitting("decode-d64", 90, gluon=False) == ["split"]
 
