@@ -119,10 +119,7 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder cannot be served"),
         ({"architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM' is not known to be a causal language model"),
         ({"sliding_window": 4096}, "which layers of model type 'llama' have it is not known: add layer_types"),
-        (
-            {"sliding_window": 4096, "model_type": "mistral"},
-            "32 layers of sliding_attention with a window of 4096 keys",
-        ),
+        ({"sliding_window": 2**17, "model_type": "mistral"}, "a window of 131072 keys is longer than the longest"),
         ({"layer_types": ["linear_attention"] * 32}, "32 layers of linear_attention cannot be served"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0 should be"),
     ],
