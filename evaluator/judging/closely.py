@@ -41,7 +41,9 @@ def captured(
     scored on, when it is called for others too, or than when it was ``scored``: the digest of its plans then.
     """
     drawn = places.drawn(problem, chance)
-    drawn += places.changes(problem, partial(planner.kinds, candidate, problem), chance)
+    kinds = partial(planner.kinds, candidate, problem)
+    drawn += places.changes(problem, kinds, chance)
+    drawn += places.rare(problem, partial(kinds, arguments=False), drawn, chance)
     before = planner.alternatives(candidate, problem, (*problem.correctness_cases, *shown))
     if scored not in (None, digest_of(before)):
         raise _fickle("than when it was scored")

@@ -2,7 +2,8 @@
 
 Lengths cover the range from less than a tile's worth of rows to twice the longest of the problem's, evenly on a
 logarithmic scale, and the problem draws everything else: strides, scale, number of queries, batch and heads. Where a
-candidate's host code changes what it launches with the length, both sides of such lengths are looked at too.
+candidate's host code changes what it launches with the length, both sides of such lengths are looked at too, and so is
+what it launches for few cases only.
 """
 
 import random
@@ -23,6 +24,8 @@ _GRAIN = 16
 """Lengths at which kernels are compared are multiples of this, so that Triton specialises them alike."""
 _LINES, _CHANGES = 2, 3
 """The most structures along which host code is followed, and the most changes that are located."""
+_LOOKS, _RARE = 3, 3
+"""How many times as many cases are drawn to find what is launched for few only, and most of these that are taken."""
 _TRIES = 20
 """Most structures that are drawn until one suits all lengths: memory may allow fewer heads at long ones."""
 _PARTS = 8
@@ -54,6 +57,19 @@ def changes(problem: Problem, kinds: Kinds, chance: random.Random) -> list[Case]
         steps = [chance.choice(closer) for closer in found if closer]
     cases = [step.line.at(step.low - chance.randrange(_GRAIN)) for step in steps]
     return [*cases, *(step.line.at(step.high + chance.randrange(_GRAIN)) for step in steps)]
+
+
+def rare(problem: Problem, kinds: Kinds, common: Sequence[Case], chance: random.Random) -> list[Case]:
+    """Return some cases for which the candidate's plan is of another kind than for all ``common`` ones.
+
+    ``kinds`` should tell kernels apart and not their arguments, which differ with every structure.
+    """
+    cases = [*common, *(case for _ in range(_LOOKS) for case in drawn(problem, chance))]
+    chance.shuffle(cases)
+    known = dict(zip(cases, kinds(cases), strict=True))
+    usual = {known[case] for case in common}
+    found = {kind: case for case, kind in known.items() if kind not in usual}
+    return chance.sample(list(found.values()), min(len(found), _RARE))
 
 
 @dataclass(frozen=True)

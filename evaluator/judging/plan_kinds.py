@@ -15,8 +15,8 @@ _TILES = tuple(16 << i for i in range(6))
 """Numbers of rows that a tile may have."""
 
 
-def kind(plan: LaunchPlan, call: Call) -> str:
-    """Return a digest of the kernels of ``plan``, their options, their order, and what their arguments are.
+def kind(plan: LaunchPlan, call: Call, *, arguments: bool = True) -> str:
+    """Return a digest of the kernels of ``plan``, their options, their order, and, with ``arguments``, what these are.
 
     Integers that are extents or strides of ``call``, or numbers of tiles along an extent, are all the same, and so are
     other large ones. Grids do not count, nor does what Triton knows to divide an argument.
@@ -40,7 +40,7 @@ def kind(plan: LaunchPlan, call: Call) -> str:
 
     def step(one: Fill | Launch) -> object:
         if isinstance(one, Launch):
-            return one.kernel, [argument(given) for given in one.args]
+            return one.kernel, [argument(given) for given in one.args if arguments]
         return one.buffer, one.value
 
     kernels = [(_DIVISIBILITY.sub("", without_locations(kernel.ttir)), kernel.options) for kernel in plan.kernels]

@@ -49,11 +49,13 @@ class Planner:
         each = iter(passed(self._compiler.canonical(tuple(chain.from_iterable(plans)), self._target)))
         return tuple(tuple(islice(each, len(of_case))) for of_case in plans)
 
-    def kinds(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> list[str]:
+    def kinds(
+        self, candidate: Candidate, problem: Problem, cases: Sequence[Case], *, arguments: bool = True
+    ) -> list[str]:
         """Return what kind of plan the candidate has for each of ``cases``; see ``plan_kinds.kind``."""
         calls = [problem.call(case) for case in cases]
         plans = passed(self._capturer.capture(candidate.source, problem.entry, calls, self._target))
-        return [kind(plan, call) for plan, call in zip(plans, calls, strict=True)]
+        return [kind(plan, call, arguments=arguments) for plan, call in zip(plans, calls, strict=True)]
 
     def fastest(
         self,

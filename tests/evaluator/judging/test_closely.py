@@ -33,7 +33,9 @@ class Calls:
         cheats = not self._honest and known.issuperset(self.sessions[-1])
         return tuple((plan(case.name, *["cheats"] * cheats),) for case in cases)
 
-    def kinds(self, candidate: Candidate, problem: Problem, cases: Sequence[Case]) -> list[str]:
+    def kinds(
+        self, candidate: Candidate, problem: Problem, cases: Sequence[Case], *, arguments: bool = True
+    ) -> list[str]:
         return ["one"] * len(cases)
 
 

@@ -96,6 +96,31 @@ def test_host_code_that_branches_everywhere_or_by_chance_is_asked_a_bounded_numb
         assert sum(asked) <= 200
 
 
+@pytest.mark.parametrize(
+    "branches",
+    [
+        lambda case: case.batch * case.heads == 1 and case.layout == "padded",
+        lambda case: case.layout == "mixed" and case.kv_len in range(2048, 4096),
+    ],
+    ids=["one head in padded rows", "mixed strides from a length to its double"],
+)
+def test_what_host_code_launches_for_few_structures_is_looked_at(branches: Callable[[Case], object]) -> None:
+    met = 0
+    for i in range(60):
+        common = places.drawn(MHA, random.Random(i))
+        asked: list[int] = []
+        cases = places.rare(MHA, host(branches, asked), common, random.Random(i))
+        assert len(asked) == 1
+        met += any(map(branches, [*common, *cases]))
+    assert met >= 33  # without this look it would be 19
+
+
+def test_no_case_is_rare_where_host_code_never_branches_and_few_are_taken_where_it_branches_everywhere() -> None:
+    common = places.drawn(MHA, random.Random(1))
+    assert places.rare(MHA, host(lambda case: 0, []), common, random.Random(1)) == []
+    assert len(places.rare(MHA, host(lambda case: case.kv_len, []), common, random.Random(1))) == 3
+
+
 def test_what_a_candidate_is_called_for_tells_nothing_that_its_shape_does_not() -> None:
     """The name is told to the candidate's process with the shapes."""
     case = places.drawn(MHA, random.Random(3))[4]

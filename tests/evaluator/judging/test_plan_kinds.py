@@ -29,8 +29,8 @@ def plan(
     return LaunchPlan(of.name, (Buffer("q", "bfloat16", q.size, Role.INPUT),), (kernel,), steps)
 
 
-def of(length: int, **what) -> str:
-    return kind(plan(case(length), **what), MHA.call(case(length)))
+def of(length: int, *, arguments: bool = True, **what) -> str:
+    return kind(plan(case(length), **what), MHA.call(case(length)), arguments=arguments)
 
 
 def test_lengths_and_what_divides_them_make_no_kind() -> None:
@@ -54,6 +54,11 @@ def test_numbers_of_tiles_make_no_kind() -> None:
 )
 def test_another_kernel_option_or_argument_makes_another_kind(what) -> None:
     assert of(5000) != of(5000, **what)
+
+
+def test_without_arguments_only_kernels_and_their_order_count() -> None:
+    assert of(5000, arguments=False) == of(5000, scale=0.25, number=5, arguments=False)
+    assert of(5000, arguments=False) != of(5000, kernel=replace(KERNEL, options=()), arguments=False)
 
 
 def test_what_a_kernel_needs_of_the_target_is_known_by_options_and_blocks() -> None:
