@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
+from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type, walk
 from evaluator.work import Body, Shares
 
@@ -74,7 +75,8 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
     """Return the mean work of a pass through each loop's body, and of a program outside all loops.
 
     ``passes`` has how often all programs together executed each block. A block that is missing there counts as often as
-    the surrounding block, the body of a loop not at all.
+    the surrounding block, the body of a loop not at all. Raises ``UnsupportedOperation`` for a loop of single elements,
+    whose passes are not known.
     """
     found = loops(function)
     entered = _entered(function, passes)
@@ -91,6 +93,8 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
                 if op.loop is not None:
                     inner, inner_times = totals[op.loop], times if found[op.loop].block in passes else 0
                 elif op.name in COMBINING:
+                    if any(each.name in ("scf.for", "scf.while") for each in walk(op.regions[0])):
+                        raise UnsupportedOperation(f"{op.name} with a loop, whose passes are not counted", op.location)
                     inner_times = times * _combinations(op, function.types)
                 for nested in op.regions:
                     visit(nested, inner, inner_times)

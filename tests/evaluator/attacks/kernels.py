@@ -58,6 +58,21 @@ WORK = {
     "a tile of rows that another one copies": Attack(
         edited((PROLOGUE, "    block_m = tl.program_id(0) // 2 * 2\n")), Status.UNWRITTEN, "never written"
     ),
+    "a chain of integers in each element": Attack(
+        edited(
+            (
+                "@triton.jit\ndef attention_kernel",
+                "@triton.jit\ndef mixed(number):\n    for _ in range(65536):\n        number = (number ^ (number >> 3)) * 5 + 1\n"
+                "    return number\n\n\n@triton.jit\ndef attention_kernel",
+            ),
+            (
+                "        mask=offs_m < q_len,\n",
+                "        mask=(offs_m < q_len) & (tl.map_elementwise(mixed, offs_m) != 1),\n",
+            ),
+        ),
+        Status.UNSUPPORTED,
+        "map_elementwise with a loop, whose passes are not counted",
+    ),
     "an unrolled loop of a million steps": Attack(
         edited((STORE, "    for _ in tl.static_range(1000000):\n        acc += 1.0\n" + STORE)),
         Status.TIMED_OUT,

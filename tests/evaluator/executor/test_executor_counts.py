@@ -1,12 +1,14 @@
 """What is counted: exactly what programs did, through branches, masks and loops."""
 
 import numpy as np
+import pytest
 import torch
 import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluator.executor import UnsupportedOperation
 from evaluator.executor.control import KNOWN
 from evaluator.executor.work import OpKind
 from evaluator.work import Body
@@ -94,6 +96,30 @@ def test_what_elements_branch_around_on_their_own_counts_for_all_of_them(executo
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
     assert counted.trips[0].tolist() == [3]
     assert (counted.bodies[0].exponentials, counted.bodies[0].entered) == (64, 1)
+
+
+@triton.jit
+def halvings(x):
+    steps = 0
+    while x >= 1.0:
+        x = x / 2
+        steps += 1
+    return steps
+
+
+@triton.jit
+def loops_of_elements(X, Out):
+    i = tl.arange(0, 64)
+    tl.store(Out + i, tl.map_elementwise(halvings, tl.load(X + i)))
+
+
+def test_a_loop_of_single_elements_is_executed_and_not_counted(executor):
+    out = torch.empty(64, dtype=torch.int32)
+    launch = executor.prepare(loops_of_elements, torch.full((64,), 5.0), out)
+    assert "tt.map_elementwise with a loop, whose passes are not counted" in launch.run(work=True).uncounted
+    assert out.tolist() == [3] * 64
+    with pytest.raises(UnsupportedOperation, match="whose passes are not counted"):
+        launch.kernel.count(launch.memory, launch.args, launch.grid)
 
 
 @triton.jit
