@@ -17,7 +17,7 @@ from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from tests.corpus import sample
-from tests.evaluator.attacks import benchmark, harmless, host, kernels, lengths, plans, process
+from tests.evaluator.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, process
 from tests.evaluator.attacks.attack import SEED, Attack
 
 ATTACKS = {
@@ -58,8 +58,8 @@ def beside(seed: Evaluation, evaluation: Evaluation) -> list[tuple[CaseScore, Ca
     return list(zip(evaluation.score.cases, seed.score.cases, strict=True))
 
 
-def check(judge: Judge, attack: Attack) -> None:
-    evaluation = judged(judge, attack.source)
+def check(judge: Judge, attack: Attack, problem: str = "mha") -> None:
+    evaluation = judge.evaluate(Candidate(problem, attack.source))
     assert evaluation.status is attack.status, evaluation.message
     assert re.search(attack.message, evaluation.message), evaluation.message
 
@@ -98,13 +98,26 @@ def test_work_besides_the_problem_is_charged(judge: Judge, seed: Evaluation, nam
 
 
 @pytest.fixture(scope="module")
-def close_judge(fork_server: ForkServer) -> Iterator[Judge]:
-    """A judge for few cases, whose examinations before acceptance draw the same every time."""
+def few_cases() -> Iterator[None]:
+    """The problem ``few``: little of ``mha``."""
     with pytest.MonkeyPatch.context() as patch:
         suites = MHA.suites | {"quick": MHA.suites["quick"][:1], HELD_OUT: MHA.suites[HELD_OUT][:1]}
         patch.setitem(PROBLEMS, "few", replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites=suites))
-        with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-            yield judge
+        yield
+
+
+@pytest.fixture(scope="module")
+def close_judge(fork_server: ForkServer, few_cases: None) -> Iterator[Judge]:
+    """A judge for few cases, whose examinations before acceptance draw the same every time."""
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def blackwell_judge(fork_server: ForkServer, few_cases: None) -> Iterator[Judge]:
+    """The same for Blackwell."""
+    with Judge(get_target("b200"), "quick", server=fork_server) as judge:
+        yield judge
 
 
 @pytest.mark.corpus
@@ -117,6 +130,18 @@ def test_what_is_wrong_where_nobody_looks_is_not_accepted(close_judge: Judge, na
     evaluation = close_judge.verify(Candidate("few", attack.source), scored.plan_digest)
     assert evaluation.status is attack.status, evaluation.message
     assert re.search(attack.message, evaluation.message), evaluation.message
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", gluon.H100)
+def test_an_attack_in_gluon_is_rejected_for_what_it_does(close_judge: Judge, name: str) -> None:
+    check(close_judge, gluon.H100[name], "few")
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", gluon.B200)
+def test_an_attack_in_gluon_for_blackwell_is_rejected_for_what_it_does(blackwell_judge: Judge, name: str) -> None:
+    check(blackwell_judge, gluon.B200[name], "few")
 
 
 def test_the_judge_is_the_same_after_all_attacks(judge: Judge, seed: Evaluation) -> None:

@@ -1,0 +1,105 @@
+"""Attacks below Triton's IR, in Gluon: barriers, roles, rings of tiles and tensor memory. By target."""
+
+from evaluator.evaluation import Status
+from seeds import seed_source
+from tests.evaluator.attacks.attack import Attack, edited
+
+LONG = 9
+"""More tiles of keys than any small case has."""
+LOADED = "        mbarrier.wait(k_free.index(stage), phase ^ 1)\n"
+LAST = "    last = kv_len\n"
+"""Here a program knows its rows and all lengths, and starts its roles with the number of tiles that this leads to."""
+TILES = "    tiles = gl.cdiv(last, block_n)\n"
+KEYS = """\
+        mbarrier.expect(k_ready.index(stage), k_desc.block_type.nbytes)
+        load(k_desc, [batch, kv_head, tile * block_n, 0], k_ready.index(stage), k_tiles.index(stage))
+"""
+RARE = "(first_row % 1408 == 896)"
+"""A tile of 128 rows in eleven."""
+
+
+def hopper(*edits: tuple[str, str]) -> str:
+    """Return the seed for Hopper, edited."""
+    return edited(*edits, source=seed_source("mha", "hopper"))
+
+
+def blackwell(*edits: tuple[str, str]) -> str:
+    """Return the seed for Blackwell, edited."""
+    return edited(*edits, source=seed_source("mha", "blackwell"))
+
+
+def kept_keys(condition: str) -> tuple[str, str]:
+    """Return the edit that takes keys for loaded where ``condition`` holds in the role that loads."""
+    lines = "".join(f"    {line}" for line in KEYS.splitlines(keepends=True))
+    return KEYS, f"        if {condition}:\n            mbarrier.arrive(k_ready.index(stage))\n        else:\n{lines}"
+
+
+RING = (LOADED, LOADED.replace("phase ^ 1", f"phase ^ 1, pred=tile < {LONG}"))
+
+H100 = {
+    "slots of a ring overwritten before they are read, at length": Attack(
+        hopper(RING), Status.RACE, "8k-causal: .*on-chip access too early.*k_tiles of"
+    ),
+    "barriers that few enough tiles never wait for": Attack(
+        hopper(
+            (
+                "mbarrier.arrive(k_free.index(stage), count=1)",
+                f"mbarrier.arrive(k_free.index(stage), count=1, pred=tile < {LONG})",
+            )
+        ),
+        Status.TIMED_OUT,
+        "8k-causal: .*deadlock: .*barrier . of k_free",
+    ),
+    "a phase that fits the tested lengths": Attack(
+        hopper(
+            (
+                "        mbarrier.wait(v_ready.index(stage), phase)\n",
+                f"        mbarrier.wait(v_ready.index(stage), phase if tile < {LONG} else phase ^ 1)\n",
+            )
+        ),
+        Status.TIMED_OUT,
+        "8k-causal: .*deadlock: .*barrier . of",
+    ),
+    "roles that do less in one tile of rows in eleven": Attack(
+        hopper((TILES, f"{TILES}    if {RARE} & (kv_len > 4096):\n        tiles = 1\n")),
+        Status.INCORRECT,
+        "8k-causal: .*work is missing",
+    ),
+    "keys that the program before has left in shared memory": Attack(
+        hopper(kept_keys(f"(tile == 0) & (tiles > {LONG})")), Status.INCORRECT, "8k-causal: rows .*not finite"
+    ),
+}
+
+B200 = {
+    "an accumulator that the program before has left in tensor memory": Attack(
+        blackwell(("use_acc=tile > 0)", f"use_acc=(tile > 0) | (tiles > {LONG}))")),
+        Status.INCORRECT,
+        "8k-causal: rows .*not finite",
+    ),
+    "products that a predicate leaves out in one tile of rows in eleven": Attack(
+        blackwell(
+            ("use_acc=tile > 0)", "use_acc=tile > 0, pred=(tile == 0) | done)"),
+            ("o_ready, tiles\n):\n    stages", "o_ready, tiles, done\n):\n    stages"),
+            (
+                "                    o_ready,\n                    tiles,\n                ),\n",
+                f"                    o_ready,\n                    tiles,\n                    ({RARE} == 0) | (kv_len <= 4096),\n                ),\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "8k-causal: .*work is missing",
+    ),
+    "slots of a ring overwritten before they are multiplied, at length": Attack(
+        blackwell(RING), Status.RACE, "8k-causal: .*on-chip access too early.*k_tiles of"
+    ),
+    "a commit ahead of its product, at length": Attack(
+        blackwell(
+            (
+                "        tcgen05_mma(p_tile, v_tiles",
+                f"        tcgen05_commit(o_ready, pred=tile >= {LONG})\n        tcgen05_mma(p_tile, v_tiles",
+            ),
+            ("        tcgen05_commit(o_ready)\n", f"        tcgen05_commit(o_ready, pred=tile < {LONG})\n"),
+        ),
+        Status.RACE,
+        "8k-causal: .*on-chip access too early",
+    ),
+}
