@@ -10,6 +10,9 @@ from pathlib import Path
 _LOCK = ".avo-lock"
 """A file in each folder, locked by the folder's process; the kernel drops the lock however the process ends."""
 
+_TRIES = 10
+"""How often a folder is removed that is not empty yet."""
+
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     """A new folder ``avo-KIND-...``, removed by ``cleanup`` or when the context ends.
@@ -22,7 +25,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         parent = parent or tempfile.gettempdir()
         for lock in Path(parent).glob(f"avo-*/{_LOCK}"):
             if all(map(_abandoned, (lock, *lock.parent.glob(f"avo-*/{_LOCK}")))):
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                _remove(lock.parent)
         super().__init__(prefix=f"avo-{kind}-", dir=parent, ignore_cleanup_errors=True)
         self._lock = open(Path(self.name, "lock"), "wb")  # noqa: SIM115 - as long as the folder is there
         with contextlib.suppress(OSError):  # some network file systems have no locks: nobody removes it there
@@ -31,8 +34,17 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
     def cleanup(self) -> None:
         """Remove the folder and what is in it."""
+        _remove(Path(self.name))
         super().cleanup()
         self._lock.close()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also where a process that is about to end still puts something in it meanwhile."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def _abandoned(lock: Path) -> bool:

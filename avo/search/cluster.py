@@ -7,15 +7,20 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray._private import services
 
 from avo.config import LOCAL
 from avo.errors import ConfigError, RunFailed
 from evaluator.temporary import TemporaryFolder
 
+_START_S = 300.0
+"""Longest wait for each of Ray's processes to start. By default it is half a minute, which a busy machine misses."""
 _LOOK_S = 5.0
 """Longest wait for Ray's head to accept a connection."""
 _HERE = "auto"
@@ -27,6 +32,8 @@ _RAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ROTATION_MAX_BYTES": str(16 * 2**20),
     "RAY_ROTATION_BACKUP_COUNT": "1",
+    "RAY_gcs_server_port_wait_time_s": f"{_START_S:.0f}",
+    "RAY_worker_register_timeout_seconds": f"{_START_S:.0f}",
 }
 """Environment of Ray's processes. They write some 50 MB of logs a day, and by default would keep 512 MB of each."""
 _OBJECT_STORE_BYTES = 80 * 2**20
@@ -88,7 +95,13 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
             # Ray puts the current folder first on the workers' import path: a folder there may be named like a package
             # of ours. What judges leave behind in their temporary folder goes with this one.
             environment = {**_RAYS, "TMPDIR": folder}
-            with contextlib.chdir(folder), _environment(environment), _start_failures(), _own_signals():
+            with (
+                contextlib.chdir(folder),
+                _environment(environment),
+                _start_failures(),
+                _own_signals(),
+                _patience_with_node(),
+            ):
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -104,6 +117,28 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _patience_with_node() -> Iterator[None]:
+    """Have Ray wait ``_START_S`` for its node: the half minute that it waits otherwise is written in its code."""
+    ask = services.get_node
+
+    def wait(*arguments: Any) -> Any:
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                return ask(*arguments)  # type: ignore[no-untyped-call]
+            except RuntimeError:  # the node has not registered yet
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = wait
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class _Driver:
         self._last_attempt = 0
         self._looked = session.clock()
         self._listened: datetime | None = None
-        self._paused = False
+        self._paused = self._idle = False
         self._seeded = bool(session.store.versions(run.id)) and not session.config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
@@ -214,6 +214,9 @@ class _Driver:
             if self._busy:
                 self._take_reports()
             else:
+                if not self._idle:
+                    self._idle = True
+                    self._say("paused: all steps have ended")
                 self._session.rest(_POLL_S)
         if self._busy:
             self._say("finishing the steps under way" + "; stop again to abandon them" * self._stop.requested)
@@ -230,7 +233,7 @@ class _Driver:
         self._listened = self._clock()
         request = self._store.driving.request(self._run.id)
         if (request is Request.PAUSE) is not self._paused:
-            self._paused = not self._paused
+            self._paused, self._idle = not self._paused, False
             self._say("paused: no new steps are started" if self._paused else "the pause is over")
         if request is Request.STOP and not self._stop.requested:
             self._say("stopping, as requested")

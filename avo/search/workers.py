@@ -296,7 +296,8 @@ def hire(
         max_restarts=0,
         scheduling_strategy="SPREAD",
     )(EvaluatorWorker)
-    pool_actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(EvaluatorPool)
+    # Calls wait for a pool that is started again: without retries they would fail until it is, and with them the steps.
+    pool_actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(EvaluatorPool)
     operator_actor: Any = ray.remote(num_cpus=0, max_restarts=0, scheduling_strategy="SPREAD")(OperatorWorker)
 
     def hire_operator(worker: int) -> Any:

@@ -140,7 +140,7 @@ def test_the_calls_after_one_that_fails_are_not_performed() -> None:
 
 
 def test_calls_that_only_read_are_performed_side_by_side_and_answered_in_order() -> None:
-    together = Barrier(2, timeout=60)
+    together = Barrier(2, timeout=600)
 
     def explain(candidate: Candidate, case: str | None = None) -> Fault:
         together.wait()  # an error, unless two are here at a time

@@ -43,8 +43,8 @@ class TrickyOperator(Climber):
 
 
 class TrickyEvaluator(FakeEvaluator):
-    """Takes a moment, or a minute, for what is not the seed or its canary; its process dies on the sixth candidate or
-    so, once, if it is told so.
+    """Takes a moment, or an hour, for what is not the seed or its canary; its process dies on the sixth candidate or
+    so, once, if it is told so. Where it is ``watched``, it examines the seed until the file ``seen`` is there.
     """
 
     def __init__(self, folder: Path, trick: str) -> None:
@@ -54,6 +54,7 @@ class TrickyEvaluator(FakeEvaluator):
             raise ValueError("it is Sunday")
         self.folder = folder
         self.dies = trick == "deaths"
+        self.watched = trick == "watched"
         self.pause_s = 3600.0 if trick == "slow" else 0.05
         self.count = 0
 
@@ -67,10 +68,11 @@ class TrickyEvaluator(FakeEvaluator):
         return super().ask(request)
 
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
-        """Return the verdict; of the seed, say how far it is, and take as long as it takes to be asked for that."""
-        if isinstance(request, VerifyRequest) and request.candidate.source == SEED:
+        """Return the verdict; of a seed that is watched, say how far it is, and go on when that was seen."""
+        if self.watched and isinstance(request, VerifyRequest) and request.candidate.source == SEED:
             tell(3, 7)
-            time.sleep(1.5)
+            while not (self.folder / "seen").exists():
+                time.sleep(0.05)
         return self.ask(request)
 
 

@@ -1,9 +1,11 @@
 """Temporary folders: those of killed processes are removed by the next, those of living ones are not."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,25 @@ def test_a_folder_goes_with_its_context(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_by_whoever_makes_the_next(tmp_path: Path, left: list[Path]) -> None:
     with TemporaryFolder("judge", str(tmp_path)) as folder:
         assert [Path(folder)] == list(tmp_path.iterdir())
+
+
+def test_a_folder_goes_though_an_ending_process_still_writes_to_it(
+    tmp_path: Path, left: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, removed = shutil.rmtree, set()
+
+    def disturbed(folder: Path | str, **options: Any) -> None:
+        remove(folder, **options)
+        if Path(folder) not in removed:
+            removed.add(Path(folder))
+            Path(folder).mkdir()
+            Path(folder, "log").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
+    with TemporaryFolder("judge", str(tmp_path)) as folder:
+        assert [Path(folder)] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
+    assert removed == {left[0], Path(folder)}
 
 
 def test_folders_of_living_processes_stay_and_so_do_those_that_they_are_in(tmp_path: Path, left: list[Path]) -> None:

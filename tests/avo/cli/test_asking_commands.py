@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from tests.avo.fakes import make_run
 
 @pytest.fixture
 def driven(tmp_path: Path, avo: Avo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A database whose run ``fake`` is driven elsewhere; commands use it."""
+    """A database whose run ``fake`` is driven elsewhere, for another hour; commands use it."""
     with Store.open(str(tmp_path / "driven.db")) as store:
-        store.driving.take(make_run(store).id, "box:7", now=utc_now())
+        store.driving.take(make_run(store).id, "box:7", now=utc_now(), lease=timedelta(hours=1))
         monkeypatch.setenv("AVO_DB", store.url)
         yield store
 

@@ -83,9 +83,9 @@ def driving(tmp_path: Path) -> Iterator[Driving]:
 @pytest.mark.long
 def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving) -> None:
     assert driving.call("pause").returncode == 0
-    wait_for(lambda: "paused: no new steps are started" in driving.said())
-    wait_for(lambda: StepState.RUNNING not in driving.steps())
+    wait_for(lambda: "paused: all steps have ended" in driving.said())
     before = driving.steps()
+    assert StepState.RUNNING not in before
     assert json.loads(driving.call("status", "--json").stdout)["paused"] is True
     assert driving.steps() == before
 

@@ -28,7 +28,7 @@ from lineage_db.store import Store
 from tests.agents.endpoint import Endpoint, Line
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run, make_work
-from tests.avo.search.test_workers import family
+from tests.avo.search.test_workers import command_line, family
 
 PRICED = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
 """So that a call of the script, 1100 tokens, costs 1.10 USD."""
@@ -317,7 +317,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path
 
     def kill(request: Mapping[str, Any]) -> Line:
         for pid in family(child[0].pid):
-            if b"OperatorWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if "OperatorWorker" in command_line(pid):
                 os.kill(pid, signal.SIGKILL)
         return {"text": "too late"}
 

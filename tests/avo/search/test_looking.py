@@ -122,7 +122,7 @@ def test_an_evaluator_that_is_away_for_a_moment_is_asked_again(run: Run) -> None
 
 
 def test_a_batch_is_spread_over_the_evaluators_and_answered_in_order() -> None:
-    two_at_a_time = Barrier(2, timeout=60)
+    two_at_a_time = Barrier(2, timeout=600)
 
     class Remote(RemoteEvaluator):
         def _call(self, method: str, *arguments: Inspection) -> Findings:

@@ -93,7 +93,7 @@ def test_a_paused_run_starts_nothing_until_the_pause_is_over(driven: Driven) -> 
     assert driven.drive(driven.asking(Request.PAUSE)).state is RunState.FINISHED
     assert driven.rests >= 3
     assert len(driven.store.attempts(driven.run.id)) == 6
-    assert driven.said[:2] == ["paused: no new steps are started", "the pause is over"]
+    assert driven.said[:3] == ["paused: no new steps are started", "paused: all steps have ended", "the pause is over"]
 
 
 def test_the_hours_of_a_run_go_on_in_a_pause(driven: Driven) -> None:

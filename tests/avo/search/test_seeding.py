@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_seeds_are_judged_and_examined_several_at_a_time(store: Store) -> None:
-    run, together = make_run(store, seeds=(FAST, SLOW)), Barrier(2, timeout=60)
+    run, together = make_run(store, seeds=(FAST, SLOW)), Barrier(2, timeout=600)
 
     def meet(candidate: Candidate) -> Evaluation:
         if "canary" not in candidate.source:

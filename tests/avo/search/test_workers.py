@@ -1,6 +1,7 @@
 """Real worker processes: nothing is lost when one dies, and none outlives the run."""
 
 import asyncio
+import inspect
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import services
+from ray._private.node import Node
 from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 
 from avo.config import RunConfig
@@ -225,6 +228,21 @@ def test_a_cluster_that_is_out_of_reach_ends_the_run_and_not_with_an_error_of_ra
             call()
 
 
+def test_ray_is_given_minutes_to_start_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("no such node"), RuntimeError("no such node"), {"labels": {}}])
+
+    def ask(*where: str) -> object:
+        if isinstance(answer := next(answers), RuntimeError):
+            raise answer
+        return where, answer
+
+    monkeypatch.setattr(services, "get_node", ask)
+    with cluster._patience_with_node():
+        assert services.get_node("127.0.0.1:1", "node") == (("127.0.0.1:1", "node"), {"labels": {}})
+    assert services.get_node is ask
+    assert "ray._private.services.get_node(" in inspect.getsource(Node.__init__), "what waits there for the node"
+
+
 SHORT = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was \
 22.91GB used / 23.54GB limit (0.973)
 OOM kill reason: Memory usage exceeded threshold
@@ -327,6 +345,21 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     assert speeds == sorted(speeds)
 
 
+@pytest.mark.long
+def test_a_killed_pool_costs_no_step(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    (pool,) = (pid for pid in family(child.pid) if command_line(pid).startswith("ray::EvaluatorPool"))
+    os.kill(pool, signal.SIGKILL)
+    wait_for(lambda: pool not in parents())
+    before = drivers.attempts()
+    wait_for(lambda: drivers.attempts() > before + 5)
+    os.kill(child.pid, signal.SIGINT)
+    output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.splitlines()[-1] == "stopped", output
+    assert set(drivers.steps()) == {StepState.DONE}, output
+
+
 @pytest.mark.parametrize("who", [pytest.param("operator", marks=pytest.mark.long), "evaluator"])
 def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
     child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
@@ -359,8 +392,9 @@ def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(d
 
 
 def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
-    child = drivers.start(workers=2, attempts=1000)
+    child = drivers.start(workers=2, attempts=1000, trick="watched")
     wait_for(lambda: drivers.doing() == [("examining seed 0.py closely", 3, 7)])
+    (drivers.db.parent / "seen").touch()
     wait_for(lambda: drivers.attempts() > 3)
     assert drivers.doing() == []
     members = family(child.pid)
