@@ -6,14 +6,14 @@ A script is a list of lines, one for each request, the last one for ever. A line
 ``calls``, a list of tool name and arguments (an object, or a text that is sent as it is); ``thought``, fields of a chat
 message or reasoning items of a response; ``finish``; ``usage`` (false: none); ``status``, ``headers`` and ``body`` of
 another answer; ``whole``, not streamed; ``events``, the data of a stream as it is; ``last``, how many events of the
-stream are sent; ``pause_s`` before the answer and ``stall_s`` after its first event; ``hangup``.
+stream are sent; ``pause_s`` before the answer; ``stall_s`` after its first event, at most until the endpoint is closed;
+``hangup``. A test may also give ``stall``, which is called there.
 """
 
 import itertools
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,6 +46,7 @@ class Endpoint:
         self.headers: list[dict[str, str]] = []
         self._ids = itertools.count()
         self._lock = threading.Lock()
+        self._over = threading.Event()
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -74,6 +75,7 @@ class Endpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -89,7 +91,7 @@ class Endpoint:
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         line = line(body) if callable(line) else line
         if "pause_s" in line:
-            time.sleep(line["pause_s"])
+            self._over.wait(line["pause_s"])
         if line.get("hangup"):
             handler.close_connection = True
             return
@@ -113,7 +115,8 @@ class Endpoint:
             handler.wfile.write(f"data: {text}\r\n\r\n".encode())
             handler.wfile.flush()
             if number == 0:
-                time.sleep(line.get("stall_s", 0))
+                self._over.wait(line.get("stall_s", 0))
+                line.get("stall", lambda: None)()
         handler.close_connection = True
 
 

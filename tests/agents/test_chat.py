@@ -1,9 +1,12 @@
 """The real client against an endpoint with every fault: nothing is lost, everything is written down, nobody waits."""
 
 import json
-from contextlib import closing
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from email.utils import format_datetime
+from time import sleep
 from typing import Any
 
 import pytest
@@ -99,7 +102,7 @@ def test_a_failed_answer_that_was_billed_is_charged() -> None:
 
 
 def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
-    with model({"pause_s": 0.5, **GOOD}, GOOD, timeout_s=0.1) as (asked, _):
+    with model({"pause_s": 600, **GOOD}, GOOD, timeout_s=0.1) as (asked, _):
         assert asked.complete().text == "here"
     assert asked.errors[0] == "nothing came for 0.1 s (silence_timeout_s): its tokens are an estimate"
     assert asked.errors[-1] == ""
@@ -118,7 +121,8 @@ def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
 
 
 def test_silence_in_a_reply_is_noticed_and_borne_twice_as_long_the_next_time() -> None:
-    with model({"stall_s": 0.3, **GOOD}, silence_s=0.1, **PRICED) as (asked, _):
+    stalls = {"stall_s": 600, **GOOD}
+    with model(stalls, stalls, GOOD, silence_s=0.1, **PRICED) as (asked, _):
         assert asked.complete().text == "here"
     silent, again, *_, good = asked.desk.calls
     assert [silent["error"], again["error"], good["error"]] == [
@@ -137,14 +141,25 @@ def test_a_request_that_never_reached_the_endpoint_costs_nothing() -> None:
 
 
 def test_how_much_of_a_reply_has_come_is_noted_now_and_then() -> None:
-    with model({"stall_s": 0.3, "text": "x" * 40}) as (asked, _):
+    def half_has_come() -> None:
+        while len(asked.desk.heard) < 3:
+            sleep(0.01)
+
+    with model({"stall": half_has_come, "text": "x" * 40}) as (asked, _):
         asked.complete()
     assert asked.desk.heard == [None, None, 20], "the first request was for the other API"
 
 
+@contextmanager
+def nobody() -> Iterator[int]:
+    """Yield a port at which nobody answers, and which no other process gets meanwhile; an endpoint may take it over."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
 def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
-    with Endpoint([GOOD]) as gone:
-        port = gone.port
     back: list[Endpoint] = []
 
     def come_back() -> None:
@@ -152,27 +167,27 @@ def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
             back.append(Endpoint([GOOD], port).__enter__())
 
     time = Time(on_sleep=come_back)
-    asked = Caller(f"http://127.0.0.1:{port}/v1", FakeDesk(), time, 5.0, {})
-    with closing(asked.client):
-        assert asked.complete().text == "here"
-    back[0].__exit__()
+    with nobody() as port:
+        asked = Caller(f"http://127.0.0.1:{port}/v1", FakeDesk(), time, 600.0, {})
+        with closing(asked.client):
+            assert asked.complete().text == "here"
+        back[0].__exit__()
     assert 3600 < time.seconds < 3700
     assert all("Connection refused" in error for error in asked.errors[:-1])
     assert max(time.slept) <= 10
 
 
 def test_waiting_ends_with_the_budget() -> None:
-    with Endpoint([GOOD]) as gone:
-        url = gone.url
     desk = FakeDesk()
 
     def end() -> None:
         desk.budget = Left(spent="its time is up") if time.seconds > 100 else Left()
 
     time = Time(on_sleep=end)
-    asked = Caller(url, desk, time, 5.0, {})
-    with closing(asked.client), pytest.raises(BudgetSpent, match="its time is up"):
-        asked.complete()
+    with nobody() as port:
+        asked = Caller(f"http://127.0.0.1:{port}/v1", desk, time, 600.0, {})
+        with closing(asked.client), pytest.raises(BudgetSpent, match="its time is up"):
+            asked.complete()
     assert time.seconds < 115
 
 

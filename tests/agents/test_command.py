@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from agents import command
 from agents.command import PROGRAM, Command
 from agents.errors import ProgramFailed
 from agents.operator import Proposal
@@ -38,7 +40,7 @@ def ended(world: World) -> dict[str, Any]:
 
 def gone(pid: int) -> bool:
     """Return whether a process ends, now or soon."""
-    for _ in range(1000):
+    for _ in range(60_000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -113,12 +115,15 @@ def test_a_program_that_fails_is_known_by_its_exit_code_and_last_line() -> None:
     assert world.desk.calls == []
 
 
-def test_a_program_whose_time_is_up_is_ended_with_all_that_it_started() -> None:
-    world = World()
+def test_a_program_whose_time_is_up_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, begun = World(), tmp_path / "begun"
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: 3600.0 if begun.exists() else 0.0))
     brief = world.brief()
-    world.limit(minutes=0.02)
-    with pytest.raises(ProgramFailed, match="the program did not end within 0 minutes"):
-        Command(Settings(command=LEAVES_A_CHILD)).vary(brief)
+    world.limit(minutes=2)
+    with pytest.raises(ProgramFailed, match="the program did not end within 2 minutes"):
+        Command(Settings(command=LEAVES_A_CHILD.replace("; ", f"; touch {begun}; "))).vary(brief)
     assert gone(int(ended(world)["stdout"]))
 
 

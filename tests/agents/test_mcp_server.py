@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,10 +48,13 @@ async def client(db: str, errors: Path) -> AsyncIterator[ClientSession]:
 
 def test_ctrl_c_ends_it_though_its_input_stays_open(db: str) -> None:
     command = [sys.executable, "-m", "avo", "mcp", "mine", "--db", db]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        assert "serving run mine" in server.stderr.readline()
-        time.sleep(1.0)  # it reads its input by now
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n")
+        server.stdin.flush()
+        assert json.loads(server.stdout.readline())["id"] == 1  # it reads its input
         server.send_signal(signal.SIGINT)
         assert server.wait(600) == 130
 

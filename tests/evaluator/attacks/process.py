@@ -68,7 +68,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 import threading, time
 def attention(q, k, v, out, lse, *, causal, scale):
     def later():
-        time.sleep(0.5)
+        time.sleep(60)
         {CALL}
     threading.Thread(target=later, daemon=True).start()"""),
         Status.UNWRITTEN,

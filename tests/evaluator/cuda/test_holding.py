@@ -20,7 +20,7 @@ def test_a_card_is_held_until_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     first = hold(MINE)
     with pytest.raises(EvaluatorUnavailable, match="another judge measures on this Fake H100: wait for its end"):
         hold(MINE)
-    hold(replace(MINE, uuid="another")).close()
+    hold(replace(MINE, uuid=f"another-{MINE.uuid}")).close()
     first.close()
     hold(MINE).close()
 

@@ -25,9 +25,9 @@ def greets(then: str) -> tuple[str, ...]:
 def test_a_worker_runs_and_a_kernel_that_hangs_is_killed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.2)
     made = start_worker(COMMAND)
-    for name in ("honest", "hangs"):
+    for name, limit_s in (("honest", 600.0), ("hangs", 0.3)):
         assert made.open(MHA, benchmark(CASE, name)) is None
-        outcome = made.time(CASE.name, [3], 0.3)
+        outcome = made.time(CASE.name, [3], limit_s)
         if name == "honest":
             assert isinstance(outcome, Timed)
             made.forget(CASE.name)
@@ -71,11 +71,11 @@ def test_a_worker_is_not_told_to_wait_at_every_launch(monkeypatch: pytest.Monkey
 
 def test_a_worker_that_cannot_be_killed_is_given_up_and_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.0)
-    monkeypatch.setattr(child, "_KILL_S", 0.1)
-    monkeypatch.setattr(child, "_END_S", 0.1)
     made = start_worker(greets("""read line; echo '{"running": true}'; exec sleep 60"""))
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", lambda pid, number: None)
+        patch.setattr(child, "_KILL_S", 0.1)
+        patch.setattr(child, "_END_S", 0.1)
         with pytest.raises(EvaluatorUnavailable, match="case small: the GPU worker survives being killed"):
             made.time(CASE.name, [3], 0.1)
     assert made._link.kill()

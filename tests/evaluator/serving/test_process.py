@@ -171,7 +171,7 @@ def test_noise_among_the_answers_costs_one_verdict_and_a_fresh_judge(elsewhere: 
 def test_what_a_command_leaves_behind_does_not_keep_us(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "_END_S", 0.1)
+    monkeypatch.setattr(child, "_END_S", 1.0)
     # Like the shared connection that ssh may leave: out of the group, and holding the standard error it was given.
     script = f"setsid sleep 60 > /dev/null & echo $! > {tmp_path / 'pid'}; echo lost >&2; exit 255"
     with elsewhere(script) as evaluator, pytest.raises(EvaluatorUnavailable, match="exit code 255; lost"):
@@ -179,8 +179,9 @@ def test_what_a_command_leaves_behind_does_not_keep_us(
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # it is still there
 
 
-def test_no_verdict_in_time_is_a_value() -> None:
-    with ProcessEvaluator("h100", "quick", wall_s=1e-6) as evaluator:
+def test_no_verdict_in_time_is_a_value(elsewhere: Elsewhere) -> None:
+    with elsewhere(f"echo {READY}; cat > /dev/null") as evaluator:
+        evaluator._wall_s = 1e-6
         evaluation, closely = evaluator.evaluate(NO_PYTHON), evaluator.verify(NO_PYTHON)
     assert evaluation.status is closely.status is Status.TIMED_OUT
     assert "no verdict within 1e-06 s" in evaluation.message
