@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pynvml
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads spin where other processes want the cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 has its workers starve beside other tests
@@ -28,7 +28,14 @@ SOAK_SEED = "AVO_SOAK_SEED"
 """Environment variable with the seed of the long tests, which is fixed where it is not set."""
 
 # How long an example takes is not what is tested, and what gates is the same in each run.
-settings.register_profile("gate", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile(
+    "gate",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("search", settings.get_profile("gate"), derandomize=False)
 settings.load_profile("gate")
 keep_freed_memory()  # as a judge's process does: many tests judge

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,33 @@ class TrickyEvaluator(FakeEvaluator):
         return self.ask(request)
 
 
+class Late:
+    """Becomes ``make`` in the processes that it is sent to: at once in the first, and after a while in later ones."""
+
+    def __init__(self, make: Callable[[], TrickyEvaluator], marker: Path) -> None:
+        self.make = make
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return late, (self.make, self.marker)
+
+    def __call__(self) -> TrickyEvaluator:
+        return self.make()
+
+
+def late(make: Callable[[], TrickyEvaluator], marker: Path) -> Callable[[], TrickyEvaluator]:
+    """Return ``make``."""
+    if not once(marker):
+        time.sleep(15)
+    return make
+
+
 def main() -> None:
     """Drive the run and print its state."""
     db, workers, attempts, trick = sys.argv[1:]
     config = RunConfig(workers=int(workers), max_attempts=int(attempts))
     folder, stop = Path(db).parent, Stop()
+    make = partial(TrickyEvaluator, folder, trick)
     with Store.open(db, create=False) as store, stop_on_signals(stop):
         run = RunSession(
             store,
@@ -93,7 +116,7 @@ def main() -> None:
                 "fake",
                 config,
                 make_operator=partial(TrickyOperator, folder, trick),
-                make_evaluator=partial(TrickyEvaluator, folder, trick),
+                make_evaluator=Late(make, folder / "pool-started") if trick == "late" else make,
             ),
             stop=stop,
             say=partial(print, flush=True),

@@ -28,7 +28,7 @@ from tests.avo.sample_run import START
 pytestmark = pytest.mark.browser
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PROFILE = Profile(ScoreKind.PREDICTED, "h100", CaseScore("8k-full", 100.0, 50.0, "exp"), (), (), (), LANES)
@@ -106,7 +106,7 @@ def test_the_source_can_be_copied(browser: Any, sample: Report, tmp_path: Path) 
     assert shown(browser, "#source .sk") > 0
     button = browser.find_element("css selector", ".copy")
     button.click()
-    for _ in range(100):
+    for _ in range(12_000):
         if button.text != "Copy":
             break
         time.sleep(0.05)

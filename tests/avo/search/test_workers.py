@@ -346,8 +346,8 @@ def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
 
 
 @pytest.mark.long
-def test_a_killed_pool_costs_no_step(drivers: Drivers) -> None:
-    child = drivers.start(workers=2, attempts=1000)
+def test_a_killed_pool_costs_no_step_however_long_another_takes_to_start(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000, trick="late")
     wait_for(lambda: drivers.attempts() > 3)
     (pool,) = (pid for pid in family(child.pid) if command_line(pid).startswith("ray::EvaluatorPool"))
     os.kill(pool, signal.SIGKILL)
