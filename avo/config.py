@@ -138,9 +138,9 @@ class RunConfig(BaseModel):
     """With --target cuda: do not time a candidate whose predicted speed, at its highest, is below the best version's by
     this fraction.
     """
-    clock: Annotated[Literal["sustained", "burst"], Flag(JUDGE, commands=EVERY_JUDGE)] = "sustained"
+    clock: Annotated[Literal["sustained", "burst"], Flag(JUDGE, commands=(*EVERY_JUDGE, "baselines"))] = "sustained"
     """With --target cuda: run each kernel for a stretch before each timed run, or not (burst)."""
-    device: Annotated[str | None, Flag(JUDGE, "N", "all GPUs", EVERY_JUDGE)] = None
+    device: Annotated[str | None, Flag(JUDGE, "N", "all GPUs", (*EVERY_JUDGE, "baselines"))] = None
     """With --target cuda: the GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
     trace: Annotated[str | None, Flag(JUDGE, "FILE", "none", EVERY_JUDGE)] = Field(default=None, min_length=1)
     """With --target cuda: append the time of every run to this file, as JSON lines."""

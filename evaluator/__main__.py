@@ -18,7 +18,7 @@ from typing import Any
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import WALL_S
+from evaluator.evaluators import WALL_S, Progress
 from evaluator.isolation import Sandbox
 from evaluator.machine import choose_gpus
 from evaluator.sandbox.jobs import hide
@@ -26,7 +26,6 @@ from evaluator.serving.allocator import keep_freed_memory
 from evaluator.serving.protocol import (
     MalformedRequest,
     answer_line,
-    doing_line,
     failure_line,
     progress_line,
     ready,
@@ -141,14 +140,11 @@ def main() -> int:
     torch.set_num_threads(1)
     gc.freeze()  # else each full collection goes through all of torch and triton
     measured, number = None, 0
+
+    def tell(progress: Progress) -> None:
+        print(progress_line(number, progress), file=verdicts, flush=True)
+
     if held:
-
-        def say(text: str) -> None:
-            print(doing_line(number, text), file=verdicts, flush=True)
-
-        def count(done: int, of: int) -> None:
-            print(progress_line(number, done, of), file=verdicts, flush=True)
-
         measured = Measured(
             target,
             margin=options.equivalence_margin,
@@ -156,15 +152,11 @@ def main() -> int:
             start=partial(start_worker, prefix=options.worker_prefix),
             sustained=options.clock == cuda.CLOCKS[0],
             profiler=shlex.join(options.worker_prefix),
-            audience=Audience(say, count, partial(_keep, options.trace)),
+            audience=Audience(tell, partial(_keep, options.trace)),
         )
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)
-
-        def tell(number: int, done: int, of: int) -> None:
-            print(progress_line(number, done, of), file=verdicts, flush=True)
-
         for asked in requests(sys.stdin):
             if measured:
                 measured.until = time.monotonic() + _TO_COMPARE * options.wall
@@ -173,7 +165,7 @@ def main() -> int:
             else:
                 number, request = asked
                 try:
-                    line = answer_line(number, judge.follow(request, partial(tell, number)))
+                    line = answer_line(number, judge.follow(request, tell))
                 except EvaluatorError as error:
                     line = failure_line(number, str(error))
             print(line, file=verdicts, flush=True)

@@ -56,8 +56,21 @@ class ProfileRequest:
 
 AnyRequest: TypeAlias = EvaluateRequest | VerifyRequest | ProfileRequest | Inspection
 """The answer to an ``Inspection`` is ``Findings``."""
-Tell: TypeAlias = Callable[[int, int], None]
-"""Takes how many checks, or rounds of a comparison, of how many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an answer is."""
+
+    done: int = 0
+    of: int = 0
+    """How many checks, timed parts or rounds are done, of how many at most; 0 of 0 where that is not known."""
+    words: str = ""
+    """What a judge that measures says of it: case, round, ratio, time left. Others count checks."""
+
+
+Tell: TypeAlias = Callable[[Progress], None]
+"""Hears how far an answer is."""
 
 
 class Evaluator(ABC):
@@ -84,7 +97,7 @@ class Evaluator(ABC):
         self, candidate: Candidate, incumbent: Incumbent | None = None, tell: Tell | None = None
     ) -> Evaluation:
         """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``, and ``tell``
-        hears how many rounds of that comparison are done, of the most that there can be.
+        hears how far that is.
         """
         request = EvaluateRequest(candidate, incumbent)
         evaluation: Evaluation = self.follow(request, tell) if tell else self.ask(request)
@@ -161,12 +174,11 @@ def judge_process(
     sandbox: Sandbox = Sandbox.AUTO,
     command: str | None = None,
     options: Sequence[str] = (),
-    doing: Callable[[str], None] = lambda text: None,
 ) -> Evaluator:
     """Return a judge in a process of its own, see ``evaluator.serving.process``."""
     from evaluator.serving.process import ProcessEvaluator
 
-    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options, doing=doing)
+    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options)
 
 
 class FakeEvaluator(Evaluator):

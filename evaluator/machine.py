@@ -12,6 +12,7 @@ from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import Compiler
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Fault
+from evaluator.evaluators import Tell
 from evaluator.plan import LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.target import Target
@@ -77,8 +78,9 @@ def gpu_clocks(*, measured: bool) -> str:
     return f"SM {clocks.sm_mhz} MHz, held down by: {nvml.in_words(clocks.reasons)}"
 
 
-def library_speeds(problem: Problem, cases: Sequence[Case]) -> "list[Found]":
-    """Return what libraries reach on this machine's GPU, which no judge measures on meanwhile.
+def library_speeds(problem: Problem, cases: Sequence[Case], tell: Tell, *, sustained: bool) -> "list[Found]":
+    """Return what libraries reach on this machine's GPU, which no judge measures on meanwhile; ``tell`` hears which one
+    is timed. ``sustained``: see ``evaluator.cuda.measuring.Stopwatch``.
 
     Raises ``EvaluatorUnavailable`` where there is no such GPU, or a judge measures on it.
     """
@@ -91,4 +93,5 @@ def library_speeds(problem: Problem, cases: Sequence[Case]) -> "list[Found]":
 
     device = TritonDevice()
     with hold(device.card):
-        return measure_all(device, problem, cases, random.Random(secrets.randbits(64)))
+        chance = random.Random(secrets.randbits(64))
+        return list(measure_all(device, problem, cases, chance, sustained=sustained, tell=tell))

@@ -60,9 +60,9 @@ class Doing:
     began: datetime
     done: int = 0
     of: int = 0
-    """How many parts are done of how many; 0 of 0 where that is not known."""
-    parts: str = "checks"
-    """What ``of`` counts, in words."""
+    """How many checks or other parts are done of how many; 0 of 0 where that is not known."""
+    words: str = ""
+    """How far it is in words, where there is more to say than numbers: see ``evaluator.evaluators.Progress``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: the time in ISO format."""
@@ -70,8 +70,9 @@ class Doing:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Doing":
-        """Return what ``to_json`` was made of."""
-        return cls(**{**data, "began": datetime.fromisoformat(data["began"])})
+        """Return what ``to_json`` was made of; earlier releases wrote no words."""
+        began = datetime.fromisoformat(data["began"])
+        return cls(data["what"], began, data["done"], data["of"], data.get("words", ""))
 
 
 @dataclass(frozen=True, slots=True)

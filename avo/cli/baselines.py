@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,16 @@ from avo.cli.common import (
     SuiteOption,
     TargetOption,
     console,
-    err,
     print_json,
+    telling,
 )
+from avo.cli.options import takes_settings
 from avo.watch.tables import row, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from evaluator.evaluators import Tell
     from evaluator.problem import Case, Problem
     from evaluator.target import Target
 
@@ -48,6 +50,7 @@ class Line:
         return geometric_mean(self.tflops.values()) if self.tflops else None
 
 
+@takes_settings
 def baselines(
     problem: ProblemOption = "mha",
     target: TargetOption = "h100",
@@ -56,6 +59,7 @@ def baselines(
         bool, typer.Option("--published", help="Only published figures: predict and measure nothing.")
     ] = False,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """Show what a kernel can be compared with: published figures with their sources, and what can be judged here.
 
@@ -65,18 +69,25 @@ def baselines(
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """
+    from avo.config import RunConfig
+    from avo.search.evaluators import measuring
     from evaluator.catalogue import get_problem, get_suite, problem_name
+    from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
+    config = RunConfig.resolve(None, {**settings, "target": target})
+    if config.device is not None:
+        choose_gpus(config.device)
     problem = problem_name(problem)
     subject, judged = get_problem(problem), get_target(target)
     cases = get_suite(subject, suite)
     lines = published(subject, judged, cases)
     if not published_only:
-        lines += measured(subject, judged, cases)
+        with telling("timing libraries") as tell:
+            lines += measured(subject, judged, cases, tell, sustained=config.clock == "sustained")
         for seed in (baseline.seed for baseline in subject.baselines if baseline.seed):
-            with err.status(f"judging the seed {seed!r} of {subject.name} for {target} ..."):
-                lines.append(of_seed(subject.name, seed, target, suite))
+            with telling(f"judging the seed {seed!r} of {subject.name} for {target}") as tell:
+                lines.append(of_seed(subject.name, seed, target, suite, measuring(config), tell))
     if as_json:
         print_json([{name: getattr(line, name) for name in (*Line.__slots__, "geomean")} for line in lines])
         return
@@ -112,7 +123,9 @@ def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> 
     return found
 
 
-def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:
+def measured(
+    problem: "Problem", target: "Target", cases: "Sequence[Case]", tell: "Tell", *, sustained: bool
+) -> list[Line]:
     """Return what libraries reach on this machine's GPU; nothing for another target, or where none has the problem."""
     from evaluator.catalogue import get_problem
     from evaluator.problem import signature
@@ -132,25 +145,26 @@ def measured(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> l
             {case.case: case.tflops for case in each.cases},
             each.trouble,
         )
-        for each in library_speeds(problem, cases)
+        for each in library_speeds(problem, cases, tell, sustained=sustained)
     ]
 
 
-def of_seed(problem: str, seed: str, target: str, suite: str) -> Line:
-    """Return what the judge finds about the seed that stands for earlier work on a problem."""
+def of_seed(problem: str, seed: str, target: str, suite: str, options: "Sequence[str]", tell: "Tell") -> Line:
+    """Return what the judge, started with ``options``, finds about the seed that stands for earlier work."""
     from evaluator.candidate import Candidate
     from evaluator.evaluators import judge_process
     from evaluator.target import score_kind
     from seeds import seed_source
 
-    with judge_process(target, suite) as judge:
-        evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)))
+    with judge_process(target, suite, options=options) as judge:
+        evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)), tell=tell)
     name, kind = f"seed {seed}", str(score_kind(target))
     score = evaluation.score
     if score is None:
         return Line(name, kind, target, "", trouble=f"{evaluation.status}: {evaluation.message}")
     figures = {case.case: case.tflops for case in score.cases}
-    return Line(name, kind, score.card or target, f"seeds/{problem}/{seed}.py, judged now", figures)
+    how = "; ".join(filter(None, (f"seeds/{problem}/{seed}.py, judged now", score.conditions)))
+    return Line(name, kind, score.card or target, how, figures)
 
 
 def _figure(tflops: float | None) -> str:

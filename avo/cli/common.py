@@ -4,7 +4,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,6 +18,7 @@ from avo.watch.tables import one_line
 from evaluator.target import CARDS
 
 if TYPE_CHECKING:
+    from evaluator.evaluators import Tell
     from lineage_db.records import Attempt, Run, Version
     from lineage_db.store import Store
 
@@ -117,6 +119,15 @@ def fail(message: str) -> NoReturn:
     """Print ``avo: message`` on stderr and leave with exit code 2."""
     err.print(f"avo: {one_line(message)}")
     raise typer.Exit(2)
+
+
+@contextmanager
+def telling(what: str) -> "Iterator[Tell]":
+    """Show on a terminal that ``what`` is being done while the context lasts; yield what tells how far it is."""
+    from avo.watch.wording import how_far
+
+    with err.status(f"{what} ...") as status:
+        yield lambda progress: status.update(f"{what}: {how_far(progress)}")
 
 
 def run_name(text: str | None) -> str | None:

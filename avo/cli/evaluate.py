@@ -12,10 +12,10 @@ from avo.cli.common import (
     SuiteOption,
     TargetOption,
     console,
-    err,
     fail,
     print_json,
     read_source,
+    telling,
 )
 from avo.cli.options import takes_settings
 from avo.cli.verdict import render
@@ -66,9 +66,8 @@ def evaluate(
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))
-    what = f"judging {file} for {target}"
     with (
-        err.status(f"{what} ...") as status,
+        telling(f"judging {file} for {target}") as tell,
         judge_process(
             target,
             suite,
@@ -76,10 +75,9 @@ def evaluate(
             sandbox=sandbox,
             command=config.evaluator_command,
             options=measuring(config),
-            doing=lambda text: status.update(f"{what}: {text}"),
         ) as judge,
     ):
-        evaluation = judge.verify(candidate) if closely else judge.evaluate(candidate)
+        evaluation = judge.verify(candidate, tell=tell) if closely else judge.evaluate(candidate, tell=tell)
     if as_json:
         print_json(evaluation.to_json())
     else:

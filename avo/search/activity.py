@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
 
-from evaluator.evaluators import Tell
+from evaluator.evaluators import Progress, Tell
 from lineage_db.records import Doing, Step
 from lineage_db.store import Store
 
@@ -19,14 +19,12 @@ class Activity:
         self._lock = Lock()
 
     @contextmanager
-    def during(self, what: str, parts: str = "checks") -> Iterator[Tell]:
-        """Say that ``what`` is being done for as long as the context lasts; yield what tells how many ``parts`` of it
-        are done.
-        """
+    def during(self, what: str) -> Iterator[Tell]:
+        """Say that ``what`` is being done for as long as the context lasts; yield what tells how far it is."""
         key, began = object(), self._clock()
 
-        def tell(done: int, of: int) -> None:
-            self._set(key, Doing(what, began, done, of, parts))
+        def tell(progress: Progress) -> None:
+            self._set(key, Doing(what, began, progress.done, progress.of, progress.words))
 
         self._set(key, Doing(what, began))
         try:

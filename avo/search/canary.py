@@ -18,11 +18,11 @@ TRITON, GLUON = "triton", "triton.experimental.gluon"
 """What the wrong variant's kernel is written in. The one in Gluon reads a clock: it is checked on the GPU only."""
 
 
-class Examiner(Protocol):
-    """Gives verdicts on candidates: an ``Evaluator``, or the scorer of a step, which asks one again if necessary."""
+class Evaluate(Protocol):
+    """Gives verdicts on candidates, as ``Evaluator.evaluate`` does."""
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict; see ``Evaluator.evaluate``."""
+    def __call__(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+        """Return the verdict."""
         ...
 
 
@@ -75,7 +75,7 @@ def slow_variant(candidate: Candidate) -> Candidate:
     return _below(candidate, _SLOW.format(entry=get_problem(candidate.problem).entry))
 
 
-def examine(evaluator: Examiner, candidate: Candidate, score: Score, alpha: float) -> str:
+def examine(evaluate: Evaluate, candidate: Candidate, score: Score, alpha: float) -> str:
     """Have the variants of a correct ``candidate`` judged, and return the verdicts in words.
 
     ``score`` is the candidate's. Where it is measured, a second wrong variant, in Gluon, shows whether the checks on
@@ -84,14 +84,14 @@ def examine(evaluator: Examiner, candidate: Candidate, score: Score, alpha: floa
     """
     slow = slow_variant(candidate)
     if score.kind is ScoreKind.MEASURED:
-        wrong = f"{_wrong(evaluator, candidate, TRITON)}, and {_wrong(evaluator, candidate, GLUON)} on the GPU alone"
-        return f"canary: the wrong variant is {wrong}, the slow one {_measured(evaluator, candidate, slow, alpha)}"
-    wrong = _wrong(evaluator, candidate, TRITON)
-    return f"canary: the wrong variant is {wrong}, the slow one {_predicted(evaluator.evaluate(slow), score)}"
+        wrong = f"{_wrong(evaluate, candidate, TRITON)}, and {_wrong(evaluate, candidate, GLUON)} on the GPU alone"
+        return f"canary: the wrong variant is {wrong}, the slow one {_measured(evaluate, candidate, slow, alpha)}"
+    wrong = _wrong(evaluate, candidate, TRITON)
+    return f"canary: the wrong variant is {wrong}, the slow one {_predicted(evaluate(slow), score)}"
 
 
-def _wrong(evaluator: Examiner, candidate: Candidate, dialect: str) -> str:
-    found = evaluator.evaluate(wrong_variant(candidate, dialect))
+def _wrong(evaluate: Evaluate, candidate: Candidate, dialect: str) -> str:
+    found = evaluate(wrong_variant(candidate, dialect))
     if found.correct:
         raise CanaryFault(f"a variant of the seed in which a {dialect} kernel writes a wrong number is judged correct")
     return str(found.status)
@@ -108,9 +108,9 @@ def _predicted(slow: Evaluation, score: Score) -> str:
     return f"{slow.geomean_tflops / score.geomean_tflops:.2f} times as fast"
 
 
-def _measured(evaluator: Examiner, candidate: Candidate, slow: Candidate, alpha: float) -> str:
+def _measured(evaluate: Evaluate, candidate: Candidate, slow: Candidate, alpha: float) -> str:
     """The slow variant is the incumbent: as a candidate it could be rejected as slow before anything is timed."""
-    found = evaluator.evaluate(candidate, Incumbent(slow, alpha)).score
+    found = evaluate(candidate, Incumbent(slow, alpha)).score
     verdict = found and found.comparison and found.comparison.verdict
     if verdict is not Verdict.FASTER:
         raise CanaryFault(f"against a variant that does all its work twice, the seed is judged {verdict or 'at fault'}")

@@ -20,8 +20,6 @@ from lineage_db.store import Store
 
 EVALUATOR_TRIES = 3
 """How often a candidate is given to an unavailable evaluator before the step is abandoned."""
-ROUNDS = "rounds at most"
-"""What is counted of a comparison of measured speeds, which ends as soon as it is decided."""
 
 _Answer = TypeVar("_Answer")
 
@@ -77,7 +75,7 @@ class RecordingScorer:
             return recorded
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
-        with self.activity.during(f"judging {_named(change)}", ROUNDS) as tell:
+        with self.activity.during(f"judging {_named(change)}") as tell:
             evaluation = self._judge(candidate, rivals[-1] if rivals else None, tell)
         known = self._with_plan(evaluation.plan_digest)
         evaluation = _shared(evaluation, known)
@@ -105,7 +103,7 @@ class RecordingScorer:
         comparison = _with(best.attempt.plan_digest, _scores(self._with_plan(attempt.plan_digest)))
         if comparison is None:
             what = f"comparing {_named(attempt.change)} with version {best.number}"
-            with self.activity.during(what, ROUNDS) as tell:
+            with self.activity.during(what) as tell:
                 evaluation = self._judge(Candidate(self._run.problem, attempt.source), best, tell)
             score = evaluation.score
             if score is None or score.comparison is None or evaluation.plan_digest != attempt.plan_digest:
@@ -132,19 +130,21 @@ class RecordingScorer:
         )
         return recorded, found.status
 
-    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
-        """Return the verdict without recording it; ask again when the evaluator is unavailable."""
-        return persistently(lambda: self._evaluator.evaluate(candidate, incumbent))
+    def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None, *, tell: Tell) -> Evaluation:
+        """Return the verdict without recording it, of which ``tell`` hears; ask again when the evaluator is
+        unavailable.
+        """
+        return persistently(lambda: self._evaluator.evaluate(candidate, incumbent, tell))
 
     def _judge(self, candidate: Candidate, best: Version | None, tell: Tell) -> Evaluation:
         """Return the verdict, with a comparison with ``best`` where speed is measured, of which ``tell`` hears."""
         former = None if best is None else best.attempt.evaluation.score
         if best is None or former is None or former.kind is not ScoreKind.MEASURED:
-            return self.evaluate(candidate)
+            return self.evaluate(candidate, tell=tell)
         # A number is used up whatever comes of it: what is spent must not depend on what is seen.
         number = self._store.results.number_comparison(self._step.id, now=self._clock())
         incumbent = Incumbent(Candidate(self._run.problem, best.attempt.source), share_of_alpha(self._alpha, number))
-        evaluation = persistently(lambda: self._evaluator.evaluate(candidate, incumbent, tell))
+        evaluation = self.evaluate(candidate, incumbent, tell=tell)
         if evaluation.score is not None:
             _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
         return evaluation

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from agents.operator import Brief, Proposal
 from avo.config import START
@@ -58,8 +59,8 @@ def examine(scorer: RecordingScorer, proposal: Proposal, problem: str, alpha: fl
     candidate, score = Candidate(problem, quickest.source), quickest.evaluation.score
 
     def test() -> str:
-        with scorer.activity.during("testing the judge on a wrong and a slow variant of a seed"):
-            return canary.examine(scorer, candidate, score, alpha)
+        with scorer.activity.during("testing the judge on a wrong and a slow variant of a seed") as tell:
+            return canary.examine(partial(scorer.evaluate, tell=tell), candidate, score, alpha)
 
     with ThreadPoolExecutor(judges) as pool:
         tested = pool.submit(test)

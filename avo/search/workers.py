@@ -27,7 +27,7 @@ from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import AnyRequest, Evaluator, Tell, suite_of
+from evaluator.evaluators import AnyRequest, Evaluator, Progress, Tell, suite_of
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.target import Target
 from knowledge_base.library import Library
@@ -37,7 +37,7 @@ from lineage_db.store import Store
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""
 _TELL_S = 1.0
-"""Seconds between questions how far an examination is."""
+"""Seconds between questions how far an answer is."""
 _LOOKS_KEPT = 1000
 """Most looks at candidates whose findings the pool keeps."""
 _LOOK_S = 5.0
@@ -58,7 +58,7 @@ class EvaluatorWorker:
 
     def follow(self, request: AnyRequest, pool: Any, key: str) -> Any:
         """Return the answer like ``ask``; the actor ``pool`` hears how far it is, under ``key``."""
-        return self._evaluator.follow(request, lambda done, of: pool.hear.remote(key, done, of))
+        return self._evaluator.follow(request, lambda progress: pool.hear.remote(key, progress))
 
     def target(self) -> Target:
         """Return what is judged for; raises ``EvaluatorUnavailable``."""
@@ -73,7 +73,7 @@ class EvaluatorPool:
         self._actor = evaluator_actor
         self._count = count
         self._pool: Pool[Any] | None = None
-        self._heard: dict[str, tuple[int, int]] = {}
+        self._heard: dict[str, Progress] = {}
         self._looks: dict[Inspection, asyncio.Future[Any]] = {}
 
     async def ask(self, method: str, *arguments: Any) -> Any:
@@ -96,20 +96,20 @@ class EvaluatorPool:
 
     async def follow(self, request: AnyRequest, key: str) -> Any:
         """Return the answer like ``ask``; meanwhile ``heard`` returns how far it is."""
-        self._heard[key] = (0, 0)
+        self._heard[key] = Progress()
         try:
             return await self.ask("follow", request, ray.get_runtime_context().current_actor, key)
         finally:
             del self._heard[key]
 
-    async def hear(self, key: str, done: int, of: int) -> None:
-        """Note how many checks of how many are done."""
+    async def hear(self, key: str, progress: Progress) -> None:
+        """Note how far an answer is."""
         if key in self._heard:
-            self._heard[key] = (done, of)
+            self._heard[key] = progress
 
-    async def heard(self, key: str) -> tuple[int, int]:
-        """Return how many checks of how many are done, as far as is known."""
-        return self._heard.get(key, (0, 0))
+    async def heard(self, key: str) -> Progress:
+        """Return how far an answer is, as far as is known."""
+        return self._heard.get(key, Progress())
 
     async def _start(self) -> Any:
         evaluator = self._actor.remote(self._make_evaluator)
@@ -146,13 +146,13 @@ class RemoteEvaluator(Evaluator):
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
         """Return the answer like ``ask``; ``tell`` hears every second how far it is."""
         suite_of(request, self._suite)
-        key, told = secrets.token_hex(8), (0, 0)
+        key, told = secrets.token_hex(8), Progress()
         try:
             answer = self._pool.follow.remote(request, key)
             while not ray.wait([answer], timeout=_TELL_S)[0]:
                 if (heard := ray.get(self._pool.heard.remote(key))) != told:
                     told = heard
-                    tell(*heard)
+                    tell(heard)
             return ray.get(answer)
         except RayError as error:
             raise EvaluatorUnavailable(_reason("evaluator", error)) from error

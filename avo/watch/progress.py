@@ -185,7 +185,7 @@ class LineView:
             )
             last = view
         for doing in _beginning(view):
-            if (begun := replace(doing, done=0, of=0)) not in self._said:
+            if (begun := replace(doing, done=0, of=0, words="")) not in self._said:
                 self._said.add(begun)
                 self._print(first_line(doing.what))
         for attempt in news.attempts:

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from evaluator.evaluation import CaseScore, Score, Status
 from evaluator.target import ScoreKind
 from lineage_db.decision import compared as compared
 from lineage_db.entries import Spend
 from lineage_db.records import AttemptSummary, Doing, PendingReply, Request, Run, RunState
+
+if TYPE_CHECKING:
+    from evaluator.evaluators import Progress
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""
@@ -105,10 +109,15 @@ def awaited(reply: PendingReply, now: datetime) -> str:
     return f"{model} writes: {count(reply.characters)} characters, the last {ago} ago"
 
 
+def how_far(doing: "Doing | Progress") -> str:
+    """Return how far something is: ``5 of 23 checks``, or what a judge that measures says; nothing if unknown."""
+    return first_line(doing.words) or (f"{doing.done} of {doing.of} checks" if doing.of else "")
+
+
 def under_way(doing: Doing, now: datetime) -> str:
-    """Return what is being done, how far it is and since when: ``judging seed tuned, 5 of 23 checks, 12s``."""
-    far = f", {doing.done} of {doing.of} {doing.parts}" if doing.of else ""
-    return f"{first_line(doing.what)}{far}, {duration((now - doing.began).total_seconds())}"
+    """Return what is being done, since when, and how far it is: ``judging seed tuned, 12s: 5 of 23 checks``."""
+    far = how_far(doing)
+    return f"{first_line(doing.what)}, {duration((now - doing.began).total_seconds())}{far and f': {far}'}"
 
 
 def turned_down(attempt: AttemptSummary) -> str:

@@ -239,7 +239,7 @@ def same(bench: Bench) -> None:
     """Judge the plain seed against itself."""
     candidate = Candidate(bench.problem, seed_source("mha"))
     runs: list[Mapping[str, Any]] = []
-    audience = Audience(lambda text: print(text, flush=True), keep=runs.append)
+    audience = Audience(lambda progress: print(progress.words, flush=True), runs.append)
     with bench.judge(bench.measured(audience)) as judge:
         evaluation = judge.evaluate(candidate, Incumbent(candidate, 0.05))
     bench.note("same", **evaluation.to_json())
@@ -265,7 +265,7 @@ def canary(bench: Bench) -> None:
     with bench.judge(bench.measured()) as judge:
         evaluation = judge.evaluate(candidate)
         assert evaluation.score is not None, evaluation.message
-        bench.note("canary", found=examine(judge, candidate, evaluation.score, 0.05))
+        bench.note("canary", found=examine(judge.evaluate, candidate, evaluation.score, 0.05))
 
 
 def edited() -> Iterator[tuple[str, str]]:

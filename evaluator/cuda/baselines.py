@@ -9,9 +9,10 @@ import json
 import random
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +25,13 @@ from evaluator.cuda import CLOCK_HELP, CLOCKS
 from evaluator.cuda.contender import WorkerContender
 from evaluator.cuda.device import Clocks, Device
 from evaluator.cuda.holding import hold
-from evaluator.cuda.measured import clocks_in_words, setup_in_words
+from evaluator.cuda.measured import conditions
 from evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
 from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault, Status
+from evaluator.evaluators import Progress, Tell
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem, signature
@@ -208,8 +210,12 @@ def measure(
     chance: random.Random,
     *,
     sustained: bool = True,
+    tell: Tell = lambda progress: None,
 ) -> Found:
-    """Return the speed of ``library`` on ``cases``: all those that it computes, whatever it does with others."""
+    """Return the speed of ``library`` on ``cases``: all those that it computes, whatever it does with others.
+
+    ``tell`` hears which case is timed.
+    """
     found = Found(library.name, _version(library.package))
     try:
         library.prepare(cases[0], device.place)
@@ -220,7 +226,8 @@ def measure(
     failed: list[tuple[str, str]] = []
     ungraphed = ""
     contender = WorkerContender(LocalLink(lambda say: LibraryWorker(lambda: device, say, library)))
-    for case in cases:
+    for number, case in enumerate(cases):
+        tell(Progress(number, len(cases), f"{library.name}, {case.name}"))
         flops = problem.flops(case)
         timed = TimedCase(case.name, flops, device.card.floor_s(flops, problem.least_bytes(case)))
         stopwatch = Stopwatch([timed], chance, sustained=sustained)
@@ -233,8 +240,8 @@ def measure(
         else:
             scores += timing.scores
             clocks += timing.clocks
-    said = (clocks_in_words(clocks), f"without a CUDA graph: {ungraphed}" if ungraphed else "")
-    found = replace(found, cases=tuple(scores), failed=tuple(failed), conditions="; ".join(filter(None, said)))
+    told = conditions(device.card, device.setup, clocks, sustained=sustained, ungraphed=ungraphed)
+    found = replace(found, cases=tuple(scores), failed=tuple(failed), conditions=told)
     return found if scores else replace(found, conditions="", unavailable=failed[0][1] if failed else "")
 
 
@@ -251,19 +258,25 @@ def _timing(contender: WorkerContender, problem: Problem, case: Case, stopwatch:
 
 
 def measure_all(
-    device: Device, problem: Problem, cases: Sequence[Case], chance: random.Random, *, sustained: bool = True
-) -> list[Found]:
-    """Return the speed of each of ``LIBRARIES`` on ``cases``. After one breaks the device, none is tried."""
-    found: list[Found] = []
+    device: Device,
+    problem: Problem,
+    cases: Sequence[Case],
+    chance: random.Random,
+    *,
+    sustained: bool = True,
+    tell: Tell = lambda progress: None,
+) -> Iterator[Found]:
+    """Yield the speed of each of ``LIBRARIES`` on ``cases``; see ``measure``. After one breaks the device, none is
+    tried.
+    """
     broken = ""
     for library in LIBRARIES:
         if broken:
-            found.append(Found(library.name, _version(library.package), unavailable=f"the GPU failed under {broken}"))
+            yield Found(library.name, _version(library.package), unavailable=f"the GPU failed under {broken}")
             continue
-        found.append(measure(device, problem, cases, library, chance, sustained=sustained))
+        yield measure(device, problem, cases, library, chance, sustained=sustained, tell=tell)
         if _broken(device):
             broken = library.name
-    return found
 
 
 def _broken(device: Device) -> bool:
@@ -291,7 +304,7 @@ def _version(package: str) -> str:
 
 
 def table(found: Sequence[Found], cases: Sequence[Case]) -> str:
-    """Return the figures as text: median TFLOPS with their quartiles, or why there are none."""
+    """Return the figures as text: median TFLOPS with their quartiles and conditions, or why there are none."""
     names = [case.name for case in cases]
     lines = [f"{'TFLOPS, median (quartiles)':36}" + "".join(f"{name:>22}" for name in names)]
     for each in found:
@@ -299,6 +312,7 @@ def table(found: Sequence[Found], cases: Sequence[Case]) -> str:
         figures = "".join(f"{cells.get(name, '-'):>22}" for name in names) if cells else f"  {each.unavailable}"
         lines.append(f"{each.name + ' ' + each.version:36}{figures}")
     lines += [f"{each.name}: {each.trouble}" for each in found if each.cases and each.failed]
+    lines += [f"{each.name}: {each.conditions}" for each in found if each.conditions]
     return "\n".join(lines)
 
 
@@ -308,7 +322,7 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
     parser.add_argument("--problem", default="mha")
     parser.add_argument("--suite", default="paper")
     parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=CLOCK_HELP)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too, after each library")
     options = parser.parse_args(arguments)
     try:
         problem = get_problem(options.problem)
@@ -323,23 +337,27 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     chance = random.Random(secrets.randbits(64))
-    found = measure_all(device, problem, cases, chance, sustained=options.clock == CLOCKS[0])
-    how = f"driver {card.driver or 'unknown'}, {device.setup.versions}; {options.clock} clock"
-    print(f"{card.name}, {how}; {setup_in_words(device.setup)}\n{table(found, cases)}")
+    found: list[Found] = []
+    data: dict[str, Any] = {
+        "card": asdict(card),
+        "problem": problem.name,
+        "suite": options.suite,
+        "setup": asdict(device.setup),
+        "clock": options.clock,
+    }
+    for each in measure_all(device, problem, cases, chance, sustained=options.clock == CLOCKS[0], tell=_tell):
+        found.append(each)
+        if options.json:  # after each, so that whoever ends this early has something
+            libraries = [asdict(library) for library in found]
+            Path(options.json).write_text(json.dumps({**data, "libraries": libraries}, indent=1))
+    print(f"{card.name}\n{table(found, cases)}")
     if held:
         held.close()
-    if options.json:
-        data: Mapping[str, Any] = {
-            "card": asdict(card),
-            "problem": problem.name,
-            "suite": options.suite,
-            "setup": asdict(device.setup),
-            "clock": options.clock,
-            "libraries": [asdict(each) for each in found],
-        }
-        with open(options.json, "w") as file:
-            json.dump(data, file, indent=1)
     return 0
+
+
+def _tell(progress: Progress) -> None:
+    print(progress.words, file=sys.stderr, flush=True)
 
 
 def _gpu() -> Device:

@@ -18,6 +18,7 @@ from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
+from evaluator.evaluators import Progress
 from evaluator.judging.planning import digest_of
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.problem import Problem
@@ -109,17 +110,13 @@ class Measured:
         if not isinstance(predicted, str):  # useful to a search, and no clock tells it
             cases = tuple(replace(case, critical=each.critical) for case, each in zip(cases, predicted, strict=True))
         found = (
-            f"driver {card.driver or 'unknown'}, {setup.versions}",
             f"under {self._profiler}: these times mean nothing" if self._profiler else "",
-            "sustained clock" if self._sustained else "burst clock",
-            clocks_in_words(timing.clocks),
-            setup_in_words(setup),
-            f"without a CUDA graph: {stopwatch.ungraphed}" if stopwatch.ungraphed else "",
+            conditions(card, setup, timing.clocks, sustained=self._sustained, ungraphed=stopwatch.ungraphed),
             cascade,
             _cut_short(comparison),
         )
-        conditions = "; ".join(filter(None, found))
-        return Score(self._target.kind, self._target.name, cases, comparison, card.name, conditions)
+        told = "; ".join(filter(None, found))
+        return Score(self._target.kind, self._target.name, cases, comparison, card.name, told)
 
     def _check(self, problem: Problem, small: Sequence[CompiledPlan], ahead: int) -> Card | Fault:
         """Run the small cases, compare everything they wrote, and return the card that they ran on.
@@ -129,8 +126,8 @@ class Measured:
         with ExitStack() as stack:
             contender = self._started(stack)
             self._start_ahead(ahead)
-            for each in small:
-                self._audience.say(f"checking {each.case.name} on the GPU")
+            for number, each in enumerate(small):
+                self._audience.tell(Progress(number, len(small), f"checking {each.case.name} on the GPU"))
                 limit_s = _timed_case(problem, each, contender.card).limit_s
                 fault = contender.open(problem, each)
                 checked = fault or contender.check(each.case.name, self._chance.getrandbits(62), limit_s)
@@ -216,6 +213,18 @@ def _refuse_slowdown(clocks: Sequence[Clocks]) -> None:
             f"the card was slowed down in {slow} of {len(clocks)} runs ({clocks_in_words(clocks)}): "
             "check its cooling and power"
         )
+
+
+def conditions(card: Card, setup: Setup, clocks: Sequence[Clocks], *, sustained: bool, ungraphed: str) -> str:
+    """Return in words what times depend on besides the kernel; ``ungraphed``: why they are not those of graphs."""
+    parts = (
+        f"driver {card.driver or 'unknown'}, {setup.versions}",
+        "sustained clock" if sustained else "burst clock",
+        clocks_in_words(clocks),
+        setup_in_words(setup),
+        f"without a CUDA graph: {ungraphed}" if ungraphed else "",
+    )
+    return "; ".join(filter(None, parts))
 
 
 def clocks_in_words(clocks: Sequence[Clocks]) -> str:

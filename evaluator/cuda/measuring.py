@@ -14,6 +14,7 @@ from evaluator.cuda.device import Clocks, Took
 from evaluator.cuda.sequential import ROUNDS, decide
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
+from evaluator.evaluators import Progress, Tell
 
 RUNS = 24
 """Timed runs of each case for a score, in ``PASSES`` passes over all cases."""
@@ -79,10 +80,8 @@ class Timing:
 class Audience:
     """Who hears what is measured, while it is."""
 
-    say: Callable[[str], None] = lambda text: None
-    """Gets what is being done, in words."""
-    count: Callable[[int, int], None] = lambda done, of: None
-    """Gets how many rounds of a comparison are done, of the most that there can be."""
+    tell: Tell = lambda progress: None
+    """Hears what is being done, and how far it is."""
     keep: Callable[[Mapping[str, Any]], None] = lambda row: None
     """Gets the runs of every request: ``part``, ``round``, ``side``, ``case``, ``warmups``, ``runs`` and ``clocks``."""
 
@@ -99,13 +98,17 @@ class _Rounds:
     against_itself: list[float] = field(default_factory=list)
     lags: tuple["_Lags", "_Lags"] = field(default_factory=lambda: (_Lags(), _Lags()))
 
-    def in_words(self, until: float) -> str:
-        """Return the ratio with its standard error, and how much time is left."""
+    def progress(self, what: str, until: float) -> Progress:
+        """Return where the next round is, at ``what``, with the ratio, its standard error, and the time left."""
         count = len(self.ratios)
-        ratio = math.exp(statistics.fmean(self.ratios))
-        error = f" ± {ratio * statistics.stdev(self.ratios) / math.sqrt(count):.4f}" if count > 1 else ""
-        left = f", {max(0.0, until - time.monotonic()):.0f} s left" if until < math.inf else ""
-        return f"round {count} of at most {ROUNDS[-1]}: {ratio:.4f}{error} times as fast as the incumbent{left}"
+        words = f"round {count + 1} of at most {ROUNDS[-1]}, {what}"
+        if count:
+            ratio = math.exp(statistics.fmean(self.ratios))
+            error = f" ± {ratio * statistics.stdev(self.ratios) / math.sqrt(count):.4f}" if count > 1 else ""
+            words += f", {ratio:.4f}{error} times as fast as the incumbent"
+        if until < math.inf:
+            words += f", at most {max(0.0, until - time.monotonic()):.0f} s left"
+        return Progress(count, ROUNDS[-1], words)
 
 
 class _Lags:
@@ -161,9 +164,14 @@ class Stopwatch:
         seconds: dict[str, list[float]] = {case.name: [] for case in self._cases}
         clocks: list[Clocks] = []
         lags = _Lags()
+        began, done, of = time.monotonic(), 0, PASSES * len(self._cases)
         for number in range(1, PASSES + 1):
             for case in self._shuffled():
-                self._audience.say(f"timing {case.name} for the score, pass {number} of {PASSES}")
+                left_s = (time.monotonic() - began) * (of - done) / max(1, done)
+                left = f", about {left_s:.0f} s left" if done else ""
+                words = f"timing {case.name} for the score, pass {number} of {PASSES}{left}"
+                self._audience.tell(Progress(done, of, words))
+                done += 1
                 told = {"part": "score", "round": number, "side": "candidate"}
                 timed = self._time(contender, case, RUNS // PASSES, lags, told)
                 if isinstance(timed, Fault):
@@ -202,23 +210,23 @@ class Stopwatch:
     ) -> tuple[_Rounds, Verdict] | Fault:
         found = _Rounds()
         while True:
+            self._audience.tell(found.progress("in new processes", until))
             with start() as pair:
                 if isinstance(pair, Fault):
                     return pair
                 for _ in range(SAME_PAIR):
-                    if fault := self._round(pair, found):
+                    if fault := self._round(pair, found, until):
                         return fault
-                    self._audience.say(found.in_words(until))
-                    self._audience.count(count := len(found.ratios), ROUNDS[-1])
-                    if count in ROUNDS:
+                    if (count := len(found.ratios)) in ROUNDS:
                         verdict = decide(found.ratios, alpha, margin)
                         if verdict is not Verdict.UNDECIDED or count == ROUNDS[-1] or time.monotonic() > until:
                             return found, verdict
 
-    def _round(self, pair: Pair, found: _Rounds) -> Fault | None:
+    def _round(self, pair: Pair, found: _Rounds, until: float) -> Fault | None:
         """Add the mean over cases of log(incumbent's time / candidate's time), A-B-B-A or B-A-A-B in each."""
         logs, same = [], []
         for case in self._shuffled():
+            self._audience.tell(found.progress(case.name, until))
             first = self._chance.randrange(2)
             took: tuple[list[float], list[float]] = [], []
             for i in (first, 1 - first, 1 - first, first):

@@ -12,7 +12,7 @@ from evaluator.compiling.limits import fit
 from evaluator.compiling.passes import shown
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
-from evaluator.evaluators import Tell
+from evaluator.evaluators import Progress, Tell
 from evaluator.inspection import Findings, Look
 from evaluator.judging import closely, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
@@ -87,7 +87,7 @@ class Examination:
             small = self._plans[: len(self._cases.small)]
             checks = sum(map(len, small)) + len(self._cases.large) + len(self._drawn)
             # Of an autotuned candidate further configurations are checked at the end.
-            self._checker.checked = lambda count: tell(min(count, checks), checks)
+            self._checker.checked = lambda count: tell(Progress(min(count, checks), checks))
         return self.plan_digest
 
     def repeat(self) -> None:

@@ -94,29 +94,28 @@ class Judge(Evaluator):
         return self._tools.target
 
     def ask(self, request: AnyRequest) -> Any:
-        """Return the answer; raise ``EvaluatorUnavailable`` when a child process does not start, or when the incumbent
-        can no longer be timed.
+        """Return the answer, see ``follow``."""
+        return self.follow(request, lambda progress: None)
+
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer; of a verdict, ``tell`` hears how many checks are done.
+
+        Raises ``EvaluatorUnavailable`` when a child process does not start, or when the incumbent can no longer be
+        timed.
         """
         match request:
             case EvaluateRequest(candidate, incumbent):
-                return self._evaluate(
-                    candidate, self.suite, incumbent if self.target.kind is ScoreKind.MEASURED else None
-                )
+                against = incumbent if self.target.kind is ScoreKind.MEASURED else None
+                return self._evaluate(candidate, self.suite, against, tell)
             case VerifyRequest(candidate, plan_digest):
-                return self._verify(candidate, plan_digest)
+                return self._verify(candidate, plan_digest, tell)
             case ProfileRequest(candidate, case):
                 cases = get_cases(get_problem(candidate.problem), self.suite, case)
                 return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS))
             case Inspection():
                 return self._inspect(request)
 
-    def follow(self, request: AnyRequest, tell: Tell) -> Any:
-        """Return the answer; of an examination before acceptance, ``tell`` hears how far it is."""
-        if isinstance(request, VerifyRequest):
-            return self._verify(request.candidate, request.plan_digest, tell)
-        return self.ask(request)
-
-    def _verify(self, candidate: Candidate, plan_digest: str | None, tell: Tell | None = None) -> Evaluation:
+    def _verify(self, candidate: Candidate, plan_digest: str | None, tell: Tell) -> Evaluation:
         """Return the verdict at the suite's cases and the held-out ones in larger samples, at the small cases and one
         of the large ones at newly drawn lengths, and wherever ``closely`` looks.
         """
@@ -168,12 +167,15 @@ class Judge(Evaluator):
         examination.capture()
         return examination
 
-    def _evaluate(self, candidate: Candidate, suite: str, incumbent: Incumbent | None) -> Evaluation:
+    def _evaluate(
+        self, candidate: Candidate, suite: str, incumbent: Incumbent | None, tell: Tell | None = None
+    ) -> Evaluation:
         problem = get_problem(candidate.problem)
-        return self._verdict(candidate, Cases(suite, problem.correctness_cases, get_suite(problem, suite)), incumbent)
+        cases = Cases(suite, problem.correctness_cases, get_suite(problem, suite))
+        return self._verdict(candidate, cases, incumbent, tell)
 
     def _verdict(
-        self, candidate: Candidate, cases: Cases, incumbent: Incumbent | None, tell: Tell | None = None
+        self, candidate: Candidate, cases: Cases, incumbent: Incumbent | None, tell: Tell | None
     ) -> Evaluation:
         examination = Examination(self._tools, candidate, cases, tell)
         digest = outcome(examination.capture)

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -22,7 +22,7 @@ from evaluator.evaluators import (
 from evaluator.inspection import Findings, Inspection
 from evaluator.isolation import Sandbox
 from evaluator.serving.child import ENVIRONMENT, Child, environment
-from evaluator.serving.protocol import greeting, read_answer, read_doing, read_progress, request_line
+from evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
 from evaluator.target import Target, check_target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
@@ -36,8 +36,7 @@ class ProcessEvaluator(Evaluator):
     """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
 
     ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
-    added at its end, ``options`` last. ``doing`` gets in words what a judge that measures is doing. Threads are
-    answered one after the other. Raises ``UnknownTarget``.
+    added at its end, ``options`` last. Threads are answered one after the other. Raises ``UnknownTarget``.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class ProcessEvaluator(Evaluator):
         sandbox: Sandbox = Sandbox.AUTO,
         command: str | None = None,
         options: Sequence[str] = (),
-        doing: Callable[[str], None] = lambda text: None,
     ) -> None:
         check_target(target)
         self._target = target
@@ -58,7 +56,6 @@ class ProcessEvaluator(Evaluator):
         self._program = (sys.executable, "-m", "evaluator") if command is None else _split(command)
         self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
         self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
-        self._doing = doing
         self._child: Child | None = None
         self._judges_for: Target | None = None
         self._count = 0
@@ -73,10 +70,10 @@ class ProcessEvaluator(Evaluator):
 
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer, see ``follow``."""
-        return self.follow(request, lambda done, of: None)
+        return self.follow(request, lambda progress: None)
 
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
-        """Return the answer; ``tell`` hears how far the judge is with an examination before acceptance.
+        """Return the answer; ``tell`` hears how far a judge is that measures, or that examines before acceptance.
 
         No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
         ``TIMED_OUT``, a death ``CRASHED``.
@@ -105,11 +102,8 @@ class ProcessEvaluator(Evaluator):
             try:
                 until = time.monotonic() + wall_s
                 line = child.ask(request_line(number, request), wall_s)
-                while (heard := read_progress(number, line)) or (doing := read_doing(number, line)):
-                    if heard:
-                        tell(*heard)
-                    else:
-                        self._doing(doing)
+                while heard := read_progress(number, line):
+                    tell(heard)
                     line = child.next_line(max(0.0, until - time.monotonic()))
             except TimeoutError:
                 child.kill()

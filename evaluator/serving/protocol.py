@@ -1,18 +1,17 @@
 """The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 6, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 7, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
 -> {"id": 3, "problem": "mha", "source": "...", "held_out": {"plan_digest": "..."}}      verify it, also on shapes that
                                                     no operator is shown; null: there was no evaluation before this
-<- {"id": 3, "done": 5, "of": 23}                                      before that answer: how many checks are done
+<- {"id": 3, "done": 5, "of": 23, "words": ""}                         before an answer: a ``Progress``
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
 <- {"id": 5, "findings": {...}}
 <- {"id": 5, "error": "..."}                                           instead of any answer: why there is none
-<- {"id": 5, "doing": "round 4 of at most 256: ..."}                   before an answer: what a judge that measures does
 """
 
 import json
@@ -25,12 +24,12 @@ import msgspec
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault
-from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
+from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, Progress, VerifyRequest
 from evaluator.inspection import Findings, Inspection, Look
 from evaluator.profile import Profile
 from evaluator.target import Target
 
-VERSION = 6
+VERSION = 7
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
@@ -87,11 +86,7 @@ class _Progress(msgspec.Struct):
     id: int
     done: int
     of: int
-
-
-class _Doing(msgspec.Struct):
-    id: int
-    doing: str
+    words: str
 
 
 class _Profile(msgspec.Struct):
@@ -194,32 +189,18 @@ def answer_line(number: int, answer: Evaluation | tuple[Profile, ...] | Fault | 
     return json.dumps({"id": number} | data)
 
 
-def progress_line(number: int, done: int, of: int) -> str:
-    """Return the line that says how many checks of request ``number`` are done."""
-    return json.dumps({"id": number, "done": done, "of": of})
+def progress_line(number: int, progress: Progress) -> str:
+    """Return the line that says how far the answer to request ``number`` is."""
+    return json.dumps({"id": number} | asdict(progress))
 
 
-def read_progress(number: int, line: str) -> tuple[int, int] | None:
-    """Return how many checks of how many are done, if ``line`` says that of request ``number``."""
+def read_progress(number: int, line: str) -> Progress | None:
+    """Return how far the answer to request ``number`` is, if ``line`` says that."""
     try:
         found = msgspec.json.decode(line, type=_Progress)
     except msgspec.DecodeError:
         return None
-    return (found.done, found.of) if found.id == number else None
-
-
-def doing_line(number: int, text: str) -> str:
-    """Return the line that says in words what is being done for request ``number``."""
-    return json.dumps({"id": number, "doing": text})
-
-
-def read_doing(number: int, line: str) -> str:
-    """Return what is being done, if ``line`` says that of request ``number``; nothing otherwise."""
-    try:
-        found = msgspec.json.decode(line, type=_Doing)
-    except msgspec.DecodeError:
-        return ""
-    return found.doing if found.id == number else ""
+    return Progress(found.done, found.of, found.words) if found.id == number else None
 
 
 def failure_line(number: int | None, message: str) -> str:

@@ -14,7 +14,7 @@ from agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.search.run import RunSession, Stop, stop_on_signals
 from avo.search.workers import hire
-from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Tell, VerifyRequest
+from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Progress, Tell, VerifyRequest
 from lineage_db.store import Store
 
 
@@ -71,7 +71,7 @@ class TrickyEvaluator(FakeEvaluator):
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
         """Return the verdict; of a seed that is watched, say how far it is, and go on when that was seen."""
         if self.watched and isinstance(request, VerifyRequest) and request.candidate.source == SEED:
-            tell(3, 7)
+            tell(Progress(3, 7))
             while not (self.folder / "seen").exists():
                 time.sleep(0.05)
         return self.ask(request)

@@ -5,12 +5,14 @@ import os
 import socket
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from avo.cli.baselines import Line
 from evaluator.cuda.baselines import Found
 from evaluator.evaluation import CaseScore, Evaluation, Status
+from evaluator.evaluators import Progress
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 from tests.avo.cli.conftest import Avo
@@ -52,7 +54,7 @@ def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> Non
 def test_for_fsa_the_seed_of_earlier_work_is_judged(
     avo: Avo, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate: evaluation)
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate, tell: evaluation)
     (line,) = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
     assert (line["name"], line["kind"]) == ("seed query_outer", "predicted")
     if evaluation.correct:
@@ -66,18 +68,28 @@ def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_arch
 ) -> None:
     card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", kind=ScoreKind.MEASURED)
     monkeypatch.setattr("evaluator.cuda.this_card", lambda: card)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    said: list[str] = []
+    monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
     device = SimpleNamespace(card=SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}"))
     monkeypatch.setattr("evaluator.cuda.triton_device.TritonDevice", lambda: device)
 
-    def measure_all(*_: object) -> list[Found]:
+    asked: dict[str, Any] = {}
+
+    def measure_all(*_: object, **how: Any) -> list[Found]:
+        asked.update(how, visible=os.environ["CUDA_VISIBLE_DEVICES"])
+        how["tell"](Progress(0, 2, "SDPA, 8k-full"))
         with pytest.raises(OSError, match="in use"), socket.socket(socket.AF_UNIX) as other:
             other.bind(f"\0avo-gpu-{device.card.uuid}")
         score = CaseScore("8k-full", 512.0, 1.0, "")
         return [Found("SDPA", "2.11", (score,), "1590 MHz"), Found("FlexAttention", "2.11", unavailable="none today")]
 
     monkeypatch.setattr("evaluator.cuda.baselines.measure_all", measure_all)
+    result = avo("baselines", "--target", "cuda", "--json", "--clock", "burst", "--device", "1")
     lines = [Line(**{key: value for key, value in line.items() if key != "geomean"})
-             for line in json.loads(avo("baselines", "--target", "cuda", "--json").stdout)]  # fmt: skip
+             for line in json.loads(result.stdout)]  # fmt: skip
+    assert (asked["sustained"], asked["visible"], said) == (False, "1", ["timing libraries: SDPA, 8k-full"])
     measured = [line for line in lines if line.kind == "measured"]
     assert {(line.kind, line.place) for line in lines} == {("published", "h100"), ("measured", "NVIDIA H100 PCIe")}
     assert (measured[0].name, measured[0].tflops, measured[0].source) == ("SDPA 2.11", {"8k-full": 512.0}, "1590 MHz")

@@ -18,7 +18,7 @@ from evaluator import evaluators, targets
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseResult, Evaluation, Status
-from evaluator.evaluators import FakeEvaluator, VerifyRequest
+from evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
 from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
@@ -158,11 +158,18 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
+    said: list[str] = []
+
+    class Telling(FakeEvaluator):
+        def follow(self, request: AnyRequest, tell: Tell) -> Any:
+            tell(Progress(3, 256, "round 4"))
+            return self.ask(request)
 
     def judge(*arguments: object, **settings: Any) -> FakeEvaluator:
         told.update(settings)
-        settings["doing"]("round 4")
-        return FakeEvaluator(lambda candidate: make_evaluation(100.0))
+        return Telling(lambda candidate: make_evaluation(100.0))
+
+    monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
 
     monkeypatch.setattr(evaluators, "judge_process", judge)
     monkeypatch.setattr(targets, "get_target", lambda name: told.update(visible=os.environ["CUDA_VISIBLE_DEVICES"]))
@@ -175,4 +182,5 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     given = dict(zip(told["options"][::2], told["options"][1::2], strict=True))
     assert told["visible"] == given["--device"] == "1"
     assert (given["--clock"], given["--worker-prefix"]) == ("burst", "ncu -o out")
+    assert said == [f"judging {tmp_path / 'kernel.py'} for cuda: round 4"]
     assert given["--trace"] == os.path.abspath("runs.jsonl")

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from avo.search.activity import Activity
+from evaluator.evaluators import Progress
 from lineage_db.records import Doing
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -23,11 +24,14 @@ def test_what_is_done_side_by_side_is_told_until_it_ends_and_nothing_of_a_step_t
         with activity.during("judging a") as tell:
             run.wait(5)
             with activity.during("judging b"):
-                tell(2, 9)
-                assert told() == (Doing("judging a", began, 2, 9), Doing("judging b", began + timedelta(seconds=5)))
-            assert told() == (Doing("judging a", began, 2, 9),)
+                tell(Progress(2, 9, "round 3"))
+                assert told() == (
+                    Doing("judging a", began, 2, 9, "round 3"),
+                    Doing("judging b", began + timedelta(seconds=5)),
+                )
+            assert told() == (Doing("judging a", began, 2, 9, "round 3"),)
         assert told() == ()
         with activity.during("judging c"):
             run.abandon(step)
-            tell(3, 9)
+            tell(Progress(3, 9))
         assert told() == (Doing("judging c", run.now),)

@@ -122,7 +122,9 @@ def test_a_slow_variant_that_is_refused_is_slow_enough() -> None:
 
     score = correct(100.0).score
     assert score is not None
-    assert examine(FakeEvaluator(refuses), Candidate("mha", SEED), score, 0.05).endswith("the slow one timed_out")
+    assert examine(FakeEvaluator(refuses).evaluate, Candidate("mha", SEED), score, 0.05).endswith(
+        "the slow one timed_out"
+    )
 
 
 def test_where_speed_is_measured_the_seed_is_timed_against_its_slow_variant() -> None:
@@ -130,7 +132,7 @@ def test_where_speed_is_measured_the_seed_is_timed_against_its_slow_variant() ->
     score = evaluator.evaluate(seed).score
     assert score is not None
     found = "canary: the wrong variant is incorrect, and incorrect on the GPU alone, the slow one slower"
-    assert examine(evaluator, seed, score, 0.05) == found
+    assert examine(evaluator.evaluate, seed, score, 0.05) == found
     assert [source for source, _ in evaluator.calls[1:3]] == [
         wrong_variant(seed, dialect).source for dialect in (TRITON, GLUON)
     ]
@@ -148,7 +150,7 @@ def test_a_gpu_whose_own_checks_see_nothing_is_not_trusted() -> None:
 
     evaluator.evaluate = evaluate  # type: ignore[method-assign]
     with pytest.raises(CanaryFault, match=f"in which a {GLUON} kernel writes a wrong number"):
-        examine(evaluator, seed, score, 0.05)
+        examine(evaluator.evaluate, seed, score, 0.05)
 
 
 def test_a_gpu_on_which_everything_takes_as_long_is_not_trusted() -> None:
@@ -162,7 +164,7 @@ def test_a_gpu_on_which_everything_takes_as_long_is_not_trusted() -> None:
 
     evaluator.compare = compare  # type: ignore[method-assign]
     with pytest.raises(CanaryFault, match="the seed is judged equivalent"):
-        examine(evaluator, seed, score, 0.05)
+        examine(evaluator.evaluate, seed, score, 0.05)
 
 
 def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server: ForkServer) -> None:
@@ -178,7 +180,7 @@ def test_the_judge_sees_that_a_variant_which_works_twice_is_slow(fork_server: Fo
     with Judge(get_target("h100"), "quick", server=fork_server) as judging:
         score = judging.evaluate(MHA).score
         assert score is not None
-        seen = re.search(r"the slow one (\S+) times as fast", examine(judging, MHA, score, 0.05))
+        seen = re.search(r"the slow one (\S+) times as fast", examine(judging.evaluate, MHA, score, 0.05))
         assert seen is not None
         assert float(seen[1]) == pytest.approx(0.5, abs=0.05)
 
@@ -190,7 +192,7 @@ def test_a_gpu_sees_wrong_and_slow_variants_one_of_them_in_gluon() -> None:
         score = judging.evaluate(MHA).score
         assert score is not None
         found = "canary: the wrong variant is incorrect, and incorrect on the GPU alone, the slow one slower"
-        assert examine(judging, MHA, score, 0.05) == found
+        assert examine(judging.evaluate, MHA, score, 0.05) == found
 
 
 @pytest.mark.parametrize("name", ["plain", "no newline at its end", "entry by assignment", "annotated"])

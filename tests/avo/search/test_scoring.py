@@ -12,11 +12,10 @@ from avo.config import RunConfig
 from avo.search.acceptance import share_of_alpha
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
-from avo.watch.wording import under_way
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
-from evaluator.evaluators import AnyRequest, Tell
+from evaluator.evaluators import AnyRequest, Progress, Tell
 from lineage_db.records import Attempt, StepState
 from lineage_db.store import Store
 from tests.avo.fakes import Scripted, make_run, make_work, proposing, submit
@@ -70,18 +69,26 @@ def test_a_candidate_is_compared_with_the_best_version_at_the_price_of_its_turn(
     assert lab.comparison(3).plan_digest == lab.attempts()[2].plan_digest
 
 
-def test_how_many_rounds_are_done_is_told_while_they_are(lab: Lab) -> None:
+def test_how_far_a_measurement_is_is_told_while_it_is_made_be_it_the_seeds_the_judges_test_or_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     doing: list[str] = []
 
-    def follow(request: AnyRequest, tell: Tell) -> Any:
-        tell(12, 256)
-        open_steps = [step for step in lab.store.steps(lab.run.id) if step.state is StepState.RUNNING]
-        doing.extend(under_way(each, each.began) for step in open_steps for each in step.doing or ())
-        return lab.evaluator.ask(request)
+    def follow(evaluator: MeasuringEvaluator, request: AnyRequest, tell: Tell) -> Any:
+        told = f"at {len(doing)}"
+        tell(Progress(12, 256, told))
+        (run,) = store.runs()
+        (step,) = (step for step in store.steps(run.run.id) if step.state is StepState.RUNNING)
+        doing.extend(each.what for each in step.doing or () if (each.done, each.of, each.words) == (12, 256, told))
+        return evaluator.ask(request)
 
-    lab.evaluator.follow = follow  # type: ignore[method-assign]
-    lab.step(Scripted(proposing(kernel(90.0))))
-    assert [words.partition(", ")[2] for words in doing] == ["12 of 256 rounds at most, 0s"]
+    monkeypatch.setattr(MeasuringEvaluator, "follow", follow)
+    with Store.open(str(tmp_path / "lab.db")) as store:
+        lab = Lab(tmp_path / "lab.db")
+        lab.step(Scripted(proposing(kernel(90.0))))
+        lab.store.close()
+    judging = ["judging seed", *["testing the judge on a wrong and a slow variant of a seed"] * 3]
+    assert doing == [*judging, "examining seed closely", "judging tflops = 90.0"]
 
 
 def test_a_kernel_that_is_as_fast_is_no_version_however_its_score_came_out(lab: Lab) -> None:

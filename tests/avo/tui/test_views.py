@@ -388,6 +388,6 @@ async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
             if key != "s":
                 await seen(pilot, "The seeds are being evaluated, for", "worker-0")
         await pilot.press("s", "l")
-        await seen(pilot, "The seeds are being evaluated, for", "worker-0", "examining seed a, 3 of 9 checks")
+        await seen(pilot, "The seeds are being evaluated, for", "worker-0", "examining seed a, 1m 15s: 3 of 9 checks")
         await pilot.press("w")
-        await seen(pilot, "works on", "examining seed a, 3 of 9")
+        await seen(pilot, "works on", "examining seed a, 1m 15s:")

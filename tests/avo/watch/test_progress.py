@@ -100,7 +100,7 @@ def test_a_log_says_once_what_a_run_begins_with(tmp_path: Path) -> None:
         news = [read_news(store, "live", run.now)]
         step = run.claim()
         for done in (0, 3):
-            store.claims.tell(step.id, [Doing("examining seed a", run.now, done, 9)], now=run.now)
+            store.claims.tell(step.id, [Doing("examining seed a", run.now, done, 9, f"round {done}")], now=run.now)
             news.append(read_news(store, "live", run.now, news[-1]))
     for each in news:
         view.receive(each)

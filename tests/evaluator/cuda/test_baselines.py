@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend
 
 from evaluator.cuda import baselines
 from evaluator.cuda.baselines import Found, Library, measure
+from evaluator.evaluators import Progress
 from evaluator.problem import Case
 from tests import forward
 from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
@@ -53,11 +54,16 @@ def test_a_library_computes_what_the_reference_does(library: Library, case: Case
 
 
 def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
-    found = run(MATH, CASE, GROUPED)
+    told: list[Progress] = []
+    found = measure(device(), MHA, (CASE, GROUPED), MATH, random.Random(1), sustained=False, tell=told.append)
+    assert told == [Progress(0, 2, "math, small"), Progress(1, 2, "math, grouped")]
     assert found.unavailable == ""
     assert [score.case for score in found.cases] == ["small", "grouped"]
     assert found.cases[0].time_us == 1000
-    assert found.conditions == "clocks not readable"
+    assert found.conditions == (
+        "driver 550.54, CUDA 12.8, torch 2.11.0, Triton 3.6.0, ptxas 12.8; burst clock; clocks not readable; "
+        "power limit 700 W, 2.5 us of each time is what an empty graph takes"
+    )
 
 
 def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures() -> None:
@@ -129,12 +135,18 @@ def test_a_library_that_breaks_the_gpu_is_the_last_one_tried(
 def test_the_command_prints_a_table_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, baselines.LIBRARIES[-1]))
-    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
     file = tmp_path / "figures.json"
+
+    def stopped(case: Case, place: torch.device) -> baselines.Attend:
+        assert json.loads(file.read_text())["libraries"][0]["name"] == "math", "the first is there already"
+        raise ImportError("No module named 'flash_attn'")
+
+    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, Library("FlashAttention-4", "flash-attn-4", stopped)))
+    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
     assert baselines.main(["--json", str(file)], device) == 0
-    first, head, math, flash = capsys.readouterr().out.splitlines()
-    assert first.startswith("Fake H100, driver 550.54, CUDA 12.8, torch 2.11.0, ")
+    first, head, math, flash, conditions = capsys.readouterr().out.splitlines()
+    assert first == "Fake H100"
+    assert conditions.startswith("math: driver 550.54, CUDA 12.8, torch 2.11.0, ")
     assert head.split() == ["TFLOPS,", "median", "(quartiles)", "small"]
     assert math.startswith("math ")
     assert "flash_attn" in flash

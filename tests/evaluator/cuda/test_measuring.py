@@ -19,6 +19,7 @@ from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, STRETCH_S, Audienc
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
+from evaluator.evaluators import Progress
 from evaluator.judging.speed import CompiledPlan
 from evaluator.problem import Problem
 from tests.evaluator.cuda.fake_device import CARD, SETUP
@@ -238,19 +239,26 @@ def test_each_verdict_has_what_the_same_rounds_say_of_one_kernel_against_itself(
 
 
 def test_progress_and_every_run_are_told_while_they_are_measured() -> None:
-    said: list[str] = []
+    told: list[Progress] = []
     kept: list[Mapping[str, Any]] = []
-    counted: list[tuple[int, ...]] = []
     mine, theirs, _ = two(0.97e-3, 1e-3)
-    stopwatch = Stopwatch(
-        CASES, random.Random(2), audience=Audience(said.append, lambda *rounds: counted.append(rounds), kept.append)
-    )
+    stopwatch = Stopwatch(CASES, random.Random(2), audience=Audience(told.append, kept.append))
     found = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, time.monotonic() + 1000)
     assert isinstance(found, Comparison)
-    assert re.fullmatch(r"round 4 of at most 256: 1\.0\d+ ± 0\.\d+ times as fast as the incumbent, \d+ s left", said[3])
+    beginning, *cases = [each.words for each in told]
+    assert re.fullmatch(r"round 1 of at most 256, in new processes, at most \d+ s left", beginning)
+    ratio = r"1\.0\d+ ± 0\.\d+ times as fast as the incumbent"
+    in_round_4 = cases[3 * len(CASES) : 4 * len(CASES)]
+    for words, case in zip(sorted(in_round_4), "ab", strict=True):
+        assert re.fullmatch(rf"round 4 of at most 256, {case}, {ratio}, at most \d+ s left", words)
+    assert [(each.done, each.of) for each in told[1 :: len(CASES)]] == [
+        (number, ROUNDS[-1]) for number in range(len(found.log_ratios))
+    ]
     assert len(kept) == 4 * len(CASES) * len(found.log_ratios)
-    assert counted == [(number, ROUNDS[-1]) for number in range(1, len(found.log_ratios) + 1)]
     assert (kept[0]["part"], kept[0]["round"], kept[0]["side"] in ("candidate", "incumbent")) == ("comparison", 1, True)
     assert json.loads(json.dumps(kept[0]))["runs"][0]["seconds"] > 0
+    told.clear()
     stopwatch.score(mine)
-    assert said[-1] in ("timing a for the score, pass 3 of 3", "timing b for the score, pass 3 of 3")
+    assert [(each.done, each.of) for each in told] == [(number, 6) for number in range(6)]
+    assert re.fullmatch(r"timing [ab] for the score, pass 1 of 3", told[0].words)
+    assert re.fullmatch(r"timing [ab] for the score, pass 3 of 3, about \d+ s left", told[-1].words)

@@ -267,7 +267,7 @@ def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge:
     )
     assert judged(judge, source).status is Status.CORRECT
     heard: list[tuple[int, int]] = []
-    verified = judge.verify(Candidate("mha", source), tell=lambda done, of: heard.append((done, of)))
+    verified = judge.verify(Candidate("mha", source), tell=lambda far: heard.append((far.done, far.of)))
     ((done, of),) = heard
     assert done == 1
     assert of > len((*MHA.correctness_cases, *MHA.suites["held_out"], *MHA.suites["quick"])), "cases are drawn, too"

@@ -12,9 +12,10 @@ import pytest
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
+from evaluator.evaluators import Progress
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import answer_line, doing_line, progress_line, ready
+from evaluator.serving.protocol import answer_line, progress_line, ready
 from evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
@@ -106,14 +107,14 @@ def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: E
         assert evaluator.verify(candidate).status is Status.PARSE_ERROR
 
 
-def test_how_far_an_examination_is_comes_before_its_answer_and_within_its_time(elsewhere: Elsewhere) -> None:
+def test_how_far_an_answer_is_comes_before_it_and_within_its_time(elsewhere: Elsewhere) -> None:
     verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "held_out", 0.1))
-    lines = [progress_line(1, 1, 9), progress_line(1, 2, 9), verdict]
+    lines = [progress_line(1, Progress(1, 9)), progress_line(1, Progress(2, 9, "round 3")), verdict]
     said = "; ".join(f"echo {shlex.quote(line)}" for line in lines)
-    heard: list[tuple[int, int]] = []
+    heard: list[Progress] = []
     with elsewhere(f"echo {READY}; read line; {said}; cat > /dev/null") as evaluator:
-        assert evaluator.verify(NO_PYTHON, tell=lambda done, of: heard.append((done, of))).message == "no"
-        assert heard == [(1, 9), (2, 9)]
+        assert evaluator.verify(NO_PYTHON, tell=heard.append).message == "no"
+        assert heard == [Progress(1, 9), Progress(2, 9, "round 3")]
     with elsewhere(f"echo {READY}; read line; {said}; cat > /dev/null") as evaluator:
         assert evaluator.verify(NO_PYTHON).message == "no"
     endless = f"echo {READY}; read line; while sleep 0.05; do echo {shlex.quote(lines[0])}; done"
@@ -146,16 +147,6 @@ def test_a_judge_that_dies_on_a_candidate_twice_blames_it_with_its_last_words(el
         evaluation = evaluator.evaluate(NO_PYTHON)
     assert evaluation.status is Status.CRASHED
     assert evaluation.message.endswith("died on this candidate: exit code 3; connection closed")
-
-
-def test_what_a_judge_says_of_its_progress_is_passed_on_and_the_answer_comes_after(elsewhere: Elsewhere) -> None:
-    said: list[str] = []
-    evaluation = Evaluation(Status.INCORRECT, "wrong", "h100", "quick", 1.0)
-    lines = " ".join(shlex.quote(line) for line in (doing_line(1, "round 4"), answer_line(1, evaluation)))
-    with elsewhere(f"echo {READY}; read line; printf '%s\\n' {lines}; read line") as evaluator:
-        evaluator._doing = said.append
-        assert evaluator.evaluate(NO_PYTHON) == evaluation
-    assert said == ["round 4"]
 
 
 def test_noise_among_the_answers_costs_one_verdict_and_a_fresh_judge(elsewhere: Elsewhere) -> None:
