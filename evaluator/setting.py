@@ -31,6 +31,7 @@ _PARTS = (
     r"w(?P<window>\d+)",
     r"(?P<everywhere>global)",
     r"(?P<sinks>sinks)",
+    r"(?P<packed>packed)",
     r"(?P<length>\d+)x(?P<batch>\d+)",
 )
 
@@ -49,6 +50,8 @@ class Setting:
     """Whether queries see all keys in other layers than those with the window."""
     sinks: bool = False
     """Whether each head has a sink: a logit that takes part in the softmax and has no value."""
+    packed: bool = False
+    """Whether sequences of several lengths are packed one after another."""
     heads: tuple[int, int] | None = None
     """Query heads and KV heads of a model; None: those of the problem's own cases."""
     shapes: tuple[tuple[int, int], ...] = ()
@@ -65,6 +68,7 @@ class Setting:
             *([f"w{self.window}"] if self.window else []),
             *(["global"] if self.everywhere else []),
             *(["sinks"] if self.sinks else []),
+            *(["packed"] if self.packed else []),
             *(f"{length}x{batch}" for length, batch in self.shapes),
         )
 
@@ -115,6 +119,7 @@ def read(name: str) -> tuple[str, Setting] | None:
         window=int(found.get("window", 0)),
         everywhere="everywhere" in found,
         sinks="sinks" in found,
+        packed="packed" in found,
         heads=(int(found["heads"]), int(found["kv_heads"])) if "heads" in found else None,
         shapes=tuple(shapes),
     )
@@ -136,6 +141,8 @@ def refusal(kind: str, setting: Setting) -> str:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
     if (setting.window or setting.sinks) and kind not in ("mha", "gqa"):
         return f"windows and sinks are not served in {kind}, but in forward attention alone"
+    if setting.packed and (kind not in ("mha", "gqa") or setting.window or setting.sinks):
+        return "packed sequences are served in forward attention alone, without windows and sinks"
     if setting.window > LONGEST:
         return f"a window of {setting.window} keys is longer than the longest sequence, {LONGEST}"
     if setting.everywhere and not setting.window:

@@ -12,8 +12,14 @@ SEEDS = {
         "hopper": "mha/hopper.py",
         "blackwell": "mha/blackwell.py",
         "general": "mha/general.py",
+        "packed": "mha/packed.py",
     },
-    "gqa": {"plain": "mha/plain.py", "tuned": "mha/tuned.py", "general": "mha/general.py"},
+    "gqa": {
+        "plain": "mha/plain.py",
+        "tuned": "mha/tuned.py",
+        "general": "mha/general.py",
+        "packed": "mha/packed.py",
+    },
     "mha_backward": {"plain": "backward/plain.py"},
     "gqa_backward": {"plain": "backward/plain.py"},
     "decode": {"split": "decode/split.py"},
@@ -25,21 +31,22 @@ _GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
 """Seeds in Gluon, each with the compute capabilities, times ten, that it is for; seeds in Triton are for all."""
 
 
-def _general(setting: Setting) -> bool:
-    return setting.head_dim_v > 0 or setting.window > 0 or setting.sinks
+def _plain(setting: Setting) -> bool:
+    return not (setting.head_dim_v or setting.window or setting.sinks or setting.packed)
 
 
 def _in_gluon(setting: Setting) -> bool:
-    return (setting.head_dim, setting.dtype) == (128, "bfloat16") and not _general(setting)
+    return (setting.head_dim, setting.dtype) == (128, "bfloat16") and _plain(setting)
 
 
 _SETTINGS: dict[str, Callable[[Setting], bool]] = {
-    "mha/plain.py": lambda setting: not _general(setting),
+    "mha/plain.py": _plain,
     # Blocks of descriptors are powers of two, and 256 dimensions do not fit with its tiles.
-    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and not _general(setting),
+    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and _plain(setting),
     "mha/hopper.py": _in_gluon,
     "mha/blackwell.py": _in_gluon,
-    "mha/general.py": _general,
+    "mha/general.py": lambda setting: not (_plain(setting) or setting.packed),
+    "mha/packed.py": lambda setting: setting.packed,
 }
 """Which settings the files are seeds for; the others are for any."""
 

@@ -305,21 +305,29 @@ def plant_key(
     """Give one query a key of its own, aligned with it, so that its output is nearly that key's value; see
     ``Problem.plant``. The query sees ``window`` keys, or for 0 all that are not hidden.
     """
-    import torch
-
     batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
     visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
     # Half of the time the nearest key: problems that mask more than causal ones do still see it.
     place = chance.choice((visible - 1, chance.randrange(max(visible - window, 0) if window else 0, visible)))
+    return align(case, inputs, (batch, head, row), place, chance)
+
+
+def align(
+    case: Case, inputs: "Mapping[str, torch.Tensor]", at: tuple[int, int, int], place: int, chance: "Random"
+) -> Mapping[str, tuple[int, int, int]]:
+    """Align the query ``at`` (batch, head, row) with the key in ``place``, drawn anew with its value; return both."""
+    import torch
+
+    batch, head, _ = at
     key_at = (batch, head // (case.heads // case.kv_heads), place)
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
     key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))
     # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
     query = key * 25.0 / math.sqrt(case.head_dim)
     view = views(case, inputs)
-    for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
-        view[name][at].copy_(new)
-    return {"queries": (batch, head, row), "keys": key_at}
+    for name, new, where in (("q", query, at), ("k", key, key_at), ("v", value, key_at)):
+        view[name][where].copy_(new)
+    return {"queries": at, "keys": key_at}
 
 
 def expected(out: "torch.Tensor", lse: "torch.Tensor", attainable: "torch.Tensor") -> dict[str, Expected]:

@@ -13,6 +13,7 @@ from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
 from evaluator.problems.decode import DECODE
 from evaluator.problems.gqa import GQA
 from evaluator.problems.mha import MHA
+from evaluator.problems.packed import packed
 from evaluator.problems.windows import with_windows
 from evaluator.setting import Setting, named, read
 
@@ -33,6 +34,9 @@ def in_setting(name: str) -> Problem | None:
     suites = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
     if setting.window or setting.sinks:
         problem = with_windows(problem, suites, setting)
+        suites = problem.suites
+    if setting.packed:
+        problem = packed(problem, suites)
         suites = problem.suites
     made: Problem = replace(
         problem,

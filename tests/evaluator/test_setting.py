@@ -10,6 +10,7 @@ SETTINGS = {
     "gqa-fp16": Setting(dtype="float16"),
     "mha-sinks": Setting(sinks=True),
     "gqa-fp16-w1024-global-sinks": Setting(dtype="float16", window=1024, everywhere=True, sinks=True),
+    "gqa-d64-packed": Setting(64, packed=True),
     "gqa-h64x8-d64-8192x1-4096x2": Setting(64, heads=(64, 8), shapes=((8192, 1), (4096, 2))),
     "decode-h48x8-32768x4": Setting(heads=(48, 8), shapes=((32768, 4),)),
 }
@@ -47,6 +48,8 @@ def test_other_problems_say_no_setting() -> None:
         ("mha_backward-sinks", "windows and sinks are not served in mha_backward"),
         ("mha-w65537", "a window of 65537 keys is longer than the longest sequence"),
         ("mha-global", "global says that other layers have a window"),
+        ("gqa-w128-packed", "packed sequences are served in forward attention alone, without windows and sinks"),
+        ("decode-packed", "packed sequences are served in forward attention alone"),
         ("gqa-h32x8", "heads and shapes go together"),
         ("gqa-4096x1", "heads and shapes go together"),
         ("gqa-h32x5-4096x1", "32 query heads cannot share 5 KV heads"),

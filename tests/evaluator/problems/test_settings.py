@@ -44,6 +44,7 @@ JUDGED = (
     "gqa-d256",
     "gqa-h64x8-d64-4096x2",
     "gqa-h64x8-d64-w128-global-sinks-4096x2",
+    "gqa-h64x8-d64-packed-4096x2",
     "mha_backward-d64",
     "decode-d64-fp16",
 )

@@ -11,7 +11,14 @@ from evaluator.catalogue import get_problem, get_suite
 from evaluator.problem import LAYOUTS, Case, rows_of
 from evaluator.problems import PROBLEMS
 
-SETTINGS = ("mha-d192x128-fp16", "gqa-h64x8-d64-8192x1", "mha_backward-d96", "decode-d64", "gqa-d64-w128-sinks")
+SETTINGS = (
+    "mha-d192x128-fp16",
+    "gqa-h64x8-d64-8192x1",
+    "mha_backward-d96",
+    "decode-d64",
+    "gqa-d64-w128-sinks",
+    "gqa-packed",
+)
 
 
 def shapes(problem: str, *suites: str) -> set[Case]:

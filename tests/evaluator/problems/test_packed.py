@@ -1,0 +1,154 @@
+"""Packed sequences: the reference is the definition, and wrong kernels are told apart from right ones."""
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.orders import module_of
+from evaluator.catalogue import get_problem
+from evaluator.problem import signature
+from evaluator.problems.packed import PackedCase
+from seeds import seed_source, seeds_of
+from tests import forward
+from tests.corpus import sample
+from tests.evaluator.attacks.attack import edited
+from tests.evaluator.problems.offline_kernel import fault_of
+from tests.evaluator.wrong.mutant import Mutant, one
+
+PACKED, GQA = get_problem("mha-packed"), get_problem("gqa-d192x128-fp16-packed")
+SOURCE = seed_source("mha-packed")
+CASES = {case.name: case for case in PACKED.correctness_cases}
+
+
+@pytest.fixture(autouse=True)
+def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+
+
+@pytest.mark.parametrize("name", ["uneven-full", "more-keys-causal", "empty-causal", "one-causal"])
+def test_each_sequence_is_attention_to_its_own_keys(name: str) -> None:
+    case = CASES[name]
+    storages = PACKED.make_inputs(case, 1)
+    q, k, v = (
+        storages[spec.name].as_strided(spec.shape, spec.strides).double() for spec in PACKED.call(case).tensors[:3]
+    )
+    queries, keys = (storages[f"cu_seqlens_{name}"].tolist() for name in "qk")
+    assert (queries[0], queries[-1], keys[0], keys[-1]) == (0, case.q_len, 0, case.kv_len)
+    scale = dict(PACKED.call(case).scalars)["scale"]
+    head = case.heads - 1
+    out, lse, _ = forward.reference(PACKED, case, storages, 0, head, torch.arange(case.q_len))
+    for i in range(len(queries) - 1):
+        (a, b), (c, d) = queries[i : i + 2], keys[i : i + 2]
+        assert d - c >= b - a
+        logits = q[0, head, a:b] @ k[0, head, c:d].T * scale
+        if case.causal:
+            logits = logits.masked_fill(torch.ones_like(logits).triu(d - c - (b - a) + 1).bool(), -torch.inf)
+        torch.testing.assert_close(out[a:b], logits.softmax(1) @ v[0, head, c:d])
+        torch.testing.assert_close(lse[a:b], logits.logsumexp(1))
+
+
+def test_cases_have_sequences_of_all_kinds() -> None:
+    lengths = {}
+    for case in CASES.values():
+        queries = PACKED.make_inputs(case, 1)["cu_seqlens_q"].diff().tolist()
+        lengths[case.name] = queries
+        assert dict(PACKED.call(case).scalars)["max_seqlen_q"] == max(queries)
+    assert 0 in lengths["empty-causal"]
+    assert len(set(lengths["uneven-causal"])) == 4
+    assert set(lengths["tiles-causal"]) == {64}
+    assert {len(queries) for queries in lengths.values()} >= {1, 2, 3, 4, 9}
+
+
+def test_suites_have_the_tokens_of_the_problems_own_in_twice_as_many_sequences() -> None:
+    for own, case in zip(get_problem("mha").suites["paper"], PACKED.suites["paper"], strict=True):
+        assert isinstance(case, PackedCase)
+        assert (case.batch, case.q_len, case.sequences) == (1, own.batch * own.q_len, 2 * own.batch)
+
+
+def test_flops_are_those_of_pairs_in_the_same_sequence() -> None:
+    full, causal = CASES["uneven-full"], CASES["uneven-causal"]
+    for case in (full, causal):
+        inputs = PACKED.make_inputs(case, 1)
+        pairs = int((inputs["cu_seqlens_q"].long().diff() * inputs["cu_seqlens_k"].long().diff()).sum())
+        assert PACKED.flops(case) == 4 * 128 * case.heads * pairs // (2 if case.causal else 1)
+
+
+def test_a_packed_call_has_cumulative_and_longest_lengths() -> None:
+    entry, tensors, scalars = signature(PACKED)
+    assert (entry, tensors[3:5]) == ("attention", ("cu_seqlens_q", "cu_seqlens_k"))
+    assert scalars == ("causal", "scale", "max_seqlen_q", "max_seqlen_k")
+    assert list(seeds_of("gqa-d192x128-fp16-packed")) == ["packed"]
+
+
+def test_a_planted_key_changes_a_row_of_its_own_sequence() -> None:
+    case = CASES["more-keys-causal"]
+    for seed in range(12):
+        inputs = PACKED.make_inputs(case, 1)
+        before = {name: storage.clone() for name, storage in inputs.items()}
+        batch, head, row = PACKED.plant(case, inputs, random.Random(seed))["queries"]
+        out, was = (forward.reference(PACKED, case, i, batch, head, torch.tensor([row]))[0] for i in (inputs, before))
+        assert (out - was).norm() > 0.5 * was.norm()
+
+
+SHIFT = "shift = end_k - end_q"
+VISIBLE = "visible = offs_n[None, :] < end_k"
+WRONG: dict[str, Mutant] = {
+    "the keys of the sequences before": one("range(first_k, stop", "range(0, stop", "keys of all sequences|rows"),
+    "the keys of the sequence behind": one(VISIBLE, "visible = offs_n[None, :] < end_k + 1", "rows"),
+    "the mask from the top left of a sequence": one(SHIFT, "shift = first_k - first_q", "rows"),
+    "the mask of all sequences as one": one(SHIFT, "shift = 0", "rows|not finite"),
+    "keys begin where queries do": one("first_k, end_k = tl.load(StartsK", "first_k, end_k = tl.load(StartsQ", "rows"),
+    "the diagonal one key too far": one("offs_m[:, None] + shift)", "offs_m[:, None] + shift + 1)", "rows"),
+    "the last key of a sequence left out": one(VISIBLE, "visible = offs_n[None, :] < tl.maximum(end_k - 1, 1)", "rows"),
+    "an even share for each sequence": one(
+        "first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)",
+        "share = queries // (tl.num_programs(1) // heads)\n"
+        "    first_q, end_q = sequence * share, (sequence + 1) * share",
+        "rows|not finite",
+    ),
+}
+"""Mutants of the seed."""
+HONEST = {
+    "the seed": SOURCE,
+    "other tiles": edited(("block_m, block_n = 64, 64", "block_m, block_n = 32, 128"), source=SOURCE),
+    "the last sequence first": edited(
+        (
+            "sequence, head = tl.program_id(1) // heads, (",
+            "sequence = tl.num_programs(1) // heads - 1 - tl.program_id(1) // heads\n    head = (",
+        ),
+        source=SOURCE,
+    ),
+    "a grid of all queries": edited(
+        ("triton.cdiv(max_seqlen_q, block_m), sequences", "triton.cdiv(queries, block_m), sequences"), source=SOURCE
+    ),
+}
+
+
+def first_fault(source: str, folder: Path) -> str:
+    module = module_of(source, folder)
+    for case in PACKED.correctness_cases:
+        if fault := fault_of(PACKED, case, module):
+            return fault.message
+    return ""
+
+
+@pytest.mark.parametrize("wrong", sample(WRONG, 9))
+def test_a_kernel_that_mixes_sequences_up_is_caught(wrong: str, tmp_path: Path) -> None:
+    found = first_fault(WRONG[wrong].of(SOURCE), tmp_path)
+    assert re.search(WRONG[wrong].message, found), found
+
+
+def test_the_seed_is_right_where_keys_are_longer_than_values(tmp_path: Path) -> None:
+    module = module_of(SOURCE, tmp_path)
+    for case in GQA.correctness_cases:
+        if case.name in ("uneven-causal", "empty-causal"):
+            assert fault_of(GQA, case, module) is None
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
+    assert not first_fault(HONEST[name], tmp_path)
