@@ -15,6 +15,7 @@ from evaluator.evaluation import Fault, Status
 from evaluator.judging.judge import Judge
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
+from evaluator.problems.fsa_backward import SelectedBackwardCase
 from evaluator.problems.selection import SelectedCase
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
@@ -35,6 +36,10 @@ CASES = {
     "decode": ("group-4-of-2", "eight-queries"),
 }
 """Lengths that divide no tile, strides of several kinds; logits far beyond a standard deviation of 12 in ``large``."""
+
+
+SPARSE: dict[str, type[SelectedCase]] = {"fsa": SelectedCase, "fsa_backward": SelectedBackwardCase}
+"""Problems whose queries select blocks, and what their cases are."""
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +67,12 @@ def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str
 
 
 @pytest.mark.parametrize("block_size", [48, 16])
-@pytest.mark.parametrize("name", SEEDS["fsa"])
-def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(name: str, block_size: int) -> None:
-    case = SelectedCase(
+@pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SPARSE for name in SEEDS[problem]])
+def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(problem: str, name: str, block_size: int) -> None:
+    case = SPARSE[problem](
         "x", 1, 3, 1, 130, 130, 128, True, "bfloat16", "large", block_size=block_size, blocks=block_size // 8
     )
-    check(get_problem("fsa"), replace(case, selection="random"), seed("fsa", name))
+    check(get_problem(problem), replace(case, selection="random"), seed(problem, name))
 
 
 def test_positions_taken_in_several_lots_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
