@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 
-from evaluator.executor.ir import Type
+from evaluator.executor.ir import MAX_ELEMENTS, Type
 
 if TYPE_CHECKING:
     from evaluator.executor.chip.buffers import Buffer
@@ -58,14 +58,39 @@ class DescriptorValue:
 
 @dataclass(frozen=True, slots=True)
 class BufferView:
-    """A view of an on-chip buffer. Offset and strides are in items of ``element``."""
+    """A view of an on-chip buffer. Places are counted in items of ``element``."""
 
     buffer: "Buffer"
     offset: torch.Tensor
-    """Index of the first item, int64 [P or 1]."""
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    """Where the view starts, int64 [P or 1]."""
+    places: torch.Tensor
+    """Where its items lie from there, int64 in the shape of the view. See ``stepped``."""
     element: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the view."""
+        return tuple(self.places.shape)
+
+    @property
+    def steps(self) -> tuple[int, tuple[int, ...]] | None:
+        """The first place and the steps along each axis; None where places do not follow each other in steps."""
+        if self.places.untyped_storage().data_ptr() != _COUNTED.untyped_storage().data_ptr():
+            return None
+        return int(self.places.storage_offset()), self.places.stride()
+
+    def alike(self, other: "BufferView") -> bool:
+        """Whether two views of a buffer differ in where they start at most."""
+        same = (self.buffer, self.element) == (other.buffer, other.element)
+        return same and torch.equal(self.places, other.places)
+
+
+_COUNTED = torch.arange(MAX_ELEMENTS)
+
+
+def stepped(shape: Sequence[int], steps: Sequence[int], first: int = 0) -> torch.Tensor:
+    """Return places that follow each other in steps. Views of them, as torch makes them, are recognised as such too."""
+    return _COUNTED.as_strided(shape, steps, first)
 
 
 Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue | BufferView
@@ -119,7 +144,7 @@ def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
     first = pieces[0][1]
     if isinstance(first, BufferView):
         for _, other in pieces:
-            if not isinstance(other, BufferView) or replace(other, offset=first.offset) != first:
+            if not isinstance(other, BufferView) or not first.alike(other):
                 raise ValueError("programs that meet again have different on-chip buffers")
         return replace(first, offset=merged[0])
     if not isinstance(first, DescriptorValue):

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from evaluator.executor.ir import Type
-from evaluator.executor.values import DTYPES, RAW, BufferView
+from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
 Tensor = torch.Tensor
-Span = tuple[int, tuple[int, ...], tuple[int, ...], int]
-"""Bytes of a buffer: offset, shape and strides in items, bytes of an item."""
+Span = tuple[int, tuple[int, ...], object, str]
+"""Items of a buffer: offset, shape, where they lie from there, and what they are."""
 
 NOBODY = -1
 """Who has written what nobody has."""
@@ -88,20 +88,31 @@ class Buffer:
     def view(self, block: Type) -> BufferView:
         """Return the view of all of it."""
         strides = tuple(int(np.prod(block.shape[i + 1 :])) for i in range(len(block.shape)))
-        return BufferView(self, torch.zeros(1, dtype=torch.int64), block.shape, strides, block.element)
+        return BufferView(self, torch.zeros(1, dtype=torch.int64), stepped(block.shape, strides), block.element)
 
-    def _window(self, view: BufferView, offset: int) -> Tensor:
-        """Return the items of a view that starts at ``offset``, as integers [rows, ...]."""
-        items = self._data.view(RAW[DTYPES[view.element].itemsize])
-        return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *view.strides), offset)
+    def _items(self, view: BufferView) -> Tensor:
+        """Return all items, as integers [rows, items]."""
+        return self._data.view(RAW[DTYPES[view.element].itemsize])
+
+    def _window(self, view: BufferView, offset: int) -> Tensor | None:
+        """Return the items of a view that starts at ``offset``, [rows, ...]; None where they do not lie in steps."""
+        if view.steps is None:
+            return None
+        items, (first, steps) = self._items(view), view.steps
+        return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *steps), offset + first)
 
     def read(self, view: BufferView, rows: Tensor) -> Tensor:
         """Return what a view holds for the programs in ``rows`` [P], as a copy [P, ...]."""
         found: Tensor | None = None
         for piece in pieces(view, None, rows.numel()):
             window = self._window(view, piece.offset)
-            whole = piece.places is None and torch.equal(rows, self._every)
-            values = window.clone() if whole else window.index_select(0, piece.of(rows))
+            if window is None:
+                held = self._items(view)[piece.of(rows).unsqueeze(1), piece.offset + view.places.flatten()]
+                values = held.view(-1, *view.shape)
+            elif piece.places is None and torch.equal(rows, self._every):
+                values = window.clone()
+            else:
+                values = window.index_select(0, piece.of(rows))
             if piece.places is None:
                 found = values
                 break
@@ -116,27 +127,25 @@ class Buffer:
         bits = value.view(RAW[value.element_size()])
         for piece in pieces(view, active, rows.numel()):
             window = self._window(view, piece.offset)
-            if piece.places is None and torch.equal(rows, self._every):
+            if window is not None and piece.places is None and torch.equal(rows, self._every):
                 window.copy_(bits)
+                continue
+            own = piece.of(rows)
+            chosen = (bits if bits.shape[0] == 1 else piece.of(bits)).expand(own.numel(), *view.shape)
+            if window is not None:
+                window[own] = chosen
             else:
-                chosen = bits if bits.shape[0] == 1 else piece.of(bits)
-                own = piece.of(rows)
-                window[own] = chosen.expand(own.numel(), *view.shape)
+                self._items(view)[own.unsqueeze(1), piece.offset + view.places.flatten()] = chosen.flatten(1)
 
     def parts(self, view: BufferView, offset: int) -> Tensor:
         """Return the parts [n] that a view covers if it starts at ``offset``; divide those that it covers in part."""
-        item = DTYPES[view.element].itemsize
-        span = (offset, view.shape, view.strides, item)
+        span = (offset, view.shape, view.steps or view.places.numpy().tobytes(), view.element)
         if span not in self._parts:
-            self._parts[span] = self._divide(self._covered(span))
+            item = DTYPES[view.element].itemsize
+            covered = np.zeros((self._part_of.size // item, item), dtype=np.bool_)
+            covered[offset + view.places.numpy()] = True
+            self._parts[span] = self._divide(covered.reshape(-1))
         return self._parts[span]
-
-    def _covered(self, span: Span) -> npt.NDArray[np.bool_]:
-        offset, shape, strides, item = span
-        covered = np.zeros(self._part_of.size, dtype=np.bool_)
-        bytes_ = (*(stride * item for stride in strides), 1)
-        np.lib.stride_tricks.as_strided(covered[offset * item :], (*shape, item), bytes_)[...] = True
-        return covered
 
     def _divide(self, covered: npt.NDArray[np.bool_]) -> Tensor:
         found: list[int] = []

@@ -1,5 +1,7 @@
 """Barriers in shared memory, and fences."""
 
+from collections.abc import Sequence
+
 import torch
 
 from evaluator.executor.chip import Queue
@@ -75,6 +77,11 @@ def _number_word(op: Op) -> int:
     return int(op.words[0])
 
 
+def _predicate(slots: Sequence[int], types: Types) -> int | None:
+    """Return which of some operands is a predicate."""
+    return next((slot for slot in slots if types[slot].element == "i1"), None)
+
+
 @step("ttng.init_barrier")
 def _initialise(op: Op, types: Types) -> Step:
     count, (slot,) = _number_word(op), op.operands
@@ -120,11 +127,12 @@ def _arrive(op: Op, types: Types) -> Step:
 
 @step("ttng.tc_gen5_commit")
 def _commit(op: Op, types: Types) -> Step:
-    check_variant(op)
-    slot, *predicate = op.operands
+    check_variant(op, words=["descs"])  # which say to what CTAs of a cluster products have sent
+    slot, *rest = op.operands
+    predicate = _predicate(rest, types)
 
     def run(frame: Frame, chip: Chip) -> None:
-        commit(frame, chip, op, slot, where(frame, predicate[0] if predicate else None))
+        commit(frame, chip, op, slot, where(frame, predicate))
 
     return on_chip(run)
 
@@ -133,7 +141,7 @@ def _commit(op: Op, types: Types) -> Step:
 def _wait(op: Op, types: Types) -> Step:
     check_variant(op, words=["deps"])
     slot, phase, *rest = values(op, types)
-    predicate = next((each for each in rest if types[each].element == "i1"), None)
+    predicate = _predicate(rest, types)
 
     def run(frame: Frame, chip: Chip) -> None:
         number = barrier(frame, op, slot)

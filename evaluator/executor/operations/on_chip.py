@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
@@ -128,9 +130,10 @@ def _index(op: Op, types: Types) -> Step:
             lambda place: f"buffer {int(number[place])} of {view.shape[0]} of {view.buffer.name}",
             site(frame, op),
         )
-        offset = view.offset + number.clamp(0, view.shape[0] - 1) * view.strides[0]
-        shape, strides = (view.shape[1:], view.strides[1:]) if len(view.shape) > 1 else ((1,), (1,))
-        frame.slots[op.results[0]] = BufferView(view.buffer, offset, shape, strides, view.element)
+        one = view.places[0] if len(view.shape) > 1 else view.places[:1]
+        step = int(view.places[1].flatten()[0] - one.flatten()[0]) if view.shape[0] > 1 else 0
+        offset = view.offset + number.clamp(0, view.shape[0] - 1) * step
+        frame.slots[op.results[0]] = replace(view, offset=offset, places=one)
 
     return on_chip(run)
 
@@ -158,8 +161,8 @@ def _subslice(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        offset = view.offset + sum(start * stride for start, stride in zip(starts, view.strides, strict=True))
-        frame.slots[op.results[0]] = BufferView(view.buffer, offset, result.shape, view.strides, view.element)
+        part = tuple(slice(start, start + extent) for start, extent in zip(starts, result.shape, strict=True))
+        frame.slots[op.results[0]] = replace(view, places=view.places[part])
 
     return on_chip(run)
 
@@ -175,8 +178,7 @@ def _transpose(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        shape, strides = (tuple(each[i] for i in order) for each in (view.shape, view.strides))
-        frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, shape, strides, view.element)
+        frame.slots[op.results[0]] = replace(view, places=view.places.permute(order))
 
     return on_chip(run)
 
@@ -191,27 +193,9 @@ def _reshape(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        size = 1 + sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True))
-        try:
-            strides = torch.empty(size, device="meta").as_strided(view.shape, view.strides).view(result.shape).stride()
-        except RuntimeError:
-            raise UnsupportedOperation(f"{op.name} of a view to {result}", op.location) from None
-        frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, result.shape, strides, view.element)
+        frame.slots[op.results[0]] = replace(view, places=view.places.reshape(result.shape))
 
     return on_chip(run)
-
-
-_PLAIN = re.compile(r"#ttg\.swizzled_shared<\{vec = 1, perPhase = 1, maxPhase = 1, order = \[(.*?)\]\}>")
-
-
-def _row_major(kind: Type) -> bool:
-    """Whether a buffer's bytes lie in the order of its elements."""
-    match = _PLAIN.match(kind.layout)
-    if match is None:
-        return False
-    # The layout is that of the blocks; the first axis may be one of buffers.
-    order = [int(number) for number in match[1].split(",")]
-    return order == sorted(order, reverse=True) and len(kind.block.shape) - len(order) in (0, 1)
 
 
 @step("ttg.memdesc_reinterpret")
@@ -221,21 +205,22 @@ def _reinterpret(op: Op, types: Types) -> Step:
     before, after = types[source], types[op.results[0]]
     block, result = block_of(op, types, source), block_of(op, types, op.results[0])
     same = (block.shape, block.item_bytes) == (result.shape, result.item_bytes) and before.layout == after.layout
-    smaller = result.elements * result.item_bytes <= block.elements * block.item_bytes
-    if not same and not (smaller and _row_major(before) and _row_major(after)):
-        raise UnsupportedOperation(f"{op.name} of {block} as {result} in layouts that are not row-major", op.location)
-    strides = tuple(int(torch.Size(result.shape[i + 1 :]).numel()) for i in range(len(result.shape)))
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        contiguous = tuple(int(torch.Size(view.shape[i + 1 :]).numel()) for i in range(len(view.shape)))
         if same:
-            frame.slots[op.results[0]] = BufferView(view.buffer, view.offset, view.shape, view.strides, result.element)
+            frame.slots[op.results[0]] = replace(view, element=result.element)
             return
-        if view.strides != contiguous:
-            raise UnsupportedOperation(f"{op.name} of a view with gaps", op.location)
-        offset = torch.div(view.offset * block.item_bytes, result.item_bytes, rounding_mode="floor")
-        frame.slots[op.results[0]] = BufferView(view.buffer, offset, result.shape, strides, result.element)
+        bytes_ = view.offset * block.item_bytes
+        try:
+            if view.steps is None or bool((bytes_ % result.item_bytes).any()):
+                raise UnknownLayout("it is a view that was reinterpreted before")
+            first, steps = view.steps
+            places = reinterpreted(before, first, steps, after)
+        except UnknownLayout as unknown:
+            raise UnsupportedOperation(f"{op.name} of {block} as {result}: {unknown}", op.location) from None
+        offset = torch.div(bytes_, result.item_bytes, rounding_mode="floor")
+        frame.slots[op.results[0]] = BufferView(view.buffer, offset, places, result.element)
 
     return on_chip(run)
 

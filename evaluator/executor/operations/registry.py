@@ -61,6 +61,7 @@ _HINT_ATTRIBUTES = frozenset(
         "isVolatile",
         "allow_reorder",
         "efficient_layout",
+        "multicast",  # to the other CTAs of a cluster; kernels of more than one CTA are refused
     )
 )
 """Attributes that only affect speed. ``nsw`` and ``fastmath`` are promises instead, and no front end emits them."""

@@ -24,14 +24,13 @@ from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from evaluator.executor import UnsupportedOperation, offline
+from evaluator.executor import offline
 from evaluator.executor.triton_offline.errors import OfflineError
 
 ORACLE = "torch"
 
 ROOT = Path(__file__).parents[4]
 PLAIN = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
-FLAT = gl.SwizzledSharedLayout(1, 1, 1, [0])
 TILE = gl.NVMMASharedLayout(swizzle_byte_width=32, element_bitwidth=16, rank=2)
 
 
@@ -125,27 +124,6 @@ def test_elements_are_gathered_and_scattered_by_index() -> None:
     assert session.report().clean
     assert torch.equal(y, x[index.long()])
     assert torch.equal(z[index.long()], x)
-
-
-@gluon.jit
-def reinterpreted(x, y, DTYPE: gl.constexpr, LAYOUT: gl.constexpr, OTHER: gl.constexpr):
-    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    held = gl.allocate_shared_memory(gl.float32, [128], LAYOUT)
-    held.store(gl.load(x + gl.arange(0, 128, layout)))
-    words: gl.constexpr = 512 // (DTYPE.primitive_bitwidth // 8)
-    i = gl.arange(0, words, layout)
-    gl.store(y + i, held.reinterpret(DTYPE, [words], OTHER).load(layout))
-
-
-def test_a_buffer_is_reinterpreted_where_its_bytes_lie_in_order_and_refused_elsewhere() -> None:
-    x, y = torch.randn(128), torch.empty(256, dtype=torch.int16)
-    swizzled = gl.SwizzledSharedLayout(1, 1, 4, [0])
-    with offline() as session:
-        reinterpreted[(1,)](x, y, gl.int16, FLAT, FLAT, num_warps=4)
-        with pytest.raises(UnsupportedOperation, match=r"memdesc_reinterpret .* not row-major at .*:\d+$"):
-            reinterpreted[(1,)](x, y, gl.int16, swizzled, FLAT, num_warps=4)
-    assert session.report().clean
-    assert torch.equal(y, x.view(torch.int16))
 
 
 @gluon.jit
@@ -348,8 +326,8 @@ def product_of_bytes(y):
     done = mbarrier.allocate_mbarrier()
     mbarrier.init(done, count=1)
     fence_async_shared()
-    tcgen05_mma(twos, twos, acc, use_acc=False)
-    tcgen05_commit(done)
+    tcgen05_mma(twos, twos, acc, use_acc=False, multicast=True)  # of one CTA to itself
+    tcgen05_commit(done, descs=[twos, twos])
     mbarrier.wait(done, 0)
     layout: gl.constexpr = gl.BlockedLayout([1, 128], [32, 1], [4, 1], [0, 1])
     rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
