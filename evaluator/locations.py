@@ -8,6 +8,8 @@ _ALIAS = re.compile(r"(#loc\d*) = loc\((.*)\)\s*")
 _FILE = re.compile(r'"((?:[^"\\]|\\.)*)":(\d+):\d+')
 _IR_PLACE = re.compile(r"\bkernel\.ttg?ir:(\d+):\d+")
 """A place in the file that IR is compiled from."""
+_COMPILED_PLACE = re.compile(r'"(?:[^"\\]|\\.)*kernel\.ttg?ir":(\d+):(\d+)')
+"""The same as IR that was compiled from that file has it."""
 _LIBRARIES = ("/triton/language/", "/triton/experimental/gluon/language/")
 _PART = re.compile(r'"(?:[^"\\]|\\.)*":\d+:\d+|#loc\d*(?!\w)')
 
@@ -106,3 +108,15 @@ def located(message: str, text: str) -> str:
         return (lines[line - 1] if 0 < line <= len(lines) else "") or match[0]
 
     return _IR_PLACE.sub(place, message)
+
+
+def relocated(compiled: str, text: str) -> str:
+    """Return IR that was compiled from ``text``, of which the compiler saw no locations, with places in the source."""
+    lines = source_lines(text)
+
+    def place(match: re.Match[str]) -> str:
+        line = int(match[1])
+        file, _, number = (lines[line - 1] if 0 < line <= len(lines) else "").rpartition(":")
+        return f'"{file}":{number}:{match[2]}' if file else match[0]
+
+    return _COMPILED_PLACE.sub(place, compiled)

@@ -53,6 +53,11 @@ def run(payload: bytes) -> bytes:
     return json.dumps(reply).encode()
 
 
+def llvm_ir(payload: bytes) -> bytes:
+    """Compile a kernel that is known to compile, and reply with its LLVM IR."""
+    return _compiled(json.loads(payload)).asm["llir"].encode()
+
+
 def trace(payload: bytes) -> bytes:
     """Compile a kernel once more, with all that Triton says of its passes: see ``passes.read``.
 

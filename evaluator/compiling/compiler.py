@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,8 @@ COMPILE_OPTIONS: dict[str, type] = {
     "launch_pdl": bool,
 }
 """Launch options that reach the compiler, with their types. Others could name files or command lines."""
+OFFLINE_OPTIONS = {**COMPILE_OPTIONS, "clc": bool}
+"""The same where nothing is scored: programs that take over the work of others are not modelled."""
 
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
@@ -60,13 +62,15 @@ class Compiler:
         wall_s: float = 120,
         server: ForkServer | None = None,
         most_kept: int | None = None,
+        options: Mapping[str, type] = COMPILE_OPTIONS,
     ) -> None:
-        """Keep binaries in ``cache_dir``, if given: the last ``most_kept``, or all.
+        """Keep binaries in ``cache_dir``, if given: the last ``most_kept``, or all. Kernels may have these ``options``.
 
         Use ``server``, which must serve ``JOB_MODULE``, or a new one.
         """
         self._cache_dir = cache_dir
         self._most_kept = most_kept
+        self._options = options
         self._written: deque[Path] = deque()
         self._server = server or ForkServer((JOB_MODULE,))
         self._limits = Limits(
@@ -82,7 +86,7 @@ class Compiler:
 
     def compile(self, kernel: KernelIR, target: Target) -> Binary | Fault:
         """Return the binary, or why there is none. Raises ``EvaluatorUnavailable`` when the sandbox does not start."""
-        if fault := _check_options(kernel):
+        if fault := _check_options(kernel, self._options):
             return fault
         text = without_locations(kernel.ttir)
         if _LINE_TABLE.search(text):
@@ -129,6 +133,13 @@ class Compiler:
             return msgspec.json.decode(outcome.result, type=Trace)
         except ValueError as error:
             return Fault(Status.CRASHED, f"the compiler's passes cannot be read, for {subject}: {error!r:.200}")
+
+    def llvm_ir(self, kernel: KernelIR, target: Target) -> str | Fault:
+        """Compile once more, and return the LLVM IR on the way; raises like ``compile``."""
+        subject = f"kernel {kernel.name} for {target.name}"
+        request = _request(kernel, kernel.ttir, target)
+        outcome = self._run("llvm_ir", request, f"compiling {subject} to LLVM IR", subject)
+        return outcome if isinstance(outcome, Fault) else outcome.result.decode(errors="replace")
 
     def canonical(self, plans: Sequence[LaunchPlan], target: Target) -> tuple[LaunchPlan, ...] | Fault:
         """Return the plans with all IR as MLIR itself prints it, so that all who read the text see the same program.
@@ -199,12 +210,12 @@ class Compiler:
         return self._cache_dir / digest[:2] / f"{digest}.json"
 
 
-def _check_options(kernel: KernelIR) -> Fault | None:
+def _check_options(kernel: KernelIR, known: Mapping[str, type]) -> Fault | None:
     for name, value in kernel.options:
-        if name not in COMPILE_OPTIONS:
+        if name not in known:
             return Fault(Status.FORBIDDEN, f"kernel {kernel.name} asks for the compile option {name!r}")
-        if value is not None and type(value) is not COMPILE_OPTIONS[name]:
-            kind = COMPILE_OPTIONS[name].__name__
+        if value is not None and type(value) is not known[name]:
+            kind = known[name].__name__
             return Fault(Status.COMPILE_ERROR, f"kernel {kernel.name}: option {name} must be {kind}, not {value!r:.80}")
     return None
 

@@ -10,7 +10,7 @@ from typing import Any
 from triton._C.libtriton import ir
 from triton.backends.compiler import Language
 
-from evaluator.compiling.compiler import COMPILE_OPTIONS
+from evaluator.compiling.compiler import COMPILE_OPTIONS, OFFLINE_OPTIONS
 from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pointer, Scalar
 
 
@@ -55,7 +55,9 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
     level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
     module = stages[level](module, {})
     symbol = module.get_entry_func_name()
-    chosen = tuple(sorted((key, value) for key, value in options.__dict__.items() if key in COMPILE_OPTIONS))
+    asked = {key: value for key, value in options.__dict__.items() if value and key in OFFLINE_OPTIONS}
+    taken = {key: value for key, value in options.__dict__.items() if key in COMPILE_OPTIONS}
+    chosen = tuple(sorted({**asked, **taken}.items()))
     types = tuple(module.get_function_signature(module.get_function(symbol)))
     return Lowered(KernelIR(symbol, str(module), chosen, level), tuple(src.signature.values()), types)
 

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from triton import knobs
+from triton.compiler.compiler import AsmDict, CompiledKernel
 
 from evaluator.binary import Binary
-from evaluator.compiling.compiler import Compiler
+from evaluator.compiling.compiler import OFFLINE_OPTIONS, Compiler
 from evaluator.compiling.frontend import Lowered
 from evaluator.compiling.limits import fit, fit_together
 from evaluator.evaluation import Fault, Resources
@@ -19,6 +20,7 @@ from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.order import Difference
 from evaluator.executor.triton_offline.errors import OfflineError
+from evaluator.locations import relocated
 from evaluator.performance import ModelError, PredictedTime, Timing, resources
 from evaluator.performance.launch import predict_launch
 from evaluator.plan import KernelIR
@@ -37,7 +39,9 @@ class Launch:
     target: Target
     constants: Mapping[str, object]
     """Compile-time arguments by name."""
-    execution: Execution | None
+    ir: str = ""
+    """The IR that was executed or counted, ``""`` if the launch was skipped."""
+    execution: Execution | None = None
     """Findings of the execution; None if the launch was only counted, or skipped."""
     counted: Counted | None = None
     """What its programs ask for; None if the launch was skipped, or does what cannot be counted."""
@@ -68,11 +72,6 @@ class Launch:
         return self.execution.notes if self.execution else ()
 
     @property
-    def ir(self) -> str:
-        """The Triton IR that was executed."""
-        return self.lowered.ttir
-
-    @property
     def options(self) -> dict[str, int | float | str | bool | None]:
         """Launch options such as ``num_warps``."""
         return self.lowered.option
@@ -99,8 +98,9 @@ class Launch:
     def work(self) -> LaunchWork:
         """What the launch asks of the target. Raises like ``binary``, and ``OfflineError`` where it is not known."""
         if self.counted is None:
-            uncounted = self.execution.uncounted if self.execution else ""
-            why = f"not counted: {uncounted}" if uncounted else f"skipped: {self.unsupported}"
+            why = f"skipped: {self.unsupported}"
+            if self.execution:
+                why = f"not counted: {self.execution.uncounted or 'what the compiler made of it was executed'}"
             raise OfflineError(f"a launch of kernel {self.kernel} was {why}")
         return self.counted.of(self.binary, self.programs)
 
@@ -113,6 +113,10 @@ class Launch:
         Raises ``OfflineError`` if the launch was skipped or does not compile, and ``ModelError`` if the target's driver
         would not launch it or its binary cannot be modelled.
         """
+        if self.options.get("clc"):
+            raise ModelError(
+                f"kernel {self.kernel} is launched with clc=True: who takes over whose work is not modelled"
+            )
         work = self.work
         if self.misfit:
             raise ModelError(self.misfit)
@@ -127,7 +131,7 @@ class Launch:
 
 @functools.cache
 def _compiler() -> Compiler:
-    return Compiler(Path(knobs.cache.dir) / "offline")
+    return Compiler(Path(knobs.cache.dir) / "offline", options=OFFLINE_OPTIONS)
 
 
 @functools.lru_cache(maxsize=256)
@@ -177,17 +181,31 @@ class OfflineKernel:
         """Compile-time arguments by name."""
         return {self.parameters[path[0]]: value for path, value in self.src.constants.items() if len(path) == 1}
 
-    def launch_metadata(self, grid: object, stream: object, *args: object) -> None:
-        """Nothing listens to launches here."""
+    def launch_metadata(self, grid: object, stream: object, *args: object) -> Any:
+        """Return what hooks are told of a launch, as Triton makes it; it takes a compilation. None if none listens."""
+        listening = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+        if not any(getattr(hook, "calls", hook) for hook in listening):  # chains, single hooks before Triton 3.5
+            return None
+        return CompiledKernel.launch_metadata(self, grid, stream, *args)
 
     def run(self, x: Any, y: Any, z: Any, stream: object, function: None, *rest: Any) -> None:
-        """Execute the kernel. ``rest`` has four arguments for a real launcher, then one value per parameter."""
-        self.execute(self, (int(x), int(y), int(z)), rest[4:])
+        """Execute the kernel between the hooks.
+
+        ``rest`` has metadata, what hooks are told and the two hooks, as for a real launcher, then one value per
+        parameter.
+        """
+        _, told, enter, leave, *values = rest
+        if enter is not None:
+            enter(told)
+        self.execute(self, (int(x), int(y), int(z)), tuple(values))
+        if leave is not None:
+            leave(told)
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*args: Any, stream: object = None) -> None:
-            x, y, z = (*grid, 1, 1)[:3]
-            self.execute(self, (int(x), int(y), int(z)), args)
+            told = self.launch_metadata(grid, stream, *args)
+            hooks = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+            self.run(*(*grid, 1, 1)[:3], stream, None, None, told, *hooks, *args)
 
         return launch
 
@@ -221,7 +239,30 @@ class OfflineKernel:
         )
 
     @property
+    def compiled_ir(self) -> str:
+        """The last Triton GPU IR that the compiler makes of the kernel. Raises ``OfflineError`` if it makes none."""
+        return relocated(self._binary.ttgir, self.lowered.kernel.ttir)
+
+    @functools.cached_property
     def asm(self) -> dict[str, Any]:
-        """The texts ``ttir`` and ``ptx``, and the ``cubin``."""
+        """The texts ``ttir`` (unless it is Gluon), ``ttgir``, ``llir``, ``ptx`` and ``sass``, and the ``cubin``."""
         binary = self._binary
-        return {"ttir": self.lowered.kernel.ttir, "ptx": binary.ptx, "cubin": binary.cubin}
+        source = {self.lowered.kernel.level.value: self.lowered.kernel.ttir}
+        texts = _Texts({**source, "ttgir": self.compiled_ir, "ptx": binary.ptx, "cubin": binary.cubin})
+        texts.make_llir = lambda: _compiler().llvm_ir(self.lowered.kernel, self.target)
+        return texts
+
+
+class _Texts(AsmDict):  # type: ignore[misc]  # which is untyped
+    """What a kernel is on its way to machine code; LLVM's IR and SASS are made when they are asked for."""
+
+    make_llir: Callable[[], str | Fault]
+
+    def __missing__(self, key: str) -> Any:
+        if key != "llir":
+            return super().__missing__(key)
+        text = self.make_llir()
+        if isinstance(text, Fault):
+            raise OfflineError(text.message)
+        self[key] = text
+        return text

@@ -50,6 +50,7 @@ class OfflineSession:
         self,
         target: str | Target,
         *,
+        level: Literal["source", "compiled"],
         execute: bool,
         sanitize: bool | None,
         on_fault: Literal["collect", "raise"],
@@ -66,7 +67,9 @@ class OfflineSession:
         _check("on_fault", on_fault, ("collect", "raise"))
         _check("unsupported", unsupported, ("raise", "skip"))
         _check("autotune", autotune, MODES)
+        _check("level", level, ("source", "compiled"))
         asked = {
+            "level='compiled'": level == "compiled",
             "sanitize=True": sanitize,
             "on_fault='raise'": on_fault == "raise",
             "check_order=True": check_order,
@@ -81,6 +84,7 @@ class OfflineSession:
         self.trials: list[Trial] = []
         """With ``execute=False`` and ``autotune="all"``: what became of each configuration of autotuned kernels."""
         self._disagreements: list[Disagreement] = []
+        self._compiled = level == "compiled"
         self._execute = execute
         self._sanitize = sanitize
         self._on_fault = on_fault
@@ -245,8 +249,9 @@ class OfflineSession:
         limits: dict[str, Any] = {}
         if self._deadline_s is not None:
             limits["deadline"] = time.process_time() + self._deadline_s
+        text = kernel.compiled_ir if self._compiled else kernel.lowered.kernel.ttir
         try:
-            executable = load(kernel.lowered.kernel.ttir)
+            executable = load(text)
         except UnsupportedOperation:
             self._lose(storages, range(len(memory)))
             raise
@@ -263,17 +268,18 @@ class OfflineSession:
                     counted = replace(counted, accesses=())
             finally:
                 self._lose(storages, written)
-            return self._record(kernel, name, grid, counted=counted, **reach)
+            return self._record(kernel, name, grid, ir=text, counted=counted, **reach)
         limits["temporaries_bytes"] = self._temporaries_bytes
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
-        execution = executable.run(memory, final, grid, sanitize=self._sanitize, count=self._count, work=True, **limits)
+        counts = {"count": self._count, "work": not self._compiled}
+        execution = executable.run(memory, final, grid, sanitize=self._sanitize, **counts, **limits)
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()
         outcome = {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
-        return self._record(kernel, name, grid, **outcome, **reach)
+        return self._record(kernel, name, grid, ir=text, **outcome, **reach)
 
     def _executes(
         self, storages: Storages, memory: Sequence[Allocation], read: Iterable[int], written: Collection[int]
@@ -318,6 +324,7 @@ class OfflineSession:
 def offline(
     target: str | Target = "h100",
     *,
+    level: Literal["source", "compiled"] = "source",
     execute: bool = True,
     sanitize: bool | None = None,
     on_fault: Literal["collect", "raise"] = "collect",
@@ -333,6 +340,8 @@ def offline(
 ) -> OfflineSession:
     """Return a context in which Triton kernels run on the CPU, from the IR made for ``target``.
 
+    level               what is executed: the IR that the front end makes of the ``source``, or the last Triton GPU IR
+                        that is ``compiled`` from it, pipelined and warp-specialised; its work is not counted
     execute             with False, launches are not executed: their work is counted, for ``launch.predict()``. Tensors
                         may be as large as real ones and cost nothing, because floating-point tensors of more than 2**22
                         elements, and all that is computed from them, have no contents. Integers and smaller tensors
@@ -359,6 +368,7 @@ def offline(
     """
     return OfflineSession(
         target,
+        level=level,
         execute=execute,
         sanitize=sanitize,
         on_fault=on_fault,

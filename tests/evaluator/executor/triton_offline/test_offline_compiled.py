@@ -1,0 +1,121 @@
+"""What the compiler makes of a kernel can be looked at and executed, and hooks hear of launches."""
+
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton import knobs
+
+from evaluator.executor import offline
+from evaluator.executor.triton_offline import OfflineError
+from evaluator.performance import ModelError
+
+
+@triton.jit
+def product(a, b, c, steps, size: tl.constexpr, ROLES: tl.constexpr):
+    i = tl.arange(0, size)
+    left, right = a + i[:, None] * (steps * size) + i[None, :], b + i[:, None] * size + i[None, :]
+    total = tl.zeros([size, size], tl.float32)
+    for _ in tl.range(steps, warp_specialize=ROLES):
+        total = tl.dot(tl.load(left), tl.load(right), total)
+        left += size
+        right += size * size
+    tl.store(c + i[:, None] * size + i[None, :], total)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("target", "roles", "made"),
+    [
+        ("a100", False, "ttg.async_copy_global_to_local"),
+        ("h100", False, "ttng.warp_group_dot"),
+        ("b200", False, "ttng.tc_gen5_mma"),
+        ("b200", True, "ttg.warp_specialize"),
+    ],
+)
+def test_what_the_compiler_made_computes_what_the_source_says(target: str, roles: bool, made: str) -> None:
+    torch.manual_seed(0)
+    a, b, c = torch.randn(128, 640).half(), torch.randn(640, 128).half(), torch.empty(128, 128)
+    with offline(target, level="compiled") as session:
+        product[(1,)](a, b, c, 5, 128, roles, num_stages=3)
+    assert session.report().clean
+    assert torch.allclose(c, a.float() @ b.float(), atol=0.05)
+    (launch,) = session.launches
+    assert made in launch.ir
+    with pytest.raises(OfflineError, match="not counted: what the compiler made of it was executed"):
+        launch.predict()
+
+
+@triton.jit
+def shifted(x, y, n):
+    i = tl.program_id(0) * 128 + tl.arange(0, 128)
+    tl.store(y + i, tl.load(x + i + 1, mask=i < n))
+
+
+def test_a_fault_of_the_compiled_kernel_is_told_by_its_line_in_the_source() -> None:
+    x, y = torch.randn(128), torch.empty(128)
+    found = []
+    for level in ("source", "compiled"):
+        with offline(level=level) as session:  # type: ignore[arg-type]
+            shifted[(1,)](x, y, 128)
+        found.append([fault.message for fault in session.report().faults])
+    assert "element 128 of 'x'" in found[0][0]
+    assert found[0] == found[1]
+
+
+@pytest.mark.long
+def test_a_kernel_shows_what_it_is_on_its_way_to_machine_code() -> None:
+    x, y = torch.randn(128), torch.empty(128)
+    with offline():
+        kernel = shifted[(1,)](x, y, 127)
+        asm = kernel.asm
+        assert "tt.load" in asm["ttir"]
+        assert "#ttg.blocked" in asm["ttgir"]
+        assert "define ptx_kernel void @shifted" in asm["llir"]
+        assert ".entry shifted" in asm["ptx"]
+        assert "EXIT" in asm["sass"]
+        with pytest.raises(KeyError):
+            asm["amdgcn"]
+
+
+def test_hooks_hear_of_a_launch_before_and_after_it() -> None:
+    x, y = torch.randn(128), torch.zeros(128)
+    heard: list[Any] = []
+
+    def enter(told: Any) -> None:
+        heard.append((told.get()["name"], bool(y.any())))
+
+    def leave(told: Any) -> None:
+        heard.append(bool(y.any()))
+
+    knobs.runtime.launch_enter_hook.add(enter)
+    knobs.runtime.launch_exit_hook.add(leave)
+    try:
+        with offline():
+            kernel = shifted[(1,)](x, y, 127)
+            y.zero_()
+            kernel[(1, 1, 1)](x, y, 127)
+    finally:
+        knobs.runtime.launch_enter_hook.remove(enter)
+        knobs.runtime.launch_exit_hook.remove(leave)
+    assert heard == [("shifted", False), True] * 2
+
+
+@pytest.mark.long
+def test_a_kernel_whose_programs_take_over_from_others_is_compiled_as_one() -> None:
+    x, y = torch.randn(128), torch.empty(128)
+    with offline("b200") as session:
+        kernel = shifted[(1,)](x, y, 127, clc=True)
+        assert "clusterlaunchcontrol" in kernel.asm["ptx"]
+    (launch,) = session.launches
+    with pytest.raises(ModelError, match="launched with clc=True: who takes over whose work is not modelled"):
+        launch.predict()
+
+
+def test_compiled_kernels_are_not_counted_without_being_executed() -> None:
+    with pytest.raises(OfflineError, match="level='compiled' needs kernels to be executed"):
+        offline(level="compiled", execute=False)
+    with pytest.raises(OfflineError, match="level must be one of source, compiled, not 'sass'"):
+        offline(level="sass")  # type: ignore[arg-type]
