@@ -55,7 +55,8 @@ def run(payload: bytes) -> bytes:
 
 def llvm_ir(payload: bytes) -> bytes:
     """Compile a kernel that is known to compile, and reply with its LLVM IR."""
-    return _compiled(json.loads(payload)).asm["llir"].encode()
+    text: str = _compiled(json.loads(payload)).asm["llir"]
+    return text.encode()
 
 
 def trace(payload: bytes) -> bytes:

@@ -273,8 +273,8 @@ class OfflineSession:
         differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
         fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
         garbage = Garbage(executable, memory, final) if fresh else None
-        counts = {"count": self._count, "work": not self._compiled}
-        execution = executable.run(memory, final, grid, sanitize=self._sanitize, **counts, **limits)
+        asked: dict[str, Any] = {"sanitize": self._sanitize, "count": self._count, "work": not self._compiled}
+        execution = executable.run(memory, final, grid, **asked, **limits)
         if garbage is not None:
             execution = garbage.settle(execution, grid, **limits)
         storages.ran()
