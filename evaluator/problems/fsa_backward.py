@@ -50,8 +50,7 @@ class SelectedBackwardCase(SelectedCase):
 
 @dataclass(frozen=True)
 class SelectedAttentionBackward:
-    """``def selected_attention_backward(q, k, v, block_indices, out, lse, dout, dq, dk, dv, *, block_size: int,
-    scale: float) -> None``.
+    """``def selected_attention_backward(q, k, v, block_indices, out, lse, dout, dq, dk, dv, *, block_size, scale)``.
 
     q, out, dout and dq are [batch, heads, q_len, head_dim], k, v, dk and dv [batch, kv_heads, q_len, head_dim], lse
     float32 [batch, heads, q_len]. block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agents.prompts import render
-from agents.task import published, task
+from agents.task import meaning, published, task
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.compiling.compiler import COMPILE_OPTIONS
+from evaluator.problems import PROBLEMS
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
@@ -56,6 +57,7 @@ def test_what_is_approximated_is_what_a_model_is_told_of() -> None:
 
 
 def test_a_problem_says_itself_what_is_to_be_computed() -> None:
-    assert "lse is float32\n[batch, heads, q_len], the natural logarithm" in said()
+    assert "lse is float32 [batch, heads, q_len], the natural logarithm" in said()
     assert "they may be of more\nkeys than k has" in said("mha_backward")
     assert "def attention_backward(" not in said("mha_backward")
+    assert [name for name, problem in PROBLEMS.items() if "``." in meaning(problem).partition("\n")[0]] == []
