@@ -77,6 +77,25 @@ def numbers_repeat() -> None:
         numpy.random.seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Have a judge that several tests share draw the same in each of them, whichever have run before."""
+    _draw_anew(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Have it draw the same for fixtures that the next test makes."""
+    _draw_anew(item)
+
+
+def _draw_anew(item: pytest.Item) -> None:
+    judge = getattr(sys.modules.get("evaluator.judging.judge"), "Judge", None)
+    for value in getattr(item, "funcargs", {}).values():
+        if judge is not None and isinstance(value, judge):
+            value._tools.chance.seed(0)
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> "Iterator[ForkServer]":
     """What judges, capturers and compilers run their jobs in: starting one takes seconds."""

@@ -1,5 +1,6 @@
 """The seed passes; one faulty kernel for each status is recognised. The corpora next to this file have more of both."""
 
+import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -321,3 +322,8 @@ def test_a_plan_that_was_refused_is_not_tried_again(judge: Judge, monkeypatch: p
 def test_an_unknown_suite_is_the_callers_fault() -> None:
     with Judge(get_target("h100"), "nosuch") as judge, pytest.raises(UnknownProblem, match="unknown suite"):
         judged(judge, SEED)
+
+
+@pytest.mark.parametrize("test", range(2))
+def test_a_judge_that_tests_share_draws_the_same_in_each(judge: Judge, test: int) -> None:
+    assert judge._tools.chance.random() == random.Random(0).random()

@@ -32,7 +32,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     entries: list[EntryPoint] = []
     monkeypatch.setattr(catalogue, "entry_points", lambda group: EntryPoints(entries).select(group=group))
     yield entries
-    catalogue._installed.cache_clear()
+    catalogue._named.cache_clear()
 
 
 def entry(name: str, value: str) -> EntryPoint:
