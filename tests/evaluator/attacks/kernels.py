@@ -141,12 +141,12 @@ WAYS = {
         edited(
             (
                 STORE,
-                STORE + "    hidden = '{ .reg .b32 %r<999>; mov.b32 %r1, 0; mov.b32 $0, $1; }'\n"
-                "    out = tl.inline_asm_elementwise(hidden, '=r,r', [out], tl.float32, True, 1)\n",
+                STORE + "    out = tl.inline_asm_elementwise(\n"
+                "        '{ .reg .b32 %r<999>; mov.b32 %r1, 0; mov.b32 $0, $1; }', '=r,r', [out], tl.float32, True, 1)\n",
             )
         ),
         Status.UNSUPPORTED,
-        "inline",
+        "inline assembly .*reg .b32 %r<999>",
     ),
     "a tile transposed through memory, without a barrier": Attack(
         edited(
