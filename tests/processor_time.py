@@ -44,7 +44,8 @@ def _used_by_children(pid: int) -> int:
 
 
 class DearestTests:
-    """A plugin of pytest that reports which tests took the most processor time, in whatever process they ran.
+    """A plugin of pytest that reports which tests and folders took the most processor time, in whatever process they
+    ran.
 
     What a shared fixture costs is counted as part of the first test that asks for it.
     """
@@ -52,6 +53,10 @@ class DearestTests:
     def __init__(self) -> None:
         self._last = used()
         self._seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_collection_finish(self) -> None:
+        """Count no import and no collecting as part of the first test."""
+        self._last = used()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -66,13 +71,19 @@ class DearestTests:
         self._seconds[report.nodeid] += getattr(report, "processor_s", 0.0)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List the dearest tests."""
+        """List the dearest tests, and what the tests of each folder took together."""
         if not self._seconds:
             return
         terminalreporter.section(f"the {SHOWN} dearest tests, in seconds of processor time")
         dearest = sorted(self._seconds.items(), key=lambda item: -item[1])[:SHOWN]
         for name, seconds in dearest:
             terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+        folders: dict[str, list[float]] = defaultdict(list)
+        for name, seconds in self._seconds.items():
+            folders[name.partition("::")[0].rpartition("/")[0]].append(seconds)
+        terminalreporter.section("the tests of each folder, in seconds of processor time")
+        for folder, tests in sorted(folders.items(), key=lambda item: -sum(item[1])):
+            terminalreporter.write_line(f"{sum(tests):7.1f}  {folder}: {len(tests)} tests")
         total = sum(self._seconds.values())
         terminalreporter.write_line(f"{total:7.1f}  all {len(self._seconds)} tests")
 

@@ -286,19 +286,22 @@ class Anatomy:
         return None
 
 
-@lru_cache(maxsize=32)
 def dissect(source: str) -> Anatomy | None:
     """Find the attention kernel of a candidate and its launch; None when there is none or more than one."""
     found = dissections(source)
     return found[0] if len(found) == 1 else None
 
 
-def dissections(source: str) -> list[Anatomy]:
-    """Find all kernels of a candidate that multiply matrices, with their launches, or its only kernel."""
+@lru_cache(maxsize=32)
+def dissections(source: str) -> tuple[Anatomy, ...]:
+    """Find all kernels of a candidate that multiply matrices, with their launches, or its only kernel.
+
+    Cached, because every move asks for those of the same source, and what one has found in them serves the others.
+    """
     try:
         module = cst.parse_module(source)
     except cst.ParserSyntaxError:
-        return []
+        return ()
     functions = {function.name.value: function for function in tree.find(module, cst.FunctionDef)}
     kernels = {name: function for name, function in functions.items() if is_kernel(function)}
     launches = [
@@ -312,7 +315,7 @@ def dissections(source: str) -> list[Anatomy]:
     ]
     if len(launches) > 1:
         launches = [launch for launch in launches if tree.calls(launch[0], "tl.dot")]
-    return [Anatomy(module, *launch) for launch in launches]
+    return tuple(Anatomy(module, *launch) for launch in launches)
 
 
 def is_kernel(function: cst.FunctionDef) -> bool:

@@ -2,15 +2,17 @@
 
 import pytest
 
-from bench.known.__main__ import HERE, PATHS, sources, walk
+from bench.known.__main__ import HERE, PATHS, SPARSE, sources, walk
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import EvaluateRequest, local_judge
 from evaluator.targets import get_target
 
+PLACES = [*PATHS, *(("fsa", target) for target in SPARSE)]
+
 
 def test_there_is_a_kernel_for_each_path_of_moves() -> None:
-    assert set(PATHS) <= set(sources())
+    assert set(PLACES) == set(sources())
 
 
 def test_the_tables_have_every_kernel_and_every_move() -> None:
@@ -25,7 +27,7 @@ def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("place", sources(), ids="-".join)
+@pytest.mark.parametrize("place", PLACES, ids="-".join)
 def test_a_known_kernel_is_correct(place: tuple[str, str]) -> None:
     problem, target = place
     with local_judge(get_target(target), "quick") as judge:

@@ -366,7 +366,7 @@ def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> No
     output, _ = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 1
     last = output.splitlines()[-1]
-    assert last.startswith("avo.errors.RunFailed: 5 steps in a row ended without an outcome")
+    assert last.startswith("avo.errors.RunFailed: 2 steps in a row ended without an outcome")
     assert last.endswith(f"the {who} does not start: ValueError: it is Sunday")
 
 
