@@ -139,7 +139,7 @@ def _first_hidden(case: Case) -> torch.Tensor:
 
 
 def _first_seen(case: Case) -> torch.Tensor:
-    """Return, for each query, the first key that it sees: see ``evaluator.problems.windows``."""
+    """Return, for each query, the first key that it sees: 0 where the case has no window."""
     hidden = _first_hidden(case)
     window = getattr(case, "window", None)
     return (hidden - window).clamp(min=0) if window else torch.zeros_like(hidden)
