@@ -392,7 +392,7 @@ def test_moves_keep_other_seeds_correct(
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     variants = [variant for move in MOVES for variant in move.variants(seed_source(problem.name), H100)]
-    assert len(variants) > 20
+    assert len(variants) >= 20
     for variant in variants:
         module = module_of(variant.source, tmp_path)
         faults = [fault_of(problem, case, module) for case in problem.correctness_cases if case.name in cases]
