@@ -1,7 +1,6 @@
 """The session of ``avo run`` or ``avo resume``: work on a run under a live display until it ends, then sum up."""
 
 import os
-import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -127,7 +126,9 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
         stop.dispossess()
 
     with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(sys.stderr))  # where Ray prints what happens to its processes
+        # Ray prints paragraphs about processes that end, also without log_to_driver; the run says a line of each.
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(nowhere))
         stack.enter_context(exclusive(store, run, clock=utc_now, lost=lost, say=say))
         stack.enter_context(stop_on_signals(stop))
         receivers: list[Receiver] = [LogFile(log, say)] if log else []

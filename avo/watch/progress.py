@@ -121,7 +121,7 @@ class RunProgress:
 
     def _show(self) -> None:
         if self._console.is_terminal:
-            with Live(self._live, console=self._console, refresh_per_second=2):
+            with Live(self._live, console=self._console, refresh_per_second=2, redirect_stdout=False):
                 follow(
                     self._store_url,
                     lambda store, previous: read_view(store, self._run_name, self._clock(), previous),
