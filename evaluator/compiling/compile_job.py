@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import triton
 from triton import knobs
 from triton._C.libtriton import ir
-from triton.backends.compiler import GPUTarget
+from triton.backends.compiler import GPUTarget, Language
 from triton.compiler.compiler import make_backend
 from triton.compiler.errors import CompilationError
 from triton.runtime import cache
@@ -53,6 +53,22 @@ def run(payload: bytes) -> bytes:
     return json.dumps(reply).encode()
 
 
+def gpu_ir(payload: bytes) -> bytes:
+    """Compile Triton IR that is known to compile to Triton GPU IR, and reply with that."""
+    return _gpu_ir(json.loads(payload)).encode()
+
+
+def _gpu_ir(request: dict[str, Any]) -> str:
+    backend = make_backend(GPUTarget("cuda", request["arch"], 32))
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, backend.parse_options(dict(request["options"])), Language.TRITON)
+    Path(_file(request)).write_text(request["text"])
+    context = _context(request["arch"])
+    module = ir.parse_mlir_module(_file(request), context)
+    module.context = context
+    return str(stages["ttgir"](module, {}))
+
+
 def llvm_ir(payload: bytes) -> bytes:
     """Compile a kernel that is known to compile, and reply with its LLVM IR."""
     text: str = _compiled(json.loads(payload)).asm["llir"]
@@ -77,7 +93,7 @@ def _traced(request: dict[str, Any], log: Path) -> NoReturn:
     try:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
         os.environ |= {"MLIR_ENABLE_DUMP": "1", "TRITON_LLVM_DEBUG_ONLY": ",".join(passes.TALKATIVE)}
-        _compiled(request)
+        (_gpu_ir if request["to_gpu_ir"] else _compiled)(request)
         os._exit(0)
     except Exception as error:
         os.write(2, f"\n{error}\n".encode())

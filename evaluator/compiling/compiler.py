@@ -24,7 +24,7 @@ from evaluator.binary import Binary
 from evaluator.compiling.passes import Trace
 from evaluator.compiling.reasons import advice, failure, in_a_pass, reason
 from evaluator.evaluation import Fault, Status
-from evaluator.locations import located, without_locations
+from evaluator.locations import located, relocated, without_locations
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from evaluator.sandbox import tools
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
@@ -120,11 +120,15 @@ class Compiler:
             self._keep(path, binary)
         return binary
 
-    def trace(self, kernel: KernelIR, target: Target, wanted: str | None = None) -> Trace | Fault:
+    def trace(
+        self, kernel: KernelIR, target: Target, wanted: str | None = None, *, to_gpu_ir: bool = False
+    ) -> Trace | Fault:
         """Compile once more, and return how the kernel went through the passes, with the IR before the pass that is
-        ``wanted``, see ``passes.read``. Takes several times as long as ``compile``, which it raises like.
+        ``wanted``, see ``passes.read``. Takes several times as long as ``compile``, which it raises like. ``to_gpu_ir``
+        leaves out the passes after the last Triton GPU IR.
         """
-        request = {**_request(kernel, without_locations(kernel.ttir), target), "wanted": wanted}
+        asked = {"wanted": wanted, "to_gpu_ir": to_gpu_ir}
+        request = {**_request(kernel, without_locations(kernel.ttir), target), **asked}
         subject = f"kernel {kernel.name} for {target.name}"
         outcome = self._run("trace", request, f"tracing the passes of {subject}", subject)
         if isinstance(outcome, Fault):
@@ -133,6 +137,17 @@ class Compiler:
             return msgspec.json.decode(outcome.result, type=Trace)
         except ValueError as error:
             return Fault(Status.CRASHED, f"the compiler's passes cannot be read, for {subject}: {error!r:.200}")
+
+    def gpu_ir(self, kernel: KernelIR, target: Target) -> str | Fault:
+        """Return the last Triton GPU IR that is made of Triton IR, with locations. Raises like ``compile``, and takes
+        a fraction of its time.
+        """
+        subject = f"kernel {kernel.name} for {target.name}"
+        request = _request(kernel, without_locations(kernel.ttir), target)
+        outcome = self._run("gpu_ir", request, f"compiling {subject} to Triton GPU IR", subject)
+        if isinstance(outcome, Fault):
+            return outcome
+        return relocated(outcome.result.decode(errors="replace"), kernel.ttir)
 
     def llvm_ir(self, kernel: KernelIR, target: Target) -> str | Fault:
         """Compile once more, and return the LLVM IR on the way; raises like ``compile``."""

@@ -14,7 +14,7 @@ from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
 from evaluator.evaluators import Progress, Tell
 from evaluator.inspection import Findings, Look
-from evaluator.judging import closely, execution, gpu_work
+from evaluator.judging import closely, compiled, execution, gpu_work
 from evaluator.judging.autotuning import in_words, named
 from evaluator.judging.cases import Cases, Tools
 from evaluator.judging.checking import Checker
@@ -132,6 +132,8 @@ class Examination:
         for mixture in mixtures:
             self._check_small(mixture)
         self._binaries.update(self._compile(_kernels(plans)))
+        if cases.closely:
+            self._check_compiled([small, *mixtures], plans)
         checked = [self._check_large(case, plan) for case, plan in zip(cases.large, plans, strict=True)]
         self._check_further(plans)
         checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
@@ -180,10 +182,10 @@ class Examination:
             plans = self._fastest()
             self._tools.planner.check_grids(plans)
             self._binaries.update(self._compile(_kernels(plans)))
-            compiled = self._compiled(self._cases.scored, plans)
-            if not all(each.works for each in compiled):
+            counted = self._compiled(self._cases.scored, plans)
+            if not all(each.works for each in counted):
                 raise Refused(Fault(Status.UNSUPPORTED, "no prediction: its work cannot be counted"))
-            return named(passed(Predicted(self._tools.target).score(self._problem, compiled, None)), plans)
+            return named(passed(Predicted(self._tools.target).score(self._problem, counted, None)), plans)
 
         found = outcome(predicted)
         fault, score = (found, None) if isinstance(found, Fault) else (None, found)
@@ -218,8 +220,8 @@ class Examination:
         first = [of_case[:1] for of_case in self._plans]
         small, large = first[: len(self._cases.small)], first[len(self._cases.small) :]
         ran = outcome(lambda: self._check_small(small))
-        compiled = outcome(lambda: self._binaries.update(self._compile(_kernels(chain(*large)))))
-        return Findings(ran or compiled, resources=self._resources, cases=tuple(self._checker.results))
+        made = outcome(lambda: self._binaries.update(self._compile(_kernels(chain(*large)))))
+        return Findings(ran or made, resources=self._resources, cases=tuple(self._checker.results))
 
     @property
     def _resources(self) -> tuple[Resources, ...]:
@@ -271,6 +273,19 @@ class Examination:
         """Check a small case. A plan that only a GPU can run is skipped."""
         if executable(plan):
             self._checker.whole(case, plan)
+
+    def _check_compiled(
+        self, alternatives: Sequence[Sequence[Sequence[LaunchPlan]]], fastest: Sequence[LaunchPlan]
+    ) -> None:
+        """Execute what the compiler makes of the small cases, in the configurations of the ``fastest`` plans."""
+        checker = Checker(self._problem, self._tools.inputs, self._tools.chance, execution.deadline())
+        scored = {tuple(map(str, plan.configurations)) for plan in fastest}
+        for plans in alternatives:
+            for case, of_case in zip(self._cases.small, plans, strict=True):
+                for plan in of_case:
+                    if tuple(map(str, plan.configurations)) in scored:
+                        with told(after=in_words(plan.configurations)):
+                            compiled.check(self._tools, checker, case, plan)
 
     def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs.
