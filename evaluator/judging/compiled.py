@@ -46,13 +46,13 @@ def check(tools: Tools, checker: Checker, case: Case, plan: LaunchPlan) -> None:
         return
     for kernel, text in texts.items():
         if (wrong := fault({kernel: text})) is not None:
-            made_wrong = _pass(tools, kernel, lambda ir, kernel=kernel: fault({kernel: ir}) is not None)
+            made_wrong = _pass(tools, kernel, fault)
             message = f"kernel {kernel.name} is compiled wrong: right in Triton IR, wrong after {made_wrong}"
             raise Refused(replace(wrong, message=f"{message}: {wrong.message}"))
 
 
-def _pass(tools: Tools, kernel: KernelIR, wrong: Callable[[str], bool]) -> str:
-    """Return the pass after which the IR of a kernel is seen to be ``wrong``, which it is after the last one."""
+def _pass(tools: Tools, kernel: KernelIR, fault: Callable[[dict[KernelIR, str]], Fault | None]) -> str:
+    """Return the pass after which the IR of a kernel is seen to have a fault, which it has after the last one."""
     trace = tools.compiler.trace(kernel, tools.target, to_gpu_ir=True)
     if isinstance(trace, Fault) or not trace.passes:
         return "some pass"
@@ -60,7 +60,7 @@ def _pass(tools: Tools, kernel: KernelIR, wrong: Callable[[str], bool]) -> str:
     while last - right > 1:
         middle = (right + last) // 2
         seen = tools.compiler.trace(kernel, tools.target, str(middle + 1), to_gpu_ir=True)
-        if isinstance(seen, Trace) and wrong(seen.ir):
+        if isinstance(seen, Trace) and fault({kernel: seen.ir}) is not None:
             last = middle
         else:
             right = middle
