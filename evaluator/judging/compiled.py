@@ -39,7 +39,9 @@ def check(tools: Tools, checker: Checker, case: Case, plan: LaunchPlan) -> None:
             for kernel in plan.kernels
         )
         compiled = replace(plan, kernels=kernels)
-        found = outcome(lambda: checker.whole(case, compiled)) if made and executable(compiled) else None
+        if not made or not executable(compiled):
+            return None
+        found = outcome(lambda: checker.whole(case, compiled))
         return found if isinstance(found, Fault) and found.status in _WRONG else None
 
     if fault(texts) is None:
