@@ -195,7 +195,7 @@ REFUSED: dict[str, Mutant] = {
     "additions that race": one(
         ATOMIC[0],
         "tl.store(SumK + place, tl.load(SumK + place, mask=inside, other=0.0) + dk * scale, mask=inside)",
-        "SumK",
+        "race in keys_kernel",
         Status.RACE,
     ),
     "sums that start from what was there": one(
