@@ -377,7 +377,7 @@ def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_furt
 
 
 def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None:
-    labels = [variant.label for variant in BY_NAME["share"].variants(seed_source("fsa_backward"), H100)]
+    labels = [variant.label for variant in BY_NAME["share"].variants(seed_source("fsa_backward", "query_outer"), H100)]
     assert "SHARE 1024 -> 512 of keys_kernel" in labels
 
 
