@@ -34,7 +34,7 @@ from tests.postgresql import Cluster
 
 MINUTES = float(os.environ.get("AVO_SOAK_MINUTES", "0"))
 NO_START = "Ray does not start"
-"""What a run says where Ray takes more than its half minute to start, as on a machine that is much too busy."""
+"""What a run says where Ray takes more than its minutes to start, as on a machine that is much too busy."""
 LEAST = 15
 """How many things are done even if the minutes are over."""
 NAME = "week"
