@@ -20,6 +20,9 @@ from avo.cli.common import (
 from avo.cli.options import takes_settings
 from avo.cli.verdict import render
 
+_UNLIMITED_S = 1e6
+"""Limit where GPU workers run under a profiler, which may run each kernel dozens of times."""
+
 
 @takes_settings
 def evaluate(
@@ -71,7 +74,7 @@ def evaluate(
         judge_process(
             target,
             suite,
-            wall,
+            wall if config.worker_prefix is None else _UNLIMITED_S,
             sandbox=sandbox,
             command=config.evaluator_command,
             options=measuring(config),

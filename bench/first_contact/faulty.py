@@ -1,6 +1,7 @@
 """Kernels that only a GPU shows for what they are, each followed by a right one: are they seen, and is it?"""
 
 import statistics
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,8 +30,26 @@ TRICKS = {"evict last": gpu_attacks.KEEPS_IN_L2, "launch_pdl": gpu_attacks.START
 RUNS = 20
 
 
+AHEAD = 3
+"""Workers that start while others work: most of a start is importing, and each kernel gets a worker of its own."""
+
+
 def try_all(target: Target, start: Start) -> Iterator[dict[str, Any]]:
     """Yield what becomes of each kernel, and of the seed after it."""
+    waiting = deque(start() for _ in range(AHEAD))
+
+    def next_one() -> WorkerContender:
+        waiting.append(start())
+        return waiting.popleft()
+
+    try:
+        yield from _tried(target, next_one)
+    finally:
+        for each in waiting:
+            each.close()
+
+
+def _tried(target: Target, start: Start) -> Iterator[dict[str, Any]]:
     (right,) = plans(gpu_attacks.SEED, target, CASE)
     yield {"kernel": "the seed", **_checked(start, right)}
     for name, (source, expected) in FAULTS.items():

@@ -42,6 +42,9 @@ VARIANTS = 40
 _KNOWN = {90: "h100", 100: "b200", 103: "b200"}
 """The target whose best kernels known are tried, by compute capability times ten."""
 _SAMPLE_S = 0.5
+_WORKER_S = 80.0
+_COMPARE_S = 70.0
+"""How long the comparison of the seed with itself may take, so that its verdict comes within the step's limit."""
 _PACKAGES = ("torch", "triton", "numpy", "msgspec", "nvidia-ml-py", "flash-attn", "flash-attn-3", "flash-attn-4")
 
 
@@ -56,10 +59,15 @@ class Bench:
     start: Callable[[], WorkerContender] = start_worker
 
     @property
+    def card(self) -> Card:
+        """The card, as the worker's step has noted it. Raises ``OSError`` where it has not."""
+        return msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card)
+
+    @property
     def target(self) -> Target:
-        """The card, as the worker's step has noted it, or else as a worker says now."""
+        """The card as a target; where it is not noted, as a worker says now."""
         try:
-            return msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card).target()
+            return self.card.target()
         except OSError:
             return get_target("cuda")
 
@@ -135,22 +143,33 @@ def _version(package: str) -> str:
 
 
 def clocks(bench: Bench) -> None:
-    """Log clocks, power and temperature of the first card until the end."""
+    """Log clocks, power and temperature until the end: of the driver's first card until a worker has told its own."""
     from evaluator.cuda.nvml import Nvml
 
-    nvml = Nvml()
+    nvml, uuid = Nvml(), None
     while True:
-        bench.note("clocks", at=time.time(), **asdict(nvml.clocks()))
+        if uuid is None and (bench.folder / CARD_FILE).exists():
+            uuid = bench.card.uuid
+            nvml = Nvml(uuid)
+        bench.note("clocks", at=time.time(), card=uuid, **asdict(nvml.clocks()))
         time.sleep(_SAMPLE_S)
 
 
 def worker(bench: Bench, command: Sequence[str] = COMMAND) -> None:
     """Note what a worker says first, and the card for the other steps."""
     began = time.monotonic()
-    said = subprocess.run(command, input='{"begin": {}}\n', capture_output=True, text=True, check=False, timeout=80)
-    bench.note("worker", seconds=time.monotonic() - began, code=said.returncode, out=said.stdout, error=said.stderr)
-    hello = json.loads(said.stdout.splitlines()[-1])
-    (bench.folder / CARD_FILE).write_text(json.dumps(hello["ready"]))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, error = process.communicate(b'{"begin": {}}\n', _WORKER_S)
+        except subprocess.TimeoutExpired:  # what it has said until then may tell why
+            process.kill()
+            out, error = process.communicate()
+    told = {"out": out.decode(errors="replace"), "error": error.decode(errors="replace")}
+    bench.note("worker", seconds=time.monotonic() - began, code=process.returncode, **told)
+    hello = json.loads(told["out"].splitlines()[-1])
+    folder = bench.folder / CARD_FILE
+    folder.with_suffix(".new").write_text(json.dumps(hello["ready"]))
+    folder.with_suffix(".new").rename(folder)  # at once: the log of clocks waits for it
 
 
 def doctor(bench: Bench) -> None:
@@ -238,13 +257,11 @@ def _imported(file: Path, source: str) -> ModuleType:
 def same(bench: Bench) -> None:
     """Judge the plain seed against itself."""
     candidate = Candidate(bench.problem, seed_source("mha"))
-    runs: list[Mapping[str, Any]] = []
-    audience = Audience(lambda progress: print(progress.words, flush=True), runs.append)
-    with bench.judge(bench.measured(audience)) as judge:
-        evaluation = judge.evaluate(candidate, Incumbent(candidate, 0.05))
-    bench.note("same", **evaluation.to_json())
-    for row in runs:
-        bench.note("same_runs", **row)
+    audience = Audience(lambda progress: print(progress.words, flush=True), lambda row: bench.note("same_runs", **row))
+    speed = bench.measured(audience)
+    speed.until = time.monotonic() + _COMPARE_S
+    with bench.judge(speed) as judge:
+        bench.note("same", **judge.evaluate(candidate, Incumbent(candidate, 0.05)).to_json())
 
 
 def baselines(bench: Bench) -> None:
@@ -263,9 +280,15 @@ def canary(bench: Bench) -> None:
 
     candidate = Candidate(bench.problem, seed_source("mha"))
     with bench.judge(bench.measured()) as judge:
-        evaluation = judge.evaluate(candidate)
+
+        def evaluate(candidate: Candidate, incumbent: Incumbent | None = None) -> Evaluation:
+            found = judge.evaluate(candidate, incumbent)
+            bench.note("canary", evaluation=found.to_json())
+            return found
+
+        evaluation = evaluate(candidate)
         assert evaluation.score is not None, evaluation.message
-        bench.note("canary", found=examine(judge.evaluate, candidate, evaluation.score, 0.05))
+        bench.note("canary", found=examine(evaluate, candidate, evaluation.score, 0.05))
 
 
 def edited() -> Iterator[tuple[str, str]]:
@@ -306,7 +329,7 @@ def keep(bench: Bench, timed: Mapping[str, Any] | None, times_us: Mapping[str, S
     source = str(timed["source"]).encode()
     name = f"{hashlib.sha256(source).hexdigest()}.py"
     (folder / name).write_bytes(source)
-    card = msgspec.json.decode((bench.folder / CARD_FILE).read_bytes(), type=Card)
+    card = bench.card
     file = folder / f"{re.sub(r'[^a-z0-9]+', '-', card.name.lower()).strip('-')}.json"
     session: dict[str, Any] = {
         "card": card.name,

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]
-    steps.kernels, steps.VARIANTS = kernels, 2
+    steps.kernels, steps.VARIANTS, steps._COMPARE_S = kernels, 2, 0.0
     steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", "tests.evaluator.cuda.fake_device"))
     steps.main(arguments, problem="tiny", suite="one", start=start)
 

@@ -3,19 +3,28 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench import timings
 from bench.first_contact import __main__ as command
+from bench.first_contact import faulty, steps
 from bench.first_contact.runner import Step, perform
 from bench.first_contact.steps import STEPS, edited, kernels
+from evaluator.cuda.device import Clocks
+from evaluator.target import TARGETS
 from seeds import fitting
+from tests.evaluator.cuda.fake_device import CARD
 
 SCRIPT = """
 case $0 in
@@ -27,12 +36,12 @@ esac
 """
 
 
-def steps(*names: str, limit_s: float = 60.0) -> list[Step]:
+def steps_of(*names: str, limit_s: float = 60.0) -> list[Step]:
     return [Step(name, limit_s, "") for name in names]
 
 
 def run(folder: Path, *names: str, limit_s: float = 60.0, minutes: float = 5.0, aside: str | None = None) -> list[str]:
-    chosen = steps(*names, limit_s=limit_s)
+    chosen = steps_of(*names, limit_s=limit_s)
     outcomes = perform(chosen, folder, ("sh", "-c", SCRIPT), minutes, lambda text: None, aside)
     assert [outcome.step for outcome in outcomes] == list(names)
     assert json.loads((folder / "summary.json").read_text())[-1]["ending"] == outcomes[-1].ending
@@ -71,9 +80,69 @@ def test_ctrl_c_ends_the_steps_and_not_the_collecting(tmp_path: Path) -> None:
         if text.startswith("2/3"):
             signal.raise_signal(signal.SIGINT)
 
-    outcomes = perform(steps("good", "bad", "good"), tmp_path, ("sh", "-c", SCRIPT), 5, interrupt)
+    outcomes = perform(steps_of("good", "bad", "good"), tmp_path, ("sh", "-c", SCRIPT), 5, interrupt)
     assert [outcome.ending for outcome in outcomes] == ["done", "interrupted"]
     assert said[-1] == "interrupted: collecting what there is"
+
+
+def test_what_a_worker_that_hangs_has_said_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    communicate, said = subprocess.Popen.communicate, tmp_path / "said"
+
+    def impatient(process: Any, given: bytes = b"", limit_s: float | None = None) -> Any:
+        if limit_s is None:
+            return communicate(process)
+        while not said.exists():
+            time.sleep(0.01)
+        raise subprocess.TimeoutExpired("", limit_s)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
+    with pytest.raises(ValueError, match="Expecting value"):
+        steps.worker(steps.Bench(tmp_path), ("sh", "-c", f"echo first; touch {said}; exec sleep 600"))
+    found = json.loads((tmp_path / "worker.jsonl").read_text())
+    assert (found["out"], found["code"]) == ("first\n", -signal.SIGKILL)
+    assert not (tmp_path / steps.CARD_FILE).exists()
+
+
+def test_clocks_are_logged_of_the_card_that_a_worker_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    class Nvml:
+        def __init__(self, uuid: str | None = None) -> None:
+            asked.append(uuid)
+
+        def clocks(self) -> Clocks:
+            return Clocks(1755, 4)
+
+    def sleep(seconds: float) -> None:
+        if (card := tmp_path / steps.CARD_FILE).exists():
+            raise KeyboardInterrupt
+        card.write_text(json.dumps(asdict(replace(CARD, uuid="GPU-3"))))
+
+    monkeypatch.setattr("evaluator.cuda.nvml.Nvml", Nvml)
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        steps.clocks(steps.Bench(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "clocks.jsonl").read_text().splitlines()]
+    assert asked == [row["card"] for row in rows] == [None, "GPU-3"]
+
+
+def test_workers_for_faulty_kernels_start_ahead_and_those_left_over_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[SimpleNamespace] = []
+    closed: list[SimpleNamespace] = []
+
+    def start() -> Any:
+        started.append(SimpleNamespace())
+        started[-1].close = partial(closed.append, started[-1])
+        return started[-1]
+
+    def tried(target: object, start: Callable[[], object]) -> Iterator[dict[str, object]]:
+        for _ in range(2):
+            yield {"worker": start(), "started": len(started)}
+
+    monkeypatch.setattr(faulty, "_tried", tried)
+    first, second = faulty.try_all(TARGETS["h100"], start)
+    assert (first["worker"], first["started"], second["worker"]) == (started[0], 1 + faulty.AHEAD, started[1])
+    assert closed == started[2:]
 
 
 def test_every_step_that_is_listed_is_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +194,8 @@ def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
 
     assert '"imported": true' in lines("worker")[0]["out"]
     assert lines("seed")[0]["score"]["card"] == "Fake H100"
-    assert lines("same")[0]["score"]["comparison"]["verdict"] in ("equivalent", "undecided")
+    assert len(lines("same")[0]["score"]["comparison"]["log_ratios"]) == 4, "there was no time for more"
+    assert [row["evaluation"]["status"] for row in lines("canary")[:-1]].count("incorrect") == 2
     assert {row["part"] for row in lines("same_runs")} == {"evaluation", "comparison", "score"}
     assert [row["measured"]["status"] for row in lines("predicted")] == ["correct", "parse_error"]
     assert lines("predicted")[0]["predicted"]["kind"] == "predicted"

@@ -166,7 +166,7 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
             return self.ask(request)
 
     def judge(*arguments: object, **settings: Any) -> FakeEvaluator:
-        told.update(settings)
+        told.update(settings, wall=arguments[2])
         return Telling(lambda candidate: make_evaluation(100.0))
 
     monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
@@ -182,5 +182,6 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     given = dict(zip(told["options"][::2], told["options"][1::2], strict=True))
     assert told["visible"] == given["--device"] == "1"
     assert (given["--clock"], given["--worker-prefix"]) == ("burst", "ncu -o out")
+    assert told["wall"] > 1e5, "a profiler takes its time"
     assert said == [f"judging {tmp_path / 'kernel.py'} for cuda: round 4"]
     assert given["--trace"] == os.path.abspath("runs.jsonl")
