@@ -60,7 +60,8 @@ class RunView:
     latest: tuple[tuple[datetime, Status], ...]
     """Finishing times and verdicts of the last attempts, newest first."""
     attempts_per_minute: float | None
-    """Attempts per minute in the time that the last steps took; None before the first step has ended.
+    """Attempts per minute in the time that the last steps took; None before the first step has ended, and without
+    ``latest``.
 
     Pauses between resumes and abandoned steps do not count.
     """
@@ -196,7 +197,7 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
         turned_down=tuple(store.pages.turned_down(run.id, last=_AMONG, most=_TURNED_DOWN)),
         steps=store.pages.begun(run.id),
         latest=latest,
-        attempts_per_minute=_pace(store, run),
+        attempts_per_minute=_pace(store, run) if latest else None,
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
         spend=spend,
         trouble=last_call.error if last_call else "",

@@ -61,11 +61,11 @@ def test_a_close_look_is_that_before_acceptance_and_tells_what_was_drawn(
     found = replace(make_evaluation(200.0), suite="held_out", cases=(drawn,))
     asked: list[object] = []
 
-    def answer(self: object, request: object) -> Evaluation:
+    def answer(self: object, request: object, tell: object) -> Evaluation:
         asked.append(request)
         return found
 
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.ask", answer)
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", answer)
     file = tmp_path / "kernel.py"
     file.write_text("x = 1\n")
     result = avo("evaluate", str(file), "--closely")

@@ -33,7 +33,6 @@ class FakeProcess:
         sandbox: str,
         command: str | None,
         options: tuple[str, ...],
-        doing: object,
     ) -> None:
         self.asked.append((target, suite, wall_s, sandbox, command))
 
