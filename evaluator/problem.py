@@ -84,7 +84,7 @@ class Rounded:
     the last place of its type: half for the result, half for a factor of a product that is rounded where plain
     arithmetic loses nothing, as a probability of 1 under lazy rescaling.
     """
-    relative: float = 0.64
+    epsilons: float = 0.64
     """Limit on ``||out - ref|| / ||ref||`` in machine epsilons of the inputs' type, where ``factor`` times the
     attainable error is no more: 0.005 in bfloat16 and 0.000625 in float16. Rounding the result alone costs 0.2 epsilons
     (uniform errors within half a unit in the last place), and correct kernels reach about a quarter of one.

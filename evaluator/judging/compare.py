@@ -239,7 +239,7 @@ def _verdict(case: Case, outputs: Sequence[Output], checked: Mapping[str, list[_
             return _failed(case, Fault(Status.INCORRECT, message), *errors), worst
         else:
             error, reference, attainable = sums[output.name]
-            limit = output.tolerance.relative * torch.finfo(getattr(torch, case.dtype)).eps
+            limit = output.tolerance.epsilons * torch.finfo(getattr(torch, case.dtype)).eps
             if error > max(limit * reference, output.tolerance.factor * attainable):
                 what = f"the relative error {f'of {output.name} ' if several else ''}is {relative[output.name]:.2g}"
                 message = f"case {case.name}: {what}, at most {limit:.3g} is allowed"

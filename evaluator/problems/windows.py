@@ -76,7 +76,7 @@ class WindowedAttention(Attention):
         return Call(case.name, (*qkv(case), *_sinks(of), *outputs(case)), tuple(scalars))
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``of_any_length`` with the window drawn too; of cases without one, most have none."""
+        """Return ``of_any_length``, half of the time with another window; a call that has no window stays without."""
         drawn = _of(of_any_length(case, length, chance))
         window = chance.choice((chance.randint(1, _SHORT), chance.randint(1, _LONG)))
         if drawn.window is None:

@@ -33,7 +33,7 @@ def test_the_tolerance_of_outputs_exceeds_the_bounds_of_exponentials_and_divisio
     assert isinstance(OUT, Rounded)
     exponential = max(worst("math.exp2"), worst("math.exp") + LARGEST_LOGIT * 2.0**-24)
     approximate = (2 * exponential + worst("arith.divf")) / torch.finfo(dtype).eps
-    assert ATTAINED + approximate < OUT.relative / 2
+    assert ATTAINED + approximate < OUT.epsilons / 2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -43,7 +43,7 @@ def test_correct_kernels_reach_less_than_half_of_the_tolerance(dtype: str) -> No
     for case in (replace(case, dtype=dtype) for case in MHA.correctness_cases):
         inputs = MHA.make_inputs(case, 1)
         out, _, attainable = forward.reference(MHA, case, inputs, 0, 0, torch.arange(case.q_len))
-        assert attainable.norm() / out.norm() < OUT.relative / 2 * torch.finfo(getattr(torch, dtype)).eps
+        assert attainable.norm() / out.norm() < OUT.epsilons / 2 * torch.finfo(getattr(torch, dtype)).eps
 
 
 def test_the_tolerance_of_lse_exceeds_the_bounds_of_exponentials_and_logarithm() -> None:

@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[str, Mutant]] = {
     "no mask at the beginning": (WINDOW, one(INSIDE, "offs_n[None, :] >= 0", "rows")),
     "no window at all": (WINDOW, one(WINDOWED, "WINDOWED=False", "the window is ignored")),
     "a window of whole tiles": (WINDOW, one(INSIDE, INSIDE.replace("window", "(window + 63) // 64 * 64"), "rows")),
-    "a window from the top left": (WINDOW, one(INSIDE, INSIDE.replace(" + shift", ""), "edge-1: rows|rows")),
+    "a window from the top left": (WINDOW, one(INSIDE, INSIDE.replace(" + shift", ""), "edge-1: rows")),
     "the first tile left out": (WINDOW, one(FIRST, FIRST + " + BLOCK_N", "rows|not finite")),
     "the first tile from the last row": (WINDOW, one(FIRST, FIRST.replace("+ 1", "+ BLOCK_M"), "rows|not finite")),
     "the window of the suite": (
