@@ -90,7 +90,7 @@ def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
 
 
 def source_to_adapt(brief: Brief) -> str:
-    """Return the kernel of another problem with a different entry function; empty if there is none."""
+    """Return the kernel of another problem with another signature; empty if there is none."""
     taken = brief.transferred
     other = taken is not None and signature(get_problem(taken.run.problem)) != signature(brief.problem)
     return taken.source if taken is not None and other else ""

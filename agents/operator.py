@@ -139,7 +139,7 @@ class Brief:
     transferred: Transferred | None = None
     """The lineage of another problem that the run starts from, if any.
 
-    If that problem has the same entry function, the run's first version is ``transferred.source``. Otherwise the first
+    If that problem has the same signature, the run's first version is ``transferred.source``. Otherwise the first
     versions are the problem's own seeds, and the operator has to adapt ``transferred.source``.
     """
     focus: int | None = None

@@ -30,7 +30,7 @@ def operator_names() -> tuple[str, ...]:
 
 
 def adapts(operator: VariationOperator) -> bool:
-    """Return whether ``operator`` can adapt the kernel of another entry function (``Brief.transferred``).
+    """Return whether ``operator`` can adapt a kernel with another signature (``Brief.transferred``).
 
     An operator that cannot says ``adapts = False``.
     """

@@ -59,7 +59,9 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     problem: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mha"
-    """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py."""
+    """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; dense
+    attention also in other settings, such as mha-d64-fp16.
+    """
     target: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = Field(
         default="h100",
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",

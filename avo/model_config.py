@@ -74,10 +74,15 @@ class ModelProblem:
         return {"model": self.model, "phase": self.phase, "read": [*self.read], "not_served": [*self.not_served]}
 
 
+def model_of(run: "Run") -> str:
+    """Return the model and the phase that the run is for, in words; empty for none."""
+    kept = run.config.get(FOR)
+    return "" if kept is None else f"{kept['model']} in {kept['phase']}"
+
+
 def subject(run: "Run") -> str:
     """Return what the run is about: its problem, and the model and the phase that it is for, if any."""
-    kept = run.config.get(FOR)
-    return run.problem if kept is None else f"{run.problem}, {kept['model']} in {kept['phase']}"
+    return ", ".join(filter(None, (run.problem, model_of(run))))
 
 
 def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int = 1) -> ModelProblem:

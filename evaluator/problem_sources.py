@@ -11,8 +11,8 @@ from evaluator.problems.selection import SelectedCase
 
 
 def has_public_function(problem: Problem) -> bool:
-    """Whether what the problem's entry computes is fixed: dense or selected attention, nothing of a user's own, and
-    keys as long as values.
+    """Whether what the problem's entry computes is fixed: dense or selected attention, nothing of a user's own, without
+    windows, sinks or packed sequences, and with keys as long as values.
     """
     return type(problem) in (Attention, SelectedAttention) and not problem.correctness_cases[0].head_dim_v
 

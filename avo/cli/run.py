@@ -94,9 +94,9 @@ def run(
     First all seeds of the problem that are for the target are judged. Each is a version without parents, and the
     fastest is the best so far. The judge is tested with a wrong and a slow variant of one of them.
 
-    --from may name a run of another problem. Where both problems have the same entry function (mha, gqa), the version
-    is the seed. Otherwise (mha, fsa) the run starts from the seeds of its own problem, and the operator gets the
-    version and its history to adapt.
+    --from may name a run of another problem. Where kernels for both problems take the same arguments (mha, gqa), the
+    version is the seed. Otherwise (mha, fsa) the run starts from the seeds of its own problem, and the operator gets
+    the version and its history to adapt.
 
     --from RUN#38 starts from attempt 38, which need not be a version. A run on a GPU (--target cuda) that starts from a
     predicted run first times that run's fastest unresolved attempts.
@@ -105,6 +105,8 @@ def run(
     keep failing. 2: the call is wrong. 130: stopped by Ctrl-C or SIGTERM.
 
     Example: avo run --target b200 --max-attempts 50
+
+    Example: avo run --problem gqa-d64-fp16
 
     Example: avo run --for Qwen3-8B/config.json --phase decode --lengths 8192,32768 --batch 4
 
@@ -189,8 +191,8 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
         own = _seeds(settings, seed)
         if kept["use"] == Use.NOTHING:
             err.print(
-                f"avo: operator {settings.operator!r} cannot adapt {named.label}, which has another "
-                f"entry function: it edits {', '.join(each['origin'] for each in own)}"
+                f"avo: operator {settings.operator!r} cannot adapt {named.label}, which takes other arguments: "
+                f"it edits {', '.join(each['origin'] for each in own)}"
             )
         return {START: own, **taken}
     if seed is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from avo.export.errors import ExportError
 from avo.export.source import tidied
-from avo.model_config import subject
+from avo.model_config import model_of
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
 from evaluator.problem_sources import has_public_function
@@ -48,9 +48,9 @@ class Chosen:
         return f"attempt {self.attempt.id}, which is no version{why},"
 
     @property
-    def subject(self) -> str:
-        """The problem, and the model that the run is for, if any."""
-        return subject(self.run)
+    def model(self) -> str:
+        """The model and the phase that the run is for, in words; empty for none."""
+        return model_of(self.run)
 
     @property
     def function(self) -> str:
@@ -67,8 +67,8 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
     if not has_public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: "
-            "only dense and selected attention (mha, gqa, fsa and their kind, with keys as long as values) "
-            "have a public function"
+            "only dense and selected attention (mha, gqa, fsa, without windows, sinks or packed sequences, and with "
+            "keys as long as values) have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)

@@ -22,7 +22,7 @@ class Use(StrEnum):
     """What a run makes of a version of another problem."""
 
     SEED = "seed"
-    """Both problems have the same entry function, with the same arguments: it is the run's seed as it is."""
+    """Both problems have the same signature: it is the run's seed as it is."""
     ADAPT = "adapt"
     """The run starts from the seeds of its own problem, and its operator is given the version to adapt."""
     NOTHING = "nothing"
@@ -64,7 +64,7 @@ def record(run: Run, attempt: Attempt, version: Version | None, problem: str, ad
     """Return what a new run for ``problem`` that starts from ``attempt`` of ``run`` stores under ``TRANSFERRED``.
 
     ``version`` is the attempt as a version, None where it is none. ``adapts``: whether the new run's operator can adapt
-    the kernel of another entry function. None where both runs have the same problem.
+    a kernel with another signature. None where both runs have the same problem.
     """
     if run.problem == problem:
         return None

@@ -22,7 +22,7 @@ _HELD_OUT = (
     tiled("5k-full-8kv", 2, 24, 8, 5120, False),
     tiled("ragged-causal-1kv", 2, 8, 1, 12232, True),
 )
-"""Held-out shapes, which no operator is shown: other lengths, batches and groups, and one length that divides no tile.
+"""Held-out shapes, which no operator is shown: other lengths, batches and groups, and one length that no tile divides.
 """
 
 

@@ -56,7 +56,7 @@ def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:
 
 def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
     """Return causal cases like ``case`` with the heads and shapes of a model, and three held-out ones: with half of the
-    heads, as on two devices, where KV heads can be halved; at a length that divides no tile; and with one sequence
+    heads, as on two devices, where KV heads can be halved; at a length that no tile divides; and with one sequence
     more.
     """
     assert setting.heads is not None

@@ -301,7 +301,7 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     )
     assert "Hypothesis: larger tiles reuse more." in first
     assert "- five steps without a version\n  - try persistence\n" in first
-    assert "has another entry function" in first
+    assert "has another signature" in first
     assert "# Handed over by step 3, which made no version\ntiles of 64 are next\n" in first
     model = ScriptedModel(says(submit(None)))
     run(world, model, transferred=replace(taken, run=replace(run_, problem="gqa")))

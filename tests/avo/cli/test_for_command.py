@@ -76,5 +76,5 @@ def test_an_exported_package_says_which_model_it_is_for(avo: Avo, url: str) -> N
         run, other = store.run("Qwen3-8B-prefill-h100"), store.run("mha-h100")
         versions = store.versions(other.id)
     found = render_package("kernel", [passed(choose(run, versions, versions[3].attempt), 1.0, 1.0)], NOW)
-    assert "for the problem `gqa-h32x8-8192x1, Qwen3-8B in prefill` on h100" in found["README.md"]
+    assert "for the problem `gqa-h32x8-8192x1` (Qwen3-8B in prefill) on h100" in found["README.md"]
     assert '"model": "Qwen3-8B"' in found["build/torch-universal/kernel/provenance.json"]

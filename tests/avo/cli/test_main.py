@@ -75,9 +75,9 @@ PROBLEMS = ", ".join((*problems.PROBLEMS, "a file PATH.py"))
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
-def test_the_help_of_problem_names_every_problem(avo: Callable[..., Result], command: str) -> None:
+def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[..., Result], command: str) -> None:
     words = re.split(r"[^\w]+", avo(command, "--help").stdout)
-    assert [name for name in problems.PROBLEMS if name not in words] == []
+    assert [name for name in (*problems.PROBLEMS, "d64") if name not in words] == []
 
 
 @pytest.mark.parametrize(

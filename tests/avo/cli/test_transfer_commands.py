@@ -38,7 +38,7 @@ def test_mha_to_fsa_starts_from_a_seed_of_its_own_and_mutate_says_that_it_cannot
     result = avo("run", "--problem", "fsa", "--from", "mha-h100", "--seed-kernel", "kv_outer", "--db", url)
     assert result.exit_code == 0
     assert result.stderr == (
-        "avo: operator 'mutate' cannot adapt mha-h100@3, which has another entry function: it edits fsa/kv_outer.py\n"
+        "avo: operator 'mutate' cannot adapt mha-h100@3, which takes other arguments: it edits fsa/kv_outer.py\n"
     )
     with Store.open(url) as store:
         config = store.run("fsa-h100").config
@@ -73,7 +73,7 @@ def test_a_run_for_a_setting_starts_from_the_seeds_that_serve_it(avo: Avo, url: 
 def test_a_version_that_does_not_take_a_window_is_no_seed_where_there_is_one(avo: Avo, url: str) -> None:
     avo("run", "--problem", "mha-d64", "--from", "mha-h100@2", "--name", "other-dims", "--db", url)
     result = avo("run", "--problem", "mha-w1024", "--from", "mha-h100@2", "--name", "window", "--db", url)
-    assert "cannot adapt mha-h100@2, which has another entry function: it edits mha/general.py" in result.stderr
+    assert "cannot adapt mha-h100@2, which takes other arguments: it edits mha/general.py" in result.stderr
     with Store.open(url) as store:
         uses = [store.run(name).config[TRANSFERRED]["use"] for name in ("other-dims", "window")]
     assert uses == ["seed", "nothing"]

@@ -56,10 +56,18 @@ def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path
     assert {case["head_dim"] for case in found["cases"]} == {64}
 
 
-def test_a_kernel_whose_values_have_other_dims_than_keys_is_not_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        ("mha-d192x128", "with keys as long as values"),
+        ("mha-w1024", "without windows"),
+        ("gqa-packed", "without windows, sinks or packed sequences"),
+    ],
+)
+def test_a_kernel_that_no_public_function_could_call_is_not_exported(tmp_path: Path, problem: str, why: str) -> None:
     run, versions = sample(tmp_path)
-    with pytest.raises(ExportError, match=r"mha-d192x128, which no exported package knows: .* keys as long as values"):
-        chosen(run, versions, problem="mha-d192x128")
+    with pytest.raises(ExportError, match=rf"{problem}, which no exported package knows: .* {why}"):
+        chosen(run, versions, problem=problem)
 
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:
