@@ -96,8 +96,9 @@ class Evaluator(ABC):
     def evaluate(
         self, candidate: Candidate, incumbent: Incumbent | None = None, tell: Tell | None = None
     ) -> Evaluation:
-        """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``, and ``tell``
-        hears how far that is.
+        """Return the verdict; where speed is measured, the score is compared with that of ``incumbent``.
+
+        ``tell`` hears how far it is.
         """
         request = EvaluateRequest(candidate, incumbent)
         evaluation: Evaluation = self.follow(request, tell) if tell else self.ask(request)

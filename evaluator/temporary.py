@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 _LOCK = ".avo-lock"
@@ -41,10 +42,11 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
 def _remove(folder: Path) -> None:
     """Remove a folder, also where a process that is about to end still puts something in it meanwhile."""
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
+        time.sleep(0.01 * 2**tried)
 
 
 def _abandoned(lock: Path) -> bool:

@@ -39,7 +39,7 @@ class Upkeep(Part):
 
         Raises ``RunHeld`` while a process drives the run, whose next steps may read them, and ``UnknownRun``.
         """
-        last_written = connection.scalar(select(runs.c.updated).where(runs.c.id == run_id))
+        last_written = connection.scalar(select(runs.c.updated).where(runs.c.id == run_id).with_for_update())
         if last_written is None:
             raise queries.unknown_run(connection, run_id)
         run = queries.lock_run(connection, run_id, last_written)  # when the run ended is told by that

@@ -100,7 +100,7 @@ class EvaluatorPool:
         try:
             return await self.ask("follow", request, ray.get_runtime_context().current_actor, key)
         finally:
-            del self._heard[key]
+            self._heard.pop(key, None)  # Ray may ask twice
 
     async def hear(self, key: str, progress: Progress) -> None:
         """Note how far an answer is."""

@@ -44,7 +44,10 @@ _KNOWN = {90: "h100", 100: "b200", 103: "b200"}
 _SAMPLE_S = 0.5
 _WORKER_S = 80.0
 _COMPARE_S = 70.0
-"""How long the comparison of the seed with itself may take, so that its verdict comes within the step's limit."""
+"""How long the comparison of the seed with itself may take, so that its verdict comes within the step's limit.
+
+It ends a few rounds later, when it is next looked at whether the rounds suffice.
+"""
 _PACKAGES = ("torch", "triton", "numpy", "msgspec", "nvidia-ml-py", "flash-attn", "flash-attn-3", "flash-attn-4")
 
 
@@ -167,9 +170,9 @@ def worker(bench: Bench, command: Sequence[str] = COMMAND) -> None:
     told = {"out": out.decode(errors="replace"), "error": error.decode(errors="replace")}
     bench.note("worker", seconds=time.monotonic() - began, code=process.returncode, **told)
     hello = json.loads(told["out"].splitlines()[-1])
-    folder = bench.folder / CARD_FILE
-    folder.with_suffix(".new").write_text(json.dumps(hello["ready"]))
-    folder.with_suffix(".new").rename(folder)  # at once: the log of clocks waits for it
+    file = bench.folder / CARD_FILE
+    file.with_suffix(".new").write_text(json.dumps(hello["ready"]))
+    file.with_suffix(".new").rename(file)  # at once: the log of clocks waits for it
 
 
 def doctor(bench: Bench) -> None:

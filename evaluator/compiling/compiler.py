@@ -197,12 +197,7 @@ class Compiler:
 
         ``told`` puts into words why the compiler aborted.
         """
-        payload = json.dumps(request).encode()
-        outcome = self._server.run(f"{JOB_MODULE}:{job}", payload, self._limits)
-        if isinstance(outcome, Crashed) and outcome.reason.startswith("exited with code 0"):
-            # These jobs end so once their result is written. It was missing once, on a machine with 20 times its load,
-            # and the kernel was right.
-            outcome = self._server.run(f"{JOB_MODULE}:{job}", payload, self._limits)
+        outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
         if isinstance(outcome, Crashed):

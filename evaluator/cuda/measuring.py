@@ -107,7 +107,7 @@ class _Rounds:
             error = f" ± {ratio * statistics.stdev(self.ratios) / math.sqrt(count):.4f}" if count > 1 else ""
             words += f", {ratio:.4f}{error} times as fast as the incumbent"
         if until < math.inf:
-            words += f", at most {max(0.0, until - time.monotonic()):.0f} s left"
+            words += f", {max(0.0, until - time.monotonic()):.0f} s left"
         return Progress(count, ROUNDS[-1], words)
 
 
@@ -210,7 +210,7 @@ class Stopwatch:
     ) -> tuple[_Rounds, Verdict] | Fault:
         found = _Rounds()
         while True:
-            self._audience.tell(found.progress("in new processes", until))
+            self._audience.tell(found.progress("starting new processes", until))
             with start() as pair:
                 if isinstance(pair, Fault):
                     return pair

@@ -4,7 +4,7 @@ load and store.
 A GPU runs the threads of a program side by side, and Triton synchronises them for shared memory only. Which element of
 a block belongs to which thread is the layout's business; the same element of blocks of one shape counts as the same
 thread's. Elements of a scalar belong to no thread: one stores it, all load it. Where one is loaded and then stored, the
-others often have no use for its old value, so that is not reported.
+others rarely need its old value, so that is not reported.
 """
 
 import math

@@ -29,6 +29,9 @@ _STDERR_CHARS = 16_000
 _STDERR_AT_ONCE = 1 << 20
 """Bytes: what a pipe holds at most, unless root enlarges it. A job that writes without end must not hold us up."""
 _RESULT_FD = 3
+_EXITED = "exited with code {} before giving a result"
+ENDED_WELL = _EXITED.format(0)
+"""Why a job crashed that ended as one that has given its result."""
 
 # linux/prctl.h
 PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 1, 36, 38
@@ -129,7 +132,7 @@ def _run(
             return {"outcome": "timed_out", "reason": f"used up {limits['cpu_s']} s of processor time"}, b""
         reason = f"was ended by signal {signal.Signals(number).name}"
     else:
-        reason = f"exited with code {os.waitstatus_to_exitcode(status)} before giving a result"
+        reason = _EXITED.format(os.waitstatus_to_exitcode(status))
     return {"outcome": "crashed", "reason": reason, "stderr": stderr}, b""
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any, TypeAlias
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.isolation import Sandbox
 from evaluator.sandbox import bubblewrap, tools
-from evaluator.sandbox.forkserver import HEADER_BYTES, PR_SET_DUMPABLE, frame
+from evaluator.sandbox.forkserver import ENDED_WELL, HEADER_BYTES, PR_SET_DUMPABLE, frame
 from evaluator.sandbox.patience import MOST
 from evaluator.temporary import TemporaryFolder
 
@@ -116,14 +116,21 @@ class ForkServer:
         request = {"module": module, "function": function, "limits": asdict(limits)}
         with self._lock:
             self.jobs += 1
-            for _ in range(2):
-                server = self._started()
-                try:
-                    return server.run(request, payload, MOST * limits.wall_s + GRACE_S)
-                except _ServerDied:
-                    self._stop()
-            self._started()  # raises unless a fresh server comes up: then it was the job that brought the others down
-            return Crashed("the job brought down the process that supervises it, twice", "")
+            outcome = self._outcome(request, payload, limits)
+            if isinstance(outcome, Crashed) and outcome.reason == ENDED_WELL:
+                # A job ends so when it has written its result: on a machine with 20 times its load, one was missing.
+                outcome = self._outcome(request, payload, limits)
+            return outcome
+
+    def _outcome(self, request: dict[str, Any], payload: bytes, limits: Limits) -> Outcome:
+        for _ in range(2):
+            server = self._started()
+            try:
+                return server.run(request, payload, MOST * limits.wall_s + GRACE_S)
+            except _ServerDied:
+                self._stop()
+        self._started()  # raises unless a fresh server comes up: then it was the job that brought the others down
+        return Crashed("the job brought down the process that supervises it, twice", "")
 
     def close(self) -> None:
         """Stop the server and whatever it runs. A later ``run`` starts a new one."""

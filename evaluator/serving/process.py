@@ -73,7 +73,7 @@ class ProcessEvaluator(Evaluator):
         return self.follow(request, lambda progress: None)
 
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
-        """Return the answer; ``tell`` hears how far a judge is that measures, or that examines before acceptance.
+        """Return the answer; ``tell`` hears how far it is.
 
         No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
         ``TIMED_OUT``, a death ``CRASHED``.

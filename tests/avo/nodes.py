@@ -90,7 +90,7 @@ def main(url: str, file: str) -> None:
                 time.sleep(0.05)
             lost = {process for node, process in judged(log) if node == other.node_id}
             cluster.remove_node(other, allow_graceful=False)
-            for process in lost:  # a machine that is lost takes all its processes along, this cluster's node its own
+            for process in lost:  # a lost machine takes all its processes with it, Ray's node only Ray's
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             while sum(node["Alive"] for node in ray.nodes()) > 1:

@@ -54,9 +54,23 @@ def test_what_fails_is_noted_and_the_next_step_begins(tmp_path: Path) -> None:
     assert (tmp_path / "good.jsonl").read_text() == "found\n"
 
 
-def test_what_hangs_is_stopped_with_all_that_it_started_and_what_it_found_is_kept(tmp_path: Path) -> None:
-    assert run(tmp_path, "hangs", "bad", limit_s=5.0) == ["stopped at its limit of 5 s", "failed with exit code 3"]
-    assert (tmp_path / "hangs.jsonl").read_text() == "half\n"
+def test_what_hangs_is_stopped_with_all_that_it_started_and_what_it_found_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, wait = tmp_path / "hangs.jsonl", subprocess.Popen.wait
+
+    def in_no_time(process: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        """Reach the limit of the step that hangs as soon as it has found something."""
+        if timeout is None or "hangs" not in process.args:  # type: ignore[operator]
+            return wait(process, timeout)
+        while not (found.exists() and found.read_text() == "half\n"):
+            time.sleep(0.01)
+        monkeypatch.undo()
+        raise subprocess.TimeoutExpired(process.args, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", in_no_time)
+    assert run(tmp_path, "hangs", "bad") == ["stopped at its limit of 60 s", "failed with exit code 3"]
+    assert found.read_text() == "half\n"
 
 
 def test_steps_without_time_are_not_begun(tmp_path: Path) -> None:

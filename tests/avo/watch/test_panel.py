@@ -144,7 +144,7 @@ def test_below_a_worker_stands_what_it_does_with_a_bar_where_its_checks_are_coun
     doing = [
         Doing("judging seed a", run.now),
         Doing("examining seed b", run.now, 6, 24),
-        Doing("judging c", run.now, 128, 256, "round 129 of at most 256, 8k-full, at most 9 s left"),
+        Doing("judging c", run.now, 128, 256, "round 129 of at most 256, 8k-full, 9 s left"),
     ]
     run.store.claims.tell(step.id, doing, now=run.now)
     run.wait(12)
@@ -153,7 +153,7 @@ def test_below_a_worker_stands_what_it_does_with_a_bar_where_its_checks_are_coun
     assert "judging seed a, 12s" in lines[place + 1]
     assert "━━━           examining seed b, 12s: 6 of 24 checks" in lines[place + 2]
     measuring = " ".join(" ".join(lines[place + 3 : place + 5]).replace("│", "").split())
-    assert measuring.startswith("━━━━━━ judging c, 12s: round 129 of at most 256, 8k-full, at most 9 s left")
+    assert measuring.startswith("━━━━━━ judging c, 12s: round 129 of at most 256, 8k-full, 9 s left")
 
 
 def test_each_worker_is_shown_with_its_step_and_what_it_tried(run: Recorded) -> None:

@@ -18,7 +18,7 @@ from evaluator.evaluation import Fault, Status
 from evaluator.locations import without_locations
 from evaluator.plan import KernelIR, LaunchPlan, Level, Role
 from evaluator.problem import Call, TensorSpec
-from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits
+from evaluator.sandbox.jobs import Finished, ForkServer, Limits
 from evaluator.target import TARGETS
 from evaluator.targets import get_target
 from seeds import seed_source
@@ -221,14 +221,6 @@ def test_the_ir_before_any_pass_can_be_read(compiler: Compiler, small: KernelIR)
     assert re.match(r"kernel gemm: \d+ passes; the IR before pass \d+, tritongpu-pipeline:\n#blocked", text)
     assert "loc(" not in text
     assert "ttng.warp_group_dot" in text
-
-
-def test_a_result_that_goes_missing_is_asked_for_again(
-    compiler: Compiler, small: KernelIR, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = [Crashed("exited with code 0 before giving a result", ""), Finished(b"the IR", "")]
-    monkeypatch.setattr(ForkServer, "run", lambda *_: lost.pop(0))
-    assert compiler.llvm_ir(small, get_target("h100")) == "the IR"
 
 
 def test_too_much_tensor_memory_does_not_fit(compiler: Compiler, kernel: Callable[..., KernelIR]) -> None:

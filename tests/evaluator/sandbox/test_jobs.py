@@ -14,7 +14,7 @@ import pytest
 
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.sandbox import bubblewrap, landlock
-from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
+from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut, _Server
 from tests.evaluator.sandbox.isolation import FREE, JOBS, LIMITS, WAYS, isolated, result, run
 
 
@@ -40,6 +40,12 @@ def still_running(marker: str) -> list[str]:
 
 def test_the_result_comes_back(server: ForkServer) -> None:
     assert run(server, "result = b'x' * 1_000_000") == Finished(b"x" * 1_000_000, "")
+
+
+def test_a_result_that_goes_missing_is_asked_for_again(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = [Crashed("exited with code 0 before giving a result", ""), Finished(b"found", "")]
+    monkeypatch.setattr(_Server, "run", lambda *_: lost.pop(0))
+    assert run(server, "result = b''") == Finished(b"found", "")
 
 
 def test_a_job_has_its_own_descriptors_and_no_others(server: ForkServer) -> None:

@@ -164,10 +164,12 @@ def test_what_a_command_leaves_behind_does_not_keep_us(
 ) -> None:
     monkeypatch.setattr(child, "_END_S", 1.0)
     # Like the shared connection that ssh may leave: out of the group, and holding the standard error it was given.
-    script = f"setsid sleep 60 > /dev/null & echo $! > {tmp_path / 'pid'}; echo lost >&2; exit 255"
+    pid = tmp_path / "pid"
+    stays = f"setsid sh -c 'echo $$ > {pid}; exec sleep 3600' > /dev/null &"
+    script = f"{stays} until test -s {pid}; do sleep 0.01; done; echo lost >&2; exit 255"
     with elsewhere(script) as evaluator, pytest.raises(EvaluatorUnavailable, match="exit code 255; lost"):
         evaluator.evaluate(NO_PYTHON)
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # it is still there
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # it is still there
 
 
 def test_no_verdict_in_time_is_a_value(elsewhere: Elsewhere) -> None:
