@@ -35,6 +35,13 @@ _BETTER = 0.25
 """Largest error that may remain, as a share of the error against the reference."""
 
 
+def explains(error: float, before: float) -> bool:
+    """Return whether a mistake explains an output: its result is off by ``error``, the right one by ``before``, both as
+    shares.
+    """
+    return error < min(_CLOSE, _BETTER * before)
+
+
 def diagnose(problem: Problem, case: Case, inputs: Mapping[str, Tensor], wrong: Wrong) -> str:
     """Return the mistake that explains wrong rows of out, or of lse where out is right: see ``Diagnosing``."""
     head = _Head(problem, case, inputs, _some(wrong))

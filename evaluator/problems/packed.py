@@ -113,12 +113,19 @@ class PackedAttention(Attention):
         return align(case, inputs, (0, head, row), place, chance)
 
     def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
-        """Say so if queries see the keys of other sequences."""
+        """Say so if queries see the keys of the sequences before theirs."""
+        from evaluator.problems.diagnosis import explains
+
         view = views(case, inputs)
         v = view["v"][0, wrong.head // (case.heads // case.kv_heads)].double()
-        out = attend(_scores(case, view, 0, wrong.head, wrong.rows, apart=False), v, view["q"].dtype)[0]
-        near = (wrong.values["out"] - out).norm() < 0.012 * out.norm()
-        return "queries see the keys of all sequences" if near else ""
+
+        def error(*, apart: bool) -> float:
+            scores = _scores(case, view, 0, wrong.head, wrong.rows, apart=apart)
+            out = attend(scores, v, view["q"].dtype)[0]
+            return float((wrong.values["out"] - out).norm() / out.norm())
+
+        together = explains(error(apart=False), error(apart=True))
+        return "queries see the keys of the sequences before theirs" if together else ""
 
 
 def packed(problem: Attention, suites: Mapping[str, tuple[Case, ...]]) -> PackedAttention:

@@ -39,8 +39,6 @@ _LEVELS = (0.0, 2.0, -2.0, 4.0)
 """By how much the sinks of neighbouring heads exceed the usual lse of their queries, so that they have shares of an
 eighth to nearly all.
 """
-_CLOSE = 0.012
-"""Largest distance from the result of a mistake: of all rows, relative to their size, and of the logarithm of sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +118,15 @@ class WindowedAttention(Attention):
 
     def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
         """Return which of the mistakes that are usual with windows and sinks explains the rows."""
+        from evaluator.problems.diagnosis import explains
+
         view, of = views(case, inputs), _of(case)
         kv_head = wrong.head // (case.heads // case.kv_heads)
         scores = logits(case, view, wrong.batch, wrong.head, wrong.rows)
         width = of.window or case.kv_len
         v, sink = view["v"][wrong.batch, kv_head].double(), inputs["sinks"][wrong.head] if of.sinks else None
-        guesses = []
+        # The right result is the first: a mistake that changes little explains no more than it does.
+        guesses = [("", width, sink)]
         if of.window:
             guesses += [
                 ("windows have one key too many", width + 1, sink),
@@ -137,14 +138,14 @@ class WindowedAttention(Attention):
                 ("the sinks are left out", width, None),
                 ("the sinks are scaled as scores are", width, sink * softmax_scale(case)),
             ]
-        errors = {}
+        errors: dict[str, float] = {}
         for text, window, taken in guesses:
             seen = scores.masked_fill(~_seen(case, wrong.rows, window), -math.inf)
             out, lse, _ = attend(*_with_sink(seen, v, taken), view["q"].dtype)
             off = (wrong.values["out"] - out).norm() / out.norm(), (wrong.values["lse"] - lse).abs().max()
             errors[text] = max(map(float, off))
         best = min(errors, key=lambda text: errors[text])
-        return best if errors[best] < _CLOSE else ""
+        return best if explains(errors[best], errors[""]) else ""
 
 
 def with_windows(problem: Attention, suites: Mapping[str, tuple[Case, ...]], setting: Setting) -> WindowedAttention:

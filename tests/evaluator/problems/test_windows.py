@@ -10,8 +10,8 @@ import torch
 
 from bench.orders import module_of
 from evaluator.catalogue import get_problem
-from evaluator.problem import Problem, signature
-from evaluator.problems.windows import WindowCase
+from evaluator.problem import Problem, Wrong, signature
+from evaluator.problems.windows import WindowCase, WindowedAttention
 from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
@@ -126,6 +126,24 @@ def test_a_planted_key_changes_a_row_within_its_window(window: int) -> None:
         batch, head, row = problem.plant(case, inputs, random.Random(seed))["queries"]
         out, was = (forward.reference(problem, case, i, batch, head, torch.tensor([row]))[0] for i in (inputs, before))
         assert (out - was).norm() > 0.5 * was.norm()
+
+
+def diagnosis(problem: str, case: WindowCase, row: int, factor: float) -> str:
+    """What is said of one row that is the right one times a factor."""
+    of, rows = get_problem(problem), torch.tensor([row])
+    assert isinstance(of, WindowedAttention)
+    inputs = of.make_inputs(case, 1)
+    out, lse, _ = forward.reference(of, case, inputs, 0, 0, rows)
+    return of.diagnose(case, inputs, Wrong("queries", 0, 0, rows, {"out": out * factor, "lse": lse}))
+
+
+def test_a_wrong_row_where_all_keys_are_seen_is_not_put_down_to_the_window() -> None:
+    assert not diagnosis(WINDOW, small(get_problem(WINDOW), "all-keys"), 100, 2.0)
+
+
+@pytest.mark.parametrize("problem", [WINDOW, BOTH])
+def test_a_mistake_that_changes_nothing_explains_no_small_error(problem: str) -> None:
+    assert not diagnosis(problem, small(get_problem(problem), "longer-than-all"), 70, 1.003)
 
 
 INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
