@@ -17,6 +17,7 @@ from evaluator.errors import InvalidProblem, UnknownProblem
 from evaluator.problem import HELD_OUT, Case, Output, Problem
 from evaluator.problems import PROBLEMS
 from evaluator.problems.settings import in_setting
+from evaluator.setting import kind_and_setting
 
 GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
@@ -68,7 +69,7 @@ def _from_file(name: str) -> Problem:
     if not hasattr(module, ATTRIBUTE):
         raise InvalidProblem(f"problem {name}: it defines no {ATTRIBUTE}")
     problem = _checked(getattr(module, ATTRIBUTE), name)
-    if problem.name in PROBLEMS or problem.name in _entry_points():
+    if problem.name in PROBLEMS or problem.name in _entry_points() or kind_and_setting(problem.name)[1]:
         raise InvalidProblem(f"problem {name}: another problem is called {problem.name!r}: choose another name")
     _in_files.append((problem, name))
     return problem

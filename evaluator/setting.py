@@ -18,21 +18,21 @@ HEAD_DIMS = (64, 96, 128, 192, 256)
 DIFFERENT = ((192, 128),)
 """Head dims of keys and of values that differ: those of DeepSeek-V3 (arXiv 2412.19437), without its latent cache."""
 LONGEST = 2**16
-"""The longest sequence of a benchmark case: drawn cases have up to twice as many keys."""
+"""The longest sequence of a benchmark case, or packed sequences together: drawn cases have up to twice as many keys."""
 MOST_ELEMENTS = 2**28
-"""Most elements of q in a benchmark case, and of k where few queries meet a cache: half a gigabyte."""
+"""Most elements of q, and of k, in a benchmark case: half a gigabyte."""
 
 _DTYPES = {"fp16": "float16"}
 """Types besides bfloat16, by the part of a name."""
 _PARTS = (
-    r"h(?P<heads>\d+)x(?P<kv_heads>\d+)",
-    r"d(?P<head_dim>\d+)(x(?P<head_dim_v>\d+))?",
+    r"h(?P<heads>\d{1,9})x(?P<kv_heads>\d{1,9})",
+    r"d(?P<head_dim>\d{1,9})(x(?P<head_dim_v>\d{1,9}))?",
     r"(?P<dtype>fp16)",
-    r"w(?P<window>\d+)",
+    r"w(?P<window>\d{1,9})",
     r"(?P<everywhere>global)",
     r"(?P<sinks>sinks)",
     r"(?P<packed>packed)",
-    r"(?P<length>\d+)x(?P<batch>\d+)",
+    r"(?P<length>\d{1,9})x(?P<batch>\d{1,9})",
 )
 
 
@@ -84,10 +84,20 @@ def named(kind: str, setting: Setting) -> str:
     return "-".join((kind, *setting.parts))
 
 
+def kind_and_setting(name: str) -> tuple[str, Setting | None]:
+    """Return the kind and the setting of a problem; of a problem in no setting, its name and None.
+
+    A problem of the user's own may have a name like ``decode-mla``: it says no setting.
+    """
+    try:
+        return read(name) or (name, None)
+    except InvalidProblem:
+        return name, None
+
+
 def kind_of(name: str) -> str:
     """Return the kind of a problem in a setting; the name itself of any other problem."""
-    kind, dash, _ = name.partition("-")
-    return kind if dash and kind in KINDS else name
+    return kind_and_setting(name)[0]
 
 
 def read(name: str) -> tuple[str, Setting] | None:
@@ -112,9 +122,10 @@ def read(name: str) -> tuple[str, Setting] | None:
             shapes.append((int(values["length"]), int(values["batch"])))
         else:
             found |= values
+    head_dim = found.get("head_dim", str(HEAD_DIM))
     setting = Setting(
-        head_dim=int(found.get("head_dim", HEAD_DIM)),
-        head_dim_v=int(found.get("head_dim_v", 0)),
+        head_dim=int(head_dim),
+        head_dim_v=int(found["head_dim_v"]) if found.get("head_dim_v", head_dim) != head_dim else 0,
         dtype=_DTYPES[found["dtype"]] if "dtype" in found else "bfloat16",
         window=int(found.get("window", 0)),
         everywhere="everywhere" in found,
@@ -158,14 +169,17 @@ def refusal(kind: str, setting: Setting) -> str:
         if kind.startswith("gqa") and heads == kv_heads:
             return f"as many KV heads as query heads are {kind.replace('gqa', 'mha')}"
     for length, batch in setting.shapes:
-        if not 128 <= length <= LONGEST or batch < 1:
-            return f"a sequence has 128 to {LONGEST} tokens and there is at least one, not {batch} of {length}"
+        if not 128 <= length <= LONGEST:
+            return f"a sequence has 128 to {LONGEST} tokens, not {length}"
+        if batch < 1:
+            return f"a case has one sequence or more, not {batch}"
+        if setting.packed and length * batch > LONGEST:
+            return f"packed sequences have at most {LONGEST} tokens together, not {length * batch}"
         assert setting.heads is not None
-        row = setting.heads[kind == "decode"] * setting.head_dim
-        if length * batch * row > MOST_ELEMENTS:
-            return (
-                f"{length * batch} tokens of {row} elements do not fit the judge's memory: take {MOST_ELEMENTS // row}"
-            )
+        heads, kv_heads = setting.heads
+        rows = max(length * kv_heads, heads) if kind == "decode" else length * heads
+        if batch * rows * setting.head_dim > MOST_ELEMENTS:
+            return f"{length}x{batch} does not fit the judge's memory: take fewer tokens, sequences or heads"
     if len(set(setting.shapes)) < len(setting.shapes):
         return "a shape is named twice"
     return ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.resources import files
 
-from evaluator.setting import Setting, kind_of, read
+from evaluator.setting import Setting, kind_and_setting
 
 SEEDS = {
     "mha": {
@@ -53,10 +53,9 @@ _SETTINGS: dict[str, Callable[[Setting], bool]] = {
 
 def seeds_of(problem: str) -> dict[str, str]:
     """Return the files of a problem's seeds by name, the default first; none for a problem that has no seed."""
-    found = read(problem)
-    setting = Setting() if found is None else found[1]
-    fits = {file: test(setting) for file, test in _SETTINGS.items()}
-    return {name: file for name, file in SEEDS.get(kind_of(problem), {}).items() if fits.get(file, True)}
+    kind, setting = kind_and_setting(problem)
+    fits = {file: test(setting or Setting()) for file, test in _SETTINGS.items()}
+    return {name: file for name, file in SEEDS.get(kind, {}).items() if fits.get(file, True)}
 
 
 def fitting(problem: str, arch: int | None, *, gluon: bool) -> list[str]:

@@ -21,11 +21,11 @@ def attention_kernel(
     Q, K, V, StartsQ, StartsK, Out, Lse, scale,
     stride_qh, stride_qm, stride_qd, stride_kh, stride_kn, stride_kd,
     stride_vh, stride_vn, stride_vd, stride_oh, stride_om, stride_od,
-    heads, group, queries,
+    group, queries,
     CAUSAL: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    sequence, head = tl.program_id(1) // heads, (tl.program_id(1) % heads).to(tl.int64)
+    head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2)
     kv_head = head // group
     first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)
     first_k, end_k = tl.load(StartsK + sequence), tl.load(StartsK + sequence + 1)
@@ -70,9 +70,9 @@ def attention(
     _, heads, queries, head_dim = q.shape
     value_dim, sequences = v.shape[3], cu_seqlens_q.shape[0] - 1
     block_m, block_n = 64, 64
-    attention_kernel[(triton.cdiv(max_seqlen_q, block_m), sequences * heads)](
+    attention_kernel[(triton.cdiv(max_seqlen_q, block_m), heads, sequences)](
         q, k, v, cu_seqlens_q, cu_seqlens_k, out, lse, scale,
-        *q.stride()[1:], *k.stride()[1:], *v.stride()[1:], *out.stride()[1:], heads, heads // k.shape[1], queries,
+        *q.stride()[1:], *k.stride()[1:], *v.stride()[1:], *out.stride()[1:], heads // k.shape[1], queries,
         CAUSAL=causal, HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim),
         VALUE_DIM=value_dim, BLOCK_V=triton.next_power_of_2(value_dim),
         BLOCK_M=block_m, BLOCK_N=block_n, num_warps=4, num_stages=1,

@@ -60,7 +60,7 @@ def test_layers_that_are_not_served_are_named(avo: Avo, url: str) -> None:
         (["--for", QWEN, "--phase", "serve"], "--phase: 'serve' should be one of prefill, train, decode"),
         (["--for", QWEN, "--lengths", "8k"], "--lengths: '8k' should be a number of tokens"),
         (["--for", QWEN, "--lengths", "64"], "a sequence has 128 to 65536 tokens"),
-        (["--for", QWEN, "--batch", "0"], "there is at least one, not 0 of 8192"),
+        (["--for", QWEN, "--batch", "0"], "a case has one sequence or more, not 0"),
         (["--for", "nowhere.json"], "--for nowhere.json: No such file"),
     ],
 )

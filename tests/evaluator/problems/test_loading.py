@@ -11,6 +11,8 @@ from evaluator import catalogue
 from evaluator.catalogue import get_problem, problem_name
 from evaluator.errors import InvalidProblem, UnknownProblem
 from evaluator.problems.mha import MHA
+from evaluator.setting import kind_of
+from seeds import seeds_of
 
 GOOD = """
 from dataclasses import replace
@@ -67,6 +69,7 @@ BROKEN = {
     "correctness_cases should be a tuple": GOOD.replace('"mine"', '"mine", correctness_cases=[]'),
     "its outputs should be a tuple of Output": GOOD + 'object.__setattr__(PROBLEM, "outputs", ["out"])',
     "another problem is called 'gqa': choose another name": GOOD.replace('"mine"', '"gqa"'),
+    "another problem is called 'gqa-d64': choose another name": GOOD.replace('"mine"', '"gqa-d64"'),
 }
 
 
@@ -93,6 +96,17 @@ def test_an_entry_point_is_a_problem_by_its_name(installed: list[EntryPoint], mo
     assert get_problem("theirs").name == "theirs"
     with pytest.raises(UnknownProblem, match=r"choose one of mha, .*theirs, a file PATH\.py"):
         get_problem("another")
+
+
+def test_an_entry_point_may_be_called_like_one_of_our_kinds(
+    installed: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = dict(problem_attributes(), name="decode-mla")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: SimpleNamespace(**attributes))
+    installed.append(entry("decode-mla", "package:PROBLEM"))
+    assert get_problem("decode-mla").name == "decode-mla"
+    assert kind_of("decode-mla") == "decode-mla"
+    assert seeds_of("decode-mla") == {}
 
 
 @pytest.mark.parametrize(

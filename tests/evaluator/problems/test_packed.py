@@ -2,6 +2,8 @@
 
 import random
 import re
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import torch
 
 from bench.orders import module_of
 from evaluator.catalogue import get_problem
-from evaluator.problem import signature
-from evaluator.problems.packed import PackedCase
+from evaluator.problem import Wrong, signature
+from evaluator.problems.packed import PackedAttention, PackedCase
 from seeds import seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
@@ -93,10 +95,34 @@ def test_a_planted_key_changes_a_row_of_its_own_sequence() -> None:
         assert (out - was).norm() > 0.5 * was.norm()
 
 
+def test_keys_of_sequences_before_explain_no_small_error_in_the_first_sequence() -> None:
+    case, rows = CASES["tiles-causal"], torch.arange(10, 60)
+    assert isinstance(PACKED, PackedAttention)
+    inputs = PACKED.make_inputs(case, 1)
+    out, lse, _ = forward.reference(PACKED, case, inputs, 0, 0, rows)
+    assert not PACKED.diagnose(case, inputs, Wrong("queries", 0, 0, rows, {"out": out * 1.003, "lse": lse}))
+
+
+def test_the_seed_launches_what_a_card_takes_for_the_most_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = get_problem("gqa-h64x8-d64-packed-128x512").suites["quick"][0]
+    call, grids = get_problem("gqa-packed").call(case), []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    seed = import_module("seeds.mha.packed")
+    monkeypatch.setattr(seed, "attention_kernel", Kernel())
+    seed.attention(*(torch.empty(spec.shape, device="meta") for spec in call.tensors), **dict(call.scalars))
+    ((_, *others),) = grids
+    assert max(others) < 2**16
+
+
 SHIFT = "shift = end_k - end_q"
 VISIBLE = "visible = offs_n[None, :] < end_k"
 WRONG: dict[str, Mutant] = {
-    "the keys of the sequences before": one("range(first_k, stop", "range(0, stop", "keys of all sequences|rows"),
+    "the keys of the sequences before": one("range(first_k, stop", "range(0, stop", "the sequences before theirs"),
     "the keys of the sequence behind": one(VISIBLE, "visible = offs_n[None, :] < end_k + 1", "rows"),
     "the mask from the top left of a sequence": one(SHIFT, "shift = first_k - first_q", "rows"),
     "the mask of all sequences as one": one(SHIFT, "shift = 0", "rows|not finite"),
@@ -105,8 +131,7 @@ WRONG: dict[str, Mutant] = {
     "the last key of a sequence left out": one(VISIBLE, "visible = offs_n[None, :] < tl.maximum(end_k - 1, 1)", "rows"),
     "an even share for each sequence": one(
         "first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)",
-        "share = queries // (tl.num_programs(1) // heads)\n"
-        "    first_q, end_q = sequence * share, (sequence + 1) * share",
+        "share = queries // tl.num_programs(2)\n    first_q, end_q = sequence * share, (sequence + 1) * share",
         "rows|not finite",
     ),
 }
@@ -116,13 +141,13 @@ HONEST = {
     "other tiles": edited(("block_m, block_n = 64, 64", "block_m, block_n = 32, 128"), source=SOURCE),
     "the last sequence first": edited(
         (
-            "sequence, head = tl.program_id(1) // heads, (",
-            "sequence = tl.num_programs(1) // heads - 1 - tl.program_id(1) // heads\n    head = (",
+            "head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2)",
+            "head, sequence = tl.program_id(1).to(tl.int64), tl.num_programs(2) - 1 - tl.program_id(2)",
         ),
         source=SOURCE,
     ),
     "a grid of all queries": edited(
-        ("triton.cdiv(max_seqlen_q, block_m), sequences", "triton.cdiv(queries, block_m), sequences"), source=SOURCE
+        ("triton.cdiv(max_seqlen_q, block_m), heads", "triton.cdiv(queries, block_m), heads"), source=SOURCE
     ),
 }
 
