@@ -64,7 +64,7 @@ class BufferView:
     offset: torch.Tensor
     """Where the view starts, int64 [P or 1]."""
     places: torch.Tensor
-    """Where its items lie from there, int64 in the shape of the view. See ``stepped``."""
+    """Where its items lie from there, int64 in the shape of the view: the first one at 0. See ``stepped``."""
     element: str
 
     @property
@@ -73,11 +73,11 @@ class BufferView:
         return tuple(self.places.shape)
 
     @property
-    def steps(self) -> tuple[int, tuple[int, ...]] | None:
-        """The first place and the steps along each axis; None where places do not follow each other in steps."""
+    def steps(self) -> tuple[int, ...] | None:
+        """The steps along each axis; None where places do not follow each other in steps."""
         if self.places.untyped_storage().data_ptr() != _COUNTED.untyped_storage().data_ptr():
             return None
-        return int(self.places.storage_offset()), self.places.stride()
+        return self.places.stride()
 
     def alike(self, other: "BufferView") -> bool:
         """Whether two views of a buffer differ in where they start at most."""
@@ -88,9 +88,11 @@ class BufferView:
 _COUNTED = torch.arange(MAX_ELEMENTS)
 
 
-def stepped(shape: Sequence[int], steps: Sequence[int], first: int = 0) -> torch.Tensor:
-    """Return places that follow each other in steps. Views of them, as torch makes them, are recognised as such too."""
-    return _COUNTED.as_strided(shape, steps, first)
+def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
+    """Return places that follow each other in steps from 0 on. Views of them that start at 0, as torch makes them, are
+    recognised as such too.
+    """
+    return _COUNTED.as_strided(shape, steps)
 
 
 Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue | BufferView

@@ -98,8 +98,8 @@ class Buffer:
         """Return the items of a view that starts at ``offset``, [rows, ...]; None where they do not lie in steps."""
         if view.steps is None:
             return None
-        items, (first, steps) = self._items(view), view.steps
-        return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *steps), offset + first)
+        items = self._items(view)
+        return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *view.steps), offset)
 
     def read(self, view: BufferView, rows: Tensor) -> Tensor:
         """Return what a view holds for the programs in ``rows`` [P], as a copy [P, ...]."""

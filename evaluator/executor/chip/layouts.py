@@ -123,28 +123,28 @@ def _addresses(kind: Type) -> Places:
 
 
 def _in_steps(places: Places) -> torch.Tensor:
-    """Return places as a tensor, in steps where they follow each other so."""
+    """Return places, the first of which is 0, as a tensor, in steps where they follow each other so."""
     origin = (0,) * places.ndim
-    first = int(places[origin])
     ends = [(*origin[:i], 1, *origin[i + 1 :]) for i in range(places.ndim)]
-    steps = [int(places[end]) - first if extent > 1 else 0 for end, extent in zip(ends, places.shape, strict=True)]
-    if min(steps) >= 0:
-        counted = stepped(places.shape, steps, first)
+    steps = [int(places[end]) if extent > 1 else 0 for end, extent in zip(ends, places.shape, strict=True)]
+    last = sum((extent - 1) * step for extent, step in zip(places.shape, steps, strict=True))
+    if min(steps) >= 0 and last == places.max():
+        counted = stepped(places.shape, steps)
         if np.array_equal(counted.numpy(), places):
             return counted
     return torch.from_numpy(places)
 
 
 @lru_cache(maxsize=256)
-def reinterpreted(before: Type, first: int, steps: tuple[int, ...], after: Type) -> torch.Tensor:
+def reinterpreted(before: Type, steps: tuple[int, ...], after: Type) -> torch.Tensor:
     """Return where the items of a view lie, see ``BufferView``, that is reinterpreted as the type ``after``.
 
-    ``first`` and ``steps`` are those of the view. Raises ``UnknownLayout`` where the layouts say nothing, or where an
-    item would lie outside the view or in pieces.
+    ``steps`` are those of the view. Raises ``UnknownLayout`` where the layouts say nothing, or where an item would lie
+    outside the view or in pieces.
     """
     old, new = before.block.item_bytes, after.block.item_bytes
     addresses, wanted = _addresses(before), _addresses(after)
-    held = stepped(before.block.shape, steps, first).numpy() * old
+    held = stepped(before.block.shape, steps).numpy() * old
     held_at = np.full(max(int(addresses.max()) + old, int(wanted.max()) + new), -1, dtype=np.int64)
     for byte in range(old):
         held_at[addresses + byte] = held + byte

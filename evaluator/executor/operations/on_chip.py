@@ -13,7 +13,7 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import BufferView, full
+from evaluator.executor.values import BufferView, full, stepped
 
 Tensor = torch.Tensor
 
@@ -131,7 +131,11 @@ def _index(op: Op, types: Types) -> Step:
             site(frame, op),
         )
         one = view.places[0] if len(view.shape) > 1 else view.places[:1]
-        step = int(view.places[1].flatten()[0] - one.flatten()[0]) if view.shape[0] > 1 else 0
+        step = int(view.places[(1, *[0] * (len(view.shape) - 1))]) if view.shape[0] > 1 else 0
+        if view.steps is None:
+            starts = step * torch.arange(view.shape[0]).view(-1, *[1] * (len(view.shape) - 1))
+            if not torch.equal(view.places, view.places[:1] + starts):
+                raise UnsupportedOperation(f"{op.name} of buffers that lie unlike each other", op.location)
         offset = view.offset + number.clamp(0, view.shape[0] - 1) * step
         frame.slots[op.results[0]] = replace(view, offset=offset, places=one)
 
@@ -162,7 +166,10 @@ def _subslice(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
         part = tuple(slice(start, start + extent) for start, extent in zip(starts, result.shape, strict=True))
-        frame.slots[op.results[0]] = replace(view, places=view.places[part])
+        first = int(view.places[starts])
+        places = view.places[part]
+        places = places - first if view.steps is None else stepped(places.shape, places.stride())
+        frame.slots[op.results[0]] = replace(view, offset=view.offset + first, places=places)
 
     return on_chip(run)
 
@@ -215,8 +222,7 @@ def _reinterpret(op: Op, types: Types) -> Step:
         try:
             if view.steps is None or bool((bytes_ % result.item_bytes).any()):
                 raise UnknownLayout("it is a view that was reinterpreted before")
-            first, steps = view.steps
-            places = reinterpreted(before, first, steps, after)
+            places = reinterpreted(before, view.steps, after)
         except UnknownLayout as unknown:
             raise UnsupportedOperation(f"{op.name} of {block} as {result}: {unknown}", op.location) from None
         offset = torch.div(bytes_, result.item_bytes, rounding_mode="floor")

@@ -243,6 +243,45 @@ def test_tensor_memory_is_written_and_read_in_slices() -> None:
 
 
 @gluon.jit
+def barriers_in_a_slice(y):
+    bars = mbarrier.allocate_mbarrier(batch=4)
+    for i in gl.static_range(4):
+        mbarrier.init(bars.index(i), count=1)
+    mbarrier.arrive(bars.slice(2, 2).index(1), count=1)
+    mbarrier.wait(bars.index(3), 0)
+    gl.store(y, 1)
+
+
+@gluon.jit
+def slices_that_differ(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    flat: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    i = gl.arange(0, 128, layout)
+    first = gl.allocate_shared_memory(gl.float32, [256], flat)
+    first.store(gl.load(x + gl.arange(0, 256, layout)))
+    here, there = first.slice(0, 128), first.slice(128, 128)
+    for _ in range(gl.program_id(0)):
+        here, there = there, here
+    gl.store(y + gl.program_id(0) * 128 + i, here.load(layout))
+
+
+def test_a_slice_of_barriers_counts_from_where_it_starts() -> None:
+    y = torch.zeros(1, dtype=torch.int32)
+    with offline() as session:
+        barriers_in_a_slice[(1,)](y, num_warps=4)
+    assert session.report().clean
+    assert int(y) == 1
+
+
+def test_programs_meet_again_with_slices_that_start_elsewhere() -> None:
+    x, y = torch.randn(2, 128), torch.empty(3, 128)
+    with offline() as session:
+        slices_that_differ[(3,)](x, y, num_warps=4)
+    assert not session.report().faults
+    assert torch.equal(y, x[[0, 1, 0]])
+
+
+@gluon.jit
 def count_up(ready, free, held, steps, layout: gl.constexpr):
     for step in range(steps):
         mbarrier.wait(free, (step & 1) ^ 1)

@@ -47,6 +47,33 @@ def test_shared_memory_lies_as_its_layout_says(layout: object, place: Callable[[
     assert torch.equal(y[places], x.view(torch.int16))
 
 
+def test_a_large_buffer_lies_as_its_layout_says() -> None:
+    x, y = torch.randn(32, 1024), torch.empty(32 * 1024)
+    with offline() as session:
+        in_order[(1,)](x, y, 1024, gl.float32, gl.SwizzledSharedLayout(1, 1, 1, [0, 1]), num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y.view(1024, 32), x.T)
+
+
+@gluon.jit
+def parts_of_a_tile(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, layout)), gl.arange(0, 64, gl.SliceLayout(0, layout))
+    held = gl.allocate_shared_memory(gl.float16, [64, 64], gl.NVMMASharedLayout(128, 16, 2))
+    held.store(gl.load(x + rows[:, None] * 64 + columns[None, :]))
+    part = held.reinterpret(gl.float16, [16, 4, 64], gl.SwizzledSharedLayout(1, 1, 1, [1, 0])).index(1)
+    r = gl.arange(0, 4, gl.SliceLayout(1, layout))
+    gl.store(y + r[:, None] * 64 + columns[None, :], part.load(layout))
+
+
+def test_buffers_that_are_swizzled_unlike_each_other_are_refused() -> None:
+    with (
+        offline(),
+        pytest.raises(UnsupportedOperation, match="memdesc_index of buffers that lie unlike each other at"),
+    ):
+        parts_of_a_tile[(1,)](torch.randn(64, 64).half(), torch.empty(4, 64).half(), num_warps=4)
+
+
 def test_an_item_that_lies_in_pieces_is_refused() -> None:
     x, y = torch.randn(32, 128).half(), torch.empty(2048)
     with (
