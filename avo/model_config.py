@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from avo.errors import ConfigError
-from evaluator.setting import Setting, named, refusal
+from avo.watch.wording import counted
+from evaluator.setting import LONGEST, Setting, named, refusal
 
 if TYPE_CHECKING:
     from lineage_db.records import Run
@@ -23,7 +24,7 @@ FOR = "for"
 Phase = Literal["prefill", "train", "decode"]
 PHASES: tuple[str, ...] = get_args(Phase)
 DEFAULT_LENGTHS: Mapping[Phase, tuple[int, ...]] = {"prefill": (8192,), "train": (8192,), "decode": (32768,)}
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
 _OWN_HEAD_DIM = {
     "gemma", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "llama4_text", "qwen3", "qwen3_next", "qwen3_5_text",
@@ -34,6 +35,20 @@ _EVERY_OTHER = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2}
 """
 _WINDOWED = {"mistral", "mixtral", "phi3", "starcoder2"}
 """Model types in which ``sliding_window`` alone puts a window on every layer (transformers 5)."""
+_OWN_WINDOW = {
+    "cohere2", "exaone4", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt_oss", "ministral", "mistral",
+    "olmo3",
+}  # fmt: skip
+"""Model types that have a window where ``sliding_window`` is missing (transformers 5)."""
+_INTERVAL = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
+"""Model types in which one layer of ``full_attention_interval`` sees all keys and the others are linear."""
+_OWN_LAYERS = (
+    "attn_layer_period", "attn_layer_indices", "block_types", "cross_attention_layers", "full_attn_idxs",
+    "hybrid_override_pattern", "layers_block_type",
+)  # fmt: skip
+"""Fields in which some models say which layers attend."""
+_OWN_KV_HEADS = ("multi_query", "num_kv_heads", "multi_query_group_num")
+"""Fields in which some models say how many KV heads there are."""
 _SINKS = {"gpt_oss"}
 """Model types whose heads have a learned sink, which no field of the configuration says."""
 _REFUSED = {
@@ -49,6 +64,8 @@ _REFUSED = {
 }
 """Fields that change what attention computes, or its shapes, wherever they are set."""
 _CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+_MOST_CHARACTERS = 60
+"""How much of a model's name is in that of a run, which has at most 80 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +84,7 @@ class ModelProblem:
     @property
     def label(self) -> str:
         """Model and phase as a part of a run's name."""
-        return "-".join((*re.findall(r"[A-Za-z0-9._]+", self.model), self.phase))
+        return "-".join((*re.findall(r"[A-Za-z0-9._]+", self.model[:_MOST_CHARACTERS]), self.phase))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as it is stored with a run."""
@@ -92,12 +109,16 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
     """
     whole = _load(path)
     config = _Fields(path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype")}, **_text(whole)})
-    architectures = [str(each) for each in whole.get("architectures") or ()]
+    given = whole.get("architectures") or []
+    architectures = [str(each) for each in (given if isinstance(given, list) else [given])]
     if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
         raise config.error(f"architecture {architectures[0]!r} is not known to be a causal language model")
     for field, what in _REFUSED.items():
         if config.get(field):
             raise config.error(f"{field}: {what} cannot be served")
+    for field in _OWN_KV_HEADS:
+        if config.get(field) and config.get("num_key_value_heads") is None:
+            raise config.error(f"{field}: how many KV heads this makes is not known: add num_key_value_heads")
     heads = config.count("num_attention_heads")
     kv_heads = config.count("num_key_value_heads", heads)
     kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(
@@ -114,7 +135,8 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
     if sinks and phase != "prefill":
         raise config.error(f"model type {config.type!r} has attention sinks, which are served in prefill alone")
     words = {
-        layer: f"{count} layers of {layer}" + (f" with a window of {window} keys" if layer == SLIDING else "")
+        layer: f"{counted(count, 'layer')} of {layer}"
+        + (f" with a window of {window} keys" if layer == SLIDING else "")
         for layer, count in layers.items()
     }
     served = [layer for layer in layers if layer == FULL or (layer == SLIDING and phase == "prefill")]
@@ -140,9 +162,10 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
         phase=phase,
         read=(
             f"model type {config.type}",
-            f"{heads} query heads on {kv_heads} KV heads",
+            f"{counted(heads, 'query head')} on {counted(kv_heads, 'KV head')}",
             setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
             *(words[layer] for layer in served),
+            *([f"a window of {window} keys, longer than any case"] if window > LONGEST else []),
             *(["a sink for each query head"] if sinks else []),
             *_scale(config, head_dim),
         ),
@@ -173,7 +196,7 @@ class _Fields:
 
     @property
     def type(self) -> str:
-        return str(self.values.get("model_type") or "unknown")
+        return _printable(str(self.values.get("model_type") or "unknown"))
 
     def error(self, message: str) -> ConfigError:
         return ConfigError(f"--for {self.path}: {message}")
@@ -184,7 +207,7 @@ def _load(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--for {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"--for {path}: it is not JSON: name a model's config.json") from None
     if not isinstance(found, dict) or not ("num_attention_heads" in found or "model_type" in found):
         raise ConfigError(f"--for {path}: it is no configuration of a model: it has neither model_type nor heads")
@@ -198,11 +221,22 @@ def _text(whole: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _name(path: Path, whole: Mapping[str, Any]) -> str:
-    """Return the name that the file has inside, that of its folder where it is called config.json, or its own."""
+    """Return the name that the file has inside, that of its folder where it is called config.json, or its own.
+
+    In the cache of Hugging Face that folder is a commit, and the model's is two above.
+    """
     inside = whole.get("_name_or_path")
     if isinstance(inside, str) and inside and not inside.startswith((".", "/")):
-        return inside
-    return path.absolute().parent.name if path.name == "config.json" else path.stem
+        return _printable(inside)
+    folder = path.absolute().parent
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return folder.name if path.name == "config.json" else path.stem
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without line ends and whatever else a terminal would obey."""
+    return "".join(character for character in text if character.isprintable())
 
 
 def _head_dims(config: _Fields, heads: int, phase: Phase) -> tuple[int, int]:
@@ -230,25 +264,49 @@ def _head_dims(config: _Fields, heads: int, phase: Phase) -> tuple[int, int]:
 
 
 def _layers(config: _Fields) -> tuple[dict[str, int], int]:
-    """Return how many layers there are of each kind, and the window of those that slide (0 where there are none)."""
+    """Return how many layers there are of each kind, and the window of those that slide (0 where there are none).
+
+    Layers whose window is longer than any case see all keys.
+    """
+    layers = _kinds(config)
+    window = config.count("sliding_window") if layers[SLIDING] else 0
+    if window > LONGEST:
+        layers[FULL] += layers.pop(SLIDING)
+    return dict(sorted((+layers).items())), window
+
+
+def _kinds(config: _Fields) -> Counter[str]:
     count = config.count("num_hidden_layers")
-    window = config.get("sliding_window") if config.get("use_sliding_window") is not False else None
-    pattern = config.get("sliding_window_pattern") or _EVERY_OTHER.get(config.type)
-    if isinstance(config.get("layer_types"), list):
-        layers = Counter(str(each) for each in config.get("layer_types"))
-    elif isinstance(config.get("attn_type_list"), list):
-        layers = Counter(FULL if each == 1 else "linear_attention" for each in config.get("attn_type_list"))
-    elif window and isinstance(pattern, int):
-        layers = Counter({SLIDING: count - count // pattern, FULL: count // pattern})
-    elif window and config.type in _WINDOWED:
-        layers = Counter({SLIDING: count})
-    elif window:
+    for field in ("layer_types", "attn_type_list"):
+        if (listed := config.get(field)) is None:
+            continue
+        if not isinstance(listed, list) or len(listed) != count:
+            raise config.error(f"{field}: it should list the kinds of all layers, num_hidden_layers: {count}")
+        if field == "layer_types":
+            return Counter(_printable(str(each)) for each in listed)
+        return Counter(FULL if each == 1 else LINEAR for each in listed)
+    for field in _OWN_LAYERS:
+        if config.get(field) is not None:
+            raise config.error(f"{field}: which layers attend is not known: add layer_types")
+    if config.type in _INTERVAL or config.get("full_attention_interval") is not None:
+        full = count // config.count("full_attention_interval")
+        return Counter({FULL: full, LINEAR: count - full})
+    if config.type in _OWN_WINDOW and "sliding_window" not in config.values:
         raise config.error(
-            f"sliding_window: which layers of model type {config.type!r} have it is not known: add layer_types"
+            f"it has no sliding_window, and model type {config.type!r} has a default of its own: write it down, "
+            "null for none"
         )
-    else:
-        layers = Counter({FULL: count})
-    return dict(sorted((+layers).items())), config.count("sliding_window") if layers[SLIDING] else 0
+    if not config.get("sliding_window") or config.get("use_sliding_window") is False:
+        return Counter({FULL: count})
+    every = _EVERY_OTHER.get(config.type)
+    if every or config.get("sliding_window_pattern") is not None:
+        full = count // config.count("sliding_window_pattern", every)
+        return Counter({SLIDING: count - full, FULL: full})
+    if config.type in _WINDOWED:
+        return Counter({SLIDING: count})
+    raise config.error(
+        f"sliding_window: which layers of model type {config.type!r} have it is not known: add layer_types"
+    )
 
 
 def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:

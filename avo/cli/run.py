@@ -161,7 +161,7 @@ def _model(
     if phase not in (None, *PHASES):
         fail(f"--phase: {phase!r} should be one of {', '.join(PHASES)}")
     words = [] if lengths is None else lengths.split(",")
-    if wrong := [word for word in words if not word.strip().isdecimal()]:
+    if wrong := [word for word in words if not word.strip().isdecimal() or len(word.strip()) > 9]:
         fail(f"--lengths: {wrong[0]!r} should be a number of tokens, as in 4096,16384")
     found = read_model(file, cast("Phase", phase or "prefill"), tuple(map(int, words)), 1 if batch is None else batch)
     err.print(f"avo: {found.model}, {found.phase}: {'; '.join(found.read)}")

@@ -84,6 +84,16 @@ def test_the_name_is_that_in_the_file_or_of_its_folder(tmp_path: Path) -> None:
     assert read_model(written(tmp_path / "My-Model"), "prefill").model == "My-Model"
     found = read_model(written(tmp_path, _name_or_path="org/model"), "prefill")
     assert (found.model, found.label) == ("org/model", "org-model-prefill")
+    commit = tmp_path / "models--Qwen--Qwen3-8B" / "snapshots" / "b968826d9c46"
+    commit.mkdir(parents=True)
+    assert read_model(written(commit), "prefill").model == "Qwen/Qwen3-8B"
+
+
+def test_a_foreign_files_words_are_one_line_and_a_valid_name(tmp_path: Path) -> None:
+    odd = "x\x1b[31m\n" + "y" * 100
+    found = read_model(written(tmp_path, _name_or_path=odd, model_type=odd), "prefill")
+    assert (found.model + found.read[0]).isprintable()
+    assert len(found.label) < 70
 
 
 def test_latent_keys_are_keys_of_their_own_size_in_prefill(tmp_path: Path) -> None:
@@ -119,7 +129,15 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder cannot be served"),
         ({"architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM' is not known to be a causal language model"),
         ({"sliding_window": 4096}, "which layers of model type 'llama' have it is not known: add layer_types"),
-        ({"sliding_window": 2**17, "model_type": "mistral"}, "a window of 131072 keys is longer than the longest"),
+        ({"sliding_window": 64, "sliding_window_pattern": -1}, "sliding_window_pattern: -1 should be a whole number"),
+        ({"model_type": "mistral"}, "it has no sliding_window, and model type 'mistral' has a default of its own"),
+        ({"model_type": "qwen3_next", "head_dim": 64}, "it has no full_attention_interval: write it down"),
+        ({"attn_layer_period": 8}, "attn_layer_period: which layers attend is not known: add layer_types"),
+        ({"layer_types": []}, "layer_types: it should list the kinds of all layers, num_hidden_layers: 32"),
+        ({"multi_query": True, "num_key_value_heads": None}, "multi_query: how many KV heads this makes is not known"),
+        ({"num_kv_heads": 8, "num_key_value_heads": None}, "num_kv_heads: how many KV heads this makes is not known"),
+        ({"architectures": 5}, "architecture '5' is not known"),
+        ({"architectures": "Bert"}, "architecture 'Bert' is not known"),
         ({"layer_types": ["linear_attention"] * 32}, "32 layers of linear_attention cannot be served"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0 should be"),
     ],
@@ -135,9 +153,18 @@ def test_what_cannot_be_served_is_refused_by_its_name(tmp_path: Path, changes: d
 
 def test_layers_that_cannot_be_served_are_named_beside_those_that_can(tmp_path: Path) -> None:
     layers = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
-    found = read_model(written(tmp_path, layer_types=layers), "prefill")
-    assert found.not_served == ("3 layers of linear_attention",)
-    assert "1 layers of full_attention" in found.read
+    for fields in ({"layer_types": layers}, {"full_attention_interval": 4}):
+        found = read_model(written(tmp_path, num_hidden_layers=4, num_key_value_heads=1, **fields), "prefill")
+        assert found.not_served == ("3 layers of linear_attention",)
+        assert {"1 layer of full_attention", "32 query heads on 1 KV head"} <= {*found.read}
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_layers_whose_window_is_longer_than_any_case_see_all_keys(tmp_path: Path, phase: Phase) -> None:
+    usual = read_model(written(tmp_path), phase).problem
+    found = read_model(written(tmp_path, sliding_window=2**18, model_type="phi3"), phase)
+    assert found.problem == usual
+    assert {"32 layers of full_attention", "a window of 262144 keys, longer than any case"} <= {*found.read}
 
 
 def test_a_window_that_is_switched_off_is_none(tmp_path: Path) -> None:
@@ -153,7 +180,13 @@ def test_dropout_is_refused_in_training_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "it is not JSON"), ("[]", "no configuration of a model"), ("{}", "no configuration")]
+    ("text", "message"),
+    [
+        ("{", "it is not JSON"),
+        pytest.param("[" * 10**5, "it is not JSON", id="nested"),
+        ("[]", "no configuration of a model"),
+        ("{}", "no configuration"),
+    ],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.json"

@@ -59,6 +59,7 @@ def test_layers_that_are_not_served_are_named(avo: Avo, url: str) -> None:
         (["--for", QWEN, "--problem", "mha"], "--for makes the problem: leave out --problem"),
         (["--for", QWEN, "--phase", "serve"], "--phase: 'serve' should be one of prefill, train, decode"),
         (["--for", QWEN, "--lengths", "8k"], "--lengths: '8k' should be a number of tokens"),
+        (["--for", QWEN, "--lengths", "1" * 5000], "should be a number of tokens, as in 4096,16384"),
         (["--for", QWEN, "--lengths", "64"], "a sequence has 128 to 65536 tokens"),
         (["--for", QWEN, "--batch", "0"], "a case has one sequence or more, not 0"),
         (["--for", "nowhere.json"], "--for nowhere.json: No such file"),
