@@ -55,11 +55,12 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
     level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
     module = stages[level](module, {})
     symbol = module.get_entry_func_name()
-    asked = {key: value for key, value in options.__dict__.items() if value and key in OFFLINE_OPTIONS}
-    taken = {key: value for key, value in options.__dict__.items() if key in COMPILE_OPTIONS}
-    chosen = tuple(sorted({**asked, **taken}.items()))
+    every = options.__dict__.items()
+    chosen = sorted(
+        (key, value) for key, value in every if key in COMPILE_OPTIONS or (value and key in OFFLINE_OPTIONS)
+    )
     types = tuple(module.get_function_signature(module.get_function(symbol)))
-    return Lowered(KernelIR(symbol, str(module), chosen, level), tuple(src.signature.values()), types)
+    return Lowered(KernelIR(symbol, str(module), tuple(chosen), level), tuple(src.signature.values()), types)
 
 
 def _arguments(kind: Any, value: Any, types: Iterator[str], pointer: Callable[[Any], Pointer]) -> Iterator[Argument]:

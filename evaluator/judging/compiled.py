@@ -22,16 +22,20 @@ executed or an order that the sanitiser misses, are no verdict.
 """
 
 
-def check(tools: Tools, checker: Checker, case: Case, plan: LaunchPlan) -> None:
-    """Execute a small case, which is right in Triton IR, from what the compiler makes of its kernels.
+def check(
+    tools: Tools, checker: Checker, case: Case, plan: LaunchPlan, gpu_ir: Callable[[KernelIR], str | Fault]
+) -> None:
+    """Execute a small case, which was right in Triton IR, from what the compiler makes of its kernels: ``gpu_ir``.
 
-    Raises ``Refused`` where that is wrong, with the kernel and the pass after which it is.
+    Raises ``Refused`` where that is wrong, with the kernel and the pass after which it is. All is executed on the same
+    inputs; where the Triton IR is wrong on these too, its fault is raised.
     """
     texts = {
         kernel: text
         for kernel in plan.kernels
-        if kernel.level is Level.TTIR and isinstance(text := tools.compiler.gpu_ir(kernel, tools.target), str)
+        if kernel.level is Level.TTIR and isinstance(text := gpu_ir(kernel), str)
     }
+    drawn = checker.chance.getstate()
 
     def fault(made: dict[KernelIR, str]) -> Fault | None:
         kernels = tuple(
@@ -39,13 +43,16 @@ def check(tools: Tools, checker: Checker, case: Case, plan: LaunchPlan) -> None:
             for kernel in plan.kernels
         )
         compiled = replace(plan, kernels=kernels)
-        if not made or not executable(compiled):
+        if not executable(compiled):
             return None
+        checker.chance.setstate(drawn)
         found = outcome(lambda: checker.whole(case, compiled))
         return found if isinstance(found, Fault) and found.status in _WRONG else None
 
-    if fault(texts) is None:
+    if not texts or fault(texts) is None:
         return
+    if (wrong := fault({})) is not None:
+        raise Refused(wrong)
     for kernel, text in texts.items():
         if (wrong := fault({kernel: text})) is not None:
             made_wrong = _pass(tools, kernel, fault)

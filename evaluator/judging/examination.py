@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 
 from evaluator.binary import Binary
@@ -277,15 +278,21 @@ class Examination:
     def _check_compiled(
         self, alternatives: Sequence[Sequence[Sequence[LaunchPlan]]], fastest: Sequence[LaunchPlan]
     ) -> None:
-        """Execute what the compiler makes of the small cases, in the configurations of the ``fastest`` plans."""
-        checker = Checker(self._problem, self._tools.inputs, self._tools.chance, execution.deadline())
+        """Execute what the compiler makes of the small cases, in the configurations of the ``fastest`` plans.
+
+        Its time is its own: it takes none from the checks that follow.
+        """
+        began, tools = time.process_time(), self._tools
+        gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
+        checker = Checker(self._problem, tools.inputs, tools.chance, execution.deadline())
         scored = {tuple(map(str, plan.configurations)) for plan in fastest}
         for plans in alternatives:
             for case, of_case in zip(self._cases.small, plans, strict=True):
                 for plan in of_case:
                     if tuple(map(str, plan.configurations)) in scored:
                         with told(after=in_words(plan.configurations)):
-                            compiled.check(self._tools, checker, case, plan)
+                            compiled.check(tools, checker, case, plan, gpu_ir)
+        self._checker.deadline += time.process_time() - began
 
     def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs.

@@ -1,32 +1,48 @@
 """A kernel that the compiler makes wrong is refused, with the pass that does it; one that it makes right is not."""
 
 import random
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.capture import CHILD_MODULE, Capturer
+from evaluator.catalogue import get_problem
 from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.compiling.passes import Trace
 from evaluator.evaluation import Fault, Status
-from evaluator.judging import compiled
+from evaluator.judging import compiled, execution
 from evaluator.judging.buffers import InputCache
-from evaluator.judging.cases import Tools
+from evaluator.judging.cases import Cases, Tools
 from evaluator.judging.checking import Checker
+from evaluator.judging.examination import Examination
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused
 from evaluator.judging.speed import Predicted
 from evaluator.plan import KernelIR, LaunchPlan
+from evaluator.problem import Case, Problem
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import Target
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.evaluator.attacks.attack import HONEST, edited
 
-CASE = min(MHA.correctness_cases, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
+
+def smallest(problem: Problem) -> Case:
+    return min(problem.correctness_cases, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
+
+
+CASE = smallest(MHA)
+SEED = seed_source("mha", "plain")
 GUILTY = "tritongpu-pipeline"
+PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward"}
+"""The problems that the honest kernels in each folder are for."""
+NOT_EXECUTED = {"persistent", "warp_specialized"}
+"""Honest kernels that make descriptors, which the executor does not do in Triton GPU IR."""
 
 
 class Miscompiler(Compiler):
@@ -56,25 +72,109 @@ def server() -> Iterator[ForkServer]:
     server.close()
 
 
-def examined(server: ForkServer, compiler: Compiler) -> tuple[Tools, Checker, LaunchPlan]:
-    target, chance = get_target("h100"), random.Random(1)
-    planner, inputs = Planner(Capturer(server), compiler, target), InputCache(1)
-    tools = Tools(target, planner, compiler, Predicted(target), inputs, chance)
-    (plan,) = planner.plans(Candidate("mha", seed_source("mha", "plain")), MHA, [CASE], ())
-    return tools, Checker(MHA, inputs, chance), plan
+@dataclass
+class Remembering(Checker):
+    """One that remembers the states of chance in which it executed a case."""
+
+    states: set[object] = field(default_factory=set)
+
+    def whole(self, case: Case, plan: LaunchPlan) -> None:
+        self.states.add(self.chance.getstate())
+        super().whole(case, plan)
+
+
+def tools_of(server: ForkServer, compiler: Compiler, target: str = "h100") -> Tools:
+    card = get_target(target)
+    planner = Planner(Capturer(server), compiler, card)
+    return Tools(card, planner, compiler, Predicted(card), InputCache(1), random.Random(1))
+
+
+def checker_of(tools: Tools, problem: Problem = MHA) -> Remembering:
+    return Remembering(problem, tools.inputs, tools.chance)
+
+
+def check(tools: Tools, checker: Checker, source: str = SEED) -> None:
+    """Check the smallest case of a problem."""
+    problem, case = checker.problem, smallest(checker.problem)
+    (plan, *_) = tools.planner.alternatives(Candidate(problem.name, source), problem, [case])[0]
+    compiled.check(tools, checker, case, plan, lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
+
+
+def examination(tools: Tools) -> Examination:
+    """Return the examination of a seed before acceptance; its large cases are a small one."""
+    cases = Cases("small", small=(CASE,), scored=(CASE,), shown=(CASE,))
+    made = Examination(tools, Candidate("mha", SEED), cases)
+    made.capture()
+    return made
 
 
 @pytest.mark.long
 def test_what_the_compiler_makes_of_a_seed_is_right(server: ForkServer) -> None:
-    tools, checker, plan = examined(server, Compiler(None, server=server))
-    compiled.check(tools, checker, CASE, plan)
+    tools = tools_of(server, Compiler(None, server=server))
+    checker = checker_of(tools)
+    check(tools, checker)
     assert [result.case for result in checker.results] == [CASE.name], "it was executed"
 
 
 @pytest.mark.long
 def test_a_kernel_that_is_compiled_wrong_is_refused_with_the_pass_that_does_it(server: ForkServer) -> None:
-    tools, checker, plan = examined(server, Miscompiler(None, server=server))
+    tools = tools_of(server, Miscompiler(None, server=server))
+    checker = checker_of(tools)
     told = rf"^kernel attention_kernel is compiled wrong: right in Triton IR, wrong after pass \d+, {GUILTY}: "
     with pytest.raises(Refused, match=told) as caught:
-        compiled.check(tools, checker, CASE, plan)
+        check(tools, checker)
     assert caught.value.fault.status is Status.INCORRECT
+    assert len(checker.results) > 2
+    assert len(checker.states) == 1, "all on the same inputs"
+
+
+@pytest.mark.long
+def test_the_compiler_is_not_blamed_for_a_kernel_that_is_wrong_before_it(server: ForkServer) -> None:
+    """It was right where it was checked before, on other inputs."""
+    tools = tools_of(server, Compiler(None, server=server))
+    wrong = edited(("tl.dot(q, k) * scale", "tl.dot(q, k) * 2 * scale"), source=SEED)
+    with pytest.raises(Refused) as caught:
+        check(tools, checker_of(tools), wrong)
+    assert caught.value.fault.status is Status.INCORRECT
+    assert "compiled" not in caught.value.fault.message
+
+
+@pytest.mark.long
+def test_a_kernel_that_is_compiled_wrong_does_not_become_a_version(server: ForkServer) -> None:
+    with pytest.raises(Refused, match="is compiled wrong: right in Triton IR"):
+        examination(tools_of(server, Miscompiler(None, server=server))).score(None)
+
+
+@pytest.mark.long
+def test_the_checks_that_follow_lose_no_time(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, left = [0.0], []
+
+    def check(*_: object) -> None:
+        now[0] += execution.EXECUTION_S
+
+    def sampled(checker: Checker, *_: object) -> None:
+        left.append(checker.deadline - now[0])
+        raise Refused(Fault(Status.INCORRECT, "enough seen"))
+
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
+    monkeypatch.setattr(compiled, "check", check)
+    monkeypatch.setattr(Checker, "sampled", sampled)
+    with pytest.raises(Refused, match="enough seen"):
+        examination(tools_of(server, Compiler(None, server=server))).score(None)
+    assert now[0] > 0
+    assert left == [execution.CLOSELY_S]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("target", ["h100", "b200"])
+@pytest.mark.parametrize("path", sorted(HONEST.rglob("*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_the_compiler_makes_of_an_honest_kernel_is_right(server: ForkServer, path: Path, target: str) -> None:
+    tools = tools_of(server, Compiler(None, server=server), target)
+    checker = checker_of(tools, get_problem(PROBLEMS[path.parent.name]))
+    try:
+        check(tools, checker, path.read_text())
+    except Refused as refused:
+        if "Block pointers have been removed" in str(refused):
+            pytest.skip("this version of Triton has no block pointers")
+        raise
+    assert checker.results or path.stem in NOT_EXECUTED
