@@ -167,6 +167,7 @@ def test_a_gpu_on_which_everything_takes_as_long_is_not_trusted() -> None:
         examine(evaluator.evaluate, seed, score, 0.05)
 
 
+@pytest.mark.corpus
 def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server: ForkServer) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judging:
         for problem in SEEDS:

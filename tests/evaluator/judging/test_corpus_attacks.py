@@ -64,7 +64,7 @@ def check(judge: Judge, attack: Attack, problem: str = "mha") -> None:
     assert re.search(attack.message, evaluation.message), evaluation.message
 
 
-@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 24))
+@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 48))
 def test_an_attack_is_rejected_for_what_it_does(
     judge: Judge, monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:

@@ -205,7 +205,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", sample(FAULTS, 3))
+@pytest.mark.parametrize("name", sample(FAULTS, 6))
 def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
     source, status, message = FAULTS[name]
     evaluation = judged(judge, source)
