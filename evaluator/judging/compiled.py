@@ -1,7 +1,7 @@
 """What the compiler makes of a candidate's kernels, executed: kernels that it makes wrong are found without a GPU.
 
-Its last Triton GPU IR is pipelined and warp-specialised, and has the layouts of shared memory. What
-LLVM and ptxas make of that is not looked at.
+Their last Triton GPU IR is pipelined and warp-specialised, and has the layouts of shared memory. What LLVM and ptxas
+make of that is not looked at.
 """
 
 from collections.abc import Callable
