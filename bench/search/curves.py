@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from avo.report.svg import node, picture, text
 from avo.watch.axes import Scale
-from bench.search.runs import ATTEMPTS, LEVELS, OPERATORS, PROBLEMS, SEEDS, TARGETS, Place, Point, Record
+from bench.search.runs import LEVELS, OPERATORS, PROBLEMS, SEEDS, TARGETS, Place, Point, Record
 from bench.tables import Table, row
 
 COLOURS = {"mutate": "#0072b2", "tpe": "#d55e00", "random": "#7f7f7f"}
@@ -17,11 +17,11 @@ _STYLE = "text{font:11px sans-serif;fill:#555}.head{font-weight:bold}path{fill:n
 
 def table(records: Sequence[Record]) -> Table:
     """A row for each problem, target and operator: what the median of its seeds took to each level."""
-    yield row("problem", "target", "operator", "seeds", *(f"to {level:.0%}" for level in LEVELS))
+    yield row("problem", "target", "operator", "runs", *(f"to {level:.0%}" for level in LEVELS))
     yield row(*["---"] * (4 + len(LEVELS)))
     for problem, target, operator, found in _cells(records):
         if found:
-            spent = [_median([record.reached(level) for record in found]) for level in LEVELS]
+            spent = [_median(found, level) for level in LEVELS]
             yield row(problem, target, f"`{operator}`", f"{len(found)} of {len(SEEDS)}", *spent)
         else:
             yield row(problem, target, f"`{operator}`", "not run yet", *[""] * len(LEVELS))
@@ -74,13 +74,15 @@ def _cells(records: Sequence[Record]) -> Iterator[tuple[str, str, str, list[Reco
                 yield problem, target, operator, [made[place] for place in here if place in made]
 
 
-def _median(points: Sequence[Point | None]) -> str:
+def _median(records: Sequence[Record], level: float) -> str:
     """Return the median of attempts, of looks and of minutes; runs that did not get there count as the longest."""
+    points = [record.reached(level) for record in records]
 
     def of(value: Callable[[Point], float]) -> float:
         return median_low([math.inf if point is None else value(point) for point in points])
 
     attempts, looks, seconds = of(lambda p: p.attempts), of(lambda p: p.looks), of(lambda p: p.seconds)
     if math.isinf(attempts):
-        return f"not in {ATTEMPTS}"
+        ends = [record.points[-1].attempts for record, point in zip(records, points, strict=True) if point is None]
+        return f"not in {min(ends)}"
     return f"{attempts:.0f} attempt{'s' * (attempts != 1)}, {looks:.0f} looks, {seconds / 60:.1f} min"

@@ -6,18 +6,19 @@ import os
 import pickle
 import resource
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.evaluate import server_s
-from evaluator.evaluators import AnyRequest, Evaluator
+from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
 from evaluator.target import Target
 from evaluator.targets import get_target
 
 ROOT = Path(__file__).parents[2]
 
 
+@cache
 def version_of_the_judge() -> str:
     """Return what identifies the evaluator's sources: an answer holds as long as these are the same."""
     digest = hashlib.sha256()
@@ -33,11 +34,15 @@ class RememberingJudge(Evaluator):
     this process itself took to give the new ones among them.
     """
 
-    def __init__(self, target: str, suite: str, folder: Path) -> None:
-        """``folder`` keeps the answers; several processes may share it."""
+    def __init__(self, target: str, suite: str, folder: Path, closely_from: float = 0.0) -> None:
+        """``folder`` keeps the answers; several processes may share it.
+
+        Of what has fewer TFLOPS than ``closely_from``, the verdict stands in for that of the close examination.
+        """
         self._target, self._suite = target, suite
         self._folder = folder / version_of_the_judge() / f"{target}-{suite}"
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._closely_from = closely_from
         self.spent = self.worked = 0.0
 
     @property
@@ -47,20 +52,29 @@ class RememberingJudge(Evaluator):
 
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer, as it was given the first time."""
-        kept = self._folder / hashlib.sha256(repr(request).encode()).hexdigest()
-        if kept.exists():
-            seconds, answer = pickle.loads(kept.read_bytes())
-        else:
-            own = time.process_time()  # before the judge is made: that is nobody's work
-            started = self._clock()
-            answer = self._judge.ask(request)
-            seconds = self._clock() - started
-            self.worked += time.process_time() - own
-            written = kept.with_suffix(f".{os.getpid()}")
-            written.write_bytes(pickle.dumps((seconds, answer)))
-            written.replace(kept)
+        if isinstance(request, VerifyRequest):
+            _, verdict = self._answered(EvaluateRequest(request.candidate))
+            if verdict.geomean_tflops < self._closely_from:
+                return verdict
+        seconds, answer = self._answered(request)
         self.spent += seconds
         return answer
+
+    def _answered(self, request: AnyRequest) -> tuple[float, Any]:
+        """Return the processor time in seconds that an answer took when it was first given, and the answer."""
+        kept = self._folder / hashlib.sha256(repr(request).encode()).hexdigest()
+        if kept.exists():
+            found: tuple[float, Any] = pickle.loads(kept.read_bytes())
+            return found
+        own = time.process_time()  # before the judge is made: that is nobody's work
+        started = self._clock()
+        answer = self._judge.ask(request)
+        seconds = self._clock() - started
+        self.worked += time.process_time() - own
+        written = kept.with_suffix(f".{os.getpid()}")
+        written.write_bytes(pickle.dumps((seconds, answer)))
+        written.replace(kept)
+        return seconds, answer
 
     def close(self) -> None:
         """End the judge, if one was needed."""

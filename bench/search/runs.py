@@ -1,10 +1,11 @@
 """Runs of one operator on one problem and target, in this process, until a goal is reached; each leaves a record."""
 
 import math
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from avo.search.step import Work
 from bench.known.__main__ import SUITE, sources
 from bench.search.remembering import ROOT, RememberingJudge
 from evaluator.candidate import Candidate
-from evaluator.evaluators import Evaluator
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.store import Store
@@ -30,7 +30,7 @@ PROBLEMS, TARGETS, OPERATORS, SEEDS = ("mha", "gqa", "fsa"), ("h100", "b200"), (
 LEVELS = (0.9, 0.95, 0.98)
 """Shares of the best score known."""
 ATTEMPTS = 60
-"""A run ends after so many attempts, the seeds not counted."""
+"""A run ends after so many attempts at most, the seeds not counted."""
 BARREN = 3
 """A run ends after so many steps in a row without a new attempt, as a worker's does."""
 
@@ -69,6 +69,8 @@ class Record:
     known: float
     """TFLOPS of the best kernel known, by the same model."""
     commit: str
+    allowed: int
+    """The attempts that it might make at most."""
     points: tuple[Point, ...]
     """The first is that of the seeds."""
 
@@ -77,30 +79,27 @@ class Record:
         return next((point for point in self.points if point.tflops >= level * self.known), None)
 
 
-def make(place: Place, records: Path, answers: Path) -> Record:
-    """Return the record of a run, after doing the run if there is none that holds.
+def make(place: Place, known: float, allowed: int, records: Path, answers: Path) -> Record:
+    """Do a run and keep its record.
 
     A run that was stopped starts again, but the judge remembers what it was asked: this takes little time.
     """
-    path = records / f"{place.name}.json"
-    if path.exists() and holds(record := _decoded(path), answers):
-        return record
-    record = search(place, answers)
+    record = search(place, known, allowed, answers)
     records.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    path = records / f"{place.name}.json"
+    written = path.with_suffix(f".{os.getpid()}")
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
+    written.replace(path)
     return record
 
 
-def holds(record: Record, answers: Path) -> bool:
-    """Whether the best score known is still the one of the run: a better kernel or another model makes it another."""
-    with RememberingJudge(record.place.target, SUITE, answers) as judge:
-        return math.isclose(record.known, best_known(record.place, judge), rel_tol=1e-6)
-
-
-def best_known(place: Place, judge: Evaluator) -> float:
-    """Return the TFLOPS of the best kernel known."""
-    source = sources()[place.problem, place.target]
-    return judge.evaluate(Candidate(place.problem, source)).geomean_tflops
+def best_known(problem: str, target: str, answers: Path) -> float:
+    """Return the TFLOPS of the best kernel known; end the program if that is refused."""
+    with RememberingJudge(target, SUITE, answers) as judge:
+        found = judge.evaluate(Candidate(problem, sources()[problem, target]))
+    if not found.correct:
+        raise SystemExit(f"the best kernel known for {problem} on {target} is {found.status}: {found.message}")
+    return found.geomean_tflops
 
 
 def operator_of(place: Place) -> VariationOperator:
@@ -112,8 +111,10 @@ def operator_of(place: Place) -> VariationOperator:
     return Tuner(place.operator, place.seed)
 
 
-def search(place: Place, answers: Path) -> Record:
-    """Do a run: as by ``avo run`` with one worker, but with a judge that remembers."""
+def search(place: Place, known: float, allowed: int, answers: Path) -> Record:
+    """Do a run: as by ``avo run`` with one worker, but with a judge that remembers, and that examines closely only what
+    ends the run. ``known`` are the TFLOPS of the best kernel known.
+    """
     problem, target = place.problem, place.target
     names = fitting(problem, get_target(target).arch, gluon=False)
     starts = [seed_source(problem, name) for name in names]
@@ -122,9 +123,8 @@ def search(place: Place, answers: Path) -> Record:
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.open(str(Path(folder, "lineage.db"))) as store,
-        RememberingJudge(target, SUITE, answers) as judge,
+        RememberingJudge(target, SUITE, answers, closely_from=LEVELS[-1] * known) as judge,
     ):
-        known = best_known(place, judge)
         stored = {**config.model_dump(), START: start}
         run = store.create_run(
             name=place.name, problem=problem, target=target, suite=SUITE, operator=place.operator, seed=place.seed,
@@ -135,7 +135,7 @@ def search(place: Place, answers: Path) -> Record:
         points = [Point(0, 0, 0.0, _best(store, run.id))]
         before, barren, operator = judge.spent, 0, operator_of(place)
         began = time.process_time() - judge.worked
-        while points[-1].tflops < LEVELS[-1] * known and points[-1].attempts < ATTEMPTS and barren < BARREN:
+        while points[-1].tflops < LEVELS[-1] * known and points[-1].attempts < allowed and barren < BARREN:
             barren = 0 if work.perform(operator, "w0").tried else barren + 1
             history = store.history(run.id)
             own = time.process_time() - judge.worked - began
@@ -143,27 +143,22 @@ def search(place: Place, answers: Path) -> Record:
             spent = Point(attempts, len(history.looks), own + judge.spent - before, _best(store, run.id))
             points.append(spent)
             print(f"{place.name}: {attempts} attempts, {spent.looks} looks, {spent.tflops / known:.1%}", flush=True)
-        return Record(place, known, _commit(), tuple(points))
+        return Record(place, known, _commit(), allowed, tuple(points))
 
 
-def read(records: Path, answers: Path) -> list[Record]:
-    """Return the records that hold."""
-    return [record for path in sorted(records.glob("*.json")) if holds(record := _decoded(path), answers)]
+def read(records: Path, known: Mapping[tuple[str, str], float]) -> list[Record]:
+    """Return the records that hold.
 
-
-def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[str]) -> list[Place]:
-    """Return the runs to do: a first seed of each before the second of any."""
+    A record holds as long as the best score ``known`` for its problem and target is the one of its run: a better kernel
+    or another model makes it another.
+    """
+    found = [msgspec.json.decode(path.read_bytes(), type=Record) for path in sorted(records.glob("*.json"))]
+    cells = [(record.place.problem, record.place.target) for record in found]
     return [
-        Place(problem, target, operator, seed)
-        for seed in SEEDS
-        for problem in problems
-        for target in targets
-        for operator in operators
+        record
+        for record, cell in zip(found, cells, strict=True)
+        if cell in known and math.isclose(record.known, known[cell], rel_tol=1e-6)
     ]
-
-
-def _decoded(path: Path) -> Record:
-    return msgspec.json.decode(path.read_bytes(), type=Record)
 
 
 def _best(store: Store, run_id: int) -> float:

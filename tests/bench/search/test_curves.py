@@ -7,8 +7,8 @@ from bench.search.curves import draw, table
 from bench.search.runs import Place, Point, Record
 
 
-def record(operator: str, seed: int, *points: tuple[int, int, float, float]) -> Record:
-    return Record(Place("mha", "h100", operator, seed), 200.0, "abc", tuple(Point(*point) for point in points))
+def record(operator: str, seed: int, *points: tuple[int, int, float, float], allowed: int = 60) -> Record:
+    return Record(Place("mha", "h100", operator, seed), 200.0, "abc", allowed, tuple(Point(*point) for point in points))
 
 
 RECORDS = [
@@ -28,6 +28,13 @@ def test_the_table_has_the_median_of_what_each_level_took_and_says_what_was_not_
     assert lines[3] == ("| mha | h100 | `tpe` | 1 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 60 | not in 60 |")
     assert lines[4] == "| mha | h100 | `random` | not run yet |  |  |  |"
     assert sum("not run yet" in line for line in lines) == 16
+
+
+def test_the_table_says_in_how_many_attempts_a_run_did_not_arrive_that_ended_earlier() -> None:
+    short = record("tpe", 1, (0, 0, 0.0, 100.0), (6, 144, 400.0, 120.0), allowed=6)
+    assert list(table([*RECORDS, short]))[3].endswith(
+        "| 2 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 6 | not in 6 |"
+    )
 
 
 def test_the_picture_has_a_line_for_each_run_and_says_what_was_not_run() -> None:

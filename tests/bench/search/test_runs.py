@@ -8,14 +8,15 @@ import pytest
 
 from bench.search import runs
 from bench.search.remembering import RememberingJudge
-from bench.search.runs import Place, make, places, read
+from bench.search.runs import Place, best_known, make, read
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation
-from evaluator.evaluators import FakeEvaluator
+from evaluator.evaluators import FakeEvaluator, VerifyRequest
 from tests.avo.fakes import Climber, Scripted, correct, judge, proposing
 
 PLACE = Place("mha", "h100", "mutate", 0)
-KNOWN = {"best known": 120.0, "better": 121.0}
+CELL = ("mha", "h100")
+KNOWN = {"best known": 120.0}
 
 
 class Counted:
@@ -25,8 +26,8 @@ class Counted:
         self.folder = folder
         self.asked: list[Any] = []
 
-    def __call__(self, target: str, suite: str, folder: Path) -> RememberingJudge:
-        made, inner = RememberingJudge(target, suite, self.folder), FakeEvaluator(self.verdict)
+    def __call__(self, target: str, suite: str, folder: Path, closely_from: float = 0.0) -> RememberingJudge:
+        made, inner = RememberingJudge(target, suite, self.folder, closely_from), FakeEvaluator(self.verdict)
         ask = inner.ask
         inner.ask = lambda request: (self.asked.append(request), ask(request))[1]  # type: ignore[method-assign,func-returns-value]
         inner._server = SimpleNamespace(pid=None)  # type: ignore[attr-defined]
@@ -42,7 +43,7 @@ class Counted:
 def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     made = Counted(tmp_path / "answers")
     monkeypatch.setattr(runs, "RememberingJudge", made)
-    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "best known"})
+    monkeypatch.setattr(runs, "sources", lambda: {CELL: "best known"})
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: "tflops = 100.0")
     monkeypatch.setattr(runs, "fitting", lambda problem, arch, gluon: ["plain"])
     return made
@@ -53,26 +54,41 @@ def test_a_run_ends_at_its_goal_and_its_record_has_every_step(
 ) -> None:
     script = [proposing(f"tflops = {speed}") for speed in (105.0, 104.0, 118.0, 119.0)]
     monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(*script))
-    record = make(PLACE, tmp_path / "records", judges.folder)
+    record = make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
     assert [(point.attempts, round(point.tflops)) for point in record.points] == [
         (0, 100),
         (1, 105),
         (2, 105),
         (3, 118),
     ]
-    assert record.known == pytest.approx(120.0)
-    asked = len(judges.asked)
-    assert make(PLACE, tmp_path / "records", judges.folder) == record
-    assert len(judges.asked) == asked
+    assert read(tmp_path / "records", {CELL: 120.0}) == [record]
+
+
+def test_a_run_ends_after_the_attempts_that_it_may_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
+    record = make(PLACE, 1e6, 4, tmp_path / "records", judges.folder)
+    assert (record.points[-1].attempts, record.allowed) == (4, 4)
+
+
+def test_only_what_ends_a_run_is_examined_closely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    script = [proposing(f"tflops = {speed}") for speed in (105.0, 110.0, 118.0)]
+    monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(*script))
+    make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
+    verified = [each.candidate.source for each in judges.asked if isinstance(each, VerifyRequest)]
+    assert verified == ["tflops = 118.0"]
 
 
 def test_a_run_that_is_done_again_asks_the_judge_nothing_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
     monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
-    first = make(PLACE, tmp_path / "one", judges.folder)
+    first = make(PLACE, 120.0, 60, tmp_path / "one", judges.folder)
     asked = len(judges.asked)
-    again = make(PLACE, tmp_path / "two", judges.folder)
+    again = make(PLACE, 120.0, 60, tmp_path / "two", judges.folder)
     assert len(judges.asked) == asked
     assert [point.tflops for point in again.points] == [point.tflops for point in first.points]
 
@@ -80,26 +96,21 @@ def test_a_run_that_is_done_again_asks_the_judge_nothing_new(
 def test_a_record_does_not_count_once_the_best_score_known_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
-    records = tmp_path / "records"
     monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
-    first = make(PLACE, records, judges.folder)
-    assert read(records, judges.folder) == [first]
-    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "better"})
-    assert read(records, judges.folder) == []
-    again = make(PLACE, records, judges.folder)
-    assert (first.known, again.known) == (pytest.approx(120.0), pytest.approx(121.0))
-    assert read(records, judges.folder) == [again]
+    record = make(PLACE, 120.0, 2, tmp_path, judges.folder)
+    assert read(tmp_path, {CELL: best_known(*CELL, judges.folder)}) == [record]
+    assert read(tmp_path, {CELL: 121.0}) == read(tmp_path, {}) == []
+
+
+def test_a_known_kernel_that_is_refused_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch, judges: Counted) -> None:
+    monkeypatch.setattr(runs, "sources", lambda: {CELL: "no kernel"})
+    with pytest.raises(SystemExit, match="best kernel known for mha on h100 is parse_error: not a kernel"):
+        best_known(*CELL, judges.folder)
 
 
 def test_a_run_ends_where_its_operator_has_nothing_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
     monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(proposing("tflops = 100.0")))
-    record = make(PLACE, tmp_path / "records", judges.folder)
+    record = make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
     assert [point.attempts for point in record.points] == [0, 0, 0, 0]
-
-
-def test_every_operator_has_a_run_before_any_has_two() -> None:
-    made = places(["mha", "fsa"], ["h100"], ["mutate", "tpe"])
-    assert [place.seed for place in made] == sorted(place.seed for place in made)
-    assert len(made) == len(set(made)) == 20
