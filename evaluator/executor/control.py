@@ -20,7 +20,7 @@ from evaluator.executor.operations.registry import check_variant, elementwise_st
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
-from evaluator.executor.values import DTYPES, Value, full, select, suffix
+from evaluator.executor.values import DTYPES, Unlike, Value, full, select, suffix
 from evaluator.executor.waiting import polls
 
 KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
@@ -50,6 +50,9 @@ class Steps:
             for step in self.steps:
                 step(frame)
                 done += 1
+        except Unlike as error:
+            op = self.ops[done]
+            raise UnsupportedOperation(f"{op.name} after which {error}", op.location) from None
         except _TORCH_REFUSALS as error:
             raise _misfit(self.ops[done], error) from error
 

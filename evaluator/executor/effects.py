@@ -78,7 +78,8 @@ ttng.tmem_subslice"
 _ON_CHIP = """ttg.local_alloc ttg.local_store ttg.local_dealloc ttg.async_commit_group ttg.async_wait ttng.tmem_alloc
 ttng.tmem_store ttng.tmem_copy ttng.tc_gen5_commit ttng.init_barrier ttng.inval_barrier ttng.barrier_expect
 ttng.wait_barrier ttng.arrive_barrier ttng.async_copy_mbarrier_arrive ttng.async_tma_store_wait
-ttng.fence_async_shared ttng.warp_group_dot_wait"""
+ttng.fence_async_shared ttng.warp_group_dot_wait ttg.global_scratch_alloc ttng.tensormap_create
+ttng.tensormap_fenceproxy_acquire ttng.reinterpret_tensor_descriptor"""
 _PURE = """arith.constant arith.bitcast arith.index_cast ub.poison tt.make_range tt.get_program_id tt.get_num_programs
 tt.cat tt.join tt.split tt.gather tt.histogram tt.ptr_to_int tt.int_to_ptr tt.make_tensor_descriptor tt.reduce tt.scan
 tt.map_elementwise tt.assert tt.print llvm.intr.assume gpu.barrier ttg.barrier ttg.local_barrier tt.debug_barrier

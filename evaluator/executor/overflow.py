@@ -15,10 +15,10 @@ from evaluator.executor.effects import coordinates, effects, mask
 from evaluator.executor.flow import links
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
-from evaluator.executor.operations.memory import site
+from evaluator.executor.operations.memory import descriptor, site
 from evaluator.executor.operations.registry import Types
 from evaluator.executor.space import total
-from evaluator.executor.values import AddressSum, DescriptorValue
+from evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
 
@@ -164,11 +164,10 @@ def _check_address(frame: Frame, op: Op) -> None:
 
 
 def _check_coordinates(frame: Frame, op: Op) -> None:
-    descriptor = frame.value(op.operands[0])
-    assert isinstance(descriptor, DescriptorValue)
+    described = descriptor(frame, op, len(coordinates(op)))
     for slot in coordinates(op):
         if slot in frame.twins:
             held, exact = frame.tensor(slot), frame.twins[slot]
-            base = descriptor.base.view(-1, *[1] * (held.dim() - 1))
+            base = described.base.view(-1, *[1] * (held.dim() - 1))
             wrong = held.to(torch.int64) != exact
             frame.run.memory.report_wrapped_coordinate(base, held, exact, wrong, site(frame, op))

@@ -95,6 +95,10 @@ def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
     return _COUNTED.as_strided(shape, steps)
 
 
+class Unlike(Exception):
+    """Values of programs that meet again are not one value for all of them; the text says which."""
+
+
 Value: TypeAlias = torch.Tensor | AddressSum | DescriptorValue | BufferView
 
 
@@ -140,14 +144,17 @@ def _parts(value: Value) -> list[torch.Tensor]:
 
 
 def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
-    """Return one value made of pieces (positions [n], value of n programs) that together cover ``total`` programs."""
+    """Return one value made of pieces (positions [n], value of n programs) that together cover ``total`` programs.
+
+    Raises ``Unlike`` for on-chip buffers that differ in more than where they start.
+    """
     columns = [[(positions, part) for part in _parts(value)] for positions, value in pieces]
     merged = [_merge_tensors(column, total) for column in zip(*columns, strict=True)]
     first = pieces[0][1]
     if isinstance(first, BufferView):
         for _, other in pieces:
             if not isinstance(other, BufferView) or not first.alike(other):
-                raise ValueError("programs that meet again have different on-chip buffers")
+                raise Unlike("programs that meet again have different on-chip buffers")
         return replace(first, offset=merged[0])
     if not isinstance(first, DescriptorValue):
         return merged[0]

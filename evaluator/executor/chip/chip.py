@@ -8,6 +8,7 @@ import torch
 from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
+from evaluator.executor.chip.tensormaps import Tensormaps
 from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
 from evaluator.executor.errors import StuckProgram, UnsupportedOperation
@@ -87,6 +88,7 @@ class Chip:
         self._first, self._rows = int(positions[0]), positions.numel()
         self.clocks = Clocks(self._rows, wanted.partitions, wanted.barriers)
         self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
+        self.tensormaps = Tensormaps(self._rows)
         self.partition = 0
         """The partition that runs."""
         self._first_barrier: dict[int, int] = {}

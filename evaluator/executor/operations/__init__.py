@@ -19,6 +19,7 @@ from evaluator.executor.operations import (
     products,
     reductions,
     regions,
+    tensormaps,
 )
 from evaluator.executor.operations.registry import ELEMENTWISE, REGION_STEPS, STEPS
 
@@ -44,4 +45,5 @@ __all__ = [
     "products",
     "reductions",
     "regions",
+    "tensormaps",
 ]

@@ -9,7 +9,14 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.atomics import reduce_block, reduction
 from evaluator.executor.operations.barriers import barrier, usable
-from evaluator.executor.operations.memory import block_addresses, described_block, descriptor_block, padding, site
+from evaluator.executor.operations.memory import (
+    block_addresses,
+    described_block,
+    descriptor,
+    descriptor_block,
+    padding,
+    site,
+)
 from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, view_of, where
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import AddressSum, DescriptorValue, full
@@ -76,11 +83,10 @@ def _place(frame: Frame, op: Op, block: Type, types: Types) -> Place:
     """Return where in global memory an operation copies from or to."""
     if op.name not in _BY_ROW:
         return descriptor_block(frame, op, block)
-    descriptor = frame.value(op.operands[0])
-    assert isinstance(descriptor, DescriptorValue)
+    described = descriptor(frame, op, len(described_block(op, types).shape))
     x = full(frame.tensor(op.operands[1]), types[op.operands[1]]).to(torch.int64).unsqueeze(2)
     y = frame.tensor(op.operands[2]).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[-1])
-    return (descriptor, *block_addresses(descriptor, [x, y], block.item_bytes))
+    return (described, *block_addresses(described, [x, y], block.item_bytes))
 
 
 def _moved(op: Op, types: Types, slot: int) -> Type:

@@ -194,12 +194,28 @@ def check_described(op: Op, types: Types, block: Type, value: int) -> None:
         raise UnsupportedOperation(f"{op.name} at {', '.join(str(types[slot]) for slot in indices)}"[:200], op.location)
 
 
+def descriptor(frame: Frame, op: Op, rank: int) -> DescriptorValue:
+    """Return the descriptor of a tensor of ``rank`` axes in the first operand: a value, or what lies at an address."""
+    value = frame.value(op.operands[0])
+    if isinstance(value, DescriptorValue):
+        return value
+    chip = frame.run.chip
+    if chip is None or not isinstance(value, Tensor):
+        raise UnsupportedOperation(f"{op.name} by a descriptor that the kernel makes, without its chip", op.location)
+    fields, unmade, unfenced = chip.tensormaps.at(chip.rows(frame), value.expand(frame.programs), 2 + 2 * rank)
+    refute, here = frame.run.memory.refute, site(frame, op)
+    refute("invalid descriptor", unmade, lambda _: "the program uses a descriptor that it has not made", here)
+    text = "the program uses a descriptor that it has made with no fence since"
+    refute("missing fence", unfenced, lambda _: text, here)
+    nan, base, *rest = fields.unbind(1)
+    return DescriptorValue(base, tuple(rest[:rank]), tuple(rest[rank:]), (), bool(nan[0]))
+
+
 def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue, AddressSum, Tensor | None]:
     """Return the descriptor in the first operand, and addresses and mask of the block at the coordinates after it."""
-    descriptor = frame.value(op.operands[0])
-    assert isinstance(descriptor, DescriptorValue)
-    address, mask = block_addresses(descriptor, _coordinates(frame, op, block.shape), block.item_bytes)
-    return descriptor, address, mask
+    described = descriptor(frame, op, len(block.shape))
+    address, mask = block_addresses(described, _coordinates(frame, op, block.shape), block.item_bytes)
+    return described, address, mask
 
 
 def padding(descriptor: DescriptorValue, block: Type) -> Tensor | None:

@@ -24,7 +24,7 @@ from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from evaluator.executor import offline
+from evaluator.executor import UnsupportedOperation, offline
 from evaluator.executor.triton_offline.errors import OfflineError
 
 ORACLE = "torch"
@@ -279,6 +279,24 @@ def test_programs_meet_again_with_slices_that_start_elsewhere() -> None:
         slices_that_differ[(3,)](x, y, num_warps=4)
     assert not session.report().faults
     assert torch.equal(y, x[[0, 1, 0]])
+
+
+@gluon.jit
+def buffers_that_differ(x, y):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    flat: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    i = gl.arange(0, 128, layout)
+    held = gl.allocate_shared_memory(gl.float32, [128], flat, gl.load(x + i))
+    if gl.program_id(0) == 1:
+        held = gl.allocate_shared_memory(gl.float32, [128], flat, gl.load(x + 128 + i))
+    gl.store(y + gl.program_id(0) * 128 + i, held.load(layout))
+
+
+def test_programs_that_meet_again_with_different_buffers_are_not_executed() -> None:
+    x, y = torch.randn(2, 128), torch.empty(3, 128)
+    message = "scf.if after which programs that meet again have different on-chip buffers at test_chip_execution.py:"
+    with offline(), pytest.raises(UnsupportedOperation, match=message):
+        buffers_that_differ[(3,)](x, y, num_warps=4)
 
 
 @gluon.jit

@@ -35,6 +35,32 @@ def described(a, b, c, steps, size: tl.constexpr):
     tl.store(c + i[:, None] * size + i[None, :], total)
 
 
+@triton.jit
+def describes(a_ptr, b_ptr, c_ptr, tiles, steps, size: tl.constexpr, roles: tl.constexpr):
+    for tile in tl.range(tiles, num_stages=1 if roles else 3):
+        c = tl.make_tensor_descriptor(c_ptr + tile * size * size, [size, size], [size, 1], [size, size])
+        a = tl.make_tensor_descriptor(a_ptr, [tiles * size, steps * size], [steps * size, 1], [size, size])
+        b = tl.make_tensor_descriptor(b_ptr, [steps * size, size], [size, 1], [size, size])
+        total = tl.zeros([size, size], tl.float32)
+        for k in tl.range(steps, warp_specialize=roles):
+            total = tl.dot(a.load([tile * size, k * size]), b.load([k * size, 0]), total)
+        c.store([0, 0], total)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("target", "roles"), [("h100", False), ("b200", False), ("b200", True)])
+def test_descriptors_that_the_compiler_makes_a_kernel_write_are_read_from_where_it_writes_them(
+    target: str, roles: bool
+) -> None:
+    torch.manual_seed(0)
+    a, b, c = torch.randn(384, 192).half(), torch.randn(192, 64).half(), torch.empty(384, 64)
+    with offline(target, level="compiled") as session:
+        describes[(1,)](a, b, c, 6, 3, 64, roles)
+    assert session.report().clean
+    assert torch.allclose(c, a.float() @ b.float(), atol=0.05)
+    assert "ttng.tensormap_create" in session.launches[0].ir
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "roles", "made"),
