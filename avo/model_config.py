@@ -102,8 +102,12 @@ def subject(run: "Run") -> str:
     return ", ".join(filter(None, (run.problem, model_of(run))))
 
 
-def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int = 1) -> ModelProblem:
+def read_model(
+    path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int = 1, *, packed: bool = False
+) -> ModelProblem:
     """Return the problem of the model whose ``config.json`` is at ``path``, in a phase, with a case at each length.
+
+    ``packed``: sequences of several lengths are packed one after another.
 
     Raises ``ConfigError`` with one line for a file that is no such configuration, and for what cannot be served.
     """
@@ -124,7 +128,7 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
     kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(
         "gqa" if heads > kv_heads else "mha"
     )
-    head_dim, head_dim_v = _head_dims(config, heads, phase)
+    head_dim, head_dim_v = _head_dims(config, heads)
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
     if dtype not in ("bfloat16", "float16"):
         raise config.error(f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16")
@@ -132,17 +136,15 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
         raise config.error("attention_dropout: dropout cannot be served in training")
     layers, window = _layers(config)
     sinks = config.type in _SINKS
-    if sinks and phase != "prefill":
-        raise config.error(f"model type {config.type!r} has attention sinks, which are served in prefill alone")
     words = {
         layer: f"{counted(count, 'layer')} of {layer}"
         + (f" with a window of {window} keys" if layer == SLIDING else "")
         for layer, count in layers.items()
     }
-    served = [layer for layer in layers if layer == FULL or (layer == SLIDING and phase == "prefill")]
+    served = [layer for layer in layers if layer in (FULL, SLIDING)]
     not_served = tuple(words[layer] for layer in layers if layer not in served)
     if not served:
-        raise config.error(f"{' and '.join(not_served)} cannot be served in {phase}, and there are no others")
+        raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
     shapes = tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase])
     setting = Setting(
         head_dim,
@@ -151,6 +153,7 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
         window=window if SLIDING in served else 0,
         everywhere=len(served) > 1,
         sinks=sinks,
+        packed=packed,
         heads=(heads, kv_heads),
         shapes=shapes,
     )
@@ -167,6 +170,8 @@ def read_model(path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int
             *(words[layer] for layer in served),
             *([f"a window of {window} keys, longer than any case"] if window > LONGEST else []),
             *(["a sink for each query head"] if sinks else []),
+            *(["latent keys and values (kv_lora_rank) as expanded ones"] if config.get("kv_lora_rank") else []),
+            *(["packed sequences"] if packed else []),
             *_scale(config, head_dim),
         ),
         not_served=not_served,
@@ -239,13 +244,9 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
-def _head_dims(config: _Fields, heads: int, phase: Phase) -> tuple[int, int]:
+def _head_dims(config: _Fields, heads: int) -> tuple[int, int]:
     """Return the head dim of keys, and that of values where it is another one, else 0."""
     if config.get("kv_lora_rank"):
-        if phase != "prefill":
-            raise config.error(
-                f"kv_lora_rank: latent keys and values (MLA) are served in prefill alone, not in {phase}"
-            )
         keys = config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
         values = config.count("v_head_dim")
         return keys, 0 if keys == values else values

@@ -16,7 +16,9 @@ HEAD_DIM = 128
 HEAD_DIMS = (64, 96, 128, 192, 256)
 """The head dims that problems are tested with."""
 DIFFERENT = ((192, 128),)
-"""Head dims of keys and of values that differ: those of DeepSeek-V3 (arXiv 2412.19437), without its latent cache."""
+"""Head dims of keys and of values that differ: those of DeepSeek-V3 (arXiv 2412.19437) where its latent keys and values
+are expanded, as in prefill and training. Decoding from the latent cache itself is another computation.
+"""
 LONGEST = 2**16
 """The longest sequence of a benchmark case, or packed sequences together: drawn cases have up to twice as many keys."""
 MOST_ELEMENTS = 2**28
@@ -144,16 +146,12 @@ def read(name: str) -> tuple[str, Setting] | None:
 def refusal(kind: str, setting: Setting) -> str:
     """Return in a few words why a setting is not served; empty where it is."""
     dims = (setting.head_dim, setting.head_dim_v)
-    if setting.head_dim_v and (kind not in ("mha", "gqa") or dims not in DIFFERENT):
-        return (
-            f"head dims {dims[0]} of keys and {dims[1]} of values are not served: forward attention takes 192 and 128"
-        )
+    if setting.head_dim_v and dims not in DIFFERENT:
+        return f"head dims {dims[0]} of keys and {dims[1]} of values are not served: take 192 and 128"
     if setting.head_dim not in HEAD_DIMS:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
-    if (setting.window or setting.sinks) and kind not in ("mha", "gqa"):
-        return f"windows and sinks are not served in {kind}, but in forward attention alone"
-    if setting.packed and (kind not in ("mha", "gqa") or setting.window or setting.sinks):
-        return "packed sequences are served in forward attention alone, without windows and sinks"
+    if setting.packed and kind == "decode":
+        return "sequences are not packed in decode: each has its own length and pages"
     if setting.window > LONGEST:
         return f"a window of {setting.window} keys is longer than the longest sequence, {LONGEST}"
     if setting.everywhere and not setting.window:

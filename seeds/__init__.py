@@ -12,16 +12,14 @@ SEEDS = {
         "hopper": "mha/hopper.py",
         "blackwell": "mha/blackwell.py",
         "general": "mha/general.py",
-        "packed": "mha/packed.py",
     },
     "gqa": {
         "plain": "mha/plain.py",
         "tuned": "mha/tuned.py",
         "general": "mha/general.py",
-        "packed": "mha/packed.py",
     },
-    "mha_backward": {"plain": "backward/plain.py"},
-    "gqa_backward": {"plain": "backward/plain.py"},
+    "mha_backward": {"plain": "backward/plain.py", "general": "backward/general.py"},
+    "gqa_backward": {"plain": "backward/plain.py", "general": "backward/general.py"},
     "decode": {"split": "decode/split.py"},
     "fsa_backward": {"kv_outer": "fsa/backward_kv_outer.py", "query_outer": "fsa/backward_query_outer.py"},
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
@@ -45,8 +43,9 @@ _SETTINGS: dict[str, Callable[[Setting], bool]] = {
     "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and _plain(setting),
     "mha/hopper.py": _in_gluon,
     "mha/blackwell.py": _in_gluon,
-    "mha/general.py": lambda setting: not (_plain(setting) or setting.packed),
-    "mha/packed.py": lambda setting: setting.packed,
+    "mha/general.py": lambda setting: not _plain(setting),
+    "backward/plain.py": _plain,
+    "backward/general.py": lambda setting: not _plain(setting),
 }
 """Which settings the files are seeds for; the others are for any."""
 

@@ -72,6 +72,14 @@ def run(
         int | None,
         typer.Option(metavar="N", help="With --for: sequences of each case. Default: 1.", rich_help_panel="Search"),
     ] = None,
+    packed: Annotated[
+        bool,
+        typer.Option(
+            "--packed",
+            help="With --for: as many tokens in sequences of several lengths, one after another (cu_seqlens).",
+            rich_help_panel="Search",
+        ),
+    ] = False,
     log: LogOption = None,
     metrics: MetricsOption = None,
     config: Annotated[
@@ -118,7 +126,7 @@ def run(
     from avo.search.run import utc_now
     from evaluator.catalogue import get_problem
 
-    model = _model(for_model, phase, lengths, batch, settings)
+    model = _model(for_model, phase, lengths, batch, packed, settings)
     if model is not None:
         settings["problem"] = model.problem
     chosen = ready(RunConfig.resolve(config, settings))
@@ -146,13 +154,13 @@ def run(
 
 
 def _model(
-    file: Path | None, phase: str | None, lengths: str | None, batch: int | None, settings: dict[str, Any]
+    file: Path | None, phase: str | None, lengths: str | None, batch: int | None, packed: bool, settings: dict[str, Any]
 ) -> "ModelProblem | None":
     """Return the problem of the model that ``--for`` names, and say what was read; None without ``--for``."""
     from avo.model_config import PHASES, read_model
 
     if file is None:
-        for name, value in (("phase", phase), ("lengths", lengths), ("batch", batch)):
+        for name, value in (("phase", phase), ("lengths", lengths), ("batch", batch), ("packed", packed or None)):
             if value is not None:
                 fail(f"--{name} says how a model is used: add --for CONFIG.JSON, or leave it out")
         return None
@@ -163,7 +171,8 @@ def _model(
     words = [] if lengths is None else lengths.split(",")
     if wrong := [word for word in words if not word.strip().isdecimal() or len(word.strip()) > 9]:
         fail(f"--lengths: {wrong[0]!r} should be a number of tokens, as in 4096,16384")
-    found = read_model(file, cast("Phase", phase or "prefill"), tuple(map(int, words)), 1 if batch is None else batch)
+    of = cast("Phase", phase or "prefill")
+    found = read_model(file, of, tuple(map(int, words)), 1 if batch is None else batch, packed=packed)
     err.print(f"avo: {found.model}, {found.phase}: {'; '.join(found.read)}")
     for each in found.not_served:
         err.print(f"avo: not served: {each}")

@@ -21,7 +21,9 @@ from evaluator.problems.dense import (
     softmax_scale,
     stored,
     structured,
+    value_dim,
 )
+from evaluator.problems.visible import DenseCase, further_inputs, further_scalars, make_further, redrawn, with_sink
 from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ _LONG = 16384
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeCase(Case):
+class DecodeCase(DenseCase):
     """A case of decoding; ``kv_len`` is the length of the longest sequence."""
 
     page_size: int = 16
@@ -59,6 +61,11 @@ class Decode:
     ``block_table[b, j // page_size]``. Query i of sequence b sees key j when ``j <= i + lengths[b] - q_len``. Head h
     uses KV head ``h // (heads / kv_heads)``. lse is float32 [batch, heads, q_len], the natural logarithm of the sum of
     exponentials of the scaled scores.
+
+    The rows of v and out have ``head_dim_v`` elements where a case sets it. Where there is a window it is 1 or more,
+    and query i of sequence b sees key j only if also ``j > i + lengths[b] - q_len - window``; pages before it are in
+    the table all the same. Where there are sinks they are an input between lengths and out, float32 [heads], as in
+    ``evaluator.problems.dense.Attention``.
     """
 
     name: str
@@ -69,35 +76,46 @@ class Decode:
     outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
-        """Return the seven tensors and one scalar of ``case``."""
-        return Call(case.name, (*_inputs(_of(case)), *outputs(case)), (("scale", softmax_scale(case)),))
+        """Return the tensors and scalars of ``case``."""
+        scalars = (("scale", softmax_scale(case)), *further_scalars(case))
+        return Call(case.name, (*_inputs(_of(case)), *further_inputs(case), *outputs(case)), scalars)
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return ``case`` with up to 150 keys more, and possibly fewer batches."""
         return replace(case, batch=chance.randint(1, case.batch), kv_len=case.kv_len + chance.randrange(1, 151))
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``structured`` with the number of queries, the size of pages and the sequences' lengths drawn too."""
-        drawn = _of(structured(case, length, chance))
+        """Return ``structured`` with the number of queries, the size of pages, the sequences' lengths and the window
+        drawn too.
+        """
+        drawn = _of(redrawn(structured(case, length, chance), chance))
         batch = min(drawn.batch, 2 if length >= _LONG else 16)
         q_len, page_size = chance.randint(1, MOST_QUERIES), chance.choice((16, 32, 64, 128))
         return replace(drawn, batch=batch, q_len=min(q_len, length), page_size=page_size, ragged=chance.random() < 0.5)
 
     def flops(self, case: Case) -> int:
-        """Return 4 * head_dim for each query of each head and each key that it sees; lengths follow from the case."""
-        hidden = case.q_len * (case.q_len - 1) // 2
-        pairs = sum(case.q_len * length - hidden for length in lengths(_of(case)))
-        return 4 * case.head_dim * case.heads * pairs
+        """Return 2 times the elements of a key and of a value for each query of each head and each key that it sees;
+        lengths follow from the case.
+        """
+        window = _of(case).window or case.kv_len
+        pairs = sum(
+            min(length - case.q_len + 1 + query, window) for length in lengths(_of(case)) for query in range(case.q_len)
+        )
+        return 2 * (case.head_dim + value_dim(case)) * case.heads * pairs
 
     def least_bytes(self, case: Case) -> int:
-        """Return the bytes of q, out and lse, of the keys and values that sequences have, and of table and lengths."""
-        item = ITEM_BYTES[case.dtype]
-        keys = 2 * sum(lengths(_of(case))) * case.kv_heads * case.head_dim * item
-        queries = math.prod(query_shape(case)[:3]) * (2 * case.head_dim * item + 4)
-        return keys + queries + 4 * (case.batch + sum(_pages(_of(case))))
+        """Return the bytes of q, out and lse, of the keys and values that queries see and their pages in the table, and
+        of lengths and sinks.
+        """
+        item, elements, of = ITEM_BYTES[case.dtype], case.head_dim + value_dim(case), _of(case)
+        keys = [min(length, (of.window or length) + case.q_len - 1) for length in lengths(of)]
+        rows = math.prod(query_shape(case)[:3])
+        pages = sum(math.ceil(count / of.page_size) for count in keys)
+        small = 4 * (rows + case.batch + pages + (case.heads if of.sinks else 0))
+        return (sum(keys) * case.kv_heads + rows) * elements * item + small
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storages of q, k, v, block_table and lengths."""
+        """Return the flat storages of all inputs."""
         import torch
 
         from evaluator.problems import inputs
@@ -111,7 +129,8 @@ class Decode:
             table[batch, :count] = order[first : first + count]
             first += count
         made = _tiled(_of(case), specs, seed) if case.inputs == "tiled" else _made(_of(case), specs, table, seed)
-        return {**made, "block_table": table.flatten(), "lengths": torch.tensor(lengths(_of(case)), dtype=torch.int32)}
+        sizes = torch.tensor(lengths(_of(case)), dtype=torch.int32)
+        return {**made, **make_further(case, seed), "block_table": table.flatten(), "lengths": sizes}
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
@@ -125,8 +144,9 @@ class Decode:
         k, v = (view[name][pages, kv_head].flatten(0, 1)[:length].double() for name in ("k", "v"))
         scores = (view["q"][batch, head, rows].double() @ k.T) * softmax_scale(case)
         last_visible = rows[:, None] + (length - case.q_len)
-        scores = scores.masked_fill(torch.arange(length) > last_visible, -math.inf)
-        return expected(*attend(scores, v, view["q"].dtype))
+        keys, window = torch.arange(length), _of(case).window or length
+        scores = scores.masked_fill((keys > last_visible) | (keys <= last_visible - window), -math.inf)
+        return expected(*attend(*with_sink(scores, v, inputs, head), view["q"].dtype))
 
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
@@ -136,11 +156,12 @@ class Decode:
 
         view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _inputs(_of(case))}
         batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
-        place = chance.randrange(row + lengths(_of(case))[batch] - case.q_len + 1)
+        end = row + lengths(_of(case))[batch] - case.q_len + 1
+        place = chance.randrange(max(end - (_of(case).window or end), 0), end)
         page, within = divmod(place, _of(case).page_size)
         key_at = (int(view["block_table"][batch, page]), head // (case.heads // case.kv_heads), within)
         generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
-        key, value = torch.randn(2, case.head_dim, generator=generator, device="cpu")
+        key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))
         query = key * 25.0 / math.sqrt(case.head_dim)
         for name, new, at in (("q", query, (batch, head, row)), ("k", key, key_at), ("v", value, key_at)):
             view[name][at].copy_(new)
@@ -160,11 +181,11 @@ def _pages(case: DecodeCase) -> list[int]:
 
 def _inputs(case: DecodeCase) -> tuple[TensorSpec, ...]:
     pages = _pages(case)
-    cache, most = (sum(pages) + _SPARE, case.kv_heads, case.page_size, case.head_dim), max(pages)
+    cache, most = (sum(pages) + _SPARE, case.kv_heads, case.page_size), max(pages)
     return (
         laid_out("q", query_shape(case), case, Role.INPUT),
-        laid_out("k", cache, case, Role.INPUT),
-        laid_out("v", cache, case, Role.INPUT),
+        laid_out("k", (*cache, case.head_dim), case, Role.INPUT),
+        laid_out("v", (*cache, value_dim(case)), case, Role.INPUT),
         TensorSpec("block_table", "int32", (case.batch, most), (most, 1), case.batch * most, Role.INPUT),
         TensorSpec("lengths", "int32", (case.batch,), (1,), case.batch, Role.INPUT),
     )
@@ -197,8 +218,8 @@ def _tiled(case: DecodeCase, specs: Mapping[str, TensorSpec], seed: int) -> "dic
     from evaluator.problems import inputs
 
     drawn = [specs[name] for name in ("q", "k", "v")]
-    dtype, row = getattr(torch, case.dtype), case.head_dim
-    made = {spec.name: inputs.pool_storage(spec.name, math.prod(spec.shape), row, dtype, seed) for spec in drawn}
+    dtype = getattr(torch, case.dtype)
+    made = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), s.shape[-1], dtype, seed) for s in drawn}
     if all(spec.size == made[spec.name].numel() for spec in drawn):
         return made
     return stored(drawn, {spec.name: made[spec.name].view(spec.shape) for spec in drawn})

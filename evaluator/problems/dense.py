@@ -22,6 +22,17 @@ from evaluator.problem import (
     TensorSpec,
     Wrong,
 )
+from evaluator.problems.visible import (
+    DenseCase,
+    flops_an_element,
+    further_inputs,
+    further_scalars,
+    make_further,
+    make_rows,
+    redrawn,
+    seen,
+    with_sink,
+)
 from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
@@ -73,6 +84,18 @@ class Attention:
     have ``head_dim_v`` elements where a case sets it. lse is float32 [batch, heads, q_len], the natural logarithm of
     the sum of exponentials of the scaled scores. Query i sees key j when not causal or ``j <= i + kv_len - q_len``.
     Head h uses KV head ``h // (heads / kv_heads)``.
+
+    Cases with more (``DenseCase``) have further arguments: tensors between v and out, in this order, and scalars.
+
+    - window: 1 or more. causal is True, and query i sees key j only if also ``j > i + kv_len - q_len - window``:
+      ``window`` keys at most. Layers that see all keys have the window kv_len.
+    - cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: sequences are packed one after another, and q, k, v and
+      out have the batch 1. The first two are int32 [sequences + 1], contiguous, from 0 to the number of all queries or
+      keys: sequence s has the queries from ``cu_seqlens_q[s]`` to ``cu_seqlens_q[s + 1] - 1`` and the keys likewise, at
+      least as many as queries. It may have none. The others are the longest of them. A query sees keys of its own
+      sequence alone, and q_len and kv_len above are those of this sequence.
+    - sinks: float32 [heads], contiguous: one logit more for each query head, beside its scaled scores and not scaled
+      itself. It counts in the denominator of the softmax and in lse, and has no value.
     """
 
     name: str
@@ -83,8 +106,9 @@ class Attention:
     outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
-        """Return the five tensors and two scalars of ``case``."""
-        return Call(case.name, (*qkv(case), *outputs(case)), (("causal", case.causal), ("scale", softmax_scale(case))))
+        """Return the tensors and scalars of ``case``."""
+        scalars = (("causal", case.causal), ("scale", softmax_scale(case)), *further_scalars(case))
+        return Call(case.name, (*qkv(case), *further_inputs(case), *outputs(case)), scalars)
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return ``longer``."""
@@ -95,28 +119,25 @@ class Attention:
         return of_any_length(case, length, chance)
 
     def flops(self, case: Case) -> int:
-        """Return 2 * batch * heads * q_len * kv_len times the elements of a key and of a value, halved when causal (the
-        paper's convention).
-        """
-        full = 2 * case.batch * case.heads * case.q_len * case.kv_len * (case.head_dim + value_dim(case))
-        return full // 2 if case.causal else full
+        """Return ``flops_an_element`` times the elements of a key and of a value."""
+        return flops_an_element(case) * (case.head_dim + value_dim(case))
 
     def least_bytes(self, case: Case) -> int:
-        """Return the bytes of q, k, v, out and lse."""
+        """Return the bytes of all tensors."""
         return total_bytes(self.call(case))
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storages of q, k and v."""
-        return make_qkv(case, seed)
+        """Return the flat storages of all inputs."""
+        return {**make_qkv(case, seed), **make_further(case, seed)}
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
     ) -> Mapping[str, Expected]:
         """Return out and lse: see ``Problem.reference``."""
         view = views(case, inputs)
-        kv_head = head // (case.heads // case.kv_heads)
-        v = view["v"][batch, kv_head].double()
-        return expected(*attend(logits(case, view, batch, head, rows), v, view["q"].dtype))
+        v = view["v"][batch, head // (case.heads // case.kv_heads)].double()
+        scores = logits(case, view, batch, head, rows)
+        return expected(*attend(*with_sink(scores, v, inputs, head), view["q"].dtype))
 
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
@@ -125,10 +146,12 @@ class Attention:
         return plant_key(case, inputs, chance)
 
     def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
-        """See ``evaluator.problems.diagnosis``."""
+        """See ``evaluator.problems.diagnosis``, and ``variants`` for what only some cases have."""
         from evaluator.problems.diagnosis import diagnose
+        from evaluator.problems.variants import diagnose_variant
 
-        return diagnose(self, case, inputs, wrong)
+        more = further_inputs(case) or further_scalars(case)
+        return (diagnose_variant if more else diagnose)(self, case, inputs, wrong)
 
 
 def longer(case: Case, chance: "Random") -> Case:
@@ -139,11 +162,13 @@ def longer(case: Case, chance: "Random") -> Case:
 
 
 def of_any_length(case: Case, length: int, chance: "Random") -> Case:
-    """Return ``structured``, with as many queries as keys, nearly so, a share of them, or at most 128."""
+    """Return ``structured``, with as many queries as keys, nearly so, a share of them, or at most 128; and with what
+    ``redrawn`` draws.
+    """
     drawn = structured(case, length, chance)
     fewer, share, few = chance.randrange(128), 2.0 ** -chance.uniform(0, 6), chance.randint(1, 128)
     q_len = chance.choice((length - fewer, *3 * (int(length * share),), *3 * (few,)))
-    return replace(drawn, q_len=min(max(q_len, 1), length))
+    return redrawn(replace(drawn, q_len=min(max(q_len, 1), length)), chance)
 
 
 def structured(case: Case, length: int, chance: "Random") -> Case:
@@ -172,9 +197,9 @@ def structured(case: Case, length: int, chance: "Random") -> Case:
     )
 
 
-def tiled(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> Case:
+def tiled(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> DenseCase:
     """Return a benchmark case."""
-    return Case(name, batch, heads, kv_heads, length, length, HEAD_DIM, causal, inputs="tiled")
+    return DenseCase(name, batch, heads, kv_heads, length, length, HEAD_DIM, causal, inputs="tiled")
 
 
 def small(
@@ -187,12 +212,14 @@ def small(
     inputs: str,
     layout: str = "contiguous",
     scale: float = 0.0,
-) -> Case:
+) -> DenseCase:
     """Return a correctness case of two sequences."""
-    return Case(name, 2, heads, kv_heads, q_len, kv_len, HEAD_DIM, causal, inputs=inputs, layout=layout, scale=scale)
+    return DenseCase(
+        name, 2, heads, kv_heads, q_len, kv_len, HEAD_DIM, causal, inputs=inputs, layout=layout, scale=scale
+    )
 
 
-def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> Case:
+def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> DenseCase:
     """Return the case of ``length_k`` * 1024 tokens in the AVO paper's protocol, named e.g. ``8k-causal``."""
     length = length_k * 1024
     name = f"{length_k}k-{'causal' if causal else 'full'}{suffix}"
@@ -265,7 +292,7 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
             return flat
         made = {s.name: flat[s.name].view(s.shape) for s in specs}
     else:
-        made = inputs.make(case, seed)
+        made = make_rows(case, seed)
     return stored(specs, made)
 
 
@@ -286,39 +313,34 @@ def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.
 
 
 def logits(
-    case: Case, view: "Mapping[str, torch.Tensor]", batch: int, head: int, rows: "torch.Tensor"
+    case: Case,
+    view: "Mapping[str, torch.Tensor]",
+    batch: int,
+    head: int,
+    rows: "torch.Tensor",
+    *,
+    apart: bool = True,
 ) -> "torch.Tensor":
-    """Return the scaled scores of query ``rows`` [n], float64 [n, keys], -inf where hidden; ``view``: see ``views``."""
+    """Return the scaled scores of query ``rows`` [n], float64 [n, keys], -inf where hidden; ``view``: see ``views``,
+    ``apart``: see ``seen``.
+    """
     import torch
 
     q, k = view["q"][batch, head, rows].double(), view["k"][batch, head // (case.heads // case.kv_heads)].double()
-    scores = (q @ k.T) * softmax_scale(case)
-    if case.causal:
-        last_visible = rows[:, None] + (case.kv_len - case.q_len)
-        scores = scores.masked_fill(torch.arange(case.kv_len) > last_visible, -math.inf)
-    return scores
+    (first, end), keys = seen(case, rows, apart=apart), torch.arange(case.kv_len)
+    return ((q @ k.T) * softmax_scale(case)).masked_fill((keys < first[:, None]) | (keys >= end[:, None]), -math.inf)
 
 
-def plant_key(
-    case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random", window: int = 0
-) -> Mapping[str, tuple[int, int, int]]:
+def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random") -> Mapping[str, tuple[int, int, int]]:
     """Give one query a key of its own, aligned with it, so that its output is nearly that key's value; see
-    ``Problem.plant``. The query sees ``window`` keys, or for 0 all that are not hidden.
+    ``Problem.plant``. Return the places of both.
     """
-    batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
-    visible = row + case.kv_len - case.q_len + 1 if case.causal else case.kv_len
-    # Half of the time the nearest key: problems that mask more than causal ones do still see it.
-    place = chance.choice((visible - 1, chance.randrange(max(visible - window, 0) if window else 0, visible)))
-    return align(case, inputs, (batch, head, row), place, chance)
-
-
-def align(
-    case: Case, inputs: "Mapping[str, torch.Tensor]", at: tuple[int, int, int], place: int, chance: "Random"
-) -> Mapping[str, tuple[int, int, int]]:
-    """Align the query ``at`` (batch, head, row) with the key in ``place``, drawn anew with its value; return both."""
     import torch
 
-    batch, head, _ = at
+    batch, head, row = at = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
+    first, end = (int(each) for each in seen(case, torch.tensor([row])))
+    # Half of the time the nearest key: problems that mask more than causal ones do still see it.
+    place = chance.choice((end - 1, chance.randrange(first, end)))
     key_at = (batch, head // (case.heads // case.kv_heads), place)
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
     key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))

@@ -10,17 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.backward import (
-    OUTPUTS,
-    backward_inputs,
-    backward_views,
-    gradients,
-    of_keys,
-    of_queries,
-    plant_gradient,
-    small_inputs,
-    tiled_inputs,
-)
 from evaluator.problems.dense import softmax_scale, total_bytes
 from evaluator.problems.fsa import (
     FSA,
@@ -31,6 +20,17 @@ from evaluator.problems.fsa import (
     reported,
     selected_logits,
     tiled_selection,
+)
+from evaluator.problems.gradients import (
+    OUTPUTS,
+    backward_inputs,
+    backward_views,
+    gradients,
+    of_keys,
+    of_queries,
+    plant_gradient,
+    small_inputs,
+    tiled_inputs,
 )
 from evaluator.problems.selection import SelectedCase
 
@@ -95,12 +95,15 @@ class SelectedAttentionBackward:
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
         """Return the flat storages of q, k, v, block_indices, out, lse and dout."""
+        import torch
+
         case, chosen = _of(case), make_blocks(case, seed)
         if case.inputs == "tiled":
-            made = tiled_inputs(case, seed, case.elsewhere, case.blocks * case.block_size)
+            keys = torch.full((case.q_len,), case.blocks * case.block_size)
+            made = tiled_inputs(case, seed, case.elsewhere, keys)
         else:
             scores = partial(selected_logits, case, chosen_blocks(case, {"block_indices": chosen}))
-            made = small_inputs(case, seed, case.elsewhere, scores)
+            made = small_inputs(case, seed, case.elsewhere, scores, {})
         return {**made, "block_indices": chosen}
 
     def reference(

@@ -9,15 +9,17 @@ from functools import cache
 from typing import Any
 
 from evaluator.problem import HELD_OUT, Case, Problem
-from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
+from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
 from evaluator.problems.decode import DECODE
 from evaluator.problems.gqa import GQA
+from evaluator.problems.gradients import OF_SINKS
 from evaluator.problems.mha import MHA
-from evaluator.problems.packed import packed
-from evaluator.problems.windows import with_windows
+from evaluator.problems.variants import small_decodes, small_variants, suite_variants
 from evaluator.setting import Setting, named, read
 
 _KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE)}
+_LONG = 500
+"""Queries from which a small case is one of the forward pass alone."""
 
 
 @cache
@@ -31,21 +33,29 @@ def in_setting(name: str) -> Problem | None:
         return None
     kind, setting = found
     problem = _KINDS[kind]
-    suites = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
-    if setting.window or setting.sinks:
-        problem = with_windows(problem, suites, setting)
-        suites = problem.suites
-    if setting.packed:
-        problem = packed(problem, suites)
-        suites = problem.suites
+    suites: Any = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
+    more = {"outputs": (*problem.outputs, OF_SINKS)} if setting.sinks and kind.endswith("backward") else {}
     made: Problem = replace(
         problem,
         name=named(kind, setting),
-        correctness_cases=_in(setting, problem.correctness_cases),
-        suites={suite: _in(setting, cases) for suite, cases in suites.items()},
+        correctness_cases=_in(setting, _small(kind, problem, setting)),
+        suites={suite: _in(setting, cases) for suite, cases in suite_variants(setting, suites).items()},
         baselines=(),
+        **more,
     )
     return made
+
+
+def _small(kind: str, problem: Any, setting: Setting) -> tuple[Case, ...]:
+    """Return small cases with what a setting has."""
+    own: tuple[Any, ...] = problem.correctness_cases
+    if kind == "decode":
+        return small_decodes(setting, own)
+    made = small_variants(setting, own, grouped=kind.startswith("gqa"))
+    if not kind.endswith("backward") or not (setting.window or setting.packed):
+        return made
+    # The longest ones are for what only a forward pass has: many tiles of keys for one of queries.
+    return tuple(backward_case(case, float(case.inputs != "normal")) for case in made if case.q_len < _LONG)
 
 
 def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:

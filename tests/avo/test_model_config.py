@@ -33,11 +33,13 @@ CONFIGS = Path(__file__).parent / "configs"
         (
             "gemma-3-27b-it",
             "train",
-            "gqa_backward-h32x16-8192x1",
+            "gqa_backward-h32x16-w1024-global-8192x1",
             "a scale of 168 ** -0.5, which is an argument of each call",
-            ("52 layers of sliding_attention with a window of 1024 keys",),
+            (),
         ),
         ("gpt-oss-20b", "prefill", "gqa-h64x8-d64-w128-global-sinks-8192x1", "a sink for each query head", ()),
+        ("gpt-oss-20b", "train", "gqa_backward-h64x8-d64-w128-global-sinks-8192x1", "a sink for each query head", ()),
+        ("gpt-oss-20b", "decode", "decode-h64x8-d64-w128-global-sinks-32768x1", "a sink for each query head", ()),
     ],
 )
 def test_a_models_problem_has_its_heads_dims_and_type(
@@ -54,19 +56,18 @@ def test_each_length_is_a_case_with_the_batch() -> None:
     assert [(case.kv_len, case.batch) for case in get_problem(found.problem).suites["quick"]] == [(4096, 2), (16384, 2)]
 
 
-@pytest.mark.parametrize("phase", ["train", "decode"])
-def test_sinks_are_refused_by_name_where_they_are_not_served(phase: Phase) -> None:
-    with pytest.raises(
-        ConfigError, match="model type 'gpt_oss' has attention sinks, which are served in prefill alone"
-    ):
-        read_model(CONFIGS / "gpt-oss-20b.json", phase)
+def test_a_model_is_trained_on_packed_sequences_and_does_not_decode_them() -> None:
+    found = read_model(CONFIGS / "gpt-oss-20b.json", "train", (4096,), 2, packed=True)
+    assert found.problem == "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2"
+    assert "packed sequences" in found.read
+    with pytest.raises(ConfigError, match="sequences are not packed in decode: each has its own length and pages"):
+        read_model(CONFIGS / "Qwen3-8B.json", "decode", packed=True)
 
 
 def test_a_window_on_every_layer_leaves_no_global_layers(tmp_path: Path) -> None:
     path = written(tmp_path, sliding_window=4096, model_type="mistral")
     assert read_model(path, "prefill").problem == "gqa-h32x8-w4096-8192x1"
-    with pytest.raises(ConfigError, match=r"32 layers of sliding_attention .* cannot be served in decode"):
-        read_model(path, "decode")
+    assert read_model(path, "decode").problem == "decode-h32x8-w4096-32768x1"
 
 
 LLAMA = json.loads((CONFIGS / "Llama-3.1-8B.json").read_text())
@@ -96,15 +97,17 @@ def test_a_foreign_files_words_are_one_line_and_a_valid_name(tmp_path: Path) -> 
     assert len(found.label) < 70
 
 
-def test_latent_keys_are_keys_of_their_own_size_in_prefill(tmp_path: Path) -> None:
+def test_latent_keys_are_keys_of_their_own_size(tmp_path: Path) -> None:
     latent = {
         "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
         "num_attention_heads": 16, "num_key_value_heads": 16,
     }  # fmt: skip
     path = written(tmp_path, model_type="deepseek_v3", **latent)
     assert read_model(path, "prefill").problem == "mha-h16x16-d192x128-8192x1"
-    with pytest.raises(ConfigError, match=r"kv_lora_rank: latent keys .* not in decode"):
-        read_model(path, "decode")
+    assert read_model(path, "train").problem == "mha_backward-h16x16-d192x128-8192x1"
+    found = read_model(path, "decode")
+    assert found.problem == "decode-h16x16-d192x128-32768x1"
+    assert "latent keys and values (kv_lora_rank) as expanded ones" in found.read
 
 
 def test_float16_is_read_under_either_name(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``avo run --for config.json``: what it says and stores, and where the model is shown."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from tests.avo.fakes import NOW
 from tests.avo.sample_run import make_sample_run
 
 QWEN = str(Path(__file__).parents[1] / "configs" / "Qwen3-8B.json")
-GEMMA = QWEN.replace("Qwen3-8B", "gemma-3-27b-it")
 
 
 @pytest.fixture
@@ -46,15 +46,20 @@ def test_a_run_for_a_model_says_what_was_read_and_keeps_it(avo: Avo, url: str) -
     assert "Qwen3-8B in decode" in " ".join(avo("status", run.name, "--db", url).stdout.split())
 
 
-def test_layers_that_are_not_served_are_named(avo: Avo, url: str) -> None:
-    result = avo("run", "--for", GEMMA, "--phase", "train", "--db", url)
-    assert "avo: not served: 52 layers of sliding_attention with a window of 1024 keys\n" in result.stderr
+def test_layers_that_are_not_served_are_named(avo: Avo, url: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    layers = ["linear_attention", "full_attention"] * 18
+    config.write_text(json.dumps({**json.loads(Path(QWEN).read_text()), "layer_types": layers}))
+    result = avo("run", "--for", str(config), "--phase", "train", "--packed", "--db", url)
+    assert "avo: not served: 18 layers of linear_attention\n" in result.stderr
+    assert "avo: the problem is gqa_backward-h32x8-packed-8192x1\n" in result.stderr
     assert "avo: this is the backward pass; --phase prefill is the forward pass of the same model\n" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--packed"], "--packed says how a model is used: add --for CONFIG.JSON"),
         (["--phase", "train"], "--phase says how a model is used: add --for CONFIG.JSON"),
         (["--for", QWEN, "--problem", "mha"], "--for makes the problem: leave out --problem"),
         (["--for", QWEN, "--phase", "serve"], "--phase: 'serve' should be one of prefill, train, decode"),

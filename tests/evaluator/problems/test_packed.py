@@ -12,7 +12,8 @@ import torch
 from bench.orders import module_of
 from evaluator.catalogue import get_problem
 from evaluator.problem import Wrong, signature
-from evaluator.problems.packed import PackedAttention, PackedCase
+from evaluator.problems.dense import Attention
+from evaluator.problems.visible import DenseCase
 from seeds import seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
@@ -66,7 +67,7 @@ def test_cases_have_sequences_of_all_kinds() -> None:
 
 def test_suites_have_the_tokens_of_the_problems_own_in_twice_as_many_sequences() -> None:
     for own, case in zip(get_problem("mha").suites["paper"], PACKED.suites["paper"], strict=True):
-        assert isinstance(case, PackedCase)
+        assert isinstance(case, DenseCase)
         assert (case.batch, case.q_len, case.sequences) == (1, own.batch * own.q_len, 2 * own.batch)
 
 
@@ -82,7 +83,7 @@ def test_a_packed_call_has_cumulative_and_longest_lengths() -> None:
     entry, tensors, scalars = signature(PACKED)
     assert (entry, tensors[3:5]) == ("attention", ("cu_seqlens_q", "cu_seqlens_k"))
     assert scalars == ("causal", "scale", "max_seqlen_q", "max_seqlen_k")
-    assert list(seeds_of("gqa-d192x128-fp16-packed")) == ["packed"]
+    assert list(seeds_of("gqa-d192x128-fp16-packed")) == ["general"]
 
 
 def test_a_planted_key_changes_a_row_of_its_own_sequence() -> None:
@@ -97,7 +98,7 @@ def test_a_planted_key_changes_a_row_of_its_own_sequence() -> None:
 
 def test_keys_of_sequences_before_explain_no_small_error_in_the_first_sequence() -> None:
     case, rows = CASES["tiles-causal"], torch.arange(10, 60)
-    assert isinstance(PACKED, PackedAttention)
+    assert isinstance(PACKED, Attention)
     inputs = PACKED.make_inputs(case, 1)
     out, lse, _ = forward.reference(PACKED, case, inputs, 0, 0, rows)
     assert not PACKED.diagnose(case, inputs, Wrong("queries", 0, 0, rows, {"out": out * 1.003, "lse": lse}))
@@ -112,7 +113,7 @@ def test_the_seed_launches_what_a_card_takes_for_the_most_sequences(monkeypatch:
             grids.append(grid)
             return lambda *_, **__: None
 
-    seed = import_module("seeds.mha.packed")
+    seed = import_module("seeds.mha.general")
     monkeypatch.setattr(seed, "attention_kernel", Kernel())
     seed.attention(*(torch.empty(spec.shape, device="meta") for spec in call.tensors), **dict(call.scalars))
     ((_, *others),) = grids
@@ -122,7 +123,9 @@ def test_the_seed_launches_what_a_card_takes_for_the_most_sequences(monkeypatch:
 SHIFT = "shift = end_k - end_q"
 VISIBLE = "visible = offs_n[None, :] < end_k"
 WRONG: dict[str, Mutant] = {
-    "the keys of the sequences before": one("range(first_k, stop", "range(0, stop", "the sequences before theirs"),
+    "the keys of the sequences before": one(
+        "start, stop = first_k, end_k", "start, stop = 0, end_k", "the sequences before theirs"
+    ),
     "the keys of the sequence behind": one(VISIBLE, "visible = offs_n[None, :] < end_k + 1", "rows"),
     "the mask from the top left of a sequence": one(SHIFT, "shift = first_k - first_q", "rows"),
     "the mask of all sequences as one": one(SHIFT, "shift = 0", "rows|not finite"),
@@ -131,7 +134,7 @@ WRONG: dict[str, Mutant] = {
     "the last key of a sequence left out": one(VISIBLE, "visible = offs_n[None, :] < tl.maximum(end_k - 1, 1)", "rows"),
     "an even share for each sequence": one(
         "first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)",
-        "share = queries // tl.num_programs(2)\n    first_q, end_q = sequence * share, (sequence + 1) * share",
+        "share = q_len // tl.num_programs(2)\n        first_q, end_q = sequence * share, (sequence + 1) * share",
         "rows|not finite",
     ),
 }
@@ -141,13 +144,13 @@ HONEST = {
     "other tiles": edited(("block_m, block_n = 64, 64", "block_m, block_n = 32, 128"), source=SOURCE),
     "the last sequence first": edited(
         (
-            "head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2)",
-            "head, sequence = tl.program_id(1).to(tl.int64), tl.num_programs(2) - 1 - tl.program_id(2)",
+            "sequence = tl.program_id(2)",
+            "sequence = tl.num_programs(2) - 1 - tl.program_id(2)",
         ),
         source=SOURCE,
     ),
     "a grid of all queries": edited(
-        ("triton.cdiv(max_seqlen_q, block_m), heads", "triton.cdiv(queries, block_m), heads"), source=SOURCE
+        ("triton.cdiv(max_seqlen_q or q_len, block_m)", "triton.cdiv(q_len, block_m)"), source=SOURCE
     ),
 }
 

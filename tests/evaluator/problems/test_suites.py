@@ -18,6 +18,9 @@ SETTINGS = (
     "decode-d64",
     "gqa-d64-w128-sinks",
     "gqa-packed",
+    "gqa_backward-d64-w128-global-sinks-packed",
+    "mha_backward-d192x128-sinks",
+    "decode-d192x128-w128-global-sinks",
 )
 
 

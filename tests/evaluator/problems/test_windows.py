@@ -11,7 +11,8 @@ import torch
 from bench.orders import module_of
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem, Wrong, signature
-from evaluator.problems.windows import WindowCase, WindowedAttention
+from evaluator.problems.dense import Attention
+from evaluator.problems.visible import DenseCase
 from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
@@ -28,9 +29,9 @@ def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
-def small(problem: Problem, name: str) -> WindowCase:
+def small(problem: Problem, name: str) -> DenseCase:
     case = next(case for case in problem.correctness_cases if case.name == name)
-    assert isinstance(case, WindowCase)
+    assert isinstance(case, DenseCase)
     return case
 
 
@@ -67,7 +68,7 @@ def test_suites_have_the_window_and_global_layers_beside_it() -> None:
         ("4096x2", 128), ("4096x2-global", 4096),
     ]  # fmt: skip
     for cases in get_problem(WINDOW).suites.values():
-        assert {(case.causal, case.window) for case in cases if isinstance(case, WindowCase)} == {(True, 1024)}
+        assert {(case.causal, case.window) for case in cases if isinstance(case, DenseCase)} == {(True, 1024)}
     assert {case.causal for case in get_problem(SINKS).suites["paper"]} == {True, False}
 
 
@@ -128,10 +129,10 @@ def test_a_planted_key_changes_a_row_within_its_window(window: int) -> None:
         assert (out - was).norm() > 0.5 * was.norm()
 
 
-def diagnosis(problem: str, case: WindowCase, row: int, factor: float) -> str:
+def diagnosis(problem: str, case: DenseCase, row: int, factor: float) -> str:
     """What is said of one row that is the right one times a factor."""
     of, rows = get_problem(problem), torch.tensor([row])
-    assert isinstance(of, WindowedAttention)
+    assert isinstance(of, Attention)
     inputs = of.make_inputs(case, 1)
     out, lse, _ = forward.reference(of, case, inputs, 0, 0, rows)
     return of.diagnose(case, inputs, Wrong("queries", 0, 0, rows, {"out": out * factor, "lse": lse}))
@@ -147,7 +148,7 @@ def test_a_mistake_that_changes_nothing_explains_no_small_error(problem: str) ->
 
 
 INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
-FIRST = "start = tl.maximum(start_m + shift - window + 1, 0) // BLOCK_N * BLOCK_N"
+FIRST = "start = first_k + tl.maximum(start_m + shift - window + 1 - first_k, 0) // BLOCK_N * BLOCK_N"
 SINK = "sink = tl.load(Sinks + head)"
 ADDED = "row_sum = row_sum * rescale + tl.exp(sink - new_max)"
 WINDOWED = "WINDOWED=0 < window < kv_len"

@@ -1,0 +1,132 @@
+"""The verdict on the seeds of every problem and of settings that cover all parts, as before acceptance, and its cost.
+
+    python -m bench.verdicts [--targets h100 b200] [--problems decode ...] [--out verdicts.jsonl]
+    python -m bench.verdicts --write
+
+Each verdict is one line of the file, which a later call continues: what is in it is not judged again. Processor time is
+that of a new judge and its jobs, with all that only a judge's first verdict costs. --write prints the table of
+docs/benchmarks.md from the file.
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from evaluator.problems import PROBLEMS
+from evaluator.targets import get_target
+from seeds import fitting
+
+SETTINGS = (
+    "mha-d64-fp16", "gqa-d96", "mha-d256", "mha-d192x128", "gqa-h64x8-d64-w128-global-sinks-8192x1",
+    "gqa-packed", "gqa-h64x8-d64-w128-global-sinks-packed-4096x2",
+    "mha_backward-d64", "mha_backward-d192x128", "gqa_backward-packed",
+    "gqa_backward-h64x8-d64-w128-global-sinks-8192x1",
+    "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
+    "decode-d64-fp16", "decode-d192x128", "decode-h64x8-d64-w128-global-sinks-32768x1",
+)  # fmt: skip
+"""Settings in which each part of a setting occurs with each kind of problem that it changes the function of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of one seed."""
+
+    problem: str
+    seed: str
+    target: str
+    closely: bool
+    status: str
+    message: str
+    tflops: float | None
+    """Geometric mean, predicted."""
+    processor_s: float
+
+
+def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
+    """Judge a seed on the suite ``quick``, ``closely`` as before acceptance. Call it in a process of its own."""
+    import torch
+
+    from evaluator.candidate import Candidate
+    from evaluator.evaluators import EvaluateRequest, VerifyRequest
+    from evaluator.judging.judge import Judge
+    from evaluator.serving.allocator import keep_freed_memory
+    from seeds import seed_source
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    gc.freeze()
+    started = time.process_time()
+    candidate = Candidate(problem, seed_source(problem, seed))
+    with Judge(get_target(target), "quick") as judge:
+        verdict = judge.ask(VerifyRequest(candidate, None) if closely else EvaluateRequest(candidate, None))
+    jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = time.process_time() - started + jobs.ru_utime + jobs.ru_stime
+    tflops = None if verdict.score is None else verdict.geomean_tflops
+    return Verdict(problem, seed, target, closely, verdict.status, verdict.message, tflops, round(spent, 1))
+
+
+def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield what to judge: each seed that is for an architecture, as in a run, and then closely."""
+    for problem in problems:
+        for target in targets:
+            for seed in fitting(problem, get_target(target).arch, gluon=True):
+                yield problem, seed, target, False
+                yield problem, seed, target, True
+
+
+def read(path: Path) -> list[Verdict]:
+    """Return the verdicts in a file; none where there is no file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [msgspec.json.decode(line, type=Verdict) for line in lines]
+
+
+def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Yield a table with a row for each problem, seed and target."""
+    yield "| problem | seed | target | verdict | predicted TFLOPS | seconds | closely |"
+    yield "|---|---|---|---|--:|--:|--:|"
+    rows: dict[tuple[str, str, str], dict[bool, Verdict]] = {}
+    for each in verdicts:
+        rows.setdefault((each.problem, each.seed, each.target), {})[each.closely] = each
+    for (problem, seed, target), found in rows.items():
+        status = ", ".join(sorted({each.status for each in found.values()}))
+        tflops = next((f"{each.tflops:.1f}" for each in found.values() if each.tflops is not None), "")
+        seconds = (f"{found[closely].processor_s:.0f}" if closely in found else "" for closely in (False, True))
+        yield f"| `{problem}` | `{seed}` | {target} | {status} | {tflops} | {' | '.join(seconds)} |"
+
+
+def main() -> int:
+    """Judge what is missing, or write the table; return 1 where a seed is not correct."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", default=["h100", "b200"])
+    parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
+    parser.add_argument("--write", action="store_true", help="judge nothing")
+    options = parser.parse_args()
+    known = read(options.out)
+    if options.write:
+        print("\n".join(table(known)))
+        return 0
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(each.problem, each.seed, each.target, each.closely) for each in known}
+    for asked in wanted(options.problems, options.targets):
+        if asked in done:
+            continue
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            verdict = pool.apply(judged, asked)
+        known.append(verdict)
+        with options.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(verdict)) + "\n")
+        print(*asked, verdict.status, verdict.message, f"{verdict.processor_s} s", flush=True)
+    return int(any(each.status != "correct" for each in known))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
