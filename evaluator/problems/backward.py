@@ -44,6 +44,7 @@ from evaluator.problems.visible import (
     lengths,
     make_further,
     seen,
+    sequence_of,
 )
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ class AttentionBackward:
             return of_queries(case, view, batch, head, rows, logits(case, view, batch, head, rows))
         if of == "sinks":
             return of_sinks(case, view, inputs["sinks"], head)
-        first, end = seen(case, torch.arange(case.q_len))
+        queries = torch.arange(case.q_len)
+        first, end = seen(case, queries)
         visible = (first <= rows[:, None]) & (rows[:, None] < end)
-        queries = visible.any(0).nonzero()[:, 0]
-        return of_keys(case, view, batch, head, rows, queries, visible[:, queries])
+        return of_keys(case, view, batch, head, rows, queries, visible)
 
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
@@ -157,9 +158,9 @@ def _keys(case: Case) -> "torch.Tensor":
     """Return the most keys that a query of each query's sequence sees, int64 [queries]."""
     import torch
 
-    window = dense(case).window or case.kv_len
-    queries, keys = torch.tensor(lengths(case)).T
-    return torch.repeat_interleave(keys.clamp(max=window), queries)
+    counts = torch.tensor([keys for _, keys in lengths(case)])
+    sequence = sequence_of(case, torch.arange(case.q_len))
+    return counts[sequence].clamp(max=dense(case).window or case.kv_len)
 
 
 def backward_case(case: DenseCase, elsewhere: float = 0.0) -> BackwardCase:

@@ -88,6 +88,13 @@ def lengths(case: Case) -> list[tuple[int, int]]:
     return [(b - a, d - c) for (a, b), (c, d) in zip(pairwise(queries), pairwise(keys), strict=True)]
 
 
+def sequence_of(case: Case, rows: "torch.Tensor") -> "torch.Tensor":
+    """Return the sequence of each query of ``rows``, int64 [n], counted within the batch."""
+    import torch
+
+    return torch.searchsorted(torch.tensor(starts(case)[0]), rows, right=True) - 1
+
+
 def seen(case: Case, rows: "torch.Tensor", *, apart: bool = True) -> "tuple[torch.Tensor, torch.Tensor]":
     """Return, for query ``rows`` [n], the first key that each sees and the first one behind those, both int64 [n].
 
@@ -96,7 +103,7 @@ def seen(case: Case, rows: "torch.Tensor", *, apart: bool = True) -> "tuple[torc
     import torch
 
     queries, keys = map(torch.tensor, starts(case))
-    sequence = torch.searchsorted(queries, rows, right=True) - 1
+    sequence = sequence_of(case, rows)
     end = keys[sequence + 1] - (queries[sequence + 1] - 1 - rows if case.causal else 0)
     first = keys[sequence] if apart else torch.zeros_like(rows)
     window = dense(case).window

@@ -204,7 +204,7 @@ WRONG: dict[str, tuple[str, str, Mutant]] = {
         SINKS, "square-full", one("tl.load(Sinks + head)", "tl.load(Sinks + (head ^ 1))", " dsinks,"),
     ),
     "keys of the sequence before": (
-        PACKED, "uneven-full", one("start, stop = first_k, end_k", "start, stop = 0, end_k", " dq,"),
+        PACKED, "negative-full", one("start, stop = first_k, end_k", "start, stop = 0, end_k", " dq,"),
     ),
     "queries of the sequence before": (
         PACKED, "uneven-full", one("start, stop = first_q, end_q", "start, stop = 0, end_q", " d[kv],"),
