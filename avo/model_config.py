@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -157,8 +157,10 @@ def read_model(
         heads=(heads, kv_heads),
         shapes=shapes,
     )
-    if refused := refusal(kind, setting):
+    if refused := refusal(kind, replace(setting, shapes=((128, 1),))):
         raise config.error(refused)
+    if refused := refusal(kind, setting):
+        raise ConfigError(f"--lengths, --batch: {refused}")
     return ModelProblem(
         model=_name(path, whole),
         problem=named(kind, setting),

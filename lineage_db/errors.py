@@ -89,7 +89,7 @@ class UnknownVersion(StoreError):
     def __init__(self, number: int | None, count: int) -> None:
         """``number``: None where any version would do. ``count``: versions the run has."""
         if count == 0:
-            message = "the run has no versions yet: wait until its seed is evaluated"
+            message = "the run has no versions yet: avo status RUN says how far it is"
         else:
             message = f"no version {number}: choose one from 0 to {count - 1}"
         super().__init__(message)

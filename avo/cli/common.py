@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from avo.cli import completion
 from avo.watch.tables import one_line
@@ -113,7 +114,24 @@ MetricsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
+_WHOLE = 1000
+"""Characters of a help's first sentence that are shown: all."""
 _REFERENCE = re.compile(r"(?P<run>[^@#\s]+)(@v?(?P<version>\d{1,9})|#(?P<attempt>\d{1,9}))?")
+
+
+class Group(TyperGroup):
+    """A group of commands whose help says what each does in a whole sentence."""
+
+    def sections(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of the commands, by the title that they stand below."""
+        return {"Commands": list(self.commands)}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands for the help."""
+        for title, names in self.sections().items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(_WHOLE)) for name, command in found if command])
 
 
 def fail(message: str) -> NoReturn:

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.cli.common import Group, JsonOption, console, err, fail, print_json
 from avo.watch.tables import one_line, row, table
 from avo.watch.wording import printable
 
-kb = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+kb = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 
 @kb.callback()

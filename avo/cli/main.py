@@ -6,14 +6,13 @@ from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from agents.errors import AgentError
 from avo.cli.asking import pause, stop
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
-from avo.cli.common import fail
+from avo.cli.common import Group, fail
 from avo.cli.compare import compare
 from avo.cli.diff import diff
 from avo.cli.doctor import doctor
@@ -53,13 +52,11 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""
-_WHOLE = 1000
-"""Characters of a help's first sentence that are shown: all."""
 _OF_TYPERS = {"kb": "Understand what it found"}
 """Where groups of commands of their own belong."""
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """The group of commands: a wrong call, or an error raised on purpose, is one line, never a traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -78,20 +75,17 @@ class Commands(TyperGroup):
         except (AvoError, AgentError, EvaluatorError, LibraryError, StoreError) as error:
             fail(str(error))
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands for the help, by what a person is about."""
+    def sections(self) -> dict[str, list[str]]:
+        """Return the names of the commands, by what a person is about."""
         names = {title: [function.__name__ for function in functions] for title, functions in GROUPS.items()}
         for name, title in _OF_TYPERS.items():
             names[title].append(name)
-        for title, group in names.items():
-            found = [(name, self.get_command(ctx, name)) for name in group]
-            with formatter.section(title):
-                formatter.write_dl([(name, command.get_short_help_str(_WHOLE)) for name, command in found if command])
+        return names
 
 
 def _refuse(error: TyperException) -> NoReturn:
     """Say in one line what is wrong with a call and where its help is."""
-    said, context = error.format_message(), getattr(error, "ctx", None)
+    said, context = error.format_message().replace("Value error, ", ""), getattr(error, "ctx", None)
     if "\n" in said:  # the help, where nothing is asked for
         raise error
     fail(f"{said.rstrip('.')}: see {context.command_path if context else 'avo'} --help")

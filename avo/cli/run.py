@@ -133,6 +133,7 @@ def run(
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
         if model is not None:
+            _say(model)
             start[FOR] = model.to_json()
         name = chosen.name
         if name is None:
@@ -156,7 +157,7 @@ def run(
 def _model(
     file: Path | None, phase: str | None, lengths: str | None, batch: int | None, packed: bool, settings: dict[str, Any]
 ) -> "ModelProblem | None":
-    """Return the problem of the model that ``--for`` names, and say what was read; None without ``--for``."""
+    """Return the problem of the model that ``--for`` names; None without ``--for``."""
     from avo.model_config import PHASES, read_model
 
     if file is None:
@@ -172,14 +173,17 @@ def _model(
     if wrong := [word for word in words if not word.strip().isdecimal() or len(word.strip()) > 9]:
         fail(f"--lengths: {wrong[0]!r} should be a number of tokens, as in 4096,16384")
     of = cast("Phase", phase or "prefill")
-    found = read_model(file, of, tuple(map(int, words)), 1 if batch is None else batch, packed=packed)
+    return read_model(file, of, tuple(map(int, words)), 1 if batch is None else batch, packed=packed)
+
+
+def _say(found: "ModelProblem") -> None:
+    """Say what was read of a model, and what of it is not served."""
     err.print(f"avo: {found.model}, {found.phase}: {'; '.join(found.read)}")
     for each in found.not_served:
         err.print(f"avo: not served: {each}")
     if found.phase == "train":
         err.print("avo: this is the backward pass; --phase prefill is the forward pass of the same model")
     err.print(f"avo: the problem is {found.problem}")
-    return found
 
 
 def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``avo runs``: all runs, one per line."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,13 @@ from avo.watch.wording import percent
 from evaluator.target import score_kind
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lineage_db.records import RunSummary
+
+
+_ANY = 10_000
+"""A width that every table fits."""
 
 
 def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
@@ -31,22 +38,32 @@ def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
                 record["calls"], record["tokens"], record["usd"] = spend.calls, spend.tokens, spend.usd
             print_json(records)
             return
+    made = _table(records, now, narrow=False)
+    fits = console.measure(made, options=console.options.update(max_width=_ANY)).maximum <= console.width
+    console.print(made if fits else _table(records, now, narrow=True))
+
+
+def _table(records: Sequence[dict[str, Any]], now: datetime, *, narrow: bool) -> "Table":
+    """Return the runs as a table; a narrow one says problem, target and operator in a line of their own."""
     # Scores of one kind share a column, so that a predicted one never stands under measured ones.
     kinds = sorted({record["score_kind"] for record in records})
-    names = [f">{kind.upper()}" for kind in kinds]
+    about = ("problem", "target", "operator")
     lines = table(
-        "RUN", "PROBLEM", "TARGET", "OPERATOR", "STATE", ">TRIED", ">LOOKS", ">KEPT", *names, ">GAIN", ">AGE",
+        "RUN", *(() if narrow else map(str.upper, about)), "STATE", ">TRIED", ">LOOKS", ">KEPT",
+        *(f">{kind.upper()}" for kind in kinds), ">GAIN", ">AGE",
         title="All runs; best scores in TFLOPS, geometric mean over the run's suite", gap=1,
     )  # fmt: skip
     for record in records:
         best = "" if record["score"] is None else f"{record['score']:.1f}"
         row(
-            lines, record["name"], record["problem"], record["target"], record["operator"], record["state"],
+            lines, record["name"], *(() if narrow else (record[each] for each in about)), record["state"],
             record["attempts"], record["looks"] or "", record["versions"],
             *(best if kind == record["score_kind"] else "" for kind in kinds),
             percent(record["gain"]), _age(now - datetime.fromisoformat(record["created"])),
         )  # fmt: skip
-    console.print(lines)
+        if narrow:
+            row(lines, ", ".join(record[each] for each in about), style="dim")
+    return lines
 
 
 def _record(summary: "RunSummary", now: datetime) -> dict[str, Any]:

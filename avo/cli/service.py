@@ -20,7 +20,7 @@ def service(
     ] = 168.0,
     db: DbOption = None,
 ) -> None:
-    """Print a systemd unit that keeps a run going on this machine, through power cuts and kills.
+    """Print a systemd unit, or a Slurm script, that keeps a run going here through power cuts and kills.
 
     Keys and a database's password belong into the file of environment variables that it names.
 

@@ -114,11 +114,13 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.watch.scores import scored
     from lineage_db.decision import unresolved
+    from lineage_db.records import RunState
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
-    row(lines, "state", standing(run, view.state))
+    left = view.state in (RunState.STOPPED, RunState.INTERRUPTED)
+    row(lines, "state", f"{standing(run, view.state)}{f'; avo resume {run.name} continues it' if left else ''}")
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
     if view.doing:

@@ -74,7 +74,7 @@ def course(store: Store, run: Run) -> Course:
     champions = [version for version in store.versions(run.id) if version.champion]
     score = champions[0].attempt.evaluation.score if champions else None
     if score is None:
-        raise Incomparable(f"run {run.name!r} has no accepted version yet: wait until its seed is evaluated")
+        raise Incomparable(f"run {run.name!r} has no accepted version yet: avo status {run.name} says how far it is")
     steps, calls = store.steps(run.id), store.journal.calls(run.id)
     ids = [attempt.attempt_id for attempt in store.attempt_summaries(run.id)]
     looked = [look.made for look in store.history(run.id).looks]

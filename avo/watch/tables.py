@@ -1,5 +1,6 @@
 """Tables and text for a terminal. Control characters of candidates and operators are removed."""
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -11,15 +12,24 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+class _Headed(Table):
+    """A table below a line that is as long as it likes: a title would be wrapped to the width of the columns."""
+
+    heading = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.heading:
+            yield Text(self.heading)
+        yield from super().__rich_console__(console, options)
+
+
 def table(*columns: str, title: str = "", gap: int = 2) -> Table:
     """Return an empty table without rules. A column whose name starts with ``>`` is aligned to the right.
 
     ``gap``: number of blanks between columns.
     """
-    made = Table(
-        box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", title=title or None,
-        title_justify="left", title_style="",
-    )  # fmt: skip
+    made = _Headed(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+    made.heading = title
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)

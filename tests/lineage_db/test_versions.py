@@ -200,7 +200,7 @@ def test_the_best_version_is_the_latest_whatever_speeds_were_recorded(store: Sto
 @pytest.mark.parametrize("number", [2, -1, HUGE])
 def test_an_unknown_version_is_answered_with_the_range(store: Store, make: Any, number: int) -> None:
     run = make.run(store)
-    with pytest.raises(UnknownVersion, match="no versions yet: wait until its seed is evaluated"):
+    with pytest.raises(UnknownVersion, match="no versions yet: avo status RUN says how far it is"):
         store.version(run.id)
     make.version(store, run, 5.0)
     make.version(store, run, 6.0)

@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 
 from avo.cli.status import in_words
+from avo.config import RunConfig
 from avo.watch.view import read_view
 from evaluator.evaluation import Status
 from lineage_db.records import PendingReply
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
+from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded
 
 
@@ -25,6 +27,17 @@ def test_a_status_is_printed_as_words_and_as_json(avo: Avo) -> None:
     ] == []
     data = json.loads(avo("status", "mha-h100", "--json").stdout)
     assert (data["state"], data["attempts"], data["driver"]) == ("finished", 8, None)
+
+
+def test_a_run_that_nobody_works_on_says_on_one_line_what_it_is_about_and_how_it_goes_on(
+    avo: Avo, tmp_path: Path
+) -> None:
+    with Store.open(str(tmp_path / "left.db")) as store:
+        run = make_run(store, RunConfig(problem="mha-w1024-global-sinks"), "left")
+    lines = avo("status", run.name, "--db", str(tmp_path / "left.db")).stdout.splitlines()
+    assert lines[0] == "left: mha-w1024-global-sinks for h100, suite quick, mutate"
+    assert lines[1].split(maxsplit=1) == ["state", "interrupted; avo resume left continues it"]
+    assert "avo resume" not in avo("status", "mha-h100").stdout
 
 
 def test_watching_ends_with_the_run(avo: Avo) -> None:
