@@ -119,8 +119,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
-    left = view.state in (RunState.STOPPED, RunState.INTERRUPTED)
-    row(lines, "state", f"{standing(run, view.state)}{f'; avo resume {run.name} continues it' if left else ''}")
+    advice = f"; avo resume {run.name} continues it" if view.state in (RunState.STOPPED, RunState.INTERRUPTED) else ""
+    row(lines, "state", standing(run, view.state) + advice)
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
     if view.doing:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from avo.model_config import subject
 from avo.report import data
 from avo.report.code import highlighted
 from avo.report.data import Report
@@ -104,6 +105,7 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
     return {
         "report": report,
         "now": now,
+        "subject": subject(report.run),
         "release": installed("avo-kernels"),
         "place": place(score) if score else report.run.target,
         "unchecked": unchecked(report.run.target),

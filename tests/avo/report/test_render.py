@@ -6,11 +6,13 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
 
+from avo.model_config import FOR
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
@@ -80,6 +82,13 @@ def test_a_page_tells_of_every_version_with_what_its_numbers_are(html: str) -> N
     ):
         assert expected in words, expected
     assert page.tags["svg"] == 8  # three trajectories and the bars, each for a page and for a telephone
+
+
+def test_a_report_on_a_run_for_a_model_begins_with_its_name(sample: Report) -> None:
+    config = {**sample.run.config, FOR: {"model": "Qwen3-8B", "phase": "decode", "read": [], "not_served": []}}
+    report = replace(sample, run=replace(sample.run, config=config))
+    assert "Kernels for <b>mha, Qwen3-8B in decode</b> on" in to_html(report, START)
+    assert "Kernels for mha, Qwen3-8B in decode on" in to_markdown(report, START)
 
 
 def test_nothing_is_loaded_and_only_the_pages_own_script_and_style_may_run(html: str) -> None:
