@@ -86,7 +86,7 @@ def test_a_page_tells_of_every_version_with_what_its_numbers_are(html: str) -> N
 
 def test_a_report_on_a_run_for_a_model_begins_with_its_name(sample: Report) -> None:
     config = {**sample.run.config, FOR: {"model": "Qwen3-8B", "phase": "decode", "read": [], "not_served": []}}
-    report = replace(sample, run=replace(sample.run, config=config))
+    report = replace(sample, view=replace(sample.view, run=replace(sample.run, config=config)))
     assert "Kernels for <b>mha, Qwen3-8B in decode</b> on" in to_html(report, START)
     assert "Kernels for mha, Qwen3-8B in decode on" in to_markdown(report, START)
 
