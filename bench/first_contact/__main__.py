@@ -3,8 +3,8 @@
 python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [--list]
 
 Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, nvidia-ml-py and libcst, is fetched by pip
-into the folder if it is not installed. Each step runs in a process and within a limit of its own; what fails is noted,
-and the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
+into the folder if it is not installed. Each step runs in a process and within a limit of its own, and has the time that
+those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
 ``bench/timings`` in a pull request.
 """
 
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -21,19 +22,21 @@ from pathlib import Path
 from bench.first_contact.runner import Step, pack, perform
 
 STEPS = (
-    Step("state", 30, "the machine, its cards and what is installed"),
-    Step("worker", 90, "the first lines of a GPU worker, raw"),
-    Step("doctor", 90, "what a run would find missing"),
-    Step("seed", 120, "one seed, judged"),
-    Step("faults", 150, "kernels that crash, hang or stray, and a right one after each"),
-    Step("predicted", 240, "predicted against measured"),
-    Step("do_bench", 60, "the same seed through triton.testing.do_bench"),
-    Step("same", 120, "a seed against itself"),
-    Step("baselines", 150, "libraries"),
-    Step("canary", 150, "a wrong and a slow variant"),
-    Step("variants", 900, "40 variants of the seed, for bench/timings"),
+    Step("state", 20, 60, "the machine, its cards and what is installed"),
+    Step("worker", 40, 90, "the first lines of a GPU worker, raw"),
+    Step("doctor", 40, 90, "what a run would find missing"),
+    Step("seed", 60, 120, "one seed, judged"),
+    Step("faults", 80, 150, "kernels that crash, hang or stray, and a right one after each"),
+    Step("predicted", 120, 240, "predicted against measured"),
+    Step("do_bench", 25, 60, "the same seed through triton.testing.do_bench"),
+    Step("same", 60, 120, "a seed against itself"),
+    Step("baselines", 40, 150, "libraries"),
+    Step("canary", 40, 150, "a wrong and a slow variant"),
+    Step("variants", 45, 900, "40 variants of the seed, for bench/timings"),
 )
-"""In the order of their value."""
+"""In the order of their value. Their shares are less than ten minutes by what packing and processes that die slowly take:
+no step is kept from beginning by those before it, however slow the card is.
+"""
 CLOCKS = "clocks"
 """The step beside the others: it logs clocks, power and temperature."""
 REPOSITORY = Path(__file__).parents[2]
@@ -62,8 +65,10 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
         print(f"{parser.prog}: unknown step {unknown[0]!r}: see --list", file=sys.stderr)
         return 2
     if options.list:
-        print("\n".join(f"{step.name:10} {step.what}, at most {step.limit_s:.0f} s" for step in STEPS))
+        lines = (f"{each.name:10} {each.what}: {each.share_s:.0f} to {each.most_s:.0f} s" for each in STEPS)
+        print("\n".join(lines))
         return 0
+    until = time.monotonic() + 60 * options.minutes
     folder: Path = (options.out or Path(f"first-contact-{datetime.now(UTC):%Y%m%d-%H%M%S}")).absolute()
     try:
         folder.mkdir(parents=True)
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
         return 2
     chosen = [step for step in STEPS if step.name in names]
     told = command or (sys.executable, "-m", "bench.first_contact.steps")
-    outcomes = perform(chosen, folder, told, options.minutes, lambda text: print(text, flush=True), CLOCKS)
+    outcomes = perform(chosen, folder, told, until, lambda text: print(text, flush=True), CLOCKS)
     shutil.rmtree(folder / _PACKAGES, ignore_errors=True)  # it is no evidence
     done = sum(outcome.ending == "done" for outcome in outcomes)
     print(f"{done} of {len(outcomes)} steps are done; the evidence is in {pack(folder)}")

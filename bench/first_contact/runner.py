@@ -21,7 +21,10 @@ class Step:
     """A part of the evidence."""
 
     name: str
-    limit_s: float
+    share_s: float
+    """What is kept for it while steps before it run."""
+    most_s: float
+    """What it may take where others have left as much."""
     what: str
 
 
@@ -39,28 +42,29 @@ def perform(
     steps: Sequence[Step],
     folder: Path,
     command: Sequence[str],
-    minutes: float,
+    until: float,
     say: Callable[[str], None],
     aside: str | None = None,
 ) -> list[Outcome]:
-    """Run ``command`` with each step's name and ``folder``, which gets the evidence; return what became of each step.
+    """Run ``command`` with each step's name, ``folder``, which gets the evidence, and the step's limit in seconds;
+    return what became of each step.
 
-    Beside them the step ``aside`` runs from the first to the last. A step's output is in the file ``STEP.log``, the
-    outcomes in ``summary.json``. Ctrl-C ends the steps, not the collecting of what they have found.
+    All end at ``until`` by ``time.monotonic``; see ``limit``. Beside them the step ``aside`` runs from the first to the
+    last. A step's output is in the file ``STEP.log``, the outcomes in ``summary.json``. Ctrl-C ends the steps, not the
+    collecting of what they have found.
     """
-    until = time.monotonic() + 60 * minutes
     outcomes: list[Outcome] = []
-    watching = None if aside is None else _started(aside, folder, command)
+    watching = None if aside is None else _started(aside, folder, command, until - time.monotonic())
     try:
         for number, step in enumerate(steps, 1):
-            limit_s = min(step.limit_s, until - time.monotonic())
+            limit_s = limit(steps[number - 1 :], until - time.monotonic())
             if limit_s < LEAST_S:
                 outcomes.append(Outcome(step.name, "no time was left", 0.0))
                 continue
             say(f"{number}/{len(steps)} {step.name}: {step.what}, at most {limit_s:.0f} s")
             outcomes.append(_one(step, folder, command, limit_s))
             _write(folder, outcomes)
-            say(f"    {outcomes[-1].ending} after {outcomes[-1].seconds:.0f} s")
+            say(f"    {outcomes[-1].ending} after {outcomes[-1].seconds:.0f} s{_why(outcomes[-1], folder)}")
     except KeyboardInterrupt:
         say("interrupted: collecting what there is")
         begun = {outcome.step for outcome in outcomes}
@@ -72,9 +76,20 @@ def perform(
     return outcomes
 
 
+def limit(steps: Sequence[Step], left_s: float) -> float:
+    """Return how long the first of ``steps`` may take when ``left_s`` are left for all of them.
+
+    Those behind it keep their shares as far as there is time for its own: so a step that hangs takes none of theirs,
+    and where there is little time the first ones have it.
+    """
+    first, *others = steps
+    spare_s = left_s - sum(step.share_s for step in others)
+    return min(first.most_s, left_s, max(first.share_s, spare_s))
+
+
 def _one(step: Step, folder: Path, command: Sequence[str], limit_s: float) -> Outcome:
     began = time.monotonic()
-    process = _started(step.name, folder, command)
+    process = _started(step.name, folder, command, limit_s)
     try:
         code = process.wait(limit_s)
         ending = "done" if code == 0 else f"killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
@@ -87,11 +102,10 @@ def _one(step: Step, folder: Path, command: Sequence[str], limit_s: float) -> Ou
     return Outcome(step.name, ending, time.monotonic() - began)
 
 
-def _started(name: str, folder: Path, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+def _started(name: str, folder: Path, command: Sequence[str], limit_s: float) -> "subprocess.Popen[bytes]":
+    words = [*command, name, str(folder), f"{limit_s:.0f}"]
     with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [*command, name, str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> bool:
@@ -103,6 +117,14 @@ def _kill(process: "subprocess.Popen[bytes]") -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _why(outcome: Outcome, folder: Path) -> str:
+    """Return the last line that a step which failed has said: with Python, the error."""
+    if outcome.ending == "done":
+        return ""
+    said = (folder / f"{outcome.step}.log").read_text(errors="replace").strip()
+    return f": {said.splitlines()[-1]:.300}" if said else ""
 
 
 def _write(folder: Path, outcomes: Sequence[Outcome]) -> None:

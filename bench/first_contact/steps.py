@@ -1,10 +1,11 @@
 """The steps of a first contact. Each notes what it finds line by line: one that is stopped has told what it had.
 
-python -m bench.first_contact.steps STEP FOLDER    runs one, as ``bench.first_contact`` does
+python -m bench.first_contact.steps STEP FOLDER SECONDS    runs one, as ``bench.first_contact`` does
 """
 
 import hashlib
 import json
+import math
 import os
 import platform
 import random
@@ -42,11 +43,11 @@ VARIANTS = 40
 _KNOWN = {90: "h100", 100: "b200", 103: "b200"}
 """The target whose best kernels known are tried, by compute capability times ten."""
 _SAMPLE_S = 0.5
-_WORKER_S = 80.0
-_COMPARE_S = 70.0
-"""How long the comparison of the seed with itself may take, so that its verdict comes within the step's limit.
-
-It ends a few rounds later, when it is next looked at whether the rounds suffice.
+_NOTING_S = 5.0
+"""What is kept of a step's time for noting what a worker said that does not end."""
+_SCORING_S = 25.0
+"""What is kept of it for what follows when a comparison's time is over: the rounds until it is next looked at whether
+they suffice, and the score in a new process.
 """
 _PACKAGES = ("torch", "triton", "numpy", "msgspec", "nvidia-ml-py", "flash-attn", "flash-attn-3", "flash-attn-4")
 
@@ -60,6 +61,8 @@ class Bench:
     """The problem of the kernels for ``mha``; in tests a smaller one of its kind."""
     suite: str = "quick"
     start: Callable[[], WorkerContender] = start_worker
+    until: float = math.inf
+    """When the step is stopped, by ``time.monotonic``."""
 
     @property
     def card(self) -> Card:
@@ -163,7 +166,7 @@ def worker(bench: Bench, command: Sequence[str] = COMMAND) -> None:
     began = time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            out, error = process.communicate(b'{"begin": {}}\n', _WORKER_S)
+            out, error = process.communicate(b'{"begin": {}}\n', bench.until - _NOTING_S - began)
         except subprocess.TimeoutExpired:  # what it has said until then may tell why
             process.kill()
             out, error = process.communicate()
@@ -262,7 +265,7 @@ def same(bench: Bench) -> None:
     candidate = Candidate(bench.problem, seed_source("mha"))
     audience = Audience(lambda progress: print(progress.words, flush=True), lambda row: bench.note("same_runs", **row))
     speed = bench.measured(audience)
-    speed.until = time.monotonic() + _COMPARE_S
+    speed.until = bench.until - _SCORING_S
     with bench.judge(speed) as judge:
         bench.note("same", **judge.evaluate(candidate, Incumbent(candidate, 0.05)).to_json())
 
@@ -365,8 +368,8 @@ STEPS: dict[str, Callable[[Bench], None]] = {
 
 def main(arguments: Sequence[str], **settings: Any) -> None:
     """Run one step."""
-    name, folder = arguments
-    STEPS[name](Bench(Path(folder), **settings))
+    name, folder, limit_s = arguments
+    STEPS[name](Bench(Path(folder), until=time.monotonic() + float(limit_s), **settings))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """``bench.first_contact.steps`` on a made-up card, on which every kernel is right."""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]
-    steps.kernels, steps.VARIANTS, steps._COMPARE_S = kernels, 2, 0.0
+    steps.kernels, steps.VARIANTS, steps._SCORING_S = kernels, 2, math.inf
     steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", "tests.evaluator.cuda.fake_device"))
     steps.main(arguments, problem="tiny", suite="one", start=start)
 

@@ -19,7 +19,7 @@ import pytest
 from bench import timings
 from bench.first_contact import __main__ as command
 from bench.first_contact import faulty, steps
-from bench.first_contact.runner import Step, perform
+from bench.first_contact.runner import Step, limit, perform
 from bench.first_contact.steps import STEPS, edited, kernels
 from evaluator.cuda.device import Clocks
 from evaluator.target import TARGETS
@@ -36,13 +36,13 @@ esac
 """
 
 
-def steps_of(*names: str, limit_s: float = 60.0) -> list[Step]:
-    return [Step(name, limit_s, "") for name in names]
+def steps_of(*names: str) -> list[Step]:
+    return [Step(name, 60.0, 60.0, "") for name in names]
 
 
-def run(folder: Path, *names: str, limit_s: float = 60.0, minutes: float = 5.0, aside: str | None = None) -> list[str]:
-    chosen = steps_of(*names, limit_s=limit_s)
-    outcomes = perform(chosen, folder, ("sh", "-c", SCRIPT), minutes, lambda text: None, aside)
+def run(folder: Path, *names: str, left_s: float = 300.0, aside: str | None = None) -> list[str]:
+    until = time.monotonic() + left_s
+    outcomes = perform(steps_of(*names), folder, ("sh", "-c", SCRIPT), until, lambda text: None, aside)
     assert [outcome.step for outcome in outcomes] == list(names)
     assert json.loads((folder / "summary.json").read_text())[-1]["ending"] == outcomes[-1].ending
     return [outcome.ending for outcome in outcomes]
@@ -74,7 +74,42 @@ def test_what_hangs_is_stopped_with_all_that_it_started_and_what_it_found_is_kep
 
 
 def test_steps_without_time_are_not_begun(tmp_path: Path) -> None:
-    assert run(tmp_path, "good", "bad", minutes=0.0) == ["no time was left"] * 2
+    assert run(tmp_path, "good", "bad", left_s=0.0) == ["no time was left"] * 2
+
+
+def taken(steps: list[Step], left_s: float, taking: Callable[[Step, float], float]) -> list[float]:
+    """Return the limit of each step, where ``taking`` says of a step and its limit how long it takes."""
+    limits = []
+    for number, step in enumerate(steps):
+        limits.append(limit(steps[number:], left_s))
+        left_s -= taking(step, limits[-1])
+    return limits
+
+
+def test_on_a_card_on_which_everything_hangs_each_step_has_its_share_within_ten_minutes() -> None:
+    limits = taken(list(command.STEPS), 600.0, lambda step, limit_s: limit_s)
+    assert all(limit_s >= step.share_s for step, limit_s in zip(command.STEPS, limits, strict=True))
+    assert sum(limits) <= 600.0
+    assert sum(step.share_s for step in command.STEPS) <= 580.0
+
+
+def test_what_quick_steps_leave_goes_to_those_behind_them() -> None:
+    limits = taken(list(command.STEPS), 600.0, lambda step, limit_s: 5.0)
+    assert limits[2:-1] == [step.most_s for step in command.STEPS[2:-1]]
+    assert limits[-1] == 550.0
+
+
+def test_where_there_is_little_time_the_first_steps_have_it() -> None:
+    limits = taken(list(command.STEPS), 120.0, lambda step, limit_s: limit_s)
+    assert limits == [20.0, 40.0, 40.0, 20.0, *[0.0] * (len(limits) - 4)]
+
+
+def test_a_step_that_fails_says_why_in_a_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    perform(steps_of("bad", "good"), tmp_path, ("sh", "-c", SCRIPT), time.monotonic() + 60, said.append)
+    assert said[1].startswith("    failed with exit code 3 after ")
+    assert said[1].endswith(" s: why")
+    assert said[3].endswith(" s")
 
 
 def test_what_runs_beside_the_steps_ends_with_them(tmp_path: Path) -> None:
@@ -94,7 +129,9 @@ def test_ctrl_c_ends_the_steps_and_not_the_collecting(tmp_path: Path) -> None:
         if text.startswith("2/3"):
             signal.raise_signal(signal.SIGINT)
 
-    outcomes = perform(steps_of("good", "bad", "good"), tmp_path, ("sh", "-c", SCRIPT), 5, interrupt)
+    outcomes = perform(
+        steps_of("good", "bad", "good"), tmp_path, ("sh", "-c", SCRIPT), time.monotonic() + 300, interrupt
+    )
     assert [outcome.ending for outcome in outcomes] == ["done", "interrupted"]
     assert said[-1] == "interrupted: collecting what there is"
 
@@ -111,7 +148,10 @@ def test_what_a_worker_that_hangs_has_said_is_kept(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
     with pytest.raises(ValueError, match="Expecting value"):
-        steps.worker(steps.Bench(tmp_path), ("sh", "-c", f"echo first; touch {said}; exec sleep 600"))
+        steps.worker(
+            steps.Bench(tmp_path, until=time.monotonic() + 60),
+            ("sh", "-c", f"echo first; touch {said}; exec sleep 600"),
+        )
     found = json.loads((tmp_path / "worker.jsonl").read_text())
     assert (found["out"], found["code"]) == ("first\n", -signal.SIGKILL)
     assert not (tmp_path / steps.CARD_FILE).exists()
@@ -192,7 +232,7 @@ def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     out = tmp_path / "found"
-    monkeypatch.setattr(command, "STEPS", [replace(step, limit_s=3600.0) for step in command.STEPS])
+    monkeypatch.setattr(command, "STEPS", [replace(step, share_s=3600.0, most_s=3600.0) for step in command.STEPS])
     simulated = (sys.executable, "-m", "tests.bench.simulated_card")
     assert command.main(["--out", str(out), "--minutes", "600"], simulated) == 0
     assert f"the evidence is in {out}.tar.gz" in capsys.readouterr().out
