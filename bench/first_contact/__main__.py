@@ -4,8 +4,8 @@ python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [
 
 Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, nvidia-ml-py and libcst, is fetched by pip
 into the folder if it is not installed. Each step runs in a process and within a limit of its own, and has the time that
-those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it to an issue, or add the files of its folder ``timings`` to
-``bench/timings`` in a pull request.
+those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it to an
+issue, or add the files of its folder ``timings`` to ``bench/timings`` in a pull request.
 """
 
 import argparse
@@ -34,8 +34,8 @@ STEPS = (
     Step("canary", 40, 150, "a wrong and a slow variant"),
     Step("variants", 45, 900, "40 variants of the seed, for bench/timings"),
 )
-"""In the order of their value. Their shares are less than ten minutes by what packing and processes that die slowly take:
-no step is kept from beginning by those before it, however slow the card is.
+"""In the order of their value. Their shares are less than ten minutes by what packing and processes that die slowly
+take, so that each step begins, however slow the card is.
 """
 CLOCKS = "clocks"
 """The step beside the others: it logs clocks, power and temperature."""

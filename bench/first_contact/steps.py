@@ -172,9 +172,13 @@ def worker(bench: Bench, command: Sequence[str] = COMMAND) -> None:
             out, error = process.communicate()
     told = {"out": out.decode(errors="replace"), "error": error.decode(errors="replace")}
     bench.note("worker", seconds=time.monotonic() - began, code=process.returncode, **told)
-    hello = json.loads(told["out"].splitlines()[-1])
+    last = {name: (text.strip().splitlines() or ["nothing"])[-1] for name, text in told.items()}
+    try:
+        card = json.loads(last["out"])["ready"]
+    except (ValueError, KeyError, TypeError):
+        sys.exit(f"no GPU to measure on; a worker says: {last['out']}; on standard error: {last['error']}")
     file = bench.folder / CARD_FILE
-    file.with_suffix(".new").write_text(json.dumps(hello["ready"]))
+    file.with_suffix(".new").write_text(json.dumps(card))
     file.with_suffix(".new").rename(file)  # at once: the log of clocks waits for it
 
 
