@@ -4,17 +4,34 @@ import inspect
 from importlib.resources import files
 
 from evaluator import problems
-from evaluator.problem import Case, Problem
-from evaluator.problems.dense import Attention, attend
-from evaluator.problems.fsa import SelectedAttention
+from evaluator.problem import Case, Problem, signature
+from evaluator.problems.dense import attend
 from evaluator.problems.selection import SelectedCase
 
+_KNOWN = {
+    "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window max_seqlen_q max_seqlen_k",
+    "selected_attention": "q k v block_indices block_size scale",
+}
+"""What exported functions can give to kernels, by the function's name."""
+_RESULTS = {"": "out lse", "_backward": "out lse dout dq dk dv dsinks"}
+"""What kernels get besides, by the end of their entry's name."""
 
-def has_public_function(problem: Problem) -> bool:
-    """Whether what the problem's entry computes is fixed: dense or selected attention, nothing of a user's own, without
-    windows, sinks or packed sequences, and with keys as long as values.
+
+def public_function(problem: Problem) -> str:
+    """Return the name of the exported function that kernels for ``problem`` run in; empty where there is none.
+
+    What a kernel computes must be fixed, so the problem is one of ours, and the function must have all that it takes.
     """
-    return type(problem) in (Attention, SelectedAttention) and not problem.correctness_cases[0].head_dim_v
+    entry, *names = signature(problem)
+    function = entry.removesuffix("_backward")
+    known = f"{_KNOWN.get(function, '')} {_RESULTS[entry.removeprefix(function)]}".split()
+    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
+    return function if ours and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
+
+
+def seen_of(case: Case) -> tuple[int, int]:
+    """Return how many keys a query sees at most, 0 for all, and how many sequences are packed, 0 where none are."""
+    return getattr(case, "window", None) or 0, getattr(case, "sequences", 0) or 0
 
 
 def blocks_of(case: Case) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def export(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
-    from avo.export.choosing import choose
+    from avo.export.choosing import check_together, choose
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
@@ -68,6 +68,7 @@ def export(
         named = [load(store, each) for each in versions]
         distinct = {each.attempt.id: each for each in named}
         chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]
+    check_together(chosen)
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:

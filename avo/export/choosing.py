@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from avo.export.errors import ExportError
-from avo.export.source import tidied
+from avo.export.source import about, saying, tidied
 from avo.model_config import model_of
+from avo.watch.wording import printable
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
-from evaluator.problem_sources import has_public_function
+from evaluator.problem_sources import public_function
 from lineage_db.records import Attempt, Run, Version
 
 
@@ -55,7 +56,7 @@ class Chosen:
     @property
     def function(self) -> str:
         """Name of the public function that the version is for."""
-        return self.problem.entry
+        return public_function(self.problem)
 
 
 def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
@@ -64,18 +65,46 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
     problem = get_problem(run.problem)
-    if not has_public_function(problem):
+    if not public_function(problem):
         raise ExportError(
-            f"{run.name} is for the problem {problem.name}, which no exported package knows: "
-            "only dense and selected attention (mha, gqa, fsa, without windows, sinks or packed sequences, and with "
-            "keys as long as values) have a public function"
+            f"{run.name} is for the problem {problem.name}, which no exported package knows: only dense and selected "
+            "attention and their gradients (mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, and settings of "
+            "them) have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)
     try:
-        return replace(chosen, source=tidied(attempt.source))
+        return replace(chosen, source=tidied(_describing_itself(chosen)))
     except ExportError as error:
         raise ExportError(f"{chosen.label}: {error}") from None
+
+
+def check_together(chosen: Sequence[Chosen]) -> None:
+    """Raise ``ExportError`` unless there is a forward pass for each version that computes gradients."""
+    forward = {each.function for each in chosen if each.problem.entry == each.function}
+    for each in chosen:
+        if each.function not in forward:
+            raise ExportError(
+                f"{each.label} computes gradients of {each.function}: name a version that computes {each.function} too"
+            )
+
+
+def _describing_itself(chosen: Chosen) -> str:
+    """Return the source of a version; where its docstring is still that of the first one, it says what was changed."""
+    source, line = chosen.attempt.source, chosen.line
+    start = line[0].attempt if line else chosen.attempt
+    if start.id == chosen.attempt.id or about(source) != about(start.source):
+        return source
+    steps = [*line[1:], *(() if chosen.version else (chosen.attempt,))]
+    changes = "\n".join(f"- {printable(' '.join(step.change.split())):.110}" for step in steps if step.change.strip())
+    text = (
+        f"{chosen.problem.entry} for the problem {chosen.problem.name} on {chosen.run.target}:\n"
+        f"{chosen.mark} of the run {chosen.run.name}.\n\nWhat the search changed, in order:\n{changes}"
+    )
+    try:
+        return saying(source, text)
+    except (SyntaxError, ValueError):
+        return source  # what is wrong with it is said when it is tidied
 
 
 def lineage_of(versions: Sequence[Version], *numbers: int) -> tuple[Version, ...]:

@@ -23,7 +23,7 @@ from avo.export.errors import ExportError
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
-from avo.export.table import names, ranked, table
+from avo.export.table import names, published, ranked, table, takes
 from avo.watch.wording import SPREAD, compared, place, spread, unit
 from evaluator.problem import Case
 from evaluator.problem_sources import attend_source, module_source
@@ -37,10 +37,12 @@ _RESERVED = {
 }  # fmt: skip
 """Names of what the package and its tests import, and of modules in its tests."""
 _MODULES = {
-    "attention": ("_dispatch.py", "_attention.py", "transformers.py"),
+    "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),
 }
 """Modules of ``avo.export.runtime`` by the public function that needs them."""
+_PUBLIC = {"attention": ("attention", "packed_attention"), "selected_attention": ("selected_attention",)}
+"""What the package offers for each of these."""
 _TEMPLATES = {
     "attention": ("tests/test_attention.py", "tests/test_transformers.py"),
     "selected_attention": ("tests/test_selected_attention.py",),
@@ -161,11 +163,14 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "package": name,
         "distribution": name.replace("_", "-"),
         "functions": functions,
+        "public": ["UnsupportedCall", *(each for function in functions for each in _PUBLIC[function])],
         "kernels": list(zip(names(versions), versions, strict=True)),
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
-        "table": table(versions),
-        "head_dim": first.head_dim,
+        "table": (made := table(versions)),
+        "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
+        "features": {name for kernel in made["kernels"] for name in (*kernel["tensors"], *kernel["scalars"])},
+        "dims": (first.head_dim, first.head_dim, first.head_dim_v or first.head_dim),
         "dtype": first.dtype,
         "now": now,
         "variant": str(VARIANT),
@@ -185,6 +190,8 @@ def _environment() -> Environment:
         "unit": unit,
         "place": place,
         "compared": compared,
+        "published": published,
+        "takes": takes,
     }
     environment.globals["SPREAD"] = SPREAD
     return environment

@@ -1,8 +1,9 @@
-"""Sources as they are exported: the candidate's source, formatted and without unused imports.
+"""Sources as they are exported: the candidate's source, formatted, without unused imports, and saying what it is.
 
 Nothing is executed. The result is judged again before it is exported.
 """
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,21 @@ def tidied(source: str) -> str:
                 said = " ".join(done.stderr.decode(errors="replace").split()) or f"ruff ended with {done.returncode}"
                 raise ExportError(f"the source cannot be read: {said}")
         return file.read_bytes().decode()
+
+
+def about(source: str) -> str:
+    """Return the docstring of a module; empty where it has none, or where it is not Python."""
+    try:
+        return ast.get_docstring(ast.parse(source), clean=False) or ""
+    except (SyntaxError, ValueError):
+        return ""
+
+
+def saying(source: str, text: str) -> str:
+    """Return ``source`` with ``text`` in place of its module's docstring, or with that before it where it has none."""
+    lines = source.split("\n")
+    first = next(iter(ast.parse(source).body), None)
+    if about(source) and first is not None:
+        del lines[first.lineno - 1 : first.end_lineno]
+    quoted = text.replace("\\", "\\\\").replace('"', "'")
+    return f'"""{quoted}\n"""\n\n' + "\n".join(lines).lstrip()

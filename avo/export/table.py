@@ -2,15 +2,16 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from avo.export.judging import Passed
 from avo.watch.wording import place
-from evaluator.problem import Case
-from evaluator.problem_sources import blocks_of
-from evaluator.target import ScoreKind
+from evaluator.problem import Baseline, Case, signature
+from evaluator.problem_sources import blocks_of, seen_of
+from evaluator.target import TARGETS, ScoreKind
 
 
 def names(versions: Sequence[Passed]) -> tuple[str, ...]:
@@ -42,15 +43,20 @@ def table(versions: Sequence[Passed]) -> dict[str, list[dict[str, Any]]]:
 def _kernel(name: str, passed: Passed) -> dict[str, Any]:
     cases = passed.chosen.problem.correctness_cases
     gluon = mentions(passed.chosen.source, "gluon")
+    entry, tensors, scalars = signature(passed.chosen.problem)
     return {
         "name": name,
         "function": passed.chosen.function,
+        "entry": entry,
+        "tensors": list(tensors),
+        "scalars": list(scalars),
         "version": passed.chosen.label,
         "target": place(passed.scores[0]),
         "capability": list(divmod(passed.target.arch, 10)),
         "dtypes": sorted({case.dtype for case in cases}),
-        "head_dims": sorted({case.head_dim for case in cases}),
+        "head_dims": sorted({dims_of(case) for case in cases}),
         "grouped": any(case.heads != case.kv_heads for case in cases),
+        "causal": sorted({case.causal for case in cases}),
         "block_sizes": sorted({blocks_of(case)[0] for case in cases} - {0}),
         "gluon": gluon,
         "interpretable": not gluon and not mentions(passed.chosen.source, "bfloat16"),
@@ -66,9 +72,13 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
             "batch": (case := cases[found.case]).batch,
             "heads": case.heads,
             "kv_heads": case.kv_heads,
+            "q_len": case.q_len,
             "length": case.kv_len,
-            "head_dim": case.head_dim,
+            "head_dim": dims_of(case)[0],
+            "head_dim_v": dims_of(case)[1],
             "causal": case.causal,
+            "window": seen_of(case)[0],
+            "sequences": seen_of(case)[1],
             "block_size": blocks_of(case)[0],
             "blocks": blocks_of(case)[1],
             "kind": score.kind,
@@ -77,6 +87,44 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
         for score in passed.scores
         for found in score.cases
     ]
+
+
+def published(passed: Passed) -> tuple[Baseline, ...]:
+    """Return what was published on the version's card for cases that it was judged on, with the figures of these alone.
+
+    For a measured version that is the known card with the same number of multiprocessors.
+    """
+    cases = {case.case for score in passed.scores for case in score.cases}
+    here = {each.name for each in TARGETS.values() if (each.arch, each.sms) == (passed.target.arch, passed.target.sms)}
+    cards = {passed.target.name} if passed.target.name in TARGETS else here
+    found = (
+        replace(each, tflops={name: tflops for name, tflops in each.tflops.items() if name in cases})
+        for each in passed.chosen.problem.baselines
+        if each.target in cards
+    )
+    return tuple(each for each in found if each.tflops)
+
+
+def takes(kernel: Mapping[str, Any]) -> str:
+    """Return in words which calls a kernel of the table takes, besides the compute capability."""
+    dims = (f"{key}" if key == value else f"{key} of keys and {value} of values" for key, value in kernel["head_dims"])
+    masks = {(False,): "no mask", (True,): "the causal mask", (False, True): "with and without the causal mask"}
+    parts = [
+        " or ".join(kernel["dtypes"]),
+        f"head dim {' or '.join(dims)}",
+        "any group of query heads to a KV head" if kernel["grouped"] else "as many KV heads as query heads",
+        "" if kernel["block_sizes"] else masks[tuple(kernel["causal"])],
+        "a sliding window or none" if "window" in kernel["scalars"] else "",
+        "attention sinks" if "sinks" in kernel["tensors"] else "",
+        "packed sequences" if "cu_seqlens_q" in kernel["tensors"] else "",
+        f"blocks of {', '.join(map(str, kernel['block_sizes']))} keys" if kernel["block_sizes"] else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def dims_of(case: Case) -> tuple[int, int]:
+    """Return the elements of a key and of a value."""
+    return case.head_dim, case.head_dim_v or case.head_dim
 
 
 def mentions(source: str, word: str) -> bool:

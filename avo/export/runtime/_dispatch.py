@@ -11,11 +11,10 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -24,7 +23,7 @@ NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels. They then take tensors on the CPU, in types that its interpreter computes in."""
-_INTERPRETED_DTYPES = (torch.float16, torch.float32)
+_INTERPRETED_DTYPES = ("float16", "float32")
 _MODES = ("sdpa", "raise")
 _DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
 _warned: set[str] = set()
@@ -44,22 +43,41 @@ class ExportedKernel:
     name: str
     """Name of the kernel's module in ``kernels``."""
     function: str
-    """Name of the kernel's entry and of the public function that it is for."""
+    """Name of the public function that the kernel is for."""
+    entry: str
+    """Name of the kernel's own function."""
+    tensors: tuple[str, ...]
+    """What that takes, in order."""
+    scalars: tuple[str, ...]
+    """What it takes besides, by name."""
     version: str
     """Where the kernel comes from: RUN@VERSION."""
     target: str
     """What the speed was judged for; speeds of different targets are never compared."""
     capability: tuple[int, int]
     dtypes: tuple[str, ...]
-    head_dims: tuple[int, ...]
+    head_dims: tuple[tuple[int, int], ...]
+    """Elements of a key and of a value."""
     grouped: bool
     """Whether several query heads may share a KV head."""
+    causal: tuple[bool, ...]
+    """Whether it was judged with the causal mask, without, or both."""
     block_sizes: tuple[int, ...]
     """Sizes of selected blocks; empty for dense attention."""
     gluon: bool
     """Whether the kernel is written in Gluon, which only a GPU runs."""
     interpretable: bool
     """Whether Triton's interpreter can run the kernel."""
+
+    @property
+    def backward(self) -> bool:
+        """Whether the kernel computes gradients."""
+        return "dout" in self.tensors
+
+    @property
+    def packed(self) -> bool:
+        """Whether the kernel is for sequences that are packed one after another."""
+        return "cu_seqlens_q" in self.tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +89,16 @@ class CaseSpeed:
     batch: int
     heads: int
     kv_heads: int
+    q_len: int
     length: int
-    """Number of keys in a sequence."""
+    """Number of keys; of packed sequences that of all together."""
     head_dim: int
+    head_dim_v: int
     causal: bool
+    window: int
+    """Number of keys that a query sees at most; 0: all."""
+    sequences: int
+    """Number of packed sequences, each longer than the one before; 0: they are not packed."""
     block_size: int
     blocks: int
     """Number of blocks that a query selects at most."""
@@ -83,45 +107,77 @@ class CaseSpeed:
     tflops: float
 
 
+class Call(NamedTuple):
+    """What decides which kernels take a call."""
+
+    function: str
+    device: torch.device
+    dtype: torch.dtype
+    head_dims: tuple[int, int]
+    """Elements of a key and of a value."""
+    group: int
+    """Query heads to a KV head."""
+    causal: bool
+    window: int = 0
+    """Number of keys that a query sees at most; 0: all."""
+    sinks: bool = False
+    packed: bool = False
+    block_size: int = 0
+
+
 def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
-    def hashable(record: dict[str, Any]) -> dict[str, Any]:
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    def hashable(value: Any) -> Any:
+        return tuple(hashable(each) for each in value) if isinstance(value, list) else value
 
     table = json.loads(Path(__file__).with_name("dispatch.json").read_text(encoding="utf-8"))
-    kernels = tuple(ExportedKernel(**hashable(each)) for each in table["kernels"])
-    return kernels, tuple(CaseSpeed(**each) for each in table["cases"])
+    kernels = ({name: hashable(value) for name, value in each.items()} for each in table["kernels"])
+    return tuple(ExportedKernel(**each) for each in kernels), tuple(CaseSpeed(**each) for each in table["cases"])
 
 
 KERNELS, SPEEDS = _read()
 """The kernels in order of preference of their targets, and their speeds."""
 
 
-def candidates(function: str, query: torch.Tensor, group: int, block_size: int = 0) -> tuple[list[ExportedKernel], str]:
-    """Return the kernels for a call with such a query and ``group`` query heads to a KV head; where none, say why."""
-    found = [kernel for kernel in KERNELS if kernel.function == function]
-    dtype = str(query.dtype).removeprefix("torch.")
+def candidates(call: Call, *, backward: bool = False) -> tuple[list[ExportedKernel], str]:
+    """Return the kernels that take a call; where there are none, in a few words why."""
+    found = [each for each in KERNELS if each.function == call.function and each.backward == backward]
+    dtype = str(call.dtype).removeprefix("torch.")
     if INTERPRETED:
-        found = [kernel for kernel in found if kernel.interpretable]
-        if query.dtype not in _INTERPRETED_DTYPES or not found:
+        found = [each for each in found if each.interpretable]
+        if dtype not in _INTERPRETED_DTYPES or not found:
             return [], f"{dtype} in Triton's interpreter"
     else:
-        if not query.is_cuda:
-            return [], f"tensors on {query.device.type}"
-        capability = _capability(query.device.index)
-        found = [kernel for kernel in found if kernel.capability == capability]
+        if call.device.type != "cuda":
+            return [], f"tensors on {call.device.type}"
+        capability = _capability(call.device.index)
+        found = [each for each in found if each.capability == capability]
         if not found:
             return [], f"compute capability {capability[0]}.{capability[1]}"
-        found = [kernel for kernel in found if dtype in kernel.dtypes]
+        found = [each for each in found if dtype in each.dtypes]
         if not found:
             return [], dtype
-    found = [kernel for kernel in found if query.shape[3] in kernel.head_dims]
-    if not found:
-        return [], f"head dim {query.shape[3]}"
-    found = [kernel for kernel in found if kernel.grouped or group == 1]
-    if not found:
-        return [], f"groups of {group} query heads"
-    found = [kernel for kernel in found if not block_size or block_size in kernel.block_sizes]
-    return found, "" if found else f"blocks of {block_size} keys"
+    key, value = call.head_dims
+    wanted: tuple[tuple[Callable[[ExportedKernel], bool], str], ...] = (
+        (
+            lambda each: call.head_dims in each.head_dims,
+            f"head dim {key}" if key == value else f"head dims {key} of keys and {value} of values",
+        ),
+        (lambda each: each.grouped or call.group == 1, f"groups of {call.group} query heads"),
+        (lambda each: each.packed == call.packed, "packed sequences" if call.packed else "sequences side by side"),
+        (lambda each: call.causal in each.causal, "causal attention" if call.causal else "attention without a mask"),
+        (lambda each: not call.window or "window" in each.scalars, "a sliding window"),
+        # What a query's lse says of keys elsewhere holds for sinks, too, so gradients need none of their own.
+        (
+            lambda each: ("sinks" in each.tensors) == call.sinks or (backward and call.sinks),
+            "attention sinks" if call.sinks else "attention without sinks",
+        ),
+        (lambda each: not call.block_size or call.block_size in each.block_sizes, f"blocks of {call.block_size} keys"),
+    )
+    for takes, reason in wanted:
+        found = [each for each in found if takes(each)]
+        if not found:
+            return [], reason
+    return found, ""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -129,33 +185,51 @@ def _capability(device: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def choose(function: str, query: torch.Tensor, key: torch.Tensor, causal: bool, block_size: int = 0) -> ModuleType:
-    """Return the module of the kernel that runs a call for which ``candidates`` are found; import it if necessary."""
-    group = query.shape[1] // key.shape[1]
-    found = candidates(function, query, group, block_size)[0]
-    name = _fastest(tuple(found), query.shape[3], causal, group, block_size, key.shape[2])
-    return importlib.import_module(f".kernels.{name}", __package__)
+def choose(call: Call, q_len: int, kv_len: int, *, backward: bool = False) -> ExportedKernel:
+    """Return the kernel that runs a call, for which there are ``candidates``, at these lengths."""
+    found = tuple(candidates(call, backward=backward)[0])
+    name = _fastest(found, call.head_dims, call.causal, call.group, call.window, call.block_size, q_len, kv_len)
+    return next(each for each in found if each.name == name)
 
 
 @functools.lru_cache(maxsize=4096)
 def _fastest(
-    kernels: tuple[ExportedKernel, ...], head_dim: int, causal: bool, group: int, block_size: int, length: int
+    kernels: tuple[ExportedKernel, ...],
+    head_dims: tuple[int, int],
+    causal: bool,
+    group: int,
+    window: int,
+    block_size: int,
+    q_len: int,
+    kv_len: int,
 ) -> str:
     names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
     speeds = [each for each in SPEEDS if each.kernel in names]
 
+    def apart(one: float, other: float) -> float:
+        return abs(math.log2(one / other))
+
     def distance(each: CaseSpeed) -> tuple[float, ...]:
+        seen = min(each.window or each.length, each.length)
         return (
-            each.head_dim != head_dim,
+            (each.head_dim, each.head_dim_v) != head_dims,
             each.causal != causal,
-            abs(math.log2(each.heads / each.kv_heads / group)),
-            abs(math.log2(each.block_size / block_size)) if block_size else 0.0,
-            abs(math.log2(each.length / length)),
+            apart(each.length / each.q_len, kv_len / q_len),  # few queries to many keys are another kind of work
+            apart(seen / each.length, min(window or kv_len, kv_len) / kv_len),
+            apart(each.heads / each.kv_heads, group),
+            apart(each.block_size, block_size) if block_size else 0.0,
+            apart(each.length, kv_len),
         )
 
     nearest = min(speeds, key=lambda each: (distance(each), each.case))
     rivals = [each for each in speeds if each.case == nearest.case and distance(each) == distance(nearest)]
     return max(rivals, key=lambda each: each.tflops).kernel
+
+
+def launch(kernel: ExportedKernel, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
+    """Call a kernel with those of ``tensors`` and ``scalars`` that it takes; import it if necessary."""
+    entry = getattr(importlib.import_module(f".kernels.{kernel.name}", __package__), kernel.entry)
+    run(entry, *(tensors[name] for name in kernel.tensors), **{name: scalars[name] for name in kernel.scalars})
 
 
 def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor, **options: Any) -> None:
@@ -180,6 +254,14 @@ def as_judged(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
+def empty_like(tensor: torch.Tensor, elements: int) -> torch.Tensor:
+    """Return memory [batch, heads, rows, elements], the heads of a token side by side if they are in ``tensor``."""
+    batch, heads, rows = tensor.shape[:3]
+    if tensor.transpose(1, 2).is_contiguous():
+        return tensor.new_empty(batch, rows, heads, elements).transpose(1, 2)
+    return tensor.new_empty(batch, heads, rows, elements)
+
+
 def decline(reason: str, on_unsupported: str | None) -> None:
     """Warn, once for each reason, that torch computes the call, or raise ``UnsupportedCall`` if asked to."""
     mode = _DEFAULT_MODE if on_unsupported is None else on_unsupported
@@ -187,12 +269,21 @@ def decline(reason: str, on_unsupported: str | None) -> None:
         raise ValueError(f"on_unsupported should be one of {_MODES}, not {mode!r}")
     if mode == "raise":
         raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
-    _warn_once(reason)
+    warn_once(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it")
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _warn_once(reason: str) -> bool:
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it", stacklevel=4)
+def warn_once(text: str) -> bool:
+    """Warn, unless this was said before."""
+    if text not in _warned:
+        _warned.add(text)
+        warnings.warn(text, stacklevel=4)
     return True
+
+
+def gradients_by(call: Call) -> Sequence[ExportedKernel]:
+    """Return the kernels for the gradients of a call. Where there are none for it, but for other calls, say so once."""
+    found, reason = candidates(call, backward=True)
+    if not found and any(each.backward and each.function == call.function for each in KERNELS):
+        warn_once(f"{NAMESPACE} has no backward kernel for {reason}: torch computes the gradients")
+    return found

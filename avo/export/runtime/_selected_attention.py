@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ._dispatch import NAMESPACE, as_judged, candidates, choose, decline, run
+from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, gradients_by, launch
 
 _ROWS = 1024
 """Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
@@ -20,19 +20,22 @@ def selected_attention(
     *,
     block_size: int,
     scale: float | None = None,
+    return_lse: bool = False,
     on_unsupported: str | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Return causal attention in which each query sees the keys of the blocks that it selects.
 
     query is [batch, heads, length, head_dim], key and value [batch, kv_heads, length, head_dim]; kv_heads may be a
     divisor of heads. block_indices is an integer tensor [batch, kv_heads, length, blocks]: numbers of blocks of
     ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u if u <= t and u // block_size is among
     the numbers of t. These must include the query's own block and no block behind it. The result has the shape and type
-    of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given.
+    of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse): lse is
+    float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a query
+    sees, and has no gradient.
 
-    The kernels compute the forward pass only; for gradients torch computes the call again. A call that no kernel takes
-    goes to ``scaled_dot_product_attention`` with a mask, with one warning for each reason, or raises
-    ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the
+    Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
+    A call that no kernel takes goes to ``scaled_dot_product_attention`` with a mask, with one warning for each reason,
+    or raises ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the
     environment's AVO_ON_UNSUPPORTED.
     """
     _check(query, key, value, block_indices, block_size)
@@ -40,9 +43,10 @@ def selected_attention(
     reason = _unsupported(query, key, value, block_indices, block_size, factor)
     if reason:
         decline(reason, on_unsupported)
-        return by_torch(query, key, value, block_indices, block_size, factor)
-    out: torch.Tensor = _forward(query, key, value, block_indices.to(torch.int32), block_size, factor)[0]
-    return out
+        out = by_torch(query, key, value, block_indices, block_size, factor)
+        return (out, lse_by_torch(query, key, block_indices, block_size, factor)) if return_lse else out
+    out, lse = _forward(query, key, value, block_indices.to(torch.int32), block_size, factor)
+    return (out, lse) if return_lse else out
 
 
 def _check(
@@ -78,7 +82,12 @@ def _unsupported(
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates("selected_attention", query, query.shape[1] // key.shape[1], block_size)[1]
+    return candidates(_call(query, key, value, block_size))[1]
+
+
+def _call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block_size: int) -> Call:
+    dims, group = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1]
+    return Call("selected_attention", query.device, query.dtype, dims, group, causal=True, block_size=block_size)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selected_attention", mutates_args=())
@@ -91,10 +100,10 @@ def _forward(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     out, lse = _empty(query, key, value, block_indices, block_size, scale)
-    kernel = choose("selected_attention", query, key, True, block_size)
-    q, k, v = (as_judged(tensor) for tensor in (query, key, value))
-    blocks = block_indices.contiguous()
-    run(kernel.selected_attention, q, k, v, blocks, out, lse, block_size=block_size, scale=scale)
+    given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
+    given |= {"block_indices": block_indices.contiguous(), "out": out, "lse": lse}
+    kernel = choose(_call(query, key, value, block_size), query.shape[2], key.shape[2])
+    launch(kernel, given, {"block_size": block_size, "scale": scale})
     return out, lse
 
 
@@ -107,12 +116,54 @@ def _empty(
     block_size: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(query), torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
+    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::selected_attention_backward", mutates_args=())
+def _gradients(
+    dout: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_indices: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    block_size: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    made = _empty_gradients(dout, query, key, value, block_indices, out, lse, block_size, scale)
+    tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
+    given = {name: as_judged(each) for name, each in tensors.items()}
+    given |= {"block_indices": block_indices.contiguous(), "lse": lse}
+    given |= dict(zip(("dq", "dk", "dv"), made, strict=True))
+    kernel = choose(_call(query, key, value, block_size), query.shape[2], key.shape[2], backward=True)
+    launch(kernel, given, {"block_size": block_size, "scale": scale})
+    dq, dk, dv = made
+    return dq, dk, dv
+
+
+@_gradients.register_fake
+def _empty_gradients(
+    dout: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_indices: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    block_size: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
+    return dq, dk, dv
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    *tensors, ctx.block_size, ctx.scale = inputs
-    ctx.save_for_backward(*tensors)
+    query, key, value, block_indices, ctx.block_size, ctx.scale = inputs
+    ctx.by_kernel = bool(gradients_by(_call(query, key, value, ctx.block_size)))
+    ctx.save_for_backward(
+        query, key, value, block_indices, *(output if ctx.by_kernel else ())
+    )  # torch computes all else again
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -120,6 +171,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, tor
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
     if grad is None:
         return None, None, None, None, None, None
+    if ctx.by_kernel:
+        return *_gradients(grad, *ctx.saved_tensors, ctx.block_size, ctx.scale), None, None, None
     *tensors, block_indices = ctx.saved_tensors
     with torch.enable_grad():
         query, key, value = (tensor.detach().requires_grad_() for tensor in tensors)
@@ -139,16 +192,32 @@ def by_torch(
     scale: float,
 ) -> torch.Tensor:
     """Return what ``selected_attention`` returns, computed by torch alone."""
-    heads, length = query.shape[1:3]
-    keys = torch.arange(length, device=query.device)
     parts = []
-    for start in range(0, length, _ROWS):
-        rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
-        blocks = (length + block_size - 1) // block_size
-        selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
-        selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
-        visible = selected[..., 1:].repeat_interleave(block_size, 3)[..., :length] & (keys <= rows[:, None])
-        mask = visible.repeat_interleave(heads // key.shape[1], 1)
+    for start in range(0, query.shape[2], _ROWS):
+        mask = _selected(query, block_indices, block_size, start)
         part = query[:, :, start : start + _ROWS]
         parts.append(scaled_dot_product_attention(part, key, value, mask, scale=scale, enable_gqa=True))
     return torch.cat(parts, 2)
+
+
+def lse_by_torch(
+    query: torch.Tensor, key: torch.Tensor, block_indices: torch.Tensor, block_size: int, scale: float
+) -> torch.Tensor:
+    """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, length], without gradients."""
+    keys, parts = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3), []
+    for start in range(0, query.shape[2], _ROWS):
+        scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
+        parts.append(scores.masked_fill(~_selected(query, block_indices, block_size, start), -math.inf).logsumexp(3))
+    return torch.cat(parts, 2)
+
+
+def _selected(query: torch.Tensor, block_indices: torch.Tensor, block_size: int, start: int) -> torch.Tensor:
+    """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
+    heads, length = query.shape[1:3]
+    keys = torch.arange(length, device=query.device)
+    rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
+    blocks = (length + block_size - 1) // block_size
+    selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
+    selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
+    visible = selected[..., 1:].repeat_interleave(block_size, 3)[..., :length] & (keys <= rows[:, None])
+    return visible.repeat_interleave(heads // chosen.shape[1], 1)

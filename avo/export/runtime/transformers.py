@@ -1,6 +1,12 @@
-"""``attn_implementation`` for the models of Hugging Face transformers, by the kernels of this package."""
+"""``attn_implementation`` for the models of Hugging Face transformers, by the kernels of this package.
+
+transformers says what each token sees by a mask. It is taken apart here: most masks, those of padding, caches, sliding
+windows and packed batches, say no more than which tokens are sequences of their own, which the kernels know how to
+take. It is done once for each forward pass, not for each layer.
+"""
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,19 +14,107 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ._attention import attention
+from ._attention import attention, packed_attention
 from ._dispatch import NAMESPACE, decline
 
 
 def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str:
     """Make ``attn_implementation=name`` known to transformers, and return ``name``.
 
-    Layers without a mask, such as those of batches without padding, run this package's kernels. Other layers run
-    transformers' own ``sdpa``, with one warning, or raise: see ``on_unsupported`` of ``attention``.
+    Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout, soft
+    caps, position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
+    ``on_unsupported`` of ``attention``.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
-    AttentionMaskInterface.register(name, sdpa_mask)
+    AttentionMaskInterface.register(name, sequences_mask)
     return name
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Which tokens of a batch are sequences of their own."""
+
+    mask: torch.Tensor
+    """The mask that says so, bool [batch, 1, q_len, kv_len]."""
+    queries: torch.Tensor | None
+    """int64 [tokens]: numbers of the queries in [batch * q_len], sequence by sequence; None: all of them, in order."""
+    keys: torch.Tensor | None
+    """int64 [keys]: those of their keys in [batch * kv_len]."""
+    starts_q: torch.Tensor
+    """int32 [sequences + 1]"""
+    starts_k: torch.Tensor
+    longest: tuple[int, int]
+    """Most queries and keys of a sequence."""
+    causal: bool
+
+
+def sequences_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    attention_mask: torch.Tensor | None = None,
+    local_size: int | None = None,
+    **options: Any,
+) -> "torch.Tensor | Sequences | None":
+    """Return the mask of transformers' own ``sdpa``, as ``Sequences`` where it is no more than that."""
+    mask: torch.Tensor | None = sdpa_mask(
+        batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
+        attention_mask=attention_mask, local_size=local_size, **options,
+    )  # fmt: skip
+    if mask is None or mask.dtype != torch.bool or mask.shape[1] != 1 or torch.compiler.is_compiling():
+        return mask
+    rows = mask[:, 0].any(2)
+    if attention_mask is not None:  # what is padding needs no result
+        real = attention_mask[:, int(q_offset) : int(q_offset) + q_length].bool()
+        rows = rows & real if real.shape == rows.shape else rows
+    return sequences_of(mask, rows, local_size or 0) or mask
+
+
+def sequences_of(mask: torch.Tensor, rows: torch.Tensor, window: int) -> Sequences | None:
+    """Take a mask apart, bool [batch, 1, q_len, kv_len], where ``rows`` [batch, q_len] count; None where it is another.
+
+    ``window`` is the number of keys that queries see at most, 0 for all.
+    """
+    batches, _, q_len, kv_len = mask.shape
+    seen = mask[:, 0]
+    first = seen.to(torch.uint8).argmax(2)
+    end = first + seen.sum(2)
+    keys = torch.arange(kv_len, device=mask.device)
+    if not ((seen == ((keys >= first[..., None]) & (keys < end[..., None]))) | ~rows[..., None]).all():
+        return None  # some query sees keys with others between them that it does not see
+    queries = rows.flatten().nonzero().flatten()
+    batch = queries // q_len
+    first, end = (each.flatten()[queries] + batch * kv_len for each in (first, end))
+    if queries.numel() == 0:
+        return None
+    before, after = slice(None, -1), slice(1, None)
+    together = (batch[after] == batch[before]) & (queries[after] == queries[before] + 1)
+    same = together & (first[after] == first[before]) & (end[after] == end[before])
+    next_first = torch.maximum(first[before], end[after] - window) if window else first[before]
+    step = together & (end[after] == end[before] + 1) & (first[after] == next_first)
+    causal = not bool(same.any())
+    new = torch.ones_like(queries, dtype=torch.bool)
+    new[after] = ~(step if causal else same)
+    begin = new.nonzero().flatten()
+    last = torch.cat((begin[1:], begin.new_tensor([queries.numel()]))) - 1
+    lengths = last - begin + 1, end[last] - first[begin]
+    if bool((lengths[0] > lengths[1]).any()):
+        return None
+    starts = [torch.nn.functional.pad(each.cumsum(0), (1, 0)) for each in lengths]
+    of_key = torch.arange(int(starts[1][-1]), device=mask.device)
+    sequence = torch.searchsorted(starts[1], of_key, right=True) - 1
+    of_key = of_key - starts[1][sequence] + first[begin][sequence]
+    longest = int(lengths[0].max()), int(lengths[1].max())
+    tokens_q, tokens_k = _unless_all(queries, batches * q_len), _unless_all(of_key, batches * kv_len)
+    starts_q, starts_k = (each.to(torch.int32) for each in starts)
+    return Sequences(mask, tokens_q, tokens_k, starts_q, starts_k, longest, causal)
+
+
+def _unless_all(chosen: torch.Tensor, count: int) -> torch.Tensor | None:
+    whole = chosen.numel() == count and bool((chosen == torch.arange(count, device=chosen.device)).all())
+    return None if whole else chosen
 
 
 def attention_forward(
@@ -28,36 +122,73 @@ def attention_forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: "torch.Tensor | Sequences | None",
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
     *,
+    sliding_window: int | None = None,
+    s_aux: torch.Tensor | None = None,
     on_unsupported: str | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return the output of one layer, [batch, q_len, heads, head_dim], and no weights.
 
-    Raises ``ValueError`` for attention sinks, which neither the kernels nor torch's attention have.
+    ``s_aux`` are attention sinks [heads].
     """
-    if options.get("s_aux") is not None:
-        raise ValueError("attention sinks are not supported: choose another attn_implementation")
     changed = [name for name in ("position_bias", "softcap") if options.get(name) is not None]
-    if attention_mask is not None or changed:
-        decline(changed[0] if changed else "this attention_mask", on_unsupported)
+    if isinstance(attention_mask, Sequences):
+        if not changed and not dropout:
+            of = attention_mask
+            return _of_sequences(query, key, value, of, scaling, sliding_window, s_aux, on_unsupported), None
+        attention_mask = attention_mask.mask
+    if changed:
+        decline(changed[0], on_unsupported)
         found = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **options
         )
         return found[0], None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    plain = attention_mask is None and causal and query.shape[2] > 1
     out = attention(
         query,
         key,
         value,
-        dropout_p=dropout,
-        is_causal=causal and query.shape[2] > 1,
+        attention_mask,
+        dropout,
+        is_causal=plain,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
+        window=sliding_window if plain else None,
+        sinks=s_aux,
         on_unsupported=on_unsupported,
     )
+    assert isinstance(out, torch.Tensor)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _of_sequences(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    of: Sequences,
+    scale: float | None,
+    window: int | None,
+    sinks: torch.Tensor | None,
+    on_unsupported: str | None,
+) -> torch.Tensor:
+    batch, heads, q_len, _ = query.shape
+
+    def rows(tensor: torch.Tensor, chosen: torch.Tensor | None) -> torch.Tensor:
+        flat = tensor.transpose(1, 2).flatten(0, 1)
+        return flat if chosen is None else flat[chosen]
+
+    found = packed_attention(
+        rows(query, of.queries), rows(key, of.keys), rows(value, of.keys), of.starts_q, of.starts_k,
+        max_seqlen_q=of.longest[0], max_seqlen_k=of.longest[1], is_causal=of.causal, scale=scale,
+        window=window if of.causal else None, sinks=sinks, on_unsupported=on_unsupported,
+    )  # fmt: skip
+    assert isinstance(found, torch.Tensor)
+    if of.queries is not None:
+        found = found.new_zeros(batch * q_len, *found.shape[1:]).index_copy(0, of.queries, found)
+    return found.reshape(batch, q_len, heads, value.shape[3])

@@ -12,10 +12,13 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from avo.export.package import render_package
+from avo.export.runtime import _by_torch
+from avo.export.runtime._by_torch import attend, each_sequence
 from tests.avo.export.sample import chosen, passed, sample
 
 CASE = SimpleNamespace(
-    case="8k-full", kernel="v0", batch=1, heads=2, kv_heads=2, length=16, head_dim=8, causal=False
+    case="8k-full", kernel="v0", batch=1, heads=2, kv_heads=2, q_len=16, length=16, head_dim=8, head_dim_v=8,
+    causal=False, window=0, sequences=0,
 )  # fmt: skip
 
 
@@ -61,16 +64,27 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(rendered["benchmark.py"])
 
 
-def benchmark(source: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+def benchmark(
+    source: str, monkeypatch: pytest.MonkeyPatch, *arguments: str, case: Any = CASE, entry: str = "attention"
+) -> Any:
     """Run the script with a package that calls torch."""
 
-    def attention(q: Any, k: Any, v: Any, is_causal: bool, enable_gqa: bool, on_unsupported: str) -> torch.Tensor:
+    def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, **options: Any) -> torch.Tensor:
         return scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
-    kernel = SimpleNamespace(name="v0", capability=(9, 0), function="attention", dtypes=["float32"])
+    kernel = SimpleNamespace(
+        name="v0", capability=(9, 0), function="attention", entry=entry, dtypes=["float32"], tensors=("q",),
+        scalars=(), head_dims=((8, 8),), packed=case.sequences > 0, backward=entry.endswith("_backward"),
+    )  # fmt: skip
+
+    def packed_attention(q: Any, k: Any, v: Any, starts: Any, *others: Any, **options: Any) -> torch.Tensor:
+        parts = each_sequence(*(each.transpose(0, 1)[None] for each in (q, k, v)), starts, starts)
+        return torch.cat([attend(*part, case.causal, 1.0) for part in parts], 2)[0].transpose(0, 1)
+
+    public = {"attention": attention, "packed_attention": packed_attention, "_by_torch": _by_torch}
     for name, members in {
-        "mine": {"attention": attention},
-        "mine._dispatch": {"KERNELS": [kernel], "SPEEDS": [CASE], "CaseSpeed": object},
+        "mine": public,
+        "mine._dispatch": {"KERNELS": [kernel], "SPEEDS": [case], "CaseSpeed": object, "ExportedKernel": object},
     }.items():
         module = ModuleType(name)
         vars(module).update(members)
@@ -95,6 +109,29 @@ def test_ours_and_each_backend_are_timed_as_graphs(
     timed = sum("times as fast" in line for line in torchs)
     assert timed < 3  # on this machine not every backend takes the call; those that do not say so
     assert gpu.replays == 3 * (1 + timed)
+
+
+def test_a_backward_pass_is_timed_alone_on_a_forward_pass_made_before(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Gpu(monkeypatch)
+    script = benchmark(source, monkeypatch, "--runs", "1", entry="attention_backward")
+    ours, _ = script.calls(script.KERNELS[0], CASE, torch.float32)
+    assert ours().shape == (1, 2, 16, 8)
+    script.main()
+    assert capsys.readouterr().out.splitlines()[1].startswith("8k-full, backward ")
+
+
+def test_packed_sequences_are_timed_as_such(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Gpu(monkeypatch)
+    packed = SimpleNamespace(**{**vars(CASE), "sequences": 3, "causal": True})
+    script = benchmark(source, monkeypatch, "--runs", "1", case=packed)
+    ours, _torchs = script.calls(script.KERNELS[0], packed, torch.float32)
+    assert ours().shape == (16, 2, 8)
+    script.main()
+    assert "8k-full" in capsys.readouterr().out
 
 
 def test_one_run_is_enough_and_none_is_refused(

@@ -1,5 +1,6 @@
 """An export with the real judge, and the package that comes out: its own tests, and its wheel."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from avo.cli.main import app
 from avo.export.choosing import choose
-from avo.export.package import render_package, write_package
+from avo.export.package import VARIANT, render_package, write_package
 from evaluator.candidate import Candidate
 from lineage_db.store import Store
 from seeds import seed_source
@@ -78,14 +79,46 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
         kernel.write_text(right)
 
 
+def write_seeds(folder: Path, name: str, *problems: str) -> Path:
+    """Write a package of seeds, as if they had been judged."""
+    run, (seed, *_) = sample(folder)
+    versions = []
+    for problem in problems:
+        attempt = replace(seed.attempt, source=seed_source(problem))
+        named = replace(run, problem=problem, name=problem)
+        versions.append(passed(choose(named, [replace(seed, attempt=attempt)], attempt), 1.0, 1.0))
+    write_package(render_package(name, versions, NOW), folder / "out")
+    return folder / "out"
+
+
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
-    run, (seed, *_) = sample(tmp_path)
-    attempt = replace(seed.attempt, source=seed_source("fsa", "query_outer"))
-    version = choose(replace(run, problem="fsa"), [replace(seed, attempt=attempt)], attempt)
-    write_package(render_package("sparse", [passed(version, 1.0, 1.0)], NOW), tmp_path / "out")
+    package = write_seeds(tmp_path, "sparse", "fsa", "fsa_backward")
     picked = "results or refused or falls or one-token or less-than"
-    done = own_tests(tmp_path / "out", "-k", picked, interpret="0")
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    done = own_tests(package, "-k", picked, interpret="0")
+    assert "7 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("problem", ["mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward"])
+def test_windows_sinks_packed_sequences_other_dims_and_gradients_pass_their_own_tests(
+    tmp_path: Path, problem: str
+) -> None:
+    package = write_seeds(tmp_path, "mine", "gqa", problem)
+    named = problem.replace("-", "_")
+    picked = f"({named} or transformers or dispatch) and not gqa_v0 and not sound and not compiles"
+    done = own_tests(package, "-k", picked, interpret="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_training_by_a_backward_kernel_follows_the_loss_of_torchs_own(tmp_path: Path) -> None:
+    package = write_seeds(tmp_path, "mine", "mha-d64", "mha_backward-d64")
+    command = [sys.executable, "-m", "tests.avo.export.training", str(package / VARIANT), "mine", "50"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["clean"]
+    assert found["backward"] == len(found["mine"]) == 50
+    assert found["mine"][-1] < 0.2 * found["mine"][0]
+    assert found["mine"] == pytest.approx(found["torch"], rel=0.02)
 
 
 def test_a_kernel_has_memory_for_descriptors_and_the_callers_allocator_stays(package: Path) -> None:

@@ -24,6 +24,7 @@ from avo.export.package import check_place, package_name, render_package, write_
 from evaluator.target import TARGETS
 from lineage_db.decision import Lead
 from lineage_db.records import Run, Version
+from seeds import seed_source
 from tests.avo.export.sample import chosen, passed, sample
 from tests.avo.sample_run import make_measured
 
@@ -67,7 +68,7 @@ def test_all_of_it_is_typed_strictly(both: list[Passed], tmp_path: Path) -> None
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
     done = subprocess.run(command, cwd=tmp_path / "out", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "no issues found in 20 source files" in done.stdout
+    assert "no issues found in 21 source files" in done.stdout
 
 
 def test_the_metadata_names_the_package_and_what_it_needs(both: list[Passed]) -> None:
@@ -101,6 +102,35 @@ def test_a_kernel_is_the_judged_source_below_a_header(both: list[Passed]) -> Non
     kernel = render_package("mine", both, NOW)[f"{INSIDE}/kernels/mha_h100_v3.py"]
     assert kernel.endswith(f"\n\n{both[0].chosen.source}")
     assert kernel.startswith("# SPDX-License-Identifier: Apache-2.0\n# mha-h100@3: see")
+
+
+def test_a_docstring_that_is_still_the_seeds_says_what_was_changed(
+    run_and_versions: tuple[Run, list[Version]],
+) -> None:
+    run, (seed, first, *_) = run_and_versions
+    source = seed_source("mha")
+    versions = [
+        replace(each, parents=parents, attempt=replace(each.attempt, source=text))
+        for each, parents, text in ((seed, (), source), (first, (0,), source.replace("64, 64", "128, 64")))
+    ]
+    plain, changed = (choose(run, versions, each.attempt).source for each in versions)
+    assert "deliberately not fast" in plain
+    assert "not fast" not in changed
+    assert "v1 of the run mha-h100" in changed
+    assert f"- {first.change}" in changed
+    own = replace(versions[1].attempt, source='"""Mine."""\n\nX = 1\n')
+    assert choose(run, [versions[0], replace(versions[1], attempt=own)], own).source.startswith('"""Mine."""')
+
+
+def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Passed]) -> None:
+    passed_on_h100 = replace(both[0], target=TARGETS["h100"])
+    text = readme([passed_on_h100])
+    assert "FlashAttention-3, published |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| quick | 8k-full |"))
+    assert "| 646.0 |" in row
+    assert row.count("|") == text[: text.index(row)].splitlines()[-1].count("|")
+    assert "arXiv 2407.08608" in text
+    assert "No figures of others are published" in readme(both[1:])
 
 
 def test_the_tests_know_a_card_with_every_compute_capability(both: list[Passed]) -> None:

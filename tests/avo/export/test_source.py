@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avo.export.errors import ExportError
-from avo.export.source import tidied
+from avo.export.source import about, saying, tidied
 from evaluator.candidate import Candidate
 from seeds import seed_source
 
@@ -72,6 +72,16 @@ def test_windows_line_ends_and_missing_ones_are_mended() -> None:
 def test_what_a_source_says_stays(lines: list[str]) -> None:
     source = "\n".join(lines) + "\n"
     assert Candidate("mha", tidied(source)).digest == Candidate("mha", source).digest
+
+
+def test_a_docstring_gives_way_and_the_rest_stays() -> None:
+    source = seed_source("mha")
+    said = saying(source, 'a "new" one\n\n\\ here')
+    assert about(said) == "a 'new' one\n\n\\ here\n"
+    assert Candidate("mha", said).digest == Candidate("mha", source).digest
+    assert tidied(said) == said
+    assert about(saying("x = 1\n", "new")) == "new\n"
+    assert about("def f(:") == ""
 
 
 def test_what_is_no_python_is_refused() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from avo.export.choosing import check_together
 from avo.export.errors import ExportError
 from avo.export.judging import Passed
-from avo.export.table import mentions, names, ranked, table
+from avo.export.table import mentions, names, published, ranked, table, takes
 from evaluator.target import ScoreKind
 from tests.avo.export.sample import chosen, passed, sample
 
@@ -19,12 +20,16 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path)
         {
             "name": "mha_h100_v3",
             "function": "attention",
+            "entry": "attention",
+            "tensors": ["q", "k", "v", "out", "lse"],
+            "scalars": ["causal", "scale"],
             "version": "mha-h100@3",
             "target": "h100",
             "capability": [9, 0],
             "dtypes": ["bfloat16"],
-            "head_dims": [128],
+            "head_dims": [(128, 128)],
             "grouped": False,
+            "causal": [False, True],
             "block_sizes": [],
             "gluon": False,
             "interpretable": True,
@@ -52,22 +57,65 @@ def test_grouped_queries_and_block_sizes_are_those_that_were_judged(tmp_path: Pa
 def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path) -> None:
     run, versions = sample(tmp_path)
     found = table([passed(chosen(run, versions, problem="gqa-d64-fp16"), 1.0, 1.0)])
-    assert (found["kernels"][0]["dtypes"], found["kernels"][0]["head_dims"]) == (["float16"], [64])
+    assert (found["kernels"][0]["dtypes"], found["kernels"][0]["head_dims"]) == (["float16"], [(64, 64)])
     assert {case["head_dim"] for case in found["cases"]} == {64}
 
 
 @pytest.mark.parametrize(
-    ("problem", "why"),
+    ("problem", "record", "words"),
     [
-        ("mha-d192x128", "with keys as long as values"),
-        ("mha-w1024", "without windows"),
-        ("gqa-packed", "without windows, sinks or packed sequences"),
+        ("mha-d192x128", {"head_dims": [(192, 128)]}, "head dim 192 of keys and 128 of values"),
+        ("mha-w1024", {"scalars": ["causal", "scale", "window"], "causal": [True]}, "a sliding window or none"),
+        ("gqa-w1024-sinks", {"tensors": ["q", "k", "v", "sinks", "out", "lse"]}, "attention sinks"),
+        ("gqa-packed", {"grouped": True, "causal": [False, True]}, "packed sequences"),
+        ("mha_backward", {"function": "attention", "entry": "attention_backward"}, "the causal mask"),
+        ("fsa_backward", {"function": "selected_attention"}, "blocks of 16, 32, 64, 128 keys"),
     ],
 )
-def test_a_kernel_that_no_public_function_could_call_is_not_exported(tmp_path: Path, problem: str, why: str) -> None:
+def test_settings_and_backward_passes_say_what_they_take(
+    tmp_path: Path, problem: str, record: dict[str, object], words: str
+) -> None:
     run, versions = sample(tmp_path)
-    with pytest.raises(ExportError, match=rf"{problem}, which no exported package knows: .* {why}"):
-        chosen(run, versions, problem=problem)
+    (kernel,) = table([passed(chosen(run, versions, problem=problem), 1.0, 1.0)])["kernels"]
+    assert {name: kernel[name] for name in record} == record
+    assert words in takes(kernel)
+
+
+def test_cases_say_windows_and_packed_sequences(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    windows, packed = (
+        table([passed(chosen(run, versions, problem=problem), 1.0, 1.0)])["cases"]
+        for problem in ("mha-w1024-global", "gqa-packed")
+    )
+    assert {case["window"] for case in windows} == {0, 1024}
+    assert all(case["sequences"] >= 2 for case in packed)
+
+
+def test_published_figures_are_those_of_the_card_at_the_same_shapes(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    found = published(passed(chosen(run, versions), 300.0, 250.0))
+    assert "FlashAttention-3" in {each.name for each in found}
+    assert {name for each in found for name in each.tflops} == {"8k-causal", "8k-full"}
+    assert not published(passed(chosen(run, versions), 300.0, 250.0, target="l40s"))
+    measured = passed(chosen(run, versions), 300.0, 250.0)
+    here = replace(measured, target=replace(measured.target, name="cuda", kind=ScoreKind.MEASURED))
+    assert published(here) == found
+
+
+def test_a_kernel_that_no_public_function_could_call_is_not_exported(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    with pytest.raises(ExportError, match=r"decode, which no exported package knows: only dense and selected"):
+        chosen(run, versions, problem="decode")
+
+
+def test_gradients_alone_are_not_exported(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    forward, backward, other = (
+        chosen(run, versions, problem=problem, name=problem) for problem in ("gqa", "mha_backward", "fsa_backward")
+    )
+    check_together([forward, backward])
+    with pytest.raises(ExportError, match="fsa_backward@3 computes gradients of selected_attention: name a version"):
+        check_together([forward, backward, other])
 
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Attention by torch alone, for calls and gradients that no kernel of this package takes."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch._guards import detect_fake_mode
+from torch.nn.functional import scaled_dot_product_attention
+
+_ROWS = 1024
+"""Number of queries that torch takes at once where it needs a row of scores for each of them and each head."""
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    causal: bool,
+    scale: float,
+    window: int = 0,
+    sinks: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+) -> torch.Tensor:
+    """Return the attention of query [batch, heads, q_len, head_dim] to key and value [batch, kv_heads, kv_len, ...].
+
+    Causal is aligned to the lower right, and ``window`` is the number of keys that a query sees then, 0 for all.
+    ``sinks`` [heads] are logits without a value. ``mask`` is one of ``scaled_dot_product_attention``.
+    """
+    if mask is None and causal and (window or query.shape[2] != key.shape[2]):
+        mask = visible(query.shape[2], key.shape[2], window, query.device)
+    if sinks is None:
+        return scaled_dot_product_attention(
+            query, key, value, mask, dropout_p, causal and mask is None, scale=scale, enable_gqa=True
+        )
+    if mask is None and causal:
+        mask = visible(query.shape[2], key.shape[2], 0, query.device)
+    return _with_sinks(query, key, value, scale, sinks, mask, dropout_p)
+
+
+def _with_sinks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    sinks: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+) -> torch.Tensor:
+    """Take a sink as one key more, of zeros, whose mask is its logit and whose value is zero."""
+    batch, heads, q_len, kv_len = *query.shape[:3], key.shape[2]
+    key, value = (torch.nn.functional.pad(tensor, (0, 0, 0, 1)) for tensor in (key, value))
+    if mask is None:
+        mask = torch.ones(q_len, kv_len, dtype=torch.bool, device=query.device)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -math.inf)
+    column, parts = sinks.to(query.dtype)[None, :, None, None], []
+    for start in range(0, q_len, _ROWS):
+        part = query[:, :, start : start + _ROWS]
+        rows = mask.expand(batch, heads, q_len, kv_len)[:, :, start : start + _ROWS]
+        bias = torch.cat((rows.to(query.dtype), column.expand(*rows.shape[:3], 1)), 3)
+        parts.append(scaled_dot_product_attention(part, key, value, bias, dropout_p, scale=scale, enable_gqa=True))
+    return torch.cat(parts, 2)
+
+
+def visible(q_len: int, kv_len: int, window: int, device: torch.device) -> torch.Tensor:
+    """Return which keys queries see, bool [q_len, kv_len], with the last one aligned to the last key."""
+    mask = torch.ones(q_len, kv_len, dtype=torch.bool, device=device).tril(kv_len - q_len)
+    return mask.triu(kv_len - q_len - window + 1) if window else mask
+
+
+def lse(
+    query: torch.Tensor, key: torch.Tensor, causal: bool, scale: float, window: int, sinks: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, q_len], without gradients."""
+    q_len = query.shape[2]
+    keys = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3)
+    mask, parts = visible(q_len, key.shape[2], window, query.device) if causal else None, []
+    for start in range(0, q_len, _ROWS):
+        scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
+        if mask is not None:
+            scores.masked_fill_(~mask[start : start + _ROWS], -math.inf)
+        parts.append(scores.logsumexp(3))
+    found = torch.cat(parts, 2)
+    return found if sinks is None else torch.logaddexp(found, sinks.detach().float()[None, :, None])
+
+
+def packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts_q: torch.Tensor,
+    starts_k: torch.Tensor,
+    causal: bool,
+    scale: float,
+    window: int,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return attention within each of several sequences, of tensors [1, heads, tokens, ...]."""
+    if detect_fake_mode((starts_q,)) is None:
+        parts = each_sequence(query, key, value, starts_q, starts_k)
+        return torch.cat([attend(*part, causal, scale, window, sinks) for part in parts], 2)
+    # Being traced, where sequences begin is not known: a mask of all tokens says so.
+    rows, keys = (torch.arange(each.shape[2], device=query.device) for each in (query, key))
+    sequence = torch.searchsorted(starts_q, rows, right=True) - 1
+    end = starts_k[sequence + 1] - (starts_q[sequence + 1] - 1 - rows if causal else 0)
+    mask = (keys >= starts_k[sequence][:, None]) & (keys < end[:, None])
+    if window:
+        mask = mask & (keys >= end[:, None] - window)
+    return attend(query, key, value, causal, scale, 0, sinks, mask)
+
+
+def each_sequence(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts_q: torch.Tensor, starts_k: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Return query, key and value of each sequence that has any queries, of tensors [1, heads, tokens, ...]."""
+    bounds = zip(pairwise(starts_q.tolist()), pairwise(starts_k.tolist()), strict=True)
+    return [(query[:, :, a:b], key[:, :, c:d], value[:, :, c:d]) for (a, b), (c, d) in bounds if b > a]

@@ -1,0 +1,193 @@
+"""What exported packages do besides calling kernels: what torch computes, which kernel is chosen, what masks say."""
+
+import importlib
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from avo.export.package import VARIANT, render_package, write_package
+from avo.export.runtime import _by_torch
+from tests.avo.export.sample import chosen, passed, sample
+
+PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128")
+NAME = "for_tests_of_the_runtime"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """A package with a kernel for each of ``PROBLEMS``, imported."""
+    folder = tmp_path_factory.mktemp("runtime")
+    run, versions = sample(folder)
+    made = [passed(chosen(run, versions, problem=problem, name=problem), 1.0, 1.0) for problem in PROBLEMS]
+    write_package(render_package(NAME, made, datetime(2026, 3, 1, tzinfo=UTC)), folder / "out")
+    sys.path.insert(0, str(folder / "out" / VARIANT))
+    yield importlib.import_module(NAME)
+    sys.path.pop(0)
+
+
+def naive(q: Any, k: Any, v: Any, causal: bool, window: int, sinks: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, keys = torch.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2], torch.arange(k.shape[2])
+    group = q.shape[1] // k.shape[1]
+    scores = 0.3 * q @ k.repeat_interleave(group, 1).transpose(2, 3)
+    if causal:
+        scores = scores.masked_fill(keys > rows, -math.inf)
+    if window:
+        scores = scores.masked_fill(keys <= rows - window, -math.inf)
+    v = v.repeat_interleave(group, 1)
+    if sinks is not None:
+        scores = torch.cat((scores, sinks[None, :, None, None].expand(*scores.shape[:3], 1)), 3)
+        v = torch.nn.functional.pad(v, (0, 0, 0, 1))
+    return scores.softmax(3) @ v, scores.logsumexp(3)
+
+
+@pytest.mark.parametrize(
+    ("causal", "window", "with_sinks"), [(True, 0, False), (True, 5, True), (False, 0, True), (True, 0, True)]
+)
+def test_torch_computes_windows_and_sinks_in_place_of_a_kernel(causal: bool, window: int, with_sinks: bool) -> None:
+    torch.manual_seed(0)
+    shapes = (2, 4, 9, 8), (2, 2, 17, 8), (2, 2, 17, 6)
+    q, k, v = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    sinks = torch.randn(4, dtype=torch.float64, requires_grad=True) if with_sinks else None
+    right, right_lse = naive(q, k, v, causal, window, sinks)
+    found = _by_torch.attend(q, k, v, causal, 0.3, window, sinks)
+    torch.testing.assert_close(found, right)
+    lse = _by_torch.lse(q, k, causal, 0.3, window, sinks)
+    torch.testing.assert_close(lse, right_lse.detach().float(), atol=1e-4, rtol=1e-4)
+    inputs = (q, k, v, *([sinks] if sinks is not None else []))
+    grad = torch.randn(found.shape, dtype=torch.float64)
+    for mine, other in zip(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(right, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+def call(package: ModuleType, **changes: Any) -> Any:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    made = dispatch.Call("attention", torch.device("cuda", 0), torch.bfloat16, (128, 128), 1, True)
+    return made._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kernels"),
+    [
+        ({}, ["mha_v3", "gqa_v3", "mha_w1024_v3"]),
+        ({"causal": False}, ["mha_v3", "gqa_v3"]),
+        ({"group": 4}, ["gqa_v3"]),
+        ({"window": 64}, ["mha_w1024_v3"]),
+        ({"window": 64, "sinks": True}, ["mha_w1024_sinks_v3"]),
+        ({"packed": True}, ["gqa_packed_v3"]),
+        ({"head_dims": (192, 128)}, ["mha_d192x128_v3"]),
+    ],
+)
+def test_kernels_are_found_by_what_a_call_consists_of(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], kernels: list[str]
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    found, why = dispatch.candidates(call(package, **changes))
+    assert ([kernel.name for kernel in found], why) == (kernels, "")
+    alone = dispatch.choose(call(package, **changes), 64, 64)
+    assert alone.name in kernels
+
+
+def test_gradients_are_a_kernels_where_one_takes_the_call_and_sinks_need_none_of_their_own(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(dispatch, "_warned", set())
+    assert [kernel.name for kernel in dispatch.gradients_by(call(package))] == ["mha_backward_v3"]
+    assert [kernel.name for kernel in dispatch.gradients_by(call(package, sinks=True))] == ["mha_backward_v3"]
+    with pytest.warns(UserWarning, match="has no backward kernel for a sliding window: torch computes the gradients"):
+        assert not dispatch.gradients_by(call(package, window=64))
+    assert not dispatch.gradients_by(call(package, window=64))  # said once
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"window": 64, "packed": True}, "a sliding window"),
+        ({"sinks": True, "causal": False}, "attention sinks"),
+        ({"head_dims": (192, 128), "group": 2}, "groups of 2 query heads"),
+        ({"head_dims": (64, 32)}, "head dims 64 of keys and 32 of values"),
+        ({"dtype": torch.float16}, "float16"),
+        ({"device": torch.device("cpu")}, "tensors on cpu"),
+    ],
+)
+def test_what_no_kernel_takes_is_named(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert dispatch.candidates(call(package, **changes)) == ([], reason)
+
+
+def test_few_queries_to_many_keys_go_to_the_kernel_that_was_judged_on_that(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    first, second = (kernel for kernel in dispatch.KERNELS if kernel.name in ("mha_v3", "gqa_v3"))
+    case = next(each for each in dispatch.SPEEDS if each.kernel == first.name and each.causal)
+    few = replace(case, case="few", kernel=second.name, q_len=2, tflops=0.1)
+    monkeypatch.setattr(dispatch, "SPEEDS", (case, few))
+    settings = ((128, 128), True, 1, 0, 0)
+    dispatch._fastest.cache_clear()
+    found = [dispatch._fastest((first, second), *settings, q_len, 8192) for q_len in (8192, 1)]
+    dispatch._fastest.cache_clear()
+    assert found == [first.name, second.name]
+
+
+def mask_of(*rows: list[tuple[int, int]], keys: int) -> torch.Tensor:
+    """Return a mask [batch, 1, q_len, keys] in which each query of each batch sees the keys from one to another."""
+    at = torch.arange(keys)
+    return torch.stack([torch.stack([(at >= a) & (at < b) for a, b in row]) for row in rows])[:, None]
+
+
+@pytest.mark.parametrize(
+    ("rows", "window", "starts_q", "starts_k", "keys", "causal"),
+    [
+        # Padding on the left, whose queries see nothing; beside it none.
+        ([[(0, 0), (1, 2), (1, 3)], [(0, 1), (0, 2), (0, 3)]], 0, [0, 2, 5], [0, 2, 5], [1, 2, 3, 4, 5], True),
+        # Two sequences in one row.
+        ([[(0, 1), (0, 2), (2, 3), (2, 4)]], 0, [0, 2, 4], [0, 2, 4], None, True),
+        # A window of two keys, and then a sequence of its own.
+        ([[(0, 1), (0, 2), (1, 3), (3, 4)]], 2, [0, 3, 4], [0, 3, 4], None, True),
+        # Two new queries after a cache of two keys.
+        ([[(0, 3), (0, 4)]], 0, [0, 2], [0, 4], None, True),
+        # No order among tokens, and padding behind them.
+        ([[(0, 2), (0, 2)], [(0, 1), (0, 1)]], 0, [0, 2, 3], [0, 2, 3], [0, 1, 2], False),
+    ],
+)
+def test_masks_are_taken_apart_into_sequences(
+    package: ModuleType,
+    rows: list[list[tuple[int, int]]],
+    window: int,
+    starts_q: list[int],
+    starts_k: list[int],
+    keys: list[int] | None,
+    causal: bool,
+) -> None:
+    pytest.importorskip("transformers")
+    module = importlib.import_module(f"{NAME}.transformers")
+    most = max(end for row in rows for _, end in row)
+    mask = mask_of(*rows, keys=most)
+    real = mask[:, 0].any(2)
+    if not causal:
+        real[1, 1] = False  # padding, whose results do not count
+    found = module.sequences_of(mask, real, window)
+    assert (found.starts_q.tolist(), found.starts_k.tolist(), found.causal) == (starts_q, starts_k, causal)
+    assert (None if found.keys is None else found.keys.tolist()) == keys
+
+
+def test_a_mask_with_holes_stays_a_mask(package: ModuleType) -> None:
+    pytest.importorskip("transformers")
+    module = importlib.import_module(f"{NAME}.transformers")
+    mask = torch.tensor([[[[True, False, False], [True, True, False], [True, False, True]]]])
+    assert module.sequences_of(mask, mask[:, 0].any(2), 0) is None
