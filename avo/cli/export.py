@@ -36,6 +36,10 @@ def export(
         str | None,
         typer.Option(metavar="NAME", help="Name of the package. Default: made from the run's name."),
     ] = None,
+    hub_layout: Annotated[
+        bool,
+        typer.Option("--hub-layout", help="Write what a kernel repository of the Hugging Face Hub has, and no more."),
+    ] = False,
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
     db: DbOption = None,
     as_json: JsonOption = False,
@@ -89,9 +93,10 @@ def export(
         for line in str(fault).splitlines():
             err.print(f"avo: {one_line(line)}")
         raise typer.Exit(1) from None
-    files = render_package(package, judged, datetime.now(UTC))
+    files = render_package(package, judged, datetime.now(UTC), hub=hub_layout)
     write_package(files, out)
-    err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: pip install {out}")
+    following = f"kernel-builder upload {out}" if hub_layout else f"pip install {out}"
+    err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: {following}")
     if as_json:
         kernels = [
             {"run": each.run.name, "version": each.version.number if each.version else None, "attempt": each.attempt.id}

@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.export.errors import ExportError
+from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
@@ -80,10 +81,10 @@ def package_name(given: str | None, runs: Sequence[str]) -> str:
     return name
 
 
-def render_package(name: str, versions: Sequence[Passed], now: datetime) -> dict[str, str]:
+def render_package(name: str, versions: Sequence[Passed], now: datetime, *, hub: bool = False) -> dict[str, str]:
     """Return the files of the package called ``name`` with the kernels of ``versions``, by path.
 
-    ``now`` is the time of the export.
+    ``now`` is the time of the export; ``hub``: in the layout of the Hugging Face Hub, see ``hub_layout``.
     """
     versions = ranked(versions)
     named = tuple(zip(names(versions), versions, strict=True))
@@ -106,13 +107,14 @@ def render_package(name: str, versions: Sequence[Passed], now: datetime) -> dict
     found["tests/cases.json"] = json.dumps(cases) + "\n"
     for module in ("inputs.py", "selection.py") if "selected_attention" in functions else ("inputs.py",):
         found[f"tests/{module}"] = _of_the_judge(module)
-    context = _context(name, versions, functions, now)
+    context = _context(name, versions, functions, now) | {"hub": hub}
     environment = _environment()
     for path in (*_ALWAYS, *(path for function in functions for path in _TEMPLATES[function])):
         found[path] = environment.get_template(f"{path}.j2").render(context)
     found[str(inside / "__init__.py")] = environment.get_template("init.py.j2").render(context)
-    found[str(VARIANT / "metadata.json")] = _json(_metadata(name, found))
-    return found
+    archs = sorted({f"{each.target.arch / 10:.1f}" for each in versions}, key=float)
+    found[str(VARIANT / "metadata.json")] = _json(_metadata(name, found, archs if hub else []))
+    return hub_layout(name, found, VARIANT) if hub else found
 
 
 def check_place(folder: Path) -> None:
@@ -206,7 +208,7 @@ def _of_the_judge(module: str) -> str:
     return module_source(module).replace("from evaluator.problem import Case", "from judged import Case")
 
 
-def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(name: str, found: Mapping[str, str], archs: Sequence[str]) -> dict[str, Any]:
     """Return what the kernels library requires; the id tells apart packages that are loaded at the same time."""
     contents = hashlib.sha256("\0".join(f"{path}\0{found[path]}" for path in sorted(found)).encode())
     return {
@@ -215,7 +217,7 @@ def _metadata(name: str, found: Mapping[str, str]) -> dict[str, Any]:
         "version": 1,
         "license": LICENCE,
         "python-depends": [],
-        "backend": {"type": "cuda"},
+        "backend": {"type": "cuda", **({"archs": list(archs)} if archs else {})},
     }
 
 

@@ -38,6 +38,13 @@ def test_several_versions_become_one_package_and_a_version_given_twice_counts_on
     assert [kernel["version"] for kernel in table["kernels"]] == ["mha-h100@3", "mha-h100-2@1"]
 
 
+def test_the_layout_of_the_hub_is_written_on_request(avo: Avo, tmp_path: Path) -> None:
+    result = avo("export", "mha-h100@1", "--out", "kernel", "--hub-layout", *judge("none"))
+    assert result.exit_code == 0, result.output
+    assert "next: kernel-builder upload kernel" in result.stderr
+    assert {path.name for path in Path(tmp_path, "kernel").iterdir()} == {"README.md", "LICENSE", "speed.svg", "build"}
+
+
 def test_a_version_that_fails_is_not_exported_and_nothing_is_written(avo: Avo, tmp_path: Path) -> None:
     result = avo("export", "mha-h100@1", "mha-h100@2", "--out", "kernel", *judge("num_stages=2"))
     assert result.exit_code == 1

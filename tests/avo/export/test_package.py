@@ -10,15 +10,18 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
+from avo.export.hub import HUB_VARIANT
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
 from evaluator.target import TARGETS
@@ -131,6 +134,37 @@ def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Pas
     assert row.count("|") == text[: text.index(row)].splitlines()[-1].count("|")
     assert "arXiv 2407.08608" in text
     assert "No figures of others are published" in readme(both[1:])
+
+
+def test_the_layout_of_the_hub_is_what_the_kernels_library_checks_and_loads(
+    both: list[Passed], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")  # the library does not load kernels for CUDA without it
+    kernels, info = pytest.importorskip("kernels"), pytest.importorskip("kernels.cli.info")
+    rust = pytest.importorskip("kernels._rust")
+    files = render_package("mine_on_hub", both, NOW, hub=True)
+    write_package(files, tmp_path / "mine-on-hub")
+    assert {path.partition("/")[0] for path in files} == {"README.md", "LICENSE", "speed.svg", "build"}
+    variant = tmp_path / "mine-on-hub" / HUB_VARIANT
+    metadata = rust.Metadata.read_from_file(variant / "metadata.json")
+    assert metadata.digest.files == rust.Digest.hash_variant(metadata.digest.algorithm, variant).files
+    info.print_kernel_info(str(tmp_path / "mine-on-hub"))
+    assert "mine-on-hub" in capsys.readouterr().out
+    loaded = kernels.get_local_kernel(tmp_path / "mine-on-hub")
+    assert (loaded.__name__, loaded.attention.__module__) == (metadata.id, f"{metadata.id}._attention")
+    q = torch.randn(1, 2, 8, 16)
+    with pytest.raises(loaded.UnsupportedCall, match="has no kernel for"):
+        loaded.attention(q, q, q, on_unsupported="raise")
+    spec = spec_from_file_location("mine_on_hub", variant / "mine_on_hub" / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    older = module_from_spec(spec)
+    spec.loader.exec_module(older)
+    assert set(older.__all__) == set(loaded.__all__) <= set(vars(older))
+    card = files["README.md"]
+    assert "pip install" not in card
+    assert "benchmark.py" not in card
+    assert "register = importlib.import_module" in card
 
 
 def test_the_tests_know_a_card_with_every_compute_capability(both: list[Passed]) -> None:
