@@ -5,6 +5,9 @@ READY := $(VENV)/.installed
 
 .PHONY: run first-contact test test-rest test-all test-versions soak format docs pictures bench bench-model results clean
 
+# Bytecode is kept, whatever the environment says: hundreds of processes of the tests import the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 # From the plain seed alone, which leaves more of the minutes to the search.
 SEARCH := $(BIN)/avo run --problem mha --target h100 --seed-kernel plain --operator mutate
 HOURS := 0.06

@@ -52,7 +52,7 @@ class DearestTests:
 
     def __init__(self) -> None:
         self._last = used()
-        self._seconds: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = {}
 
     def pytest_collection_finish(self) -> None:
         """Count no import and no collecting as part of the first test."""
@@ -60,15 +60,17 @@ class DearestTests:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note in the report of each phase what was used since the last."""
+        """Note in the report of a test's last phase what was used since the test before."""
         report = yield
-        now = used()
-        report.processor_s, self._last = now - self._last, now
+        if report.when == "teardown":
+            now = used()
+            report.processor_s, self._last = now - self._last, now
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up what a test's phases used. A worker that died has told of none."""
-        self._seconds[report.nodeid] += getattr(report, "processor_s", 0.0)
+        """Keep what a test used. A worker that died has told of nothing."""
+        if report.when == "teardown":
+            self._seconds[report.nodeid] = getattr(report, "processor_s", 0.0)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """List the dearest tests, and what the tests of each folder took together."""

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.bias import causal_lower_right
 
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda import CLOCK_HELP, CLOCKS
@@ -79,7 +78,11 @@ class Found:
 def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
     def prepare(case: Case, place: torch.device) -> Attend:
         square = case.q_len == case.kv_len  # the two alignments of the diagonal then coincide
-        mask = causal_lower_right(case.q_len, case.kv_len) if case.causal and not square else None
+        mask = None
+        if case.causal and not square:
+            from torch.nn.attention.bias import causal_lower_right  # imports dynamo, which takes a second
+
+            mask = causal_lower_right(case.q_len, case.kv_len)
         options: dict[str, Any]
         options = {"is_causal": case.causal and square, "scale": softmax_scale(case), "enable_gqa": _grouped(case)}
 

@@ -70,7 +70,7 @@ OF_SELECTED = ("share", "forced", *(move.name for move in FAR_MOVES))
 
 
 @pytest.mark.parametrize(
-    "move", sample((move for move in MOVES if move.name not in OF_SELECTED), 3), ids=lambda move: move.name
+    "move", sample((move for move in MOVES if move.name not in OF_SELECTED), 6), ids=lambda move: move.name
 )
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))
@@ -155,7 +155,7 @@ def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., s
             (("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),),
             (("skew", "group", "split", "pingpong", "persistent"),),
         ],
-        4,
+        8,
     ),
     ids=lambda names: "+".join(names),
 )

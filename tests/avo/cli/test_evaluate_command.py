@@ -44,7 +44,9 @@ def test_a_correct_file_is_exit_code_0_with_a_predicted_score(avo: Avo, tmp_path
     assert 10 < record["score"]["geomean_tflops"] < 989
 
 
-def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path) -> None:
+def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Evaluation(Status.PARSE_ERROR, "candidate.py, line 1: expected ':'", "h100", "quick", 0.1)
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: found)
     file = tmp_path / "kernel.py"
     file.write_text("def attention(q, k, v, out, lse, *, causal, scale)\n")
     result = avo("evaluate", str(file), "--json")

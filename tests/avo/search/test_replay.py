@@ -246,7 +246,7 @@ EVERY = ("mutate", "single_turn", *AGENTS)
 @pytest.mark.parametrize(
     ("world", "population", "operators"),
     [
-        (PREDICTED, "lineage", ("mutate",)),
+        pytest.param(PREDICTED, "lineage", ("mutate",), marks=pytest.mark.long),
         pytest.param(PREDICTED, "islands", ("mutate", "agent"), marks=pytest.mark.long),
         (PREDICTED, "archive", EVERY),
         (MEASURED, "lineage", AGENTS),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention import SDPBackend
 
 from evaluator.cuda import baselines
@@ -100,6 +99,8 @@ def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another(
 
 @pytest.mark.long
 def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
     compiled: list[int] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator import capture
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Status
 from evaluator.judging import execution
@@ -28,22 +27,6 @@ ATTACKS = {
 NO_FASTER = 1.03
 """The predicted speed of a candidate that does the seed's work in other words, relative to the seed's, at most: the
 compiler's choices differ."""
-
-
-@pytest.fixture(scope="module")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    """A judge with little patience."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=600))
-        with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3) as judge:
-            yield judge
-
-
-@pytest.fixture(scope="module")
-def seed(judge: Judge) -> Evaluation:
-    evaluation = judged(judge, SEED)
-    assert evaluation.status is Status.CORRECT, evaluation.message
-    return evaluation
 
 
 def judged(judge: Judge, source: str) -> Evaluation:
