@@ -115,6 +115,7 @@ def stages(target: str, suite: str, before: str | None, look: bool = False) -> d
             (capture.Capturer, "_run", "capture"),
             (compiler.Compiler, "canonical", "canonical"),
             (examination.Examination, "_check_whole", "correctness"),
+            (compiler.Compiler, "prepare", "compile"),
             (compiler.Compiler, "compile", "compile"),
             (examination, "stages", "counting"),
             (sampling.BenchmarkCheck, "_stored", "coverage"),

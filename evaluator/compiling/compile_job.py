@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +19,14 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from evaluator.compiling import passes
+from evaluator.compiling import cubins, passes
 
 for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
     getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once
+
+
+_REPORTED = (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError)
+"""Failures that the compiler reports itself."""
 
 
 def run(payload: bytes) -> bytes:
@@ -29,28 +34,65 @@ def run(payload: bytes) -> bytes:
     request = json.loads(payload)
     try:
         compiled = _compiled(request)
-    except (RuntimeError, ValueError, AssertionError, CompilationError, OutOfResources, PTXASError) as error:
-        if f"error code -{signal.SIGXCPU}" in str(error):  # ptxas has used up the time that this job was given
-            signal.raise_signal(signal.SIGXCPU)
+    except _REPORTED as error:
+        _pass_on(error)
         return json.dumps({"error": _short(error), "does_not_fit": _does_not_fit(error)}).encode()
+    reply = _reply(request, compiled)
+    return json.dumps({**reply, "listing": listing(Path("kernel.cubin"), compiled.asm["ptx"])}).encode()
+
+
+def run_together(payload: bytes) -> bytes:
+    """Compile kernels one after the other, and reply with what ``run`` does of each, up to the first that fails."""
+    replies: list[dict[str, Any]] = []
+    for request in json.loads(payload):
+        try:
+            replies.append(_reply(request, _compiled(request)))
+        except _REPORTED as error:
+            _pass_on(error)
+            break
+    if not replies:
+        return b"[]"
+    listings = _listings([(base64.b64decode(reply["cubin"]), reply["ptx"]) for reply in replies])
+    return json.dumps([{**reply, "listing": own} for reply, own in zip(replies, listings, strict=True)]).encode()
+
+
+def _listings(made: Sequence[tuple[bytes, str]]) -> list[str]:
+    """Return what ``listing`` does of each cubin, made from this PTX."""
+    path = Path("listed.cubin")
+    if not any("brx.idx" in ptx for _, ptx in made):
+        path.write_bytes(cubins.together([cubin for cubin, _ in made]))
+        return cubins.apart(listing(path, ""), len(made))
+    listings = []
+    for cubin, ptx in made:
+        path.write_bytes(cubin)
+        listings.append(listing(path, ptx))
+    return listings
+
+
+def _pass_on(error: Exception) -> None:
+    """End this job as one that has used up its time if that is what ptxas says of itself."""
+    if f"error code -{signal.SIGXCPU}" in str(error):
+        signal.raise_signal(signal.SIGXCPU)
+
+
+def _reply(request: dict[str, Any], compiled: Any) -> dict[str, Any]:
+    """Return what is known of a compiled kernel, but for its listing; leave its cubin as a file."""
     metadata: Any = compiled.metadata
     Path("kernel.cubin").write_bytes(compiled.asm["cubin"])
     usage = subprocess.run(
         [knobs.nvidia.cuobjdump.path, "-res-usage", "kernel.cubin"], capture_output=True, text=True, check=True
     )
-    reply = {
+    return {
         "name": metadata.name,
         "ttgir": compiled.asm.get("ttgir", ""),
         "ptx": compiled.asm["ptx"],
         "cubin": base64.b64encode(compiled.asm["cubin"]).decode(),
         "usage": usage.stdout,
-        "listing": listing(Path("kernel.cubin"), compiled.asm["ptx"]),
         "num_warps": metadata.num_warps,
         "shared": metadata.shared,
         "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
         "launch": _launch(_file(request), request["arch"], compiled),
     }
-    return json.dumps(reply).encode()
 
 
 def gpu_ir(payload: bytes) -> bytes:

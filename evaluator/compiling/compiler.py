@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ from evaluator.locations import located, relocated, without_locations
 from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from evaluator.sandbox import tools
 from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
-from evaluator.target import Target
+from evaluator.target import ScoreKind, Target
 
 JOB_MODULE = "evaluator.compiling.compile_job"
 COMPILE_OPTIONS: dict[str, type] = {
@@ -49,6 +49,8 @@ OFFLINE_OPTIONS = {**COMPILE_OPTIONS, "clc": bool}
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 5
+_TOGETHER, _TOGETHER_S = 8, 40
+"""Most kernels that are compiled together, and most seconds that this may take."""
 _LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
 """A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in."""
 
@@ -83,6 +85,40 @@ class Compiler:
             result_bytes=256 * 2**20,
             confined=False,  # ptxas is a process
         )
+
+    def prepare(self, kernels: Iterable[KernelIR], target: Target) -> None:
+        """Compile kernels of one candidate together, as far as they compile, for ``compile`` to find in the cache.
+
+        This saves starting nvdisasm for each. What ``compile`` says of a kernel does not depend on it: a kernel that
+        fails, and those after it, are left to it. Raises like ``compile``.
+        """
+        # A compiler that one of them takes over could answer for the others too. Where speed is predicted this gains
+        # no more than answering for itself; on a GPU, another candidate's kernel could be made slow.
+        if self._cache_dir is None or target.kind is ScoreKind.MEASURED:
+            return
+        wanted: dict[Path, dict[str, Any]] = {}
+        for kernel in kernels:
+            text = without_locations(kernel.ttir)
+            path = self._cache_path(kernel, text, target)
+            if path and not (path.exists() or _check_options(kernel, self._options) or _LINE_TABLE.search(text)):
+                wanted[path] = _request(kernel, text, target)
+        limits = replace(self._limits, wall_s=_TOGETHER_S, cpu_s=_TOGETHER_S)
+        for first in range(0, len(wanted), _TOGETHER):
+            some = list(wanted.items())[first : first + _TOGETHER]
+            if len(some) == 1:
+                return
+            payload = json.dumps([request for _, request in some]).encode()
+            outcome = self._server.run(f"{JOB_MODULE}:run_together", payload, limits)
+            if not isinstance(outcome, Finished):
+                return
+            try:
+                made = [_binary(reply, target) for reply in json.loads(outcome.result)]
+            except _NONSENSE:
+                return
+            for (path, _), binary in zip(some, made, strict=False):
+                self._keep(path, binary)
+            if len(made) < len(some):
+                return
 
     def compile(self, kernel: KernelIR, target: Target) -> Binary | Fault:
         """Return the binary, or why there is none. Raises ``EvaluatorUnavailable`` when the sandbox does not start."""

@@ -342,7 +342,9 @@ class Examination:
 
     def _compile(self, kernels: Iterable[KernelIR]) -> Iterator[tuple[KernelIR, Binary]]:
         """Yield the binary of each kernel, and refuse it after that if it does not fit or may start too early."""
-        for kernel in dict.fromkeys(kernels):
+        distinct = dict.fromkeys(kernels)
+        self._tools.compiler.prepare(distinct, self._tools.target)
+        for kernel in distinct:
             binary = passed(self._tools.compiler.compile(kernel, self._tools.target))
             yield kernel, binary
             passed(fit(binary, self._tools.target) or early(kernel, binary))
