@@ -14,6 +14,7 @@ from agents.agentic import Agentic
 from agents.desk import Left
 from agents.errors import BudgetSpent, CandidateTaken
 from agents.model import ChatMessage, Reply
+from agents.mutate import Mutate
 from agents.operator import COMMAND_OPERATOR, Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
 from agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
@@ -72,6 +73,22 @@ class _Recorded:
         return self.population.rivals(versions, selection, niche)
 
 
+class _Repeated:
+    """Stands for an operator of another package: makes the attempts of a recorded step, and submits what that did."""
+
+    def __init__(self, record: RecordedRun, step: Step) -> None:
+        self.name = step.operator
+        self._record, self._step = record, step
+
+    def vary(self, brief: Brief) -> Proposal:
+        number = self._step.number
+        for attempt in self._record.given[number].values():
+            candidate = Candidate(self._record.run.problem, attempt.source)
+            brief.evaluate(candidate, change=attempt.change, parents=attempt.parents, hypothesis=attempt.hypothesis)
+        made = [version.attempt for version in self._record.versions if version.step_number == number]
+        return Proposal(made[-1] if made else None, self._step.reason, before=made[:-1])
+
+
 class _Again:
     """An operator that is shown and told what it was when its step was recorded."""
 
@@ -86,7 +103,7 @@ class _Again:
         given, origin = record.given[step.number], record.origin(step)
         # A call that was answered with an error is not repeated: what was taken then is not asked for again.
         calls = any(reply.calls for reply in replies(record.messages[step.number]))
-        taken = Counter() if calls else record.taken[step.number].copy()
+        taken = Counter() if calls or isinstance(self._inner, _Repeated) else record.taken[step.number].copy()
 
         def of_replay(attempt: Attempt) -> Attempt:
             candidate = Candidate(record.run.problem, attempt.source)
@@ -197,6 +214,8 @@ def _operator(record: RecordedRun, step: Step) -> VariationOperator:
     elif asks_models(step.operator):
         kind = SingleTurn if step.operator == SingleTurn.name else Agentic
         operator = kind(_SILENT, lambda *_: ReplayModel(said))
-    else:
+    elif step.operator == Mutate.name:
         operator = get_operator(step.operator)
+    else:
+        return _Repeated(record, step)
     return timing_first(operator, record.run)
