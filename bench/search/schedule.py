@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from statistics import fmean, median_low
 
 from bench.search.runs import ATTEMPTS, LEVELS, OPERATORS, SEEDS, Place, Record
@@ -16,15 +17,15 @@ Found = Mapping[Place, Record]
 def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[str], seeds: int) -> list[Place]:
     """Return the runs in their order: every operator has a run of each problem and target before any has two.
 
-    ``mutate`` is first, as what it takes says what a tuner is allowed.
+    ``mutate`` is first, as what it takes says what a tuner is allowed. Further runs of random search come last: they
+    matter least.
     """
-    return [
-        Place(problem, target, operator, seed)
-        for seed in SEEDS[:seeds]
-        for operator in sorted(operators, key=OPERATORS.index)
-        for problem in problems
-        for target in targets
-    ]
+
+    def order(place: Place) -> tuple[bool, int, int]:
+        return place.operator == "random" and place.seed > 0, place.seed, OPERATORS.index(place.operator)
+
+    every = product(problems, targets, operators, SEEDS[:seeds])
+    return sorted((Place(problem, target, operator, seed) for problem, target, operator, seed in every), key=order)
 
 
 def allowed(place: Place, found: Found) -> int | None:
