@@ -5,12 +5,14 @@ from importlib.resources import files
 
 from evaluator import problems
 from evaluator.problem import Case, Problem, signature
+from evaluator.problems.decode import DecodeCase
 from evaluator.problems.dense import attend
 from evaluator.problems.selection import SelectedCase
 
 _KNOWN = {
     "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window max_seqlen_q max_seqlen_k",
     "selected_attention": "q k v block_indices block_size scale",
+    "decode": "q k v block_table lengths sinks scale window",
 }
 """What exported functions can give to kernels, by the function's name."""
 _RESULTS = {"": "out lse", "_backward": "out lse dout dq dk dv dsinks"}
@@ -35,7 +37,9 @@ def seen_of(case: Case) -> tuple[int, int]:
 
 
 def blocks_of(case: Case) -> tuple[int, int]:
-    """Return the keys of a block, and how many blocks a query may select; zeros where queries select none."""
+    """Return the keys of a block or of a page, and how many blocks a query may select; zeros where there are none."""
+    if isinstance(case, DecodeCase):
+        return case.page_size, 0
     return (case.block_size, case.blocks) if isinstance(case, SelectedCase) else (0, 0)
 
 

@@ -40,13 +40,19 @@ _RESERVED = {
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_selected_attention.py"),
+    "decode": ("_dispatch.py", "_by_torch.py", "_decode.py"),
 }
 """Modules of ``avo.export.runtime`` by the public function that needs them."""
-_PUBLIC = {"attention": ("attention", "packed_attention"), "selected_attention": ("selected_attention",)}
+_PUBLIC = {
+    "attention": ("attention", "packed_attention"),
+    "selected_attention": ("selected_attention",),
+    "decode": ("decode",),
+}
 """What the package offers for each of these."""
 _TEMPLATES = {
     "attention": ("tests/test_attention.py", "tests/test_transformers.py"),
     "selected_attention": ("tests/test_selected_attention.py",),
+    "decode": ("tests/test_decode.py",),
 }
 _ALWAYS = (
     "LICENSE",
@@ -165,7 +171,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "package": name,
         "distribution": name.replace("_", "-"),
         "functions": functions,
-        "public": ["UnsupportedCall", *(each for function in functions for each in _PUBLIC[function])],
+        "public": ["UnsupportedCall", *sorted(each for function in functions for each in _PUBLIC[function])],
         "kernels": list(zip(names(versions), versions, strict=True)),
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),

@@ -109,6 +109,7 @@ def takes(kernel: Mapping[str, Any]) -> str:
     """Return in words which calls a kernel of the table takes, besides the compute capability."""
     dims = (f"{key}" if key == value else f"{key} of keys and {value} of values" for key, value in kernel["head_dims"])
     masks = {(False,): "no mask", (True,): "the causal mask", (False, True): "with and without the causal mask"}
+    pages = "pages" if kernel["function"] == "decode" else "blocks"
     parts = [
         " or ".join(kernel["dtypes"]),
         f"head dim {' or '.join(dims)}",
@@ -117,7 +118,7 @@ def takes(kernel: Mapping[str, Any]) -> str:
         "a sliding window or none" if "window" in kernel["scalars"] else "",
         "attention sinks" if "sinks" in kernel["tensors"] else "",
         "packed sequences" if "cu_seqlens_q" in kernel["tensors"] else "",
-        f"blocks of {', '.join(map(str, kernel['block_sizes']))} keys" if kernel["block_sizes"] else "",
+        f"{pages} of {', '.join(map(str, kernel['block_sizes']))} keys" if kernel["block_sizes"] else "",
     ]
     return ", ".join(filter(None, parts))
 

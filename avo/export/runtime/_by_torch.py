@@ -70,16 +70,26 @@ def visible(q_len: int, kv_len: int, window: int, device: torch.device) -> torch
 
 
 def lse(
-    query: torch.Tensor, key: torch.Tensor, causal: bool, scale: float, window: int, sinks: torch.Tensor | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    causal: bool,
+    scale: float,
+    window: int,
+    sinks: torch.Tensor | None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, q_len], without gradients."""
+    """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, q_len], without gradients.
+
+    ``mask`` is bool [..., q_len, kv_len]; all else is as in ``attend``.
+    """
     q_len = query.shape[2]
     keys = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3)
-    mask, parts = visible(q_len, key.shape[2], window, query.device) if causal else None, []
+    mask = visible(q_len, key.shape[2], window, query.device) if causal else mask
+    parts = []
     for start in range(0, q_len, _ROWS):
         scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
         if mask is not None:
-            scores.masked_fill_(~mask[start : start + _ROWS], -math.inf)
+            scores.masked_fill_(~mask[..., start : start + _ROWS, :], -math.inf)
         parts.append(scores.logsumexp(3))
     found = torch.cat(parts, 2)
     return found if sinks is None else torch.logaddexp(found, sinks.detach().float()[None, :, None])

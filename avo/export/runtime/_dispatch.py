@@ -63,7 +63,7 @@ class ExportedKernel:
     causal: tuple[bool, ...]
     """Whether it was judged with the causal mask, without, or both."""
     block_sizes: tuple[int, ...]
-    """Sizes of selected blocks; empty for dense attention."""
+    """Sizes of selected blocks or of pages; empty for dense attention."""
     gluon: bool
     """Whether the kernel is written in Gluon, which only a GPU runs."""
     interpretable: bool
@@ -171,7 +171,10 @@ def candidates(call: Call, *, backward: bool = False) -> tuple[list[ExportedKern
             lambda each: ("sinks" in each.tensors) == call.sinks or (backward and call.sinks),
             "attention sinks" if call.sinks else "attention without sinks",
         ),
-        (lambda each: not call.block_size or call.block_size in each.block_sizes, f"blocks of {call.block_size} keys"),
+        (
+            lambda each: not call.block_size or call.block_size in each.block_sizes,
+            f"{'pages' if call.function == 'decode' else 'blocks'} of {call.block_size} keys",
+        ),
     )
     for takes, reason in wanted:
         found = [each for each in found if takes(each)]

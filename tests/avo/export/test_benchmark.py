@@ -27,6 +27,7 @@ class Gpu:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, captures: bool = True) -> None:
         self.replays = 0
+        self.order: list[str] = []
         gpu = self
 
         class Event:
@@ -34,7 +35,7 @@ class Gpu:
                 pass
 
             def record(self) -> None:
-                pass
+                gpu.order.append("event")
 
             def elapsed_time(self, end: "Event") -> float:
                 return 2.0
@@ -42,6 +43,7 @@ class Gpu:
         class Graph:
             def replay(self) -> None:
                 gpu.replays += 1
+                gpu.order.append("run")
 
         @contextmanager
         def graph(recorded: Graph) -> Iterator[None]:
@@ -109,6 +111,15 @@ def test_ours_and_each_backend_are_timed_as_graphs(
     timed = sum("times as fast" in line for line in torchs)
     assert timed < 3  # on this machine not every backend takes the call; those that do not say so
     assert gpu.replays == 3 * (1 + timed)
+
+
+def test_each_run_finds_the_cache_overwritten_and_read(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch)
+    script = benchmark(source, monkeypatch)
+    flush = SimpleNamespace(fill_=lambda value: gpu.order.append("write"), sum=lambda: gpu.order.append("read"))
+    monkeypatch.setattr(torch, "empty", lambda *size, **options: flush)
+    script.times(lambda: torch.zeros(1), 3)
+    assert gpu.order == ["write", "read", "event", "run", "event"] * 3
 
 
 def test_a_backward_pass_is_timed_alone_on_a_forward_pass_made_before(

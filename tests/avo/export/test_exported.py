@@ -98,7 +98,7 @@ def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> Non
     assert "7 passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("problem", ["mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward"])
+@pytest.mark.parametrize("problem", ["mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward", "decode"])
 def test_windows_sinks_packed_sequences_other_dims_and_gradients_pass_their_own_tests(
     tmp_path: Path, problem: str
 ) -> None:

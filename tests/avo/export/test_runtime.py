@@ -16,7 +16,7 @@ from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
 from tests.avo.export.sample import chosen, passed, sample
 
-PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128")
+PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode")
 NAME = "for_tests_of_the_runtime"
 
 
@@ -84,6 +84,7 @@ def call(package: ModuleType, **changes: Any) -> Any:
         ({"window": 64, "sinks": True}, ["mha_w1024_sinks_v3"]),
         ({"packed": True}, ["gqa_packed_v3"]),
         ({"head_dims": (192, 128)}, ["mha_d192x128_v3"]),
+        ({"function": "decode", "block_size": 64, "group": 8}, ["decode_v3"]),
     ],
 )
 def test_kernels_are_found_by_what_a_call_consists_of(
@@ -118,6 +119,7 @@ def test_gradients_are_a_kernels_where_one_takes_the_call_and_sinks_need_none_of
         ({"head_dims": (192, 128), "group": 2}, "groups of 2 query heads"),
         ({"head_dims": (64, 32)}, "head dims 64 of keys and 32 of values"),
         ({"dtype": torch.float16}, "float16"),
+        ({"function": "decode", "block_size": 8}, "pages of 8 keys"),
         ({"device": torch.device("cpu")}, "tensors on cpu"),
     ],
 )
@@ -127,6 +129,21 @@ def test_what_no_kernel_takes_is_named(
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert dispatch.candidates(call(package, **changes)) == ([], reason)
+
+
+def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 4, 2, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 6)
+    pages = [torch.full((3, 2, 4, dim), torch.nan) for dim in (8, 6)]
+    for page, rows in zip(pages, (key, value), strict=True):
+        page[2], page[0, :, :3] = rows[0, :, :4], rows[0, :, 4:]
+    table, sizes = torch.tensor([[2, 0, -1]]), torch.tensor([7])
+    sinks = torch.randn(4)
+    importlib.import_module(f"{NAME}._dispatch")._warned.clear()
+    with pytest.warns(UserWarning, match="no kernel for tensors on cpu"):
+        found = package.decode(query, *pages, table, sizes, scale=0.3, window=3, sinks=sinks, return_lse=True)
+    for mine, right in zip(found, naive(query, key, value, True, 3, sinks), strict=True):
+        torch.testing.assert_close(mine, right)
 
 
 def test_few_queries_to_many_keys_go_to_the_kernel_that_was_judged_on_that(

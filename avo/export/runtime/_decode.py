@@ -1,0 +1,154 @@
+"""``decode``: attention of a few queries a sequence over a paged cache, by the kernels of this package."""
+
+import math
+
+import torch
+
+from . import _by_torch
+from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, launch
+
+MOST_QUERIES = 8
+"""Queries of a sequence that kernels were judged on."""
+
+
+def decode(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    scale: float | None = None,
+    window: int | None = None,
+    sinks: torch.Tensor | None = None,
+    return_lse: bool = False,
+    on_unsupported: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Return causal attention of the last tokens of each sequence to a cache of pages. There are no gradients.
+
+    query is [batch, heads, q_len, head_dim]; key and value are pages, [pages, kv_heads, page_size, head_dim] and
+    [pages, kv_heads, page_size, head_dim_v]; kv_heads may be a divisor of heads. ``block_table`` is an integer tensor
+    [batch, most]: the pages of each sequence in order, then -1. ``lengths`` [batch] are the keys of each sequence, its
+    q_len last tokens among them: query i sees the keys up to i + length - q_len, with ``window`` the last ``window`` of
+    these. ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result
+    is (out, lse); lse is float32 [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
+    """
+    _check(query, key, value, block_table, lengths, window)
+    factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
+    sinks = None if sinks is None else sinks.float().contiguous()
+    table, sizes = (each.to(torch.int32).contiguous() for each in (block_table, lengths))
+    reason = _unsupported(query, key, value, block_table, lengths, factor)
+    reason = reason or candidates(_call(query, key, value, window or 0, sinks))[1]
+    if reason:
+        decline(reason, on_unsupported)
+        out, lse = by_torch(query, key, value, table, sizes, sinks, factor, window or 0, with_lse=return_lse)
+    else:
+        out, lse = _run(query, key, value, table, sizes, sinks, factor, window or 0)
+    return (out, lse) if return_lse else out
+
+
+def _check(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    window: int | None,
+) -> None:
+    if not query.ndim == key.ndim == value.ndim == 4:
+        raise ValueError("query, key and value should have 4 dimensions")
+    if key.shape[:3] != value.shape[:3] or query.shape[3] != key.shape[3]:
+        raise ValueError(f"shapes do not fit together: {query.shape}, {key.shape}, {value.shape}")
+    if key.shape[1] == 0 or query.shape[1] % key.shape[1]:
+        raise ValueError(f"{query.shape[1]} query heads cannot share {key.shape[1]} KV heads")
+    if block_table.ndim != 2 or not query.shape[0] == block_table.shape[0] == lengths.shape[0]:
+        raise ValueError("block_table should be [batch, most], and lengths [batch]")
+    if window is not None and window < 1:
+        raise ValueError(f"window should be 1 or more, not {window}")
+
+
+def _unsupported(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+) -> str:
+    if not scale > 0.0:
+        return "a scale that is not positive"
+    if not query.dtype == key.dtype == value.dtype:
+        return "tensors of different types"
+    if not query.device == key.device == value.device == block_table.device == lengths.device:
+        return "tensors on different devices"
+    if query.numel() == 0 or key.numel() == 0 or block_table.numel() == 0:
+        return "tensors without elements"
+    return f"{query.shape[2]} queries a sequence" if query.shape[2] > MOST_QUERIES else ""
+
+
+def _call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, sinks: torch.Tensor | None) -> Call:
+    dims, group = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1]
+    with_sinks, page_size = sinks is not None, key.shape[2]
+    return Call("decode", query.device, query.dtype, dims, group, True, window, with_sinks, block_size=page_size)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::decode", mutates_args=())
+def _run(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    out, lse = _empty(query, key, value, block_table, lengths, sinks, scale, window)
+    given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
+    given |= {"block_table": block_table, "lengths": lengths, "out": out, "lse": lse}
+    if sinks is not None:
+        given["sinks"] = sinks
+    most = block_table.shape[1] * key.shape[2]
+    kernel = choose(_call(query, key, value, window, sinks), query.shape[2], most)
+    launch(kernel, given, {"scale": scale, "window": window or most})
+    return out, lse
+
+
+@_run.register_fake
+def _empty(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+def by_torch(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    block_table: torch.Tensor,
+    lengths: torch.Tensor,
+    sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+    *,
+    with_lse: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return out and lse, computed by torch alone from a copy of the pages; lse is empty unless asked for."""
+    pages = block_table.long().clamp(min=0)
+    at = torch.arange(block_table.shape[1] * key.shape[2], device=query.device)
+    end = torch.arange(query.shape[2], device=query.device) + lengths[:, None] - query.shape[2] + 1
+    seen = at < end[..., None]
+    if window:
+        seen &= at >= end[..., None] - window
+    inside = (at < lengths[:, None])[:, None, :, None]  # what else a page holds may be no number
+    k, v = (each[pages].transpose(1, 2).flatten(2, 3).masked_fill(~inside, 0.0) for each in (key, value))
+    out = _by_torch.attend(query, k, v, False, scale, 0, sinks, seen[:, None])
+    lse = query.new_empty(0, dtype=torch.float32)
+    return out, _by_torch.lse(query, k, False, scale, 0, sinks, seen[:, None]) if with_lse else lse
