@@ -67,7 +67,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
     together = sum(once)
     capacity = target.l2_bytes * table.l2_share
     lost = _ramp(together / capacity)
-    hbm = written = 0.0
+    hbm = fetched = written = 0.0
     missing = {}
     buffers = dict.fromkeys(access.buffer for access in work.accesses)
     footprints = {
@@ -85,6 +85,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
         through = first * (1 - kept) + max(0.0, touched - first) * lost
         missing[buffer] = min(1.0, through / touched) if touched else 0.0
         run = sum(each[i] * work.accesses[i].run_bytes for i in here) / max(1.0, sum(each[i] for i in here))
+        fetched += through
         hbm += through * _piece(run, table)
         if all(work.accesses[place].writes for place in here):
             written += through
@@ -92,8 +93,8 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
         bytes_ * (1 - table.l2_merging * (1 - _share(access)))
         for bytes_, access in zip(each, work.accesses, strict=True)
     )
-    dirty = min(1.0, target.l2_bytes / max(1.0, hbm)) if timing.cold else 0.0
-    hbm += dirty * (table.flushed_dirty * hbm - written)  # what was there must go first; what is written stays
+    dirty = min(1.0, target.l2_bytes / max(1.0, fetched)) if timing.cold else 0.0  # lines go, however dear their bytes
+    hbm += dirty * (table.flushed_dirty * fetched - written)  # what was there must go first; what is written stays
     far = table.hbm_latency + dirty * table.flushed_latency
     latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
     return Traffic(sum(each), merged, hbm, latency)

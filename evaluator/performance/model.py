@@ -292,7 +292,14 @@ def time_launch(
     passes = matched.passes
     clocks, hot = program_clocks(launch, kernel, matched, target)
     slots = target.sms * resident // ctas
-    spent = list_schedule(clocks.sum(0), slots)
+    each = clocks.sum(0)
+    last = launch.programs % slots if launch.programs > slots else 0
+    beside = -(-last * ctas // target.sms)
+    if 0 < beside < resident:  # those of a last wave that does not fill the slots share their SM with fewer
+        fewer = measured(launch.binary, target, beside, seen, seed)
+        apart, _ = program_clocks(launch, fewer, match_loops(launch.loops, fewer), target)
+        each[-last:] = apart.sum(0)[-last:]
+    spent = list_schedule(each, slots)
     clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))
     active = min(target.sms, launch.programs * ctas)
     hbm = asked.hbm / (target.hbm_bytes_per_s * table.hbm_share)

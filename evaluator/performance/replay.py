@@ -68,9 +68,11 @@ class Replay:
         return play_kernel(self.structure, costs, self.warps, self.resident, player)
 
     def only(self, passed: Pass) -> "Replay":
-        """Return the kernel without what is outside the outermost loop that does ``passed``."""
+        """Return the kernel without what is outside the outermost loop that does ``passed``, and without the light
+        paths of its loops.
+        """
         done = {instructions for instructions, _ in passed.parts}
-        items = tuple(top for top in self.structure.top if any(loop.own in done for loop in top.tree()))
+        items = tuple(_heavy(top) for top in self.structure.top if any(loop.own in done for loop in top.tree()))
         return replace(self, structure=replace(self.structure, items=items, aside=()))
 
     def without(self, gone: Callable[[Instruction], bool]) -> "Replay":
@@ -88,3 +90,9 @@ class Replay:
 
         items, aside = kept(self.structure.items), tuple(map(loop, self.structure.aside))
         return replace(self, structure=replace(self.structure, items=items, aside=aside))
+
+
+def _heavy(loop: Loop) -> Loop:
+    if loop.dispatch:
+        return loop
+    return replace(loop, items=tuple(_heavy(i) if isinstance(i, Loop) else i for i in loop.items), light=None)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heappushpop
 
 from evaluator.performance.pipes import Kind, Op, Pipe
 from evaluator.performance.warps import Cta, Warp
@@ -153,13 +153,16 @@ def play(
     if trace is not None:
         following = [Issue(warp.team, warp.place, warp.width, 0, 0.0) for warp in warps]
 
-    def resume(index: int, earliest: float, issued: float = -1.0) -> None:
-        """Queue the warp for when its next instruction may issue as far as its own dependences go."""
+    def turn_of(index: int, earliest: float, issued: float = -1.0) -> tuple[float, bool, float, int] | None:
+        """Return the warp's place in the queue: when its next instruction may issue as far as its own dependences go.
+
+        None if the warp is done.
+        """
         nonlocal end
         warp = warps[index]
         if warp.pc == len(warp.stream):
             end = max(end, earliest - begins[teams[warp.team].cta])
-            return
+            return None
         op = warp.stream[warp.pc]
         if isinstance(op, Op):
             if trace is not None and following[index].place != warp.pc:
@@ -169,7 +172,12 @@ def play(
                     earliest = warp.barriers[barrier]
             if trace is not None:
                 following[index].ready = earliest
-        heappush(ready, (earliest, earliest > issued + 1, 0.0, -index))
+        return earliest, earliest > issued + 1, 0.0, -index
+
+    def resume(index: int, earliest: float) -> None:
+        """Queue the warp."""
+        if place := turn_of(index, earliest):
+            heappush(ready, place)
 
     def complete(cta: Cta, at: float) -> None:
         """Let those look again who wait for a phase of an mbarrier."""
@@ -178,8 +186,13 @@ def play(
             resume(waiting, at)
 
     now = 0.0
+    again: tuple[float, bool, float, int] | None = None  # the warp that was just looked at, if it goes on
     while True:
-        if not ready:
+        if again:
+            now, late, _, youth = heappushpop(ready, again)
+        elif ready:
+            now, late, _, youth = heappop(ready)
+        else:
             blocked = [cta for cta in ctas.values() if cta.awaiting]
             for cta in blocked:
                 _free_slots(cta, [warps[index] for index in cta.awaiting], rank, now)
@@ -195,7 +208,7 @@ def play(
             for index in stuck:
                 resume(index, now)
             continue
-        now, late, _, youth = heappop(ready)
+        again = None
         index = -youth
         issued = -1.0 if late else now - 1
         warp = warps[index]
@@ -239,9 +252,9 @@ def play(
                     following[index].queued += free - now
                 if op.in_turn:
                     warp.asked = warp.asked or now
-                    heappush(ready, (free, True, warp.asked - _LATEST, -index))
+                    again = free, True, warp.asked - _LATEST, -index
                 else:
-                    heappush(ready, (free, True, 0.0, -index))
+                    again = free, True, 0.0, -index
                 continue
             warp.asked = 0.0
             issued = start = now
@@ -331,7 +344,7 @@ def play(
                 barriers[op.read_barrier] = max(barriers[op.read_barrier], start + op.busy + op.read_latency)
             now = until
         warp.pc += 1
-        resume(index, now, issued)
+        again = turn_of(index, now, issued)
     return Played(end, {key: sum(times) / len(times) for key, times in sums.items()})
 
 

@@ -45,6 +45,12 @@ def launch(*loops: LoopWork, programs: int | None = None, outside: Body = NOTHIN
     return LaunchWork(BINARY, programs or len(loops[0].trips), placed, outside)
 
 
+def placed(kernel: PlayedKernel) -> PlayedKernel:
+    """The kernel with lines by which its loops are found in the IR."""
+    loops = tuple(replace(each, lines=tuple(at(place))) for place, each in enumerate(kernel.loops))
+    return replace(kernel, loops=loops)
+
+
 def time(
     launches: Sequence[LaunchWork],
     *passes: Pass,
@@ -55,8 +61,7 @@ def time(
     **unknown: bool,
 ) -> CaseTime:
     def measured(_: Binary, __: Target, resident: int, ___: Conditions, ____: int | None = None) -> PlayedKernel:
-        placed = tuple(replace(each, lines=tuple(at(place))) for place, each in enumerate(passes))
-        return PlayedKernel(resident, outside, placed, **unknown)
+        return placed(PlayedKernel(resident, outside, passes, **unknown))
 
     return time_case(launches, least_bytes, target, timing, measured=measured)
 
@@ -71,6 +76,25 @@ def test_prologue_and_epilogue_are_paid_once_a_program() -> None:
 
 def test_a_wave_and_a_bit_takes_two_waves() -> None:
     assert clocks([launch(loop([64] * 133))], passed(PASS)) == pytest.approx(2 * (OUTSIDE + 64 * PASS))
+
+
+def test_those_of_a_last_wave_that_does_not_fill_its_slots_run_at_the_pace_of_fewer() -> None:
+    pair = replace(BINARY, registers=128)  # two CTAs on each SM
+    alone, together = PlayedKernel(1, AROUND, (passed(PASS),)), PlayedKernel(2, AROUND, (passed(1.5 * PASS),))
+
+    def spent(programs: int) -> float:
+        work = replace(launch(loop([64] * programs)), binary=pair)
+        played = {made.resident: made for made in (alone, together)}
+        (made,) = time_case(
+            [work], 0, H100, WARM, measured=lambda _, __, resident, ___, ____=None: placed(played[resident])
+        ).launches
+        return made.compute * made.clock_hz
+
+    wave = OUTSIDE + 64 * 1.5 * PASS
+    assert spent(264) == pytest.approx(wave)
+    assert spent(264 + 132) == pytest.approx(wave + OUTSIDE + 64 * PASS)  # one more on each SM
+    assert spent(264 + 133) == pytest.approx(2 * wave)  # two more on one
+    assert spent(2 * 264 + 1) == pytest.approx(2 * wave + OUTSIDE + 64 * PASS)
 
 
 def test_a_causal_grid_ends_when_its_longest_sm_is_done() -> None:

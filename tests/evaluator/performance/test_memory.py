@@ -74,6 +74,13 @@ def test_data_that_l2_cannot_hold_is_read_from_hbm_in_full_and_late() -> None:
     assert (warm.hbm, warm.latency) == (size, TABLE.hbm_latency)
 
 
+def test_lines_that_must_go_first_delay_short_pieces_as_long_ones_though_these_cost_hbm_less() -> None:
+    whole, short = (asked(replace(LOAD, run_bytes=run), timing=COLD) for run in (4096, 64))
+    assert short.latency == whole.latency
+    size = PROGRAMS * 8 * TILE
+    assert short.hbm == pytest.approx(with_write_backs(size) + (TABLE.half_line_cost - 1) * size)
+
+
 def test_what_a_launch_writes_last_stays_in_l2() -> None:
     copy, size = (LOAD, replace(LOAD, buffer=1, writes=True)), PROGRAMS * TILE
     made = asked(*copy, timing=COLD, buffer_bytes=[1e12, 1e12], passes=1)
