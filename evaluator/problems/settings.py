@@ -11,6 +11,7 @@ from typing import Any
 from evaluator.problem import HELD_OUT, Case, Problem
 from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
 from evaluator.problems.decode import DECODE
+from evaluator.problems.figures import published_at
 from evaluator.problems.gqa import GQA
 from evaluator.problems.gradients import OF_SINKS
 from evaluator.problems.mha import MHA
@@ -35,7 +36,7 @@ def in_setting(name: str) -> Problem | None:
     problem = _KINDS[kind]
     suites: Any = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
     more = {"outputs": (*problem.outputs, OF_SINKS)} if setting.sinks and kind.endswith("backward") else {}
-    made: Problem = replace(
+    made: Any = replace(
         problem,
         name=named(kind, setting),
         correctness_cases=_in(setting, _small(kind, problem, setting)),
@@ -43,7 +44,8 @@ def in_setting(name: str) -> Problem | None:
         baselines=(),
         **more,
     )
-    return made
+    shown: Problem = replace(made, baselines=published_at(made, kind))
+    return shown
 
 
 def _small(kind: str, problem: Any, setting: Setting) -> tuple[Case, ...]:

@@ -84,6 +84,22 @@ def test_values_may_have_other_dims_than_keys() -> None:
     assert problem.least_bytes(quick) == 4 * 16 * 8192 * (2 * (2 * 192 + 2 * 128) + 4)
 
 
+def test_a_published_figure_is_shown_at_its_own_shape_alone() -> None:
+    forward, backward = get_problem(DIMS), get_problem("mha_backward-d192x128")
+    (fa4,) = forward.baselines
+    assert (fa4.name, fa4.target) == ("FlashAttention-4", "b200")
+    as_published = {"8k-full": 1555.7, "8k-causal": 1494.1}
+    assert fa4.tflops == pytest.approx(as_published, rel=3e-4)
+    assert [set(each.tflops) for each in backward.baselines] == [{"8k-full", "8k-causal"}] * 2
+    # There 2.5 times the FLOPs of the forward pass are counted, which are fewer: values are shorter than keys.
+    assert backward.baselines[0].tflops["8k-full"] * 2.5 * 320 / 832 == pytest.approx(1072.8, rel=3e-4)
+    (window, _) = get_problem("gqa_backward-h8x4-d256-w1024-65536x1").baselines
+    assert (window.target, set(window.tflops)) == ("b300", {"65536x1"})
+    assert [each.target for each in get_problem("mha-h32x32-d64-8192x4-8192x1").baselines] == ["b200"]
+    for name in ("mha-d64", "mha-d192x128-fp16", "gqa_backward-d192x128", "mha-d192x128-packed", "decode-d64"):
+        assert get_problem(name).baselines == (), name
+
+
 def test_a_models_suites_have_its_heads_and_shapes() -> None:
     problem = get_problem("gqa-h64x8-d64-8192x1-4096x2")
     sizes = [(case.batch, case.heads, case.kv_heads, case.q_len, case.kv_len) for case in problem.suites["quick"]]

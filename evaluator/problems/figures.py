@@ -1,0 +1,102 @@
+"""Published figures of dense attention in other settings than the paper's, each shown at exactly its own shape.
+
+Taken from public threads, as they say: their cards, their clocks. None is for another shape, or scaled to one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evaluator.problem import Baseline, Case, Problem
+from evaluator.problems.visible import dense
+
+_PULLS = "Dao-AILab/flash-attention, pull request"
+_DIMS = f"{_PULLS} 2270: sm_100, card not named, a first version"
+_D64 = f"{_PULLS} 2605: B200, clocks locked; 32 heads follow from times and TFLOPS"
+_WINDOW = f"{_PULLS} 2749: B300, from times"
+_H100 = "mlc-ai/pith-train, pull request 2: H100"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a figure is of: a kind of problem, and a case in bfloat16 with as many queries as keys."""
+
+    kind: str
+    batch: int
+    heads: int
+    kv_heads: int
+    length: int
+    head_dim: int
+    causal: bool
+    head_dim_v: int = 0
+    window: int = 0
+
+
+def _of(kind: str, case: Case) -> Shape | None:
+    """Return the shape of a case; None where no figure can be of it."""
+    of = dense(case)
+    if case.q_len != case.kv_len or case.dtype != "bfloat16" or of.sinks or of.sequences:
+        return None
+    sizes = (case.batch, case.heads, case.kv_heads, case.kv_len, case.head_dim)
+    return Shape(kind, *sizes, case.causal, case.head_dim_v, of.window or 0)
+
+
+def _mla(kind: str, causal: bool) -> Shape:
+    return Shape(kind, 4, 16, 16, 8192, 192, causal, head_dim_v=128)
+
+
+def _d64(batch: int, causal: bool) -> Shape:
+    return Shape("mha", batch, 32, 32, 32768 // batch, 64, causal)
+
+
+def _swa(kind: str) -> Shape:
+    return Shape(kind, 1, 8, 4, 65536, 256, True, window=1024)
+
+
+def _qwen(length: int) -> Shape:
+    return Shape("gqa", 1, 32, 4, length, 128, True)
+
+
+_MILLISECONDS: tuple[tuple[str, str, str, dict[Shape, float]], ...] = (
+    ("FlashAttention-4", "b200", _DIMS, {_mla("mha", False): 1.767, _mla("mha", True): 0.920}),
+    ("FlashAttention-4", "b200", _DIMS, {_mla("mha_backward", False): 6.406, _mla("mha_backward", True): 3.538}),
+    (
+        "FlashAttention-4, deterministic",
+        "b200",
+        _DIMS,
+        {_mla("mha_backward", False): 6.671, _mla("mha_backward", True): 3.813},
+    ),
+    ("FlashAttention-4", "b300", _WINDOW, {_swa("gqa"): 2.30, _swa("gqa_backward"): 4.04}),
+    ("FlashAttention-2", "b300", _WINDOW, {_swa("gqa"): 1.62, _swa("gqa_backward"): 13.98}),
+)
+_TFLOPS: tuple[tuple[str, str, str, dict[Shape, float]], ...] = (
+    (
+        "FlashAttention-4",
+        "b200",
+        _D64,
+        {
+            **{_d64(batch, False): tflops for batch, tflops in ((8, 749.0), (4, 758.0), (2, 762.0))},
+            **{_d64(batch, True): tflops for batch, tflops in ((8, 713.0), (4, 792.0), (2, 834.0))},
+        },
+    ),
+    ("FlashAttention-4", "h100", _H100, {_qwen(2048): 459.67, _qwen(4096): 571.68}),
+    ("FlashAttention-2", "h100", _H100, {_qwen(2048): 225.11}),
+)
+"""Of forward passes, whose FLOPs are counted there as they are here."""
+
+
+def published_at(problem: Problem, kind: str) -> tuple[Baseline, ...]:
+    """Return what was published at the shapes of a problem's suites, for the names of its cases."""
+    cases = {case.name: case for suite in problem.suites.values() for case in suite}
+    shapes = {name: shape for name, case in cases.items() if (shape := _of(kind, case))}
+
+    def shown(works: Iterable[tuple[str, str, str, dict[Shape, float]]], times: bool) -> Iterable[Baseline]:
+        for name, target, source, figures in works:
+            found = {
+                case: problem.flops(cases[case]) / (figures[shape] * 1e9) if times else figures[shape]
+                for case, shape in shapes.items()
+                if shape in figures
+            }
+            if found:
+                yield Baseline(name, target, found, source)
+
+    return (*shown(_MILLISECONDS, times=True), *shown(_TFLOPS, times=False))
