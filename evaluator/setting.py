@@ -1,4 +1,4 @@
-"""Settings of dense attention: head dims, types and a model's shapes, and how a problem's name says them.
+"""Settings of the problems: head dims, types and a model's shapes, and how a problem's name says them.
 
 A problem in a setting is called by its kind and the setting's parts, as in ``gqa-d64-fp16``. The name says everything,
 so every process and machine makes the same problem of it.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from evaluator.errors import InvalidProblem
 
-KINDS = ("mha", "gqa", "mha_backward", "gqa_backward", "decode")
+KINDS = ("mha", "gqa", "mha_backward", "gqa_backward", "decode", "fsa", "fsa_backward")
 """The problems that have settings."""
 HEAD_DIM = 128
 """The head dim of problems that name none."""
@@ -150,6 +150,8 @@ def refusal(kind: str, setting: Setting) -> str:
         return f"head dims {dims[0]} of keys and {dims[1]} of values are not served: take 192 and 128"
     if setting.head_dim not in HEAD_DIMS:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
+    if kind.startswith("fsa") and setting != Setting(setting.head_dim, dtype=setting.dtype):
+        return f"{kind} is served in other head dims and in float16, and in no other settings"
     if setting.packed and kind == "decode":
         return "sequences are not packed in decode: each has its own length and pages"
     if setting.window > LONGEST:

@@ -6,6 +6,7 @@ The knowledge base has a note on every move, under the move's name.
 from agents.moves.exponentials import EXPONENTIAL_MOVES
 from agents.moves.far import FAR_MOVES
 from agents.moves.forced import FORCED_MOVES
+from agents.moves.gradients import GRADIENT_MOVES
 from agents.moves.heads import HEAD_MOVES
 from agents.moves.launch import LAUNCH_MOVES
 from agents.moves.masks import MASK_MOVES
@@ -24,6 +25,7 @@ MOVES: tuple[Move, ...] = (
     *SOFTMAX_MOVES,
     *RESCALING_MOVES,
     *EXPONENTIAL_MOVES,
+    *GRADIENT_MOVES,
     *LAUNCH_MOVES,
     *ORDER_MOVES,
     *OVERLAP_MOVES,

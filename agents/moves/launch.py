@@ -30,12 +30,18 @@ _HOPPER: _Shapes = (
     (64, 128, 4, 2),
 )
 _BLACKWELL: _Shapes = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3))
+_GRADIENTS_AMPERE: _Shapes = ((128, 32, 8, 2), (64, 64, 8, 2), (64, 32, 4, 2), (128, 64, 8, 1))
+_GRADIENTS: _Shapes = ((128, 64, 8, 2), (128, 64, 8, 3), (64, 128, 8, 2), (128, 128, 8, 2), (128, 32, 8, 3))
+"""Of the kernels of a backward pass: the rows or keys that stay, those that a loop walks over, warps, stages."""
 
 
-def _shapes(target: Target) -> _Shapes:
+def _shapes(target: Target, products: int) -> _Shapes:
     """Return corners of the space that Triton's fused-attention tutorial tunes over: 64 or 128 rows, 32 to 128 keys, 4
-    or 8 warps, 2 to 4 stages. Tensor memory also holds 256 rows.
+    or 8 warps, 2 to 4 stages. Tensor memory also holds 256 rows. Loops with three ``products`` or more keep one or two
+    output tiles and two tiles of scores.
     """
+    if products > 2:
+        return _GRADIENTS if target.asynchronous_products or target.tensor_memory else _GRADIENTS_AMPERE
     if target.tensor_memory:
         return _BLACKWELL
     return _HOPPER if target.asynchronous_products else _AMPERE
@@ -184,10 +190,15 @@ def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     """Set tiles, warps and stages together, to one of the shapes known to suit the architecture."""
     tiles = {knob.name: knob.value for knob in _tiles(anatomy)}
     masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
-    if anatomy.specialised or not masks or masks[0].block_rows not in tiles or anatomy.loops[0].step not in tiles:
+    steps = {loop.step for loop in anatomy.loops}
+    # Where masks are of a form that is not known, the tile that no loop walks by is that of the scores' other side.
+    others = {mask.block_rows for mask in masks} or tiles.keys() - steps
+    if anatomy.specialised or not steps or len(steps | others) != 2 or not steps | others <= tiles.keys():
         return
-    names = (masks[0].block_rows, anatomy.loops[0].step, "num_warps", "num_stages")
-    for shape in _shapes(target):
+    (step,), (other,) = steps, others
+    names = (other, step, "num_warps", "num_stages")
+    products = max(len(tree.calls(loop.node, "tl.dot")) for loop in anatomy.loops)
+    for shape in _shapes(target, products):
         changed = with_knobs(anatomy, dict(zip(names, shape, strict=True)))
         if changed:
             yield ", ".join(changed[0]), changed[1]
@@ -198,9 +209,10 @@ LAUNCH_MOVES = (
         "shape",
         "tiles, warps and stages only pay together: a larger tile needs the registers of more warps, loads need stages",
         0.6,
-        "a causal mask, the tile of scores sized by names that the host sets to numbers, and no roles for warps",
+        "a tile of scores whose sides are names that the host sets to numbers, and no roles for warps",
         _edit_shape,
         LOADS | {"latency"},
+        each=True,
     ),
     Move(
         "stages",

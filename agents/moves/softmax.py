@@ -74,6 +74,10 @@ def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
     for name in tree.find(anatomy.kernel.body, cst.Name):
         if name.value == scale:
             edits[name] = cst.Name(new_scale)
+    for value in _loaded_logits(anatomy.kernel, exponentials):
+        if not tree.is_call(value, "tl.load"):
+            return None
+        edits[value] = tree.expression(f"{tree.text(value)} * {LOG2_E}")
     kernel_body = anatomy.kernel.body
     renamed = tree.replace(kernel_body, edits)
     first = next(
@@ -82,6 +86,21 @@ def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
     definition = tree.statements(f"{new_scale} = {scale} * {LOG2_E}\n")
     body = renamed.with_changes(body=[*renamed.body[:first], *definition, *renamed.body[first:]])
     return tree.replace(anatomy.module, {kernel_body: body})
+
+
+def _loaded_logits(kernel: cst.FunctionDef, exponentials: list[cst.Call]) -> list[cst.BaseExpression]:
+    """Return what is loaded and then compared with the maximum, or stands in an exponent, as the sinks of heads do: it
+    is not scaled as scores are.
+    """
+    nodes = [arg.value for call in tree.calls(kernel, "tl.maximum") for arg in call.args]
+    nodes += [side for call in exponentials for side in _sides(call.args[0].value)]
+    names = {node.value for node in map(unindexed, nodes) if isinstance(node, cst.Name)}
+    assigned = [value for name in sorted(names) for value in tree.assignments(kernel, name)]
+    return [value for value in assigned if tree.calls(value, "tl.load")]
+
+
+def _sides(node: cst.BaseExpression) -> tuple[cst.BaseExpression, ...]:
+    return (node.left, node.right) if isinstance(node, cst.BinaryOperation) else ()
 
 
 def _is_difference(node: cst.BaseExpression) -> bool:

@@ -12,13 +12,15 @@ from evaluator.problem import HELD_OUT, Case, Problem
 from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
 from evaluator.problems.decode import DECODE
 from evaluator.problems.figures import published_at
+from evaluator.problems.fsa import FSA
+from evaluator.problems.fsa_backward import FSA_BACKWARD
 from evaluator.problems.gqa import GQA
 from evaluator.problems.gradients import OF_SINKS
 from evaluator.problems.mha import MHA
 from evaluator.problems.variants import small_decodes, small_variants, suite_variants
 from evaluator.setting import Setting, named, read
 
-_KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE)}
+_KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE, FSA, FSA_BACKWARD)}
 _LONG = 500
 """Queries from which a small case is one of the forward pass alone."""
 
@@ -44,7 +46,8 @@ def in_setting(name: str) -> Problem | None:
         baselines=(),
         **more,
     )
-    shown: Problem = replace(made, baselines=published_at(made, kind))
+    seeds = tuple(each for each in problem.baselines if each.seed)
+    shown: Problem = replace(made, baselines=(*seeds, *published_at(made, kind)))
     return shown
 
 

@@ -31,12 +31,13 @@ def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: b
             cases = _in_turn(tuple(case for case in cases if case.causal))
     elif setting.window:
         cases = tuple(replace(case, window=window) for case, window in _windowed(grouped=grouped))
-    return tuple(replace(case, sinks=setting.sinks) for case in cases)
+    return tuple(replace(case, sinks=True) for case in cases) if setting.sinks else cases
 
 
 def small_decodes(setting: Setting, cases: tuple[DenseCase, ...]) -> tuple[DenseCase, ...]:
     """Return the small cases of decoding with the windows and sinks of a setting."""
-    return tuple(replace(case, sinks=setting.sinks) for case in (_in_turn(cases) if setting.window else cases))
+    cases = _in_turn(cases) if setting.window else cases
+    return tuple(replace(case, sinks=setting.sinks) for case in cases)
 
 
 def suite_variants(setting: Setting, suites: Mapping[str, tuple[DenseCase, ...]]) -> dict[str, tuple[DenseCase, ...]]:
@@ -50,7 +51,9 @@ def suite_variants(setting: Setting, suites: Mapping[str, tuple[DenseCase, ...]]
 
 
 def _of_suite(setting: Setting, cases: tuple[DenseCase, ...]) -> list[DenseCase]:
-    made = [replace(case, sinks=setting.sinks) for case in cases]
+    made = [*cases]
+    if setting.sinks:
+        made = [replace(case, sinks=True) for case in made]
     if setting.packed:
         made = [
             replace(case, batch=1, q_len=case.batch * case.q_len, kv_len=case.batch * case.kv_len,

@@ -16,6 +16,7 @@ from agents.moves.far import FAR_MOVES
 from agents.moves.move import EVERYTHING
 from bench.orders import module_of
 from evaluator.candidate import Candidate
+from evaluator.catalogue import get_problem
 from evaluator.performance.pipes import Pipe
 from evaluator.problem import Problem
 from evaluator.problems.backward import MHA_BACKWARD
@@ -366,14 +367,27 @@ def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opco
 
 def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_further() -> None:
     source = seed_source("mha_backward")
-    assert {move.name for move in MOVES if move.each} == {"stages", "tile", "share", "warps", "registers"}
-    names = ("tile", "warps", "exp2")
+    alone = {"shape", "stages", "tile", "share", "warps", "registers", "given-exp2"}
+    assert {move.name for move in MOVES if move.each} == alone
+    names = ("tile", "warps", "exp2", "shape", "given-exp2")
     found = {name: [variant.label for variant in BY_NAME[name].variants(source, H100)] for name in names}
     assert found["exp2"] == []
     assert "num_warps 4 -> 8 of keys_kernel" in found["warps"]
     changed = apply(source, "warps")
     assert (source.count("num_warps=8"), changed.count("num_warps=8")) == (0, 1)
     assert "BLOCK_N 64 -> 128 of queries_kernel" in found["tile"]
+    assert "BLOCK_N 64 -> 128, num_warps 4 -> 8 of keys_kernel" in found["shape"]
+    assert "BLOCK_M 64 -> 128, num_warps 4 -> 8 of queries_kernel" in found["shape"]
+    assert [label.rpartition(" of ")[2] for label in found["given-exp2"]] == ["keys_kernel", "queries_kernel"]
+
+
+def test_a_sink_is_no_score_and_gets_base_two_where_it_is_loaded(complaint: Callable[..., str]) -> None:
+    source = seed_source("mha-sinks")
+    changed = apply(source, "exp2")
+    assert "tl.load(Sinks + head) * 1.4426950408889634" in changed
+    first = source.replace("row_max = tl.full([BLOCK_M], -1.0e30", "row_max = tl.load(Sinks) + tl.full([BLOCK_M], 0.0")
+    assert first != source
+    assert BY_NAME["exp2"].variants(first, H100) == ()
 
 
 def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None:
@@ -388,7 +402,12 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
         (MHA_BACKWARD, ("odd-causal", "odd-full")),
         (FSA_BACKWARD, ("uneven", "group-4")),
         (DECODE, ("eight-queries", "group-4-of-2")),
+        (get_problem("decode-d192x128-w128-global-sinks"), ("eight-queries", "group-8")),
+        (get_problem("gqa-d192x128-w128-global-sinks"), ("edge-1", "fewer-queries")),
+        (get_problem("gqa-d64-w128-global-sinks-packed"), ("uneven-causal", "more-keys-causal")),
+        (get_problem("gqa_backward-d64-w128-global-sinks-packed"), ("one-causal", "empty-causal")),
     ],
+    ids=lambda part: getattr(part, "name", ""),
 )
 def test_moves_keep_other_seeds_correct(
     problem: Problem, cases: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

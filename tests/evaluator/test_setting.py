@@ -14,6 +14,7 @@ SETTINGS = {
     "mha_backward-d192x128-w128-sinks-packed": Setting(192, 128, window=128, sinks=True, packed=True),
     "decode-d192x128-w1024-sinks": Setting(192, 128, window=1024, sinks=True),
     "gqa-h64x8-d64-8192x1-4096x2": Setting(64, heads=(64, 8), shapes=((8192, 1), (4096, 2))),
+    "fsa-d64-fp16": Setting(64, dtype="float16"),
     "decode-h48x8-32768x4": Setting(heads=(48, 8), shapes=((32768, 4),)),
 }
 
@@ -29,7 +30,7 @@ def test_a_name_says_the_whole_setting(name: str) -> None:
 
 
 def test_other_problems_say_no_setting() -> None:
-    for name in ("mha", "fsa", "sliding-window", "fsa-d64", "/tmp/gqa-d64.py"):
+    for name in ("mha", "fsa", "sliding-window", "sliding-d64", "/tmp/gqa-d64.py"):
         assert read(name) is None
         assert kind_of(name) == name
     with pytest.raises(UnknownProblem, match="unknown problem 'mla-d64'"):
@@ -49,6 +50,9 @@ def test_other_problems_say_no_setting() -> None:
         ("mha-w65537", "a window of 65537 keys is longer than the longest sequence"),
         ("mha-global", "global says that other layers have a window"),
         ("decode-packed", "sequences are not packed in decode: each has its own length and pages"),
+        ("fsa-w64", "fsa is served in other head dims and in float16, and in no other settings"),
+        ("fsa_backward-d192x128", "fsa_backward is served in other head dims and in float16"),
+        ("fsa-h32x4-8192x1", "fsa is served in other head dims"),
         ("gqa-h32x8", "heads and shapes go together"),
         ("gqa-4096x1", "heads and shapes go together"),
         ("gqa-h32x5-4096x1", "32 query heads cannot share 5 KV heads"),

@@ -31,12 +31,15 @@ SMALL = {
     "mha_backward": ("odd-causal",),
     "gqa_backward": ("group-2-causal",),
     "decode": ("group-4-of-2",),
+    "fsa": ("group-2",),
+    "fsa_backward": ("group-2",),
 }
 """Cases that a seed is run on, by kind of problem: lengths that divide no tile, and strides of several kinds."""
-NAMES = ("mha-d64", DIMS, "gqa-d96-fp16", "mha_backward-d64-fp16", "decode-d64-fp16")
+NAMES = ("mha-d64", DIMS, "gqa-d96-fp16", "mha_backward-d64-fp16", "decode-d64-fp16", "fsa-d64-fp16")
 MORE = (
     "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192", "mha_backward-d256",
-    "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16",
+    "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16", "fsa-d96", "fsa-d192",
+    "fsa_backward-d64-fp16", "fsa_backward-d96", "fsa_backward-d192",
 )  # fmt: skip
 JUDGED = (
     "mha-d96-fp16",

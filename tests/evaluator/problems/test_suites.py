@@ -21,6 +21,7 @@ SETTINGS = (
     "gqa_backward-d64-w128-global-sinks-packed",
     "mha_backward-d192x128-sinks",
     "decode-d192x128-w128-global-sinks",
+    "fsa-d64-fp16",
 )
 
 
