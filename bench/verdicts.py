@@ -74,12 +74,12 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
 
 
 def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[str, str, str, bool]]:
-    """Yield what to judge: each seed that is for an architecture, as in a run, and then closely."""
-    for problem in problems:
+    """Yield what to judge: each seed that is for an architecture, as in a run; and then all of them closely."""
+    for closely in (False, True):
         for target in targets:
-            for seed in fitting(problem, get_target(target).arch, gluon=True):
-                yield problem, seed, target, False
-                yield problem, seed, target, True
+            for problem in problems:
+                for seed in fitting(problem, get_target(target).arch, gluon=True):
+                    yield problem, seed, target, closely
 
 
 def read(path: Path) -> list[Verdict]:

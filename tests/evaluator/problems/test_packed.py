@@ -141,6 +141,14 @@ WRONG: dict[str, Mutant] = {
 """Mutants of the seed."""
 HONEST = {
     "the seed": SOURCE,
+    "the keys of a sequence from the last to the first": edited(
+        (
+            "    for start_n in range(start, stop, BLOCK_N):\n",
+            "    for back in range(start, stop, BLOCK_N):\n"
+            "        start_n = start + (stop - 1 - back) // BLOCK_N * BLOCK_N\n",
+        ),
+        source=SOURCE,
+    ),
     "other tiles": edited(("block_m, block_n = 64, 64", "block_m, block_n = 32, 128"), source=SOURCE),
     "the last sequence first": edited(
         (

@@ -49,7 +49,10 @@ JUDGED = (
     "gqa-h64x8-d64-w128-global-sinks-4096x2",
     "gqa-h64x8-d64-packed-4096x2",
     "mha_backward-d64",
+    "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
     "decode-d64-fp16",
+    "decode-h64x8-d64-w128-global-sinks-32768x1",
+    "fsa-d64-fp16",
 )
 
 
