@@ -18,6 +18,7 @@ from evaluator.executor.execution import Execution
 from evaluator.executor.faults import MemoryFault
 from evaluator.executor.kernel import Kernel
 from evaluator.executor.loading import load
+from evaluator.executor.progress import check_progress, decides_waits
 from evaluator.executor.script import Script
 from evaluator.executor.work import Loop
 from evaluator.work import Counted, Trips
@@ -42,6 +43,8 @@ __all__ = [
     "UnsupportedOperation",
     "View",
     "aliases",
+    "check_progress",
+    "decides_waits",
     "load",
     "offline",
 ]

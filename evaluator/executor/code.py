@@ -51,8 +51,11 @@ class Code:
         deadline: float | None = None,
         script: Script | Prompter | None = None,
         most_passes: int | None = None,
+        resident: int | None = None,
     ) -> torch.Tensor:
         """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
+
+        Of programs that wait for each other at most ``resident`` run at a time, if given.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
@@ -61,7 +64,7 @@ class Code:
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, script=script, most_passes=most_passes)
         if self._polls:
-            run = replace(run, turns=Turns(run.check_time))
+            run = replace(run, turns=Turns(run.check_time, resident))
 
         def execute(positions: torch.Tensor) -> None:
             run.check_time()

@@ -1,7 +1,7 @@
 """Kernels: IR text made executable once, then run over a grid any number of times."""
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
@@ -289,7 +289,7 @@ class Kernel:
         """
         if not self._decisions:
             return None
-        changed = self._buffers(slicing.touched(self._scripted.function, WRITES), args)
+        changed = slicing.behind(self.function, slicing.touched(self._scripted.function, WRITES), args)
         copies = [
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(memory)
@@ -305,26 +305,26 @@ class Kernel:
         slices = [(self._places if places else self._trips).function]
         if self._decisions:
             slices.append(self._scripted.function)
-        return self._buffers(frozenset().union(*(reached(sliced, READS) for sliced in slices)), args)
+        return slicing.behind(self.function, frozenset().union(*(reached(sliced, READS) for sliced in slices)), args)
 
     def reaches(self, args: Sequence[Argument]) -> tuple[frozenset[int], frozenset[int]]:
         """Return the buffers that the kernel reads, if only to add to them, and those that it writes to, as far as its
         pointers can be followed. ``reads`` and ``changes`` are certain to miss none, and may have more.
         """
         read, written = (reached(self.function, names) for names in (_READS_OR_UPDATES, WRITES))
-        return self._buffers(read, args), self._buffers(written, args)
+        return slicing.behind(self.function, read, args), slicing.behind(self.function, written, args)
 
     def needs(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers whose contents decide where the kernel reads and stores, and how often it loops."""
-        return self._buffers(self._needed, args)
+        return slicing.behind(self.function, self._needed, args)
 
     def changes(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may write to."""
-        return self._buffers(slicing.touched(self.function, WRITES), args)
+        return slicing.behind(self.function, slicing.touched(self.function, WRITES), args)
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may read, if only to add to their contents."""
-        return self._buffers(slicing.touched(self.function, _READS_OR_UPDATES), args)
+        return slicing.behind(self.function, slicing.touched(self.function, _READS_OR_UPDATES), args)
 
     def _slice(self, memory: Sequence[Allocation], args: Sequence[Argument], *, reads: bool = False) -> Code:
         """Return the slice that stores to, or reads from, the buffers with marks."""
@@ -339,14 +339,6 @@ class Kernel:
             sliced = slicing.read_slice(function, params, self._decisions) if reads else None
             self._slices[reads, params] = Code(sliced or slicing.store_slice(function, params), function)
         return self._slices[reads, params]
-
-    def _buffers(self, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
-        return frozenset(
-            argument.buffer
-            for slot, argument in zip(self.function.params, args, strict=False)
-            if not isinstance(argument, Scalar) and (slot in params or None in params)
-        )
 
     @property
     def bytes_per_program(self) -> int:

@@ -175,6 +175,15 @@ def touched(function: Function, names: Collection[str]) -> frozenset[int | None]
     return frozenset(origins.get(op.operands[0]) for op in walk(function.body) if op.name in names)
 
 
+def behind(function: Function, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
+    """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
+    return frozenset(
+        argument.buffer
+        for slot, argument in zip(function.params, args, strict=False)
+        if not isinstance(argument, Scalar) and (slot in params or None in params)
+    )
+
+
 def item_sizes(function: Function) -> dict[int | None, int]:
     """Return the bytes of the smallest item accessed through each parameter, None for one that is unclear."""
     origins = _origins(function)

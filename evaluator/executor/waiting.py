@@ -109,8 +109,10 @@ class _Program(Coroutine):
 class Turns:
     """Runs programs in order, and switches to another one where a program waits."""
 
-    def __init__(self, check_time: Callable[[], None]) -> None:
+    def __init__(self, check_time: Callable[[], None], resident: int | None = None) -> None:
+        """At most ``resident`` programs, if given, run at a time: a further one starts when one ends."""
         self._check_time = check_time
+        self._resident = resident
         self._running: _Program | None = None
 
     def wait(self, site: Site, *, idle: bool, patient: bool = True) -> bool:
@@ -133,13 +135,14 @@ class Turns:
         try:
             while fresh or waiting:
                 self._check_time()
-                if fresh and (len(waiting) < MAX_WAITING or unchanged >= len(waiting)):
+                room = self._resident is None or len(waiting) < self._resident
+                if fresh and room and (len(waiting) < MAX_WAITING or unchanged >= len(waiting)):
                     program = _Program(fresh.popleft())
                     unchanged = 0
                 elif unchanged < 2 * len(waiting):
                     program = waiting.popleft()
                 else:
-                    program = self._impatient(waiting)
+                    program = self._impatient(waiting, len(fresh))
                     unchanged = 0
                 self._running = program
                 waiting.append(program)
@@ -151,10 +154,10 @@ class Turns:
             for program in waiting:
                 program.cancel()
 
-    def _impatient(self, waiting: deque[_Program]) -> _Program:
+    def _impatient(self, waiting: deque[_Program], later: int) -> _Program:
         """Remove and return a program that waits for a limited time, and tell it that its time is over.
 
-        Raises ``Deadlock`` if there is none.
+        Raises ``Deadlock`` if there is none; ``later`` programs have not started.
         """
         for program in waiting:
             if not program.patient:
@@ -164,4 +167,9 @@ class Turns:
         site = waiting[0].waits
         assert site is not None
         first = f"among them program {site.program(int(site.positions[0]))} at {site.location}"
-        raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")
+        if not later:
+            raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")
+        raise Deadlock(
+            f"all programs that the card holds at once ({len(waiting)}) wait for some of the {later} that start only when "
+            f"one of them ends, {first}: let programs wait for earlier ones only, or launch no more than it holds"
+        )

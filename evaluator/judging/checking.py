@@ -10,7 +10,7 @@ import torch
 from evaluator.evaluation import CaseResult
 from evaluator.judging import buffers
 from evaluator.judging.compare import Checked, compare
-from evaluator.judging.execution import PlanRun
+from evaluator.judging.execution import PlanRun, Resident, unlimited
 from evaluator.judging.refusal import passed, told
 from evaluator.judging.sampling import BenchmarkCheck, Sample
 from evaluator.judging.stages import Stage, stages
@@ -29,15 +29,17 @@ class Checker:
     """When all execution must have ended, a ``time.process_time`` value."""
     results: list[CaseResult] = field(default_factory=list)
     """What came of each case that was compared."""
+    resident: Resident = unlimited
     checked: Callable[[int], None] = lambda count: None
     """Hears how many cases were compared so far."""
 
     def whole(self, case: Case, plan: LaunchPlan) -> None:
         """Execute every program of ``plan`` under the sanitiser, and compare everything it should have written."""
         inputs = self.problem.make_inputs(case, self.chance.getrandbits(62))
-        run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self.deadline)
+        run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self.deadline, self.resident)
         for launch in run.launches():
             with told(before=f"case {case.name}: "):
+                run.check_progress(launch)
                 run.run(launch, sanitize=True)
         checked = compare(self.problem, case, inputs, run.buffers.outputs, whole=True)
         self._note(checked)
@@ -60,7 +62,7 @@ class Checker:
     def run(self, case: Case, plan: LaunchPlan, deadline: float) -> PlanRun:
         """Return ``plan`` with memory of its own at a benchmark shape."""
         inputs = self.inputs.get(self.problem, case)
-        return PlanRun(plan, self._memory(case, plan, inputs, buffers.as_allocated), deadline)
+        return PlanRun(plan, self._memory(case, plan, inputs, buffers.as_allocated), deadline, self.resident)
 
     def _memory(
         self,

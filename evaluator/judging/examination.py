@@ -57,7 +57,7 @@ class Examination:
         """Binaries of the plans for the large cases, as far as they were compiled; the last one may not fit."""
         self._drawn: Sequence[tuple[Case, tuple[LaunchPlan, ...]]] = ()
         """Cases that are drawn before acceptance, with their plans."""
-        self._checker = Checker(self._problem, tools.inputs, tools.chance)
+        self._checker = Checker(self._problem, tools.inputs, tools.chance, resident=tools.planner.resident)
         self._tell = tell
         self._predicted: Score | None = None
         """The prediction for a candidate whose numbers cannot be checked."""

@@ -76,13 +76,23 @@ def deadline(*, closely: bool = False) -> float:
     return time.process_time() + (CLOSELY_S if closely else EXECUTION_S)
 
 
+Resident = Callable[[KernelIR, int], int]
+"""Returns how many programs, of a kernel that is launched with so many, a card holds at once."""
+
+
+def unlimited(kernel: KernelIR, programs: int) -> int:
+    """Return that a card holds all."""
+    return programs
+
+
 @dataclass(frozen=True)
 class PlanRun:
-    """A plan, the buffers that it runs in, and the deadline, as by ``time.process_time``."""
+    """A plan, the buffers that it runs in, the deadline, as by ``time.process_time``, and what a card has room for."""
 
     plan: LaunchPlan
     buffers: Buffers
     deadline: float
+    resident: Resident = unlimited
 
     def launches(self, *, mark: bool = True) -> Iterator[Launch]:
         """Yield the launches, after doing the fills before each; ``mark`` as in ``Buffers.fill``."""
@@ -95,6 +105,21 @@ class PlanRun:
     def ir(self, launch: Launch) -> KernelIR:
         """Return the kernel that is launched."""
         return self.plan.kernels[launch.kernel]
+
+    def room(self, launch: Launch, kernel: executor.Kernel) -> int | None:
+        """Return how many programs the card holds at once, if they may wait for each other and it does not hold all."""
+        held = self.resident(self.ir(launch), launch.programs) if kernel.takes_turns else launch.programs
+        return held if held < launch.programs else None
+
+    def check_progress(self, launch: Launch) -> None:
+        """Refuse programs that wait for others which cannot start before they end; see ``executor.check_progress``."""
+
+        def check(kernel: executor.Kernel) -> None:
+            room, memory = self.room(launch, kernel), self.buffers.allocations
+            if room is not None:
+                executor.check_progress(kernel, memory, launch.args, launch.grid, room, deadline=self.deadline)
+
+        self.attempt(launch, check)
 
     def run(
         self,

@@ -12,6 +12,7 @@ from evaluator.evaluation import Fault
 from evaluator.judging.autotuning import Autotuner
 from evaluator.judging.plan_kinds import kind
 from evaluator.judging.refusal import passed
+from evaluator.performance.residency import ctas_per_sm
 from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.target import Target
@@ -86,6 +87,14 @@ class Planner:
                 if kernel.option.get("launch_cooperative_grid") and not self._misfit(kernel):
                     binary = passed(self._compiler.compile(kernel, self._target))
                     passed(fit_together(kernel, launch.programs, binary, self._target))
+
+    def resident(self, kernel: KernelIR, programs: int) -> int:
+        """Return how many of the ``programs`` of a launch the target holds at once."""
+        if kernel.option.get("num_ctas") in (None, 1) and programs <= self._target.sms:
+            return programs  # whatever the kernel takes: one of them fits on an SM
+        binary = passed(self._compiler.compile(kernel, self._target))
+        passed(fit(binary, self._target))
+        return min(programs, ctas_per_sm(binary, self._target) * self._target.sms // binary.ctas_per_program)
 
     def _misfit(self, kernel: KernelIR) -> Fault | None:
         binary = self._compiler.compile(kernel, self._target)

@@ -150,16 +150,17 @@ class Stage:
 def stages(run: PlanRun) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
     kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
-    whole, fills = _decisive(kernels, run.plan.launches), run.plan.fills
+    needed = [_needed(run, launch, kernel) for launch, kernel in zip(run.plan.launches, kernels, strict=True)]
+    whole, fills = _decisive(kernels, run.plan.launches, needed), run.plan.fills
     found: list[Stage] = []
     unmade: frozenset[int] = frozenset()
     for i, launch in enumerate(run.launches(mark=False)):
-        kernel = kernels[i]
-        needs = kernel.needs(launch.args)
+        kernel, needs = kernels[i], needed[i]
         if unmade & (needs | kernel.reads(launch.args) if i in whole else needs):
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
+        run.check_progress(launch)
         found.append(_stage(run, launch, kernel, needs, fills[i], i in whole))
         if i in whole:
             run.run(launch)
@@ -168,8 +169,20 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _decisive(kernels: Sequence[executor.Kernel], launches: Sequence[Launch]) -> frozenset[int]:
-    """Return the launches without matrix products on whose results the work of later ones depends."""
+def _needed(run: PlanRun, launch: Launch, kernel: executor.Kernel) -> frozenset[int]:
+    """Return the buffers that must hold what the launch finds there, so that its work can be counted and its programs'
+    waits played.
+    """
+    needs = kernel.needs(launch.args)
+    if run.room(launch, kernel) is None:
+        return needs
+    return needs | run.attempt(launch, lambda kernel: executor.decides_waits(kernel, launch.args))
+
+
+def _decisive(
+    kernels: Sequence[executor.Kernel], launches: Sequence[Launch], needs: Sequence[frozenset[int]]
+) -> frozenset[int]:
+    """Return the launches without matrix products that make what later ones need to be counted."""
     found: set[int] = set()
     needed: frozenset[int] = frozenset()
     for i in reversed(range(len(launches))):
@@ -177,7 +190,7 @@ def _decisive(kernels: Sequence[executor.Kernel], launches: Sequence[Launch]) ->
         if not kernel.multiplies and needed & kernel.changes(args):
             found.add(i)
             needed |= kernel.reads(args)
-        needed |= kernel.needs(args)
+        needed |= needs[i]
     return frozenset(found)
 
 

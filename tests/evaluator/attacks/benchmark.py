@@ -46,6 +46,16 @@ DUMMY_LAUNCH = (
     ),
 )
 
+# Those that wait come first: on an H100 the 2,048 of the benchmark leave no room for those that they wait for.
+WAITERS_FIRST = edited(
+    ("split = tl.num_programs(0) - 1 - tl.program_id(0)  # those that wait start last", "split = tl.program_id(2)"),
+    ("tile = tl.program_id(1)", "tile = tl.program_id(0)"),
+    ("bh = tl.program_id(2)\n", "bh = tl.program_id(1)\n"),
+    ("tl.num_programs(1) + tile", "tl.num_programs(0) + tile"),
+    ("[(splits, triton.cdiv(M, 64), B * H)]", "[(triton.cdiv(M, 64), B * H, splits)]"),
+    source=(HONEST / "flags.py").read_text(),
+)
+
 KERNEL_FIRST = "import triton\nimport triton.language as tl\n"
 TWICE = "    for _ in range(tl.load(T)):\n        out = out * 1.1\n"
 
@@ -81,6 +91,9 @@ EVEN = sum(1 << head for head in {i * 63 // n for n in (7, 31) for i in range(n 
 """A bit for each of 64 heads: 8 or 32 at even distances."""
 
 ATTACKS = {
+    "more programs that wait than the card holds": Attack(
+        WAITERS_FIRST, Status.TIMED_OUT, r"holds at once \(\d+\) wait for some of the \d+ that start only when"
+    ),
     "keys left out by one tile of rows in eleven": Attack(
         tuned(
             (

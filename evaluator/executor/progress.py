@@ -1,0 +1,52 @@
+"""Progress: whether all programs of a grid end on a card that holds only some of them at once.
+
+A GPU starts programs in the order of their ids, as many as it has room for, and a further one when one of these ends.
+Programs that wait for what is written by one that cannot start before they end wait for ever. So the waits of the whole
+grid are played in that order: a slice of the kernel has them, and what they depend on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.code import Code
+from evaluator.executor.effects import READS, WRITES
+from evaluator.executor.kernel import Kernel
+from evaluator.executor.memory import Memory
+from evaluator.executor.slicing import behind, script_slice, touched
+from evaluator.executor.waiting import polls
+from evaluator.plan import Argument
+
+
+@lru_cache(maxsize=16)
+def _waits(kernel: Kernel) -> Code:
+    return Code(script_slice(kernel.function, polls(kernel.function)), kernel.function)
+
+
+def decides_waits(kernel: Kernel, args: Sequence[Argument]) -> frozenset[int]:
+    """Return the buffers whose contents decide how long programs of a kernel that ``takes_turns`` wait."""
+    sliced = _waits(kernel).function
+    return behind(sliced, touched(sliced, READS), args)
+
+
+def check_progress(
+    kernel: Kernel,
+    memory: Sequence[Allocation],
+    args: Sequence[Argument],
+    grid: tuple[int, int, int],
+    resident: int,
+    *,
+    deadline: float | None = None,
+) -> None:
+    """Raise ``Deadlock`` unless all programs of the grid end where at most ``resident`` run at a time.
+
+    ``kernel`` is one that ``takes_turns``. Memory is not changed. Otherwise raises like ``Kernel.run``.
+    """
+    code = _waits(kernel)
+    changed = behind(code.function, touched(code.function, WRITES), args)
+    copies = [
+        replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
+        for i, a in enumerate(memory)
+    ]
+    code.passes(Memory(copies), args, grid, deadline=deadline, resident=resident)
