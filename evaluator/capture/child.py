@@ -16,7 +16,7 @@ import triton.language.extra.cuda.libdevice
 import triton.tools.tensor_descriptor  # noqa: F401
 
 from evaluator.candidate import CANDIDATE_FILE
-from evaluator.capture import device, launches
+from evaluator.capture import circumstances, device, launches
 from evaluator.capture.recorder import Recorder, RefusedError, traceback_line
 from evaluator.capture.tensors import Operators, make_argument, without_contents
 from evaluator.capture.tuning import Tuning
@@ -30,6 +30,7 @@ torch.set_num_threads(1)
 
 def run(payload: bytes) -> bytes:
     """The job: from ``Capturer``'s request to JSON: a list of plans per call, or one object with status and message."""
+    circumstances.draw()
     request = json.loads(payload)
     operators = Operators()
     vars(torch)["_disable_dynamo"] = _as_it_is

@@ -170,6 +170,6 @@ class Turns:
         if not later:
             raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")
         raise Deadlock(
-            f"all programs that the card holds at once ({len(waiting)}) wait for some of the {later} that start only when "
-            f"one of them ends, {first}: let programs wait for earlier ones only, or launch no more than it holds"
+            f"all programs that the card holds at once ({len(waiting)}) wait for some of the {later} that start only "
+            f"when one of them ends, {first}: let programs wait for earlier ones only, or launch no more than it holds"
         )

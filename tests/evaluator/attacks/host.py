@@ -244,7 +244,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 def _fickle(amount: str) -> str:
     """Return the seed with a first step whose size is ``amount``, at most a million."""
     return around(f"""
-import os, random, time, torch
+import numpy, os, random, time, torch
 calls = []
 def attention(q, k, v, out, lse, *, causal, scale):
     calls.append(1)
@@ -255,6 +255,8 @@ def attention(q, k, v, out, lse, *, causal, scale):
 FICKLE = {
     "a clock": _fickle("time.perf_counter_ns()"),
     "chance": _fickle("random.SystemRandom().getrandbits(62)"),
+    "numpy's chance": _fickle("int(numpy.random.randint(1_000_000))"),
+    "the date": _fickle("int(time.time())"),
     "the process": _fickle("os.getpid()"),
     "the calls before it": _fickle("len(calls)"),
     "the processor time used": _fickle("time.process_time_ns()"),

@@ -126,7 +126,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 
 BOMBS = {
     "an endless loop": Attack(within("while True: pass"), Status.TIMED_OUT, "used up . s of processor time"),
-    "sleep": Attack(before("import time\ntime.sleep(1e6)"), Status.TIMED_OUT, r"still running after \d+ s"),
+    "a pause": Attack(before("import signal\nsignal.pause()"), Status.TIMED_OUT, r"still running after \d+ s"),
     "memory": Attack(before("x = bytearray(1 << 40)"), Status.PARSE_ERROR, "MemoryError"),
     "processes": Attack(
         before("import os\nwhile True: os.fork()"), Status.PARSE_ERROR, "PermissionError|BlockingIOError"

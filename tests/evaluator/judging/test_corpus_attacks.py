@@ -54,7 +54,7 @@ def test_an_attack_is_rejected_for_what_it_does(
     attack = ATTACKS[where, name]
     if attack.status is Status.TIMED_OUT:
         monkeypatch.setattr(execution, "EXECUTION_S", 4.0)
-    if name == "sleep":
+    if name == "a pause":
         capturer = judge._tools.planner._capturer
         monkeypatch.setattr(capturer, "_limits", replace(capturer._limits, wall_s=2))
     check(judge, attack)
