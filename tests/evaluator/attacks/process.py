@@ -65,10 +65,10 @@ def attention(q, k, v, out, lse, *, causal, scale):
     ),
     "launched by a thread that nobody waits for": Attack(
         around(f"""
-import threading, time
+import threading
 def attention(q, k, v, out, lse, *, causal, scale):
     def later():
-        time.sleep(60)
+        threading.Event().wait()
         {CALL}
     threading.Thread(target=later, daemon=True).start()"""),
         Status.UNWRITTEN,
