@@ -17,7 +17,7 @@ from agents.model import ChatMessage
 from agents.prompts import render
 from agents.relay import MakeModel
 from agents.settings import ModelSettings
-from agents.supervisor import Diagnosis, Trajectory
+from agents.supervisor import Diagnosis, SearchTrajectory
 from agents.task import task
 from agents.tools.tables import lineage, short
 from evaluator.problem import Problem
@@ -59,7 +59,7 @@ def advise(
     suite: str,
     target: Target,
     requirement: str,
-    trajectory: Trajectory,
+    trajectory: SearchTrajectory,
     memories: Sequence[Memory],
     diagnosis: Diagnosis,
     seed: int,
@@ -116,5 +116,5 @@ def _faults(attempts: Sequence[AttemptSummary]) -> list[tuple[int, str]]:
     return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
 
 
-def _lessons(trajectory: Trajectory, memories: Sequence[Memory]) -> Sequence[Lesson]:
+def _lessons(trajectory: SearchTrajectory, memories: Sequence[Memory]) -> Sequence[Lesson]:
     return lessons(memories, trajectory.attempts, trajectory.versions)[-_LESSONS:]

@@ -57,7 +57,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Trajectory:
+class SearchTrajectory:
     """A run's history as the supervisor sees it."""
 
     versions: Sequence[Version]
@@ -98,7 +98,7 @@ class Diagnosis:
     restart_from: int | None
 
 
-def diagnose(trajectory: Trajectory, patience: Patience) -> Diagnosis | None:
+def diagnose(trajectory: SearchTrajectory, patience: Patience) -> Diagnosis | None:
     """Return what is due now, if anything is.
 
     Only what happened since the last version and the last intervention counts: operators get time to act on what they
@@ -176,7 +176,7 @@ def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patie
     return signs
 
 
-def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
+def _flat(trajectory: SearchTrajectory, told: int, patience: Patience) -> list[str]:
     champions = trajectory.champions
     new = [version for version in champions if version.step_number > told and version.parents]
     if len(new) < patience.flat_versions:
@@ -188,14 +188,14 @@ def _flat(trajectory: Trajectory, told: int, patience: Patience) -> list[str]:
     return [f"the last {patience.flat_versions} versions gained {gain:.2%} together"]
 
 
-def _next_level(trajectory: Trajectory, patience: Patience) -> Level:
+def _next_level(trajectory: SearchTrajectory, patience: Patience) -> Level:
     if not trajectory.active:
         return Level.NUDGE
     redirected = trajectory.active[-1].level == Level.REDIRECT
     return Level.RESTART if redirected and patience.restarts and len(trajectory.versions) > 1 else Level.REDIRECT
 
 
-def _to_go_back_to(trajectory: Trajectory) -> int:
+def _to_go_back_to(trajectory: SearchTrajectory) -> int:
     """Return the earlier version with the fewest children; among equals, the newest."""
     children = {version.number: 0 for version in trajectory.versions[:-1]}
     for number in (parent for attempt in trajectory.attempts for parent in attempt.parents):

@@ -31,7 +31,7 @@ EXAMINATIONS = 1000
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Tiling:
     """Which rows the programs of a kernel make: tiles of a head, in turn."""
 
     name: str
@@ -42,8 +42,8 @@ class Kernel:
 
 
 KERNELS = (
-    Kernel("a program for each 64 rows", 64),
-    Kernel("a program for each SM", 128, TARGETS["h100"].sms),
+    Tiling("a program for each 64 rows", 64),
+    Tiling("a program for each SM", 128, TARGETS["h100"].sms),
 )
 UNITS = {"rows": (1000,), "tiles": (1000, 100, 20, 4), "heads": (64, 8, 2)}
 """What may be spoiled: one in so many. Any such part is as likely to be met as another."""
@@ -59,7 +59,7 @@ REGIONS = {
 """Ranges of lengths, by their width as a factor."""
 
 
-def looked_at(case: Case, kernel: Kernel, sample: Sample, chance: random.Random) -> torch.Tensor:
+def looked_at(case: Case, kernel: Tiling, sample: Sample, chance: random.Random) -> torch.Tensor:
     """Return the rows that are compared in one check, bool [batch, heads, rows]; see ``evaluator.judging.sampling``."""
     shape = case.batch, case.heads, math.ceil(case.q_len / kernel.rows)
     tile = torch.arange(math.prod(shape)).view(shape)
@@ -70,13 +70,13 @@ def looked_at(case: Case, kernel: Kernel, sample: Sample, chance: random.Random)
     return wanted | some_of(made.repeat_interleave(kernel.rows, 2)[..., : case.q_len], chance)
 
 
-def by_tile(rows: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+def by_tile(rows: torch.Tensor, kernel: Tiling) -> torch.Tensor:
     """Return the tiles, bool [batch, heads, tiles], that have some of ``rows``, bool [batch, heads, rows]."""
     return torch.stack([part.any(2) for part in rows.split(kernel.rows, 2)], 2)
 
 
 @cache
-def seen(case: Case, kernel: Kernel, sample: Sample) -> list[dict[str, tuple[int, int]]]:
+def seen(case: Case, kernel: Tiling, sample: Sample) -> list[dict[str, tuple[int, int]]]:
     """Return of how many rows, tiles and heads some rows are looked at, and of how many, for each of many checks."""
     chance = random.Random(f"{case.name} {kernel.name}")
     checks = [looked_at(case, kernel, sample, chance) for _ in range(TRIALS)]
@@ -92,7 +92,7 @@ def missed(share: float, met: int, units: int) -> float:
     return math.prod(max(units - round(spoiled) - i, 0) / (units - i) for i in range(met))
 
 
-def escapes(kernel: Kernel, unit: str, share: float, cases: Iterable[Case], sample: Sample) -> float:
+def escapes(kernel: Tiling, unit: str, share: float, cases: Iterable[Case], sample: Sample) -> float:
     """Return the probability that no spoiled unit is looked at in a check of each case, when ``share`` are spoiled."""
     checks = [seen(case, kernel, sample) for case in cases]
     return math.prod(sum(missed(share, *found[unit]) for found in of_case) / len(of_case) for of_case in checks)

@@ -85,7 +85,7 @@ def _cluster(address: str, store_url: str) -> Iterator[None]:
 
 @contextmanager
 def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
-    """Start Ray for this process alone: on the loopback interface, with a token and a folder of its own."""
+    """Start Ray for this process alone: on the loopback interface only, with a token and a folder of its own."""
     # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once per process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -100,7 +100,7 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
                 _environment(environment),
                 _start_failures(),
                 _own_signals(),
-                _patience_with_node(),
+                _ray_as_we_need_it(),
             ):
                 ray.init(
                     address="local",
@@ -120,9 +120,13 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
 
 
 @contextmanager
-def _patience_with_node() -> Iterator[None]:
-    """Have Ray wait ``_START_S`` for its node: the half minute that it waits otherwise is written in its code."""
-    ask = services.get_node
+def _ray_as_we_need_it() -> Iterator[None]:
+    """Change what no option of Ray changes, as long as the context lasts.
+
+    Ray waits ``_START_S`` for its node instead of half a minute. It takes 127.0.0.1 at its word: otherwise it puts
+    another address of this machine in its place, and then listens on all interfaces.
+    """
+    ask, resolve = services.get_node, services.resolve_ip_for_localhost
 
     def wait(*arguments: Any) -> Any:
         until = time.monotonic() + _START_S
@@ -134,11 +138,11 @@ def _patience_with_node() -> Iterator[None]:
                     raise
                 time.sleep(0.1)
 
-    services.get_node = wait
+    services.get_node, services.resolve_ip_for_localhost = wait, lambda host: host
     try:
         yield
     finally:
-        services.get_node = ask
+        services.get_node, services.resolve_ip_for_localhost = ask, resolve
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from agents.operator import Brief, Previous, Proposal, VariationOperator
 from agents.relay import chat_models
 from agents.review import Advice, advise
 from agents.settings import Settings
-from agents.supervisor import Diagnosis, Trajectory
+from agents.supervisor import Diagnosis, SearchTrajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
 from avo.search import seeding
@@ -220,7 +220,7 @@ class _OpenStep:
         advise = None if work.adviser is None else self._advise
         return supervise(work.store, work.run, self._target, patience, work.knowledge, work.clock, advise)
 
-    def _advise(self, trajectory: Trajectory, diagnosis: Diagnosis) -> Advice | None:
+    def _advise(self, trajectory: SearchTrajectory, diagnosis: Diagnosis) -> Advice | None:
         run, adviser = self._work.run, self._work.adviser
         assert adviser is not None
         return advise(

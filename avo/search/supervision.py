@@ -4,7 +4,16 @@ from collections.abc import Callable
 from datetime import datetime
 
 from agents.review import Advice
-from agents.supervisor import REMEMBERED, Diagnosis, Level, Patience, Trajectory, diagnose, since_growth, untried_moves
+from agents.supervisor import (
+    REMEMBERED,
+    Diagnosis,
+    Level,
+    Patience,
+    SearchTrajectory,
+    diagnose,
+    since_growth,
+    untried_moves,
+)
 from evaluator.setting import kind_of
 from evaluator.target import Target
 from knowledge_base.library import Library
@@ -14,7 +23,7 @@ from lineage_db.store import Store
 
 KNOWLEDGE = "knowledge base"
 """Source of directions that do not come from a model."""
-Advise = Callable[[Trajectory, Diagnosis], Advice | None]
+Advise = Callable[[SearchTrajectory, Diagnosis], Advice | None]
 """Returns a model's directions, or None where it has none."""
 
 
@@ -38,7 +47,7 @@ def supervise(
     told = store.journal.interventions(run.id, last=REMEMBERED)
     mark = max(history.versions[-1].step_number, told[-1].after_step if told else 0)
     steps = store.steps(run.id, after=mark)
-    trajectory = Trajectory(history.versions, history.attempts, steps, told, history.firsts)
+    trajectory = SearchTrajectory(history.versions, history.attempts, steps, told, history.firsts)
     found = diagnose(trajectory, patience)
     if found is None:
         return trajectory.active
@@ -58,7 +67,7 @@ def supervise(
 
 
 def _directions(
-    trajectory: Trajectory, found: Diagnosis, run: Run, target: Target, knowledge: Library, advise: Advise | None
+    trajectory: SearchTrajectory, found: Diagnosis, run: Run, target: Target, knowledge: Library, advise: Advise | None
 ) -> Advice:
     if found.level is Level.NUDGE:
         return Advice("", ())

@@ -6,7 +6,7 @@ from datetime import datetime
 from threading import Event
 
 from avo.watch.failures import Failures, Tally
-from avo.watch.trajectory import NOTHING, Tried
+from avo.watch.trajectory import NOTHING, AttemptScores
 from avo.watch.view import RunView, StepProgress, read_progress, read_view
 from lineage_db.entries import Intervention, Memory, Message, ModelCall
 from lineage_db.errors import UnknownAttempt
@@ -71,7 +71,7 @@ class Picture:
     want: Want
     """What else was asked for. Of the fields below, what was not is empty."""
     groups: tuple[Failures, ...] = ()
-    tried: Tried = NOTHING
+    tried: AttemptScores = NOTHING
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)
     """Summaries of the wanted attempts, by id."""
     attempt: AttemptDetails | None = None

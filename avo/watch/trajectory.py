@@ -21,7 +21,7 @@ _MOVE = re.compile(r"[a-z][a-z0-9_]*(?=:)")
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class AttemptScores:
     """All attempts of a run, oldest first."""
 
     ids: tuple[int, ...]
@@ -33,15 +33,15 @@ class Tried:
         """Id of the newest attempt; 0 without any."""
         return self.ids[-1] if self.ids else 0
 
-    def with_more(self, newer: Sequence[Outcome | AttemptSummary]) -> "Tried":
+    def with_more(self, newer: Sequence[Outcome | AttemptSummary]) -> "AttemptScores":
         """Return these attempts and newer ones."""
-        return Tried(
+        return AttemptScores(
             (*self.ids, *(attempt.attempt_id for attempt in newer)),
             (*self.tflops, *(attempt.geomean_tflops for attempt in newer)),
         )
 
 
-NOTHING = Tried((), ())
+NOTHING = AttemptScores((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def cases_of(scores: Sequence[Score]) -> list[str]:
     return [case.case for case in scores[-1].cases if case.case in common]
 
 
-def overall(versions: Sequence[Version], tried: Tried, baselines: Sequence[Baseline]) -> Trajectory | None:
+def overall(versions: Sequence[Version], tried: AttemptScores, baselines: Sequence[Baseline]) -> Trajectory | None:
     """Return the trajectory over all cases, with every attempt; None without versions or without cases that all have.
 
     Versions that are not among ``tried`` yet are left out.

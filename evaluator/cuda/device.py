@@ -13,7 +13,7 @@ from evaluator.plan import Argument, KernelIR
 
 Enqueue = Callable[[], None]
 """Enqueues work on the device's stream and returns."""
-Kernel = Callable[[tuple[int, int, int], Sequence[Argument], Sequence[torch.Tensor]], None]
+LoadedKernel = Callable[[tuple[int, int, int], Sequence[Argument], Sequence[torch.Tensor]], None]
 """Enqueues one launch: grid, the launch's arguments, and the plan's buffers as flat tensors."""
 
 
@@ -81,7 +81,7 @@ class Device(Protocol):
         """The torch device of tensors that kernels access."""
         ...
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Return a function that launches ``binary``. Raises ``DeviceFault`` when it does not fit, and
         ``MachineFault`` when it is not loaded for another reason.
         """

@@ -32,7 +32,7 @@ from evaluator.cuda.device import (
     Clocks,
     DeviceFault,
     Enqueue,
-    Kernel,
+    LoadedKernel,
     MachineFault,
     NotRecorded,
     PlanFault,
@@ -120,7 +120,7 @@ class TritonDevice:
             scratch.fill_(_SCRATCH_BYTE)
         return scratch
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Return the binary behind Triton's launcher."""
         metadata = json.loads(binary.launch)
         types = [launcher_type(kind) for kind in metadata.pop("signature")]

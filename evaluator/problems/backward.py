@@ -1,9 +1,8 @@
 """Dense attention, backward: the problems ``mha_backward`` and ``gqa_backward``.
 
-lse and out are inputs that a candidate takes as they are: P = exp(scale * q k^T - lse), dV = P^T dout,
-dS = P * (dout v^T - rowsum(dout * out)), dQ = scale * dS k and dK = scale * dS^T q (FlashAttention-2, arXiv
-2307.08691, algorithm 2). They may be of more keys than are given, as under ring attention (arXiv 2310.01889), where
-each device has a part of the keys; so statistics that are computed again from the keys at hand are wrong.
+The formulas are those of FlashAttention-2 (arXiv 2307.08691, algorithm 2). lse and out are inputs that a candidate
+takes as they are. They may be of more keys than are given, as under ring attention (arXiv 2310.01889), where each
+device has a part of the keys; so statistics that are computed again from the keys at hand are wrong.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
 """Flash Sparse Attention (arXiv 2508.18224), backward: the problem ``fsa_backward``.
 
-As in ``backward``, lse and out are inputs that a candidate takes as they are, and may be of more keys than are given:
-those of other devices, where each has a part of the keys.
+As in ``backward``, lse and out may be of more keys than are given.
 """
 
 from collections.abc import Mapping

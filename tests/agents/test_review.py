@@ -12,7 +12,7 @@ from agents.errors import BudgetSpent, ModelRefused
 from agents.model import Reply, ScriptedModel
 from agents.review import Advice, advise, read_review
 from agents.settings import ModelSettings
-from agents.supervisor import Diagnosis, Level, Trajectory
+from agents.supervisor import Diagnosis, Level, SearchTrajectory
 from lineage_db.decision import requirement
 from tests.agents.world import World
 
@@ -36,7 +36,7 @@ def asked(*script: Any, models: tuple[str, ...] = ("m",)) -> tuple[Advice | None
         brief.suite,
         brief.target,
         requirement(0.02, 0.8, measured=False),
-        Trajectory(brief.versions, brief.attempts, (), (), {}),
+        SearchTrajectory(brief.versions, brief.attempts, (), (), {}),
         (),
         Diagnosis(Level.REDIRECT, 4, "5 steps in a row without a new version", None),
         seed=1,

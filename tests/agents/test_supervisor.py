@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.moves import MOVES
-from agents.supervisor import REMEMBERED, Level, Patience, Trajectory, diagnose, untried_moves
+from agents.supervisor import REMEMBERED, Level, Patience, SearchTrajectory, diagnose, untried_moves
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
@@ -33,9 +33,9 @@ class Search:
         self.step(100.0, accept=True, change="seed")
 
     @property
-    def trajectory(self) -> Trajectory:
+    def trajectory(self) -> SearchTrajectory:
         firsts = {attempt.plan_digest: attempt.attempt_id for attempt in reversed(self.attempts) if attempt.plan_digest}
-        return Trajectory(self.versions, self.attempts, self.steps, self.interventions, firsts)
+        return SearchTrajectory(self.versions, self.attempts, self.steps, self.interventions, firsts)
 
     def step(
         self,

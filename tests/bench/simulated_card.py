@@ -12,7 +12,7 @@ from bench.first_contact import steps
 from evaluator.binary import Binary
 from evaluator.cuda import baselines, measuring
 from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Enqueue, Kernel, Took
+from evaluator.cuda.device import Enqueue, LoadedKernel, Took
 from evaluator.plan import Argument, KernelIR
 from evaluator.problem import Case
 from evaluator.problems import PROBLEMS
@@ -38,7 +38,7 @@ class RightDevice(FakeDevice):
         super().__init__(forever(1e-3))
         self._launches = 0
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Return a kernel that is right, or the canary's."""
 
         def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.escapes import KERNELS, Kernel, by_tile, escapes, looked_at
+from bench.escapes import KERNELS, Tiling, by_tile, escapes, looked_at
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
 from evaluator.compiling.compiler import Compiler
@@ -34,13 +34,13 @@ FEW = replace(EACH_TIME, groups=3)
         (seed_source("mha"), KERNELS[0]),
         (
             (HONEST / "persistent.py").read_text().replace("4 * sms", "5").replace("tiles_m - 1 - ", ""),
-            Kernel("five programs", 128, 5),
+            Tiling("five programs", 128, 5),
         ),
     ],
     ids=["seed", "persistent"],
 )
 def test_the_rows_that_a_check_compares_are_those_that_the_script_draws(
-    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, source: str, kernel: Kernel
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, source: str, kernel: Tiling
 ) -> None:
     planner = Planner(Capturer(fork_server), Compiler(None, server=fork_server), get_target("h100"))
     (plan,) = planner.plans(Candidate("mha", source), MHA, [CASE], ())

@@ -77,7 +77,7 @@ def test_version_is_printed(avo: Callable[..., Result]) -> None:
     assert avo("--version").stdout.startswith("avo 0.")
 
 
-PROBLEMS = ", ".join((*problems.PROBLEMS, "a file PATH.py"))
+PROBLEMS = ", ".join((*problems.PROBLEMS, "a setting like mha-d64-fp16", "a file PATH.py"))
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])

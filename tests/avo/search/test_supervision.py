@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.review import Advice
-from agents.supervisor import REMEMBERED, Diagnosis, Patience, Trajectory
+from agents.supervisor import REMEMBERED, Diagnosis, Patience, SearchTrajectory
 from avo.config import RunConfig
 from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
@@ -96,7 +96,7 @@ def test_a_models_directions_take_the_place_of_the_knowledge_bases(desk: Desk) -
     desk.stall(6)
     asked = []
 
-    def advise(trajectory: Trajectory, found: Diagnosis) -> Advice | None:
+    def advise(trajectory: SearchTrajectory, found: Diagnosis) -> Advice | None:
         asked.append(found.level)
         return Advice("m", ("persist: one program an SM",)) if len(asked) > 1 else None
 

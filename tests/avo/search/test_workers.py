@@ -5,10 +5,12 @@ import inspect
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from ray._private import services
 from ray._private.node import Node
 from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 
-from avo.config import RunConfig
+from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
 from avo.search import cluster, workers
 from avo.search.workers import EvaluatorPool, RayCrew, hire
@@ -237,10 +239,35 @@ def test_ray_is_given_minutes_to_start_its_node(monkeypatch: pytest.MonkeyPatch)
         return where, answer
 
     monkeypatch.setattr(services, "get_node", ask)
-    with cluster._patience_with_node():
+    with cluster._ray_as_we_need_it():
         assert services.get_node("127.0.0.1:1", "node") == (("127.0.0.1:1", "node"), {"labels": {}})
     assert services.get_node is ask
     assert "ray._private.services.get_node(" in inspect.getsource(Node.__init__), "what waits there for the node"
+
+
+def test_ray_is_told_to_listen_on_the_loopback_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = services.resolve_ip_for_localhost
+    addresses: list[str] = []
+
+    class Listens(FakeRay):
+        def init(self, **settings: Any) -> None:
+            addresses.append(services.resolve_ip_for_localhost(settings["_node_ip_address"]))
+
+    monkeypatch.setattr(cluster, "ray", Listens())
+    with cluster.ray_running(LOCAL, "", cpus=1, gpus=0, resources={}):
+        pass
+    assert addresses == ["127.0.0.1"]
+    assert services.resolve_ip_for_localhost is resolve
+    assert "services.resolve_ip_for_localhost(" in inspect.getsource(inspect.unwrap(ray.init)), "what gives another"
+
+
+@pytest.mark.long
+def test_no_process_of_a_local_run_can_be_reached_from_another_machine(drivers: Drivers) -> None:
+    child = drivers.start(workers=2, attempts=1000)
+    wait_for(lambda: drivers.attempts() > 3)
+    assert listening(descent(child.pid)) == {"127.0.0.1"}
+    os.kill(child.pid, signal.SIGINT)
+    child.communicate(timeout=PATIENCE_S)
 
 
 SHORT = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.2) was \
@@ -318,6 +345,17 @@ def command_line(pid: int) -> str:
 def family(pid: int) -> set[int]:
     """Return ``pid`` and its descendants, but for two services of Ray that stay a minute to tell that it died."""
     return {member for member in descent(pid) if "Agent" not in command_line(member)}
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Return the addresses on which processes accept connections: ``0.0.0.0`` stands for all of a machine's."""
+    opened = set()
+    for pid in pids:
+        with suppress(OSError):  # it ends meanwhile
+            opened |= {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    sockets = {f"socket:[{line[9]}]": line[1].partition(":")[0] for line in lines if line[3] == "0A"}  # TCP_LISTEN
+    return {socket.inet_ntoa(bytes.fromhex(sockets[each][-8:])[::-1]) for each in opened & sockets.keys()}
 
 
 def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:

@@ -14,7 +14,7 @@ import torch
 from evaluator.binary import Binary
 from evaluator.catalogue import get_problem
 from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, Kernel, NotRecorded, Setup, Took
+from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, LoadedKernel, NotRecorded, Setup, Took
 from evaluator.cuda.worker import LocalLink, Worker, serve
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
@@ -241,7 +241,7 @@ class FakeDevice:
         self.stretches: list[float] = []
         self._kernels = {f"{name} {case.name}": f for case in (CASE, OTHER) for name, f in functions(case).items()}
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Return the function that the IR names."""
         if ir.name == "large":
             raise DeviceFault("kernel large: out of resource: shared memory")

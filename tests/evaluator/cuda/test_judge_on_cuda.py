@@ -14,7 +14,7 @@ from evaluator.binary import Binary
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.cuda import measuring
 from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Kernel
+from evaluator.cuda.device import LoadedKernel
 from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Fault, Status, Verdict
 from evaluator.executor import Allocation
@@ -71,7 +71,7 @@ class ExecutingDevice(FakeDevice):
         super().__init__(forever(1e-3))
         self._spoil = spoil
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Return the kernel of the IR."""
         assert binary.launch
         assert binary.cubin

@@ -9,7 +9,7 @@ import pytest
 from evaluator.binary import Binary
 from evaluator.cuda import measuring
 from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Clocks, Enqueue, Kernel, Took
+from evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
 from evaluator.cuda.measured import Measured, clocks_in_words
 from evaluator.cuda.measuring import RUNS
 from evaluator.errors import EvaluatorUnavailable
@@ -31,7 +31,7 @@ class TimedDevice(FakeDevice):
         super().__init__(forever(0.0), clocks)
         self.kernel = ""
 
-    def load(self, ir: KernelIR, binary: Binary) -> Kernel:
+    def load(self, ir: KernelIR, binary: Binary) -> LoadedKernel:
         """Note the name."""
         self.kernel = ir.name
         return super().load(ir, binary)

@@ -25,3 +25,8 @@ def fault_of(problem: Problem, case: Case, module: ModuleType) -> Fault | None:
     everything = {name: torch.ones(len(storages[name]), dtype=torch.bool) for name in names}
     outputs = {name: Allocation(name, storages[name], written=everything[name]) for name in names}
     return compare(problem, case, storages, outputs, whole=False).fault
+
+
+def first_fault(problem: Problem, module: ModuleType) -> Fault | None:
+    """Return what is wrong in the first small case that a kernel gets wrong; None if it is right in all."""
+    return next((fault for case in problem.correctness_cases if (fault := fault_of(problem, case, module))), None)

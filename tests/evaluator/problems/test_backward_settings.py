@@ -29,11 +29,6 @@ ALL = "gqa_backward-d192x128-w128-global-sinks-packed"
 GENERAL = seed_source(ALL)
 
 
-@pytest.fixture(autouse=True)
-def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-
-
 def small(problem: str, name: str) -> BackwardCase:
     case = next(case for case in get_problem(problem).correctness_cases if case.name == name)
     assert isinstance(case, BackwardCase)

@@ -110,11 +110,6 @@ HONEST_KERNELS: dict[str, str] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-
-
 def found(source: str, folder: Path) -> str:
     """What is said of the first case that a kernel gets wrong, or in which it reads what it may not."""
     module = module_of(source, folder)

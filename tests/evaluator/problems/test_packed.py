@@ -26,11 +26,6 @@ SOURCE = seed_source("mha-packed")
 CASES = {case.name: case for case in PACKED.correctness_cases}
 
 
-@pytest.fixture(autouse=True)
-def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-
-
 @pytest.mark.parametrize("name", ["uneven-full", "more-keys-causal", "empty-causal", "one-causal"])
 def test_each_sequence_is_attention_to_its_own_keys(name: str) -> None:
     case = CASES[name]

@@ -21,7 +21,7 @@ from evaluator.targets import get_target
 from seeds import fitting, seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.problems.offline_kernel import fault_of
+from tests.evaluator.problems.offline_kernel import fault_of, first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
 
 DIMS = "mha-d192x128"
@@ -54,11 +54,6 @@ JUDGED = (
     "decode-h64x8-d64-w128-global-sinks-32768x1",
     "fsa-d64-fp16",
 )
-
-
-@pytest.fixture(autouse=True)
-def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
 def test_a_setting_changes_dims_and_type_of_each_case_and_nothing_else() -> None:
@@ -192,20 +187,19 @@ WRONG: dict[str, tuple[str, Mutant]] = {
 """Mutants of the default seeds, each with the setting in which it is wrong."""
 
 
-def first_fault(name: str, mutant: Mutant, folder: Path) -> str:
-    """Return what is wrong in the first small case of a problem in which the mutant of its default seed is wrong."""
-    problem, module = get_problem(name), module_of(mutant.of(seed_source(name)), folder)
-    faults = (fault_of(problem, case, module) for case in problem.correctness_cases)
-    return next((fault.message for fault in faults if fault), "")
+def told(name: str, mutant: Mutant, folder: Path) -> str:
+    """Return what is said of a mutant of a problem's default seed, ``""`` if it is right."""
+    fault = first_fault(get_problem(name), module_of(mutant.of(seed_source(name)), folder))
+    return fault.message if fault else ""
 
 
 @pytest.mark.parametrize("wrong", sample(WRONG, 8))
 def test_a_kernel_that_is_wrong_in_a_setting_is_caught(wrong: str, tmp_path: Path) -> None:
     name, mutant = WRONG[wrong]
-    assert re.search(mutant.message, first_fault(name, mutant, tmp_path))
+    assert re.search(mutant.message, told(name, mutant, tmp_path))
 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("wrong", ["probabilities in bfloat16", "the result by way of bfloat16"])
 def test_rounding_to_bfloat16_is_right_where_inputs_are(wrong: str, tmp_path: Path) -> None:
-    assert not first_fault("mha", WRONG[wrong][1], tmp_path)
+    assert not told("mha", WRONG[wrong][1], tmp_path)

@@ -24,11 +24,6 @@ WINDOW, SINKS, BOTH = "mha-w1024", "mha-sinks", "gqa-d64-w128-global-sinks"
 GENERAL = seed_source(BOTH)
 
 
-@pytest.fixture(autouse=True)
-def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-
-
 def small(problem: Problem, name: str) -> DenseCase:
     case = next(case for case in problem.correctness_cases if case.name == name)
     assert isinstance(case, DenseCase)
