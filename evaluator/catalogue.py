@@ -81,7 +81,7 @@ def _installed(name: str) -> Problem:
         kind = name.partition("-")[0]
         if kind in PROBLEMS:
             raise InvalidProblem(f"problem {name!r}: {kind} has no settings, only {', '.join(KINDS)} have")
-        raise UnknownProblem("problem", name, (*PROBLEMS, *entries, "a setting like mha-d64-fp16", "a file PATH.py"))
+        raise UnknownProblem("problem", name, (*PROBLEMS, "a setting like mha-d64-fp16", *entries, "a file PATH.py"))
     if len(entries[name]) > 1:
         places = " and ".join(entry.value for entry in entries[name])
         raise InvalidProblem(f"problem {name!r} is defined by {places}: uninstall one of the packages")
