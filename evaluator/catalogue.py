@@ -17,7 +17,7 @@ from evaluator.errors import InvalidProblem, UnknownProblem
 from evaluator.problem import HELD_OUT, Case, Output, Problem
 from evaluator.problems import PROBLEMS
 from evaluator.problems.settings import in_setting
-from evaluator.setting import KINDS, kind_and_setting
+from evaluator.setting import kind_and_setting
 
 GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
@@ -78,9 +78,6 @@ def _from_file(name: str) -> Problem:
 def _installed(name: str) -> Problem:
     entries = _entry_points()
     if name not in entries:
-        kind = name.partition("-")[0]
-        if kind in PROBLEMS:
-            raise InvalidProblem(f"problem {name!r}: {kind} has no settings, only {', '.join(KINDS)} have")
         raise UnknownProblem("problem", name, (*PROBLEMS, "a setting like mha-d64-fp16", *entries, "a file PATH.py"))
     if len(entries[name]) > 1:
         places = " and ".join(entry.value for entry in entries[name])

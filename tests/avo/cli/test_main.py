@@ -98,8 +98,8 @@ def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[...
         ),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (
-            ["evaluate", __file__, "--problem", "fsa-d64"],
-            "avo: problem 'fsa-d64': fsa has no settings, only mha, gqa, mha_backward, gqa_backward, decode have\n",
+            ["evaluate", __file__, "--problem", "fsa-w1024"],
+            "avo: problem 'fsa-w1024': fsa is served in other head dims and in float16, and in no other settings\n",
         ),
         (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
         *(
