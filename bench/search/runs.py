@@ -132,6 +132,8 @@ def search(place: Place, known: float, allowed: int, answers: Path) -> Record:
         )  # fmt: skip
         work = Work(store, run, config, judge, Library.load(), utc_now, Allowance.of(config))
         seeded = work.perform(SeedOperator(*starts, names=names), "w0")
+        if seeded.version is None:
+            raise SystemExit(f"{place.name}: no seed is a version: {seeded.reason}")
         points = [Point(0, 0, 0.0, _best(store, run.id))]
         before, barren, operator = judge.spent, 0, operator_of(place)
         began = time.process_time() - judge.worked

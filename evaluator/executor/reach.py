@@ -96,7 +96,7 @@ class Reach(Marks):
             return
         distinct = (start.flatten() if active is None else start[active]).unique()
         known = self._known.get(buffer)
-        fresh = distinct if known is None else distinct[~torch.isin(distinct, known)]
+        fresh = distinct if known is None else distinct[~torch.isin(distinct, known, assume_unique=True)]
         self._known[buffer] = fresh if known is None else torch.cat((known, fresh))
         scale = programs / start.shape[0]  # one row of all programs, or of some
         share = distinct.numel() * length * (1.0 if start.shape[0] == 1 else scale)

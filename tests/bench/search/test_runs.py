@@ -72,6 +72,15 @@ def test_a_run_ends_after_the_attempts_that_it_may_make(
     assert (record.points[-1].attempts, record.allowed) == (4, 4)
 
 
+def test_a_run_without_a_seed_that_is_right_is_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    monkeypatch.setattr(runs, "seed_source", lambda problem, name: "no kernel")
+    with pytest.raises(SystemExit, match="mha-h100-mutate-0: no seed is a version: parse_error"):
+        make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
+    assert not (tmp_path / "records").exists()
+
+
 def test_only_what_ends_a_run_is_examined_closely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
