@@ -318,7 +318,7 @@ class ChatModel:
             return 0.0
 
     def _given_up(self, refusal: ModelRefused) -> ModelRefused:
-        """Return the error that names the model. The next step begins anew with it."""
+        """Return the error that names the model, with which the next step tries again."""
         self._line.recover()
         said = f"model {self._settings.name!r}: {refusal}"
         return ContextOverflow(said) if isinstance(refusal, ContextOverflow) else ModelRefused(said)

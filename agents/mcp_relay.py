@@ -2,7 +2,7 @@
 
     python -I mcp_relay.py SOCKET
 
-What a client takes for an MCP server is this: it can pass on messages, and nothing else.
+A client takes this for an MCP server. All that it can do is pass on messages.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Reads what a model's attention is from its Hugging Face configuration, and names the problem of it.
+"""Reads from a model's Hugging Face configuration what its attention computes, and names the problem that does so.
 
-Only what is written in the file is read, and the few defaults of transformers that are named here. What cannot be
-served is refused by its name in the file, never left out in silence.
+Only what the file says counts, and the few defaults of transformers that are named here. What cannot be served is
+refused by its name in the file, never left out silently.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What exported packages carry along of the problems: which have a public function there, and source text."""
+"""What exported packages take from the problems: which of them have a public function there, and source text."""
 
 import inspect
 from importlib.resources import files

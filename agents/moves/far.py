@@ -1,4 +1,4 @@
-"""Moves between the orders of selected attention, and on what the order of far blocks has to tune."""
+"""Moves between the orders of selected attention, and moves that tune the order of far blocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

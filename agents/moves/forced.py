@@ -1,4 +1,4 @@
-"""The move that handles the blocks that every query selects apart from the lists of selected attention."""
+"""The move that takes the blocks which every query selects out of the lists of selected attention."""
 
 import re
 from collections.abc import Iterator, Mapping

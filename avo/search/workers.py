@@ -362,4 +362,4 @@ def _short_of_memory(who: str, said: str) -> str:
     figures = f": {used['used']} of {used['limit']} GiB were in use" if used else ""
     its = f", {own['own']} GiB by that process" if own else ""
     killed = f"the {who}'s process was killed because its machine ran out of memory{figures}{its}"
-    return f"{killed}: lower --workers, or run less beside it"
+    return f"{killed}: lower --workers, or run fewer other programs"

@@ -1,1 +1,1 @@
-"""Ten minutes on a borrowed card: whatever time there is, the most evidence."""
+"""Ten minutes on a borrowed card: as much evidence as the time allows."""

@@ -1,4 +1,4 @@
-"""Kernels that only a GPU shows for what they are, each followed by a right one: are they seen, and is it?"""
+"""Kernels whose faults only a GPU shows, each followed by a correct one: is the fault found, and the other accepted?"""
 
 import statistics
 from collections import deque

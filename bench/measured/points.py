@@ -1,4 +1,4 @@
-"""Published measurements: a measured time, and the launches it is of."""
+"""Published measurements: each is a time, and the launches that took it."""
 
 import csv
 import hashlib

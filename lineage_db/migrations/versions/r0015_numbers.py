@@ -1,6 +1,6 @@
 """Attempts are numbered in their run: their key is that of the run and the number. Earlier ones keep their ids.
 
-SQLite changes no key of a table that exists, so the tables are made anew.
+SQLite cannot change the key of an existing table, so new tables replace the old ones.
 """
 
 import sqlalchemy as sa
