@@ -108,7 +108,7 @@ class AttemptsView(View):
         with Horizontal():
             yield Options(id="reasons")
             with Vertical(id="attempts-right"):
-                yield Static(id="attempts-title", markup=False)
+                yield Static("Reading the attempts ...", id="attempts-title", markup=False)
                 yield Ledger()
                 with Scroll(id="attempt-page"):
                     yield Static(id="attempt-message", markup=False)

@@ -24,7 +24,7 @@ class NotesView(View):
 
     def compose(self) -> ComposeResult:
         """Lay out a title above the list."""
-        yield Static(id="notes-title", markup=False)
+        yield Static("Reading the notes ...", id="notes-title", markup=False)
         yield Folds(id="notes")
 
     def want(self) -> Want:

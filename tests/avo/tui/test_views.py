@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,6 +18,7 @@ from avo.tui.help import HelpScreen
 from avo.tui.keys import Scroll
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Folds
+from avo.tui.reader import Picture, RunReader
 from avo.tui.tables import WIDEST
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Fault, Status
@@ -370,6 +372,27 @@ async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorde
             made.theme = "dracula"
             await pilot.pause()
         assert file.read_text() == "dracula\n"
+
+
+async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, read = Event(), RunReader.read
+
+    def held(reader: RunReader, store: Store, previous: Picture | None) -> Picture:
+        if reader.want.groups or reader.want.memories:
+            go_on.wait()
+        return read(reader, store, previous)
+
+    monkeypatch.setattr(RunReader, "read", held)
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        try:
+            await seen(pilot, "★ v2")
+            await pilot.press("a")
+            await seen(pilot, "Reading the attempts ...")
+            await pilot.press("m")
+            await seen(pilot, "Reading the notes ...")
+        finally:
+            go_on.set()
+        await seen(pilot, "notes of operators: ", gone="Reading")
 
 
 async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
