@@ -18,6 +18,8 @@ _HEAVY, _LIGHT = tuple("━┃┛┏┓┗"), tuple("─│╯╭╮╰")
 to the right.
 """
 _NEW, _OTHER, _REFUSED, _FAULTY, _LEVEL = "●", "○", "·", "x", "┄"
+_ACROSS = "attempts"
+"""What the x axis counts."""
 _WORDS = 26
 """Most characters of a label."""
 
@@ -64,7 +66,7 @@ def draw(shown: Trajectory, width: int, height: int, *, with_cases: bool = True)
     most = min(_WORDS, width // 3)
     labels = [(_cut(words, most), value, style) for words, value, style in labels]
     left = max(len(f"{mark:g}") for mark in marks) + 1
-    right = width - 2 - max(len(words) for words, _, _ in labels)
+    right = width - 2 - max(len(_ACROSS), *(len(words) for words, _, _ in labels))
     y = Scale(marks[0], marks[-1], rows - 1, 0)
     x = Scale(0, max(shown.attempts, 1), left, right)
     canvas = _Canvas(width, height)
@@ -110,12 +112,12 @@ def _axes(canvas: _Canvas, shown: Trajectory, marks: Sequence[float], x: Scale, 
     free = 0
     for count in counts(shown.attempts, (right - left) // 10):
         words, place = f"{count:,}", round(x(count))
-        start = max(0, place - len(words) // 2)
+        start = max(0, min(place - len(words) // 2, right + 1 - len(words)))
         if start >= free:
             canvas.put(place, rows + 1, "┬", _QUIET)
             canvas.put(start, rows + 2, words, _QUIET)
             free = start + len(words) + 1
-    canvas.put(max(right + 2, free), rows + 2, "attempts", _QUIET)
+    canvas.put(right + 2, rows + 2, _ACROSS, _QUIET)
 
 
 def _path(steps: Iterable[tuple[int, float]], x: Scale, y: Scale) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Trajectories: every attempt has its place, the best goes up in steps, published figures cover what they stand at."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_a_drawing_fits_its_size_and_names_best_baselines_and_ideas(run: Recorde
     assert all(words in drawn for words in ("150 best", "200 Both", "attempts", "●", "x", "┄"))
     if width >= 80:
         assert all(words in drawn for words in ("v3 Read keys twice", "○", "·"))
+
+
+@pytest.mark.parametrize("attempts", [7, 10, 1_304, 100_000])
+def test_the_axis_says_in_a_whole_word_what_it_counts(run: Recorded, attempts: int) -> None:
+    for width in (80, 160):
+        lines = draw(replace(trajectory(run), attempts=attempts), width, 24, with_cases=False).plain.splitlines()
+        assert lines[-1].endswith(" attempts")
+        assert max(map(len, lines)) <= width
 
 
 def test_the_best_line_goes_to_the_end_of_the_run(run: Recorded) -> None:
