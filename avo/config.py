@@ -17,7 +17,7 @@ from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
 from avo.flags import EVERY_JUDGE, JUDGE, LIMITS, MODELS, RUN, SEARCH, STEP, STEPS_OF_A_RUN, WATCH, WORKERS, Flag
 from avo.model_config import FOR
-from avo.sources import options_given, read_toml
+from avo.sources import explain, options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
@@ -345,7 +345,7 @@ class RunConfig(BaseModel):
         try:
             return cls(**{**settings, **given})
         except ValidationError as error:
-            raise ConfigError(_explain(error, path, given)) from None
+            raise ConfigError(explain(error, cls.model_fields, path, given)) from None
 
     def check_names(self) -> None:
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""
@@ -374,26 +374,3 @@ class RunConfig(BaseModel):
         told = wanted if counted in self.model_fields_set else 1
         most = told if self.evaluator_command is not None else max(count(), 1)
         return self.model_copy(update={counted: min(wanted, most)})
-
-
-def flag_of(setting: str) -> Flag | None:
-    """Return how ``setting`` is given on the command line; None where it is given in a file alone."""
-    return next((each for each in RunConfig.model_fields[setting].metadata if isinstance(each, Flag)), None)
-
-
-def _explain(error: ValidationError, path: Path | None, given: Mapping[str, Any]) -> str:
-    """Return one line about the first thing that is wrong."""
-    detail = error.errors(include_url=False, include_context=False)[0]
-    setting, *within = map(str, detail["loc"])
-    where = f"{path}: {setting}"
-    if setting in given or path is None:
-        flag = flag_of(setting)
-        where = f"--{(flag and flag.name) or setting.replace('_', '-')}"
-    where = ".".join((where, *within))
-    if detail["type"] == "extra_forbidden":
-        known = ModelSettings.model_fields if within else RunConfig.model_fields
-        return f"{where}: unknown setting: choose from {', '.join(known)}"
-    if detail["type"] == "missing":
-        return f"{where}: {detail['msg']}"
-    said, _, wanted = detail["msg"].partition(" should ")
-    return f"{where}: {detail['input']!r} should {wanted or f'be {said}'}"

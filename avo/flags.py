@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic.fields import FieldInfo
+
 RUN = ("run",)
 RUN_AND_RESUME = ("run", "resume")
 STEPS_OF_A_RUN = ("run", "resume", "mcp")
@@ -26,3 +28,8 @@ class Flag:
 
 SEARCH, LIMITS, STEP = "Search", "Limits of the run", "Limits of each step"
 MODELS, WORKERS, JUDGE, WATCH = "Models", "Workers", "Judge", "Watching"
+
+
+def flag_of(setting: FieldInfo) -> Flag | None:
+    """Return how a setting is given on the command line; None where it is given in a file alone."""
+    return next((each for each in setting.metadata if isinstance(each, Flag)), None)

@@ -1,11 +1,16 @@
-"""Where settings come from: a TOML file and the options of a command."""
+"""Where settings come from: a TOML file and the options of a command, and what is said of one that is wrong."""
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from agents.settings import ModelSettings
 from avo.errors import ConfigError
+from avo.flags import flag_of
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -28,3 +33,23 @@ def options_given(options: Mapping[str, Any], others: Mapping[str, Any]) -> dict
         known = {each.get("name"): each for each in listed if isinstance(each, dict)} if listed else {}
         given["models"] = [known.get(name, {"name": name}) for name in names]
     return given
+
+
+def explain(
+    error: ValidationError, settings: Mapping[str, FieldInfo], path: Path | None, given: Mapping[str, Any]
+) -> str:
+    """Return one line about the first thing that is wrong. ``given`` are options, other settings come from ``path``."""
+    detail = error.errors(include_url=False, include_context=False)[0]
+    setting, *within = map(str, detail["loc"])
+    where = f"{path}: {setting}"
+    if setting in given or path is None:
+        flag = flag_of(settings[setting]) if setting in settings else None
+        where = f"--{(flag and flag.name) or setting.replace('_', '-')}"
+    where = ".".join((where, *within))
+    if detail["type"] == "extra_forbidden":
+        known = ModelSettings.model_fields if within else settings
+        return f"{where}: unknown setting: choose from {', '.join(known)}"
+    if detail["type"] == "missing":
+        return f"{where}: {detail['msg']}"
+    said, _, wanted = detail["msg"].partition(" should ")
+    return f"{where}: {detail['input']!r} should {wanted or f'be {said}'}"

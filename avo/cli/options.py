@@ -78,10 +78,11 @@ def _with_options(function: Function, command: str) -> Function:
 def _options(command: str) -> Iterator[inspect.Parameter]:
     """Yield the options that ``command`` has for settings, in the order of the settings."""
     from avo.cli.completion import OF_SETTINGS
-    from avo.config import RunConfig, flag_of
+    from avo.config import RunConfig
+    from avo.flags import flag_of
 
     for setting, field in RunConfig.model_fields.items():
-        flag = flag_of(setting)
+        flag = flag_of(field)
         if flag is None or command not in flag.commands:
             continue
         name = flag.name or setting

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from avo.config import Flag, RunConfig, flag_of
+from avo.config import RunConfig
+from avo.flags import Flag, flag_of
 from tests.avo.cli.conftest import Avo
 
-FLAGS = {setting: flag for setting in RunConfig.model_fields if (flag := flag_of(setting)) is not None}
+FLAGS = {setting: flag for setting, field in RunConfig.model_fields.items() if (flag := flag_of(field)) is not None}
 
 
 @pytest.mark.parametrize("command", ["run", "resume", "mcp", "evaluate", "export"])
