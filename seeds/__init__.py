@@ -16,6 +16,8 @@ SEEDS = {
     "gqa": {
         "plain": "mha/plain.py",
         "tuned": "mha/tuned.py",
+        "hopper": "mha/hopper.py",
+        "blackwell": "mha/blackwell.py",
         "general": "mha/general.py",
     },
     "mha_backward": {"plain": "backward/plain.py", "general": "backward/general.py"},

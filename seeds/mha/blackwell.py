@@ -1,7 +1,9 @@
-"""Flash attention forward for Blackwell in Gluon: one warp loads tiles of keys and values by TMA, one issues products
-into tensor memory (tcgen05), four keep the softmax.
+"""Flash attention forward for Blackwell in Gluon, after FlashAttention-4 (Dao-AILab, flash_attn/cute).
 
-For head dim 128, any lengths, and strides that TMA takes. It is for Blackwell.
+One warp loads tiles of keys and values by TMA, one issues products into tensor memory (tcgen05). Two groups of four
+warps have a tile of 128 queries each: they turn scores into weights where these lie, a quarter of them by a polynomial.
+A fourth group rescales what was added up so far, and writes the results. For head dim 128, any lengths, and strides
+that TMA takes. It is for Blackwell.
 """
 
 import torch
@@ -11,7 +13,6 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import (
     TensorMemoryLayout,
     allocate_tensor_memory,
-    fence_async_shared,
     mbarrier,
     tcgen05_commit,
     tcgen05_mma,
@@ -23,188 +24,265 @@ load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # it
 
 
 @gluon.jit
+def bring(desc, tiles, ready, free, batch, kv_head, tile):
+    stages: gl.constexpr = tiles.shape[0]
+    stage = tile % stages
+    mbarrier.wait(free.index(stage), (tile // stages & 1) ^ 1)
+    mbarrier.expect(ready.index(stage), desc.block_type.nbytes)
+    load(desc, [batch, kv_head, tile * tiles.shape[3], 0], ready.index(stage), tiles.index(stage))
+
+
+@gluon.jit
 def load_keys_and_values(k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, kv_head, tiles):
-    stages: gl.constexpr = k_tiles.shape[0]
-    block_n: gl.constexpr = k_tiles.shape[3]
-    for tile in range(tiles):
-        stage = tile % stages
-        phase = (tile // stages) & 1
-        mbarrier.wait(k_free.index(stage), phase ^ 1)
-        mbarrier.expect(k_ready.index(stage), k_desc.block_type.nbytes)
-        load(k_desc, [batch, kv_head, tile * block_n, 0], k_ready.index(stage), k_tiles.index(stage))
-        mbarrier.wait(v_free.index(stage), phase ^ 1)
-        mbarrier.expect(v_ready.index(stage), v_desc.block_type.nbytes)
-        load(v_desc, [batch, kv_head, tile * block_n, 0], v_ready.index(stage), v_tiles.index(stage))
+    bring(k_desc, k_tiles, k_ready, k_free, batch, kv_head, 0)
+    for tile in range(1, tiles):
+        bring(k_desc, k_tiles, k_ready, k_free, batch, kv_head, tile)
+        bring(v_desc, v_tiles, v_ready, v_free, batch, kv_head, tile - 1)
+    bring(v_desc, v_tiles, v_ready, v_free, batch, kv_head, tiles - 1)
+
+
+@gluon.jit
+def weights_in(s):
+    """Return the view of scores that weights take: the first half of their columns."""
+    layout: gl.constexpr = TensorMemoryLayout([s.shape[0], s.shape[1]], col_stride=1)
+    return s.reinterpret(gl.bfloat16, [s.shape[0], 2 * s.shape[1]], layout).slice(0, s.shape[1])
+
+
+@gluon.jit
+def score(q_tiles, k_tiles, s, s_ready, tile, GROUP: gl.constexpr):
+    q = q_tiles.index(GROUP).reshape([q_tiles.shape[3], q_tiles.shape[4]])
+    k = k_tiles.index(tile % k_tiles.shape[0]).reshape([k_tiles.shape[3], k_tiles.shape[4]])
+    tcgen05_mma(q, k.permute((1, 0)), s.index(GROUP), use_acc=False)
+    tcgen05_commit(s_ready.index(GROUP))
+
+
+@gluon.jit
+def weigh(v_tiles, s, o, p_ready, o_ready, tile, GROUP: gl.constexpr):
+    v = v_tiles.index(tile % v_tiles.shape[0]).reshape([v_tiles.shape[3], v_tiles.shape[4]])
+    mbarrier.wait(p_ready.index(GROUP), tile & 1)
+    tcgen05_mma(weights_in(s.index(GROUP)), v, o.index(GROUP), use_acc=tile > 0)
+    tcgen05_commit(o_ready.index(GROUP))
 
 
 @gluon.jit
 def multiply(
-    q_tile, k_tiles, v_tiles, p_tile, s, o, q_ready, k_ready, v_ready, k_free, v_free, s_ready, p_ready, o_ready, tiles
+    q_tiles, k_tiles, v_tiles, s, o, q_ready, k_ready, v_ready, k_free, v_free, s_ready, p_ready, o_ready, tiles
 ):
     stages: gl.constexpr = k_tiles.shape[0]
-    block_m: gl.constexpr = q_tile.shape[2]
-    block_n: gl.constexpr = k_tiles.shape[3]
-    dim: gl.constexpr = q_tile.shape[3]
     mbarrier.wait(q_ready, 0)
-    q = q_tile.reshape([block_m, dim])
-    for tile in range(tiles):
-        stage = tile % stages
-        phase = (tile // stages) & 1
-        mbarrier.wait(k_ready.index(stage), phase)
-        tcgen05_mma(q, k_tiles.index(stage).reshape([block_n, dim]).permute((1, 0)), s, use_acc=False)
-        tcgen05_commit(s_ready)
-        tcgen05_commit(k_free.index(stage))
-        mbarrier.wait(v_ready.index(stage), phase)
-        mbarrier.wait(p_ready, tile & 1)
-        tcgen05_mma(p_tile, v_tiles.index(stage).reshape([block_n, dim]), o, use_acc=tile > 0)
-        tcgen05_commit(o_ready)
-        tcgen05_commit(v_free.index(stage))
+    mbarrier.wait(k_ready.index(0), 0)
+    score(q_tiles, k_tiles, s, s_ready, 0, 0)
+    score(q_tiles, k_tiles, s, s_ready, 0, 1)
+    tcgen05_commit(k_free.index(0))
+    for tile in range(tiles - 1):
+        mbarrier.wait(v_ready.index(tile % stages), tile // stages & 1)
+        mbarrier.wait(k_ready.index((tile + 1) % stages), (tile + 1) // stages & 1)
+        weigh(v_tiles, s, o, p_ready, o_ready, tile, 0)
+        score(q_tiles, k_tiles, s, s_ready, tile + 1, 0)
+        weigh(v_tiles, s, o, p_ready, o_ready, tile, 1)
+        tcgen05_commit(v_free.index(tile % stages))
+        score(q_tiles, k_tiles, s, s_ready, tile + 1, 1)
+        tcgen05_commit(k_free.index((tile + 1) % stages))
+    mbarrier.wait(v_ready.index((tiles - 1) % stages), (tiles - 1) // stages & 1)
+    weigh(v_tiles, s, o, p_ready, o_ready, tiles - 1, 0)
+    weigh(v_tiles, s, o, p_ready, o_ready, tiles - 1, 1)
+
+
+@gluon.jit
+def polynomial_exp2(x):
+    """2 to the power of x, which is not above 0: of its fraction by a polynomial, within 1e-4 of the result."""
+    x = gl.maximum(x, -126.0)
+    whole = x + 12582912.0  # 1.5 * 2**23: the last bits are x rounded to an integer
+    x = x - (whole - 12582912.0)
+    power = ((0.05550411 * x + 0.24022651) * x + 0.69314718) * x + 1.0
+    return (power.to(gl.int32, bitcast=True) + (whole.to(gl.int32, bitcast=True) << 23)).to(gl.float32, bitcast=True)
+
+
+@gluon.jit
+def soften(
+    s, s_ready, p_ready, scaling, scaling_ready, scaling_free, row_max, row_sum, rows, first, stop,
+    kv_len, shift, scale, MASKED: gl.constexpr, CAUSAL: gl.constexpr, GROUP: gl.constexpr,
+):  # fmt: skip
+    block_n: gl.constexpr = s.shape[1]
+    part: gl.constexpr = block_n // 4
+    layout: gl.constexpr = gl.BlockedLayout([1, part], [32, 1], [4, 1], [0, 1])
+    p = weights_in(s)
+    for tile in range(first, stop):
+        mbarrier.wait(s_ready.index(GROUP), tile & 1)
+        s0, s1 = s.slice(0, part).load(layout), s.slice(part, part).load(layout)
+        s2, s3 = s.slice(2 * part, part).load(layout), s.slice(3 * part, part).load(layout)
+        if MASKED:
+            stop_column = kv_len
+            if CAUSAL:
+                stop_column = gl.minimum(kv_len, rows[:, None] + shift + 1)
+            left = stop_column - (tile * block_n + gl.arange(0, part, gl.SliceLayout(0, layout)))[None, :]
+            s0 = gl.where(left > 0, s0, float("-inf"))
+            s1 = gl.where(left > part, s1, float("-inf"))
+            s2 = gl.where(left > 2 * part, s2, float("-inf"))
+            s3 = gl.where(left > 3 * part, s3, float("-inf"))
+        most = gl.max(gl.maximum(gl.maximum(s0, s1), gl.maximum(s2, s3)), 1)
+        new_max = gl.maximum(row_max, most * scale)
+        rescale = gl.exp2(row_max - new_max)
+        if tile > 0:
+            mbarrier.wait(scaling_free.index(GROUP), tile & 1)
+            scaling.store(rescale)
+            mbarrier.arrive(scaling_ready.index(GROUP), count=1)
+        p0 = gl.exp2(s0 * scale - new_max[:, None])
+        p.slice(0, part).store(p0.to(gl.bfloat16))
+        p1 = gl.exp2(s1 * scale - new_max[:, None])
+        p.slice(part, part).store(p1.to(gl.bfloat16))
+        p2 = gl.exp2(s2 * scale - new_max[:, None])
+        p.slice(2 * part, part).store(p2.to(gl.bfloat16))
+        p3 = polynomial_exp2(s3 * scale - new_max[:, None])
+        p.slice(3 * part, part).store(p3.to(gl.bfloat16))
+        mbarrier.arrive(p_ready.index(GROUP), count=1)
+        row_sum = row_sum * rescale + gl.sum((p0 + p1) + (p2 + p3), 1)
+        row_max = new_max
+    return row_max, row_sum
 
 
 @gluon.jit
 def attend(
-    p_tile,
-    s,
-    o,
-    s_ready,
-    p_ready,
-    o_ready,
-    out,
-    lse,
-    row_stride,
-    first_row,
-    q_len,
-    kv_len,
-    tiles,
-    scale,
-    CAUSAL: gl.constexpr,
-):
-    block_m: gl.constexpr = s.shape[0]
-    block_n: gl.constexpr = s.shape[1]
-    dim: gl.constexpr = o.shape[1]
-    layout: gl.constexpr = gl.BlockedLayout([1, block_n], [32, 1], [4, 1], [0, 1])
-    o_layout: gl.constexpr = gl.BlockedLayout([1, dim], [32, 1], [4, 1], [0, 1])
-    rows = first_row + gl.arange(0, block_m, gl.SliceLayout(1, layout))
-    row_max = gl.full([block_m], float("-inf"), gl.float32, gl.SliceLayout(1, layout))
-    row_sum = gl.full([block_m], 0.0, gl.float32, gl.SliceLayout(1, layout))
-    for tile in range(tiles):
-        mbarrier.wait(s_ready, tile & 1)
-        columns = tile * block_n + gl.arange(0, block_n, gl.SliceLayout(0, layout))
-        visible = columns[None, :] < kv_len
-        if CAUSAL:
-            visible = visible & (columns[None, :] <= rows[:, None] + (kv_len - q_len))
-        scores = gl.where(visible, s.load(layout) * scale, float("-inf"))
-        new_max = gl.maximum(row_max, gl.max(scores, 1))
-        rescale = gl.exp2(row_max - new_max)
-        p = gl.exp2(scores - new_max[:, None])
-        row_sum = row_sum * rescale + gl.sum(p, 1)
-        row_max = new_max
-        mbarrier.wait(o_ready, (tile & 1) ^ 1)
-        p_tile.store(p.to(gl.bfloat16))
-        o.store(o.load(o_layout) * gl.convert_layout(rescale, gl.SliceLayout(1, o_layout))[:, None])
-        fence_async_shared()
-        mbarrier.arrive(p_ready, count=1)
-    mbarrier.wait(o_ready, (tiles & 1) ^ 1)
+    s, s_ready, p_ready, scaling, scaling_ready, scaling_free, lse, first_row, q_len, kv_len, tiles, unmasked, scale,
+    CAUSAL: gl.constexpr, GROUP: gl.constexpr,
+):  # fmt: skip
+    block_m: gl.constexpr = s.shape[1]
+    layout: gl.constexpr = gl.SliceLayout(1, gl.BlockedLayout([1, s.shape[2] // 4], [32, 1], [4, 1], [0, 1]))
+    rows = first_row + GROUP * block_m + gl.arange(0, block_m, layout)
+    row_max = gl.full([block_m], float("-inf"), gl.float32, layout)
+    row_sum = gl.full([block_m], 0.0, gl.float32, layout)
+    own = scaling.index(GROUP)
+    row_max, row_sum = soften(
+        s.index(GROUP), s_ready, p_ready, own, scaling_ready, scaling_free, row_max, row_sum, rows, 0, unmasked,
+        kv_len, kv_len - q_len, scale, False, CAUSAL, GROUP,
+    )  # fmt: skip
+    row_max, row_sum = soften(
+        s.index(GROUP), s_ready, p_ready, own, scaling_ready, scaling_free, row_max, row_sum, rows, unmasked, tiles,
+        kv_len, kv_len - q_len, scale, True, CAUSAL, GROUP,
+    )  # fmt: skip
+    mbarrier.wait(scaling_free.index(GROUP), tiles & 1)
+    own.store(1.0 / row_sum)
+    mbarrier.arrive(scaling_ready.index(GROUP), count=1)
     gl.store(lse + rows, (row_max + gl.log2(row_sum)) * 0.6931471805599453, mask=rows < q_len)
-    out_rows = first_row + gl.arange(0, block_m, gl.SliceLayout(1, o_layout))
-    dims = gl.arange(0, dim, gl.SliceLayout(0, o_layout))
-    acc = o.load(o_layout) / gl.convert_layout(row_sum, gl.SliceLayout(1, o_layout))[:, None]
-    places = out_rows.to(gl.int64)[:, None] * row_stride + dims[None, :]
-    gl.store(out + places, acc.to(gl.bfloat16), mask=out_rows[:, None] < q_len)
+
+
+@gluon.jit
+def rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tile, GROUP: gl.constexpr):
+    """Return what was added up before a tile, times what the softmax of that tile says."""
+    layout: gl.constexpr = gl.BlockedLayout([1, o.shape[2]], [32, 1], [4, 1], [0, 1])
+    mbarrier.wait(scaling_ready.index(GROUP), (tile - 1) & 1)
+    factor = scaling.index(GROUP).load(gl.SliceLayout(1, layout))
+    mbarrier.arrive(scaling_free.index(GROUP), count=1)
+    mbarrier.wait(o_ready.index(GROUP), (tile - 1) & 1)
+    return o.index(GROUP).load(layout) * factor[:, None]
+
+
+@gluon.jit
+def finish(
+    o, o_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len, GROUP: gl.constexpr
+):
+    acc = rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tiles, GROUP)
+    layout: gl.constexpr = acc.type.layout
+    rows = first_row + GROUP * o.shape[1] + gl.arange(0, o.shape[1], gl.SliceLayout(1, layout))
+    dims = gl.arange(0, o.shape[2], gl.SliceLayout(0, layout))
+    places = rows.to(gl.int64)[:, None] * row_stride + dims[None, :]
+    gl.store(out + places, acc.to(gl.bfloat16), mask=rows[:, None] < q_len)
+
+
+@gluon.jit
+def correct(
+    o, o_ready, p_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len,
+):  # fmt: skip
+    for group in gl.static_range(2):
+        mbarrier.arrive(p_ready.index(group), count=1)
+    for tile in range(1, tiles):
+        for group in gl.static_range(2):
+            acc = rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tile, group)
+            o.index(group).store(acc)
+            mbarrier.arrive(p_ready.index(group), count=1)
+    for group in gl.static_range(2):
+        finish(o, o_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len, group)
 
 
 @gluon.jit
 def attention_kernel(
-    q_desc,
-    k_desc,
-    v_desc,
-    out,
-    lse,
-    batch_stride,
-    head_stride,
-    row_stride,
-    heads,
-    group,
-    q_len,
-    kv_len,
-    scale,
-    CAUSAL: gl.constexpr,
-    STAGES: gl.constexpr,
-):
+    q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
+    CAUSAL: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
     block_m: gl.constexpr = q_desc.block_type.shape[2]
     block_n: gl.constexpr = k_desc.block_type.shape[2]
     dim: gl.constexpr = q_desc.block_type.shape[3]
-    first_row = gl.program_id(0) * block_m
+    first_row = (gl.num_programs(0) - 1 - gl.program_id(0)) * (2 * block_m)  # those with most keys first
     batch = gl.program_id(1) // heads
     head = gl.program_id(1) % heads
-    p_layout: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
-    q_tile = gl.allocate_shared_memory(gl.bfloat16, q_desc.block_type.shape, q_desc.layout)
+    q_tiles = gl.allocate_shared_memory(gl.bfloat16, [2, 1, 1, block_m, dim], q_desc.layout)
     k_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], k_desc.layout)
     v_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], v_desc.layout)
-    p_tile = gl.allocate_shared_memory(gl.bfloat16, [block_m, block_n], p_layout)
-    s = allocate_tensor_memory(gl.float32, [block_m, block_n], TensorMemoryLayout([block_m, block_n], col_stride=1))
-    o = allocate_tensor_memory(gl.float32, [block_m, dim], TensorMemoryLayout([block_m, dim], col_stride=1))
-    single = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
-    for i in gl.static_range(4):
-        mbarrier.init(single.index(i), count=1)
-    q_ready, s_ready, p_ready, o_ready = single.index(0), single.index(1), single.index(2), single.index(3)
+    scaling = gl.allocate_shared_memory(gl.float32, [2, block_m], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    s = allocate_tensor_memory(gl.float32, [2, block_m, block_n], TensorMemoryLayout([block_m, block_n], col_stride=1))
+    o = allocate_tensor_memory(gl.float32, [2, block_m, dim], TensorMemoryLayout([block_m, dim], col_stride=1))
+    q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    s_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    p_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    o_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    scaling_ready = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    scaling_free = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_ready, count=1)
+    for i in gl.static_range(2):
+        mbarrier.init(s_ready.index(i), count=1)
+        mbarrier.init(p_ready.index(i), count=2)  # weights are there, and what was added up is rescaled
+        mbarrier.init(o_ready.index(i), count=1)
+        mbarrier.init(scaling_ready.index(i), count=1)
+        mbarrier.init(scaling_free.index(i), count=1)
     for stage in gl.static_range(STAGES):
         mbarrier.init(k_ready.index(stage), count=1)
         mbarrier.init(v_ready.index(stage), count=1)
         mbarrier.init(k_free.index(stage), count=1)
         mbarrier.init(v_free.index(stage), count=1)
-    mbarrier.expect(q_ready, q_desc.block_type.nbytes)
-    load(q_desc, [batch, head, first_row, 0], q_ready, q_tile)
+    mbarrier.expect(q_ready, 2 * q_desc.block_type.nbytes)
+    for i in gl.static_range(2):
+        load(q_desc, [batch, head, first_row + i * block_m, 0], q_ready, q_tiles.index(i))
     last = kv_len
+    unmasked = kv_len // block_n
     if CAUSAL:
-        last = gl.minimum(kv_len, first_row + block_m + kv_len - q_len)
-    tiles = gl.cdiv(last, block_n)
+        last = gl.minimum(kv_len, first_row + 2 * block_m + kv_len - q_len)
+        unmasked = gl.minimum(kv_len, first_row + 1 + kv_len - q_len) // block_n
+    tiles = gl.maximum(gl.cdiv(last, block_n), 1)
+    unmasked = gl.maximum(unmasked, 0)
     out_head = out + batch.to(gl.int64) * batch_stride + head.to(gl.int64) * head_stride
     lse_head = lse + gl.program_id(1).to(gl.int64) * q_len
     gl.warp_specialize(
         [
             (
+                correct,
+                (
+                    o, o_ready, p_ready, scaling, scaling_ready, scaling_free, tiles, out_head, row_stride,
+                    first_row, q_len,
+                ),
+            ),
+            (
                 attend,
                 (
-                    p_tile,
-                    s,
-                    o,
-                    s_ready,
-                    p_ready,
-                    o_ready,
-                    out_head,
-                    lse_head,
-                    row_stride,
-                    first_row,
-                    q_len,
-                    kv_len,
-                    tiles,
-                    scale,
-                    CAUSAL,
+                    s, s_ready, p_ready, scaling, scaling_ready, scaling_free, lse_head, first_row, q_len, kv_len,
+                    tiles, unmasked, scale, CAUSAL, 0,
+                ),
+            ),
+            (
+                attend,
+                (
+                    s, s_ready, p_ready, scaling, scaling_ready, scaling_free, lse_head, first_row, q_len, kv_len,
+                    tiles, unmasked, scale, CAUSAL, 1,
                 ),
             ),
             (
                 multiply,
                 (
-                    q_tile,
-                    k_tiles,
-                    v_tiles,
-                    p_tile,
-                    s,
-                    o,
-                    q_ready,
-                    k_ready,
-                    v_ready,
-                    k_free,
-                    v_free,
-                    s_ready,
-                    p_ready,
-                    o_ready,
-                    tiles,
+                    q_tiles, k_tiles, v_tiles, s, o, q_ready, k_ready, v_ready, k_free, v_free, s_ready, p_ready,
+                    o_ready, tiles,
                 ),
             ),
             (
@@ -212,9 +290,9 @@ def attention_kernel(
                 (k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, head // group, tiles),
             ),
         ],
-        [1, 1],
-        [24, 24],
-    )
+        [4, 4, 1, 1],
+        [192, 192, 24, 24],
+    )  # fmt: skip
 
 
 def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
@@ -227,7 +305,7 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         layout = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=4)
         return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block, layout)
 
-    attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
+    attention_kernel[(triton.cdiv(q_len, 2 * block_m), batch * heads)](
         descriptor(q, block_m),
         descriptor(k, block_n),
         descriptor(v, block_n),

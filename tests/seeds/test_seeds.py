@@ -114,7 +114,7 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("problem", "name"), [*NAMES, *(("mha", name) for name in IN_GLUON)])
+@pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SEEDS for name in seeds_of(problem)])
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +16,7 @@ from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
-HOPPER = (files("seeds") / "mha" / "hopper.py").read_text(encoding="utf-8")
+HOPPER = (Path(__file__).parents[1] / "gluon/hopper_attention.py").read_text(encoding="utf-8")
 CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
 """Few cases: each test here goes through all of them."""

@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import replace
-from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
@@ -93,7 +92,7 @@ def test_a_role_with_other_loops_for_the_same_work_is_predicted_little_faster(
     role: str, loops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-    source = (files("seeds") / "mha/blackwell.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[1] / "gluon/blackwell_attention.py").read_text(encoding="utf-8")
     before, after = source.split(f"def {role}(")
     start = "    for tile in range(tiles):\n"
     head, body = after.split(start, 1)

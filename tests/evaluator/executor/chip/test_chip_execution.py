@@ -483,7 +483,8 @@ def test_a_loop_that_shared_memory_decides_about_is_executed_and_not_counted() -
 def test_partitions_are_counted_side_by_side() -> None:
     q, k, v, out = (torch.randn(1, 2, 512, 128).bfloat16() for _ in range(4))
     with offline() as session:
-        module(ROOT / "seeds/mha/hopper.py").attention(q, k, v, out, torch.empty(1, 2, 512), causal=True, scale=0.1)
+        hopper = module(ROOT / "tests/evaluator/gluon/hopper_attention.py")
+        hopper.attention(q, k, v, out, torch.empty(1, 2, 512), causal=True, scale=0.1)
     counted = session.launches[0].counted
     assert counted is not None
     assert [trips.tolist() for trips in counted.trips] == [[1, 2, 3, 4] * 2] * 2
