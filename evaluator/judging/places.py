@@ -1,9 +1,9 @@
 """Where the examination before acceptance looks besides at the suites: at cases that are drawn, so nobody knows them.
 
 Lengths cover the range from less than a tile's worth of rows to twice the longest of the problem's, evenly on a
-logarithmic scale, and the problem draws everything else: strides, scale, number of queries, batch and heads. Where a
-candidate's host code changes what it launches with the length, both sides of such lengths are looked at too, and so is
-what it launches for few cases only.
+logarithmic scale; half of them fill tiles. The problem draws everything else: strides, scale, number of queries, batch
+and heads. Where a candidate's host code changes what it launches with the length, both sides of such lengths are looked
+at too, and so is what it launches for few cases only.
 """
 
 import random
@@ -22,6 +22,8 @@ LENGTHS = 16
 """Number of cases at drawn lengths, one in each of as many equal parts of the range on a logarithmic scale."""
 _GRAIN = 16
 """Lengths at which kernels are compared are multiples of this, so that Triton specialises them alike."""
+_STEPS = (64, 128, 256, 512, 1024)
+"""Lengths are often multiples of these, and kernels often have a way of their own for lengths that fill all tiles."""
 _LINES, _CHANGES = 2, 3
 """The most structures along which host code is followed, and the most changes that are located."""
 _LOOKS, _RARE = 3, 3
@@ -121,17 +123,22 @@ def _between(low: int, high: int) -> list[int]:
 
 
 def _lengths(problem: Problem, chance: random.Random) -> list[int]:
-    """Return a length from each part of the range."""
+    """Return a length from each part of the range, or the multiple of a power of two that is nearest to it."""
     longest = _longest(problem)
-    return [int(SHORTEST * (longest / SHORTEST) ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
+    lengths = [int(SHORTEST * (longest / SHORTEST) ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
+    steps = [[step for step in _STEPS if 2 * step <= length] for length in lengths]
+    return [
+        _rounded(length, chance.choice(fitting)) if chance.random() < 0.5 else length
+        for length, fitting in zip(lengths, steps, strict=True)
+    ]
 
 
 def _longest(problem: Problem) -> int:
     return BEYOND * max(case.kv_len for case in _benchmark_cases(problem))
 
 
-def _rounded(length: float) -> int:
-    return max(round(length / _GRAIN), 1) * _GRAIN
+def _rounded(length: float, step: int = _GRAIN) -> int:
+    return max(round(length / step), 1) * step
 
 
 def _benchmark_cases(problem: Problem) -> list[Case]:

@@ -167,7 +167,7 @@ def of_any_length(case: Case, length: int, chance: "Random") -> Case:
     """
     drawn = structured(case, length, chance)
     fewer, share, few = chance.randrange(128), 2.0 ** -chance.uniform(0, 6), chance.randint(1, 128)
-    q_len = chance.choice((length - fewer, *3 * (int(length * share),), *3 * (few,)))
+    q_len = chance.choice((length, length - fewer, *3 * (int(length * share),), *3 * (few,)))
     return redrawn(replace(drawn, q_len=min(max(q_len, 1), length)), chance)
 
 

@@ -28,7 +28,20 @@ REGIONS: dict[str, tuple[float, Callable[[Case], bool]]] = {
         0.88,
         lambda case: case.batch * case.heads > 16 and 1100 <= case.kv_len <= 5000,
     ),
-    "one head, from 2,048 keys on": (0.96, lambda case: case.heads == 1 and case.kv_len >= 2048),
+    "as many queries as keys, from 2,048 keys on": (0.65, lambda case: case.q_len == case.kv_len >= 2048),
+    "lengths that fill tiles of 128, from 1,100 keys on": (
+        0.99,
+        lambda case: case.kv_len % 128 == 0 and case.kv_len >= 1100,
+    ),
+    "lengths that fill an odd number of tiles of 128, from 1,100 keys on": (
+        0.5,
+        lambda case: case.kv_len % 256 == 128 and case.kv_len >= 1100,
+    ),
+    "lengths that fill no tile of 16, from 2,048 keys on": (
+        0.99,
+        lambda case: case.kv_len % 16 > 0 and case.kv_len >= 2048,
+    ),
+    "one head, from 2,048 keys on": (0.94, lambda case: case.heads == 1 and case.kv_len >= 2048),
 }
 """The least share of the examinations that must meet a region, and which cases lie in it."""
 
