@@ -9,7 +9,7 @@ import pytest
 
 from evaluator.binary import Binary
 from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.compiling import cubins
+from evaluator.compiling import compile_job, cubins
 from evaluator.compiling.compiler import JOB_MODULE, Compiler
 from evaluator.judging.refusal import passed
 from evaluator.performance.sass import parse
@@ -107,6 +107,18 @@ def test_what_fails_together_is_compiled_alone_with_its_own_fault(
     found = fault(jobs.compiler.compile(failing, target))
     assert [job for job in jobs.asked if job != "trace"] == ["run_together"] + ["run"] * (asked - 1)
     assert found == fault(Compiler(None, server=server).compile(failing, target))
+
+
+@pytest.mark.long
+def test_code_with_a_table_of_branches_is_listed_alone(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = get_target("h100")
+    binary = compiled(Compiler(None, server=server).compile(kernels(server, target)[0], target))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alone.cubin").write_bytes(binary.cubin)
+    alone = compile_job.listing(tmp_path / "alone.cubin", "brx.idx")
+    assert compile_job._listings([(binary.cubin, "brx.idx"), (binary.cubin, "")])[0] == alone
 
 
 def test_on_a_gpu_each_is_compiled_alone(server: ForkServer, tmp_path: Path) -> None:
