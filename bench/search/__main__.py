@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import product
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -99,6 +100,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--write", action="store_true", help="run nothing, write the page")
     asked = parser.parse_args()
+    if not asked.write and set(asked.operator) != {"mutate"} and find_spec("optuna") is None:
+        parser.error("tpe and random need optuna: pip install -e '.[dev]', or --operator mutate")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the runs end with this process
     problems, targets = (PROBLEMS, TARGETS) if asked.write else (asked.problem, asked.target)
     known = {cell: best_known(*cell, asked.answers) for cell in product(problems, targets)}

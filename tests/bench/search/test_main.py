@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.search import __main__ as search
 from bench.search.__main__ import perform
 from bench.search.runs import Place, Point, Record
 from bench.search.schedule import places
@@ -30,3 +31,14 @@ def test_runs_are_made_until_none_is_missing_and_one_that_fails_is_left_out(
     assert "mha-h100-random-0: failed, and is left out" in told
     assert "2 of 3 runs are in, about" in told
     assert told.splitlines()[-1].endswith("failed: mha-h100-random-0")
+
+
+def test_a_machine_without_optuna_is_told_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["bench.search", "--problem", "mha"])
+    with pytest.raises(SystemExit) as ended:
+        search.main()
+    assert ended.value.code == 2
+    assert "tpe and random need optuna: pip install" in capsys.readouterr().err
