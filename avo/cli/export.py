@@ -70,7 +70,7 @@ def export(
     check_place(out)
     with read_store(db) as store:
         named = [load(store, each) for each in versions]
-        distinct = {each.attempt.id: each for each in named}
+        distinct = {(each.run.id, each.attempt.id): each for each in named}
         chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]
     check_together(chosen)
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))

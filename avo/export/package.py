@@ -200,6 +200,7 @@ def _environment() -> Environment:
         "compared": compared,
         "published": published,
         "takes": takes,
+        "figure": lambda tflops: f"{tflops:.1f}" if tflops >= 1 else f"{tflops:.3g}",
     }
     environment.globals["SPREAD"] = SPREAD
     return environment

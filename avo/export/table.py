@@ -82,7 +82,7 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
             "block_size": blocks_of(case)[0],
             "blocks": blocks_of(case)[1],
             "kind": score.kind,
-            "tflops": round(found.tflops, 1),
+            "tflops": float(f"{found.tflops:.4g}"),
         }
         for score in passed.scores
         for found in score.cases

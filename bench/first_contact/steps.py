@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,15 +206,19 @@ def faults(bench: Bench) -> None:
 
 
 def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
-    """Yield (problem, name, source) of the kernels to hold predictions against."""
+    """Yield (problem, name, source) of the kernels to hold predictions against, of each problem in turn."""
     from bench.known.__main__ import sources
 
     best, target = sources(), _KNOWN.get(arch, "")
-    for problem in ("mha", "fsa"):
+
+    def of(problem: str) -> Iterator[tuple[str, str, str]]:
         for name in fitting(problem, arch, gluon=True):
             yield problem, name, seed_source(problem, name)
         if (problem, target) in best:
             yield problem, f"the best known for {target}", best[problem, target]
+
+    for both in zip_longest(of("mha"), of("fsa")):
+        yield from filter(None, both)
 
 
 def predicted(bench: Bench) -> None:

@@ -223,7 +223,64 @@ def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> 
     seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90, gluon=True)]
     best = [(problem, "the best known for h100") for problem in ("mha", "fsa")]
     assert sorted(named) == sorted(seeds + best)
+    assert [problem for problem, _ in named][:4] == ["mha", "fsa", "mha", "fsa"]
     assert not any("best" in name for _, name, _ in kernels(80))
+
+
+BARE = """
+import importlib, re, sys, tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+named = [*project["dependencies"], *(each for group in project["optional-dependencies"].values() for each in group)]
+absent = {re.match("[A-Za-z0-9]+", each)[0].lower() for each in named} - set(sys.argv[1:])
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0].lower() in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for module in ("bench.first_contact.__main__", "bench.first_contact.steps", "bench.first_contact.faulty",
+               "avo.doctor", "avo.search.canary", "evaluator.cuda.baselines", "evaluator.cuda.worker"):
+    importlib.import_module(module)
+assert list(sys.modules["bench.first_contact.steps"].kernels(90))
+print(*sorted(absent))
+"""
+
+
+@pytest.mark.long
+def test_no_more_is_needed_than_torch_triton_numpy_and_three_small_packages() -> None:
+    there = ["torch", "triton", "numpy", "msgspec", "nvidia", "libcst", "avo"]
+    of_torch = ["jinja2", "mpmath"]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *there, *of_torch], cwd=command.REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"sqlalchemy", "ray", "typer", "pytest"} <= set(done.stdout.split())
+    assert sorted(command._SMALL.values()) == ["libcst", "msgspec", "nvidia-ml-py"]
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"), [(0, ""), (1, "pip does not fetch what is missing: install nvidia-ml-py")]
+)
+def test_small_packages_that_are_missing_are_fetched_into_the_folder(
+    code: int, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(words: list[str], **options: object) -> SimpleNamespace:
+        ran.append(words)
+        return SimpleNamespace(returncode=code)
+
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "pynvml" else object())
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    assert command._fetched(tmp_path) == trouble
+    ((*_, where, package),) = ran
+    assert (where, package) == (str(tmp_path / "packages"), "nvidia-ml-py")
+    if not code:
+        assert os.environ["PYTHONPATH"] == f"{command.REPOSITORY}:{tmp_path / 'packages'}:/mine"
 
 
 @pytest.mark.long

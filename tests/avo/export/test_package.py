@@ -218,6 +218,13 @@ def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
 
 
+def test_speeds_far_below_one_teraflop_are_told_and_drawn(run_and_versions: tuple[Run, list[Version]]) -> None:
+    files = render_package("mine", [passed(chosen(*run_and_versions, problem="decode"), 0.00123456, 0.02)], NOW)
+    assert json.loads(files[f"{INSIDE}/dispatch.json"])["cases"][0]["tflops"] == 0.001235
+    assert "| 0.00123 |" in files["README.md"]
+    assert ">0.02<" in files["speed.svg"]
+
+
 def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, list[Version]]) -> None:
     run, versions = run_and_versions
     attempt = replace(versions[0].attempt, change="a | b\n\n# {{ run }}", hypothesis="less | traffic")
