@@ -177,7 +177,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
         "table": (made := table(versions)),
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
-        "features": {name for kernel in made["kernels"] for name in (*kernel["tensors"], *kernel["scalars"])},
+        "examples": list(dict.fromkeys(map(_further, filter(_is_plain, made["kernels"])))),
         "dims": (first.head_dim, first.head_dim, first.head_dim_v or first.head_dim),
         "dtype": first.dtype,
         "now": now,
@@ -185,6 +185,16 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "case_source": inspect.getsource(Case),
         "attend_source": attend_source(),
     }
+
+
+def _is_plain(kernel: Mapping[str, Any]) -> bool:
+    return kernel["entry"] == "attention" and "cu_seqlens_q" not in kernel["tensors"]
+
+
+def _further(kernel: Mapping[str, Any]) -> str:
+    """Return what a call of ``attention`` has besides, so that a kernel takes it."""
+    window = ", window=1024" if "window" in kernel["scalars"] else ""
+    return window + (', sinks=torch.zeros(16, device="cuda")' if "sinks" in kernel["tensors"] else "")
 
 
 def _environment() -> Environment:

@@ -5,7 +5,6 @@ text that a candidate can influence in the process that holds the clock. Written
 (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); it has not run on a GPU.
 """
 
-import contextlib
 import ctypes
 import gc
 import json
@@ -105,11 +104,17 @@ class TritonDevice:
         self._empty_s = 0.0
         # No candidate's kernel has run yet that could influence this.
         self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(_EMPTY_RUNS))
-        with warnings.catch_warnings(), contextlib.suppress(NotRecorded):
+        self.setup = replace(self.setup, overhead_s=self._overhead_s())
+
+    def _overhead_s(self) -> float | None:
+        """Return what an empty graph takes by the events; None where none can be recorded."""
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The CUDA Graph is empty")
-            empty = self.record(lambda: None)
-            overhead_s = statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
-            self.setup = replace(self.setup, overhead_s=overhead_s)
+            try:
+                empty = self.record(lambda: None)
+            except NotRecorded:
+                return None
+            return statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
         """Return memory that a kernel asks for, to build descriptors in; see triton.runtime._allocation."""

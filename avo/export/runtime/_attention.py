@@ -110,16 +110,18 @@ def packed_attention(
         out, lse = _run(q, k, v, sinks, *starts, is_causal, factor, window or 0, longest)
         return (out[0].transpose(0, 1), lse[0]) if return_lse else out[0].transpose(0, 1)
     outs, lses = [q.new_empty(1, q.shape[1], 0, v.shape[3])], [q.new_empty(1, q.shape[1], 0, dtype=torch.float32)]
-    mask = None
-    for sequence in _by_torch.each_sequence(q, k, v, cu_seqlens_q, cu_seqlens_k):
-        if is_causal:
-            mask = CausalBias(CausalVariant.LOWER_RIGHT, sequence[0].shape[2], sequence[1].shape[2])
-        found = attention(
-            *sequence, mask, scale=scale, enable_gqa=True, window=window, sinks=sinks, return_lse=return_lse,
-            on_unsupported=on_unsupported,
-        )  # fmt: skip
-        outs.append(found[0] if isinstance(found, tuple) else found)
-        lses += [found[1]] if isinstance(found, tuple) else []
+    for rows, keys, values in _by_torch.each_sequence(q, k, v, cu_seqlens_q, cu_seqlens_k):
+        within = window if window is not None and window < keys.shape[2] else 0
+        reason = _unsupported(rows, keys, values, None, 0.0, is_causal, scale, True)
+        reason = reason or candidates(_call(rows, keys, values, is_causal, within, sinks, packed=False))[1]
+        if reason:
+            decline(reason, on_unsupported)
+            out = _by_torch.attend(rows, keys, values, is_causal, factor, within, sinks)
+            lse = _by_torch.lse(rows, keys, is_causal, factor, within, sinks) if return_lse else lses[0]
+        else:
+            out, lse = _run(rows, keys, values, sinks, None, None, is_causal, factor, within, (0, 0))
+        outs.append(out)
+        lses.append(lse)
     out = torch.cat(outs, 2)[0].transpose(0, 1)
     return (out, torch.cat(lses, 2)[0]) if return_lse else out
 

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.cuda.device import Took
+from evaluator.cuda.device import NotRecorded, Took
 from evaluator.cuda.triton_device import TritonDevice, launcher_type, placed
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from tests.evaluator.cuda.launch_once import SIZES
@@ -142,3 +143,37 @@ def test_memory_that_a_kernel_could_keep_something_in_is_overwritten_before_ever
     assert seen[0][0] == [0xFF] * 8
     assert all(isinstance(each, Took) and each.seconds == 2.0 for each in took)
     assert all(each.wall_s < 0 for each in took)  # less what a run of nothing takes
+
+
+def test_each_timed_run_finds_the_cache_overwritten_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def did(what: str) -> Callable[..., int]:
+        return lambda *_: order.append(what) or 0
+
+    device: Any = TritonDevice.__new__(TritonDevice)
+    device.place = torch.device("cpu")
+    device._flushed = SimpleNamespace(fill_=did("write"), sum=did("read"))
+    device._driver = SimpleNamespace(cuCtxResetPersistingL2Cache=did("reset"))
+    event = SimpleNamespace(record=did("event"), synchronize=did("wait"), elapsed_time=lambda end: 2.0)
+    device._events, device._scratch, device._nvml, device._empty_s = [event, event], [], None, 0.0
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    monkeypatch.setattr(torch.cuda.nvtx, "range", lambda name: contextlib.nullcontext())
+    device.time(did("run"))
+    assert order == ["reset", "write", "read", "event", "run", "event", "wait"]
+
+
+def test_what_an_empty_graph_takes_is_the_median_of_its_runs_and_unknown_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device: Any = TritonDevice.__new__(TritonDevice)
+    seconds = iter((3e-6, 9.0, *[3e-6] * 100))
+    monkeypatch.setattr(device, "record", lambda enqueue: enqueue)
+    monkeypatch.setattr(device, "time", lambda enqueue: Took(next(seconds), 0.0))
+    assert device._overhead_s() == 3e-6
+
+    def refused(enqueue: object) -> None:
+        raise NotRecorded("not permitted")
+
+    monkeypatch.setattr(device, "record", refused)
+    assert device._overhead_s() is None
