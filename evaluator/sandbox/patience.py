@@ -1,7 +1,8 @@
 """How long to wait for processes: by what they do, so that a busy machine ends nothing that a quiet one lets finish.
 
-A process that works is ended by a limit on its processor time. This ends what does nothing: it counts the time in which
-none of the processes runs, waits for a processor, or waits for a disk. Linux; /proc tells.
+A process that works is ended by a limit on its processor time. This ends what does nothing: it counts the time
+between two looks of which neither finds a process that runs, waits for a processor, or waits for a disk. Linux; /proc
+tells.
 """
 
 import os
@@ -19,7 +20,7 @@ class Patience:
 
     def __init__(self, root: int, idle_s: float, *, itself: bool) -> None:
         self._root, self._itself, self._limit_s = root, itself, idle_s
-        self._idle_s = 0.0
+        self._idle_s, self._worked = 0.0, False
         self._began = self._looked = time.monotonic()
         self.look_s = min(_LOOK_S, idle_s / 4)
         """Seconds to wait until the next look."""
@@ -28,9 +29,10 @@ class Patience:
         """Return why the wait is over, in words that go on with "after", or "" if it is not."""
         now = time.monotonic()
         if now - self._looked >= self.look_s:
-            if not at_work(self._root, itself=self._itself):
+            works = at_work(self._root, itself=self._itself)
+            if not (works or self._worked):  # one look alone may come just as a process hands over to another
                 self._idle_s += now - self._looked
-            self._looked = now
+            self._looked, self._worked = now, works
         if self._idle_s >= self._limit_s:
             return f"{self._limit_s:g} s in which it did nothing"
         return f"{MOST * self._limit_s:g} s" if now - self._began > MOST * self._limit_s else ""

@@ -32,6 +32,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
 def test_only_the_time_in_which_nothing_works_counts(waiting: Waiting) -> None:
     assert not waiting.over(1.5, busy=False)
     assert not waiting.over(9.0, busy=True)
+    assert not waiting.over(9.0, busy=False), "it worked until the look before"
     assert waiting.over(0.6, busy=False) == "2 s in which it did nothing"
 
 
