@@ -135,9 +135,9 @@ def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100")
 @pytest.mark.parametrize(
     ("source", "level", "target"),
     [
-        (seed_source("mha"), Level.TTIR, "a100"),
         (seed_source("mha"), Level.TTIR, "h100"),
-        (seed_source("mha"), Level.TTIR, "b200"),
+        pytest.param(seed_source("mha"), Level.TTIR, "a100", marks=pytest.mark.corpus),
+        pytest.param(seed_source("mha"), Level.TTIR, "b200", marks=pytest.mark.corpus),
         ((GLUON / "hopper_product.py").read_text(), Level.TTGIR, "h100"),
         ((GLUON / "blackwell_product.py").read_text(), Level.TTGIR, "b200"),
     ],
