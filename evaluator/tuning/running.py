@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import dropwhile
 from pathlib import Path
 
 from evaluator.target import Target
@@ -37,6 +38,13 @@ def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[
             raise ScriptFailed(f"{script} ended its process, exit code {process.returncode}, so nothing is known of it")
         record = decode(out.read_bytes())
     if record.raised:
-        last = record.raised.splitlines()[-1]
-        raise ScriptFailed(f"{script} does not run for {target.name}: {last}", record.raised)
+        raise ScriptFailed(f"{script} does not run for {target.name}: {_said(record.raised)}", record.raised)
     return record
+
+
+def _said(raised: str) -> str:
+    """Return in one line what an error says below its traceback: of several lines the first and the last."""
+    lines = raised.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 if frames else 0 :])) or lines
+    return said[0] if len(said) == 1 else f"{said[0]} ... {said[-1].strip()}"

@@ -12,6 +12,7 @@ from evaluator.tune import Asked, Choice, Outcome, Ran, Ranking, ScriptFailed, S
 from evaluator.tuning import prediction
 from evaluator.tuning.prediction import ranked
 from evaluator.tuning.records import decode, encode
+from evaluator.tuning.running import _said
 from evaluator.tuning.script import main
 from evaluator.work import Body, Counted
 
@@ -118,6 +119,18 @@ def test_a_script_that_raises_is_reported_in_one_line_with_its_own_traceback(tmp
     assert str(failed.value) == f"{tmp_path}/script.py does not run for h100: ZeroDivisionError: division by zero"
     assert f'script.py", line {END}, in <module>\n    1 / 0' in failed.value.details
     assert "evaluator" not in failed.value.details
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ('File "s.py", line 2, in <module>\n    f()\nValueError: two\n  and\n  lines', "ValueError: two ... lines"),
+        ('File "s.py", line 1\n    def f(:\n          ^\nSyntaxError: invalid syntax', "SyntaxError: invalid syntax"),
+        ("it ended with exit code 3", "it ended with exit code 3"),
+    ],
+)
+def test_an_error_of_several_lines_is_called_by_its_first(raised: str, said: str) -> None:
+    assert _said(raised) == said
 
 
 def test_a_script_that_ends_its_process_is_reported_in_one_line(tmp_path: Path) -> None:
