@@ -8,6 +8,7 @@ from agents.moves.far import FAR_MOVES
 from agents.moves.forced import FORCED_MOVES
 from agents.moves.gradients import GRADIENT_MOVES
 from agents.moves.heads import HEAD_MOVES
+from agents.moves.in_gluon import GLUON_MOVES
 from agents.moves.launch import LAUNCH_MOVES
 from agents.moves.masks import MASK_MOVES
 from agents.moves.memory import MEMORY_MOVES
@@ -36,6 +37,7 @@ MOVES: tuple[Move, ...] = (
     *STATEMENT_MOVES,
     *FORCED_MOVES,
     *FAR_MOVES,
+    *GLUON_MOVES,
 )
 
 __all__ = ["MOVES", "Move", "Variant"]

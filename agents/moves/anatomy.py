@@ -293,8 +293,9 @@ def dissect(source: str) -> Anatomy | None:
 
 
 @lru_cache(maxsize=32)
-def dissections(source: str) -> tuple[Anatomy, ...]:
-    """Find all kernels of a candidate that multiply matrices, with their launches, or its only kernel.
+def dissections(source: str, *, gluon: bool = False) -> tuple[Anatomy, ...]:
+    """Find all kernels of a candidate that multiply matrices, with their launches, or its only kernel; in Triton, or
+    those in Gluon.
 
     Cached, because every move asks for those of the same source, and what one has found in them serves the others.
     """
@@ -303,11 +304,11 @@ def dissections(source: str) -> tuple[Anatomy, ...]:
     except cst.ParserSyntaxError:
         return ()
     functions = {function.name.value: function for function in tree.find(module, cst.FunctionDef)}
-    kernels = {name: function for name, function in functions.items() if is_kernel(function)}
+    kernels = {name: function for name, function in functions.items() if is_kernel(function, gluon=gluon)}
     launches = [
         (kernels[call.func.value.value], host, call)
         for host in functions.values()
-        if not is_kernel(host)
+        if not is_kernel(host, gluon=gluon)
         for call in tree.find(host, cst.Call)
         if isinstance(call.func, cst.Subscript)
         and isinstance(call.func.value, cst.Name)
@@ -318,11 +319,10 @@ def dissections(source: str) -> tuple[Anatomy, ...]:
     return tuple(Anatomy(module, *launch) for launch in launches)
 
 
-def is_kernel(function: cst.FunctionDef) -> bool:
-    """Return whether Triton compiles a function."""
-    return any(
-        get_full_name_for_node(decorator.decorator) in ("triton.jit", "jit") for decorator in function.decorators
-    )
+def is_kernel(function: cst.FunctionDef, *, gluon: bool = False) -> bool:
+    """Return whether Triton compiles a function, or Gluon does."""
+    names = ("gluon.jit",) if gluon else ("triton.jit", "jit")
+    return any(get_full_name_for_node(decorator.decorator) in names for decorator in function.decorators)
 
 
 def _loop(node: cst.For) -> Loop | None:

@@ -46,6 +46,8 @@ class Move:
     """Whether it is made of each kernel that multiplies matrices, where a candidate has several; other moves know only
     an attention kernel that is the only one.
     """
+    gluon: bool = False
+    """Whether it is one of kernels in Gluon; the others are of kernels in Triton."""
     first: "tuple[Move, ...]" = ()
     """A plan: where the move finds nothing to do, the first variants of these moves are made before it, each that
     applies, in this order. All of it is one edit.
@@ -73,7 +75,7 @@ def _variants(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
 
 
 def _edited(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
-    found = dissections(source)
+    found = dissections(source, gluon=move.gluon)
     if len(found) > 1 and not move.each:
         return ()
     labels: dict[str, str] = {}

@@ -66,12 +66,12 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 """Mean nothing to the executor."""
 
 
-OF_SELECTED = ("share", "forced", *(move.name for move in FAR_MOVES))
-"""Moves of selected attention alone."""
+OF_OTHERS = ("share", "forced", *(move.name for move in MOVES if move in FAR_MOVES or move.gluon))
+"""Moves of selected attention alone, and of kernels in Gluon."""
 
 
 @pytest.mark.parametrize(
-    "move", sample((move for move in MOVES if move.name not in OF_SELECTED), 6), ids=lambda move: move.name
+    "move", sample((move for move in MOVES if move.name not in OF_OTHERS), 6), ids=lambda move: move.name
 )
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))

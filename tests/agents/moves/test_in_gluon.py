@@ -1,0 +1,72 @@
+"""Moves on kernels in Gluon: each makes correct candidates of the seeds, and what it does not know it leaves alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.moves import MOVES
+from agents.moves.in_gluon import GLUON_MOVES
+from agents.moves.move import Variant
+from evaluator.executor import offline
+from evaluator.targets import get_target
+from seeds import seed_source
+from tests.evaluator.executor.chip.test_chip_execution import attention, module
+
+TARGETS = {"hopper": "h100", "blackwell": "b200"}
+SEEDS = {name: seed_source("mha", name) for name in TARGETS}
+BY_NAME = {move.name: move for move in GLUON_MOVES}
+
+
+def variants(move: str, seed: str) -> tuple[Variant, ...]:
+    return BY_NAME[move].variants(SEEDS[seed], get_target(TARGETS[seed]))
+
+
+@pytest.mark.parametrize(
+    ("move", "seed", "labels"),
+    [
+        ("gluon-ring", "hopper", ["STAGES 2 -> 3", "STAGES 2 -> 4"]),
+        ("gluon-ring", "blackwell", ["STAGES 2 -> 3", "STAGES 2 -> 4"]),
+        ("gluon-keys", "hopper", ["block_n 128 -> 64", "block_n 128 -> 32"]),
+        ("gluon-registers", "hopper", [f"registers of roles 240 -> {n}" for n in (232, 224, 216, 208)]),
+        ("gluon-registers", "blackwell", [f"registers of roles 192 -> {n}" for n in (200, 184, 208, 168)]),
+        ("gluon-order", "hopper", ["swap the axes of the grid"]),
+        ("gluon-order", "blackwell", ["swap the axes of the grid"]),
+        ("gluon-polynomial", "hopper", []),
+        ("gluon-polynomial", "blackwell", ["2 of 4 parts by a polynomial", "0 of 4 parts by a polynomial"]),
+    ],
+)
+def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) -> None:
+    assert [variant.label for variant in variants(move, seed)] == labels
+
+
+@pytest.mark.parametrize(
+    ("move", "seed"),
+    [
+        ("gluon-ring", "hopper"),
+        ("gluon-keys", "hopper"),
+        ("gluon-order", "hopper"),
+        *((move, "blackwell") for move in BY_NAME if move != "gluon-registers"),
+    ],
+)
+def test_what_a_move_makes_of_a_seed_attends(
+    move: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 200, 128).bfloat16() for heads in (2, 1, 1))
+    for number, variant in enumerate(variants(move, seed)):
+        path = tmp_path / f"variant_{number}.py"
+        path.write_text(variant.source, encoding="utf-8")
+        out, lse = torch.empty_like(q), torch.empty(q.shape[:3])
+        with offline(target=TARGETS[seed]) as session:
+            module(path).attention(q, k, v, out, lse, causal=True, scale=0.1)
+        assert not session.report().faults, variant.label
+        assert torch.allclose(out.double(), attention(q, k, v, True, 0.1), atol=0.02), variant.label
+
+
+def test_moves_of_triton_and_of_gluon_leave_each_others_kernels_alone() -> None:
+    card = get_target("h100")
+    others = [move for move in MOVES if not move.gluon]
+    assert not any(move.variants(SEEDS["hopper"], card) for move in others)
+    assert not any(move.variants(seed_source("mha", "tuned"), card) for move in GLUON_MOVES)
