@@ -40,6 +40,7 @@ def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) ->
     assert [variant.label for variant in variants(move, seed)] == labels
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("move", "seed"),
     [
