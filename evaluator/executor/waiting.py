@@ -10,13 +10,18 @@ from collections.abc import Callable, Sequence, Set
 import torch
 
 from evaluator.executor.coroutines import Coroutine
-from evaluator.executor.effects import Effects, effects, is_volatile
+from evaluator.executor.effects import effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Function, Op, walk, walk_blocks
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
+
+MOST_FLAGS = 1024
+"""Most elements of a block that a loop looks at and only waits."""
+_CHEAP = (None, "integer", "compare", "select", "convert", "address")
+"""What operations are counted as that turn what was polled into a condition."""
 
 
 def polls(function: Function) -> frozenset[int]:
@@ -40,21 +45,26 @@ def polls(function: Function) -> frozenset[int]:
     return frozenset(found)
 
 
-def _works(row: Effects) -> bool:
-    return row.work == "dot" or (row.writes and not row.reads)
-
-
 def waiting_loops(function: Function) -> frozenset[int]:
-    """Return the loops that only wait: they poll, but do not multiply matrices, store or contain loops."""
+    """Return the loops that only wait: they poll, and do nothing that a kernel gains by. How often they repeat is not
+    counted.
+    """
     polled = polls(function)
     found: set[int] = set()
     for op in walk(function.body):
         if op.name == "scf.while" and op.loop is not None:
             inner = [one for region in op.regions for one in walk(region)]
-            works = any(one.loop is not None or _works(effects(one.name)) for one in inner)
+            works = any(one.loop is not None or _works(one, function, polled) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
+
+
+def _works(op: Op, function: Function, polled: Set[int]) -> bool:
+    """Whether an operation accesses memory other than to poll, does dear arithmetic, or computes more than flags."""
+    row = effects(op.name)
+    many = any(function.types[slot].elements > MOST_FLAGS for slot in op.results)
+    return many or row.work not in _CHEAP or (row.accesses and polled.isdisjoint(op.results))
 
 
 def without_waits(function: Function, waiting: Set[int], passes: torch.Tensor) -> torch.Tensor:

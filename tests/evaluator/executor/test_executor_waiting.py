@@ -243,6 +243,32 @@ def test_loops_that_only_wait_are_left_out_of_the_work_of_a_grid(executor, how):
     assert counted.outside.store_bytes >= 32
 
 
+@triton.jit
+def busy(Flag, X, HOW: tl.constexpr, N: tl.constexpr):
+    i = tl.arange(0, N)
+    x = tl.load(X + i)
+    again = 1
+    while again > tl.atomic_add(Flag, 0):
+        if HOW == "exponentials":
+            x = tl.exp(x)
+        elif HOW == "loads":
+            x += tl.load(X + N - 1 - i)
+        elif HOW == "additions to memory":
+            tl.atomic_add(X + i, x)
+        else:
+            x = (x.to(tl.int32, bitcast=True) * 3).to(tl.float32, bitcast=True)
+        again = 0
+    tl.store(X + i, x)
+
+
+@pytest.mark.parametrize("how", ["exponentials", "loads", "additions to memory", "integers"])
+def test_what_a_loop_does_besides_waiting_is_counted(executor, how):
+    launch = executor.prepare(busy, ints(1), torch.zeros(2048), grid=(3,), HOW=how, N=2048)
+    assert launch.kernel.waiting == frozenset()
+    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    assert [trips.tolist() for trips in counted.trips] == [[1, 1, 1]]
+
+
 def test_waiting_is_left_out_of_the_work_of_an_execution_too(executor):
     launch = executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8)
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
