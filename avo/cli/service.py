@@ -24,7 +24,7 @@ def service(
 
     Keys and a database's password belong into the file of environment variables that it names.
 
-    Example: avo service mha-h100 > ~/.config/systemd/user/avo-mha-h100.service
+    Example: avo service mha-h100 | sudo tee /etc/systemd/system/avo-mha-h100.service
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -97,6 +98,8 @@ def test_the_unit_for_systemd_is_one_that_systemd_accepts(
     assert f"WorkingDirectory={tmp_path}/100%% mine\n" in unit
     assert f'Environment="AVO_DB=sqlite:///{sample_db}"\n' in unit
     assert 'avo" resume mha-h100 --max-attempts 1000000 --max-hours 12.5\n' in unit
+    (place,) = re.findall(r"^# (/\S+\.service):", unit)
+    assert place in "".join(avo("service", "--help").stdout.split()), "the help puts it elsewhere"
     if shutil.which("systemd-analyze"):
         (file := tmp_path / "avo-mha-h100.service").write_text(unit)
         found = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
