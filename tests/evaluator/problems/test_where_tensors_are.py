@@ -23,7 +23,9 @@ def everything(case: Case, chosen: torch.Tensor, keys: torch.Tensor) -> tuple[to
     return torch.arange(len(chosen)), torch.ones(len(keys), len(chosen), dtype=torch.bool)
 
 
-@pytest.mark.parametrize("name", ["mha", "gqa", "fsa", "mha_backward", "fsa_backward"])
+@pytest.mark.parametrize(
+    "name", ["mha", "gqa", "fsa", "mha_backward", "fsa_backward", "gqa_backward-w128-sinks-packed"]
+)
 def test_inputs_and_references_are_on_the_default_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = get_problem(name)
     monkeypatch.setattr(inputs, "seeded", lambda name, seed: None)  # there are no random numbers for it
