@@ -42,6 +42,8 @@ def late(triton_offline):
 def test_wrong_at_the_end(late):
     pass
 
+"""
+OF_ITS_OWN = """
 @pytest.mark.triton_offline(target="a100")
 def test_other_target(triton_offline):
     assert torch.cuda.get_device_capability() == (8, 0)
@@ -56,6 +58,9 @@ def test_wrong():
 
 def test_broken():
     assert False, "its own"
+
+def test_aware(triton_offline):
+    run(40, 40)
 """
 
 
@@ -73,7 +78,7 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def test_the_fixture_fails_a_test_whose_kernels_make_faults(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, WITH_FIXTURE)
+    output = run_pytest(tmp_path, WITH_FIXTURE + OF_ITS_OWN)
     assert "1 failed, 4 passed" in output, output
     assert "ERROR test_it.py::test_wrong_at_the_end" in output
     assert "FAILED test_it.py::test_wrong" in output
@@ -81,14 +86,12 @@ def test_the_fixture_fails_a_test_whose_kernels_make_faults(tmp_path: Path) -> N
     assert "3 launches of 1 kernel; tests with faults: 2" in output
 
 
-def test_the_flag_skips_a_test_whose_session_has_options_of_its_own(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, WITH_FIXTURE, "--triton-offline", "-k", "right or other_target")
-    assert "1 passed, 1 skipped" in output, output
-
-
-def test_the_flag_takes_in_tests_that_know_nothing_of_it(tmp_path: Path) -> None:
-    output = run_pytest(tmp_path, UNAWARE, "--triton-offline")
-    assert "2 failed, 1 passed" in output, output
+def test_the_flag_takes_in_tests_that_know_nothing_of_it_and_skips_those_with_options_of_their_own(
+    tmp_path: Path,
+) -> None:
+    output = run_pytest(tmp_path, UNAWARE + OF_ITS_OWN, "--triton-offline", "-rs")
+    assert "2 failed, 2 passed, 1 skipped" in output, output
+    assert "SKIPPED [1] test_it.py" in output
     assert "read out of bounds in copy at" in output
     assert "AssertionError: its own" in output
     assert "tests with faults: 1" in output
