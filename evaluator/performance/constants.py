@@ -76,6 +76,8 @@ class Constants:
     """Latency of a load that hits L2, in clocks."""
     hbm_latency: float
     """Latency of a load that HBM serves, in clocks."""
+    loaded_latency: float
+    """Share by which latency grows where HBM is always busy."""
     flushed_latency: float
     """Latency of a load that HBM serves while L2 is full of lines that must be written back first, in clocks."""
     flushed_dirty: float
@@ -165,10 +167,11 @@ _ALL: dict[str, Figure] = {
         "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half",
     ),
     "hbm_latency": _fitted(
-        815, 1000, 650, "under load; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
+        760, 1000, 650, "cold matrix products; gpu-benches, gpu-latency has 650 clocks on an H100 without load"
     ),
+    "loaded_latency": _fitted(0.5, 0.8, 0.2, "matrix products with few bytes on their way, which HBM nearly limits"),
     "flushed_latency": _fitted(
-        430, 640, 240, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
+        330, 640, 240, "on top of hbm_latency, for the first bytes that fill an L2 full of lines to be written back"
     ),
     "flushed_dirty": _fitted(
         0.5,

@@ -30,6 +30,8 @@ _GRADE = 1.1
 _UNEXPLAINED = 1.1
 """Factor by which published measurements differ that no constant explains, in both directions: of those that no
 constant was fitted to, about nine of ten lie within the draws widened by it."""
+_LOAD_FELT = 3
+"""Exponent of the load on HBM with which its latency grows. Fitted to published measurements (bench/measured)."""
 _COLD = Timing(cold=True)
 """How the judge times on a GPU: from event to event, with L2 overwritten before."""
 
@@ -148,9 +150,17 @@ class LaunchTime:
     def seconds(self) -> float:
         """The time of all together: a little more than the longest, as their peaks do not coincide.
 
-        Loads are played at the rate that L2 has for them, so what the SMs need holds what waiting for L2 costs.
+        Loads are played at the rate that L2 has for them, so what the SMs need holds what waiting for L2 costs. They
+        are played with the latency of an HBM that others leave alone: while it is busy, what no pipe works on in a pass
+        takes longer.
         """
-        return float(np.linalg.norm((max(self.compute, self.l2), self.hbm), self.conditions.table.overlap))
+        table, sms = self.conditions.table, max(self.compute, self.l2)
+        if not self.hbm:
+            return sms
+        busy = self.hbm / float(np.linalg.norm((sms, self.hbm), table.overlap))
+        waiting = 1 - max(self.hot.usage.values())
+        sms *= 1 + table.loaded_latency * waiting * busy**_LOAD_FELT
+        return float(np.linalg.norm((sms, self.hbm), table.overlap))
 
     @property
     def limiter(self) -> str:

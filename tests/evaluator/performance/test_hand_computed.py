@@ -239,10 +239,24 @@ def test_the_remainder_of_an_unrolled_loop_is_charged_for_the_passes_it_makes() 
 
 
 def test_times_that_overlap_take_a_little_longer_than_the_longest() -> None:
-    alone = time([launch(loop([640] * 132))], passed(PASS)).launches[0]
+    alone = time([launch(loop([640] * 132))], Pass(PASS, 1000, {"tensor": 1.0})).launches[0]
     assert alone.seconds == pytest.approx(alone.compute)
     both = replace(alone, hbm=alone.compute)
     assert both.seconds == pytest.approx(2 ** (1 / TABLE.overlap) * alone.compute)
+
+
+def test_what_waits_for_latency_waits_longer_while_hbm_is_busy() -> None:
+    work = [launch(loop([640] * 132))]
+    waiting, working = (time(work, Pass(PASS, 1000, {"alu": busy})).launches[0] for busy in (0.25, 1.0))
+    assert waiting.compute == working.compute
+    assert waiting.seconds == working.seconds
+    loaded, late = (replace(made, hbm=made.compute) for made in (working, waiting))
+    busy = 2 ** (-1 / TABLE.overlap)  # of HBM, while both take as long
+    longer = 1 + TABLE.loaded_latency * 0.75 * busy**3
+    assert late.seconds == pytest.approx((longer**TABLE.overlap + 1) ** (1 / TABLE.overlap) * late.compute)
+    assert late.seconds > 1.05 * loaded.seconds
+    idle = replace(waiting, hbm=0.1 * waiting.compute)
+    assert idle.seconds == pytest.approx(waiting.compute, rel=0.002)
 
 
 def test_waiting_for_l2_is_not_charged_twice() -> None:
