@@ -48,9 +48,6 @@ ATTACKS = {
     "lengths that fill all tiles, from some length on": Attack(
         out("(kv_len % 128 == 0) & (kv_len > 1100) & (kv_len != 8192) & (kv_len != 6144)"), Status.INCORRECT, DRAWN
     ),
-    "as many queries as keys, between the benchmark's lengths": Attack(
-        out("(q_len == kv_len) & (kv_len > 8200) & (kv_len != 12232)"), Status.INCORRECT, DRAWN
-    ),
     "few queries on many keys": Attack(out("(q_len <= 128) & (kv_len >= 1024)"), Status.INCORRECT, DRAWN),
     "another kernel from some length on, wrong where it begins": Attack(
         edited(
