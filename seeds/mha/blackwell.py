@@ -167,41 +167,38 @@ def attend(
 
 
 @gluon.jit
-def rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tile, GROUP: gl.constexpr):
-    """Return what was added up before a tile, times what the softmax of that tile says."""
-    layout: gl.constexpr = gl.BlockedLayout([1, o.shape[2]], [32, 1], [4, 1], [0, 1])
+def factor_of(o_ready, scaling, scaling_ready, scaling_free, tile, GROUP: gl.constexpr, layout: gl.constexpr):
+    """Return what the softmax of a tile says to multiply by, once all before that tile is added up."""
     mbarrier.wait(scaling_ready.index(GROUP), (tile - 1) & 1)
     factor = scaling.index(GROUP).load(gl.SliceLayout(1, layout))
     mbarrier.arrive(scaling_free.index(GROUP), count=1)
     mbarrier.wait(o_ready.index(GROUP), (tile - 1) & 1)
-    return o.index(GROUP).load(layout) * factor[:, None]
-
-
-@gluon.jit
-def finish(
-    o, o_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len, GROUP: gl.constexpr
-):
-    acc = rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tiles, GROUP)
-    layout: gl.constexpr = acc.type.layout
-    rows = first_row + GROUP * o.shape[1] + gl.arange(0, o.shape[1], gl.SliceLayout(1, layout))
-    dims = gl.arange(0, o.shape[2], gl.SliceLayout(0, layout))
-    places = rows.to(gl.int64)[:, None] * row_stride + dims[None, :]
-    gl.store(out + places, acc.to(gl.bfloat16), mask=rows[:, None] < q_len)
+    return factor[:, None]
 
 
 @gluon.jit
 def correct(
     o, o_ready, p_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len,
 ):  # fmt: skip
+    half: gl.constexpr = o.shape[2] // 2
+    layout: gl.constexpr = gl.BlockedLayout([1, half], [32, 1], [4, 1], [0, 1])
     for group in gl.static_range(2):
         mbarrier.arrive(p_ready.index(group), count=1)
     for tile in range(1, tiles):
         for group in gl.static_range(2):
-            acc = rescaled(o, o_ready, scaling, scaling_ready, scaling_free, tile, group)
-            o.index(group).store(acc)
+            factor = factor_of(o_ready, scaling, scaling_ready, scaling_free, tile, group, layout)
+            for i in gl.static_range(2):
+                part = o.index(group).slice(i * half, half)
+                part.store(part.load(layout) * factor)
             mbarrier.arrive(p_ready.index(group), count=1)
     for group in gl.static_range(2):
-        finish(o, o_ready, scaling, scaling_ready, scaling_free, tiles, out, row_stride, first_row, q_len, group)
+        factor = factor_of(o_ready, scaling, scaling_ready, scaling_free, tiles, group, layout)
+        rows = first_row + group * o.shape[1] + gl.arange(0, o.shape[1], gl.SliceLayout(1, layout))
+        for i in gl.static_range(2):
+            part = o.index(group).slice(i * half, half).load(layout) * factor
+            dims = i * half + gl.arange(0, half, gl.SliceLayout(0, layout))
+            places = rows.to(gl.int64)[:, None] * row_stride + dims[None, :]
+            gl.store(out + places, part.to(gl.bfloat16), mask=rows[:, None] < q_len)
 
 
 @gluon.jit
