@@ -93,7 +93,9 @@ def _fetched(folder: Path) -> str:
     paths = [str(REPOSITORY)]
     if lacking := [package for module, package in _SMALL.items() if find_spec(module) is None]:
         packages = folder / _PACKAGES
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), *lacking]
+        patience = ("--retries", "1", "--timeout", "10")  # without a network it is part of the ten minutes
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *patience)
+        install = [*pip, "--target", str(packages), *lacking]
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"pip does not fetch what is missing: install {' and '.join(lacking)}"
