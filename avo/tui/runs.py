@@ -21,8 +21,8 @@ from evaluator.target import score_kind
 from lineage_db.records import RunState, RunSummary
 from lineage_db.store import Store
 
-_COLUMNS = ("run", "state", "kernel", "tried", "kept", "best TFLOPS", "gain")
-"""Column titles, short enough for 80 columns."""
+_COLUMNS = ("run", "state", "tried", "kept", "best TFLOPS", "gain", "kernel")
+"""Column titles, short enough for 80 columns. A problem may have a long name: last, it cuts off nothing else."""
 _NO_RUNS = "No runs yet. Start one in another terminal with\n\n    avo run\n\nand it will appear here."
 
 
@@ -103,11 +103,11 @@ def _fill(table: Table, runs: list[Listed]) -> None:
         table.add_row(
             Text(run.name, "bold"),
             Text(listed.state, STATE_STYLE[listed.state]),
-            f"{run.problem} {run.target}",
             Text(str(summary.attempts), justify="right"),
             Text(str(summary.versions), justify="right"),
             Text("" if best is None else f"{best:.1f} {_kind(run.target)}", justify="right"),
             Text("" if best is None or not seed else f"{best / seed - 1:+.0%}", justify="right"),
+            f"{run.problem} {run.target}",
             key=run.name,
         )
     if chosen is not None and any(listed.summary.run.name == chosen for listed in runs):

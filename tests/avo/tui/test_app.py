@@ -8,6 +8,7 @@ from rich.console import Console
 from textual.pilot import Pilot
 from textual.widgets import Static, TabbedContent
 
+from avo.config import RunConfig
 from avo.tui.app import AvoApp, run_ui
 from avo.tui.attempts import Ledger
 from avo.tui.help import HelpScreen
@@ -18,6 +19,7 @@ from avo.tui.runs import RunsScreen
 from evaluator.evaluation import Status
 from lineage_db.errors import DatabaseUnavailable, UnknownRun
 from lineage_db.store import Store
+from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run
 from tests.avo.tui.playing import page, until
@@ -141,6 +143,14 @@ async def test_the_list_of_runs_fits_80_columns(store: Store) -> None:
     for words in ("gain", "+160%", "1000.0 predicted", "night-mha-h100-12", "finished", "interrupted", "mha h100"):
         assert any(words in line for line in lines)
     assert table.virtual_size.width <= 80
+
+
+async def test_a_problem_with_a_long_name_cuts_no_figure_off_the_list_of_runs(store: Store) -> None:
+    name = make_sample_run(store.url)
+    problem = "gqa-h64x8-d64-w128-global-sinks-8192x1-16384x1"
+    make_run(store, RunConfig(problem=problem), "gpt-oss-20b-prefill-h100")
+    async with app(store.url).run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: all(word in page(pilot) for word in (name, "+160%", "finished", "interrupted")))
 
 
 async def test_the_best_and_the_selected_version_are_marked_without_colour(
