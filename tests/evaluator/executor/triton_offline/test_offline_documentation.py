@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs" / "executor.md").read_text()
 
@@ -23,11 +26,12 @@ def run(folder: Path, *command: str) -> str:
     return outcome.stdout
 
 
-def test_the_scripts_print_what_the_page_says(tmp_path: Path) -> None:
-    softmax, _, early = blocks("python")
-    for name, script, expected in zip(("softmax.py", "early.py"), (softmax, early), blocks("text"), strict=True):
-        (tmp_path / name).write_text(script)
-        assert run(tmp_path, name) == expected
+@pytest.mark.parametrize(("name", "place"), [("softmax.py", 0), ("early.py", 2)])
+def test_a_script_prints_what_the_page_says(tmp_path: Path, name: str, place: int) -> None:
+    if name == "early.py" and not hasattr(mbarrier, "allocate_mbarrier"):
+        pytest.skip("this version of Triton has other names in Gluon")
+    (tmp_path / name).write_text(blocks("python")[place])
+    assert run(tmp_path, name) == blocks("text")[place // 2]
 
 
 def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
