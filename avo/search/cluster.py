@@ -72,7 +72,7 @@ def _cluster(address: str, store_url: str) -> Iterator[None]:
                 log_to_driver=False,
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
             )
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         if nodes > 1 and store_url.startswith("sqlite"):
             raise ConfigError(
                 f"--db: an SQLite file serves one machine, and the cluster at {address} has {nodes} nodes: "

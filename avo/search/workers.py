@@ -255,7 +255,7 @@ class RayCrew:
                 raise RunFailed(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
             return
         self._seen = now
-        if not any(node["Alive"] for node in ray.nodes()):
+        if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
             raise RunFailed("Ray has no node left, its processes were killed: resume the run")
 
     def _report(self, step: Any, worker: int) -> WorkerReport:
