@@ -79,7 +79,8 @@ def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
     def shaped(heads: tuple[int, int], length: int, batch: int) -> Case:
         return replace(
             case,
-            name=f"{length}x{batch}",
+            # With other heads it is another case than the model's own of this length and batch.
+            name=("" if heads == setting.heads else f"h{heads[0]}x{heads[1]}-") + f"{length}x{batch}",
             batch=batch,
             heads=heads[0],
             kv_heads=heads[1],

@@ -168,7 +168,6 @@ def queries_kernel(
 def attention_backward(
     q, k, v, *others, causal: bool, scale: float, window: int = 0, max_seqlen_q: int = 0, max_seqlen_k: int = 0
 ) -> None:
-    starts_q, starts_k = others[:2] if max_seqlen_q else (q, q)
     # Of packed sequences the cumulative lengths come first; then the sinks, whose gradient is the last output.
     starts_q, starts_k, *rest = others if max_seqlen_q else (None, None, *others)
     sinks, *rest, dsinks = rest if len(rest) == 8 else (None, *rest, None)

@@ -42,13 +42,15 @@ def attention(
     ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
     """
     lower_right = isinstance(attn_mask, CausalBias) and attn_mask.variant == CausalVariant.LOWER_RIGHT
+    if is_causal and lower_right:
+        raise ValueError("is_causal aligns to the upper left, causal_lower_right to the lower right: leave one out")
     causal = is_causal or lower_right
     if window is not None and (not causal or window < 1):
         raise ValueError("window should be 1 or more, with is_causal=True or causal_lower_right as attn_mask")
     if window is not None and not torch.compiler.is_compiling() and window >= key.shape[2]:
         window = None
     mask = None if lower_right else attn_mask
-    reason = _unsupported(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
+    reason = _unsupported(query, key, value, mask, dropout_p, causal, scale, enable_gqa)
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     if not reason:
         reason = candidates(_call(query, key, value, causal, window or 0, sinks, packed=False))[1]
@@ -132,7 +134,7 @@ def _unsupported(
     value: torch.Tensor,
     mask: torch.Tensor | None,
     dropout_p: float,
-    is_causal: bool,
+    causal: bool,
     scale: float | None,
     enable_gqa: bool,
 ) -> str:
@@ -154,7 +156,7 @@ def _unsupported(
     heads, kv_heads = query.shape[1], key.shape[1]
     if heads % kv_heads or (heads != kv_heads and not enable_gqa):
         return f"{heads} query heads on {kv_heads} KV heads"
-    if is_causal and query.shape[2] > key.shape[2]:
+    if causal and query.shape[2] > key.shape[2]:
         return "causal attention with more queries than keys"
     return ""
 

@@ -21,9 +21,9 @@ from ._dispatch import NAMESPACE, decline
 def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str:
     """Make ``attn_implementation=name`` known to transformers, and return ``name``.
 
-    Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout, soft
-    caps, position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
-    ``on_unsupported`` of ``attention``.
+    Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout,
+    position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
+    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
     AttentionMaskInterface.register(name, sequences_mask)
@@ -136,14 +136,16 @@ def attention_forward(
 
     ``s_aux`` are attention sinks [heads].
     """
-    changed = [name for name in ("position_bias", "softcap") if options.get(name) is not None]
+    if options.get("softcap") is not None:
+        raise NotImplementedError(f"{NAMESPACE} has no soft caps, nor has sdpa: take attn_implementation='eager'")
+    biased = options.get("position_bias") is not None
     if isinstance(attention_mask, Sequences):
-        if not changed and not dropout:
+        if not biased and not dropout:
             of = attention_mask
             return _of_sequences(query, key, value, of, scaling, sliding_window, s_aux, on_unsupported), None
         attention_mask = attention_mask.mask
-    if changed:
-        decline(changed[0], on_unsupported)
+    if biased:
+        decline("position biases", on_unsupported)
         found = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **options
         )

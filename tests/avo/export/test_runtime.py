@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.bias import causal_lower_right
 
 from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
@@ -146,6 +147,21 @@ def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -
         torch.testing.assert_close(mine, right)
 
 
+def test_queries_that_would_see_no_key_are_no_kernels(package: ModuleType) -> None:
+    q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 3, 8)
+    with pytest.warns(UserWarning, match="Lower right causal bias will produce NaNs"):
+        mask = causal_lower_right(5, 3)
+    for arguments in ({"is_causal": True}, {"attn_mask": mask}):
+        with pytest.raises(package.UnsupportedCall, match="causal attention with more queries than keys"):
+            package.attention(q, k, k, **arguments, on_unsupported="raise")
+
+
+def test_one_call_has_one_causal_mask(package: ModuleType) -> None:
+    q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 5, 8)
+    with pytest.raises(ValueError, match="leave one out"):
+        package.attention(q, k, k, causal_lower_right(3, 5), is_causal=True)
+
+
 def test_few_queries_to_many_keys_go_to_the_kernel_that_was_judged_on_that(
     package: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +217,14 @@ def test_masks_are_taken_apart_into_sequences(
     found = module.sequences_of(mask, real, window)
     assert (found.starts_q.tolist(), found.starts_k.tolist(), found.causal) == (starts_q, starts_k, causal)
     assert (None if found.keys is None else found.keys.tolist()) == keys
+
+
+def test_soft_caps_which_torch_has_not_either_are_refused(package: ModuleType) -> None:
+    pytest.importorskip("transformers")
+    forward = importlib.import_module(f"{NAME}.transformers").attention_forward
+    q = torch.randn(1, 2, 4, 8)
+    with pytest.raises(NotImplementedError, match="has no soft caps"):
+        forward(torch.nn.Module(), q, q, q, None, softcap=50.0)
 
 
 def test_a_mask_with_holes_stays_a_mask(package: ModuleType) -> None:

@@ -112,6 +112,13 @@ def test_a_models_suites_have_its_heads_and_shapes() -> None:
     assert all(case.heads == 8 * case.kv_heads for case in cases)
 
 
+def test_a_held_out_case_with_half_of_the_heads_has_no_name_of_a_models_own_case() -> None:
+    suites = get_problem("gqa-h32x8-8192x4-6144x4").suites
+    (own,) = (case for case in suites["quick"] if case.kv_len == 6144)
+    (half,) = (case for case in suites[HELD_OUT] if case.kv_len == 6144)
+    assert (own.name, half.name, half.heads) == ("6144x4", "h16x4-6144x4", 16)
+
+
 def test_a_model_decodes_one_query_a_sequence() -> None:
     (case,) = get_problem("decode-h64x8-d64-32768x4").suites["quick"]
     assert (case.batch, case.heads, case.kv_heads, case.q_len, case.kv_len) == (4, 64, 8, 1, 32768)
