@@ -157,10 +157,13 @@ def read_model(
         heads=(heads, kv_heads),
         shapes=shapes,
     )
-    if refused := refusal(kind, replace(setting, shapes=((128, 1),))):
+    short = replace(setting, shapes=((128, 1),))
+    # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
+    if refused := refusal(kind, replace(short, packed=False)):
         raise config.error(refused)
-    if refused := refusal(kind, setting):
-        raise ConfigError(f"--lengths, --batch: {refused}")
+    for options, part in (("--packed", short), ("--lengths, --batch", setting)):
+        if refused := refusal(kind, part):
+            raise ConfigError(f"{options}: {refused}")
     return ModelProblem(
         model=_name(path, whole),
         problem=named(kind, setting),

@@ -1,11 +1,11 @@
 """The verdict on the seeds of every problem and of settings that cover all parts, as before acceptance, and its cost.
 
     python -m bench.verdicts [--targets h100 b200] [--problems decode ...] [--out verdicts.jsonl]
-    python -m bench.verdicts --write
+    python -m bench.verdicts --table
 
 Each verdict is one line of the file, which a later call continues: what is in it is not judged again. Processor time is
-that of a new judge and its jobs, with all that only a judge's first verdict costs. --write prints the table of
-docs/benchmarks.md from the file.
+that of a new judge and its jobs, with all that only a judge's first verdict costs. --table prints the file as the
+table of docs/benchmarks.md.
 """
 
 import argparse
@@ -45,8 +45,6 @@ class Verdict:
     closely: bool
     status: str
     message: str
-    tflops: float | None
-    """Geometric mean, predicted."""
     processor_s: float
 
 
@@ -69,8 +67,7 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
         verdict = judge.ask(VerifyRequest(candidate, None) if closely else EvaluateRequest(candidate, None))
     jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = time.process_time() - started + jobs.ru_utime + jobs.ru_stime
-    tflops = None if verdict.score is None else verdict.geomean_tflops
-    return Verdict(problem, seed, target, closely, verdict.status, verdict.message, tflops, round(spent, 1))
+    return Verdict(problem, seed, target, closely, verdict.status, verdict.message, round(spent, 1))
 
 
 def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[str, str, str, bool]]:
@@ -90,28 +87,27 @@ def read(path: Path) -> list[Verdict]:
 
 def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Yield a table with a row for each problem, seed and target."""
-    yield "| problem | seed | target | verdict | predicted TFLOPS | seconds | closely |"
-    yield "|---|---|---|---|--:|--:|--:|"
+    yield "| problem | seed | target | verdict | seconds | closely |"
+    yield "|---|---|---|---|--:|--:|"
     rows: dict[tuple[str, str, str], dict[bool, Verdict]] = {}
     for each in verdicts:
         rows.setdefault((each.problem, each.seed, each.target), {})[each.closely] = each
     for (problem, seed, target), found in rows.items():
         status = ", ".join(sorted({each.status for each in found.values()}))
-        tflops = next((f"{each.tflops:.1f}" for each in found.values() if each.tflops is not None), "")
         seconds = (f"{found[closely].processor_s:.0f}" if closely in found else "" for closely in (False, True))
-        yield f"| `{problem}` | `{seed}` | {target} | {status} | {tflops} | {' | '.join(seconds)} |"
+        yield f"| `{problem}` | `{seed}` | {target} | {status} | {' | '.join(seconds)} |"
 
 
 def main() -> int:
-    """Judge what is missing, or write the table; return 1 where a seed is not correct."""
+    """Judge what is missing, or print the table; return 1 where a seed is not correct."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", default=["h100", "b200"])
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
-    parser.add_argument("--write", action="store_true", help="judge nothing")
+    parser.add_argument("--table", action="store_true", help="judge nothing")
     options = parser.parse_args()
     known = read(options.out)
-    if options.write:
+    if options.table:
         print("\n".join(table(known)))
         return 0
     options.out.parent.mkdir(parents=True, exist_ok=True)

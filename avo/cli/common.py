@@ -73,7 +73,7 @@ ProblemOption = Annotated[
         "--problem",
         metavar="NAME",
         help="What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; "
-        "dense attention also in other settings, such as mha-d64-fp16.",
+        "also in other settings, such as mha-d64-fp16.",
         autocompletion=completion.problems,
     ),
 ]

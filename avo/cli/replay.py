@@ -29,8 +29,9 @@ def replay(
     """Replay a recorded run without a model, and compare the lineages.
 
     Each step is shown what it was shown then, in runs of several workers too, and steps are performed one at a time, in
-    the order in which they added to the lineage. Steps of agent, single_turn and mcp get the recorded replies, steps of
-    mutate the same random seeds. What they submit is judged and accepted anew.
+    the order in which they added to the lineage. Steps of agent, single_turn, mcp and command get the recorded replies,
+    steps of mutate the same random seeds. Steps of an operator of another package repeat the recorded attempts. What
+    they submit is judged and accepted anew.
 
     Exit code 0: the same lineage. 1: another one; the first difference is printed. 2: the call is wrong.
 

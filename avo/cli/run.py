@@ -76,7 +76,7 @@ def run(
         bool,
         typer.Option(
             "--packed",
-            help="With --for: as many tokens in sequences of several lengths, one after another (cu_seqlens).",
+            help="With --for: pack sequences of several lengths, one after another, into as many tokens (cu_seqlens).",
             rich_help_panel="Search",
         ),
     ] = False,

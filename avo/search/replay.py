@@ -74,7 +74,7 @@ class _Recorded:
 
 
 class _Repeated:
-    """Stands for an operator of another package: makes the attempts of a recorded step, and submits what that did."""
+    """Stands for an operator of another package: makes the attempts of a recorded step, and submits its versions."""
 
     def __init__(self, record: RecordedRun, step: Step) -> None:
         self.name = step.operator

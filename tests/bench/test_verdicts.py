@@ -15,7 +15,7 @@ from seeds import SEEDS
 
 
 def verdict(problem: str, seed: str, target: str, closely: bool, status: str = "correct") -> Verdict:
-    return Verdict(problem, seed, target, closely, status, "", 100.0, 12.34)
+    return Verdict(problem, seed, target, closely, status, "", 12.34)
 
 
 def test_every_seed_of_every_problem_is_judged_and_then_closely() -> None:
@@ -51,4 +51,4 @@ def test_what_is_in_the_file_is_not_judged_again(tmp_path: Path, monkeypatch: py
 
 def test_a_row_has_both_verdicts_on_a_seed() -> None:
     _, _, row = table([verdict("decode", "split", "h100", False), verdict("decode", "split", "h100", True)])
-    assert row == "| `decode` | `split` | h100 | correct | 100.0 | 12 | 12 |"
+    assert row == "| `decode` | `split` | h100 | correct | 12 | 12 |"

@@ -351,8 +351,10 @@ def listening(pids: set[int]) -> set[str]:
     """Return the addresses on which processes accept connections: ``0.0.0.0`` stands for all of a machine's."""
     opened = set()
     for pid in pids:
-        with suppress(OSError):  # it ends meanwhile
-            opened |= {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        with suppress(OSError):  # the process ends meanwhile
+            for each in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):  # it is closed meanwhile
+                    opened.add(os.readlink(each))
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
     sockets = {f"socket:[{line[9]}]": line[1].partition(":")[0] for line in lines if line[3] == "0A"}  # TCP_LISTEN
     return {socket.inet_ntoa(bytes.fromhex(sockets[each][-8:])[::-1]) for each in opened & sockets.keys()}
