@@ -69,6 +69,18 @@ def test_torch_computes_windows_and_sinks_in_place_of_a_kernel(causal: bool, win
         torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_torch_computes_sinks_more_finely_than_the_type_of_scores_is(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 6, 40, 16).to(dtype) for _ in range(3))
+    sinks = torch.tensor([8.23, 5.37, -3.3, 0.0, 0.3, -math.inf])
+    found = _by_torch.attend(q, k, v, True, 0.3, 0, sinks).double()
+    right, _ = naive(*(each.double() for each in (q, k, v)), True, 0, sinks.double())
+    off, size = (torch.linalg.vector_norm(each, dim=(0, 2, 3)) for each in (found - right, right))
+    error = off / size
+    assert float(error.max()) < 0.6 * torch.finfo(dtype).eps
+
+
 def call(package: ModuleType, **changes: Any) -> Any:
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     made = dispatch.Call("attention", torch.device("cuda", 0), torch.bfloat16, (128, 128), 1, True)
