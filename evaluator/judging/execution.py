@@ -113,11 +113,12 @@ class PlanRun:
 
     def check_progress(self, launch: Launch) -> None:
         """Refuse programs that wait for others which cannot start before they end; see ``executor.check_progress``."""
+        room, memory = self.room(launch, self.attempt(launch, lambda kernel: kernel)), self.buffers.allocations
+        if room is None:
+            return
 
         def check(kernel: executor.Kernel) -> None:
-            room, memory = self.room(launch, kernel), self.buffers.allocations
-            if room is not None:
-                executor.check_progress(kernel, memory, launch.args, launch.grid, room, deadline=self.deadline)
+            executor.check_progress(kernel, memory, launch.args, launch.grid, room, deadline=self.deadline)
 
         self.attempt(launch, check)
 

@@ -1,0 +1,64 @@
+"""What becomes of a launch whose programs wait for each other on a card that does not hold all of them."""
+
+import pytest
+import torch
+
+from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluation import Fault, Status
+from evaluator.executor import Allocation
+from evaluator.judging.buffers import Buffers
+from evaluator.judging.execution import PlanRun
+from evaluator.judging.refusal import outcome, passed
+from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
+
+MEET = """\
+module {
+  tt.func public @meet(%count: !tt.ptr<i32>) {
+    %zero = arith.constant 0 : i32
+    %one = arith.constant 1 : i32
+    %all = tt.get_num_programs x : i32
+    %true = arith.constant true
+    %came = tt.atomic_rmw add, acq_rel, gpu, %count, %one, %true : (!tt.ptr<i32>, i32, i1) -> i32
+    scf.while : () -> () {
+      %here = tt.atomic_rmw add, acq_rel, gpu, %count, %zero, %true : (!tt.ptr<i32>, i32, i1) -> i32
+      %less = arith.cmpi slt, %here, %all : i32
+      scf.condition(%less)
+    } do {
+      scf.yield
+    }
+    tt.return
+  }
+}
+"""
+LAUNCH = Launch(0, (4, 1, 1), (Pointer(0, 0),))
+PLAN = LaunchPlan("case", (Buffer("count", "int32", 1, Role.SCRATCH),), (KernelIR("meet", MEET, ()),), (LAUNCH,))
+MISFIT = Fault(Status.DOES_NOT_FIT, "too many registers")
+
+
+def on_card(held: int | Fault | Exception) -> PlanRun:
+    """The plan on a card that holds so many of its programs."""
+
+    def resident(kernel: KernelIR, programs: int) -> int:
+        if isinstance(held, Exception):
+            raise held
+        return passed(held)
+
+    count = Allocation("count", torch.zeros(1, dtype=torch.int32), None, False)
+    return PlanRun(PLAN, Buffers((count,), {}), float("inf"), resident)
+
+
+def test_programs_that_meet_need_a_card_that_holds_them_all() -> None:
+    assert outcome(lambda: on_card(4).check_progress(LAUNCH)) is None
+    found = outcome(lambda: on_card(3).check_progress(LAUNCH))
+    assert isinstance(found, Fault)
+    assert found.status is Status.TIMED_OUT
+    assert "kernel meet: all programs that the card holds at once (3) wait for some of the 1" in found.message
+
+
+def test_a_kernel_of_which_the_card_holds_none_is_refused_for_that() -> None:
+    assert outcome(lambda: on_card(MISFIT).check_progress(LAUNCH)) == MISFIT
+
+
+def test_that_the_compiler_does_not_start_is_no_verdict_on_the_kernel() -> None:
+    with pytest.raises(EvaluatorUnavailable):
+        on_card(EvaluatorUnavailable("no sandbox")).check_progress(LAUNCH)
