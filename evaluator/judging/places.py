@@ -126,7 +126,7 @@ def _lengths(problem: Problem, chance: random.Random) -> list[int]:
     """Return a length from each part of the range, or the multiple of a power of two that is nearest to it."""
     longest = _longest(problem)
     lengths = [int(SHORTEST * (longest / SHORTEST) ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
-    steps = [[step for step in _STEPS if 2 * step <= length] for length in lengths]
+    steps = [[step for step in _STEPS if 2 * step <= length] or [1] for length in lengths]
     return [
         _rounded(length, chance.choice(fitting)) if chance.random() < 0.5 else length
         for length, fitting in zip(lengths, steps, strict=True)

@@ -88,6 +88,13 @@ def test_a_problem_may_have_a_single_benchmark_case() -> None:
     assert {case.kv_len < 4900 for case in cases} == {True, False}
 
 
+def test_a_problem_may_have_short_benchmark_cases_only() -> None:
+    short = replace(MHA, suites={"short": (replace(MHA.suites["quick"][0], q_len=16, kv_len=16),)})
+    cases = places.drawn(short, random.Random(0))
+    assert {case.kv_len for case in cases} <= set(range(32, places.SHORTEST + 1))
+    assert len(cases) == places.LENGTHS
+
+
 def test_a_branch_on_the_number_of_queries_is_located_along_a_share_of_the_keys() -> None:
     found = [places.changes(GQA, host(lambda case: case.q_len <= 1000, []), random.Random(i)) for i in range(10)]
     assert any(900 < case.q_len <= 1000 for cases in found for case in cases)
