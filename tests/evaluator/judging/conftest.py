@@ -19,8 +19,9 @@ def judge(fork_server: ForkServer) -> Iterator[Judge]:
     """A judge whose patience ends after 3 seconds of processor time, on a machine however busy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=600))
-        with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3) as judge:
-            yield judge
+        judge = Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3)
+    with judge:  # other judges keep the usual limits
+        yield judge
 
 
 @pytest.fixture(scope="session")
