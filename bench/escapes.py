@@ -57,6 +57,13 @@ REGIONS = {
     "from one to four times that": 4.0,
 }
 """Ranges of lengths, by their width as a factor."""
+STRUCTURES: dict[str, Callable[[Case], bool]] = {
+    "tiles of 128 keys are full, from 1,100 keys on": lambda case: case.kv_len % 128 == 0 and case.kv_len >= 1100,
+    "an odd number of tiles of 128 keys is full, from 1,100 keys on": lambda case: (
+        case.kv_len % 256 == 128 and case.kv_len >= 1100
+    ),
+    "as many queries as keys meet, from 2,048 keys on": lambda case: case.q_len == case.kv_len >= 2048,
+}
 
 
 def looked_at(case: Case, kernel: Tiling, sample: Sample, chance: random.Random) -> torch.Tensor:
@@ -123,7 +130,6 @@ def lengths() -> Table:
     yield row(*["---"] * 3)
     chance = random.Random(0)
     shortest, longest = places.SHORTEST, places.BEYOND * max(case.kv_len for case in MHA.suites["paper"])
-    examinations = [places.drawn(MHA, random.Random(i)) for i in range(EXAMINATIONS)]
     structures: dict[str, Callable[[Case], bool]] = {
         "": lambda case: True,
         "where memory is not contiguous": lambda case: case.layout != "contiguous",
@@ -132,10 +138,25 @@ def lengths() -> Table:
     for words, width in REGIONS.items():
         for structure, holds in structures.items():
             missed = 0
-            for drawn in examinations:
+            for drawn in examinations():
                 start = shortest * (longest / width / shortest) ** chance.random()
                 missed += not any(start <= case.kv_len <= start * width and holds(case) for case in drawn)
             yield row(words, structure, percent(missed / EXAMINATIONS))
+
+
+def structures() -> Table:
+    """Yield the table of errors that depend on how lengths divide, or on the ratio of queries to keys."""
+    yield row("wrong where", "accepted")
+    yield row(*["---"] * 2)
+    for words, spoiled in STRUCTURES.items():
+        missed = sum(not any(map(spoiled, drawn)) for drawn in examinations())
+        yield row(words, percent(missed / EXAMINATIONS))
+
+
+@cache
+def examinations() -> list[list[Case]]:
+    """Return what many examinations before acceptance would draw."""
+    return [places.drawn(MHA, random.Random(i)) for i in range(EXAMINATIONS)]
 
 
 def percent(share: float) -> str:
@@ -145,7 +166,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g}%" if share < 0.995 else f"{share:.1%}"
 
 
-TABLES: dict[str, Callable[[], Table]] = {"samples": samples, "lengths": lengths}
+TABLES: dict[str, Callable[[], Table]] = {"samples": samples, "lengths": lengths, "structures": structures}
 
 
 if __name__ == "__main__":
