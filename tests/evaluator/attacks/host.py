@@ -1,5 +1,7 @@
 """Attacks by host code: caches, contents of tensors, outputs that nobody computed, torch's own attention."""
 
+import platform
+
 from evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, around, before, within
 
@@ -256,12 +258,13 @@ FICKLE = {
     "a clock": _fickle("time.perf_counter_ns()"),
     "chance": _fickle("random.SystemRandom().getrandbits(62)"),
     "numpy's chance": _fickle("int(numpy.random.randint(1_000_000))"),
-    "the date": _fickle("int(time.time())"),
     "the process": _fickle("os.getpid()"),
     "the calls before it": _fickle("len(calls)"),
     "the processor time used": _fickle("time.process_time_ns()"),
 }
 """Candidates that launch something else each time, by what it depends on."""
+if platform.machine() == "x86_64":  # elsewhere a candidate is told the true one
+    FICKLE["the date"] = _fickle("int(time.time())")
 _AGAIN = {
     f"what {name} says": Attack(source, Status.FORBIDDEN, "^launches other plans when it is called again")
     for name, source in FICKLE.items()
