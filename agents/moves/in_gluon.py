@@ -37,7 +37,8 @@ def _number(value: int) -> cst.Integer:
 
 def _edit_ring(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Set the number that the launch gives for the first extent of buffers."""
-    shapes = [call.args[1].value for call in tree.calls(anatomy.kernel, "gl.allocate_shared_memory")]
+    allocations = tree.calls(anatomy.kernel, "gl.allocate_shared_memory")
+    shapes = [arg.value for call in allocations for arg in call.args[1:2]]
     depths = {tree.text(s.elements[0].value) for s in shapes if isinstance(s, cst.List) and len(s.elements) > 2}
     for name in sorted(depths):
         arg = tree.keyword(anatomy.launch, name)

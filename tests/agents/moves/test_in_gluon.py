@@ -1,5 +1,6 @@
 """Moves on kernels in Gluon: each makes correct candidates of the seeds, and what it does not know it leaves alone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
 )
 def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) -> None:
     assert [variant.label for variant in variants(move, seed)] == labels
+
+
+def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None:
+    source = re.sub(r"gl\.allocate_shared_memory\(.*", "gl.allocate_shared_memory(*of_a_ring)", SEEDS["hopper"])
+    assert "of_a_ring" in source
+    assert BY_NAME["gluon-ring"].variants(source, get_target("h100")) == ()
 
 
 @pytest.mark.long
