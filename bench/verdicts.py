@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", default=["h100", "b200"])
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
-    parser.add_argument("--table", action="store_true", help="judge nothing")
+    parser.add_argument("--table", action="store_true", help="print the table, and judge nothing")
     options = parser.parse_args()
     known = read(options.out)
     if options.table:

@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
         print(f"{parser.prog}: --out: {folder}: {error.strerror}: name a folder that is not there yet", file=sys.stderr)
         return 2
     if trouble := _fetched(folder):
+        shutil.rmtree(folder, ignore_errors=True)  # so that the next call may name it
         print(f"{parser.prog}: {trouble}", file=sys.stderr)
         return 2
     chosen = [step for step in STEPS if step.name in names]

@@ -214,6 +214,15 @@ def test_a_wrong_call_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "name a folder that is not there yet" in second
 
 
+def test_a_folder_is_free_again_where_nothing_could_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_fetched", lambda folder: "pip does not fetch what is missing")
+    assert command.main(["--out", str(tmp_path / "found")]) == 2
+    assert "pip does not fetch" in capsys.readouterr().err
+    assert not (tmp_path / "found").exists()
+
+
 def test_the_variants_are_forty_kernels() -> None:
     assert len({source for _, source in edited()}) == 40
 
