@@ -47,7 +47,7 @@ def attention(
     causal = is_causal or lower_right
     if window is not None and (not causal or window < 1):
         raise ValueError("window should be 1 or more, with is_causal=True or causal_lower_right as attn_mask")
-    if window is not None and not torch.compiler.is_compiling() and window >= key.shape[2]:
+    if window is not None and not torch.compiler.is_compiling() and window >= max(query.shape[2], key.shape[2]):
         window = None
     mask = None if lower_right else attn_mask
     reason = _unsupported(query, key, value, mask, dropout_p, causal, scale, enable_gqa)
@@ -67,9 +67,12 @@ def attention(
     if return_lse and (dropout_p or mask is not None):
         raise ValueError("return_lse goes without dropout_p, and without masks other than causal_lower_right")
     if is_causal:
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+        rows = query.shape[2]
+        key, value = key[:, :, :rows], value[:, :, :rows]
+        if rows > key.shape[2]:  # all else that is causal is aligned to the lower right
+            causal, mask = False, _by_torch.visible(rows, rows, window or 0, query.device)[:, : key.shape[2]]
     out = _by_torch.attend(query, key, value, causal, factor, window or 0, sinks, mask, dropout_p)
-    return (out, _by_torch.lse(query, key, causal, factor, window or 0, sinks)) if return_lse else out
+    return (out, _by_torch.lse(query, key, causal, factor, window or 0, sinks, mask)) if return_lse else out
 
 
 def packed_attention(

@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -166,6 +167,22 @@ def test_queries_that_would_see_no_key_are_no_kernels(package: ModuleType) -> No
     for arguments in ({"is_causal": True}, {"attn_mask": mask}):
         with pytest.raises(package.UnsupportedCall, match="causal attention with more queries than keys"):
             package.attention(q, k, k, **arguments, on_unsupported="raise")
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_with_more_queries_than_keys_is_causal_is_aligned_to_the_upper_left(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    monkeypatch.setattr(importlib.import_module(f"{NAME}._dispatch"), "_DEFAULT_MODE", "sdpa")
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        out, lse = package.attention(q, k, v, is_causal=True, scale=0.3, window=window, return_lse=True)
+    seen = torch.ones(5, 3, dtype=torch.bool).tril()
+    scores = (0.3 * q @ k.mT).masked_fill(~(seen.triu(1 - window) if window else seen), -math.inf)
+    torch.testing.assert_close(out, scores.softmax(3) @ v)
+    torch.testing.assert_close(lse, scores.logsumexp(3))
 
 
 def test_one_call_has_one_causal_mask(package: ModuleType) -> None:
