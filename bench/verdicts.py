@@ -1,11 +1,11 @@
 """The verdict on the seeds of every problem and of settings that cover all parts, as before acceptance, and its cost.
 
     python -m bench.verdicts [--targets h100 b200] [--problems decode ...] [--out verdicts.jsonl]
-    python -m bench.verdicts --table
+    python -m bench.verdicts --write
 
-Each verdict is one line of the file, which a later call continues: what is in it is not judged again. Processor time is
-that of a new judge and its jobs, with all that only a judge's first verdict costs. --table prints the file as the
-table of docs/benchmarks.md.
+Each verdict is one line of the file, which a later call continues: a seed is judged again only after it has changed.
+Processor time is that of a new judge and its jobs, with all that only a judge's first verdict costs. --write judges
+nothing: it puts the table of what the file has into docs/benchmarks.md.
 """
 
 import argparse
@@ -20,9 +20,13 @@ from pathlib import Path
 
 import msgspec
 
+from bench.tables import put
+from evaluator.candidate import Candidate
 from evaluator.problems import PROBLEMS
 from evaluator.targets import get_target
-from seeds import fitting
+from seeds import fitting, seed_source
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 SETTINGS = (
     "mha-d64-fp16", "gqa-d96", "mha-d256", "mha-d192x128", "gqa-h64x8-d64-w128-global-sinks-8192x1",
@@ -41,6 +45,8 @@ class Verdict:
 
     problem: str
     seed: str
+    digest: str
+    """Of the candidate: a seed that has changed since is another one."""
     target: str
     closely: bool
     status: str
@@ -52,11 +58,9 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
     """Judge a seed on the suite ``quick``, ``closely`` as before acceptance. Call it in a process of its own."""
     import torch
 
-    from evaluator.candidate import Candidate
     from evaluator.evaluators import EvaluateRequest, VerifyRequest
     from evaluator.judging.judge import Judge
     from evaluator.serving.allocator import keep_freed_memory
-    from seeds import seed_source
 
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -67,7 +71,7 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
         verdict = judge.ask(VerifyRequest(candidate, None) if closely else EvaluateRequest(candidate, None))
     jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = time.process_time() - started + jobs.ru_utime + jobs.ru_stime
-    return Verdict(problem, seed, target, closely, verdict.status, verdict.message, round(spent, 1))
+    return Verdict(problem, seed, candidate.digest, target, closely, verdict.status, verdict.message, round(spent, 1))
 
 
 def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[str, str, str, bool]]:
@@ -80,9 +84,12 @@ def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[st
 
 
 def read(path: Path) -> list[Verdict]:
-    """Return the verdicts in a file; none where there is no file."""
+    """Return the verdicts in a file on seeds as they are now; none where there is no file."""
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Verdict) for line in lines]
+    verdicts = [msgspec.json.decode(line, type=Verdict) for line in lines]
+    return [
+        each for each in verdicts if each.digest == Candidate(each.problem, seed_source(each.problem, each.seed)).digest
+    ]
 
 
 def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -104,11 +111,11 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", default=["h100", "b200"])
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
-    parser.add_argument("--table", action="store_true", help="print the table, and judge nothing")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
     known = read(options.out)
-    if options.table:
-        print("\n".join(table(known)))
+    if options.write:
+        PAGE.write_text(put(PAGE.read_text(), "bench.verdicts: seeds", "\n".join(table(known))))
         return 0
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(each.problem, each.seed, each.target, each.closely) for each in known}
