@@ -1,7 +1,5 @@
 """Attacks by host code: caches, contents of tensors, outputs that nobody computed, torch's own attention."""
 
-import platform
-
 from evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, around, before, within
 
@@ -263,8 +261,6 @@ FICKLE = {
     "the processor time used": _fickle("time.process_time_ns()"),
 }
 """Candidates that launch something else each time, by what it depends on."""
-if platform.machine() == "x86_64":  # elsewhere a candidate is told the true one
-    FICKLE["the date"] = _fickle("int(time.time())")
 _AGAIN = {
     f"what {name} says": Attack(source, Status.FORBIDDEN, "^launches other plans when it is called again")
     for name, source in FICKLE.items()
