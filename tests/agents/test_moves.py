@@ -66,8 +66,8 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 """Mean nothing to the executor."""
 
 
-OF_OTHERS = ("share", "forced", *(move.name for move in MOVES if move in FAR_MOVES or move.gluon))
-"""Moves of selected attention alone, and of kernels in Gluon."""
+OF_OTHERS = ("share", "forced", "given-exp2", *(move.name for move in MOVES if move in FAR_MOVES or move.gluon))
+"""Moves of selected attention or of backward passes alone, and of kernels in Gluon."""
 
 
 @pytest.mark.parametrize(

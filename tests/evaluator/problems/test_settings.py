@@ -162,7 +162,7 @@ def test_a_seed_is_judged_correct_in_a_setting(fork_server: ForkServer, name: st
 
 
 K_ROWS = (
-    "k = load_rows(K, batch, kv_head, offs_n, kv_len, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)"
+    "k = load_rows(K, batch, kv_head, offs_n, end_k, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)"
 )
 WRONG: dict[str, tuple[str, Mutant]] = {
     # These two are right in bfloat16.
