@@ -2,20 +2,22 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from bench import verdicts
 from bench.verdicts import SETTINGS, Verdict, read, table, wanted
+from evaluator.candidate import Candidate
 from evaluator.problems import PROBLEMS
 from evaluator.setting import read as read_setting
-from seeds import SEEDS
+from seeds import SEEDS, seed_source
 
 
 def verdict(problem: str, seed: str, target: str, closely: bool, status: str = "correct") -> Verdict:
-    return Verdict(problem, seed, target, closely, status, "", 12.34)
+    digest = Candidate(problem, seed_source(problem, seed)).digest
+    return Verdict(problem, seed, digest, target, closely, status, "", 12.34)
 
 
 def test_every_seed_of_every_problem_is_judged_and_then_closely() -> None:
@@ -47,6 +49,12 @@ def test_what_is_in_the_file_is_not_judged_again(tmp_path: Path, monkeypatch: py
     assert len(read(path)) == 2
     path.write_text(json.dumps(asdict(verdict("decode", "split", "h100", False, "race"))) + "\n" + path.read_text())
     assert verdicts.main() == 1
+
+
+def test_a_verdict_on_a_seed_that_has_changed_since_does_not_count(tmp_path: Path) -> None:
+    path, of_another = tmp_path / "verdicts.jsonl", replace(verdict("decode", "split", "h100", False), digest="another")
+    path.write_text(json.dumps(asdict(of_another)) + "\n")
+    assert read(path) == []
 
 
 def test_a_row_has_both_verdicts_on_a_seed() -> None:
