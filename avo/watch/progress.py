@@ -39,6 +39,10 @@ class News:
     """New attempts, oldest first."""
     accepted: tuple[Accepted, ...]
     """New versions, oldest first."""
+    last_attempt: int
+    """Id of the last attempt that was ever new; 0 without one."""
+    last_version: int
+    """Number of the last version that was ever new; -1 without one."""
     waiting: tuple[int, ...] = ()
     """Ids of attempts that would be accepted if they were submitted, at most ``_WAITING``, oldest first."""
     refused: tuple[AttemptSummary, ...] = ()
@@ -48,25 +52,25 @@ class News:
 def read_news(store: Store, run_name: str, now: datetime, previous: News | None = None) -> News:
     """Return the run as it is at ``now`` with what is new in it; ``previous`` itself if nothing has changed.
 
+    The run goes on meanwhile, so effects are read before their causes: its state, then versions, then attempts.
+
     Raises the store's errors.
     """
     view = read_view(store, run_name, now, previous.view if previous else None)
     if previous is None:
-        return News(view, (), ())
+        return News(view, (), (), view.revision[0], view.versions - 1)
     if previous.view is view:
         return previous
-    attempts = [
-        attempt
-        for attempt in store.attempt_summaries(view.run.id, after=previous.view.revision[0])
-        if attempt.attempt_id <= view.revision[0]
-    ]
-    accepted = store.pages.accepted(view.run.id, after=previous.view.versions - 1)
+    accepted = store.pages.accepted(view.run.id, after=previous.last_version)
+    attempts = store.attempt_summaries(view.run.id, after=previous.last_attempt)
     waited = store.pages.attempts(view.run.id, previous.waiting) if previous.waiting else []
     waiting = [each.attempt_id for each in (*waited, *attempts) if _ruling(each) is Ruling.ACCEPTABLE]
     return News(
         view,
         tuple(attempts),
-        tuple(version for version in accepted if version.number < view.versions),
+        tuple(accepted),
+        attempts[-1].attempt_id if attempts else previous.last_attempt,
+        accepted[-1].number if accepted else previous.last_version,
         tuple(waiting[-_WAITING:]),
         tuple(each for each in waited if each.decision and each.decision.refused),
     )
