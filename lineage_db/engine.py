@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
-from threading import get_ident
+from threading import get_ident, local
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
@@ -76,8 +76,13 @@ class Database:
             for write in (False, True)
             for durable in (False, True)
         }
+        # A server's usual transaction sees what others commit during it.
+        self._still = self._engines[False, True]
+        self._snapshot = _Snapshot()
         # Whether the database is a file that our processes write: then even a commit that is not durable outlives them.
         self.embedded = self._engine.dialect.name == "sqlite"
+        if not self.embedded:
+            self._still = self._still.execution_options(isolation_level="REPEATABLE READ")
         try:
             self._prepare(create=create)
         except BaseException:
@@ -98,13 +103,39 @@ class Database:
         On SQLite a writing transaction holds the write lock from its start: what it reads stays true until it commits.
         Elsewhere the caller locks the row of the run it writes to.
         """
+        if self._snapshot.connection and not write:
+            yield self._snapshot.connection
+            return
+        with self._connected(self._engines[write, durable]) as connection:
+            yield connection
+            if write:
+                self._commit(connection)
+
+    def snapshot(self, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns; whatever it reads in this thread is as it was at one moment.
+
+        It is called again where a server was lost meanwhile.
+        """
+        if self._snapshot.connection:
+            return read()
+
+        def once() -> T:
+            with self._connected(self._still) as connection:
+                self._snapshot.connection = connection
+                try:
+                    return read()
+                finally:
+                    self._snapshot.connection = None
+
+        return self.persist(once)
+
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        """Yield a connection in a transaction that is rolled back unless it is committed; explain its errors."""
         try:
-            # What is not committed is rolled back when the connection returns to the pool.
-            with self._engines[write, durable].connect() as connection:
+            with engine.connect() as connection:
                 connection.begin()
                 yield connection
-                if write:
-                    self._commit(connection)
         except StatementError as error:
             if isinstance(error, DBAPIError):
                 raise self._explain(error.orig or error, lost=error.connection_invalidated) from error
@@ -271,6 +302,12 @@ class Database:
         passing = lost or _passes(error)
         kind = DatabaseInterrupted if passing else DatabaseUnavailable
         return kind(f"database {self.label} failed ({reason}): check the URL and the server")
+
+
+class _Snapshot(local):
+    """The connection of the snapshot that a thread reads in, if it does."""
+
+    connection: Connection | None = None
 
 
 class Part:

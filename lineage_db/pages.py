@@ -20,11 +20,10 @@ NEWEST = 2**31 - 1
 # What live readers ask for again and again is built once: to build a statement takes longer than to execute it.
 _RUN: BindParameter[int] = bindparam("run_key")
 _AFTER: BindParameter[int] = bindparam("after")
-_UNTIL: BindParameter[int] = bindparam("until")
 _MOST: BindParameter[int] = bindparam("most")
-_BETWEEN = (attempts.c.run_id == _RUN) & (attempts.c.id > _AFTER) & (attempts.c.id <= _UNTIL)
-_VERDICTS = select(attempts.c.status, func.count()).where(_BETWEEN).group_by(attempts.c.status)
-_LATEST = select(attempts.c.finished, attempts.c.status).where(_BETWEEN).order_by(attempts.c.id.desc()).limit(_MOST)
+_NEW = (attempts.c.run_id == _RUN) & (attempts.c.id > _AFTER)
+_VERDICTS = select(attempts.c.status, func.count()).where(_NEW).group_by(attempts.c.status)
+_LATEST = select(attempts.c.finished, attempts.c.status).where(_NEW).order_by(attempts.c.id.desc()).limit(_MOST)
 _UNRESOLVED = (
     select(attempts.c.geomean_tflops)
     .join_from(decisions, attempts)
@@ -32,7 +31,6 @@ _UNRESOLVED = (
         decisions.c.run_id == _RUN,
         decisions.c.ruling == Ruling.UNRESOLVED,
         decisions.c.attempt_id > _AFTER,
-        decisions.c.attempt_id <= _UNTIL,
         attempts.c.geomean_tflops > bindparam("above"),
     )
     .order_by(decisions.c.attempt_id)
@@ -93,37 +91,33 @@ class Pages(Part):
         return connection.scalar(_BEGUN, {"run_key": run_id}) or 0
 
     @transactional()
-    def verdicts(
-        self, connection: Connection, run_id: int, *, after: int = 0, until: int = NEWEST
-    ) -> Mapping[Status, int]:
-        """Return the number of attempts by verdict, of the run's attempts with ids from ``after + 1`` to ``until``.
+    def verdicts(self, connection: Connection, run_id: int, *, after: int = 0) -> Mapping[Status, int]:
+        """Return the number of attempts by verdict, of the run's attempts with ids larger than ``after``.
 
         The cost grows with their number: they are counted in an index.
         """
-        found = connection.execute(_VERDICTS, {"run_key": run_id, "after": after, "until": until})
+        found = connection.execute(_VERDICTS, {"run_key": run_id, "after": after})
         return dict(found.all())
 
     @transactional()
     def latest(
-        self, connection: Connection, run_id: int, limit: int, *, after: int = 0, until: int = NEWEST
+        self, connection: Connection, run_id: int, limit: int, *, after: int = 0
     ) -> list[tuple[datetime, Status]]:
         """Return when attempts of the run were finished and their verdicts, newest first.
 
-        They are the last ``limit`` of those with ids from ``after + 1`` to ``until``.
+        They are the last ``limit`` of those with ids larger than ``after``.
         """
-        values = {"run_key": run_id, "after": after, "until": until, "most": limit}
+        values = {"run_key": run_id, "after": after, "most": limit}
         return [(finished, status) for finished, status in connection.execute(_LATEST, values)]
 
     @transactional()
-    def unresolved(
-        self, connection: Connection, run_id: int, *, above: float, after: int = 0, until: int = NEWEST
-    ) -> list[float]:
+    def unresolved(self, connection: Connection, run_id: int, *, above: float, after: int = 0) -> list[float]:
         """Return the predicted TFLOPS of the run's unresolved attempts that are faster than ``above``, oldest first.
 
-        They have ids from ``after + 1`` to ``until``. The cost grows with the number of unresolved attempts among
+        They have ids larger than ``after``. The cost grows with the number of unresolved attempts among
         these, whatever their speed.
         """
-        values = {"run_key": run_id, "above": above, "after": after, "until": until}
+        values = {"run_key": run_id, "above": above, "after": after}
         return list(connection.scalars(_UNRESOLVED, values))
 
     @transactional()

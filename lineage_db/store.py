@@ -1,10 +1,10 @@
 """The store: the one door to a lineage database."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +22,8 @@ from lineage_db.results import Results
 from lineage_db.rows import record, to_attempt
 from lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
 from lineage_db.upkeep import Upkeep
+
+T = TypeVar("T")
 
 _SEEDS = range(-(2**63), 2**63)
 
@@ -80,6 +82,13 @@ class Store(Part):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def snapshot(self, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns; whatever it reads in this thread is as it was at one moment.
+
+        It only reads, and may be called again where a server was lost meanwhile.
+        """
+        return self._database.snapshot(read)
 
     # Runs
 

@@ -44,6 +44,10 @@ from lineage_db.store import Store
 
 def read_report(store: Store, run_name: str, now: datetime) -> Report:
     """Return the report on a run as it is at ``now``. Raises ``UnknownRun`` and the store's other errors."""
+    return store.snapshot(lambda: _read_report(store, run_name, now))
+
+
+def _read_report(store: Store, run_name: str, now: datetime) -> Report:
     view = read_view(store, run_name, now)
     run, seed, best = view.run, view.seed, view.best
     versions, attempts, steps = (

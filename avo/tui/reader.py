@@ -113,6 +113,9 @@ class RunReader:
 
     def read(self, store: Store, previous: Picture | None) -> Picture:
         """Return the run as it is now; ``previous`` itself if nothing has changed. Raises the store's errors."""
+        return store.snapshot(lambda: self._read(store, previous))
+
+    def _read(self, store: Store, previous: Picture | None) -> Picture:
         want = self.want
         view = read_view(store, self._run_name, self._clock(), previous.view if previous else None)
         run = view.run

@@ -70,7 +70,6 @@ class EventReader:
     def __init__(self, run_name: str) -> None:
         self._name = run_name
         self._revision: tuple[int, int] | None = None
-        self._run: Run | None = None
         self._state: RunState | None = None
         self._attempt = 0
         self._step = -1
@@ -78,8 +77,6 @@ class EventReader:
         self._call = 0
         self._told = 0
         self._open: set[int] = set()
-        self._ended: list[Step] = []
-        self._unread: list[Event] = []
 
     @property
     def over(self) -> bool:
@@ -88,9 +85,12 @@ class EventReader:
 
     def skip(self, store: Store, now: datetime) -> None:
         """Skip everything that has happened so far."""
-        self._run = run = store.run(self._name)
+        store.snapshot(lambda: self._skip(store, now))
+
+    def _skip(self, store: Store, now: datetime) -> None:
+        run = store.run(self._name)
         self._state = run.state_at(now)
-        self._attempt, _ = store.revision(run.id)
+        self._revision = self._attempt, _ = store.revision(run.id)
         self._step = store.pages.begun(run.id) - 1
         self._version = max((version.number for version in store.pages.accepted(run.id, last=1)), default=-1)
         _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
@@ -102,48 +102,22 @@ class EventReader:
 
         Raises the store's errors; the next call then returns what this one would have.
         """
-        if self._run is None:
-            self._run = store.run(self._name)
-            self._unread.append(_run_event(self._run, self._run.created, "created"))
-        run = self._run
-        revision = store.revision(run.id)
-        if revision == self._revision and self._state is run.state_at(now):
+        return store.snapshot(lambda: self._read(store, now))
+
+    def _read(self, store: Store, now: datetime) -> list[Event]:
+        run = store.run(self._name)
+        revision, state = store.revision(run.id), run.state_at(now)
+        if revision == self._revision and state is self._state:
             return []
-        found = store.run(self._name)  # its end is an effect, too
-        self._unread += self._news(store, run)
-        while self._ended:
-            self._unread += self._news(store, run)
-        self._unread.sort(key=_place)
-        self._run = run = found
-        if (state := run.state_at(now)) is not self._state:
-            self._state = state
-            self._unread.append(_run_event(run, run.updated if state is run.state else now, state))
-        self._revision = revision
-        events, self._unread = self._unread, []
-        return events
-
-    def _news(self, store: Store, run: Run) -> list[Event]:
-        """Return what is new. Effects are read before their causes, so that an effect is never reported before its
-        cause.
-
-        If a step is first seen after it has ended, its end is left for the next call, so that it follows the step's
-        attempts.
-        """
-        ended = self._ended + (store.pages.ended(run.id, self._open) if self._open else [])
-        told = store.journal.interventions(run.id, after=self._told)
-        accepted = store.pages.accepted(run.id, after=self._version)
-        judged = store.attempt_summaries(run.id, after=self._attempt)
-        failed, last_call = store.pages.failed_calls(run.id, after=self._call)
         begun = store.steps(run.id, after=self._step)
-        self._open -= {step.number for step in ended}
-        self._open |= {step.number for step in begun if step.state is StepState.RUNNING}
-        self._ended = [step for step in begun if step.state is not StepState.RUNNING]
-        self._told = max((made.id for made in told), default=self._told)
-        self._version = accepted[-1].number if accepted else self._version
-        self._attempt = judged[-1].attempt_id if judged else self._attempt
-        self._call = last_call
-        self._step = begun[-1].number if begun else self._step
-        return [
+        ended = store.pages.ended(run.id, self._open) if self._open else []
+        failed, last_call = store.pages.failed_calls(run.id, after=self._call)
+        judged = store.attempt_summaries(run.id, after=self._attempt)
+        accepted = store.pages.accepted(run.id, after=self._version)
+        told = store.journal.interventions(run.id, after=self._told)
+        ended += [step for step in begun if step.state is not StepState.RUNNING]
+        events = [
+            *([] if self._revision else [_run_event(run, run.created, "created")]),
             *(_started(run, step) for step in begun),
             *(_call_failed(run, call) for call in failed),
             *(_attempt(run, attempt) for attempt in judged),
@@ -151,6 +125,18 @@ class EventReader:
             *(_ended(run, step) for step in ended),
             *(_told(run, intervention) for intervention in told),
         ]
+        events.sort(key=_place)
+        if state is not self._state:
+            events.append(_run_event(run, run.updated if state is run.state else now, state))
+        self._open |= {step.number for step in begun}
+        self._open -= {step.number for step in ended}
+        self._step = begun[-1].number if begun else self._step
+        self._call = last_call
+        self._attempt = judged[-1].attempt_id if judged else self._attempt
+        self._version = accepted[-1].number if accepted else self._version
+        self._told = max((made.id for made in told), default=self._told)
+        self._revision, self._state = revision, state
+        return events
 
 
 def _place(event: Event) -> tuple[datetime, float, int]:

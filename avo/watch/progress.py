@@ -39,10 +39,6 @@ class News:
     """New attempts, oldest first."""
     accepted: tuple[Accepted, ...]
     """New versions, oldest first."""
-    last_attempt: int
-    """Id of the last attempt that was ever new; 0 without one."""
-    last_version: int
-    """Number of the last version that was ever new; -1 without one."""
     waiting: tuple[int, ...] = ()
     """Ids of attempts that would be accepted if they were submitted, at most ``_WAITING``, oldest first."""
     refused: tuple[AttemptSummary, ...] = ()
@@ -52,25 +48,25 @@ class News:
 def read_news(store: Store, run_name: str, now: datetime, previous: News | None = None) -> News:
     """Return the run as it is at ``now`` with what is new in it; ``previous`` itself if nothing has changed.
 
-    The run goes on meanwhile, so effects are read before their causes: its state, then versions, then attempts.
-
     Raises the store's errors.
     """
+    return store.snapshot(lambda: _read_news(store, run_name, now, previous))
+
+
+def _read_news(store: Store, run_name: str, now: datetime, previous: News | None) -> News:
     view = read_view(store, run_name, now, previous.view if previous else None)
     if previous is None:
-        return News(view, (), (), view.revision[0], view.versions - 1)
+        return News(view, (), ())
     if previous.view is view:
         return previous
-    accepted = store.pages.accepted(view.run.id, after=previous.last_version)
-    attempts = store.attempt_summaries(view.run.id, after=previous.last_attempt)
+    attempts = store.attempt_summaries(view.run.id, after=previous.view.revision[0])
+    accepted = store.pages.accepted(view.run.id, after=previous.view.versions - 1)
     waited = store.pages.attempts(view.run.id, previous.waiting) if previous.waiting else []
     waiting = [each.attempt_id for each in (*waited, *attempts) if _ruling(each) is Ruling.ACCEPTABLE]
     return News(
         view,
         tuple(attempts),
         tuple(accepted),
-        attempts[-1].attempt_id if attempts else previous.last_attempt,
-        accepted[-1].number if accepted else previous.last_version,
         tuple(waiting[-_WAITING:]),
         tuple(each for each in waited if each.decision and each.decision.refused),
     )

@@ -14,7 +14,6 @@ from avo.watch.scores import geomean, score_to_json
 from evaluator.evaluation import Status
 from evaluator.target import ScoreKind
 from lineage_db.entries import Intervention, Spend
-from lineage_db.errors import UnknownVersion
 from lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
@@ -161,32 +160,34 @@ def read_view(store: Store, run_name: str, now: datetime, previous: RunView | No
 
     Raises ``UnknownRun`` and the store's other errors.
     """
+    return store.snapshot(lambda: _read_view(store, run_name, now, previous))
+
+
+def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | None) -> RunView:
     run = store.run(run_name)
     if previous and previous.run.created != run.created:
         previous = None
     revision = last, _ = store.revision(run.id)
     if previous and previous.revision == revision and previous.state is run.state_at(now):
         return previous
-    run = store.run(run_name)  # again, as it may have changed before its revision was read
     known, counts, latest = (previous.revision[0], previous.counts, previous.latest) if previous else (0, {}, ())
     if last > known:
-        counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known, until=last))
-        latest = (*store.pages.latest(run.id, _LATEST, after=known, until=last), *latest)[:_LATEST]
+        counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known))
+        latest = (*store.pages.latest(run.id, _LATEST, after=known), *latest)[:_LATEST]
     running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
     spend = store.journal.spend(run.id)
     last_call = store.journal.last_call(run.id) if spend.calls else None
     recent = tuple(store.pages.accepted(run.id, last=_RECENT))
     grown = previous is None or previous.recent != recent
     interventions = store.journal.interventions(run.id, last=1)
-    # Where there was no version a moment ago, the first may be there by now: a view has both of these, or neither.
-    seed = previous.seed if previous and previous.seed else store.start(run.id) if recent else None
-    best = previous.best if previous and not grown else _best(store, run) if recent else None
+    seed = previous.seed if previous and previous.seed else store.start(run.id)
+    best = previous.best if previous and not grown else store.version(run.id) if recent else None
     ahead: tuple[float, ...] = ()
     if best:
         tflops = geomean(best)
         ahead = (
             *(each for each in (previous.ahead if previous else ()) if each > tflops),
-            *(store.pages.unresolved(run.id, above=tflops, after=known, until=last) if last > known else ()),
+            *(store.pages.unresolved(run.id, above=tflops, after=known) if last > known else ()),
         )
     return RunView(
         run=run,
@@ -219,13 +220,6 @@ def _pace(store: Store, run: Run) -> float | None:
     steps = store.pages.finished(run.id, _STEPS)
     made, busy = sum(tried for _, _, tried in steps), covered((start, end) for start, end, _ in steps)
     return made / (busy / timedelta(minutes=1)) if made and busy else None
-
-
-def _best(store: Store, run: Run) -> Version | None:
-    try:
-        return store.version(run.id)
-    except UnknownVersion:
-        return None
 
 
 def to_json(view: RunView, now: datetime) -> dict[str, Any]:

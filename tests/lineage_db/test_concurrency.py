@@ -47,6 +47,23 @@ def test_four_writers_of_fifty_attempts_lose_nothing(store: Store, make: Any) ->
     assert store.revision(run.id)[1] == 40 + 200 + 40
 
 
+def test_a_snapshot_sees_nothing_of_what_is_written_during_it(store: Store, make: Any) -> None:
+    run = make.run(store)
+    with Store.open(store.url) as other:
+
+        def look() -> tuple[tuple[int, int], int]:
+            return store.revision(run.id), store.snapshot(lambda: len(store.attempts(run.id)))
+
+        def read() -> list[object]:
+            before = look()
+            make.attempt(other, make.step(other, run), 5.0)
+            return [before, look()]
+
+        before, after = store.snapshot(read)
+    assert before == after == ((0, 0), 0)
+    assert look()[1] == 1, "afterwards it is seen"
+
+
 def test_a_writer_killed_in_a_transaction_leaves_no_trace_of_it(store: Store, make: Any) -> None:
     run = make.run(store, "shared")
     process = start(store.url, "die")

@@ -203,6 +203,26 @@ def test_a_commit_whose_answer_is_lost_is_done_once(cluster: Cluster, make: Any,
 
 
 @pytest.mark.postgresql
+def test_a_snapshot_whose_connection_is_lost_is_read_again_whole(cluster: Cluster, make: Any) -> None:
+    with cluster.database() as url, opened(url) as store, opened(url) as other:
+        run = make.run(store)
+
+        def read() -> list[int]:
+            seen.append(len(store.attempts(run.id)))
+            if len(seen) == 1:
+                make.attempt(other, make.step(other, run), 5.0)
+                of_store = "datname LIKE 'avo_%' AND state = 'idle in transaction'"
+                postgresql.execute(
+                    cluster.url(), f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {of_store}"
+                )
+            return [seen[-1], len(store.attempts(run.id))]
+
+        seen: list[int] = []
+        assert store.snapshot(read) == [1, 1]
+        assert seen == [0, 1]
+
+
+@pytest.mark.postgresql
 def test_a_server_that_restarts_in_the_middle_of_a_write_is_waited_for(
     weak: Cluster, make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

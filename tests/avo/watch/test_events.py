@@ -9,7 +9,7 @@ from avo.watch.events import Event, EventKind, EventReader
 from evaluator.evaluation import Status
 from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import Request, Run, StepState
+from lineage_db.records import Request, StepState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
@@ -156,23 +156,3 @@ def test_an_event_as_data_has_its_ids_and_says_how_a_speed_is_known(run: Recorde
         "event": "version", "run": "live", "step": 2, "attempt": 3, "best": True, "score_kind": "predicted",
         "target": "h100", "time": run.now.isoformat(),
     }.items()  # fmt: skip
-
-
-def test_the_end_of_a_run_follows_what_happened_before_it(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = EventReader("live")
-    step = run.claim("w1")
-    reader.read(run.store, run.now)
-    news = reader._news
-
-    def slow(store: Store, of: Run) -> list[Event]:
-        """The run goes on, and ends, just after its news were read."""
-        found = news(store, of)
-        monkeypatch.undo()
-        run.abandon(step)
-        run.finish()
-        return found
-
-    monkeypatch.setattr(reader, "_news", slow)
-    run.evaluate(step, Status.INCORRECT, (), "tile")
-    events = [event for _ in range(2) for event in reader.read(run.store, run.now)]
-    assert [event.text for event in events][1:] == ["step 0 abandoned: worker died", "run live: finished"]

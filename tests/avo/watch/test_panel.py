@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +14,6 @@ from avo.watch.view import RunView, read_view
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
-from lineage_db.engine import Database
 from lineage_db.records import Doing, PendingReply, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
@@ -176,23 +173,6 @@ def test_a_finished_run_says_so_and_has_no_time_left(run: Recorded) -> None:
     text = draw(run, max_attempts=10, minutes=5)
     assert "live  finished" in text
     assert "left" not in text
-
-
-@pytest.mark.parametrize("readings", range(11))
-def test_a_run_can_be_drawn_whose_first_step_ends_between_two_readings_of_its_database(
-    run: Recorded, monkeypatch: pytest.MonkeyPatch, readings: int
-) -> None:
-    transaction, made = Database.transaction, count()
-
-    def before_each(*args: Any, **kwargs: Any) -> Any:
-        if next(made) == readings:
-            run.step(100.0)
-        return transaction(*args, **kwargs)
-
-    monkeypatch.setattr(Database, "transaction", before_each)
-    seen = view(run)
-    assert next(made) > readings
-    Console(file=StringIO()).print(panel(seen, now=run.now, budget=Budget(4, None, START), baselines=()))
 
 
 def test_a_run_without_attempts_can_be_drawn(run: Recorded) -> None:

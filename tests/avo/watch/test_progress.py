@@ -6,7 +6,6 @@ from io import StringIO
 from pathlib import Path
 from time import monotonic, sleep
 
-import pytest
 from rich.console import Console
 
 from avo.watch.progress import LineView, RunProgress, read_news
@@ -89,34 +88,6 @@ def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
     assert f"attempt 4 correct: 132.0 predicted TFLOPS [BLOCK_N 64 -> 32]; {UNRESOLVED.told}" in lines
     assert lines[-1] == "run live: finished"
     assert len(lines) == 6
-
-
-def test_a_version_is_told_after_its_attempt_when_both_come_during_a_reading(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    console = log()
-    view = LineView(console)
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        news = read_news(store, "live", run.now)
-        view.receive(news)
-        run.claim()
-        revision = store.revision
-        with monkeypatch.context() as patch:
-
-            def revision_before_a_version(run_id: int) -> tuple[int, int]:
-                found = revision(run_id)
-                patch.undo()
-                run.step(125.0, (0,), "BLOCK_M 64 -> 128")
-                return found
-
-            patch.setattr(store, "revision", revision_before_a_version)
-            news = read_news(store, "live", run.now, news)
-        view.receive(news)
-        view.receive(read_news(store, "live", run.now, news))
-    told = [line.split(" ")[:2] for line in written(console).splitlines()[1:]]
-    assert told == [["attempt", "2"], ["version", "1"]]
 
 
 def test_a_log_says_once_what_a_run_begins_with(tmp_path: Path) -> None:
