@@ -5,6 +5,7 @@ from importlib.resources import files
 
 from evaluator import problems
 from evaluator.problem import Case, Problem, signature
+from evaluator.problems import decode, visible
 from evaluator.problems.decode import DecodeCase
 from evaluator.problems.dense import attend
 from evaluator.problems.selection import SelectedCase
@@ -31,9 +32,16 @@ def public_function(problem: Problem) -> str:
     return function if ours and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
 
 
-def seen_of(case: Case) -> tuple[int, int]:
-    """Return how many keys a query sees at most, 0 for all, and how many sequences are packed, 0 where none are."""
-    return getattr(case, "window", None) or 0, getattr(case, "sequences", 0) or 0
+def window_of(case: Case) -> int:
+    """Return how many keys a query sees at most, 0 for all."""
+    return visible.dense(case).window or 0
+
+
+def lengths_of(case: Case) -> tuple[int, ...]:
+    """Return the keys of each sequence that is packed, or is decoded with others of other lengths; else nothing."""
+    if isinstance(case, DecodeCase):
+        return tuple(decode.lengths(case)) if case.ragged else ()
+    return tuple(keys for _, keys in visible.lengths(case)) if visible.dense(case).sequences else ()
 
 
 def blocks_of(case: Case) -> tuple[int, int]:

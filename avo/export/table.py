@@ -10,7 +10,7 @@ from typing import Any
 from avo.export.judging import Passed
 from avo.watch.wording import place
 from evaluator.problem import Baseline, Case, signature
-from evaluator.problem_sources import blocks_of, seen_of
+from evaluator.problem_sources import blocks_of, lengths_of, window_of
 from evaluator.target import TARGETS, ScoreKind
 
 
@@ -77,8 +77,8 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
             "head_dim": dims_of(case)[0],
             "head_dim_v": dims_of(case)[1],
             "causal": case.causal,
-            "window": seen_of(case)[0],
-            "sequences": seen_of(case)[1],
+            "window": window_of(case),
+            "lengths": list(lengths_of(case)),
             "block_size": blocks_of(case)[0],
             "blocks": blocks_of(case)[1],
             "kind": score.kind,

@@ -70,9 +70,8 @@ def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:
 
 
 def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
-    """Return causal cases like ``case`` with the heads and shapes of a model, and three held-out ones: with half of the
-    heads, as on two devices, where KV heads can be halved; at a length that no tile divides; and with one sequence
-    more.
+    """Return causal cases like ``case`` with the heads and shapes of a model, and three held-out ones: with the heads
+    of one of several devices; at a length that no tile divides; and with one sequence more.
     """
     assert setting.heads is not None
 
@@ -91,10 +90,16 @@ def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
 
     heads, kv_heads = setting.heads
     length, batch = max(setting.shapes)
-    half = (heads // 2, kv_heads // 2) if kv_heads % 2 == 0 else setting.heads
     held_out = (
-        shaped(half, length * 3 // 4, batch),
+        shaped(_of_one_device(heads, kv_heads), length * 3 // 4, batch),
         shaped(setting.heads, length * 5 // 8 // 16 * 16 + 8, max(batch // 2, 1)),
         shaped(setting.heads, max(length // 3 // 128 * 128, 64), batch + 1),
     )
     return {"quick": tuple(shaped(setting.heads, *shape) for shape in setting.shapes), HELD_OUT: held_out}
+
+
+def _of_one_device(heads: int, kv_heads: int) -> tuple[int, int]:
+    """Return the heads of one of as few devices as can share them evenly; a single KV head is on all of them."""
+    shared = heads if kv_heads == 1 else kv_heads
+    devices = next((count for count in range(2, shared + 1) if shared % count == 0), 1)
+    return heads // devices, max(kv_heads // devices, 1)

@@ -91,14 +91,14 @@ class CaseSpeed:
     kv_heads: int
     q_len: int
     length: int
-    """Number of keys; of packed sequences that of all together."""
+    """Number of keys: of the longest sequence, or of all together where they are packed."""
     head_dim: int
     head_dim_v: int
     causal: bool
     window: int
     """Number of keys that a query sees at most; 0: all."""
-    sequences: int
-    """Number of packed sequences, each longer than the one before; 0: they are not packed."""
+    lengths: tuple[int, ...]
+    """Number of keys of each sequence, where they are packed or differ."""
     block_size: int
     blocks: int
     """Number of blocks that a query selects at most."""
@@ -130,8 +130,11 @@ def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
         return tuple(hashable(each) for each in value) if isinstance(value, list) else value
 
     table = json.loads(Path(__file__).with_name("dispatch.json").read_text(encoding="utf-8"))
-    kernels = ({name: hashable(value) for name, value in each.items()} for each in table["kernels"])
-    return tuple(ExportedKernel(**each) for each in kernels), tuple(CaseSpeed(**each) for each in table["cases"])
+    kernels, speeds = (
+        [{name: hashable(value) for name, value in each.items()} for each in table[part]]
+        for part in ("kernels", "cases")
+    )
+    return tuple(ExportedKernel(**each) for each in kernels), tuple(CaseSpeed(**each) for each in speeds)
 
 
 KERNELS, SPEEDS = _read()

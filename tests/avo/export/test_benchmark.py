@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from avo.export.package import render_package
 from avo.export.runtime import _by_torch
 from avo.export.runtime._by_torch import attend, each_sequence
+from avo.export.table import table
 from tests.avo.export.sample import chosen, passed, sample
 
 CASE = SimpleNamespace(
     case="8k-full", kernel="v0", batch=1, heads=2, kv_heads=2, q_len=16, length=16, head_dim=8, head_dim_v=8,
-    causal=False, window=0, sequences=0,
+    causal=False, window=0, lengths=(), block_size=0,
 )  # fmt: skip
 
 
@@ -67,25 +69,30 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def benchmark(
-    source: str, monkeypatch: pytest.MonkeyPatch, *arguments: str, case: Any = CASE, entry: str = "attention"
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *arguments: str,
+    case: Any = CASE,
+    entry: str = "attention",
+    **public: Any,
 ) -> Any:
-    """Run the script with a package that calls torch."""
+    """Run the script with a package that calls torch, or what is given in its place."""
 
     def attention(q: Any, k: Any, v: Any, mask: Any, *, is_causal: bool, **options: Any) -> torch.Tensor:
         return scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
     kernel = SimpleNamespace(
-        name="v0", capability=(9, 0), function="attention", entry=entry, dtypes=["float32"], tensors=("q",),
-        scalars=(), head_dims=((8, 8),), packed=case.sequences > 0, backward=entry.endswith("_backward"),
+        name="v0", capability=(9, 0), function=entry.removesuffix("_backward"), entry=entry, dtypes=["float32"],
+        tensors=("q",), scalars=(), head_dims=((8, 8),), packed=entry == "attention" and case.lengths != (),
+        backward=entry.endswith("_backward"),
     )  # fmt: skip
 
     def packed_attention(q: Any, k: Any, v: Any, starts: Any, *others: Any, **options: Any) -> torch.Tensor:
         parts = each_sequence(*(each.transpose(0, 1)[None] for each in (q, k, v)), starts, starts)
         return torch.cat([attend(*part, case.causal, 1.0) for part in parts], 2)[0].transpose(0, 1)
 
-    public = {"attention": attention, "packed_attention": packed_attention, "_by_torch": _by_torch}
     for name, members in {
-        "mine": public,
+        "mine": {"attention": attention, "packed_attention": packed_attention, "_by_torch": _by_torch, **public},
         "mine._dispatch": {"KERNELS": [kernel], "SPEEDS": [case], "CaseSpeed": object, "ExportedKernel": object},
     }.items():
         module = ModuleType(name)
@@ -137,12 +144,52 @@ def test_packed_sequences_are_timed_as_such(
     source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Gpu(monkeypatch)
-    packed = SimpleNamespace(**{**vars(CASE), "sequences": 3, "causal": True})
+    packed = SimpleNamespace(**{**vars(CASE), "lengths": (3, 5, 8), "causal": True})
     script = benchmark(source, monkeypatch, "--runs", "1", case=packed)
     ours, _torchs = script.calls(script.KERNELS[0], packed, torch.float32)
     assert ours().shape == (16, 2, 8)
     script.main()
     assert "8k-full" in capsys.readouterr().out
+
+
+def test_sequences_that_are_decoded_are_as_long_as_the_judged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, versions = sample(tmp_path)
+    decoded = passed(chosen(run, versions, problem="decode"), 1.0, 1.0)
+    source = str(render_package("mine", [decoded], datetime(2026, 3, 1, tzinfo=UTC))["benchmark.py"])
+    judged = next(case for case in table([decoded])["cases"] if case["case"] == "8k-b8-q4-ragged")
+    case = SimpleNamespace(**{**judged, "lengths": tuple(judged["lengths"]), "heads": 2, "kv_heads": 1})
+    given: list[torch.Tensor] = []
+
+    def decode(q: Any, keys: Any, values: Any, pages: Any, lengths: Any, **options: Any) -> torch.Tensor:
+        given.append(lengths)
+        return torch.zeros_like(q)
+
+    script = benchmark(source, monkeypatch, case=case, entry="decode", decode=decode)
+    ours, torchs = script.calls(script.KERNELS[0], case, torch.float32)
+    ours()
+    judged_lengths = [1024 * (sequence + 1) for sequence in range(8)]
+    assert given[0].tolist() == judged_lengths
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def attend(q: Any, k: Any, v: Any, *others: Any, mask: torch.Tensor) -> torch.Tensor:
+        seen.append((k.shape[2], mask))
+        return q
+
+    monkeypatch.setattr(_by_torch, "attend", attend)
+    assert torchs["cuDNN"]().shape == (8, 2, 4, 128)
+    assert [length for length, _ in seen] == judged_lengths
+    assert all(mask.sum(1).tolist() == [length - 3 + query for query in range(4)] for length, mask in seen)
+
+
+def test_torch_decodes_one_query_without_a_mask(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = SimpleNamespace(**{**vars(CASE), "q_len": 1, "causal": True})
+    script = benchmark(source, monkeypatch, case=one)
+    masks: list[object] = []
+    monkeypatch.setattr(_by_torch, "attend", lambda q, *others, mask: masks.append((others[2], mask)) or q)
+    script.calls(script.KERNELS[0], one, torch.float32)[1]["cuDNN"]()
+    assert masks == [(False, None)]
 
 
 def test_one_run_is_enough_and_none_is_refused(

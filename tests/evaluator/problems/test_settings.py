@@ -119,6 +119,17 @@ def test_a_held_out_case_with_half_of_the_heads_has_no_name_of_a_models_own_case
     assert (own.name, half.name, half.heads) == ("6144x4", "h16x4-6144x4", 16)
 
 
+@pytest.mark.parametrize(
+    ("heads", "of_one_device"),
+    [("15x5", (3, 1)), ("27x9", (9, 3)), ("8x1", (4, 1)), ("71x1", (1, 1)), ("32x2", (16, 1))],
+)
+def test_a_held_out_case_has_the_heads_of_one_of_several_devices(heads: str, of_one_device: tuple[int, int]) -> None:
+    suites = get_problem(f"gqa-h{heads}-8192x1").suites
+    shapes = [(case.heads, case.kv_heads) for case in suites[HELD_OUT]]
+    own = tuple(map(int, heads.split("x")))
+    assert shapes == [of_one_device, own, own]
+
+
 def test_a_model_decodes_one_query_a_sequence() -> None:
     (case,) = get_problem("decode-h64x8-d64-32768x4").suites["quick"]
     assert (case.batch, case.heads, case.kv_heads, case.q_len, case.kv_len) == (4, 64, 8, 1, 32768)
