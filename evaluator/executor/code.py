@@ -52,10 +52,12 @@ class Code:
         script: Script | Prompter | None = None,
         most_passes: int | None = None,
         resident: int | None = None,
+        lockstep: int = 1,
     ) -> torch.Tensor:
         """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
 
-        Of programs that wait for each other at most ``resident`` run at a time, if given.
+        Of programs that may wait for others, groups of ``lockstep`` take each step together, so that none can wait for
+        another of its group, and at most ``resident`` groups run at a time, if given.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
@@ -74,7 +76,8 @@ class Code:
             chip = None if self._needs is None else Chip(positions, self._needs)
             self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
 
-        together = 1 if run.turns else max(1, temporaries_bytes // self.bytes_per_program)
+        together = max(1, temporaries_bytes // self.bytes_per_program)
+        together = min(together, lockstep) if run.turns else together
         chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()
         if run.turns:
             run.turns.run([partial(execute, chunk) for chunk in chunks])

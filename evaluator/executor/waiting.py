@@ -5,7 +5,7 @@ So the programs of such a kernel run one at a time, each until it waits; then an
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import torch
 
@@ -138,48 +138,66 @@ class Turns:
         return program.goes_on
 
     def run(self, bodies: Sequence[Callable[[], None]]) -> None:
-        """Run all programs to their end; raise ``Deadlock`` when all remaining ones wait for each other."""
+        """Run all programs to their end; raise ``Deadlock`` when all remaining ones wait for each other.
+
+        Those that wait are asked whether they can continue from the newest to the oldest and back again, so that a
+        chain of them ends in one pass, whichever way it goes.
+        """
         fresh = deque(bodies)
-        waiting: deque[_Program] = deque()
+        started: dict[_Program, None] = {}
+        waiting: list[_Program] = []
+        asked: list[_Program] = []
         unchanged = 0
-        try:
-            while fresh or waiting:
+
+        def begin() -> None:
+            while fresh and program.waits is None:  # one thread is enough for all that do not wait
                 self._check_time()
-                room = self._resident is None or len(waiting) < self._resident
-                if fresh and room and (len(waiting) < MAX_WAITING or unchanged >= len(waiting)):
-                    program = _Program(fresh.popleft())
+                fresh.popleft()()
+
+        try:
+            while fresh or started:
+                self._check_time()
+                room = self._resident is None or len(started) < self._resident
+                if fresh and room and (len(started) < MAX_WAITING or unchanged >= len(started)):
+                    program = _Program(begin)
+                    started[program] = None
                     unchanged = 0
-                elif unchanged < 2 * len(waiting):
-                    program = waiting.popleft()
+                elif unchanged < 2 * len(started):
+                    if not waiting:
+                        waiting, asked = asked, waiting
+                    program = waiting.pop()
                 else:
-                    program = self._impatient(waiting, len(fresh))
+                    program = self._impatient(started, len(fresh))
+                    (waiting if program in waiting else asked).remove(program)
                     unchanged = 0
                 self._running = program
-                waiting.append(program)
                 program.resume()
                 if program.done:
-                    waiting.remove(program)
-                unchanged = unchanged + 1 if program.idle and not program.done else 0
+                    del started[program]
+                    unchanged = 0
+                else:
+                    asked.append(program)
+                    unchanged = unchanged + 1 if program.idle else 0
         finally:
-            for program in waiting:
+            for program in started:
                 program.cancel()
 
-    def _impatient(self, waiting: deque[_Program], later: int) -> _Program:
-        """Remove and return a program that waits for a limited time, and tell it that its time is over.
+    def _impatient(self, waiting: Iterable[_Program], later: int) -> _Program:
+        """Return the first program that waits for a limited time, and tell it that its time is over.
 
         Raises ``Deadlock`` if there is none; ``later`` programs have not started.
         """
-        for program in waiting:
+        programs = list(waiting)
+        for program in programs:
             if not program.patient:
-                waiting.remove(program)
                 program.goes_on = False
                 return program
-        site = waiting[0].waits
+        site = programs[0].waits
         assert site is not None
         first = f"among them program {site.program(int(site.positions[0]))} at {site.location}"
         if not later:
-            raise Deadlock(f"all {len(waiting)} remaining programs wait for each other, {first}")
+            raise Deadlock(f"all {len(programs)} remaining programs wait for each other, {first}")
         raise Deadlock(
-            f"all programs that the card holds at once ({len(waiting)}) wait for some of the {later} that start only "
+            f"all programs that the card holds at once ({len(programs)}) wait for some of the {later} that start only "
             f"when one of them ends, {first}: let programs wait for earlier ones only, or launch no more than it holds"
         )

@@ -39,7 +39,7 @@ class Checker:
         run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self.deadline, self.resident)
         for launch in run.launches():
             with told(before=f"case {case.name}: "):
-                run.check_progress(launch)
+                run.check_progress(launch, run.room(launch))
                 run.run(launch, sanitize=True)
         checked = compare(self.problem, case, inputs, run.buffers.outputs, whole=True)
         self._note(checked)

@@ -106,16 +106,20 @@ class PlanRun:
         """Return the kernel that is launched."""
         return self.plan.kernels[launch.kernel]
 
-    def room(self, launch: Launch, kernel: executor.Kernel) -> int | None:
+    def room(self, launch: Launch) -> int | None:
         """Return how many programs the card holds at once, if they may wait for each other and it does not hold all."""
-        held = self.resident(self.ir(launch), launch.programs) if kernel.takes_turns else launch.programs
+        if not self.attempt(launch, lambda kernel: kernel.takes_turns):
+            return None
+        held = self.resident(self.ir(launch), launch.programs)
         return held if held < launch.programs else None
 
-    def check_progress(self, launch: Launch) -> None:
-        """Refuse programs that wait for others which cannot start before they end; see ``executor.check_progress``."""
-        room, memory = self.room(launch, self.attempt(launch, lambda kernel: kernel)), self.buffers.allocations
+    def check_progress(self, launch: Launch, room: int | None) -> None:
+        """Refuse programs that wait for others which cannot start before they end, if the card has ``room`` for so many
+        only; see ``executor.check_progress``.
+        """
         if room is None:
             return
+        memory = self.buffers.allocations
 
         def check(kernel: executor.Kernel) -> None:
             executor.check_progress(kernel, memory, launch.args, launch.grid, room, deadline=self.deadline)

@@ -150,7 +150,8 @@ class Stage:
 def stages(run: PlanRun) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
     kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
-    needed = [_needed(run, launch, kernel) for launch, kernel in zip(run.plan.launches, kernels, strict=True)]
+    rooms = [run.room(launch) for launch in run.plan.launches]
+    needed = [_needed(run, *each) for each in zip(run.plan.launches, kernels, rooms, strict=True)]
     whole, fills = _decisive(kernels, run.plan.launches, needed), run.plan.fills
     found: list[Stage] = []
     unmade: frozenset[int] = frozenset()
@@ -160,7 +161,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
-        run.check_progress(launch)
+        run.check_progress(launch, rooms[i])
         found.append(_stage(run, launch, kernel, needs, fills[i], i in whole))
         if i in whole:
             run.run(launch)
@@ -169,12 +170,12 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _needed(run: PlanRun, launch: Launch, kernel: executor.Kernel) -> frozenset[int]:
+def _needed(run: PlanRun, launch: Launch, kernel: executor.Kernel, room: int | None) -> frozenset[int]:
     """Return the buffers that must hold what the launch finds there, so that its work can be counted and its programs'
-    waits played.
+    waits played where the card has ``room`` for so many at once.
     """
     needs = kernel.needs(launch.args)
-    if run.room(launch, kernel) is None:
+    if room is None:
         return needs
     return needs | run.attempt(launch, lambda kernel: executor.decides_waits(kernel, launch.args))
 

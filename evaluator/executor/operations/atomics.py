@@ -26,6 +26,7 @@ _SEMANTICS = {
 }
 """Whether an operation with these semantics acquires and releases."""
 _SCOPES = ("gpu", "cta", "sys")
+_FIRST = torch.zeros(1, dtype=torch.int64)
 
 
 def _order(op: Op, words: int = 0) -> Ordering:
@@ -115,6 +116,8 @@ class _Ordered:
 
 def _mixed(index: Tensor, lanes: Tensor, elements: int) -> tuple[Tensor, Tensor]:
     """Return indices [n] and lanes [n], places in blocks of ``elements``, with the lanes of each block out of order."""
+    if elements == 1:
+        return index, lanes
     order = torch.argsort(lanes ^ elements * 5 // 8)
     return index[order], lanes[order]
 
@@ -128,7 +131,7 @@ def _update(
     flat = address.flatten()
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
         index, lanes = _mixed(index, lanes, kind.elements)
-        for turn in _Ordered.by(index).turns():
+        for turn in _Ordered.by(index).turns() if index.numel() > 1 else [_FIRST]:
             frame.run.check_time()
             chosen = lanes[turn]
             programs = frame.positions[chosen // kind.elements]
@@ -147,7 +150,7 @@ def _combine(
 
     Integers take all turns at once, as their updates are associative.
     """
-    if values.dtype.is_floating_point:
+    if values.dtype.is_floating_point or address.numel() == 1:
         return _update(frame, where, address, mask, kind, lambda old, lanes: update(old, values[lanes]))
     memory = frame.run.memory
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])

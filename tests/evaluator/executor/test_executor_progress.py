@@ -1,11 +1,14 @@
 """A grid of programs that wait for each other ends on a card that holds only some of them, or is known not to."""
 
+from functools import partial
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 
 from evaluator.executor import Deadlock, check_progress, decides_waits
+from evaluator.executor.waiting import Turns
 
 ORACLE = "the definition of the operation"
 
@@ -67,3 +70,36 @@ def test_waits_are_played_on_what_memory_holds_and_leave_it_as_it_is(executor):
     check(launch, 1)
     assert flags.tolist() == [1] * 8
     assert not launch.memory[1].data.any()
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """How many groups of programs were played in each attempt."""
+    groups, run = [], Turns.run
+    monkeypatch.setattr(Turns, "run", lambda turns, bodies: (groups.append(len(bodies)), run(turns, bodies))[1])
+    return groups
+
+
+@pytest.mark.parametrize(("distance", "groups"), [(-64, [16]), (-20, [16, 64]), (-1, [16, 64, 256, 1024])])
+def test_programs_are_played_in_the_largest_groups_that_do_not_wait_for_themselves(executor, played, distance, groups):
+    check(launched(executor, distance, grid=1024), 64)
+    assert played == groups
+
+
+@pytest.mark.parametrize("step", [-1, 1])
+def test_a_chain_of_programs_that_wait_ends_in_one_pass_whichever_way_it_goes(step):
+    number, looks, done = 300, 0, [False] * 301
+    turns = Turns(lambda: None)
+
+    def program(i):
+        nonlocal looks
+        while not done[(i + step) % (number + 1)]:
+            looks += 1
+            turns.wait(None, idle=True)
+        done[i] = True
+
+    def last():
+        done[number] = True
+
+    turns.run([*(partial(program, i) for i in range(number)), last])
+    assert looks <= 2 * number

@@ -1,5 +1,7 @@
 """What becomes of a launch whose programs wait for each other on a card that does not hold all of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from evaluator.executor import Allocation
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import PlanRun
 from evaluator.judging.refusal import outcome, passed
+from evaluator.judging.stages import stages
 from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 
 MEET = """\
@@ -47,18 +50,35 @@ def on_card(held: int | Fault | Exception) -> PlanRun:
     return PlanRun(PLAN, Buffers((count,), {}), float("inf"), resident)
 
 
+def check_progress(run: PlanRun) -> None:
+    run.check_progress(LAUNCH, run.room(LAUNCH))
+
+
 def test_programs_that_meet_need_a_card_that_holds_them_all() -> None:
-    assert outcome(lambda: on_card(4).check_progress(LAUNCH)) is None
-    found = outcome(lambda: on_card(3).check_progress(LAUNCH))
+    assert outcome(lambda: check_progress(on_card(4))) is None
+    found = outcome(lambda: check_progress(on_card(3)))
     assert isinstance(found, Fault)
     assert found.status is Status.TIMED_OUT
     assert "kernel meet: all programs that the card holds at once (3) wait for some of the 1" in found.message
 
 
 def test_a_kernel_of_which_the_card_holds_none_is_refused_for_that() -> None:
-    assert outcome(lambda: on_card(MISFIT).check_progress(LAUNCH)) == MISFIT
+    assert outcome(lambda: check_progress(on_card(MISFIT))) == MISFIT
+
+
+def test_a_card_is_asked_once_how_many_programs_of_a_launch_it_holds() -> None:
+    asked: list[str] = []
+
+    def resident(kernel: KernelIR, programs: int) -> int:
+        asked.append(kernel.name)
+        return 2
+
+    found = outcome(lambda: stages(replace(on_card(4), resident=resident)))
+    assert isinstance(found, Fault)
+    assert found.status is Status.TIMED_OUT
+    assert asked == ["meet"]
 
 
 def test_that_the_compiler_does_not_start_is_no_verdict_on_the_kernel() -> None:
     with pytest.raises(EvaluatorUnavailable):
-        on_card(EvaluatorUnavailable("no sandbox")).check_progress(LAUNCH)
+        check_progress(on_card(EvaluatorUnavailable("no sandbox")))
