@@ -15,7 +15,21 @@ from agents.errors import AgentError
 from agents.operator import COMMAND_OPERATOR
 from agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
-from avo.flags import EVERY_JUDGE, JUDGE, LIMITS, MODELS, RUN, SEARCH, STEP, STEPS_OF_A_RUN, WATCH, WORKERS, Flag
+from avo.flags import (
+    EVERY_JUDGE,
+    JUDGE,
+    LIMITS,
+    MEASURING,
+    MODELS,
+    RUN,
+    SEARCH,
+    STEP,
+    STEPS_OF_A_RUN,
+    WATCH,
+    WORKERS,
+    Flag,
+    flag_of,
+)
 from avo.model_config import FOR
 from avo.sources import explain, options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
@@ -136,18 +150,16 @@ class RunConfig(BaseModel):
     """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
     evaluator_command: Annotated[str | None, Flag(JUDGE, "COMMAND", "this machine", EVERY_JUDGE)] = None
     """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
-    cascade: Annotated[float | Literal["off"], Flag(JUDGE, "FRACTION|off")] = 0.25
-    """With --target cuda: do not time a candidate whose predicted speed, at its highest, is below the best version's by
-    this fraction.
-    """
-    clock: Annotated[Literal["sustained", "burst"], Flag(JUDGE, commands=(*EVERY_JUDGE, "baselines"))] = "sustained"
-    """With --target cuda: run each kernel for a stretch before each timed run, or not (burst)."""
-    device: Annotated[str | None, Flag(JUDGE, "N", "all GPUs", (*EVERY_JUDGE, "baselines"))] = None
-    """With --target cuda: the GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
-    trace: Annotated[str | None, Flag(JUDGE, "FILE", "none", EVERY_JUDGE)] = Field(default=None, min_length=1)
-    """With --target cuda: append the time of every run to this file, as JSON lines."""
-    worker_prefix: Annotated[str | None, Flag(JUDGE, "COMMAND", "none", ("evaluate",))] = None
-    """With --target cuda: a profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
+    cascade: Annotated[float | Literal["off"], Flag(MEASURING, "FRACTION|off")] = 0.25
+    """Do not time a candidate whose predicted speed, at its highest, is below the best version's by this fraction."""
+    clock: Annotated[Literal["sustained", "burst"], Flag(MEASURING, commands=(*EVERY_JUDGE, "baselines"))] = "sustained"
+    """Run each kernel for a stretch before each timed run, or not (burst)."""
+    device: Annotated[str | None, Flag(MEASURING, "N", "all GPUs", (*EVERY_JUDGE, "baselines"))] = None
+    """The GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
+    trace: Annotated[str | None, Flag(MEASURING, "FILE", "none", EVERY_JUDGE)] = Field(default=None, min_length=1)
+    """Append the time of every run to this file, as JSON lines."""
+    worker_prefix: Annotated[str | None, Flag(MEASURING, "COMMAND", "none", ("evaluate",))] = None
+    """A profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
     evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     """Longest time that the judge may take for one candidate; four times as long before acceptance."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
@@ -343,9 +355,17 @@ class RunConfig(BaseModel):
     def _validated(cls, settings: Mapping[str, Any], options: Mapping[str, Any], path: Path | None) -> Self:
         given = options_given(options, settings)
         try:
-            return cls(**{**settings, **given})
+            config = cls(**{**settings, **given})
         except ValidationError as error:
             raise ConfigError(explain(error, cls.model_fields, path, given)) from None
+        flags = {setting: flag_of(cls.model_fields[setting]) for setting in given}
+        idle = [setting for setting, flag in flags.items() if flag is not None and flag.group == MEASURING]
+        if idle and not config.measured:
+            raise ConfigError(
+                f"--{idle[0].replace('_', '-')} is for --target cuda, where speed is measured: leave it out, "
+                f"for {config.target} speed is predicted"
+            )
+        return config
 
     def check_names(self) -> None:
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""

@@ -28,6 +28,8 @@ class Flag:
 
 SEARCH, LIMITS, STEP = "Search", "Limits of the run", "Limits of each step"
 MODELS, WORKERS, JUDGE, WATCH = "Models", "Workers", "Judge", "Watching"
+MEASURING = "With --target cuda"
+"""Options of this group are refused where speed is predicted."""
 
 
 def flag_of(setting: FieldInfo) -> Flag | None:

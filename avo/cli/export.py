@@ -65,14 +65,16 @@ def export(
     from avo.search.evaluators import measuring
     from evaluator.evaluators import Evaluator, judge_process
     from evaluator.isolation import Sandbox
+    from evaluator.target import CUDA
 
-    config = RunConfig.resolve(None, settings)
     check_place(out)
     with read_store(db) as store:
         named = [load(store, each) for each in versions]
         distinct = {(each.run.id, each.attempt.id): each for each in named}
         chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]
     check_together(chosen)
+    targets = [each.run.target for each in chosen]
+    config = RunConfig.resolve(None, {**settings, "target": CUDA if CUDA in targets else targets[0]})
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:

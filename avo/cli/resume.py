@@ -33,7 +33,7 @@ def resume(
 
     Example: avo resume mha-h100 --max-attempts 200
     """
-    from avo.cli.session import metrics_served, ready, work_on
+    from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.search.budget import run_used_up
     from avo.search.run import utc_now
@@ -59,5 +59,5 @@ def resume(
             )
         if spent := run_used_up(store, found, config):
             fail(f"run {run!r}: {spent}: give a larger limit")
-        with metrics_served(store, run, metrics):
+        with metrics_served(store, run, metrics), cluster_joined(store, config):
             work_on(store, found, config, as_json=as_json, log=log)

@@ -120,7 +120,7 @@ def run(
 
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
-    from avo.cli.session import metrics_served, ready, work_on
+    from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.model_config import FOR
     from avo.search.run import utc_now
@@ -140,7 +140,7 @@ def run(
             what = get_problem(chosen.problem).name if model is None else model.label
             name = store.free_run_name(f"{what}-{chosen.target}")
         chosen = chosen.model_copy(update={"name": name})
-        with metrics_served(store, name, metrics):
+        with metrics_served(store, name, metrics), cluster_joined(store, chosen):
             created = store.create_run(
                 name=name,
                 problem=chosen.problem,

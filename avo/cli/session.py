@@ -1,7 +1,8 @@
 """The session of ``avo run`` or ``avo resume``: work on a run under a live display until it ends, then sum up."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,17 @@ def metrics_served(store: "Store", run_name: str, where: str | None) -> Abstract
     from avo.watch.metrics import Collector, address, served
 
     return served(Collector(store, run_name, utc_now), *address(where))
+
+
+@contextmanager
+def cluster_joined(store: "Store", config: "RunConfig") -> Iterator[None]:
+    """Be in the Ray cluster of ``config``, if it names one, as long as the context lasts; raises ``ConfigError``."""
+    from avo.search.cluster import joined
+
+    with ExitStack() as stack:
+        with err.status(f"joining Ray at {config.ray_address} ..."):
+            stack.enter_context(joined(config.ray_address, store.url))
+        yield
 
 
 def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:

@@ -55,6 +55,8 @@ def tune(
     Example: avo tune bench_matmul.py --target h100 --target b200 --json tuned.json -- --size 8192
     """
     chosen = [_target(name) for name in dict.fromkeys(targets or ["h100"])]
+    if script.is_dir():
+        fail(f"{script} is a folder: give the script in it that launches the kernels, or a file of tests")
     if not script.is_file():
         fail(f"cannot read {script}: no such file")
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):

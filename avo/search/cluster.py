@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -27,6 +27,7 @@ _HERE = "auto"
 """The address of the cluster that this machine is a node of."""
 _OUTSIDE = "ray://"
 """Beginning of the addresses of clusters that are reached from outside, by Ray Client."""
+_ADDRESSES = "give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
 _RAYS = {
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,35 +44,44 @@ through it.
 
 
 @contextmanager
-def ray_running(
-    address: str, store_url: str, *, cpus: int, gpus: int, resources: dict[str, float]
-) -> Iterator[str | None]:
-    """Start Ray on this machine with these resources, or join the cluster at ``address``, as long as the context lasts.
+def ray_running(address: str, *, cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[str | None]:
+    """Start Ray on this machine with these resources as long as the context lasts; for another ``address`` than
+    ``LOCAL``, use the cluster there, which this process has ``joined``.
 
     Yields the ``HOST:PORT`` at which Ray's head can be reached from here, None where it cannot. Raises ``RunFailed``
-    where Ray does not start, and ``ConfigError`` where nobody answers or the database cannot serve the cluster.
+    where Ray does not start.
     """
-    with _local_ray(cpus, gpus, resources) if address == LOCAL else _cluster(address, store_url):
+    with _local_ray(cpus, gpus, resources) if address == LOCAL else nullcontext():
         yield None if address.startswith(_OUTSIDE) else ray.get_runtime_context().gcs_address
 
 
 @contextmanager
-def _cluster(address: str, store_url: str) -> Iterator[None]:
-    """Join the cluster at ``address``, whose nodes all have AVO installed, as one of its jobs."""
+def joined(address: str, store_url: str) -> Iterator[None]:
+    """Be one of the jobs of the cluster at ``address``, whose nodes all have AVO installed, as long as the context
+    lasts; for ``LOCAL`` do nothing.
+
+    Raises ``ConfigError`` where there is no cluster, or none that the database can serve: before a run is created, so
+    that none is left behind.
+    """
+    if address == LOCAL:
+        yield
+        return
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray itself would keep trying for many minutes without a message.
     if address != _HERE and not answers(address.removeprefix(_OUTSIDE)):
-        raise ConfigError(
-            f"--ray-address: nobody answers at {address}: give auto, HOST:PORT or ray://HOST:PORT of a running cluster"
-        )
+        raise ConfigError(f"--ray-address: nobody answers at {address}: {_ADDRESSES}")
     try:
-        with _start_failures(), _own_signals():
+        with _own_signals(), _environment({"RAY_gcs_server_port_wait_time_s": "1"}):
             ray.init(
                 address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
             )
+    except Exception as error:  # Ray has no error class for what may go wrong there
+        said = " ".join(str(error).split())
+        raise ConfigError(f"--ray-address: the cluster at {address} cannot be joined ({said}): {_ADDRESSES}") from error
+    try:
         nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         if nodes > 1 and store_url.startswith("sqlite"):
             raise ConfigError(

@@ -279,7 +279,7 @@ def hire(
     make_evaluator: Callable[[], Evaluator] | None = None,
     deadline: datetime | None = None,
 ) -> Iterator[RayCrew]:
-    """Start Ray on this machine or join a cluster, yield a crew for the run, and end what was started again.
+    """Start Ray on this machine or use the joined cluster, yield a crew for the run, and end what was started again.
 
     ``deadline`` is the end of the session, at which steps end in order. The factories are called in the workers; by
     default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
@@ -304,7 +304,7 @@ def hire(
         return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool, deadline)
 
     resources = {name: count * each for name, each in config.evaluator_resources.items()}
-    with ray_running(config.ray_address, store_url, cpus=count, gpus=count * gpus, resources=resources) as head:
+    with ray_running(config.ray_address, cpus=count, gpus=count * gpus, resources=resources) as head:
         pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
         yield RayCrew(hire_operator, config.workers, head)
 

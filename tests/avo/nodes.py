@@ -31,6 +31,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
+from avo.search.cluster import joined  # noqa: E402
 from avo.search.run import RunSession, Stop  # noqa: E402
 from avo.search.workers import hire  # noqa: E402
 from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator  # noqa: E402
@@ -77,12 +78,12 @@ def main(url: str, file: str) -> None:
     other = cluster.add_node(num_cpus=1, **small)
     config = RunConfig(workers=3, evaluators=2, max_attempts=ATTEMPTS, ray_address=cluster.address)
     try:
-        with hire(f"sqlite:///{file}", "fake", config):
+        with joined(cluster.address, f"sqlite:///{file}"):
             pass
     except ConfigError as error:
         print(f"refused: {error}", flush=True)
 
-    with Store.open(url) as store:
+    with Store.open(url) as store, joined(cluster.address, url):
         run = make_run(store, config)
 
         def kill() -> None:

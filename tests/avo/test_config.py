@@ -1,6 +1,7 @@
 """Settings: what wins over what, and what a user reads when one is wrong."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_workers_are_as_many_as_usable_cpus_but_at_most_eight() -> None:
 
 @pytest.mark.parametrize(("given", "kept"), [("off", "off"), (0.1, 0.1), ("0.1", 0.1), (0, 0.0)])
 def test_a_cascade_is_a_fraction_or_off(given: object, kept: object) -> None:
-    assert RunConfig.resolve(None, {"cascade": given}).cascade == kept
+    assert RunConfig.resolve(None, {"target": "cuda", "cascade": given}).cascade == kept
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,20 @@ def test_a_cascade_is_a_fraction_or_off(given: object, kept: object) -> None:
 )
 def test_where_speed_is_measured_there_is_a_worker_for_each_gpu_at_most(flags: dict[str, Any], workers: int) -> None:
     assert RunConfig.resolve(None, flags).on_gpus(lambda: 2).workers == workers
+
+
+@pytest.mark.parametrize(
+    "option", [{"device": "0"}, {"clock": "burst"}, {"trace": "runs.jsonl"}, {"worker_prefix": "ncu"}, {"cascade": 0.1}]
+)
+def test_an_option_for_measuring_is_refused_where_speed_is_predicted(toml: Path, option: dict[str, Any]) -> None:
+    flag = f"--{next(iter(option)).replace('_', '-')}"
+    words = f"^{flag} is for --target cuda, where speed is measured: leave it out, for h100 speed is predicted$"
+    for resolve in (partial(RunConfig.resolve, None), partial(RunConfig.stored, run_with({"target": "h100"}))):
+        with pytest.raises(ConfigError, match=words):
+            resolve(option)
+    assert RunConfig.resolve(None, {"target": "cuda", **option}).measured
+    toml.write_text('clock = "burst"\n')
+    assert RunConfig.resolve(toml, {}).clock == "burst", "a file may be for several targets"
 
 
 def test_a_stored_configuration_comes_back() -> None:

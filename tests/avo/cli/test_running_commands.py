@@ -48,11 +48,17 @@ from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
         (["--name", "a@b"], ["run name 'a@b' is not valid"]),
         (["--name", "mha-h100"], ["'mha-h100' exists already"]),
         (["--sandbox", "never"], ["--sandbox", "'never'", "'auto' or 'require'"]),
+        (["--ray-address", "head"], ["--ray-address: nobody answers at head: give auto"]),
+        (["--device", "0"], ["--device is for --target cuda", "for h100 speed is predicted"]),
     ],
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(avo: Avo, arguments: list[str], parts: list[str]) -> None:
+def test_a_wrong_call_is_one_line_and_exit_code_2_and_leaves_no_run(
+    avo: Avo, arguments: list[str], parts: list[str]
+) -> None:
+    before = avo("runs", "--json").stdout
     result = avo("run", *arguments)
     assert result.exit_code == 2
+    assert avo("runs", "--json").stdout == before
     assert result.stderr.count("\n") == 1
     assert [part for part in parts if part not in result.stderr] == []
 

@@ -209,11 +209,22 @@ def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
 def test_an_address_at_which_there_is_no_cluster_is_said_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    ray = FakeRay()
-    monkeypatch.setattr(workers, "ray", ray)
-    monkeypatch.setattr(cluster, "ray", ray)
-    crew = hire("postgresql://", "run", RunConfig(ray_address=address))
-    with pytest.raises(ConfigError, match=f"^--ray-address: nobody answers at {address}: give auto, HOST:PORT"), crew:
+    monkeypatch.setattr(cluster, "ray", FakeRay())
+    there = cluster.joined(address, "postgresql://")
+    with pytest.raises(ConfigError, match=f"^--ray-address: nobody answers at {address}: give auto, HOST:PORT"), there:
+        pass
+
+
+def test_what_ray_says_of_a_cluster_that_cannot_be_joined_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alone(FakeRay):
+        def init(self, **settings: Any) -> None:
+            raise ConnectionError("no Ray here:\n  start one")
+
+    monkeypatch.setattr(cluster, "ray", Alone())
+    words = (
+        r"^--ray-address: the cluster at auto cannot be joined \(no Ray here: start one\): give auto, HOST:PORT or .*$"
+    )
+    with pytest.raises(ConfigError, match=words), cluster.joined("auto", "postgresql://"):
         pass
 
 
@@ -254,7 +265,7 @@ def test_ray_is_told_to_listen_on_the_loopback_interface(monkeypatch: pytest.Mon
             addresses.append(services.resolve_ip_for_localhost(settings["_node_ip_address"]))
 
     monkeypatch.setattr(cluster, "ray", Listens())
-    with cluster.ray_running(LOCAL, "", cpus=1, gpus=0, resources={}):
+    with cluster.ray_running(LOCAL, cpus=1, gpus=0, resources={}):
         pass
     assert addresses == ["127.0.0.1"]
     assert services.resolve_ip_for_localhost is resolve
