@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from heapq import heapify, heappop, heappush, heappushpop
+from operator import attrgetter
+from typing import ClassVar
 
 from evaluator.performance.pipes import Kind, Op, Pipe
 from evaluator.performance.warps import Cta, Warp
@@ -19,8 +21,6 @@ from evaluator.performance.warps import Cta, Warp
 PARTITIONS = 4
 _AHEAD = 2
 """Passes by which a role may lead another through unknown mbarriers: two buffers, as Triton makes (estimate)."""
-_COUNTED = (Kind.COPY_COMMIT, Kind.COUNT_WAIT)
-_NAMED_WAITS = (Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_ROLE)
 _STAGGER = 2000.0
 """Clocks within which CTAs that run together start, where starts are jittered."""
 _LATE = 1000.0
@@ -32,6 +32,7 @@ _NOISE = 1021
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
+_KIND = attrgetter("kind")
 _LATEST = 1e12
 """More clocks than any play takes."""
 
@@ -45,6 +46,8 @@ class Mark:
     """If positive, the number of passes through loops that the stream has done here."""
     copies: Mapping[int, int] | None = None
     """At the end of a loop: phases of bulk copies issued so far, by mbarrier. Later ones are not waited for next."""
+    kind: ClassVar[None] = None
+    waits: ClassVar[tuple[int, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,6 @@ def play(
     noise = [1.0] if chance is None else [chance.uniform(1 - _SPREAD, 1 + _SPREAD) for _ in range(_NOISE)]
     turn = 0
     ctas = {team.cta: Cta() for team in teams}
-    # where all sub-partitions do the same, the first stands for all
-    everywhere = _EVERY if any(team.warps % PARTITIONS for team in teams) else 0
     rows = [len(_rows(team.warps)) for team in teams]
     warps: list[Warp] = []
     order = list(range(len(teams)))
@@ -127,13 +128,16 @@ def play(
         team = teams[index]
         for first, width in _rows(team.warps):
             place = team.first_warp + first
-            partition = everywhere if width == PARTITIONS else place % PARTITIONS
+            partition = _EVERY if width == PARTITIONS else place % PARTITIONS
             warps.append(Warp(index, ctas[team.cta], team.stream, place, width, partition, first == 0))
             ctas[team.cta].warps.append(warps[-1])
     shared = Pipe.SHARED  # and all after it
-    scheduler = [0.0] * PARTITIONS  # when each is free
-    pipes = [[0.0] * PARTITIONS for _ in Pipe]
-    shared_pipes = [0.0] * len(Pipe)
+    _, cta_barrier, wgmma, wgmma_wait, copy, copy_commit, count_wait, bulk_copy, *others = Kind  # a look-up is slow
+    tensor_mma, tensor_commit, wait_copy, wait_tensor, wait_role, arrive = others
+    # When schedulers and pipes are free. For a single warp: its sub-partition's, and not before four warps together had
+    # all of them. For four: the last of all. A pipe of the SM's has only that.
+    scheduler, schedulers_taken, schedulers_free = [0.0] * PARTITIONS, 0.0, 0.0
+    pipes, pipes_taken, pipes_free = [[0.0] * PARTITIONS for _ in Pipe], [0.0] * len(Pipe), [0.0] * len(Pipe)
     l2 = 0.0  # when L2 has delivered all that the SM asked for so far
     operands = 0.0  # when shared memory has delivered the operands of all warpgroup products so far
     at_barrier: list[list[int]] = [[] for _ in teams]
@@ -164,14 +168,14 @@ def play(
             end = max(end, earliest - begins[teams[warp.team].cta])
             return None
         op = warp.stream[warp.pc]
-        if isinstance(op, Op):
-            if trace is not None and following[index].place != warp.pc:
-                following[index] = Issue(warp.team, warp.place, warp.width, warp.pc, earliest)
-            for barrier in op.waits:
-                if warp.barriers[barrier] > earliest:
-                    earliest = warp.barriers[barrier]
-            if trace is not None:
-                following[index].ready = earliest
+        due = earliest
+        for barrier in op.waits:
+            if warp.barriers[barrier] > earliest:
+                earliest = warp.barriers[barrier]
+        if trace is not None and isinstance(op, Op):
+            if following[index].place != warp.pc:
+                following[index] = Issue(warp.team, warp.place, warp.width, warp.pc, due)
+            following[index].ready = earliest
         return earliest, earliest > issued + 1, 0.0, -index
 
     def resume(index: int, earliest: float) -> None:
@@ -234,17 +238,17 @@ def play(
             pass
         else:
             kind = op.kind
-            waits = kind and kind in _NAMED_WAITS
+            waits = kind is wait_copy or kind is wait_role
             if waits and warp.waited[op.mbarrier] >= len(warp.cta.phases[op.mbarrier]):
                 warp.cta.awaiting.append(index)  # until the copy is issued or the role arrives
                 continue
             pipe = op.pipe
             width = 1 if op.leader else warp.width
             partition = warp.partition
-            free = slot = max(scheduler) if partition == _EVERY else scheduler[partition]
+            free = slot = schedulers_free if partition < 0 else max(scheduler[partition], schedulers_taken)
             if pipe:
-                own = pipes[pipe]
-                taken = shared_pipes[pipe] if pipe >= shared else max(own) if partition == _EVERY else own[partition]
+                whole = partition < 0 or pipe >= shared
+                taken = pipes_free[pipe] if whole else max(pipes[pipe][partition], pipes_taken[pipe])
                 if taken - op.queue > free:
                     free = taken - op.queue
             if free > now:
@@ -262,20 +266,23 @@ def play(
                 if taken > now:
                     start = taken
                 if pipe >= shared:
-                    shared_pipes[pipe] = start + op.busy * width
+                    pipes_free[pipe] = start + op.busy * width
                 else:
                     taken = start + op.busy
-                    if kind == Kind.WGMMA:
+                    if kind is wgmma:
                         operands = max(operands, start) + op.shared * width
                         taken = max(taken, operands)
-                    if partition == _EVERY:
-                        own[:] = [taken] * PARTITIONS
+                    if partition < 0:
+                        pipes_taken[pipe] = pipes_free[pipe] = taken
                     else:
-                        own[partition] = taken
-            if partition == _EVERY:
-                scheduler[:] = [now + issue_clocks] * PARTITIONS
+                        pipes[pipe][partition] = taken
+                        pipes_free[pipe] = max(pipes_free[pipe], taken)
+            passed = now + issue_clocks
+            if partition < 0:
+                schedulers_taken = schedulers_free = passed
             else:
-                scheduler[partition] = now + issue_clocks
+                scheduler[partition] = passed
+                schedulers_free = max(schedulers_free, passed)
             latency = op.latency
             if chance is not None and latency > _FIXED_LATENCY:
                 turn = (turn + 1) % _NOISE
@@ -285,37 +292,40 @@ def play(
                 l2 = max(l2, start) + op.l2 * width
                 done = max(done, l2 + latency)
             until = now + op.stall
+            counts = False
             if kind:
-                if kind == Kind.WGMMA:
+                if kind is wgmma:
                     warp.wgmma_open = taken + latency
                     if op.count:
                         warp.wgmma_done.append(warp.wgmma_open)
-                elif kind == Kind.WGMMA_WAIT:
+                elif kind is wgmma_wait:
                     if len(warp.wgmma_done) > op.count:
                         until = max(until, warp.wgmma_done[-1 - op.count])
                         del warp.wgmma_done[: len(warp.wgmma_done) - op.count]
-                elif kind == Kind.COPY:
+                elif kind is copy:
                     warp.copied = max(warp.copied, done)
-                elif kind == Kind.COPY_COMMIT:
+                elif kind is copy_commit:
+                    counts = True
                     warp.counted[op.write_barrier % 6].append(warp.copied)
-                elif kind == Kind.COUNT_WAIT:
+                elif kind is count_wait:
+                    counts = True
                     counted = warp.counted[op.write_barrier]
                     if counted and len(counted) > op.count:
                         until = max(until, counted[-1 - op.count])
                         del counted[: len(counted) - op.count]
                     elif not op.count:
                         until = max(until, warp.barriers[op.write_barrier])
-                elif kind == Kind.BULK_COPY:
+                elif kind is bulk_copy:
                     cta = warp.cta
                     if cta.arrive(op.mbarrier, done, max(1, op.count)):
                         complete(cta, now + 1)
-                elif kind == Kind.MBARRIER_ARRIVE:
+                elif kind is arrive:
                     cta = warp.cta
                     if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
-                elif kind == Kind.TENSOR_MMA:
+                elif kind is tensor_mma:
                     warp.cta.tensor_done = done
-                elif kind == Kind.TENSOR_COMMIT:
+                elif kind is tensor_commit:
                     cta = warp.cta
                     cta.tensor_committed = cta.tensor_done
                     if cta.arrive(op.mbarrier, max(now, cta.tensor_done), 1):
@@ -323,9 +333,9 @@ def play(
                 elif waits:
                     done = max(done, warp.cta.phases[op.mbarrier][warp.waited[op.mbarrier]] + op.latency)
                     warp.waited[op.mbarrier] += 1
-                elif kind == Kind.MBARRIER_WAIT_TENSOR:
+                elif kind is wait_tensor:
                     done = max(done, warp.cta.tensor_committed)
-                elif kind == Kind.CTA_BARRIER:
+                elif kind is cta_barrier:
                     at_barrier[warp.team].append(index)
                     if trace is not None:
                         _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
@@ -338,7 +348,7 @@ def play(
             if trace is not None:
                 _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
             barriers = warp.barriers
-            if op.write_barrier < 6 and kind not in _COUNTED and done > barriers[op.write_barrier]:
+            if op.write_barrier < 6 and not counts and done > barriers[op.write_barrier]:
                 barriers[op.write_barrier] = done
             if op.read_barrier < 6:
                 barriers[op.read_barrier] = max(barriers[op.read_barrier], start + op.busy + op.read_latency)
@@ -369,7 +379,7 @@ def _free_slots(cta: Cta, awaiting: Sequence[Warp], rank: Callable[[int], int], 
 
 def _rank(stream: Sequence[Op | Mark]) -> int:
     """Return the order of precedence when all wait: 0 for those who load."""
-    kinds = {op.kind for op in stream if isinstance(op, Op)}
+    kinds = set(map(_KIND, stream))
     return 0 if Kind.BULK_COPY in kinds else 1 if Kind.TENSOR_MMA in kinds else 2
 
 

@@ -49,7 +49,7 @@ class Loop:
         """The body's instructions outside inner loops."""
         return tuple(item for item in self.items if isinstance(item, Instruction))
 
-    @property
+    @cached_property
     def inner(self) -> "tuple[Loop, ...]":
         """The loops directly inside this one."""
         return tuple(item for item in self.items if isinstance(item, Loop))
