@@ -202,7 +202,7 @@ class Anatomy:
         if strict:
             known = not within and tree.is_name(right) and tree.text(right) in self.parameters
             return (tree.text(right),) if known else None
-        flag = self._flag(branches)
+        flag = self.flag(branches)
         rows, shift = _sum(right)
         rows_within, row = _within(unindexed(rows), loop)
         block = self._rows(row) if rows_within == within else None
@@ -224,7 +224,7 @@ class Anatomy:
         plain = self.block(node)
         return (plain[0], f"{plain[0]} + {plain[1]}", plain[1]) if plain else None
 
-    def _flag(self, branches: list[cst.If]) -> str | None:
+    def flag(self, branches: list[cst.If]) -> str | None:
         """Return the constexpr of the only branch around a mask, "" for no branch, None for anything else."""
         if not branches:
             return ""

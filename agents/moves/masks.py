@@ -1,5 +1,5 @@
-"""Moves that save work on masks: skip hidden blocks, split off fully visible ones or take them back into one loop, and
-leave out what cannot hide anything."""
+"""Moves that save work on masks: skip hidden blocks, take those that were split off back into one loop, and leave out
+what cannot hide anything; with ``split``, from ``full_tiles``."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ import libcst as cst
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy, Masks
 from agents.moves.fold import assume_true
+from agents.moves.full_tiles import SPLIT
 from agents.moves.move import EVERYTHING, Move
 from evaluator.target import Target
 
@@ -25,27 +26,6 @@ def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
             edits[loop.node] = tree.before(loop.node.with_changes(iter=call), limit)
     if len(edits) == 1:
         yield "skip fully masked blocks", tree.replace(anatomy.module, edits)
-
-
-def _edit_split(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Put a loop without masks over the blocks that every row sees in full before the loop over the rest."""
-    if len(anatomy.loops) != 1 or anatomy.specialised:
-        return
-    (loop,) = anatomy.loops
-    masks = anatomy.masks(loop)
-    if masks is None or loop.start != "0":
-        return
-    full = tree.fresh(anatomy.module, "full_n")
-    whole_blocks = f" // {loop.step} * {loop.step}"
-    limit = masks.limit(full, masks.length, f"{masks.first_row} + ({masks.shift}) + 1", whole_blocks)
-    unmasked = loop.node.with_changes(
-        iter=tree.replace(loop.call, {loop.call.args[1].value: cst.Name(full)}),
-        body=assume_true(loop.node.body, masks.comparisons),
-    )
-    rest = tree.replace(loop.call, {loop.call.args[0].value: cst.Name(full)})
-    first = tree.before(unmasked, limit)
-    edit = cst.FlattenSentinel([*first, loop.node.with_changes(iter=rest, leading_lines=())])
-    yield "split off a loop without masks over full blocks", tree.replace(anatomy.module, {loop.node: edit})
 
 
 def _edit_merge(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -139,14 +119,7 @@ MASK_MOVES = (
         _edit_skip,
         EVERYTHING,
     ),
-    Move(
-        "split",
-        "only blocks on the diagonal and the tail need masks: comparing and selecting leave the hot loop",
-        0.25,
-        "one loop over keys, from the first, with masks on their numbers, and no roles for its warps",
-        _edit_split,
-        frozenset({"issue", "alu"}),
-    ),
+    SPLIT,
     Move(
         "merge",
         "one loop over all blocks has one pipeline, and is what warps with roles of their own need",

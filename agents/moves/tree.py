@@ -64,6 +64,11 @@ def _nodes(tree: cst.CSTNode) -> Collection[cst.CSTNode]:
     return _parents(tree).keys()
 
 
+def places(tree: cst.CSTNode) -> dict[cst.CSTNode, int]:
+    """Return the place of each node in source order, outer ones first."""
+    return {node: place for place, node in enumerate(_nodes(tree))}
+
+
 def find(tree: cst.CSTNode, kind: type[Node]) -> list[Node]:
     """Return the nodes of ``kind`` in ``tree``, in source order, outer ones first."""
     return [node for node in _nodes(tree) if isinstance(node, kind)]
@@ -135,16 +140,24 @@ def assignment(statement: cst.CSTNode) -> tuple[str, cst.BaseExpression] | None:
 
 
 def assignments(tree: cst.CSTNode, name: str) -> list[cst.BaseExpression]:
-    """Return the values of all assignments of one expression to ``name`` in ``tree``; loop variables count too."""
+    """Return the values of all assignments to ``name`` in ``tree``, of a tuple its own; loop variables count too."""
     found: list[cst.BaseExpression] = []
     for node in _nodes(tree):
         if isinstance(node, cst.Assign):
-            found += [node.value for target in node.targets if name in names(target)]
+            pairs = [pair for target in node.targets for pair in _paired(target.target, node.value)]
+            found += [value for target, value in pairs if name in names(target)]
         elif isinstance(node, cst.AugAssign | cst.AnnAssign | cst.NamedExpr) and name in names(node.target):
             found += [node.value] if node.value else []
         elif isinstance(node, cst.For) and name in names(node.target):
             found.append(node.iter)
     return found
+
+
+def _paired(target: cst.BaseExpression, value: cst.BaseExpression) -> list[tuple[cst.CSTNode, cst.BaseExpression]]:
+    """Return what is assigned to each element of a tuple where that is written, else all to all."""
+    if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple) and len(target.elements) == len(value.elements):
+        return [(one.value, other.value) for one, other in zip(target.elements, value.elements, strict=True)]
+    return [(target, value)]
 
 
 def assigned_names(tree: cst.CSTNode) -> list[str]:
