@@ -67,6 +67,7 @@ results: $(READY)  ## docs/results.md anew: 90 minutes of searching.
 
 # setuptools warns at length of every editable installation.
 $(READY): pyproject.toml constraints.txt
+	@echo 'Installing into $(VENV), which takes a minute, or several where torch has to be downloaded.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import typer
+from typer import _completion_shared
+
+# While bash completes names of hosts, the @ of RUN@VERSION begins a word of its own there.
+_completion_shared._completion_scripts["bash"] = "shopt -u hostcomplete\n" + _completion_shared.COMPLETION_SCRIPT_BASH
 
 _MOST = 50
 """Most versions of a run that are offered: the newest."""

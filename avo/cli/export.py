@@ -1,6 +1,8 @@
 """``avo export``: versions as an installable package."""
 
 import math
+import os
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,7 +99,9 @@ def export(
         raise typer.Exit(1) from None
     files = render_package(package, judged, datetime.now(UTC), hub=hub_layout)
     write_package(files, out)
-    following = f"kernel-builder upload {out}" if hub_layout else f"pip install {out}"
+    following = (
+        f"kernel-builder upload {out}" if hub_layout else f"pip install {shlex.quote(os.path.join('.', out))}"
+    )  # a bare name is one of an index
     err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: {following}")
     if as_json:
         kernels = [

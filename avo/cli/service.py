@@ -11,12 +11,17 @@ import typer
 
 from avo.cli.common import DbOption, RunArgument, read_store
 
+_YEAR_H = 8760
+
 
 def service(
     run: RunArgument,
     slurm: Annotated[bool, typer.Option("--slurm", help="Print a batch script for Slurm instead.")] = False,
     hours: Annotated[
-        float, typer.Option("--max-hours", metavar="HOURS", min=0.1, help="How long it may take from each start.")
+        float,
+        typer.Option(
+            "--max-hours", metavar="HOURS", min=0.1, max=_YEAR_H, help="How long it may take from each start."
+        ),
     ] = 168.0,
     db: DbOption = None,
 ) -> None:

@@ -221,6 +221,8 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+    elif summary["state"] == "finished" and not summary["attempts"]:
+        lines.append(f"Its limit was reached before a seed was judged: avo resume {name} --max-hours 1")
     if summary["unresolved"]:
         lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
     if summary["spend"]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, console, database_url, fail, open_store, read_store
+from avo.cli.common import DbOption, console, database_url, fail, open_store, read_store, run_name
 from avo.watch.wording import counted
 
 
@@ -39,6 +39,8 @@ def prune(
     """
     from avo.search.run import utc_now
 
+    for run in runs:
+        run_name(run)  # refuses a version
     with open_store(db) as store:
         for record in [store.run(run) for run in dict.fromkeys(runs)]:
             dropped = store.upkeep.drop_transcripts(record.id, now=utc_now())

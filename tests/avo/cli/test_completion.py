@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer._completion_shared import get_completion_script
 from typer.testing import CliRunner
 
 from avo.cli.main import GROUPS, app
@@ -50,3 +51,9 @@ def test_the_help_has_every_command_once_with_its_whole_first_sentence() -> None
     names = [function.__name__ for functions in GROUPS.values() for function in functions]
     assert sorted(re.findall(r"^  (\w+)", listed, re.MULTILINE)) == sorted([*names, "kb"])
     assert "..." not in listed
+
+
+def test_bash_completes_a_version_as_one_word_with_its_run() -> None:
+    script = get_completion_script(prog_name="avo", complete_var="_AVO_COMPLETE", shell="bash")
+    told = subprocess.run(["bash", "-c", f"{script}\nshopt hostcomplete"], capture_output=True, text=True, check=False)
+    assert (told.stdout.split(), told.stderr) == (["hostcomplete", "off"], ""), "it makes @ the beginning of a word"

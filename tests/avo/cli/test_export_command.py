@@ -24,7 +24,7 @@ def test_export_names_the_files_it_wrote(avo: Avo, tmp_path: Path) -> None:
     assert {Path(line) for line in result.stdout.splitlines()} == {
         path.relative_to(tmp_path) for path in Path(tmp_path, "kernel").rglob("*") if path.is_file()
     }
-    assert "mha-h100@1: package avo_kernel_mha_h100 is in kernel; next: pip install kernel" in result.stderr
+    assert "mha-h100@1: package avo_kernel_mha_h100 is in kernel; next: pip install ./kernel\n" in result.stderr
 
 
 def test_several_versions_become_one_package_and_a_version_given_twice_counts_once(avo: Avo, tmp_path: Path) -> None:

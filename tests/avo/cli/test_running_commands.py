@@ -154,6 +154,14 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
     ]
 
 
+def test_the_summary_of_a_run_that_ended_before_a_seed_was_judged_says_how_to_go_on(sample_db: str) -> None:
+    with Store.open(sample_db, create=False) as store:
+        summary = {**summarise(store, "mha-h100"), "state": "finished", "attempts": 0, "versions": 0, "best": None}
+    assert in_words(summary).splitlines()[1:] == [
+        "Its limit was reached before a seed was judged: avo resume mha-h100 --max-hours 1"
+    ]
+
+
 def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def attention(:\n")
     environment = {key: value for key, value in os.environ.items() if key != "AVO_DB"}

@@ -73,6 +73,19 @@ def test_a_run_that_goes_on_is_not_pruned(avo: Avo, talkative: str) -> None:
     assert "box:7" in refused.stderr
 
 
+@pytest.mark.parametrize("hours", ["inf", "nan", "0", "9000"])
+def test_the_hours_of_a_service_are_a_year_at_most(avo: Avo, hours: str) -> None:
+    refused = avo("service", "mha-h100", "--max-hours", hours)
+    assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "Invalid value for '--max-hours'" in refused.stderr
+
+
+def test_pruning_takes_whole_runs(avo: Avo, talkative: str) -> None:
+    refused = avo("prune", "mha-h100@1", "--db", talkative)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("this command is about a whole run: write mha-h100 without @VERSION\n")
+
+
 def test_an_older_database_is_read_once_avo_migrate_has_brought_it_up_to_date(avo: Avo, tmp_path: Path) -> None:
     db = str(tmp_path / "old.db")
     config = Config()
