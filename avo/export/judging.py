@@ -10,8 +10,9 @@ from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
 from evaluator.evaluators import Evaluator
-from evaluator.problem import HELD_OUT
+from evaluator.problem import HELD_OUT, Problem
 from evaluator.target import Target
+from seeds import seed_source, seeds_of
 
 OpenJudge = Callable[[str, str], AbstractContextManager[Evaluator]]
 """Opens a judge for a target and a suite, by their names."""
@@ -27,6 +28,11 @@ class Passed:
     evaluations: tuple[Evaluation, ...]
     """One evaluation for each suite, all correct."""
 
+    seed: str = ""
+    """Name of the seed that was judged beside it, see ``rival``."""
+    of_seed: tuple[Evaluation, ...] = ()
+    """The verdicts on that seed, one for each suite; none where it is the version itself."""
+
     @property
     def scores(self) -> tuple[Score, ...]:
         """One score for each suite, that of the version's run first."""
@@ -34,16 +40,19 @@ class Passed:
 
 
 def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ...]:
-    """Judge each version on the suites of its own run and of its rivals' runs, and on the held-out suite.
+    """Judge each version, and its problem's ``rival`` beside it, on the suites of its own run and of its rivals' runs,
+    and on the held-out suite.
 
     Raises ``NotExported``, with a line for each version that does not pass, and the judge's errors.
     """
     evaluations: dict[str, list[Evaluation]] = {version.label: [] for version in versions}
     targets: dict[str, Target] = {}
+    seeds: dict[str, list[Evaluation]] = {version.label: [] for version in versions}
     faults: dict[str, str] = {}
     for target, suite in dict.fromkeys(
         (each.run.target, suite) for each in versions for suite in _suites(each, versions)
     ):
+        judged: dict[Candidate, Evaluation] = {}
         with open_judge(target, suite) as evaluator:
             for each in versions:
                 if each.run.target != target or suite not in _suites(each, versions) or each.label in faults:
@@ -54,9 +63,23 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ..
                     faults[each.label] = f"{each.label} is not exported: {' '.join(found.split())}"
                 evaluations[each.label].append(evaluation)
                 targets[each.label] = evaluator.target
+                seed = Candidate(each.run.problem, seed_source(each.run.problem, rival(each.problem)))
+                if not faults and seed.digest != each.attempt.digest:
+                    judged[seed] = judged.get(seed) or evaluator.evaluate(seed)
+                    seeds[each.label].append(judged[seed])
     if faults:
         raise NotExported("\n".join(faults.values()))
-    return tuple(Passed(each, targets[each.label], tuple(evaluations[each.label])) for each in versions)
+    return tuple(
+        Passed(each, targets[each.label], tuple(evaluations[each.label]), rival(each.problem), tuple(seeds[each.label]))
+        for each in versions
+    )
+
+
+def rival(problem: Problem) -> str:
+    """Return the name of the seed that kernels for a problem are shown beside: the one that stands for earlier work,
+    else the default one.
+    """
+    return next((each.seed for each in problem.baselines if each.seed), next(iter(seeds_of(problem.name))))
 
 
 def _suites(version: Chosen, versions: Sequence[Chosen]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
-from avo.export.table import names, published, ranked, table, takes
+from avo.export.table import figure, names, of_seed, others, published, ranked, table, takes
 from avo.watch.wording import SPREAD, compared, place, spread, unit
 from evaluator.problem import Case
 from evaluator.problem_sources import attend_source, module_source
@@ -209,8 +209,10 @@ def _environment() -> Environment:
         "place": place,
         "compared": compared,
         "published": published,
+        "others": others,
+        "of_seed": of_seed,
         "takes": takes,
-        "figure": lambda tflops: f"{tflops:.1f}" if tflops >= 1 else f"{tflops:.3g}",
+        "figure": figure,
     }
     environment.globals["SPREAD"] = SPREAD
     return environment

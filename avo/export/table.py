@@ -105,6 +105,23 @@ def published(passed: Passed) -> tuple[Baseline, ...]:
     return tuple(each for each in found if each.tflops)
 
 
+def others(passed: Passed, case: str) -> str:
+    """Return in words what was published for a case on the version's card."""
+    found = [f"{each.name} {each.tflops[case]:.1f}" for each in published(passed) if case in each.tflops]
+    return ", ".join(found) or "none known"
+
+
+def of_seed(passed: Passed, suite: str, case: str) -> str:
+    """Return in words how fast the seed beside a version is on a case."""
+    scores = [each.score for each in passed.of_seed if each.suite == suite and each.score]
+    return next((figure(found.tflops) for score in scores for found in score.cases if found.case == case), "none known")
+
+
+def figure(tflops: float) -> str:
+    """Return TFLOPS as text."""
+    return f"{tflops:.1f}" if tflops >= 1 else f"{tflops:.3g}"
+
+
 def takes(kernel: Mapping[str, Any]) -> str:
     """Return in words which calls a kernel of the table takes, besides the compute capability."""
     dims = (f"{key}" if key == value else f"{key} of keys and {value} of values" for key, value in kernel["head_dims"])

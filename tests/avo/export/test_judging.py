@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from avo.export.choosing import choose
 from avo.export.errors import NotExported
 from avo.export.judging import OpenJudge, judge
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import Evaluator, FakeEvaluator
+from seeds import seed_source
 from tests.avo.export.sample import chosen, correct, sample
 
 UNVERIFIED = Evaluation(Status.UNVERIFIED, "kernel is Gluon,\nwhich only a GPU runs", "h100", "quick", 1.0)
@@ -54,6 +57,34 @@ def test_rivals_are_judged_on_the_same_suites_and_others_are_not(tmp_path: Path)
     assert [evaluation.suite for evaluation in first.evaluations] == ["quick", "paper", "held_out"]
     assert {evaluation.suite for evaluation in second.evaluations} == {"quick", "paper", "held_out"}
     assert [(each.target, each.suite) for each in third.evaluations] == [("b200", "quick"), ("b200", "held_out")]
+
+
+def test_the_seed_is_judged_beside_its_versions_once(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    asked: list[tuple[str, str]] = []
+
+    @contextmanager
+    def open_judge(target: str, suite: str) -> Iterator[Evaluator]:
+        def verdict(candidate: Candidate) -> Evaluation:
+            asked.append((suite, candidate.source))
+            return correct(candidate.problem, suite, 100.0, target)
+
+        yield FakeEvaluator(verdict)
+
+    given = [*(chosen(run, versions, number) for number in (1, 2)), chosen(run, versions, name="f", problem="fsa")]
+    first, second, sparse = judge(given, open_judge)
+    plain, nsa = seed_source("mha"), seed_source("fsa", "query_outer")
+    assert [asked.count((suite, seed)) for seed in (plain, nsa) for suite in ("quick", "held_out")] == [1, 1, 1, 1]
+    assert (first.seed, first.of_seed, sparse.seed) == ("plain", second.of_seed, "query_outer")
+    assert [each.suite for each in first.of_seed] == ["quick", "held_out"]
+
+
+def test_a_seed_is_not_shown_beside_itself(tmp_path: Path) -> None:
+    run, versions = sample(tmp_path)
+    seed = seed_source("mha")
+    attempt = replace(versions[0].attempt, source=seed, digest=Candidate("mha", seed).digest)
+    (judged,) = judge([choose(run, [replace(versions[0], attempt=attempt)], attempt)], judges([]))
+    assert judged.of_seed == ()
 
 
 def test_every_version_that_fails_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ from avo.export.errors import ExportError
 from avo.export.hub import HUB_VARIANT
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
+from evaluator.evaluation import Evaluation, Status
 from evaluator.target import TARGETS
 from lineage_db.decision import Lead
 from lineage_db.records import Run, Version
 from seeds import seed_source
-from tests.avo.export.sample import chosen, passed, sample
+from tests.avo.export.sample import chosen, correct, passed, sample
 from tests.avo.sample_run import make_measured
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -128,12 +129,25 @@ def test_a_docstring_that_is_still_the_seeds_says_what_was_changed(
 def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Passed]) -> None:
     passed_on_h100 = replace(both[0], target=TARGETS["h100"])
     text = readme([passed_on_h100])
-    assert "FlashAttention-3, published |" in text
-    row = next(line for line in text.splitlines() if line.startswith("| quick | 8k-full |"))
-    assert "| 646.0 |" in row
-    assert row.count("|") == text[: text.index(row)].splitlines()[-1].count("|")
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
+    assert "cuDNN 600.0, FlashAttention-3 646.0 |" in rows["8k-full"]
+    assert rows["6k-causal"].endswith(" | none known |")
     assert "arXiv 2407.08608" in text
-    assert "No figures of others are published" in readme(both[1:])
+    assert "seed `" not in text
+    assert "torch: we know of no figures of its own at these shapes." in text
+
+
+def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> None:
+    wrong = Evaluation(Status.INCORRECT, "it is wrong", "h100", "held_out", 1.0)
+    beside = replace(both[0], seed="plain", of_seed=(correct("mha", "quick", 170.5, "h100"), wrong))
+    lines = readme([beside]).splitlines()
+    head = next(line for line in lines if line.startswith("| suite |"))
+    rows = [line.split(" | ") for line in lines if line.startswith(("| quick |", "| held_out |"))]
+    place = head.split(" | ").index("seed `plain`, predicted")
+    assert [row[place] for row in rows if row[1] in ("8k-full", "6k-causal")] == ["170.5", "none known"]
+    assert {
+        line.count("|") for line in lines if line.startswith(("| quick", "| held_out", "| suite", "|---|---|-"))
+    } == {head.count("|")}
 
 
 def test_the_layout_of_the_hub_is_what_the_kernels_library_checks_and_loads(
