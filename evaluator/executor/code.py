@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -10,10 +11,11 @@ from evaluator.executor.binding import bind
 from evaluator.executor.chip import Chip, needs
 from evaluator.executor.control import build
 from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import Function
+from evaluator.executor.ir import Function, walk
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import used_slots
+from evaluator.executor.starts import Starts
 from evaluator.executor.values import Value
 from evaluator.executor.waiting import Turns, polls
 from evaluator.executor.work import temporary_bytes
@@ -37,6 +39,7 @@ class Code:
         self._needs = needs(function) if function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
         self.bytes_per_program = temporary_bytes(function) + clocks
+        self._takes_over = any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
         self.side_by_side = self._needs is not None and self._needs.partitions > 1
         """Whether partitions run side by side."""
 
@@ -64,7 +67,10 @@ class Code:
         ids = torch.arange(grid[0] * grid[1] * grid[2]) if programs is None else programs
         values = bind(self._launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, script=script, most_passes=most_passes)
+        together = max(1, temporaries_bytes // self.bytes_per_program)
+        starts = Starts(ids, ids.numel() if self._polls else together, may_be_taken=self._takes_over)
+        limits: dict[str, Any] = {"script": script, "starts": starts, "most_passes": most_passes}
+        run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, **limits)
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))
 
@@ -76,13 +82,11 @@ class Code:
             chip = None if self._needs is None else Chip(positions, self._needs)
             self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
 
-        together = max(1, temporaries_bytes // self.bytes_per_program)
-        together = min(together, lockstep) if run.turns else together
-        chunks = torch.arange(ids.numel()).split(together) if ids.numel() else ()
         if run.turns:
+            chunks = torch.arange(ids.numel()).split(min(together, lockstep)) if ids.numel() else ()
             run.turns.run([partial(execute, chunk) for chunk in chunks])
         else:
-            for chunk in chunks:
+            while (chunk := run.starts.start()) is not None:
                 execute(chunk)
         return passes
 

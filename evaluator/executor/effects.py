@@ -53,7 +53,7 @@ class Effects:
 
 
 _COUNTED = {
-    "dot": "tt.dot tt.dot_scaled ttng.warp_group_dot ttng.tc_gen5_mma",
+    "dot": "tt.dot tt.dot_scaled ttng.warp_group_dot ttng.tc_gen5_mma ttng.tc_gen5_mma_scaled",
     "exponential": "math.exp math.exp2",
     "function": "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
     "division": "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
@@ -78,12 +78,14 @@ ttng.tmem_subslice"
 _ON_CHIP = """ttg.local_alloc ttg.local_store ttg.local_dealloc ttg.async_commit_group ttg.async_wait ttng.tmem_alloc
 ttng.tmem_store ttng.tmem_copy ttng.tc_gen5_commit ttng.init_barrier ttng.inval_barrier ttng.barrier_expect
 ttng.wait_barrier ttng.arrive_barrier ttng.async_copy_mbarrier_arrive ttng.async_tma_store_wait
-ttng.fence_async_shared ttng.warp_group_dot_wait ttg.global_scratch_alloc ttng.tensormap_create
-ttng.tensormap_fenceproxy_acquire ttng.reinterpret_tensor_descriptor"""
+ttng.fence_async_shared ttng.fence_mbarrier_init_release_cluster ttng.cluster_barrier
+ttng.warp_group_dot_wait ttg.global_scratch_alloc ttng.tensormap_create
+ttng.tensormap_fenceproxy_acquire ttng.reinterpret_tensor_descriptor ttng.clc_try_cancel
+ttng.async_shared_store"""
 _PURE = """arith.constant arith.bitcast arith.index_cast ub.poison tt.make_range tt.get_program_id tt.get_num_programs
 tt.cat tt.join tt.split tt.gather tt.histogram tt.ptr_to_int tt.int_to_ptr tt.make_tensor_descriptor tt.reduce tt.scan
 tt.map_elementwise tt.assert tt.print llvm.intr.assume gpu.barrier ttg.barrier ttg.local_barrier tt.debug_barrier
-tt.grid_dependency_wait tt.grid_dependency_launch_dependents"""
+tt.grid_dependency_wait tt.grid_dependency_launch_dependents ttng.clc_is_canceled ttng.clc_get_program_id"""
 """Operations that neither access memory nor are counted as work."""
 
 EFFECTS: Mapping[str, Effects] = {
@@ -132,9 +134,12 @@ EFFECTS: Mapping[str, Effects] = {
     "ttg.local_load": Effects(on_chip=True, reads_chip=True),
     "ttg.local_gather": Effects(on_chip=True, reads_chip=True),
     "ttg.local_scatter": Effects(on_chip=True),
+    "ttg.local_atomic_scatter_rmw": Effects(on_chip=True, reads_chip=True),
+    "ttng.clc_load_result": Effects(on_chip=True, reads_chip=True),
     "ttng.tmem_load": Effects(on_chip=True, reads_chip=True),
     "ttng.warp_group_dot": Effects(work="dot", on_chip=True, reads_chip=True),
     "ttng.tc_gen5_mma": Effects(work="dot", on_chip=True),
+    "ttng.tc_gen5_mma_scaled": Effects(work="dot", on_chip=True),
 }
 """The row of each operation, by name."""
 

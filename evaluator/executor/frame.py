@@ -10,6 +10,7 @@ import torch
 from evaluator.executor.errors import ExecutionTimeout
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
+from evaluator.executor.starts import Starts
 from evaluator.executor.values import AddressSum, Value, prefix, select
 from evaluator.executor.waiting import Turns
 
@@ -38,6 +39,8 @@ class Run:
     """Decides which program runs when programs wait for each other; None: all run in lockstep."""
     chip: "Chip | None" = None
     """The chips of the programs; None: they use none, or a slice is executed, without what happens there."""
+    starts: Starts = field(default_factory=lambda: Starts(torch.arange(0), 1))
+    """Which programs have started."""
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""
 

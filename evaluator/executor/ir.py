@@ -13,6 +13,7 @@ BITS = {
     "i16": 16,
     "i32": 32,
     "i64": 64,
+    "i128": 128,
     "f16": 16,
     "bf16": 16,
     "f32": 32,
@@ -204,6 +205,10 @@ class Function:
     """Number of blocks; all their indices are smaller."""
     aliases: Mapping[int, int] = field(default_factory=dict)
     """Maps a parameter that points into the buffer of an earlier one to the first such parameter."""
+    ctas: int = 1
+    """CTAs of the cluster that runs one program."""
+    paired: bool = False
+    """Whether its tcgen05 products are those of two CTAs each."""
 
     @property
     def params(self) -> tuple[int, ...]:

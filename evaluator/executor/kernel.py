@@ -140,6 +140,8 @@ class Kernel:
         """Return the work of programs that executed each block of ``followed`` so often, and where a sample of them
         reads and writes in the first passes of their loops: in few, if these show all that the programs ask for.
         """
+        if self.function.ctas > 1:
+            raise UnsupportedOperation(f"counting the work of a cluster of {self.function.ctas} CTAs", self.name)
         samples = [busiest(passes.sum(0), SAMPLED_PROGRAMS)]
         passes = without_waits(followed, self.waiting, passes)
         times = {block.index: int(passes[block.index].sum()) for block in walk_blocks(followed.body)}

@@ -25,6 +25,7 @@ _MODULE_ATTRIBUTES = (
     *("ttg.num-ctas", "ttg.num-warps", "ttg.threads-per-warp", "ttg.target", "ttng.two-ctas"),
     *("ttg.maxnreg", "ttg.min_reg_auto_ws", "ttg.max_reg_auto_ws"),
 )
+_CLUSTERS = ("1", "2", "4", "8", "16")
 _PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\((\d+)\) \{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
@@ -62,13 +63,14 @@ class _Parser:
         self._stack: list[str] = []
         self._functions: dict[str, int] = {}
         self._public: list[str] = []
+        self._cluster = 1, False
         modules = 0
         for number, line in enumerate(self._lines):
             if match := _MODULE.match(line):
                 modules += 1
                 if modules > 1:
                     raise UnsupportedOperation("nested modules", f"line {number + 1} of the IR")
-                _check_module(match[1] or "", f"line {number + 1} of the IR")
+                self._cluster = _check_module(match[1] or "", f"line {number + 1} of the IR")
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
                 if name in self._functions:
@@ -86,7 +88,8 @@ class _Parser:
             for _, _, hints in _signature(self._lines[self._functions[name]])
         )
         body = self._function(name)
-        return Function(name, body, tuple(self._types), divisors, self._blocks)
+        ctas, paired = self._cluster
+        return Function(name, body, tuple(self._types), divisors, self._blocks, ctas=ctas, paired=paired)
 
     def _function(self, name: str) -> Region:
         if name in self._stack or len(self._stack) > MAX_DEPTH:
@@ -182,6 +185,8 @@ class _Parser:
             parts.operands, defined = parts.operands[1::2], parts.operands[0::2]
         else:
             defined = []
+        if self._cluster[0] > 1 and (layout := _of_registers(rest)):
+            parts.attributes["registers"] = layout
         operands = tuple(slot(value) for value in parts.operands)
         successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
         regions: list[Region] = []
@@ -258,15 +263,28 @@ class _Parser:
         return regions, line
 
 
-def _check_module(attributes_text: str, location: str) -> None:
-    """Raise ``UnsupportedOperation`` for what a module says that changes what its kernel does."""
+def _check_module(attributes_text: str, location: str) -> tuple[int, bool]:
+    """Return the CTAs of a module's clusters, and whether they work in pairs.
+
+    Raises ``UnsupportedOperation`` for anything else that changes what its kernel does.
+    """
     found: dict[str, str] = {}
     attributes([*tokens(attributes_text), ("punctuation", "}")], 0, found)
     for name, value in found.items():
-        if name == "ttg.num-ctas" and value != "1 : i32":
-            raise UnsupportedOperation(f"cluster of {value.partition(' ')[0]} CTAs", location)
-        if name not in _MODULE_ATTRIBUTES or (name == "ttng.two-ctas" and value != "false"):
+        if name not in _MODULE_ATTRIBUTES:
             raise UnsupportedOperation(f"module with attributes {name} = {value}"[:200], location)
+    ctas = found.get("ttg.num-ctas", "1 : i32").removesuffix(" : i32")
+    if ctas not in _CLUSTERS:
+        raise UnsupportedOperation(f"cluster of {ctas[:20]} CTAs", location)
+    return int(ctas), found.get("ttng.two-ctas", "false") == "true"
+
+
+def _of_registers(text: str) -> str:
+    """Return the layout of the first block of an operation on on-chip memory, "" where there is none."""
+    if "!ttg.memdesc<" not in text:
+        return ""
+    blocks = (token for kind, token in tokens(text) if kind == "word" and token.startswith("tensor<"))
+    return next(blocks, "").partition(", ")[2][:-1]
 
 
 def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:

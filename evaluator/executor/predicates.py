@@ -6,9 +6,9 @@ from itertools import count
 from evaluator.executor.ir import Block, Function, Op, Region, walk
 from evaluator.executor.slicing import used_slots
 
-_PREDICATE = 4
-"""Place of the predicate among the operands of ``ttng.tc_gen5_mma`` but its token: after both factors, the accumulator
-and whether to add to it."""
+_PREDICATE = {"ttng.tc_gen5_mma": 4, "ttng.tc_gen5_mma_scaled": 6}
+"""Place of the predicate among the operands of a product but its token: after both factors, the accumulator, their
+scales and whether to add to it."""
 
 
 def in_branches(function: Function) -> Function:
@@ -24,16 +24,12 @@ def in_branches(function: Function) -> Function:
 
     def put(op: Op) -> Op:
         slots = [slot for slot in op.operands if function.types[slot].element != "token"]
-        if (
-            op.name != "ttng.tc_gen5_mma"
-            or not used.isdisjoint(op.results)
-            or len(slots) <= _PREDICATE
-            or slots[_PREDICATE] in always
-        ):
+        place = _PREDICATE.get(op.name, len(slots))
+        if not used.isdisjoint(op.results) or len(slots) <= place or slots[place] in always:
             return replace(op, regions=tuple(map(visit, op.regions)))
         end = Op("scf.yield", (), (), op.location)
         branch = Region((Block("", (), (op, end), next(number)),))
-        return Op("scf.if", (slots[_PREDICATE],), (), op.location, regions=(branch,), lines=op.lines)
+        return Op("scf.if", (slots[place],), (), op.location, regions=(branch,), lines=op.lines)
 
     def visit(region: Region) -> Region:
         return Region(tuple(replace(block, ops=tuple(map(put, block.ops))) for block in region.blocks))

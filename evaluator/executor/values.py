@@ -22,6 +22,7 @@ DTYPES = {
     "i16": torch.int16,
     "i32": torch.int32,
     "i64": torch.int64,
+    "i128": torch.int64,  # only what cluster launch control answers
     "f16": torch.float16,
     "bf16": torch.bfloat16,
     "f32": torch.float32,

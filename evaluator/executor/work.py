@@ -206,8 +206,9 @@ def _kind(op: Op) -> str | None:
 
 def product_flops(op: Op, types: Sequence[Type]) -> int:
     """Return the floating-point operations of a matrix product [..., M, K] x [..., K, N]: 2 M N K."""
-    # tc_gen5_mma adds to its third operand and gives nothing but a token.
-    a, result = types[op.operands[0]].block, types[op.operands[2] if op.name == "ttng.tc_gen5_mma" else op.results[0]]
+    # tcgen05 products add to their third operand and give nothing but a token.
+    in_place = op.name.startswith("ttng.tc_gen5_mma")
+    a, result = types[op.operands[0]].block, types[op.operands[2] if in_place else op.results[0]]
     per_item = 2 if op.attributes.get("lhs") == "e2m1" else 1  # 4-bit elements lie two in a byte
     return 2 * a.elements * per_item * result.block.shape[-1]
 

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from evaluator.executor.chip.cluster import Bases, holders
 from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
 Tensor = torch.Tensor
-Span = tuple[int, tuple[int, ...], object, str]
-"""Items of a buffer: offset, shape, where they lie from there, and what they are."""
+Span = tuple[int, tuple[int, ...], object, str, int]
+"""Items of a buffer: offset, shape, where they lie from there, what they are, and the CTA that holds them."""
 
 NOBODY = -1
 """Who has written what nobody has."""
@@ -65,9 +66,22 @@ def _unwritten(block: Type) -> Tensor:
 
 
 class Buffer:
-    """One allocation, for a number of programs (rows)."""
+    """One allocation, for a number of programs (rows). Contents are those that the CTAs of a cluster hold together;
+    of copies of an element there is one."""
 
-    def __init__(self, name: str, block: Type, rows: int, actors: int, *, tensor: bool, first_barrier: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        block: Type,
+        rows: int,
+        actors: int,
+        ctas: int,
+        divided: Bases,
+        *,
+        tensor: bool,
+        first_barrier: int,
+    ) -> None:
+        """``divided`` says which CTA holds what."""
         self.name = name
         self.tensor = tensor
         """Whether it lies in tensor memory."""
@@ -78,12 +92,17 @@ class Buffer:
         self._data = _unwritten(block).repeat(rows, 1)
         self._part_of: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
         self._parts: dict[Span, Tensor] = {}
-        self.writer = torch.full((rows, 1), NOBODY, dtype=torch.int64)
-        """Who wrote each part last, [rows, parts]."""
-        self.written_at = torch.zeros(rows, 1, dtype=torch.int32)
-        """When, on the writer's clock, [rows, parts]."""
-        self.read_at = torch.zeros(rows, 1, actors, dtype=torch.int32)
-        """When each actor last read each part since then, [rows, parts, actors]."""
+        self.divided = divided
+        """The CGA layout."""
+        self._holders = np.repeat(holders(block.shape, divided), block.item_bytes) if divided else None
+        self.writer = torch.full((rows, ctas, 1), NOBODY, dtype=torch.int64)
+        """Who wrote each part in each CTA last, [rows, CTAs, parts]."""
+        self.written_at = torch.zeros(rows, ctas, 1, dtype=torch.int32)
+        """When, on the writer's clock, [rows, CTAs, parts]."""
+        self.ordinary = torch.zeros(rows, ctas, 1, dtype=torch.bool)
+        """Whether that write must be fenced before TMA or the tensor core sees it, [rows, CTAs, parts]."""
+        self.read_at = torch.zeros(rows, ctas, 1, actors, dtype=torch.int32)
+        """When each actor last read each part since then, [rows, CTAs, parts, actors]."""
 
     def view(self, block: Type) -> BufferView:
         """Return the view of all of it."""
@@ -137,14 +156,17 @@ class Buffer:
             else:
                 self._items(view)[own.unsqueeze(1), piece.offset + view.places.flatten()] = chosen.flatten(1)
 
-    def parts(self, view: BufferView, offset: int) -> Tensor:
-        """Return the parts [n] that a view covers if it starts at ``offset``; divide those that it covers in part."""
-        span = (offset, view.shape, view.steps or view.places.numpy().tobytes(), view.element)
+    def parts(self, view: BufferView, offset: int, cta: int) -> Tensor:
+        """Return the parts [n] that a view covers of what a CTA holds if it starts at ``offset``; divide those that it
+        covers in part.
+        """
+        span = (offset, view.shape, view.steps or view.places.numpy().tobytes(), view.element, cta)
         if span not in self._parts:
             item = DTYPES[view.element].itemsize
             covered = np.zeros((self._part_of.size // item, item), dtype=np.bool_)
             covered[offset + view.places.numpy()] = True
-            self._parts[span] = self._divide(covered.reshape(-1))
+            flat = covered.reshape(-1)
+            self._parts[span] = self._divide(flat if self._holders is None else flat & (self._holders >> cta & 1 == 1))
         return self._parts[span]
 
     def _divide(self, covered: npt.NDArray[np.bool_]) -> Tensor:
@@ -154,11 +176,12 @@ class Buffer:
             if np.array_equal(inside, self._part_of == part):
                 found.append(part)
                 continue
-            new = self.writer.shape[1]
+            new = self.writer.shape[2]
             self._part_of[inside] = new
             found.append(new)
-            self.writer, self.written_at, self.read_at = (
-                torch.cat([each, each[:, part : part + 1]], 1) for each in (self.writer, self.written_at, self.read_at)
+            self.writer, self.written_at, self.ordinary, self.read_at = (
+                torch.cat([each, each[:, :, part : part + 1]], 2)
+                for each in (self.writer, self.written_at, self.ordinary, self.read_at)
             )
             self._parts.clear()
-        return torch.tensor(found)
+        return torch.tensor(found, dtype=torch.int64)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
 from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
+from evaluator.executor.chip.cluster import bases
 from evaluator.executor.chip.tensormaps import Tensormaps
 from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
@@ -36,12 +38,17 @@ class Needs:
     """Most partitions that run side by side, with the default one."""
     barriers: int
     """Items of all buffers that may hold barriers."""
+    ctas: int = 1
+    """CTAs of the cluster that runs a program."""
+    paired: bool = False
+    """Whether its tcgen05 products are those of two CTAs each."""
 
     @property
     def bytes_per_program(self) -> int:
         """Bytes that the clocks of one program take, in int32."""
-        actors = self.partitions * (1 + len(Queue)) + self.barriers
-        return 4 * actors * (3 * self.partitions + 4 * self.barriers)
+        partitions = self.partitions * self.ctas
+        actors = partitions * (1 + len(Queue)) + self.barriers
+        return 4 * actors * (3 * partitions + 4 * self.barriers)
 
 
 def may_hold_barriers(block: Type) -> bool:
@@ -60,25 +67,31 @@ def needs(function: Function) -> Needs | None:
             block = function.types[op.results[0]].block
             if may_hold_barriers(block):
                 barriers, location = barriers + block.elements, op.location
-    if max(partitions, barriers) > MOST_ACTORS:
+    if max(partitions * function.ctas, barriers) > MOST_ACTORS:
         raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
-    return Needs(partitions, barriers) if uses else None
+    return Needs(partitions, barriers, function.ctas, function.paired) if uses else None
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One access of a partition to on-chip memory, or of an asynchronous operation that it issues."""
+    """One access of a partition to the on-chip memory of a CTA, or of an asynchronous operation that it issues."""
 
     verb: str
     """``reads`` or ``writes``."""
+    agent: int
+    """Which partition of which CTA it is, or issues it, see ``Clocks``."""
+    cta: int
+    """The CTA whose memory it is."""
     actor: int | None = None
     """Which asynchronous operation it is, see ``Clocks``; None: the partition itself."""
     time: Tensor | None = None
     """When, on the clock of ``actor``, [P]."""
     in_order: bool = False
-    """Whether it takes place after all earlier operations of ``actor``."""
+    """Whether it takes place after all earlier operations of ``actor``, or of any barrier where that is one."""
     fences: bool = False
     """Whether it sees only those writes of partitions that were fenced (the async proxy of the PTX ISA)."""
+    ordinary: bool = False
+    """Whether, asynchronous or not, it must be fenced before such an access sees it."""
 
 
 class Chip:
@@ -86,11 +99,14 @@ class Chip:
 
     def __init__(self, positions: Tensor, wanted: Needs) -> None:
         self._first, self._rows = int(positions[0]), positions.numel()
-        self.clocks = Clocks(self._rows, wanted.partitions, wanted.barriers)
+        self.ctas, self.paired = wanted.ctas, wanted.paired
+        self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
         self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
         self.tensormaps = Tensormaps(self._rows)
         self.partition = 0
         """The partition that runs."""
+        self.agents = range(self.ctas)
+        """That partition in each CTA, as ``Clocks`` counts partitions."""
         self._first_barrier: dict[int, int] = {}
         """Number of the first barrier of each allocation, by the slot of its result."""
         self._given = 0
@@ -110,75 +126,109 @@ class Chip:
             for i in range(block.elements):
                 self.barriers.names[first + i] = f"{i} of {name}" if block.elements > 1 else name
                 self.barriers.valid[self.rows(frame), first + i] = False
-        actors, tensor = self.clocks.actors, kind.in_tensor_memory
-        return Buffer(name, block, self._rows, actors, tensor=tensor, first_barrier=first).view(block)
+        actors, tensor, divided = self.clocks.actors, kind.in_tensor_memory, bases(kind.layout)
+        if 2 ** len(divided) != self.ctas:
+            raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
+        clusters = self.ctas, divided
+        return Buffer(name, block, self._rows, actors, *clusters, tensor=tensor, first_barrier=first).view(block)
+
+    def run_as(self, partition: int) -> None:
+        """Say which partition runs from now on."""
+        self.partition = partition
+        self.agents = range(partition * self.ctas, (partition + 1) * self.ctas)
+
+    def issuers(self) -> range:
+        """Return the agents whose CTAs give the tensor core work: where it works in pairs, every other one."""
+        return self.agents[:: 2 if self.paired else 1]
+
+    def plain(self, verb: str) -> list[Access]:
+        """Return the accesses of the partition that runs, of each CTA to what it holds itself."""
+        return [Access(verb, agent, cta) for cta, agent in enumerate(self.agents)]
 
     # Accesses
 
-    def access(self, frame: Frame, site: Site, view: BufferView, access: Access, active: Tensor | None = None) -> None:
-        """Report what makes an access too early for programs that are ``active`` [P or 1], and note it."""
+    def access(
+        self, frame: Frame, site: Site, view: BufferView, accesses: Sequence[Access], active: Tensor | None = None
+    ) -> None:
+        """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
         rows, buffer = self.rows(frame), view.buffer
-        for piece in pieces(view, active, frame.programs):
-            own = piece.of(rows)
-            known = self.clocks.known[own, self.partition]
-            r, parts = own.unsqueeze(1), buffer.parts(view, piece.offset).unsqueeze(0)
-            writer, written_at = buffer.writer[r, parts], buffer.written_at[r, parts]
+        for piece, access in product(list(pieces(view, active, frame.programs)), accesses):
+            own, cta, agent = piece.of(rows), access.cta, access.agent
+            known = self.clocks.known[own, agent]
+            r, parts = own.unsqueeze(1), buffer.parts(view, piece.offset, cta).unsqueeze(0)
+            writer, written_at = buffer.writer[r, cta, parts], buffer.written_at[r, cta, parts]
             nobody = writer == NOBODY
             seen = nobody | (known.gather(1, writer.clamp(min=0)) >= written_at)
             if access.in_order:
                 seen |= writer == access.actor
+                if access.actor is not None and access.actor >= self.clocks.barrier(0):
+                    seen |= writer >= self.clocks.barrier(0)
 
             def report(
                 kind: str,
                 wrong: Tensor,
                 text: str,
                 piece: Piece = piece,
+                access: Access = access,
                 actors: Tensor = writer,
                 note: bool = False,
             ) -> None:
                 if bool(wrong.any()):
                     told = frame.run.memory.remark if note else frame.run.memory.refute
-                    self._report(told, frame, site, kind, piece, wrong, f"{access.verb} {buffer.name}{text}", actors)
+                    self._report(
+                        told, frame, site, kind, piece, wrong, f"{access.verb} {buffer.name}{text}", actors, access
+                    )
 
             report("on-chip access too early", ~seen, ", which {} may still be writing")
             if access.verb == "reads":
                 report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
             if access.fences and not buffer.tensor:
                 # The compiler puts fences between what one partition does, and before partitions start.
-                ordinary = seen & ~nobody & (writer < self.clocks.partitions) & (writer != self.partition)
-                fenced = self.clocks.fenced[own, self.partition].gather(1, writer.clamp(min=0)) >= written_at
+                other = (writer >= self.clocks.partitions) | (writer // self.ctas != self.partition)
+                ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
+                fenced = self.clocks.fenced[own, agent].gather(1, writer.clamp(min=0)) >= written_at
                 report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
-            actor = self.partition if access.actor is None else access.actor
-            time = known[:, self.partition] if access.time is None else piece.of(access.time)
+            actor = agent if access.actor is None else access.actor
+            time = known[:, agent] if access.time is None else piece.of(access.time)
             if access.verb == "reads":
-                buffer.read_at[r, parts, actor] = time.unsqueeze(1)
+                buffer.read_at[r, cta, parts, actor] = time.unsqueeze(1)
                 continue
-            late = buffer.read_at[r, parts] > known.unsqueeze(1)
+            late = buffer.read_at[r, cta, parts] > known.unsqueeze(1)
             if access.in_order:
                 late[..., actor] = False
             if bool(late.any()):
                 readers = late.to(torch.int8).argmax(-1)
                 report("on-chip access too early", late.any(-1), ", which {} may still be reading", actors=readers)
-            buffer.writer[r, parts] = actor
-            buffer.written_at[r, parts] = time.unsqueeze(1)
-            buffer.read_at[r, parts] = 0
+            buffer.writer[r, cta, parts] = actor
+            buffer.written_at[r, cta, parts] = time.unsqueeze(1)
+            buffer.ordinary[r, cta, parts] = access.ordinary or access.actor is None
+            buffer.read_at[r, cta, parts] = 0
 
     def _report(
-        self, told: Tell, frame: Frame, site: Site, kind: str, piece: Piece, wrong: Tensor, text: str, actors: Tensor
+        self,
+        told: Tell,
+        frame: Frame,
+        site: Site,
+        kind: str,
+        piece: Piece,
+        wrong: Tensor,
+        text: str,
+        actors: Tensor,
+        access: Access,
     ) -> None:
         whole = wrong
         if piece.places is not None:
             whole = torch.zeros(frame.programs, wrong.shape[1], dtype=torch.bool)
             whole[piece.places] = wrong
         who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
-        subject = self.clocks.partition(self.partition)
+        subject = self.clocks.partition(access.agent)
         told(kind, whole, lambda _: f"{subject} {text.format(who)}", site)
 
-    def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor) -> None:
-        """Report what is wrong with the use of barriers, by number [P], where ``wrong`` [P] is true."""
+    def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
+        """Report what is wrong with an agent's use of barriers, by number [P], where ``wrong`` [P] is true."""
 
         def describe(place: tuple[int, ...]) -> str:
-            return f"{self.clocks.partition(self.partition)} {text.format(self.barriers.names[int(number[place[0]])])}"
+            return f"{self.clocks.partition(agent)} {text.format(self.barriers.names[int(number[place[0]])])}"
 
         frame.run.memory.refute(kind, wrong, describe, site)
 
@@ -208,18 +258,23 @@ class Chip:
         for partition, (missing, describe, site) in sorted(self._waiting.items()):
             place = int(missing().nonzero()[0])
             program = site.program(int(site.positions[place]))
-            part = f"{self.clocks.partition(partition)} of " if self.clocks.partitions > 1 else ""
+            part = f"{self._called(partition)} of " if self.clocks.partitions > self.ctas else ""
             found.append(f"{part}program {program} at {site.location} {describe(place)}")
-        ended = [self.clocks.partition(i) for i, each in enumerate(self._running) if each.done]
+        ended = [self._called(i) for i, each in enumerate(self._running) if each.done]
         ends = f"; {', '.join(ended)} ended" if ended else ""
         return f"deadlock: {'; '.join(found)}{ends}"
+
+    def _called(self, partition: int) -> str:
+        """Return what a partition of all CTAs is called in messages."""
+        return f"partition {partition - 1}" if partition else "the default partition"
 
     def side_by_side(self, frame: Frame, bodies: Sequence[Callable[[], None]]) -> None:
         """Run the default partition and the others, in turns, each until it waits. Raises ``StuckProgram``."""
         if self._running:
             raise StuckProgram("partitions within partitions")
         rows = self.rows(frame)
-        self.clocks.begin(rows, 0)
+        for cta in range(self.ctas):
+            self.clocks.begin(rows, cta)
         self._running = [Coroutine(body) for body in bodies]
         try:
             while not all(each.done for each in self._running):
@@ -227,13 +282,16 @@ class Chip:
                 for partition, coroutine in enumerate(self._running):
                     if coroutine.done or (partition in self._waiting and bool(self._waiting[partition][0]().any())):
                         continue
-                    moved, self.partition = True, partition
+                    moved = True
+                    self.run_as(partition)
                     coroutine.resume()
                 if not moved:
                     raise StuckProgram(self._deadlock())
         finally:
             for coroutine in self._running:
                 coroutine.cancel()
-            self.partition, self._running = 0, []
+            self.run_as(0)
+            self._running = []
             self._waiting.clear()
-        self.clocks.end(rows, 0)
+        for cta in range(self.ctas):
+            self.clocks.end(rows, cta)

@@ -1,12 +1,14 @@
 """What each partition of each program knows to be done, as vector clocks.
 
 An actor has a clock that counts what it does: a partition, each queue of asynchronous operations of a partition, and
-each barrier, for the copies that signal it. A partition knows, of each actor, the time up to which everything is done
+each barrier, for the copies that signal it. In a cluster each partition is as many as there are CTAs: those of one
+partition are numbered one after another. A partition knows, of each actor, the time up to which everything is done
 and visible to it. Arriving at a barrier hands on what a partition knows, and waiting for it takes that over: two
 accesses are ordered exactly if the later one's partition knows the earlier one (Lamport, Time, clocks, and the ordering
 of events, 1978; Mattern, Virtual time and global states, 1989).
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
@@ -38,8 +40,10 @@ _WORDS = {
 class Clocks:
     """The clocks of a number of programs (rows). Times are int32 and start at 1."""
 
-    def __init__(self, rows: int, partitions: int, barriers: int) -> None:
+    def __init__(self, rows: int, partitions: int, barriers: int, ctas: int = 1) -> None:
+        """``partitions`` are those of all ``ctas``."""
         self.partitions = partitions
+        self._ctas = ctas
         self.actors = partitions * (1 + len(Queue)) + barriers
         self.known = torch.zeros(rows, partitions, self.actors, dtype=torch.int32)
         """Up to which time each partition knows each actor, [rows, partitions, actors]."""
@@ -81,18 +85,30 @@ class Clocks:
         self.release(rows, partition)
 
     def begin(self, rows: Tensor, partition: int) -> None:
-        """Let all partitions know what one does, and take that for fenced."""
-        known = torch.maximum(self.known[rows], self.known[rows, partition].unsqueeze(1))
-        self.known[rows] = known
-        self.fenced[rows] = torch.maximum(self.fenced[rows], known[:, partition].unsqueeze(1))
+        """Let all partitions of a CTA know what one does, and take that for fenced."""
+        own = range(partition % self._ctas, self.partitions, self._ctas)
+        known = torch.maximum(self.known[rows][:, own], self.known[rows, partition].unsqueeze(1))
+        fenced = torch.maximum(self.fenced[rows][:, own], known[:, partition // self._ctas].unsqueeze(1))
+        for i, other in enumerate(own):
+            self.known[rows, other], self.fenced[rows, other] = known[:, i], fenced[:, i]
         self.release(rows, partition)
 
     def end(self, rows: Tensor, partition: int) -> None:
-        """Let a partition know what all do, asynchronous operations apart that none has waited for."""
+        """Let a partition know what all of its CTA do, asynchronous operations apart that none has waited for."""
+        own = range(partition % self._ctas, self.partitions, self._ctas)
         for table in (self.known, self.fenced):
-            table[rows, partition] = table[rows].amax(1)
-        for other in range(self.partitions):
+            table[rows, partition] = table[rows][:, own].amax(1)
+        for other in own:
             self.release(rows, other)
+
+    def meet(self, rows: Tensor, partitions: Sequence[int]) -> None:
+        """Let some partitions know what each of them does."""
+        for table in (self.known, self.fenced):
+            every = table[rows][:, partitions].amax(1)
+            for partition in partitions:
+                table[rows, partition] = every
+        for partition in partitions:
+            self.release(rows, partition)
 
     def words(self, actor: int, barriers: list[str]) -> str:
         """Return what an actor is called in messages."""
@@ -105,6 +121,8 @@ class Clocks:
 
     def partition(self, number: int) -> str:
         """Return what a partition is called in messages."""
-        if self.partitions == 1:
-            return "the program"
-        return f"partition {number - 1}" if number else "the default partition"
+        own, cta = divmod(number, self._ctas)
+        name = f"partition {own - 1}" if own else "the default partition"
+        if self.partitions == self._ctas:
+            name = "the program"
+        return f"{name} in CTA {cta}" if self._ctas > 1 else name

@@ -4,11 +4,12 @@ import torch
 
 from evaluator.executor.chip import Queue
 from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.cluster import bases, copies, parts
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.atomics import reduce_block, reduction
-from evaluator.executor.operations.barriers import barrier, usable
+from evaluator.executor.operations.barriers import barrier, completes
 from evaluator.executor.operations.memory import (
     block_addresses,
     described_block,
@@ -17,7 +18,16 @@ from evaluator.executor.operations.memory import (
     padding,
     site,
 )
-from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, view_of, where
+from evaluator.executor.operations.on_chip import (
+    block_of,
+    check_own_parts,
+    give_tokens,
+    load,
+    on_chip,
+    store,
+    view_of,
+    where,
+)
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import AddressSum, DescriptorValue, full
 
@@ -33,6 +43,7 @@ def _copy(op: Op, types: Types) -> Step:
     block, pointer = block_of(op, types, target), types[address]
     mask = optional.pop(0) if "mask" in op.words else None
     other = optional.pop(0) if "other" in op.words else None
+    check_own_parts(op, types, target)
     if pointer.target is None or block != Type(pointer.target.element, pointer.shape):
         raise UnsupportedOperation(f"{op.name} of {pointer} into {block}", op.location)
 
@@ -44,9 +55,12 @@ def _copy(op: Op, types: Types) -> Step:
         if (chip := frame.run.chip) is None:
             return
         rows, clocks = chip.rows(frame), chip.clocks
-        time = clocks.issued[rows, chip.partition, Queue.COPY] + 1  # of the group that is open
-        actor = clocks.actor(chip.partition, Queue.COPY)
-        store(frame, chip, op, target, value, Access("writes", actor, time))
+        accesses = [
+            # Part of the group that is open.
+            Access("writes", agent, cta, clocks.actor(agent, Queue.COPY), clocks.issued[rows, agent, Queue.COPY] + 1)
+            for cta, agent in enumerate(chip.agents)
+        ]
+        store(frame, chip, op, target, value, accesses)
 
     return run
 
@@ -56,7 +70,8 @@ def _commit_group(op: Op, types: Types) -> Step:
     check_variant(op, words=["tokens"])
 
     def run(frame: Frame, chip: Chip) -> None:
-        chip.clocks.issue(chip.rows(frame), chip.partition, Queue.COPY)
+        for agent in chip.agents:
+            chip.clocks.issue(chip.rows(frame), agent, Queue.COPY)
         give_tokens(op, types, frame)
 
     return on_chip(run)
@@ -69,7 +84,8 @@ def _wait(op: Op, types: Types) -> Step:
     queue, pending = (Queue.COPY, integer(op, "num")) if copies else (Queue.STORE, integer(op, "pendings"))
 
     def run(frame: Frame, chip: Chip) -> None:
-        chip.clocks.finish(chip.rows(frame), chip.partition, queue, pending)
+        for agent in chip.agents:
+            chip.clocks.finish(chip.rows(frame), agent, queue, pending)
         give_tokens(op, types, frame)
 
     return on_chip(run)
@@ -104,7 +120,9 @@ def _bring(op: Op, types: Types) -> Step:
     check_variant(op)
     target, signal, predicate = op.operands[-3:]
     block = _moved(op, types, target)
-    size = block.elements * block.item_bytes
+    divided = bases(types[target].layout)
+    size = block.elements * block.item_bytes // parts(divided)
+    copied = copies(divided) if "multicast" in op.attributes else 0
 
     def run(frame: Frame) -> None:
         descriptor, address, mask = _place(frame, op, block, types)
@@ -115,39 +133,65 @@ def _bring(op: Op, types: Types) -> Step:
         value = frame.run.memory.read(address, mask, padding(descriptor, block), block, site(frame, op))
         if (chip := frame.run.chip) is None:
             return
-        number, rows = barrier(frame, op, signal), chip.rows(frame)
-        places = usable(frame, chip, op, number, active)
         value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)
-        time = chip.barriers.phase[rows, number] + 1
-        for one in number[places].unique().tolist():
-            here = number == one
-            here = here if active is None else here & active
-            access = Access("writes", chip.clocks.barrier(one), time)
-            store(frame, chip, op, target, value, access, here)
-        rows, number, time = rows[places], number[places], time[places]
-        chip.barriers.signalled(rows, number, chip.clocks.barrier(0) + number, time)
-        chip.barriers.expect(rows, number, -size)
+        for cta, number in enumerate(barrier(frame, op, signal)):
+            agent = chip.agents[cta & ~copied]  # which sends to all CTAs that hold a copy
+            actors, time = completes(frame, chip, op, number, active, agent, size)
+            for actor, here in actors:
+                store(frame, chip, op, target, value, [Access("writes", agent, cta, actor, time)], here)
         chip.give_way()
 
     return run
 
 
-def _sends(frame: Frame, chip: Chip) -> Access:
-    """Count one more TMA copy to global memory, and return what it is to shared memory."""
-    time = chip.clocks.issue(chip.rows(frame), chip.partition, Queue.STORE)
-    return Access("reads", chip.clocks.actor(chip.partition, Queue.STORE), time, fences=True)
+def _sends(frame: Frame, chip: Chip, copied: int) -> list[Access]:
+    """Count one more TMA copy to global memory, by each CTA, or by the first of those that hold copies of what is sent
+    (``copied`` as in ``commit``). Return what they are to shared memory.
+    """
+    accesses, rows, clocks = [], chip.rows(frame), chip.clocks
+    for cta, agent in enumerate(chip.agents):
+        if not cta & copied:
+            time = clocks.issue(rows, agent, Queue.STORE)
+            accesses.append(Access("reads", agent, cta, clocks.actor(agent, Queue.STORE), time, fences=True))
+    return accesses
 
 
 @step("ttng.async_tma_copy_local_to_global", "ttng.async_tma_scatter")
 def _send(op: Op, types: Types) -> Step:
     check_variant(op)
     source = op.operands[-1]
-    block = _moved(op, types, source)
+    block, copied = _moved(op, types, source), copies(bases(types[source].layout))
 
     def run(frame: Frame, chip: Chip) -> None:
         _, address, mask = _place(frame, op, block, types)
-        value = load(frame, chip, op, source, _sends(frame, chip))
+        value = load(frame, chip, op, source, _sends(frame, chip, copied))
         frame.run.memory.write(address, mask, value.reshape(-1, *block.shape), block, site(frame, op))
+
+    return on_chip(run)
+
+
+@step("ttng.async_shared_store")
+def _store_to_cluster(op: Op, types: Types) -> Step:
+    """Return the step of stores that signal a barrier once they are done (PTX ISA, st.async).
+
+    They are no copies: TMA and the tensor core see them only after a fence.
+    """
+    check_variant(op)
+    source, target, signal = op.operands
+    block = block_of(op, types, target)
+    check_own_parts(op, types, target)
+    if types[source] != block:
+        raise UnsupportedOperation(f"{op.name} of {types[source]} into {block}", op.location)
+    size = block.elements * block.item_bytes // parts(bases(types[target].layout))
+
+    def run(frame: Frame, chip: Chip) -> None:
+        for cta, number in enumerate(barrier(frame, op, signal)):
+            agent = chip.agents[cta]
+            actors, time = completes(frame, chip, op, number, None, agent, size)
+            for actor, here in actors:
+                access = Access("writes", agent, cta, actor, time, ordinary=True)
+                store(frame, chip, op, target, frame.tensor(source), [access], here)
+        chip.give_way()
 
     return on_chip(run)
 
@@ -158,9 +202,10 @@ def _reduce(op: Op, types: Types) -> Step:
     source = op.operands[-1]
     if block_of(op, types, source).elements != block.elements:
         raise UnsupportedOperation(f"{op.name} of {types[source].block} for {block}", op.location)
+    copied = copies(bases(types[source].layout))
 
     def run(frame: Frame, chip: Chip) -> None:
-        value = load(frame, chip, op, source, _sends(frame, chip))
+        value = load(frame, chip, op, source, _sends(frame, chip, copied))
         reduce_block(frame, op, block, value.reshape(frame.programs, *block.shape), update)
 
     return on_chip(run)

@@ -62,7 +62,7 @@ def _add(old: Tensor, value: Tensor) -> Tensor:
 
 
 _INTEGERS = ("i32", "i64")
-_UPDATES: dict[str, tuple[Update, tuple[str, ...]]] = {
+UPDATES: dict[str, tuple[Update, tuple[str, ...]]] = {
     "add": (torch.add, _INTEGERS),
     "fadd": (_add, ("f16", "bf16", "f32", "f64")),
     "and": (torch.bitwise_and, _INTEGERS),
@@ -112,6 +112,15 @@ class _Ordered:
             far *= 2
             later = later[self.turn[later] >= far]
         return values
+
+
+def in_turns(held: Tensor, index: Tensor, values: Tensor, update: Update) -> Tensor:
+    """Update ``held`` [cells] at indices [n] by values [n], one after another; return what each found there, [n]."""
+    before = torch.empty_like(values)
+    for turn in _Ordered.by(index).turns() if index.numel() else ():
+        before[turn] = held[index[turn]]
+        held[index[turn]] = update(before[turn], values[turn])
+    return before
 
 
 def _mixed(index: Tensor, lanes: Tensor, elements: int) -> tuple[Tensor, Tensor]:
@@ -198,7 +207,7 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
     kind_word = op.words[0] if op.words else ""
     order = _order(op, 1)
     value_type = types[op.operands[1]]
-    update, elements = _UPDATES.get(kind_word, (None, ()))
+    update, elements = UPDATES.get(kind_word, (None, ()))
     if update is None or value_type.element not in elements:
         raise UnsupportedOperation(f"tt.atomic_rmw {kind_word[:60]} on {value_type}", op.location)
     pointer, value, *optional = op.operands
@@ -322,7 +331,7 @@ def reduction(op: Op, types: Types) -> tuple[Type, Update]:
     if block.element not in _REDUCTIONS.get(kind_word, ()):
         raise UnsupportedOperation(f"{op.name} {kind_word[:60]} on {block}", op.location)
     unsigned = types[op.operands[0]].unsigned and kind_word in ("min", "max")
-    return block, _UPDATES["u" + kind_word if unsigned else kind_word][0]
+    return block, UPDATES["u" + kind_word if unsigned else kind_word][0]
 
 
 @step("tt.descriptor_reduce")

@@ -6,72 +6,114 @@ import torch
 
 from evaluator.executor.chip import Queue
 from evaluator.executor.chip.chip import Chip
+from evaluator.executor.chip.cluster import alike, bases, copies, parts, place
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.on_chip import on_chip, values, view_of, where
-from evaluator.executor.operations.registry import Types, check_variant, step
+from evaluator.executor.operations.registry import Types, check_variant, integer, step
 
 Tensor = torch.Tensor
 
 
-def barrier(frame: Frame, op: Op, slot: int) -> Tensor:
-    """Return the number [P] of the barrier that a view is."""
+def barrier(frame: Frame, op: Op, slot: int) -> list[Tensor]:
+    """Return the number [P] of the barrier that each CTA uses: its own, or that of the first CTA of several."""
     view = view_of(frame, slot)
-    if view.buffer.first_barrier < 0 or any(extent != 1 for extent in view.shape):
+    *leading, here = view.shape
+    if view.buffer.first_barrier < 0 or any(extent != 1 for extent in leading):
         raise UnsupportedOperation(f"{op.name} on a buffer that is no barrier", op.location)
-    return (view.buffer.first_barrier + view.offset).expand(frame.programs)
+    chip, divided = frame.run.chip, view.buffer.divided
+    assert chip is not None
+    if here != parts(divided):
+        raise UnsupportedOperation(f"{op.name} on {here} barriers of {chip.ctas} CTAs", op.location)
+    places = [int(view.places.flatten()[place(divided, cta)[-1] if divided else 0]) for cta in range(chip.ctas)]
+    return [(view.buffer.first_barrier + view.offset + one).expand(frame.programs) for one in places]
 
 
-def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None) -> Tensor:
+def holders(frame: Frame, slot: int, ctas: int) -> list[int]:
+    """Return the CTAs that hold a barrier which they, and perhaps others, use: only they wait for it."""
+    shared = copies(view_of(frame, slot).buffer.divided)
+    return [cta for cta in range(ctas) if not cta & shared]
+
+
+def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None, agent: int) -> Tensor:
     """Return the places [n] of the active programs whose barrier is initialised; report the others."""
     valid = chip.barriers.valid[chip.rows(frame), number]
     asked = torch.ones_like(valid) if active is None else active
     text = "uses barrier {}, which is not initialised, or no longer"
-    chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number)
+    chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number, agent)
     return (asked & valid).nonzero().flatten()
 
 
-def arrive(frame: Frame, chip: Chip, op: Op, slot: int, count: int, active: Tensor | None, expected: int = 0) -> None:
-    """Arrive at a barrier, which is then to wait for ``expected`` more bytes, and hand on what the partition knows."""
-    number = barrier(frame, op, slot)
-    places = usable(frame, chip, op, number, active)
+def arrive(
+    frame: Frame, chip: Chip, op: Op, number: Tensor, agent: int, count: int, active: Tensor | None, expected: int
+) -> None:
+    """Arrive at a barrier, which is then to wait for ``expected`` more bytes, and hand on what the agent knows."""
+    places = usable(frame, chip, op, number, active, agent)
     rows, numbers = chip.rows(frame)[places], number[places]
     clocks = chip.clocks
-    clocks_known, clocks_fenced = clocks.known[rows, chip.partition], clocks.fenced[rows, chip.partition]
-    chip.barriers.hand_on(rows, numbers, clocks_known, clocks_fenced)
-    clocks.release(rows, chip.partition)
+    chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
+    clocks.release(rows, agent)
     if expected:
         chip.barriers.expect(rows, numbers, expected)
-    _count(frame, chip, op, number, places, count)
+    _count(frame, chip, op, number, places, agent, count)
 
 
-def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None) -> None:
-    """Arrive at a barrier once the tensor core has done what it has been given."""
-    number = barrier(frame, op, slot)
-    places = usable(frame, chip, op, number, active)
-    rows, numbers = chip.rows(frame)[places], number[places]
-    clocks = chip.clocks
-    actor, time = (
-        clocks.actor(chip.partition, Queue.TENSOR_CORE),
-        clocks.issued[rows, chip.partition, Queue.TENSOR_CORE],
-    )
-    chip.barriers.hand_on(rows, numbers, clocks.cores[rows, chip.partition], clocks.fenced[rows, chip.partition])
-    chip.barriers.signalled(rows, numbers, torch.full_like(numbers, actor), time)
-    _count(frame, chip, op, number, places, 1)
-
-
-def _count(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, count: int) -> None:
-    wrong = torch.zeros(frame.programs, dtype=torch.bool)
-    wrong[places] = chip.barriers.arrive(chip.rows(frame)[places], number[places], count)
-    text = "arrives at barrier {} more often than its phase takes"
-    chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number)
+def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, copied: Sequence[int] = ()) -> None:
+    """Arrive at a barrier once the tensor core has done what it has been given: in each CTA that holds a copy of an
+    operand, where ``copied`` says so by the bits of a CTA's number that make no difference.
+    """
+    numbers, clocks = barrier(frame, op, slot), chip.clocks
+    pair = 1 if chip.paired else 0
+    for agent in chip.issuers():
+        cta = agent % chip.ctas
+        told = {other for bits in (*copied, pair) for other in alike(cta, bits | pair, chip.ctas)}
+        for number in _distinct(numbers, sorted(told)):
+            places = usable(frame, chip, op, number, active, agent)
+            rows, here = chip.rows(frame)[places], number[places]
+            actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
+            chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
+            chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
+            _count(frame, chip, op, number, places, agent, 1)
     chip.give_way()
 
 
-def _number_word(op: Op) -> int:
-    check_variant(op, words=op.words)
+def _distinct(numbers: Sequence[Tensor], ctas: Sequence[int]) -> list[Tensor]:
+    """Return the barriers of some CTAs, each once."""
+    return list({int(numbers[cta][0]): numbers[cta] for cta in ctas}.values())
+
+
+def completes(
+    frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None, agent: int, amount: int
+) -> tuple[list[tuple[int, Tensor]], Tensor]:
+    """Let a copy of ``amount`` bytes to memory complete on a barrier.
+
+    Return what to give to ``Access`` for each barrier that programs use: the actor, and which programs [P] use it, and
+    the time [P] on its clock.
+    """
+    rows = chip.rows(frame)
+    places = usable(frame, chip, op, number, active, agent)
+    time = chip.barriers.phase[rows, number] + 1
+    each = [
+        (chip.clocks.barrier(one), (number == one) if active is None else (number == one) & active)
+        for one in number[places].unique().tolist()
+    ]
+    done, here = rows[places], number[places]
+    chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[places])
+    chip.barriers.expect(done, here, -amount)
+    return each, time
+
+
+def _count(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, count: int) -> None:
+    wrong = torch.zeros(frame.programs, dtype=torch.bool)
+    wrong[places] = chip.barriers.arrive(chip.rows(frame)[places], number[places], count)
+    text = "arrives at barrier {} more often than its phase takes"
+    chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+
+
+def _number_word(op: Op, *attributes: str) -> int:
+    check_variant(op, words=op.words, attributes=attributes)
     if len(op.words) != 1 or not op.words[0].isdecimal():
         raise UnsupportedOperation(f"{op.name} with {' '.join(op.words)[:60]}", op.location)
     return int(op.words[0])
@@ -87,10 +129,13 @@ def _initialise(op: Op, types: Types) -> Step:
     count, (slot,) = _number_word(op), op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        number, rows = barrier(frame, op, slot), chip.rows(frame)
+        numbers, rows, owners = barrier(frame, op, slot), chip.rows(frame), holders(frame, slot, chip.ctas)
         text = "initialises barrier {} again, which was not invalidated"
-        chip.refute(frame, site(frame, op), "barrier misused", chip.barriers.valid[rows, number], text, number)
-        chip.barriers.initialise(rows, number, count)
+        for cta in owners:
+            number, agent = numbers[cta], chip.agents[cta]
+            valid = chip.barriers.valid[rows, number]
+            chip.refute(frame, site(frame, op), "barrier misused", valid, text, number, agent)
+            chip.barriers.initialise(rows, number, count * (chip.ctas // len(owners)))
 
     return on_chip(run)
 
@@ -101,38 +146,47 @@ def _invalidate(op: Op, types: Types) -> Step:
     (slot,) = op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        number = barrier(frame, op, slot)
-        places = usable(frame, chip, op, number, None)
-        rows, numbers = chip.rows(frame)[places], number[places]
-        wrong = torch.zeros(frame.programs, dtype=torch.bool)
-        wrong[places] = chip.barriers.outstanding(rows, numbers, chip.clocks.known[rows, chip.partition])
+        numbers = barrier(frame, op, slot)
         text = "invalidates barrier {} while a copy or product may still signal it"
-        chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number)
-        chip.barriers.valid[rows, numbers] = False
+        for cta in holders(frame, slot, chip.ctas):
+            number, agent = numbers[cta], chip.agents[cta]
+            places = usable(frame, chip, op, number, None, agent)
+            rows, here = chip.rows(frame)[places], number[places]
+            wrong = torch.zeros(frame.programs, dtype=torch.bool)
+            wrong[places] = chip.barriers.outstanding(rows, here, chip.clocks.known[rows, agent])
+            chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+            chip.barriers.valid[rows, here] = False
 
     return on_chip(run)
 
 
 @step("ttng.barrier_expect", "ttng.arrive_barrier")
 def _arrive(op: Op, types: Types) -> Step:
-    amount = _number_word(op)
+    amount = _number_word(op, "fromCTA", "multicastCTA")
     slot, *predicate = op.operands
     count, expected = (1, amount) if op.name == "ttng.barrier_expect" else (amount, 0)
+    kept = integer(op, "fromCTA") if "fromCTA" in op.attributes else -1
+    bits = integer(op, "multicastCTA") if "multicastCTA" in op.attributes else 0
 
     def run(frame: Frame, chip: Chip) -> None:
-        arrive(frame, chip, op, slot, count, where(frame, predicate[0] if predicate else None), expected)
+        active, numbers = where(frame, predicate[0] if predicate else None), barrier(frame, op, slot)
+        for cta, number in enumerate(numbers):
+            for source in alike(cta & kept, bits, chip.ctas):
+                arrive(frame, chip, op, number, chip.agents[source], count, active, expected)
+        chip.give_way()
 
     return on_chip(run)
 
 
 @step("ttng.tc_gen5_commit")
 def _commit(op: Op, types: Types) -> Step:
-    check_variant(op, words=["descs"])  # which say to what CTAs of a cluster products have sent
+    check_variant(op, words=["descs"])
     slot, *rest = op.operands
     predicate = _predicate(rest, types)
+    copied = [copies(bases(types[each].layout)) for each in rest if types[each].element == "memdesc"]
 
     def run(frame: Frame, chip: Chip) -> None:
-        commit(frame, chip, op, slot, where(frame, predicate))
+        commit(frame, chip, op, slot, where(frame, predicate), copied)
 
     return on_chip(run)
 
@@ -144,28 +198,34 @@ def _wait(op: Op, types: Types) -> Step:
     predicate = _predicate(rest, types)
 
     def run(frame: Frame, chip: Chip) -> None:
-        number = barrier(frame, op, slot)
-        places = usable(frame, chip, op, number, where(frame, predicate))
-        rows, numbers = chip.rows(frame)[places], number[places]
-        parity = frame.tensor(phase).expand(frame.programs)[places]
-        barriers, clocks, partition = chip.barriers, chip.clocks, chip.partition
+        active, numbers, every = where(frame, predicate), barrier(frame, op, slot), chip.rows(frame)
+        parity = frame.tensor(phase).expand(frame.programs)
+        barriers, clocks = chip.barriers, chip.clocks
+        waiting = [
+            (agent, number, usable(frame, chip, op, number, active, agent))
+            for agent, number in ((chip.agents[cta], numbers[cta]) for cta in holders(frame, slot, chip.ctas))
+        ]
 
         def missing() -> Tensor:
             wanting = torch.zeros(frame.programs, dtype=torch.bool)
-            wanting[places] = barriers.waits(rows, numbers, parity)
+            for _, number, places in waiting:
+                wanting[places] |= barriers.waits(every[places], number[places], parity[places])
             return wanting
 
-        def describe(place: int) -> str:
-            i = int((places == place).nonzero()[0])
-            row, one = int(rows[i]), int(numbers[i])
+        def describe(at: int) -> str:
+            row, parity_at = every[at], parity[at]
+            one = next(int(number[at]) for _, number, _ in waiting if bool(barriers.waits(row, number[at], parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
             lacks = f"{arrivals} arrivals and {amount} bytes"
-            return f"waits for phase {int(parity[i])} of barrier {barriers.names[one]}, which lacks {lacks}"
+            return f"waits for phase {int(parity_at)} of barrier {barriers.names[one]}, which lacks {lacks}"
 
         chip.wait(missing, describe, site(frame, op))
         frame.run.memory.observe_barrier(frame.positions)
-        for table, added in zip((clocks.known, clocks.fenced), barriers.handed_on(rows, numbers), strict=True):
-            table[rows, partition] = torch.maximum(table[rows, partition], added)
+        for agent, number, places in waiting:
+            rows = every[places]
+            told = barriers.handed_on(rows, number[places])
+            for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
+                table[rows, agent] = torch.maximum(table[rows, agent], added)
 
     return on_chip(run)
 
@@ -177,13 +237,12 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
     (slot,) = op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        number = barrier(frame, op, slot)
-        places = usable(frame, chip, op, number, None)
-        rows, numbers, clocks = chip.rows(frame)[places], number[places], chip.clocks
-        known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
-        open_group = clocks.issued[rows, chip.partition, Queue.COPY] + 1
-        known[:, clocks.actor(chip.partition, Queue.COPY)] = open_group
-        chip.barriers.hand_on(rows, numbers, known, torch.zeros_like(known))
+        for agent, number in zip(chip.agents, barrier(frame, op, slot), strict=True):
+            places = usable(frame, chip, op, number, None, agent)
+            rows, here, clocks = chip.rows(frame)[places], number[places], chip.clocks
+            known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
+            known[:, clocks.actor(agent, Queue.COPY)] = clocks.issued[rows, agent, Queue.COPY] + 1  # the open group
+            chip.barriers.hand_on(rows, here, known, torch.zeros_like(known))
 
     return on_chip(run)
 
@@ -191,4 +250,28 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
 @step("ttng.fence_async_shared")
 def _fence(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["bCluster"])
-    return on_chip(lambda frame, chip: chip.clocks.fence(chip.rows(frame), chip.partition))
+
+    def run(frame: Frame, chip: Chip) -> None:
+        for agent in chip.agents:
+            chip.clocks.fence(chip.rows(frame), agent)
+
+    return on_chip(run)
+
+
+@step("ttng.cluster_barrier")
+def _meet(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["relaxed"])
+    relaxed = op.attributes.get("relaxed", "false") == "true"
+
+    def run(frame: Frame, chip: Chip) -> None:
+        frame.run.memory.observe_barrier(frame.positions)
+        if not relaxed:
+            chip.clocks.meet(chip.rows(frame), chip.agents)
+
+    return on_chip(run)
+
+
+@step("ttng.fence_mbarrier_init_release_cluster")
+def _fence_of_barriers(op: Op, types: Types) -> Step:
+    check_variant(op)
+    return lambda frame: None

@@ -1,13 +1,18 @@
 """Products of the tensor cores that a program does not wait for: wgmma (Hopper) and tcgen05 (Blackwell)."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import torch
 
 from evaluator.executor.chip import Queue
 from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.cluster import bases, copies
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op
 from evaluator.executor.operations.barriers import commit
+from evaluator.executor.operations.dot_scaled import scaled_product
 from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, values, where
 from evaluator.executor.operations.products import check_product, product
 from evaluator.executor.operations.registry import Types, check_variant, step
@@ -26,20 +31,22 @@ def _warp_group_dot(op: Op, types: Types) -> Step:
     waits = not op.attributes.get("isAsync", "").startswith("true")
 
     def run(frame: Frame, chip: Chip) -> None:
-        rows = chip.rows(frame)
-        time = chip.clocks.issue(rows, chip.partition, Queue.WARP_GROUP)
-        access = Access("reads", chip.clocks.actor(chip.partition, Queue.WARP_GROUP), time, fences=True)
+        rows, clocks = chip.rows(frame), chip.clocks
+        accesses = []
+        for cta, agent in enumerate(chip.agents):
+            time = clocks.issue(rows, agent, Queue.WARP_GROUP)
+            accesses.append(Access("reads", agent, cta, clocks.actor(agent, Queue.WARP_GROUP), time, fences=True))
 
         def operand(slot: int) -> Tensor:
-            return load(frame, chip, op, slot, access) if types[slot].element == "memdesc" else frame.tensor(slot)
+            return load(frame, chip, op, slot, accesses) if types[slot].element == "memdesc" else frame.tensor(slot)
 
         added = frame.tensor(c)
         if use:
             used = frame.tensor(use[0]).view(-1, 1, 1)
             added = added if bool(used.all()) else torch.where(used, added, torch.zeros((), dtype=added.dtype))
         frame.slots[op.results[0]] = multiply(operand(a), operand(b), added)
-        if waits:
-            chip.clocks.finish(rows, chip.partition, Queue.WARP_GROUP, 0)
+        for agent in chip.agents if waits else ():
+            clocks.finish(rows, agent, Queue.WARP_GROUP, 0)
 
     return on_chip(run)
 
@@ -51,51 +58,84 @@ def _warp_group_wait(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         if (chip := frame.run.chip) is not None:
-            chip.clocks.finish(chip.rows(frame), chip.partition, Queue.WARP_GROUP, pending)
+            for agent in chip.agents:
+                chip.clocks.finish(chip.rows(frame), agent, Queue.WARP_GROUP, pending)
         for result, operand in zip(op.results, op.operands, strict=True):
             frame.slots[result] = frame.slots[operand]
 
     return run
 
 
-def _give_work(frame: Frame, chip: Chip) -> Access:
-    """Count one more operation of the tensor core, and return what it is to memory, but for the verb."""
-    rows, clocks, partition = chip.rows(frame), chip.clocks, chip.partition
-    actor, time = clocks.actor(partition, Queue.TENSOR_CORE), clocks.issue(rows, partition, Queue.TENSOR_CORE)
-    clocks.cores[rows, partition] = torch.maximum(clocks.cores[rows, partition], clocks.known[rows, partition])
-    clocks.cores[rows, partition, actor] = time
-    clocks.release(rows, partition)
-    return Access("reads", actor, time, in_order=True, fences=True)
+def _give_work(frame: Frame, chip: Chip) -> list[Access]:
+    """Count one more operation of the tensor core, in each CTA or each pair. Return what it is to
+    the memory of each CTA as it reads operands.
+    """
+    accesses, rows, clocks = [], chip.rows(frame), chip.clocks
+    for agent in chip.issuers():
+        actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issue(rows, agent, Queue.TENSOR_CORE)
+        clocks.cores[rows, agent] = torch.maximum(clocks.cores[rows, agent], clocks.known[rows, agent])
+        clocks.cores[rows, agent, actor] = time
+        clocks.release(rows, agent)
+        cta = agent % chip.ctas
+        for one in (cta, cta + 1) if chip.paired else (cta,):
+            accesses.append(Access("reads", agent, one, actor, time, in_order=True, fences=True))
+    return accesses
+
+
+def _accumulator(reads: Sequence[Access], verb: str) -> list[Access]:
+    """Return what an operation of the tensor core that ``reads`` operands is to tensor memory that it changes."""
+    return [replace(each, verb=verb, fences=False) for each in reads]
 
 
 @step("ttng.tc_gen5_mma")
 def _tensor_core_product(op: Op, types: Types) -> Step:
-    check_variant(op, attributes=["is_async"])
+    check_variant(op, attributes=["is_async", "two_ctas"])
     a, b, d, use, predicate, *signals = values(op, types)
     kinds = block_of(op, types, a), block_of(op, types, b), block_of(op, types, d)
     check_product(op, *kinds)
-    multiply = product(*kinds, "tf32")
+    return _accumulates(op, types, (a, b), d, product(*kinds, "tf32"), use, predicate, signals)
+
+
+@step("ttng.tc_gen5_mma_scaled")
+def _scaled_product(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["is_async", "two_ctas", "lhs", "rhs"])
+    a, b, d, a_scale, b_scale, use, predicate, *signals = values(op, types)
+    multiply = scaled_product(op, *(block_of(op, types, slot) for slot in (a, b, d, a_scale, b_scale)))
+    return _accumulates(op, types, (a, b, a_scale, b_scale), d, multiply, use, predicate, signals)
+
+
+def _accumulates(
+    op: Op,
+    types: Types,
+    factors: Sequence[int],
+    d: int,
+    multiply: Callable[..., Tensor],
+    use: int,
+    predicate: int,
+    signals: Sequence[int],
+) -> Step:
+    """Return the step of a tcgen05 product that adds to the accumulator in slot ``d`` where ``use`` says so."""
+    accumulator = block_of(op, types, d)
     pairs = list(zip(signals[::2], signals[1::2], strict=True))
+    copied = [copies(bases(types[slot].layout)) for slot in factors] if "multicast" in op.attributes else []
 
     def run(frame: Frame, chip: Chip) -> None:
         active = where(frame, predicate)
         give_tokens(op, types, frame)
         reads = _give_work(frame, chip)
-        writes = Access("writes", reads.actor, reads.time, in_order=True)
         if active is None or bool(active.any()):
             used = frame.tensor(use)
-            added = torch.zeros(1, 1, 1, dtype=DTYPES[kinds[2].element])
+            added = torch.zeros(1, 1, 1, dtype=DTYPES[accumulator.element])
             if bool(used.any()):
                 adding = used.expand(frame.programs) if active is None else active & used
-                held = load(frame, chip, op, d, Access("reads", reads.actor, reads.time, in_order=True), adding)
+                held = load(frame, chip, op, d, _accumulator(reads, "reads"), adding)
                 added = held if bool(used.all()) else torch.where(used.view(-1, 1, 1), held, added)
-            left, right = (load(frame, chip, op, slot, reads, active) for slot in (a, b))
-            result = multiply(left, right, added)
-            store(frame, chip, op, d, result, writes, active)
+            result = multiply(*(load(frame, chip, op, slot, reads, active) for slot in factors), added)
+            store(frame, chip, op, d, result, _accumulator(reads, "writes"), active)
         for signal, condition in pairs:
             signalled = where(frame, condition)
             both = active if signalled is None else signalled if active is None else active & signalled
-            commit(frame, chip, op, signal, both)
+            commit(frame, chip, op, signal, both, copied)
 
     return on_chip(run)
 
@@ -111,6 +151,6 @@ def _tensor_core_copy(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         reads = _give_work(frame, chip)
         value = full(load(frame, chip, op, source, reads), held)
-        store(frame, chip, op, target, value, Access("writes", reads.actor, reads.time, in_order=True))
+        store(frame, chip, op, target, value, _accumulator(reads, "writes"))
 
     return on_chip(run)

@@ -121,3 +121,50 @@ def _check(op: Op, types: Types, a: tuple[int, int | None, str], b: tuple[int, i
     left, right = shapes
     if left[:-2] != right[:-2] or left[-1] != right[-2] or (*left[:-1], right[-1]) != c.shape or c.element != "f32":
         raise IRError(f"{op.name} at {op.location} multiplies {types[a[0]]} by {types[b[0]]} to {c}")
+
+
+_CORE_ELEMENTS = {"e2m1": "i8", "e4m3": "f8E4M3FN", "e5m2": "f8E5M2"}
+_SCALES = {"i8": (32, 16), "f8E4M3FN": (16,)}
+"""How many elements a scale of a type may belong to (PTX ISA, block scaling of tcgen05.mma)."""
+
+
+def scaled_product(op: Op, a: Type, b: Type, d: Type, a_scale: Type, b_scale: Type) -> Callable[..., Tensor]:
+    """Return the function of ``a`` [P, M, K], ``b`` [P, K, N], scales [P, M, groups] and [P, N, groups], and a block
+    that is added, as tcgen05.mma computes it: products of scaled elements are exact and summed in float32.
+
+    Raises ``UnsupportedOperation`` for types that do not fit each other.
+    """
+    formats = op.attributes.get("lhs", ""), op.attributes.get("rhs", "")
+    packed = [form == "e2m1" for form in formats]
+    depth = a.shape[-1] * (2 if packed[0] else 1)
+    fits = (
+        (_CORE_ELEMENTS.get(formats[0]), _CORE_ELEMENTS.get(formats[1])) == (a.element, b.element)
+        and len(a.shape) == len(b.shape) == 2
+        and depth == b.shape[0] * (2 if packed[1] else 1)
+        and d == Type("f32", (a.shape[0], b.shape[1]))
+        and a_scale.element == b_scale.element
+        and any(
+            (a_scale.shape, b_scale.shape) == ((a.shape[0], depth // group), (b.shape[1], depth // group))
+            for group in _SCALES.get(a_scale.element, ())
+        )
+    )
+    if not fits:
+        raise UnsupportedOperation(f"{op.name} of {a} and {b}, scaled by {a_scale} and {b_scale}, to {d}", op.location)
+
+    def operand(value: Tensor, is_packed: bool, axis: int, scale: Tensor) -> Tensor:
+        numbers = unpack_e2m1(value, axis) if is_packed else value.to(torch.float32)
+        factors = scale.to(torch.float32) if a_scale.floating else _power_of_two(scale)
+        factors = factors.repeat_interleave(depth // factors.shape[-1], -1)
+        return numbers * (factors if axis == 2 else factors.transpose(-1, -2))
+
+    def multiply(left: Tensor, right: Tensor, left_scale: Tensor, right_scale: Tensor, added: Tensor) -> Tensor:
+        left, right = operand(left, packed[0], 2, left_scale), operand(right, packed[1], 1, right_scale)
+        return torch.matmul(left, right) + added
+
+    return multiply
+
+
+def _power_of_two(scale: Tensor) -> Tensor:
+    """Return what bytes stand for as scales (UE8M0): powers of two from 2^-127 on, and NaN."""
+    bits = scale.to(torch.int32) & 0xFF
+    return torch.where(bits == 0xFF, torch.nan, torch.exp2((bits - 127).to(torch.float64))).to(torch.float32)

@@ -7,17 +7,16 @@ from dataclasses import replace
 import torch
 
 from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.cluster import bases, lies, of_registers
 from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
+from evaluator.executor.ir import ALLOCATIONS, Op, Type
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import BufferView, full, stepped
+from evaluator.executor.values import BufferView, stepped
 
 Tensor = torch.Tensor
-
-READ, WRITE = Access("reads"), Access("writes")
 
 
 def on_chip(body: Callable[[Frame, Chip], None]) -> Step:
@@ -66,10 +65,19 @@ def give_tokens(op: Op, types: Types, frame: Frame) -> None:
             frame.slots[slot] = torch.zeros(1, dtype=torch.bool)
 
 
-def load(frame: Frame, chip: Chip, op: Op, slot: int, access: Access = READ, active: Tensor | None = None) -> Tensor:
-    """Return what a buffer holds [P, ...], after checking the access of the programs that are ``active`` [P]."""
+def load(
+    frame: Frame,
+    chip: Chip,
+    op: Op,
+    slot: int,
+    accesses: Sequence[Access] | None = None,
+    active: Tensor | None = None,
+) -> Tensor:
+    """Return what a buffer holds [P, ...], after checking the accesses, by default plain ones, of the programs that are
+    ``active`` [P].
+    """
     view = view_of(frame, slot)
-    chip.access(frame, site(frame, op), view, access, active)
+    chip.access(frame, site(frame, op), view, accesses or chip.plain("reads"), active)
     return view.buffer.read(view, chip.rows(frame))
 
 
@@ -79,13 +87,29 @@ def store(
     op: Op,
     slot: int,
     value: Tensor,
-    access: Access = WRITE,
+    accesses: Sequence[Access] | None = None,
     active: Tensor | None = None,
 ) -> None:
-    """Store a block [P or 1, ...] into a buffer, after checking the access."""
+    """Store a block [P or 1, ...] into a buffer, after checking the accesses, by default plain ones."""
     view = view_of(frame, slot)
-    chip.access(frame, site(frame, op), view, access, active)
+    chip.access(frame, site(frame, op), view, accesses or chip.plain("writes"), active)
     view.buffer.write(view, value, chip.rows(frame), active)
+
+
+def check_own_parts(op: Op, types: Types, slot: int, axis: int | None = None) -> None:
+    """Raise ``UnsupportedOperation`` where a CTA reads from a buffer, or writes to it, what another CTA holds.
+
+    Elements may lie anywhere along an ``axis``, if given.
+    """
+    divided, block = bases(types[slot].layout), block_of(op, types, slot)
+    held = lies(divided, block.shape)
+    asked = of_registers(op.attributes.get("registers", ""), block.shape)
+    reads = bool(op.results) and op.name not in ALLOCATIONS
+    other = asked is not None and any(
+        here != there and not (reads and not any(here)) for here, there in zip(held, asked, strict=False)
+    )
+    if other or (axis is not None and any(basis[axis - len(block.shape)] for basis in divided)):
+        raise UnsupportedOperation(f"{op.name} of what other CTAs hold", op.location)
 
 
 @step("ttg.local_alloc", "ttng.tmem_alloc")
@@ -94,6 +118,7 @@ def _allocate(op: Op, types: Types) -> Step:
     result, kind = op.results[0], types[op.results[0]]
     block = block_of(op, types, result)
     name = f"{op.attributes.get('called', '').lstrip('%') or 'a buffer'} of {op.location}"
+    check_own_parts(op, types, result)
     if len(op.operands) > 1 or any(types[slot].of("i1") != block.of("i1") for slot in op.operands):
         raise UnsupportedOperation(f"{op.name} of {types[op.operands[0]]}", op.location)
 
@@ -236,6 +261,7 @@ def _load(op: Op, types: Types) -> Step:
     check_variant(op, words=["token"])
     (source,) = values(op, types)
     result = types[op.results[0]]
+    check_own_parts(op, types, source)
     if block_of(op, types, source) != result:
         raise UnsupportedOperation(f"{op.name} of {types[source].block} as {result}", op.location)
 
@@ -250,6 +276,7 @@ def _load(op: Op, types: Types) -> Step:
 def _store(op: Op, types: Types) -> Step:
     check_variant(op)
     source, target, *predicate = values(op, types)
+    check_own_parts(op, types, target)
     if block_of(op, types, target) != types[source] or len(predicate) > 1:
         raise UnsupportedOperation(f"{op.name} of {types[source]} into {types[target].block}", op.location)
 
@@ -257,32 +284,5 @@ def _store(op: Op, types: Types) -> Step:
         active = where(frame, predicate[0] if predicate else None)
         store(frame, chip, op, target, frame.tensor(source), active=active)
         give_tokens(op, types, frame)
-
-    return on_chip(run)
-
-
-@step("ttg.local_gather", "ttg.local_scatter")
-def _gather(op: Op, types: Types) -> Step:
-    """Return the step that reads, or writes, the element of each row of an axis that an index names."""
-    check_variant(op, words=["token"], attributes=["axis"])
-    buffer, index, *source = values(op, types)
-    axis, block = integer(op, "axis") + 1, block_of(op, types, buffer)
-    length = block.shape[axis - 1]
-
-    def run(frame: Frame, chip: Chip) -> None:
-        here = full(frame.tensor(index), types[index], frame.programs).to(torch.int64)
-        wrong = (here < 0) | (here >= length)
-        frame.run.memory.refute(
-            "index out of range", wrong, lambda place: f"{int(here[place])} on an axis of {length}", site(frame, op)
-        )
-        here = here.clamp(0, length - 1)
-        if op.results:
-            frame.slots[op.results[0]] = torch.gather(load(frame, chip, op, buffer), axis, here)
-            return
-        view = view_of(frame, buffer)
-        chip.access(frame, site(frame, op), view, WRITE)
-        held = view.buffer.read(view, chip.rows(frame))
-        held.scatter_(axis, here, full(frame.tensor(source[0]), types[source[0]], frame.programs))
-        view.buffer.write(view, held, chip.rows(frame))
 
     return on_chip(run)

@@ -61,7 +61,8 @@ _HINT_ATTRIBUTES = frozenset(
         "isVolatile",
         "allow_reorder",
         "efficient_layout",
-        "multicast",  # to the other CTAs of a cluster; kernels of more than one CTA are refused
+        "registers",  # the layout of a block that is read from or written to on-chip memory, see ``own_parts``
+        "multicast",  # to other CTAs of a cluster: how copies and products of clusters are meant, not what they compute
     )
 )
 """Attributes that only affect speed. ``nsw`` and ``fastmath`` are promises instead, and no front end emits them."""

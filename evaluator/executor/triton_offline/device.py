@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch.utils._device import _device_constructors
+from triton._C import libtriton
 
 from evaluator.compiling.gpu import Driver, cuda_answers
+from evaluator.executor.triton_offline.cublas import CublasLt
 from evaluator.executor.triton_offline.cuda import DEVICE, MILLISECONDS, accelerator_answers, cuda_idle
 from evaluator.executor.triton_offline.patches import Patches
 from evaluator.target import Target
@@ -74,6 +76,7 @@ def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
         patches.set(torch.cuda, name, answer)
     patches.set(torch._C, "_cuda_getCurrentRawStream", lambda device=None: 0)
     patches.set(torch.version, "cuda", torch.version.cuda or "12.8")
+    patches.set(libtriton.nvidia.cublas, "CublasLt", CublasLt)
     for name, answer in accelerator_answers().items():
         if hasattr(torch.accelerator, name):
             patches.set(torch.accelerator, name, answer)

@@ -1,0 +1,284 @@
+"""Clusters of CTAs compute what they say, and what comes too early in one CTA for another is found.
+
+Each kernel has a clean twin: the same one with ``RIGHT``.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.blackwell import (
+    TensorMemoryLayout,
+    allocate_tensor_memory,
+    clc,
+    tcgen05_commit,
+    tcgen05_mma,
+    tcgen05_mma_barrier_count,
+)
+from triton.experimental.gluon.language.nvidia.hopper import async_store, cluster, fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from evaluator.executor import MemoryFault, StuckProgram, UnsupportedOperation, offline
+
+ORACLE = "the expected messages and locations; torch"
+
+EARLY = "on-chip access too early"
+ROWS, COPIES, COLUMNS = ((1, 0),), ((0, 0),), ((0, 1),)
+"""CGA layouts: which CTA of two holds what of a block."""
+
+
+def tiles(divided: tuple[tuple[int, int], ...]) -> Any:
+    return gl.NVMMASharedLayout(128, 16, rank=2, cga_layout=divided)
+
+
+COPIED = gl.constexpr(gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=[[0, 0]]))
+BY_ROWS = gl.constexpr(gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=[[1, 0]]))
+FLAT = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=[[0]]))
+LINE = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0], cga_layout=[[0]]))
+
+
+@gluon.jit
+def paired_product(a_desc, b_desc, out, WRONG: gl.constexpr):
+    a = gl.allocate_shared_memory(gl.float16, [256, 64], a_desc.layout)
+    b = gl.allocate_shared_memory(gl.float16, [64, 64], b_desc.layout)
+    layout: gl.constexpr = TensorMemoryLayout([128, 64], col_stride=1, cga_layout=((1, 0),), two_ctas=True)
+    acc = allocate_tensor_memory(gl.float32, [256, 64], layout)
+    brought = mbarrier.allocate_mbarrier(two_ctas=True)
+    done = mbarrier.allocate_mbarrier()
+    mbarrier.init(brought, count=1)
+    mbarrier.init(done, count=1)
+    mbarrier.expect(brought, a_desc.nbytes_per_cta + b_desc.nbytes_per_cta)
+    tma.async_load(a_desc, [0, 0], brought, a)
+    tma.async_load(b_desc, [0, 0], brought, b)
+    mbarrier.wait(brought, 0)
+    if WRONG != "read by the CTA that has not waited":
+        gl.barrier(cluster=True)
+    a.store(a.load(BY_ROWS))
+    if WRONG != "multiplied before a peer has stored":
+        gl.barrier(cluster=True)
+    tcgen05_mma(a, b, acc, use_acc=False)
+    tcgen05_commit(done)
+    mbarrier.wait(done, 0, pred=WRONG != "read before the commit")
+    registers: gl.constexpr = acc.get_reg_layout()
+    rows, columns = gl.arange(0, 256, gl.SliceLayout(1, registers)), gl.arange(0, 64, gl.SliceLayout(0, registers))
+    gl.store(out + rows[:, None] * 64 + columns[None, :], acc.load(registers))
+
+
+def multiplied(wrong: str = "") -> tuple[tuple[MemoryFault, ...], bool]:
+    torch.manual_seed(0)
+    a, b, out = torch.randn(256, 64).half(), torch.randn(64, 64).half(), torch.empty(256, 64)
+    descriptors = [
+        TensorDescriptor.from_tensor(
+            x, list(x.shape), gl.NVMMASharedLayout.get_default_for(x.shape, gl.float16, cga_layout=cga)
+        )
+        for x, cga in ((a, ROWS), (b, COLUMNS))
+    ]
+    with offline(target="b200") as session:
+        paired_product[(2,)](*descriptors, out, wrong, num_warps=4, num_ctas=2)
+    return session.report().faults, torch.allclose(out.double(), a.double() @ b.double(), atol=1e-3)
+
+
+def test_two_ctas_multiply_what_both_hold() -> None:
+    assert multiplied() == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("read by the CTA that has not waited", "the program in CTA 1 reads a of .* asynchronous copy that signals"),
+        ("multiplied before a peer has stored", "the program in CTA 0 reads a of .*, which the program in CTA 1 may"),
+        (
+            "read before the commit",
+            r"the program in CTA 0 reads acc of .* product or copy \(tcgen05\) of the program in",
+        ),
+    ],
+)
+def test_two_ctas_that_multiply_wait_for_each_other(wrong: str, message: str) -> None:
+    faults, _ = multiplied(wrong)
+    assert {fault.kind for fault in faults} == {EARLY}
+    assert any(re.search(message, fault.message) for fault in faults), [fault.message for fault in faults]
+
+
+@gluon.jit
+def sent_to_both(desc, out, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, desc.nbytes_per_cta)
+    tma.async_load(desc, [0, 0], ready, tile, multicast=True)
+    mbarrier.wait(ready, 0, pred=RIGHT)
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, COPIED)), gl.arange(0, 64, gl.SliceLayout(0, COPIED))
+    gl.store(out + rows[:, None] * 64 + columns[None, :], tile.load(COPIED))
+
+
+@gluon.jit
+def sent_over_what_a_peer_reads(desc, out, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 0.0, gl.float16, COPIED))
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    tile.store(tile.load(COPIED) + 1)
+    cluster.barrier(relaxed=not RIGHT)
+    mbarrier.expect(ready, desc.nbytes_per_cta)
+    tma.async_load(desc, [0, 0], ready, tile, multicast=True)
+    mbarrier.wait(ready, 0)
+
+
+@gluon.jit
+def stored_asynchronously(desc, out, RIGHT: gl.constexpr):
+    line = gl.allocate_shared_memory(gl.int32, [128], FLAT)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, line.nbytes_per_cta)
+    numbers = gl.arange(0, 128, LINE)
+    async_store(line, numbers, ready)
+    mbarrier.wait(ready, 0, pred=RIGHT)
+    gl.store(out + numbers, line.load(LINE).to(gl.float16))
+
+
+@gluon.jit
+def store_tile(tile, ready):
+    mbarrier.expect(ready, tile.nbytes_per_cta)
+    async_store(tile, gl.full([64, 64], 1.0, gl.float16, BY_ROWS), ready)
+
+
+@gluon.jit
+def send_tile(desc, tile, ready, RIGHT: gl.constexpr):
+    mbarrier.wait(ready, 0)
+    if RIGHT:
+        fence_async_shared()
+    tma.async_store(desc, [0, 0], tile)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def sent_without_a_fence(desc, out, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    gl.warp_specialize([(store_tile, (tile, ready)), (send_tile, (desc, tile, ready, RIGHT))], [4], [24])
+
+
+@gluon.jit
+def answer_read_early(desc, out, RIGHT: gl.constexpr):
+    answer = gl.allocate_shared_memory(gl.int64, [2], FLAT)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    clc.try_cancel(answer, ready)
+    mbarrier.expect(ready, 16, from_cta=0)
+    mbarrier.wait(ready, 0, pred=RIGHT)
+    gl.store(out, clc.load_result(answer).is_canceled().to(gl.float16))
+
+
+FOUND: dict[str, tuple[Any, str, tuple[tuple[int, int], ...], str, str]] = {
+    "a read of what TMA sends to both": (
+        sent_to_both, "h100", COPIES, EARLY, "in CTA 1 reads tile of .* may still be writing|in CTA 0 reads tile",
+    ),
+    "a multicast over what a peer reads": (
+        sent_over_what_a_peer_reads, "h100", COPIES, EARLY,
+        "the program in CTA 0 writes tile of .*, which the program in CTA 1 may still be",
+    ),
+    "a read of what is stored asynchronously": (
+        stored_asynchronously, "h100", COPIES, EARLY, "in CTA 0 reads line of .* signals barrier 0 of bar of .* may",
+    ),
+    "no fence after an asynchronous store": (
+        sent_without_a_fence, "h100", ROWS, "missing fence", "partition 0 in CTA 0 reads tile of .* no fence_async_",
+    ),
+    "a read of what cluster launch control answers": (
+        answer_read_early, "b200", COPIES, EARLY, "the program in CTA 0 reads answer of",
+    ),
+}  # fmt: skip
+
+
+def launched(kernel: Any, target: str, divided: tuple[tuple[int, int], ...], right: bool) -> tuple[MemoryFault, ...]:
+    desc = TensorDescriptor.from_tensor(torch.randn(64, 64).half(), [64, 64], tiles(divided))
+    with offline(target=target) as session:
+        kernel[(1,)](desc, torch.empty(64, 64).half(), right, num_warps=4, num_ctas=2)
+    return session.report().faults
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_comes_too_early_in_a_cluster_is_found_and_its_clean_twin_is_clean(what: str) -> None:
+    kernel, target, divided, kind, message = FOUND[what]
+    faults = launched(kernel, target, divided, right=False)
+    assert {fault.kind for fault in faults} == {kind}
+    assert any(re.search(message, fault.message) for fault in faults), [fault.message for fault in faults]
+    assert launched(kernel, target, divided, right=True) == ()
+
+
+def test_what_tma_sends_to_both_ctas_is_there() -> None:
+    x, out = torch.randn(64, 64).half(), torch.empty(64, 64).half()
+    with offline() as session:
+        sent_to_both[(1,)](TensorDescriptor.from_tensor(x, [64, 64], tiles(COPIES)), out, True, num_warps=4, num_ctas=2)
+    assert session.report().clean
+    assert torch.equal(out, x)
+    execution = session.launches[0].execution
+    assert execution is not None
+    assert execution.uncounted == "unsupported operation counting the work of a cluster of 2 CTAs at sent_to_both"
+
+
+@gluon.jit
+def expects_more(desc, MORE: gl.constexpr):
+    line = gl.allocate_shared_memory(gl.int32, [128], FLAT)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, line.nbytes_per_cta + MORE)
+    async_store(line, gl.arange(0, 128, LINE), ready)
+    mbarrier.wait(ready, 0)
+
+
+def test_bytes_that_no_store_brings_are_waited_for_in_vain() -> None:
+    with offline():
+        expects_more[(1,)](None, 0, num_warps=4, num_ctas=2)
+        with pytest.raises(StuckProgram, match="which lacks 0 arrivals and 4 bytes"):
+            expects_more[(1,)](None, 4, num_warps=4, num_ctas=2)
+
+
+@gluon.jit
+def counted_commits(a_desc, b_desc, MORE: gl.constexpr):
+    a = gl.allocate_shared_memory(gl.float16, [256, 64], a_desc.layout)
+    b = gl.allocate_shared_memory(gl.float16, [64, 128], b_desc.layout)
+    layout: gl.constexpr = TensorMemoryLayout([128, 64], col_stride=1, cga_layout=((1, 0), (0, 1)), two_ctas=True)
+    acc = allocate_tensor_memory(gl.float32, [256, 128], layout)
+    brought = mbarrier.allocate_mbarrier(two_ctas=True)
+    done = mbarrier.allocate_mbarrier()
+    count: gl.constexpr = tcgen05_mma_barrier_count([a, b], True, True)
+    mbarrier.init(brought, count=1)
+    mbarrier.init(done, count=count + MORE)
+    for i in range(2):
+        mbarrier.expect(brought, a_desc.nbytes_per_cta + b_desc.nbytes_per_cta)
+        tma.async_load(a_desc, [0, 0], brought, a, multicast=True)
+        tma.async_load(b_desc, [0, 0], brought, b, multicast=True)
+        mbarrier.wait(brought, i)
+        tcgen05_mma(a, b, acc, use_acc=i != 0, multicast=True, mbarriers=[done])
+        mbarrier.wait(done, i)
+
+
+def test_a_commit_arrives_in_every_cta_that_holds_a_copy_of_an_operand() -> None:
+    a, b = torch.randn(256, 64).half(), torch.randn(64, 128).half()
+    by_rows = gl.NVMMASharedLayout.get_default_for([256, 64], gl.float16, cga_layout=((1, 0), (0, 0)))
+    by_columns = gl.NVMMASharedLayout.get_default_for([64, 128], gl.float16, cga_layout=((0, 1), (0, 2)))
+    descriptors = [
+        TensorDescriptor.from_tensor(a, [256, 64], by_rows),
+        TensorDescriptor.from_tensor(b, [64, 128], by_columns),
+    ]
+    with offline(target="b200") as session:
+        counted_commits[(1,)](*descriptors, 0, num_warps=4, num_ctas=4)
+        assert session.report().clean
+        with pytest.raises(StuckProgram, match="which lacks 1 arrivals and 0 bytes"):
+            counted_commits[(1,)](*descriptors, 1, num_warps=4, num_ctas=4)
+
+
+@gluon.jit
+def read_from_a_peer(out):
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0], cga_layout=((1, 0),))
+    tile = gl.allocate_shared_memory(gl.float32, [64, 64], layout, gl.full([64, 64], 1.0, gl.float32, BY_ROWS))
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, COPIED)), gl.arange(0, 64, gl.SliceLayout(0, COPIED))
+    gl.store(out + rows[:, None] * 64 + columns[None, :], tile.load(COPIED))
+
+
+def test_a_read_of_what_another_cta_holds_is_refused() -> None:
+    with offline(), pytest.raises(UnsupportedOperation, match=r"ttg\.local_load of what other CTAs hold at .*\.py:\d+"):
+        read_from_a_peer[(1,)](torch.empty(64, 64), num_warps=4, num_ctas=2)

@@ -1,0 +1,172 @@
+"""Operations on the chip beyond copies and plain products: scaled ones, atomic ones, and cluster launch control."""
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.blackwell import (
+    TensorMemoryLayout,
+    TensorMemoryScalesLayout,
+    allocate_tensor_memory,
+    clc,
+    tcgen05_commit,
+    tcgen05_mma_scaled,
+)
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
+
+from evaluator.executor import offline
+from evaluator.executor.operations.dot_scaled import unpack_e2m1
+
+ORACLE = "torch; plain Python"
+
+
+@gluon.jit
+def scaled(
+    a,
+    b,
+    a_scale,
+    b_scale,
+    out,
+    A: gl.constexpr,
+    B: gl.constexpr,
+    K_A: gl.constexpr,
+    K_B: gl.constexpr,
+    GROUPS: gl.constexpr,
+):
+    spread: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    rows = gl.arange(0, 128, gl.SliceLayout(1, spread))[:, None]
+    of_a, of_b = gl.arange(0, K_A, gl.SliceLayout(0, spread)), gl.arange(0, K_B, gl.SliceLayout(0, spread))
+    tile: gl.constexpr = gl.NVMMASharedLayout(128 if K_A == 128 else 64, 8, rank=2)
+    tile_b: gl.constexpr = gl.NVMMASharedLayout(128 if K_B == 128 else 64, 8, rank=2)
+    left = gl.allocate_shared_memory(a.dtype.element_ty, [128, K_A], tile, gl.load(a + rows * K_A + of_a[None, :]))
+    right = gl.allocate_shared_memory(b.dtype.element_ty, [128, K_B], tile_b, gl.load(b + rows * K_B + of_b[None, :]))
+    kind = a_scale.dtype.element_ty
+    left_scale = allocate_tensor_memory(kind, [128, GROUPS], TensorMemoryScalesLayout())
+    right_scale = allocate_tensor_memory(kind, [128, GROUPS], TensorMemoryScalesLayout())
+    flat: gl.constexpr = left_scale.get_reg_layout()
+    i, j = gl.arange(0, 128, gl.SliceLayout(1, flat))[:, None], gl.arange(0, GROUPS, gl.SliceLayout(0, flat))[None, :]
+    left_scale.store(gl.load(a_scale + i * GROUPS + j))
+    right_scale.store(gl.load(b_scale + i * GROUPS + j))
+    acc = allocate_tensor_memory(gl.float32, [128, 128], TensorMemoryLayout([128, 128], col_stride=1))
+    done = mbarrier.allocate_mbarrier()
+    mbarrier.init(done, count=1)
+    fence_async_shared()
+    tcgen05_mma_scaled(left, right.permute((1, 0)), acc, left_scale, right_scale, A, B, use_acc=False)
+    tcgen05_commit(done)
+    mbarrier.wait(done, 0)
+    layout: gl.constexpr = acc.get_reg_layout()
+    m, n = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
+    gl.store(out + m[:, None] * 128 + n[None, :], acc.load(layout))
+
+
+def numbers(form: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an operand [128, K] as a kernel takes it, and its 128 columns as numbers."""
+    if form == "e2m1":
+        packed = torch.randint(0, 256, (128, 64), dtype=torch.uint8)
+        return packed, unpack_e2m1(packed, 1).double()
+    held = torch.randn(128, 128).to(torch.float8_e4m3fn if form == "e4m3" else torch.float8_e5m2)
+    return held, held.double()
+
+
+@pytest.mark.parametrize(("forms", "group"), [(("e4m3", "e5m2"), 32), (("e2m1", "e2m1"), 32), (("e2m1", "e2m1"), 16)])
+def test_a_scaled_product_is_that_of_scaled_numbers(forms: tuple[str, str], group: int) -> None:
+    torch.manual_seed(0)
+    (a, left), (b, right) = map(numbers, forms)
+    if group == 32:
+        scales = [torch.randint(120, 134, (128, 4), dtype=torch.uint8) for _ in "ab"]
+        factors = [torch.exp2(scale.double() - 127) for scale in scales]
+    else:
+        scales = [torch.rand(128, 8).to(torch.float8_e4m3fn) for _ in "ab"]
+        factors = [scale.double() for scale in scales]
+    out = torch.empty(128, 128)
+    with offline(target="b200") as session:
+        scaled[(1,)](a, b, *scales, out, *forms, a.shape[1], b.shape[1], 128 // group, num_warps=4)
+    left, right = (x * f.repeat_interleave(group, 1) for x, f in zip((left, right), factors, strict=True))
+    assert session.report().clean
+    expected = left @ right.T
+    assert bool(((out - expected).abs() <= 1e-6 * expected.abs().max()).all())
+
+
+def test_the_work_of_a_scaled_product_is_counted() -> None:
+    (a, _), (b, _) = numbers("e2m1"), numbers("e2m1")
+    scales = [torch.full((128, 4), 127, dtype=torch.uint8) for _ in "ab"]
+    with offline(target="b200") as session:
+        scaled[(1,)](a, b, *scales, torch.empty(128, 128), "e2m1", "e2m1", 64, 64, 4, num_warps=4)
+    counted_work = session.launches[0].counted
+    assert counted_work is not None
+    assert counted_work.outside.dot_flops == 2 * 128**3
+
+
+@gluon.jit
+def counted(index, values, held, before, KIND: gl.constexpr):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    i = gl.arange(0, 128, layout)
+    bins = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    bins.store(gl.full([128], 1, gl.int32, layout))
+    at, value = gl.load(index + i), gl.load(values + i)
+    if KIND == "add":
+        gl.store(before + i, bins.atomic_scatter_add(value, at, axis=0, mask=i < 100))
+    else:
+        gl.store(before + i, bins.atomic_scatter_max(value, at, axis=0, mask=i < 100))
+    gl.store(held + i, bins.load(layout))
+
+
+@pytest.mark.parametrize("kind", ["add", "max"])
+def test_elements_that_meet_in_shared_memory_are_all_counted(kind: str) -> None:
+    torch.manual_seed(0)
+    index, values = torch.randint(0, 8, (128,), dtype=torch.int32), torch.randint(0, 9, (128,), dtype=torch.int32)
+    held, before = torch.empty(128, dtype=torch.int32), torch.empty(128, dtype=torch.int32)
+    with offline() as session:
+        counted[(1,)](index, values, held, before, kind, num_warps=4)
+    assert session.report().clean
+    for one in range(8):
+        here = (index == one) & (torch.arange(128) < 100)
+        found = sorted([*before[here].tolist(), int(held[one])])
+        if kind == "add":
+            assert int(held[one]) == 1 + int(values[here].sum())
+            assert sum(found) - sum(before[here].tolist()) == int(held[one])
+        else:
+            assert int(held[one]) == max(1, int(values[here].max()))
+        assert found[0] == 1
+    assert bool((held[8:] == 1).all())
+
+
+@gluon.jit
+def taken_over(out, by):
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    answer = gl.allocate_shared_memory(gl.int64, [2], layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    own = gl.program_id(0) + 4 * gl.program_id(1)
+    here, phase, goes_on = own, 0, True
+    while goes_on:
+        gl.atomic_add(out + here, 1)
+        gl.store(by + here, own)
+        mbarrier.expect(ready, 16)
+        clc.try_cancel(answer, ready)
+        mbarrier.wait(ready, phase)
+        phase ^= 1
+        response = clc.load_result(answer)
+        goes_on = response.is_canceled()
+        here = response.program_id(0) + 4 * response.program_id(1)
+
+
+def test_each_program_runs_or_is_taken_over_once() -> None:
+    out, by = torch.zeros(12, dtype=torch.int32), torch.empty(12, dtype=torch.int32)
+    with offline(target="b200") as session:
+        taken_over[(4, 3)](out, by, num_warps=4)
+    assert not session.report().faults
+    assert out.tolist() == [1] * 12
+    assert by.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    execution = session.launches[0].execution
+    assert execution is not None
+    assert execution.work is None
+    assert execution.uncounted
+
+
+def test_a_program_alone_takes_over_all_others() -> None:
+    out, by = torch.zeros(12, dtype=torch.int32), torch.empty(12, dtype=torch.int32)
+    with offline(target="b200", temporaries_bytes=0) as session:
+        taken_over[(4, 3)](out, by, num_warps=4)
+    assert not session.report().faults
+    assert by.tolist() == [0] * 12
