@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,20 @@ def counts(last: int, most: int) -> list[int]:
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions for labels in ascending order, like ``wanted``, each as close as possible to where it is wanted.
+    """Return positions for labels in ascending order, like ``wanted``: those with the least sum of squared distances
+    from it.
 
     They are at least ``gap`` apart and lie between ``low`` and ``high``. There must be room: ``(len(wanted) - 1) * gap
     <= high - low``.
     """
-    places: list[float] = []
-    for place in wanted:
-        places.append(max(place, low, places[-1] + gap if places else low))
-    limit = high
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], limit)
-        limit = places[index] - gap
-    return places
+    groups: list[list[float]] = []  # labels that touch, each without the gaps before it: they share their mean
+    for index, place in enumerate(wanted):
+        groups.append([place - index * gap])
+        while len(groups) > 1 and fmean(groups[-2]) > fmean(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    last = high - (len(wanted) - 1) * gap
+    shared = (min(max(fmean(group), low), last) for group in groups for _ in group)
+    return [place + index * gap for index, place in enumerate(shared)]
 
 
 @dataclass(frozen=True, slots=True)

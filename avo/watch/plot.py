@@ -153,7 +153,7 @@ def _ideas(canvas: _Canvas, shown: Trajectory, x: Scale, y: Scale, rows: int, mo
 
 def _rows(labels: Sequence[tuple[str, float, str]], y: Scale, rows: int) -> list[int]:
     """Return a row for each label, as near to its line as the others allow."""
-    return [round(row) for row in apart([round(y(value)) for _, value, _ in labels], 1, 0, rows - 1)]
+    return [int(row + 0.5) for row in apart([round(y(value)) for _, value, _ in labels], 1, 0, rows - 1)]
 
 
 def _case_style(number: int) -> str:

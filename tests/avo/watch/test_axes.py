@@ -47,6 +47,11 @@ def test_labels_that_are_apart_stay_where_they_are() -> None:
     assert apart([10.0, 40.0, 90.0], 15.0, 0.0, 100.0) == [10.0, 40.0, 90.0]
 
 
+def test_labels_that_would_touch_give_way_to_both_sides() -> None:
+    assert apart([50.0, 50.0, 53.0, 90.0], 10.0, 0.0, 100.0) == [41.0, 51.0, 61.0, 90.0]
+    assert apart([1.0, 1.0], 10.0, 0.0, 100.0) == [0.0, 10.0]
+
+
 def test_a_scale_may_run_upwards() -> None:
     scale = Scale(100.0, 200.0, 300.0, 0.0)
     assert [scale(100), scale(150), scale(200)] == [300, 150, 0]
