@@ -119,7 +119,10 @@ class Recorder:
         self._step(Launch(index, grid, args), "launches", DEFAULT_LIMITS.launches)
 
     def plan(self, case: str) -> LaunchPlan:
-        """Return what was written down."""
+        """Return what was written down; raise ``RefusedError`` if a buffer has another size than at first."""
+        for tensor, buffer in zip(self._alive, self._buffers, strict=True):
+            if tensor.untyped_storage().nbytes() // ITEM_BYTES[buffer.dtype] != buffer.size:
+                raise RefusedError(Status.FORBIDDEN, f"case {case}: resizes the memory of {buffer.name!r}")
         return LaunchPlan(case, tuple(self._buffers), tuple(self._kernels), tuple(self._steps))
 
     def _buffer(self, tensor: torch.Tensor) -> int:

@@ -148,8 +148,9 @@ class Kernel:
         loads = loads_in_loops(self._places.function, times)
 
         def look(most: int) -> Reach:
-            space, told = Reach(memory), prompter(script)
+            space = Reach(memory)
             for programs in samples:
+                told = prompter(script)  # some programs may be in several samples
                 self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 

@@ -46,15 +46,16 @@ def polls(function: Function) -> frozenset[int]:
 
 
 def waiting_loops(function: Function) -> frozenset[int]:
-    """Return the loops that only wait: they poll, and do nothing that a kernel gains by. How often they repeat is not
-    counted.
+    """Return the loops that only wait: they poll, do nothing that a kernel gains by, and hand on no block, which might
+    be the data. How often they repeat is not counted.
     """
     polled = polls(function)
     found: set[int] = set()
     for op in walk(function.body):
         if op.name == "scf.while" and op.loop is not None:
             inner = [one for region in op.regions for one in walk(region)]
-            works = any(one.loop is not None or _works(one, function, polled) for one in inner)
+            works = any(function.types[slot].elements > 1 for slot in op.results)
+            works = works or any(one.loop is not None or _works(one, function, polled) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)

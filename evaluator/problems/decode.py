@@ -85,13 +85,15 @@ class Decode:
         return replace(case, batch=chance.randint(1, case.batch), kv_len=case.kv_len + chance.randrange(1, 151))
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``structured`` with the number of queries, the size of pages, the sequences' lengths and the window
-        drawn too.
+        """Return ``structured`` with the number of queries, the size of pages, the sequences, their lengths and the
+        window drawn too.
         """
         drawn = _of(redrawn(structured(case, length, chance), chance))
-        batch = min(drawn.batch, 2 if length >= _LONG else 16)
+        # Queries are few: as many sequences fit as their keys allow.
+        batch = min(chance.choice((1, 2, 3, max(case.batch, 2))), 2 if length >= _LONG else 16)
         q_len, page_size = chance.randint(1, MOST_QUERIES), chance.choice((16, 32, 64, 128))
-        return replace(drawn, batch=batch, q_len=min(q_len, length), page_size=page_size, ragged=chance.random() < 0.5)
+        ragged = chance.random() < 2 / 3
+        return replace(drawn, batch=batch, q_len=min(q_len, length), page_size=page_size, ragged=ragged)
 
     def flops(self, case: Case) -> int:
         """Return 2 times the elements of a key and of a value for each query of each head and each key that it sees;

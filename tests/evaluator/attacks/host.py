@@ -130,6 +130,9 @@ OUTPUTS = {
         within("import torch\nout = torch.empty_like(out)"), Status.UNWRITTEN, "out were never written"
     ),
     "the output's storage exchanged": Attack(within("out.set_(q)"), Status.FORBIDDEN, "set_"),
+    "the output's memory resized": Attack(
+        within("out.untyped_storage().resize_(16)"), Status.FORBIDDEN, "square-full: resizes the memory of 'out'"
+    ),
     "the output's data exchanged": Attack(within("out.data = q"), Status.FORBIDDEN, "write to an input.*'q'"),
     "a tensor of a lazy class": Attack(
         before("import torch\nclass Lazy(torch.Tensor):\n    def __torch_function__(*a, **k): return None\n").replace(

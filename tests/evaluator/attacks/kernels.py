@@ -148,6 +148,59 @@ WAYS = {
         Status.UNSUPPORTED,
         "inline assembly .*reg .b32 %r<999>",
     ),
+    "an exit in assembly": Attack(
+        edited(
+            (
+                STORE,
+                STORE + "    left = tl.inline_asm_elementwise(\n"
+                "        '{ .reg .pred p; setp.gt.s32 p, $1, 4000; @p exit; mov.b32 $0, $1; }', '=r,r', [offs_m], tl.int32, False, 1)\n",
+            )
+        ),
+        Status.UNSUPPORTED,
+        "inline assembly .*'@p exit'",
+    ),
+    "a store in assembly": Attack(
+        edited(
+            (
+                STORE,
+                STORE + "    stored = tl.inline_asm_elementwise(\n"
+                "        'st.global.b32 [$1], 0; mov.b32 $0, 0;', '=r,l', [Lse + offs_m], tl.int32, False, 1)\n",
+            )
+        ),
+        Status.UNSUPPORTED,
+        "inline assembly 'st.global",
+    ),
+    "an exchange of elements that a call maps together": Attack(
+        edited(
+            (
+                "@triton.jit\ndef attention_kernel",
+                "@triton.jit\ndef exchange(a, b):\n    return b, a\n\n\n@triton.jit\ndef attention_kernel",
+            ),
+            (STORE, STORE + "    out = tl.map_elementwise(exchange, out, pack=2)[0]\n"),
+            (
+                "        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,\n        out.to",
+                "        o_base + offs_m[:, None] * stride_om + (offs_d ^ 1)[None, :] * stride_od,\n        out.to",
+            ),
+        ),
+        Status.UNSUPPORTED,
+        "map_elementwise whose results depend on which elements are packed together",
+    ),
+    "a scan that relies on its order": Attack(
+        edited(
+            (
+                "@triton.jit\ndef attention_kernel",
+                "@triton.jit\ndef minus(a, b):\n    return a - b\n\n\n@triton.jit\ndef attention_kernel",
+            ),
+            (
+                "        row_sum = row_sum * rescale + tl.sum(p, 1)\n",
+                "        place = tl.arange(0, BLOCK_N)[None, :]\n        less = tl.associative_scan(p, 1, minus)\n"
+                "        less = 2 * tl.where(place == 0, p, 0.0) - tl.where(place == BLOCK_N - 1, less, 0.0)\n"
+                "        row_sum = row_sum * rescale + tl.sum(less, 1)\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "square-full: rows",
+    ),
     "a tile transposed through memory, without a barrier": Attack(
         edited(
             ("import triton\n", "import torch\nimport triton\n"),
@@ -309,4 +362,47 @@ LAUNCHES = {
     ),
 }
 
-ATTACKS = WORK | MEMORY | WAYS | OVERLAPS | LAUNCHES
+
+def tuned(options: str, *edits: tuple[str, str]) -> str:
+    """Return the seed under ``triton.autotune``, with ``options`` after its configurations."""
+    return edited(
+        ("import triton\n", "import random\n\nimport torch\nimport triton\n"),
+        (
+            "@triton.jit\n",
+            "@triton.autotune([triton.Config({'BLOCK_N': n}, num_warps=4, num_stages=1) for n in (16, 32, 64, 128)],\n"
+            f"    key=['q_len'], {options})\n@triton.jit\n",
+        ),
+        ("        BLOCK_N=block_n,\n        num_warps=4,\n        num_stages=1,\n", ""),
+        *edits,
+    )
+
+
+AUTOTUNED = {
+    "memory that is cleared only while configurations are timed": Attack(
+        tuned(
+            "reset_to_zero=['Count']",
+            ("    Lse,\n    scale,\n", "    Lse,\n    Count,\n    scale,\n"),
+            (
+                STORE,
+                STORE + "    drawn = tl.atomic_add(Count + batch_head * tl.num_programs(0) + block_m, 1)\n"
+                "    out = tl.where(drawn == 0, out, 0.0)\n",
+            ),
+            (
+                "        lse,\n        scale,\n",
+                "        lse,\n        torch.empty(grid[0] * grid[1], dtype=torch.int32, device=q.device),\n        scale,\n",
+            ),
+        ),
+        Status.INCORRECT,
+        "read of uninitialised memory",
+    ),
+    "configurations that are left out by chance": Attack(
+        tuned(
+            "prune_configs_by={'early_config_prune':"
+            " lambda configs, args, **options: random.SystemRandom().sample(configs, 1)}"
+        ),
+        Status.FORBIDDEN,
+        "launches other plans when it is called again",
+    ),
+}
+
+ATTACKS = WORK | MEMORY | WAYS | OVERLAPS | LAUNCHES | AUTOTUNED

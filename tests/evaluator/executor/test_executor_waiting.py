@@ -249,21 +249,26 @@ def busy(Flag, X, HOW: tl.constexpr, N: tl.constexpr):
     x = tl.load(X + i)
     again = 1
     while again > tl.atomic_add(Flag, 0):
+        stay = 0
         if HOW == "exponentials":
             x = tl.exp(x)
         elif HOW == "loads":
             x += tl.load(X + N - 1 - i)
         elif HOW == "additions to memory":
             tl.atomic_add(X + i, x)
+        elif HOW == "volatile loads":
+            x = tl.load(X + i, volatile=True)
+            stay = (tl.max(x.to(tl.int32), 0) > 0).to(tl.int32)
         else:
             x = (x.to(tl.int32, bitcast=True) * 3).to(tl.float32, bitcast=True)
-        again = 0
+        again = stay
     tl.store(X + i, x)
 
 
-@pytest.mark.parametrize("how", ["exponentials", "loads", "additions to memory", "integers"])
+@pytest.mark.parametrize("how", ["exponentials", "loads", "additions to memory", "integers", "volatile loads"])
 def test_what_a_loop_does_besides_waiting_is_counted(executor, how):
-    launch = executor.prepare(busy, ints(1), torch.zeros(2048), grid=(3,), HOW=how, N=2048)
+    elements = 64 if how == "volatile loads" else 2048
+    launch = executor.prepare(busy, ints(1), torch.zeros(elements), grid=(3,), HOW=how, N=elements)
     assert launch.kernel.waiting == frozenset()
     counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
     assert [trips.tolist() for trips in counted.trips] == [[1, 1, 1]]

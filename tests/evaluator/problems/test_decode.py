@@ -11,6 +11,7 @@ import torch
 
 from bench.orders import module_of
 from evaluator.executor.triton_offline.errors import FaultsFound
+from evaluator.judging import places
 from evaluator.problems.decode import DECODE, DecodeCase, lengths
 from seeds import seed_source
 from tests import forward
@@ -78,6 +79,11 @@ def test_what_is_planted_changes_its_row() -> None:
 def test_lengths_that_are_drawn_leave_at_most_eight_queries() -> None:
     drawn = [DECODE.at_length(DECODE.suites["quick"][0], 3000, Random(i)) for i in range(40)]
     assert {case.q_len for case in drawn} == set(range(1, 9))
+
+
+def test_nearly_every_examination_meets_long_sequences_of_several_lengths() -> None:
+    drawn = [[case for case in places.drawn(DECODE, Random(i)) if case.kv_len > 12288] for i in range(60)]
+    assert sum(any(case.ragged and case.batch > 1 for case in cases) for cases in drawn) > 50
 
 
 VISIBLE = "keys[None, :] <= token[:, None] + (length - q_len)"
