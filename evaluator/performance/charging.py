@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.performance.matching import Matched
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.target import Target
 from evaluator.work import LaunchWork
 
@@ -56,11 +56,13 @@ def _charge_of_code(passed: Pass, flops: float, entered: float) -> float:
     light = passed.light
     if light is None:
         return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
-    ends = light.clocks, passed.clocks
     if light.flops == passed.flops:
-        return float(np.interp(entered, (0, 1), sorted(ends)))
+        return float(np.interp(entered, (0, 1), sorted((light.clocks, passed.clocks))))
     taken = (flops - light.flops) / (passed.flops - light.flops)
     more = max(1.0, flops / max(light.flops, passed.flops))
+    if min(entered, taken) >= 1:
+        return more * passed.clocks
+    ends = light.clocks, passed.clocks
     return more * max(float(np.interp(share, (0, 1), ends)) for share in (entered, taken))
 
 

@@ -14,6 +14,7 @@ from evaluator.performance.banks import wavefronts
 from evaluator.performance.constants import Constants
 from evaluator.performance.lines import ir_lines
 from evaluator.performance.mbarriers import ORDERED
+from evaluator.performance.passes import LightPass, Pass, PlayedKernel
 from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
 from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leading, passes_in_step
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
@@ -34,50 +35,6 @@ _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UT
 _LITTLE = 0.05
 """A branch around a smaller share of a loop's instructions is not played."""
 Player = Callable[[Sequence[Team]], Played]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One pass through a loop's own body, or through the code outside all loops, by all CTAs resident on an SM."""
-
-    clocks: float
-    flops: float
-    """FLOPs of the matrix instructions that were passed, per CTA."""
-    usage: Mapping[str, float]
-    """Busy fraction of each pipe, 0 to 1."""
-    parts: tuple[tuple[tuple[Instruction, ...], int], ...] = ()
-    """The instructions that were passed, and by how many warps of a CTA: one part, or one for each role."""
-    light: "Pass | None" = None
-    """A pass that skips what branches go around."""
-    skipped: float = 0.0
-    """Share of the instructions that branches sometimes skip, not counting products."""
-    copies: float = 1.0
-    """Passes of the IR's loop that one pass of this code makes: above 1 where ptxas unrolled the loop."""
-    lines: tuple[int, ...] = ()
-    """For a loop, the lines of IR that its jumps back were made from, as far as known; with roles, those of the leading
-    role's loop."""
-
-
-@dataclass(frozen=True)
-class PlayedKernel:
-    """Clocks of a kernel's passes while ``resident`` CTAs share the SM."""
-
-    resident: int
-    outside: Pass
-    loops: tuple[Pass, ...]
-    """Loops in address order, outer before inner. Under warp specialisation there are as many as in the IR: each stands
-    for the loops of all roles, which run side by side.
-    """
-    unknown: frozenset[int] = frozenset()
-    """Indices of instructions whose costs are guessed."""
-    serialised: bool = False
-    """Whether ptxas made each warpgroup's product wait for the one before it."""
-    untied: bool = False
-    """Whether there are roles with unknown mbarriers between them."""
-    depths: tuple[int, ...] = ()
-    """For each loop the number of loops around it; empty where no loop is inside another."""
-    unfollowed: frozenset[int] = frozenset()
-    """Indices of accesses to shared memory with unknown bank conflicts."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +78,13 @@ def structure_of(binary: Binary, shares: Shares, paces: Paces) -> Structure:
 @lru_cache(maxsize=16)
 def costs_of(binary: Binary, target: Target, conditions: Conditions) -> Costs:
     """Return the instruction costs of ``read``. Raises ``ModelError`` like ``read``."""
+    return _costs(binary, target).under(conditions.table, conditions.cached)
+
+
+@lru_cache(maxsize=16)
+def _costs(binary: Binary, target: Target) -> Costs:
     reading = read(binary)
-    return Costs(reading.code.instructions, target, conditions.table, reading.wavefronts, conditions.cached)
+    return Costs(reading.code.instructions, target, wavefronts=reading.wavefronts)
 
 
 @contextmanager
@@ -204,9 +166,14 @@ def _loop_pass(
             return replace(heavy, skipped=skipped)
     lighter = Loop(loop.address, loop.light, loop.dispatch)
     items = _with(lighter, loop, structure.items)
-    found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, player)
-    light = _pass(found[lighter], [(loop.light, warps)], costs, resident)
-    return replace(heavy, light=light, skipped=skipped)
+
+    def play_light() -> float:
+        with _sense():
+            found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, player)
+            return _pass(found[lighter], [(lighter.own, warps)], costs, resident).clocks
+
+    flops = _pass(1.0, [(lighter.own, warps)], costs, resident).flops
+    return replace(heavy, light=LightPass(flops, play_light), skipped=skipped)
 
 
 def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluator.performance.kernel import Pass, PlayedKernel
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.work import LoopWork
 
 

@@ -14,9 +14,10 @@ from evaluator.evaluation import CaseScore
 from evaluator.performance.charging import program_clocks
 from evaluator.performance.constants import DRAWS, Constants, constants, place
 from evaluator.performance.doubts import Doubt, doubts
-from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
+from evaluator.performance.kernel import Conditions, measure
 from evaluator.performance.matching import match_loops
 from evaluator.performance.memory import Timing, Traffic, l1_hits, traffic
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.reliefs import critical
 from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import ModelError

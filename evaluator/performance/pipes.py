@@ -7,6 +7,7 @@ in ``constants`` and, where the vendor states them, in the target.
 import math
 import re
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -74,9 +75,12 @@ class Kind(IntEnum):
     MBARRIER_ARRIVE = 13
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Op:
-    """One instruction as it is played."""
+    """One instruction as it is played. Nobody changes it.
+
+    It is not frozen: a kernel's first prediction makes tens of thousands, and frozen ones take much longer to make.
+    """
 
     kind: Kind
     pipe: Pipe
@@ -181,6 +185,8 @@ _ALU = frozenset(
         *("FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
+_WAITS = tuple(tuple(barrier for barrier in range(6) if mask >> barrier & 1) for mask in range(64))
+"""The scoreboard barriers of each wait mask."""
 _FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
 
@@ -228,6 +234,13 @@ class Costs:
         self.unfollowed: set[int] = set()
         """Indices of the requested accesses to shared memory with unknown bank conflicts."""
 
+    def under(self, table: Constants, cached: frozenset[int]) -> "Costs":
+        """Return the costs of the same instructions with other constants, and with other loads that hit L1."""
+        other = copy(self)
+        other.table, other.cached = table, cached
+        other.known, other.unknown, other.unfollowed = {}, set(), set()
+        return other
+
     def op(self, instruction: Instruction) -> Op:
         """Return how ``instruction`` is played."""
         if instruction.index not in self.known:
@@ -250,6 +263,8 @@ class Costs:
             queue = table.wgmma_queue if kind == Kind.WGMMA else math.inf if kind == Kind.TENSOR_MMA else 0.0
         elif base in _FMA:
             pipe, busy = Pipe.FMA, 32 * 4 / self.target.fp32_lanes
+        elif base in _ALU:
+            pipe, busy, latency = Pipe.ALU, integer, 4.0
         elif base in _FMA_PAIR:
             pipe, busy = Pipe.FMA, 2 * 32 * 4 / self.target.fp32_lanes
         elif base in _HALF:
@@ -309,9 +324,7 @@ class Costs:
             pass  # the uniform datapath and the front end: their stall counts say all
         else:
             pipe, busy, latency = Pipe.ALU, integer, 4.0
-            if base not in _ALU:
-                self.unknown.add(i.index)
-        waits = tuple(b for b in range(6) if i.wait_mask >> b & 1)
+            self.unknown.add(i.index)
         return Op(
             kind,
             pipe,
@@ -320,7 +333,7 @@ class Costs:
             shared,
             l2,
             max(1, i.stall),
-            waits,
+            _WAITS[i.wait_mask],
             write_barrier,
             i.read_barrier,
             count,

@@ -8,9 +8,10 @@ from functools import lru_cache
 
 from evaluator.binary import Binary
 from evaluator.locations import source_lines
-from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, read
+from evaluator.performance.kernel import Conditions, read
 from evaluator.performance.lines import ptx_around
 from evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from evaluator.performance.replay import Replay
 from evaluator.performance.residency import residency_limits

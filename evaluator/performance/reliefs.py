@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Conditions, Pass, PlayedKernel, measure
+from evaluator.performance.kernel import Conditions, measure
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.pipes import PIPE_NAMES, Kind, Op
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.sass import Instruction

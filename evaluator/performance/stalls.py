@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import pairwise
 from operator import itemgetter
 
-from evaluator.performance.kernel import Pass
+from evaluator.performance.passes import Pass
 from evaluator.performance.pipes import Kind, Op
 from evaluator.performance.simulate import Issue, Mark, Played, Team, play
 

@@ -9,8 +9,9 @@ from functools import lru_cache, partial
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import SHARED_ACCESS
-from evaluator.performance.kernel import Conditions, PlayedKernel, read
+from evaluator.performance.kernel import Conditions, read
 from evaluator.performance.model import Measure, time_case
+from evaluator.performance.passes import PlayedKernel
 from evaluator.performance.pipes import Op, Pipe
 from evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from evaluator.performance.replay import Change, Replay

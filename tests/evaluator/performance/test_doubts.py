@@ -8,7 +8,7 @@ import pytest
 from bench.variants import Variant, predict_variant
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.performance.doubts import doubts
-from evaluator.performance.kernel import Pass, PlayedKernel
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction
 from evaluator.target import ScoreKind

@@ -8,9 +8,10 @@ import pytest
 
 from evaluator.binary import Binary
 from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Conditions, Pass, PlayedKernel
+from evaluator.performance.kernel import Conditions
 from evaluator.performance.memory import Timing
 from evaluator.performance.model import CaseTime, clock_hz, time_case
+from evaluator.performance.passes import LightPass, Pass, PlayedKernel
 from evaluator.target import Target
 from evaluator.targets import get_target
 from evaluator.work import Body, LaunchWork, LoopWork
@@ -24,8 +25,12 @@ NOTHING = Body(0, 0, 0, 0)
 PRODUCT = Body(1000, 0, 0, 0)
 
 
-def passed(clocks: float, flops: float = 1000, light: Pass | None = None, **more: float) -> Pass:
+def passed(clocks: float, flops: float = 1000, light: LightPass | None = None, **more: float) -> Pass:
     return Pass(clocks, flops, {"tensor": 0.7}, light=light, **more)
+
+
+def light(clocks: float, flops: float = 1000) -> LightPass:
+    return LightPass(flops, lambda: clocks)
 
 
 def at(place: int) -> range:
@@ -144,19 +149,27 @@ def test_the_clock_falls_with_what_the_tensor_cores_and_schedulers_do_while_prog
 
 def test_a_branch_around_the_products_is_charged_as_often_as_it_is_taken() -> None:
     body = replace(PRODUCT, dot_flops=250.0, entered=0.25)  # a quarter of the passes multiply
-    made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=passed(200, 0)))
+    made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=light(200, 0)))
     assert made == pytest.approx(OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200))
     # products that are never made do not lower the price of other work that always is
     softmax = replace(PRODUCT, dot_flops=0.0, entered=1.0)
-    assert clocks([launch(loop([64] * 132, softmax))], passed(PASS, light=passed(200, 0))) == OUTSIDE + 64 * PASS
+    assert clocks([launch(loop([64] * 132, softmax))], passed(PASS, light=light(200, 0))) == OUTSIDE + 64 * PASS
 
 
 def test_a_branch_around_other_work_is_charged_for_the_passes_that_enter_it() -> None:
     # the epilogue of a persistent loop: products in every pass, what is around the branch in one of eight
     body = replace(PRODUCT, entered=1 / 8)
-    made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=passed(600)))
+    made = clocks([launch(loop([64] * 132, body))], passed(PASS, light=light(600)))
     assert made == pytest.approx(OUTSIDE + 64 * (600 + (PASS - 600) / 8))
-    always = clocks([launch(loop([64] * 132))], passed(PASS, light=passed(600)))
+    always = clocks([launch(loop([64] * 132))], passed(PASS, light=light(600)))
+    assert always == pytest.approx(OUTSIDE + 64 * PASS)
+
+
+def test_a_lighter_pass_that_is_never_taken_is_not_played() -> None:
+    def played() -> float:
+        pytest.fail("played")
+
+    always = clocks([launch(loop([64] * 132))], passed(PASS, light=LightPass(0, played)))
     assert always == pytest.approx(OUTSIDE + 64 * PASS)
 
 

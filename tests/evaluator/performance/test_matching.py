@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from evaluator.performance.kernel import Pass, PlayedKernel
 from evaluator.performance.matching import Matched, match_loops
+from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.sass import Instruction
 from evaluator.work import Body, LoopWork
 
