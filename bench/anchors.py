@@ -6,10 +6,10 @@ from itertools import product
 from bench.variants import Variant
 
 LENGTHS = (4096, 8192, 16384)
-_FA3 = "Triton in the FlashAttention-3 paper (arXiv:2407.08608, 2024)"
-_PLAIN = "a plain Triton kernel with the best of 36 configurations (TLX, facebookexperimental/triton pull 205, 2025)"
-_TUTORIAL = "Triton tutorial 2024 on block pointers, github.com/pytorch/benchmark pull 2391"
-_TLX = "Triton with warp specialisation (TLX, 2025), tile unknown"
+_FA3 = "Triton in the FlashAttention-3 paper (arXiv:2407.08608, 2024), tile unknown"
+_PLAIN = "Triton tutorial 06-fused-attention, autotuned (TLX, github.com/facebookexperimental/triton pull 205, 2025)"
+_TUTORIAL = "Triton tutorial 2024 on block pointers, autotuned, github.com/pytorch/benchmark pull 2391"
+_TLX = "Triton with warp specialisation, the same tile (TLX, github.com/facebookexperimental/triton pull 205, 2025)"
 _FA2 = "FlashAttention-2's 230 (arXiv:2307.08691, 2023) over 1.3 to 1.5, its stated lead on Triton"
 _B200 = "Triton tutorial 06-fused-attention, autotuned, batch 4, 48 heads, card unstated (tritonbench issue 1014, 2025)"
 TUNED = Variant(128, 64, 8, 3)
@@ -17,13 +17,19 @@ BULK = replace(TUNED, descriptors=True)
 ROLES = Variant(128, 64, 4, 3, descriptors=True, specialised=True)
 WIDE = Variant(128, 128, 8, 3)
 WIDE_ROLES = Variant(128, 128, 4, 3, descriptors=True, specialised=True)
+SMALL = Variant(64, 64, 4, 3)
+"""The configuration of Triton's tutorial 06-fused-attention that is predicted to be the fastest on an H100, with
+descriptors and without.
+"""
 TUTORIAL = Variant(128, 64, 8, 2, descriptors=True)
-"""The configuration of Triton's tutorial 06-fused-attention that is predicted to be the fastest on a B200."""
+"""The configuration of that tutorial that is predicted to be the fastest on a B200."""
 TUTORIAL_SPACE = tuple(
     Variant(rows, keys, warps, stages, descriptors=True)
     for rows, keys, warps, stages in product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
 )
 """What the tutorial tunes over."""
+HOPPER_SPACE = tuple(each for each in TUTORIAL_SPACE if each.warps == 4 or each.block_m * each.block_n >= 128 * 128)
+"""What it tunes over on an H100."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,10 @@ def _anchor(target: str, name: str, variant: Variant, published: tuple[int, int,
 
 ANCHORS = (
     _anchor("h100", "128x64, 8 warps, 3 stages", TUNED, (389, 392, 395), _FA3),
-    _anchor("h100", "128x64 on descriptors, 8 warps, 3 stages", BULK, (460, 464, 487), _PLAIN),
-    _anchor("h100", "128x128, 8 warps, 3 stages", WIDE, (459, 471, 477), _TUTORIAL),
-    _anchor(
-        "h100", "the same on descriptors", replace(WIDE, descriptors=True), (459, 471, 477), _TUTORIAL
-    ),  # none known
+    _anchor("h100", "64x64, 4 warps, 3 stages", SMALL, (459, 471, 477), _TUTORIAL),
+    _anchor("h100", "the same on descriptors", replace(SMALL, descriptors=True), (460, 464, 487), _PLAIN),
     _anchor("h100", "128x64 causal, diagonal split off", replace(TUNED, schedule="split"), (353, 369, 378), _FA3),
-    _anchor("h100", "128x64, warp-specialised", ROLES, (501, 526, 502), _TLX),
-    _anchor("h100", "128x128, the same, 2 stages", replace(WIDE_ROLES, stages=2), (501, 526, 502), _TLX),
+    _anchor("h100", "128x128, warp-specialised, 2 stages", replace(WIDE_ROLES, stages=2), (501, 526, 502), _TLX),
     Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, (153, 153, 153), (177, 177, 177), _FA2),
     _anchor("b200", "128x64 on descriptors, 8 warps, 2 stages", TUTORIAL, (567, 671, 746), _B200),
 )
@@ -91,12 +93,12 @@ PAIRS = (
     Pair("h100", "no spills", Variant(128, 64, 4, 3), TUNED, "no local memory"),
     Pair("h100", "bulk copies", TUNED, BULK, "Triton tutorial: 5 to 15%"),
     Pair("h100", "prefetching bulk copies", replace(BULK, stages=1), BULK, _LATENCY),
-    Pair("h100", "prefetching small tiles", Variant(64, 64, 4, 1), Variant(64, 64, 4, 3), _LATENCY),
+    Pair("h100", "prefetching small tiles", Variant(64, 64, 4, 1), SMALL, _LATENCY),
     Pair(
         "h100",
         "prefetching small tiles in bulk",
         Variant(64, 64, 4, 1, descriptors=True),
-        Variant(64, 64, 4, 3, descriptors=True),
+        replace(SMALL, descriptors=True),
         _LATENCY,
     ),
     Pair(
