@@ -112,6 +112,17 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """How a descriptor walks over the pixels of images, TMA's im2col mode (PTX ISA): along each spatial axis from
+    ``lower`` to the last place plus ``upper``, ``steps`` apart.
+    """
+
+    lower: tuple[int, ...]
+    upper: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Descriptor:
     """Kernel argument: a host-made tensor descriptor (TMA) over a strided view of a buffer."""
 
@@ -123,6 +134,8 @@ class Descriptor:
     block_shape: BlockShape
     padding: Literal["zero", "nan"]
     """What reads outside the shape give: ``zero`` or ``nan``."""
+    pixels: Pixels | None = None
+    """For an image [N, ..., C] whose blocks are [pixels, channels]; None: blocks are those of the tensor."""
 
 
 Argument: TypeAlias = Pointer | Scalar | Descriptor

@@ -20,7 +20,7 @@ from evaluator.capture.tensors import Operators
 from evaluator.compiling.compiler import COMPILE_OPTIONS
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from evaluator.evaluation import Status
-from evaluator.plan import Pointer
+from evaluator.plan import Descriptor, Pointer
 
 _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision"}
 """Launch options that matter only until there is IR."""
@@ -54,6 +54,8 @@ class CapturedKernel:
         grid = (operator.index(x), operator.index(y), operator.index(z))
         try:
             args = tuple(chain.from_iterable(self._lowered.arguments(rest[4:], self._pointer)))
+            if any(isinstance(arg, Descriptor) and arg.pixels for arg in args):
+                raise UnfitArgument("a descriptor in im2col mode")
         except UnfitArgument as unfit:
             raise RefusedError(Status.UNSUPPORTED, f"passes {unfit} to a kernel{candidate_line()}") from None
         self._operators.recorder.launch(self._lowered.kernel, grid, args)

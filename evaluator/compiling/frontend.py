@@ -11,7 +11,7 @@ from triton._C.libtriton import ir
 from triton.backends.compiler import Language
 
 from evaluator.compiling.compiler import COMPILE_OPTIONS, OFFLINE_OPTIONS
-from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pointer, Scalar
+from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pixels, Pointer, Scalar
 
 
 class UnfitArgument(Exception):
@@ -81,6 +81,15 @@ def _arguments(kind: Any, value: Any, types: Iterator[str], pointer: Callable[[A
         raise UnfitArgument(f"a {type(value).__name__}")
 
 
+def _pixels(value: Any) -> Pixels | None:
+    """Return how a host-made descriptor walks over an image, None if it describes tiles."""
+    if getattr(value, "mode", "tiled") != "im2col":
+        return None
+    lower, upper = tuple(value.pixel_box_lower_corner), tuple(value.pixel_box_upper_corner)
+    steps = value.element_strides[1:-1] if value.element_strides else (1,) * len(lower)
+    return Pixels(lower, upper, tuple(steps))
+
+
 def _descriptor(value: Any, types: Iterator[str], pointer: Pointer) -> Iterator[Argument]:
     """Yield the parameters of a host-made descriptor: itself, or its parts where the target has no TMA, then shape
     and strides; ``decompose_descriptor`` in triton/backends/driver.py.
@@ -89,7 +98,7 @@ def _descriptor(value: Any, types: Iterator[str], pointer: Pointer) -> Iterator[
     extents = [Scalar(number) for number in (*shape, *strides)]
     if "tensordesc" in next(types):
         block = tuple(map(int, value.block_shape))
-        yield Descriptor(pointer.buffer, pointer.byte_offset, shape, strides, block, value.padding)
+        yield Descriptor(pointer.buffer, pointer.byte_offset, shape, strides, block, value.padding, _pixels(value))
     else:
         yield pointer
         for extent in extents:

@@ -6,7 +6,7 @@ import torch
 
 from evaluator.executor.errors import IRError
 from evaluator.executor.faults import LAUNCH
-from evaluator.executor.ir import BITS, Function, Type
+from evaluator.executor.ir import BITS, IM2COL, Function, Type
 from evaluator.executor.memory import Memory
 from evaluator.executor.values import DTYPES, DescriptorValue, Value
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
@@ -48,9 +48,10 @@ def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Val
         return torch.tensor([memory.address(argument.buffer, argument.byte_offset)])
     if isinstance(argument, Descriptor) and kind.element == "descriptor" and kind.target is not None:
         _check_buffer(argument.buffer, memory, where)
-        if argument.block_shape != kind.target.shape or not len(argument.shape) == len(argument.strides) == len(
-            argument.block_shape
-        ):
+        pixels = argument.pixels
+        rank = len(argument.block_shape) if pixels is None else len(pixels.lower) + 2
+        fits = len(argument.shape) == len(argument.strides) == rank and (pixels is None) == (kind.layout != IM2COL)
+        if argument.block_shape != kind.target.shape or not fits:
             raise IRError(f"{where} describes blocks {argument.block_shape}, the IR takes {kind.target.shape}")
         return DescriptorValue(
             torch.tensor([memory.address(argument.buffer, argument.byte_offset)]),
@@ -58,6 +59,7 @@ def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Val
             tuple(torch.tensor([stride]) for stride in argument.strides),
             argument.block_shape,
             argument.padding == "nan",
+            pixels,
         )
     raise IRError(f"{where} has type {kind} and is given a {type(argument).__name__.lower()}")
 

@@ -68,7 +68,7 @@ class Code:
         values = bind(self._launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = max(1, temporaries_bytes // self.bytes_per_program)
-        starts = Starts(ids, ids.numel() if self._polls else together, may_be_taken=self._takes_over)
+        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self._takes_over)
         limits: dict[str, Any] = {"script": script, "starts": starts, "most_passes": most_passes}
         run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, **limits)
         if self._polls:

@@ -55,7 +55,9 @@ class Type:
     unsigned: bool = False
     """Whether a descriptor's integers are unsigned; no other type says."""
     layout: str = ""
-    """Layout and memory of an on-chip buffer, as the IR spells them. Other layouts change no value and are dropped."""
+    """Layout and memory of an on-chip buffer, as the IR spells them, or ``IM2COL``. Other layouts change no value and
+    are dropped.
+    """
 
     @property
     def elements(self) -> int:
@@ -93,7 +95,9 @@ class Type:
 
 _BLOCK = re.compile(r"(?:tensor)?<((?:\d{1,9}x)+)(.+)>", re.DOTALL)
 _POINTER = re.compile(r'!tt\.ptr<([^,<>]+)(?:,\s*(?:1|"constant"))?>|<([^,<>\dx]\w*)>')
-_DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc)?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
+_DESCRIPTOR = re.compile(r"(?:!tt\.tensordesc|!ttng\.tensordesc_(im2col))?<(tensor<.+>|(?:\d+x)+[^#,]+)>", re.DOTALL)
+IM2COL = "im2col"
+"""What ``Type.layout`` is for a descriptor that walks over the pixels of images."""
 _BUFFER = re.compile(r"!ttg\.memdesc<((?:\d{1,9}x)+[a-zA-Z]\w*), (.+)>", re.DOTALL)
 _BRACKET = re.compile(r"->|[<>(){}\[\],]")
 
@@ -121,8 +125,8 @@ def parse_type(text: str) -> Type:
     if match := _POINTER.fullmatch(text):
         return Type("ptr", (), parse_type(match[1] or match[2]))
     if not text.startswith("tensor") and (match := _DESCRIPTOR.fullmatch(text)):
-        inner = match[1] if match[1].startswith("tensor") else f"tensor<{match[1]}>"
-        return Type("descriptor", (), parse_type(inner), unsigned="xui" in inner)
+        inner = match[2] if match[2].startswith("tensor") else f"tensor<{match[2]}>"
+        return Type("descriptor", (), parse_type(inner), unsigned="xui" in inner, layout=match[1] or "")
     if match := _BLOCK.fullmatch(text):
         scalar = parse_type(match[2])
         shape = tuple(int(extent) for extent in match[1][:-1].split("x"))

@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\([0-9A-Fa-f]{2}|.)", re.DOTALL)
 _ANGLE = re.compile(r'"(?:[^"\\]|\\.)*"|->|[<>]')
-_TYPE_WORD = re.compile(r"tensor<|!ttg?\.|<|(?:i\d+|bf16|f\d\w*|index)$")
+_TYPE_WORD = re.compile(r"tensor<|!tt(?:g|ng)?\.|<|(?:i\d+|bf16|f\d\w*|index)$")
 
 Token = tuple[str, str]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from evaluator.executor.ir import MAX_ELEMENTS, Type
+from evaluator.plan import Pixels
 
 if TYPE_CHECKING:
     from evaluator.executor.chip.buffers import Buffer
@@ -55,6 +56,8 @@ class DescriptorValue:
     strides: tuple[torch.Tensor, ...]
     block: tuple[int, ...]
     nan_padding: bool
+    pixels: Pixels | None = None
+    """How blocks walk over an image; None: they are those of the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +113,11 @@ def _map(value: Value, function: Callable[[torch.Tensor], torch.Tensor]) -> Valu
         return AddressSum(function(value.base), function(value.offset))
     if isinstance(value, BufferView):
         return replace(value, offset=function(value.offset))
-    return DescriptorValue(
-        function(value.base),
-        tuple(function(extent) for extent in value.shape),
-        tuple(function(stride) for stride in value.strides),
-        value.block,
-        value.nan_padding,
+    return replace(
+        value,
+        base=function(value.base),
+        shape=tuple(function(extent) for extent in value.shape),
+        strides=tuple(function(stride) for stride in value.strides),
     )
 
 
@@ -160,9 +162,7 @@ def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
     if not isinstance(first, DescriptorValue):
         return merged[0]
     rank = len(first.shape)
-    return DescriptorValue(
-        merged[0], tuple(merged[1 : 1 + rank]), tuple(merged[1 + rank :]), first.block, first.nan_padding
-    )
+    return replace(first, base=merged[0], shape=tuple(merged[1 : 1 + rank]), strides=tuple(merged[1 + rank :]))
 
 
 def _merge_tensors(pieces: Sequence[tuple[torch.Tensor, torch.Tensor]], total: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from evaluator.executor.chip.chip import Access, Chip
 from evaluator.executor.chip.cluster import bases, copies, parts
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
+from evaluator.executor.ir import IM2COL, Op, Type
 from evaluator.executor.operations.atomics import reduce_block, reduction
 from evaluator.executor.operations.barriers import barrier, completes
 from evaluator.executor.operations.memory import (
@@ -97,12 +97,42 @@ _BY_ROW = ("ttng.async_tma_gather", "ttng.async_tma_scatter")
 
 def _place(frame: Frame, op: Op, block: Type, types: Types) -> Place:
     """Return where in global memory an operation copies from or to."""
+    if types[op.operands[0]].layout == IM2COL:
+        return _pixels_of(frame, op, block)
     if op.name not in _BY_ROW:
         return descriptor_block(frame, op, block)
     described = descriptor(frame, op, len(described_block(op, types).shape))
     x = full(frame.tensor(op.operands[1]), types[op.operands[1]]).to(torch.int64).unsqueeze(2)
     y = frame.tensor(op.operands[2]).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[-1])
     return (described, *block_addresses(described, [x, y], block.item_bytes))
+
+
+def _pixels_of(frame: Frame, op: Op, block: Type) -> Place:
+    """Return where the pixels of a block [pixels, channels] lie that begins at the coordinates of an operation.
+
+    They follow each other inside the box of the descriptor, axis by axis, then image by image; the offsets of the
+    operation are added to the place of each.
+    """
+    described = frame.value(op.operands[0])
+    assert isinstance(described, DescriptorValue)
+    assert described.pixels is not None
+    box, axes = described.pixels, len(described.pixels.lower)
+    given = [frame.tensor(slot).to(torch.int64).view(-1, 1, 1) for slot in op.operands[1:-3]]
+    (image, *start, channel), offsets = given[: axes + 2], given[axes + 2 :]
+    counts, left = [], image
+    for axis, (place, apart) in enumerate(zip(start, box.steps, strict=True)):
+        reach = described.shape[1 + axis].view(-1, 1, 1) - 1 + box.upper[axis] - box.lower[axis]
+        counts.append(torch.div(reach, apart, rounding_mode="floor") + 1)
+        left = left * counts[-1] + torch.div(place - box.lower[axis], apart, rounding_mode="floor")
+    left = left + torch.arange(block.shape[0]).view(1, -1, 1)
+    places = []
+    for axis in reversed(range(axes)):
+        turn = left % counts[axis]
+        first = box.lower[axis] + (start[axis] - box.lower[axis]) % box.steps[axis]
+        places.append(first + turn * box.steps[axis] + offsets[axis])
+        left = torch.div(left, counts[axis], rounding_mode="floor")
+    coordinates = [left, *reversed(places), channel + torch.arange(block.shape[1])]
+    return (described, *block_addresses(described, coordinates, block.item_bytes))
 
 
 def _moved(op: Op, types: Types, slot: int) -> Type:
@@ -117,7 +147,8 @@ def _moved(op: Op, types: Types, slot: int) -> Type:
 
 @step("ttng.async_tma_copy_global_to_local", "ttng.async_tma_gather")
 def _bring(op: Op, types: Types) -> Step:
-    check_variant(op)
+    images = types[op.operands[0]].layout == IM2COL
+    check_variant(op, attributes=["offsets"] if images else [])
     target, signal, predicate = op.operands[-3:]
     block = _moved(op, types, target)
     divided = bases(types[target].layout)

@@ -12,7 +12,8 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     tcgen05_commit,
     tcgen05_mma_scaled,
 )
-from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor, TensorDescriptorIm2Col
 
 from evaluator.executor import offline
 from evaluator.executor.operations.dot_scaled import unpack_e2m1
@@ -170,3 +171,39 @@ def test_a_program_alone_takes_over_all_others() -> None:
         taken_over[(4, 3)](out, by, num_warps=4)
     assert not session.report().faults
     assert by.tolist() == [0] * 12
+
+
+@gluon.jit
+def pixels(image, out_desc, N, H, W, C, DY: gl.constexpr, DX: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float32, [32, 32], image.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, image.block_type.nbytes)
+    tma.async_load_im2col(image, [N, H, W, C], [DY, DX], ready, tile)
+    mbarrier.wait(ready, 0)
+    tma.async_store(out_desc, [0, 0], tile)
+    tma.store_wait(0)
+
+
+@pytest.mark.parametrize(("step", "start"), [(1, (0, 0, 0)), (1, (1, 1, 2)), (2, (0, 2, 4))])
+def test_tma_walks_over_the_pixels_of_images(step: int, start: tuple[int, int, int]) -> None:
+    """A filter of 3 x 3 with a border of 1: from a place on, row by row and image by image, its tap (2, 0)."""
+    x, out = torch.randn(3, 6, 7, 64), torch.empty(32, 32)
+    layout = gl.NVMMASharedLayout(128, 32, rank=2)
+    box = {"pixel_box_lower_corner": [-1, -1], "pixel_box_upper_corner": [-1, -1]}
+    image = TensorDescriptorIm2Col.from_tensor(x, [32, 32], layout, element_strides=[1, step, step, 1], **box)
+    n, y, x_at = start
+    with offline() as session:
+        target = TensorDescriptor.from_tensor(out, [32, 32], layout)
+        pixels[(1,)](image, target, n, y - 1, x_at - 1, 32, 2, 0, num_warps=4)
+    padded = torch.nn.functional.pad(x, (0, 0, 1, 1, 1, 1))
+    every = [
+        padded[i, top + 2, left, 32:] if i < 3 else torch.zeros(32)
+        for i in range(5)
+        for top in range(0, 6, step)
+        for left in range(0, 7, step)
+    ]
+    wide, high = len(range(0, 7, step)), len(range(0, 6, step))
+    first = (n * high + y // step) * wide + x_at // step
+    assert not session.report().faults
+    assert torch.equal(out, torch.stack(every[first : first + 32]))
