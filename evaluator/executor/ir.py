@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from evaluator.executor.errors import IRError
 
@@ -106,6 +107,7 @@ _MOST_NESTED = 4
 """Most angle brackets that a type may open; a descriptor of a block of pointers has three."""
 
 
+@lru_cache(maxsize=4096)
 def parse_type(text: str) -> Type:
     """Return the type that ``text`` names, e.g. ``tensor<64x!tt.ptr<bf16>>``; raise ``IRError`` if it names none."""
     text = text.strip()
