@@ -147,6 +147,8 @@ READS = frozenset(name for name, row in EFFECTS.items() if row.reads)
 """Operations whose results depend on what memory holds."""
 WRITES = frozenset(name for name, row in EFFECTS.items() if row.writes)
 """Operations that may change memory."""
+UPDATES = frozenset(name for name, row in EFFECTS.items() if row.updates)
+"""Operations that write what depends on what was there."""
 ATOMIC = frozenset(name for name, row in EFFECTS.items() if row.atomic)
 """Operations that access memory atomically."""
 CONTROL = frozenset(name for name, row in EFFECTS.items() if row.control)

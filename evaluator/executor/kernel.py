@@ -12,7 +12,7 @@ from evaluator.executor import slicing
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
 from evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
-from evaluator.executor.effects import EFFECTS, READS, WRITES, effects
+from evaluator.executor.effects import READS, UPDATES, WRITES, effects
 from evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
@@ -28,7 +28,7 @@ from evaluator.executor.work import bodies, loops, roles, shares
 from evaluator.plan import Argument, Scalar
 from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
-_READS_OR_UPDATES = frozenset(name for name, row in EFFECTS.items() if row.reads or row.updates)
+_READS_OR_UPDATES = READS | UPDATES
 
 
 class Kernel:
@@ -324,6 +324,10 @@ class Kernel:
     def changes(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may write to."""
         return slicing.behind(self.function, slicing.touched(self.function, WRITES), args)
+
+    def replaces(self, memory: Sequence[Allocation], args: Sequence[Argument]) -> frozenset[int]:
+        """Return the buffers that the kernel writes to by plain stores alone, of whole elements: these keep nothing."""
+        return slicing.replaced(self.function, args, [allocation.data.element_size() for allocation in memory])
 
     def reads(self, args: Sequence[Argument]) -> frozenset[int]:
         """Return the buffers that the kernel may read, if only to add to their contents."""

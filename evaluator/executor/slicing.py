@@ -4,7 +4,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
 from evaluator.executor.cutting import cut
-from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, accessed_type, effects, is_volatile, stored
+from evaluator.executor.effects import (
+    ATOMIC,
+    CONTROL,
+    READS,
+    UPDATES,
+    WRITES,
+    accessed_type,
+    effects,
+    is_volatile,
+    stored,
+)
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
@@ -205,6 +215,15 @@ def granules(function: Function, args: Sequence[Argument], buffers: Set[int]) ->
         return slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
 
     return {buffer: min(size for slot, size in sizes.items() if may_reach(slot, buffer)) for buffer in buffers}
+
+
+def replaced(function: Function, args: Sequence[Argument], item_bytes: Sequence[int]) -> frozenset[int]:
+    """Return the buffers, with elements of ``item_bytes``, that a launch writes to by plain stores of whole elements
+    alone.
+    """
+    written, updated = (behind(function, touched(function, names), args) for names in (WRITES, UPDATES))
+    smallest = granules(function, args, written - updated)
+    return frozenset(buffer for buffer, size in smallest.items() if size >= item_bytes[buffer])
 
 
 def _promises(op: Op) -> bool:

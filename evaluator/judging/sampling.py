@@ -147,21 +147,29 @@ class BenchmarkCheck:
         kinds, specs = {output.name: output.rows for output in self.problem.outputs}, self._specs
         for name, i in self._outputs.items():
             wanted[i].as_strided(specs[name].shape, specs[name].strides)[rows[kinds[name]]] = True
+        changed = [frozenset[int]()]  # by the stages before each
+        for stage in self.stages:
+            changed.append(changed[-1] | stage.kernel.changes(stage.launch.args))
         found: list[torch.Tensor] = []
-        for stage, mine in zip(reversed(self.stages), reversed(others), strict=True):
-            found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine))
+        for stage, mine, before in reversed(list(zip(self.stages, others, changed, strict=False))):
+            found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine, before))
         return found
 
     @property
     def _specs(self) -> dict[str, TensorSpec]:
         return {spec.name: spec for spec in self.problem.call(self.case).tensors}
 
-    def _makers_in(self, stage: Stage, wanted: Marks, others: torch.Tensor) -> torch.Tensor:
-        """Return ``others`` and the programs that ``wanted`` elements depend on, and add to these what they read."""
+    def _makers_in(self, stage: Stage, wanted: Marks, others: torch.Tensor, before: frozenset[int]) -> torch.Tensor:
+        """Return ``others`` and the programs that ``wanted`` elements depend on.
+
+        In ``wanted``, what they read takes the place of what they store over what stages before may have stored, in
+        the buffers ``before``.
+        """
         args = stage.launch.args
         read = stage.kernel.reads(args) & wanted.keys()
-        fresh = torch.cat((others, stage.writers(wanted) if stage.kernel.changes(args) else _NONE)).unique()
-        chosen = _NONE
+        some = any(int(wanted[i].count_nonzero()) for i in stage.kernel.changes(args) & wanted.keys())
+        fresh = torch.cat((others, stage.writers(wanted) if some else _NONE)).unique()
+        chosen, needed = _NONE, Marks()
         while fresh.numel():
             chosen = torch.cat((chosen, fresh)).unique()
             if not read:
@@ -169,11 +177,19 @@ class BenchmarkCheck:
             marks = no_marks(self.run.buffers, read)
             stage.mark(marks, fresh, reads=True)
             for i in read:
-                wanted[i] |= marks[i]
+                needed[i] = needed[i] | marks[i] if i in needed else marks[i]
             fresh = _NONE
             if read & stage.kernel.changes(args):
                 fresh = stage.writers(marks)
                 fresh = fresh[~torch.isin(fresh, chosen)]
+        replaced = stage.kernel.replaces(stage.memory, args) & wanted.keys() & before
+        if replaced and chosen.numel():
+            stored = no_marks(self.run.buffers, replaced)
+            stage.mark(stored, chosen)
+            for i in replaced:
+                wanted[i] &= stored[i].logical_not_()
+        for i in needed:
+            wanted[i] |= needed[i]
         return chosen
 
     def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> None:
@@ -195,7 +211,7 @@ class BenchmarkCheck:
         doubtful = {i for stage, _ in programs for i in stage.kernel.changes(stage.launch.args) & inputs}
         marks = no_marks(self.run.buffers, doubtful.union(self._outputs.values()))
         for stage, chosen in programs:
-            if chosen.numel():
+            if chosen.numel() and stage.kernel.changes(stage.launch.args) & marks.keys():
                 stage.mark(marks, chosen)
         return marks
 

@@ -1,14 +1,20 @@
-"""Which programs are run at benchmark shapes because they meet others in memory."""
+"""Which programs are run at benchmark shapes: those that a sample depends on, and some that meet others in memory."""
 
 import random
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from evaluator.executor import Allocation
 from evaluator.judging import sampling
-from evaluator.judging.stages import Stage
+from evaluator.judging.buffers import Buffers
+from evaluator.judging.execution import PlanRun
+from evaluator.judging.stages import Stage, stages
+from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
+from evaluator.problem import TensorSpec
 
 
 def stage(*kinds: list[list[int]], whole: bool = False) -> Any:
@@ -51,3 +57,65 @@ def test_promises_of_all_programs_are_checked_unless_that_takes_too_much() -> No
     assert some == sorted(set(some))
     assert len({program // 200 for program in some}) == 10
     assert len(checked(0)) == 1
+
+
+STORE = "tt.store %target, %value : !tt.ptr<i32>"
+COPY = f"""\
+module {{
+  tt.func public @copy(%from: !tt.ptr<i32>, %to: !tt.ptr<i32>) {{
+    %id = tt.get_program_id x : i32
+    %true = arith.constant true
+    %false = arith.constant false
+    %source = tt.addptr %from, %id : !tt.ptr<i32>, i32
+    %target = tt.addptr %to, %id : !tt.ptr<i32>, i32
+    %value = tt.load %source : !tt.ptr<i32>
+    {STORE}
+    tt.return
+  }}
+}}
+"""
+
+
+def makers(row: int, again: str = STORE) -> list[list[int]]:
+    """The programs of four launches that a row of the output depends on: the input goes through four elements of
+    scratch to the first four rows, then to the last four. ``again`` is how it gets there the second time.
+    """
+    sizes = {"in": (4, Role.INPUT), "out": (8, Role.OUTPUT), "scratch": (4, Role.SCRATCH)}
+    buffers = tuple(Buffer(name, "int32", size, role) for name, (size, role) in sizes.items())
+    memory = tuple(Allocation(b.name, torch.zeros(b.size, dtype=torch.int32), None, b.name == "in") for b in buffers)
+    kernels = tuple(KernelIR("copy", COPY.replace(STORE, how), ()) for how in (STORE, again))
+    places = ((0, 0, 0, 2, 0), (0, 2, 0, 1, 0), (1, 0, 0, 2, 0), (0, 2, 0, 1, 16))
+    launches = tuple(Launch(kernel, (4, 1, 1), (Pointer(*place[:2]), Pointer(*place[2:]))) for kernel, *place in places)
+    run = PlanRun(LaunchPlan("case", buffers, kernels, launches), Buffers(memory, {}), float("inf"))
+    spec = TensorSpec("out", "int32", (1, 1, 8), (8, 8, 1), 8, Role.OUTPUT)
+    problem: Any = SimpleNamespace(
+        outputs=(SimpleNamespace(name="out", rows="queries"),), call=lambda case: SimpleNamespace(tensors=(spec,))
+    )
+    case: Any = None
+    wanted = {"queries": (torch.arange(8) == row).view(1, 1, 8)}
+    check = sampling.BenchmarkCheck(problem, case, {}, run, stages(run))
+    return [programs.tolist() for programs in check._makers(wanted, [sampling._NONE] * 4)]
+
+
+def test_a_row_depends_on_nothing_that_is_stored_over_before_it_is_read() -> None:
+    assert makers(1) == [[1], [1], [], []]
+    assert makers(5) == [[], [], [1], [1]]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "%old = tt.atomic_rmw add, acq_rel, gpu, %target, %value, %true : (!tt.ptr<i32>, i32, i1) -> i32",
+        "%half = tt.bitcast %target : !tt.ptr<i32> -> !tt.ptr<i16>\n    %low = arith.trunci %value : i32 to i16\n"
+        "    tt.store %half, %low : !tt.ptr<i16>",
+        "%old = tt.load %target : !tt.ptr<i32>\n    %sum = arith.addi %old, %value : i32\n"
+        "    tt.store %target, %sum : !tt.ptr<i32>",
+    ],
+    ids=["added", "stored in part", "read before"],
+)
+def test_a_row_depends_on_what_is_not_wholly_stored_over(again: str) -> None:
+    assert makers(5, again) == [[1], [], [1], [1]]
+
+
+def test_a_row_depends_on_what_a_masked_store_leaves() -> None:
+    assert makers(5, "tt.store %target, %value, %false : !tt.ptr<i32>") == [[1], [], [], [1]]
