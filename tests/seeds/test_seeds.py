@@ -113,6 +113,15 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
+def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(fork_server: ForkServer) -> None:
+    found, target = get_problem("mha"), get_target("h100")
+    (case,) = get_suite(found, "quick")[:1]
+    calls = [found.call(replace(case, heads=n, kv_heads=n, q_len=length)) for n, length in ((1, 1), (3, 100), (16, 64))]
+    plans = Capturer(fork_server).capture(seed_source("mha", "hopper"), found.entry, calls, target)
+    assert not isinstance(plans, Fault), plans
+    assert len({plan.kernels for plan in plans}) == 1
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SEEDS for name in seeds_of(problem)])
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
