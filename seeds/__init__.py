@@ -35,6 +35,10 @@ def _plain(setting: Setting) -> bool:
     return not (setting.head_dim_v or setting.window or setting.sinks or setting.packed)
 
 
+def _unpadded(setting: Setting) -> bool:
+    return _plain(setting) and setting.head_dim.bit_count() == 1
+
+
 def _in_gluon(setting: Setting) -> bool:
     return (setting.head_dim, setting.dtype) == (128, "bfloat16") and _plain(setting)
 
@@ -46,8 +50,9 @@ _SETTINGS: dict[str, Callable[[Setting], bool]] = {
     "mha/hopper.py": _in_gluon,
     "mha/blackwell.py": _in_gluon,
     "mha/general.py": lambda setting: not _plain(setting),
-    "backward/plain.py": _plain,
-    "backward/general.py": lambda setting: not _plain(setting),
+    # The other one takes rows of 96 and 192 elements in two parts.
+    "backward/plain.py": _unpadded,
+    "backward/general.py": lambda setting: not _unpadded(setting),
 }
 """Which settings the files are seeds for; the others are for any."""
 

@@ -148,6 +148,7 @@ def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
     assert list(seeds_of(DIMS)) == list(seeds_of("mha-sinks")) == list(seeds_of("gqa-w64")) == ["general"]
     assert list(seeds_of("gqa-h64x8-8192x1")) == ["plain", "tuned", "hopper", "blackwell"]
     assert list(seeds_of("mha_backward-d64")) == ["plain"]
+    assert list(seeds_of("mha_backward-d96")) == list(seeds_of("gqa_backward-d192")) == ["general"]
     assert list(seeds_of("mha_backward-packed")) == list(seeds_of("gqa_backward-d192x128")) == ["general"]
     assert fitting("decode-d64", 90, gluon=False) == ["split"]
 
