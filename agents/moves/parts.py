@@ -1,4 +1,6 @@
-"""The move that splits the keys of one tile of queries over several programs; another kernel combines their results."""
+"""Moves that split the keys of one tile of queries over several programs, where another kernel combines their results:
+one makes such a kernel, one finds out how many programs there should be.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -98,6 +100,8 @@ _NUMBERS = """{part} = ({batch} // {batches}).to(tl.int32)
 _BOUNDS = """{part_start} = {part} * ({share})
 {part_stop} = {part_start} + {share}
 """
+_TIMES = (2, 4, 1, 8)
+"""Programs for each SM to aim for, the most promising first."""
 _MOST = 16
 """Largest number of parts: each takes memory for the whole output in float32."""
 
@@ -254,7 +258,35 @@ def _stored(anatomy: Anatomy) -> set[str]:
     return found
 
 
+def _edit_programs(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Aim for another multiple of the SMs where the host divides a number of programs among those it has anyway."""
+    for line in anatomy.module.body:
+        name, value = tree.assignment(line) or ("", None)
+        number = tree.integer(value)
+        if number is None or value is None:
+            continue
+        uses = [use for use in tree.find(anatomy.module, cst.Name) if use.value == name]
+        shared = [call.args[0].value for call in tree.calls(anatomy.host, "triton.cdiv")]
+        # One use is the assignment.
+        if len(uses) != 2 or not any(use in shared for use in uses):
+            continue
+        for times in _TIMES:
+            if (programs := times * target.sms) != number:
+                yield (
+                    f"{name} {number} -> {programs}",
+                    tree.replace(anatomy.module, {value: cst.Integer(str(programs))}),
+                )
+
+
 PART_MOVES = (
+    Move(
+        "programs",
+        "more programs read more of the cache at a time, fewer leave less to combine: how many depends on the card",
+        0.03,
+        "a number of the module that the host divides, by triton.cdiv, and uses nowhere else",
+        _edit_programs,
+        frozenset({"hbm", "latency"}),
+    ),
     Move(
         "split-kv",
         "few tiles of queries leave SMs idle: several programs take parts of a tile's keys, a kernel combines them",

@@ -66,8 +66,14 @@ LAUNCH_OPTIONS = ("warps", "stages", "registers")
 """Mean nothing to the executor."""
 
 
-OF_OTHERS = ("share", "forced", "given-exp2", *(move.name for move in MOVES if move in FAR_MOVES or move.gluon))
-"""Moves of selected attention or of backward passes alone, and of kernels in Gluon."""
+OF_OTHERS = (
+    "share",
+    "forced",
+    "given-exp2",
+    "programs",
+    *(move.name for move in MOVES if move in FAR_MOVES or move.gluon),
+)
+"""Moves of selected attention, of backward passes or of decoding alone, and of kernels in Gluon."""
 
 
 @pytest.mark.parametrize(
@@ -388,6 +394,19 @@ def test_a_sink_is_no_score_and_gets_base_two_where_it_is_loaded(complaint: Call
     first = source.replace("row_max = tl.full([BLOCK_M], -1.0e30", "row_max = tl.load(Sinks) + tl.full([BLOCK_M], 0.0")
     assert first != source
     assert BY_NAME["exp2"].variants(first, H100) == ()
+
+
+def test_decoding_aims_for_as_many_programs_as_suit_the_card() -> None:
+    source = seed_source("decode")
+    labels = {target.name: [v.label for v in BY_NAME["programs"].variants(source, target)] for target in (H100, B200)}
+    assert labels["h100"] == ["PROGRAMS 264 -> 528", "PROGRAMS 264 -> 132", "PROGRAMS 264 -> 1056"]
+    assert labels["b200"][0] == "PROGRAMS 264 -> 296"
+    changed = apply(source, "programs")
+    assert changed == source.replace("PROGRAMS = 264", "PROGRAMS = 528")
+    for used in ("    most, block_n = block_table.shape[1], PROGRAMS", "    most, block_n = PROGRAMS // 4, 64"):
+        other = source.replace("    most, block_n = block_table.shape[1], 64", used)
+        assert other != source
+        assert BY_NAME["programs"].variants(other, H100) == ()
 
 
 def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None:
