@@ -216,7 +216,7 @@ WRONG: dict[str, tuple[str, str, Mutant]] = {
     "scores of 128 elements": (
         DIMS,
         "square-full",
-        one("dq = dq * scale", "dq = tl.where(tl.arange(0, BLOCK_D)[None, :] < VALUE_DIM, dq, 0.0) * scale", " dq,"),
+        one("scores = tl.dot(q_rest, tl.trans(k_rest), scores)", "scores += 0.0", " dq,"),
     ),
 }  # fmt: skip
 """Mutants of the seed, each with the problem and the small case that it is wrong for."""
@@ -243,8 +243,8 @@ HONEST = {
     ),
     "powers of two": edited(
         (
-            "tl.exp(tl.dot(k, tl.trans(q)) * scale - lse[None, :])",
-            "tl.exp2(tl.dot(k, tl.trans(q)) * (scale * 1.4426950408889634) - lse[None, :] * 1.4426950408889634)",
+            "tl.exp(scores * scale - lse[None, :])",
+            "tl.exp2(scores * (scale * 1.4426950408889634) - lse[None, :] * 1.4426950408889634)",
         ),
         ("tl.exp(sink - lse)", "tl.exp2((sink - lse) * 1.4426950408889634)"),
         source=GENERAL,
