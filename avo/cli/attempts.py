@@ -7,7 +7,7 @@ import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import row, table
-from avo.watch.wording import edited_from
+from avo.watch.wording import edited_from, in_a_list
 from evaluator.evaluation import Status
 from evaluator.target import score_kind
 from lineage_db.decision import Ruling
@@ -85,7 +85,7 @@ def attempts(
         style = "bold green" if accepted else "" if line["score"] else "red"
         row(
             made, line["id"], line["step"], parents, line["status"], score, accepted, f"{line['seconds']:.1f} s",
-            f"{line['change']}{why}", style=style,
+            f"{in_a_list(attempt.change)}{why}", style=style,
         )  # fmt: skip
     console.print(made)
     _print_reasons(chosen)

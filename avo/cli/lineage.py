@@ -7,7 +7,7 @@ from rich.table import Table
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import gain, row, table
-from avo.watch.wording import percent, unit
+from avo.watch.wording import in_a_list, percent, unit
 
 if TYPE_CHECKING:
     from lineage_db.entries import Intervention
@@ -79,7 +79,7 @@ def _tree(
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         row(
             made, rails, f"v{line['version']}", parents, *([line["niche"]] if niches else []), f"{line['score']:.1f}",
-            percent(line["gain"]), line["change"], style="bold green" if line["version"] == best else "",
+            percent(line["gain"]), in_a_list(line["change"]), style="bold green" if line["version"] == best else "",
         )  # fmt: skip
     draw(len(versions))
     return made

@@ -1,12 +1,11 @@
 """The trajectory of a run: every attempt, the running best, and what it is compared with, as data to draw."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from avo.watch.scores import scored
-from avo.watch.wording import first_line, unit
+from avo.watch.wording import first_line, headline, unit
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Score, geometric_mean
@@ -17,7 +16,6 @@ ALL = "all"
 """Name of the trajectory of the geometric mean over all cases, which is what a search raises."""
 _GROUPS = (("full", False), ("causal", True))
 """Names of the groups of cases, in the order of their trajectories, and whether their cases are causal."""
-_MOVE = re.compile(r"[a-z][a-z0-9_]*(?=:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +144,6 @@ class Trajectory:
             yield from (line.values[holder] for holder in self.holders)
         yield from (level.value for level in self.levels)
         yield from (tflops for _, tflops in self.refused)
-
-
-def headline(change: str) -> str:
-    """Return a change in few words: the names of its moves if they made it, else its first line."""
-    moves = [_MOVE.match(part.strip()) for part in change.split(";")]
-    if all(moves):
-        return " + ".join(move.group() for move in moves if move)
-    return first_line(change)
 
 
 def cases_of(scores: Sequence[Score]) -> list[str]:

@@ -1,5 +1,6 @@
 """Wording: how durations, gains, scores and verdicts are written, wherever they are shown."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 
 MOST_WORDS = 600
 """Characters of a change, a reason or a message that a report shows."""
+LISTED_CHARS = 100
+"""Characters of a change that a list on a terminal shows."""
+_MOVE = re.compile(r"[a-z][a-z0-9_]*(?=:)")
 
 STATE_STYLE = {
     RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
@@ -150,3 +154,16 @@ def first_line(text: str) -> str:
 def edited_from(built_on: int | None) -> list[str]:
     """Return the attempt that another was edited from, as it is named beside its parents; empty if there is none."""
     return [] if built_on is None else [f"#{built_on}"]
+
+
+def headline(change: str) -> str:
+    """Return a change in few words: the names of its moves if they made it, else its first line."""
+    moves = [_MOVE.match(part.strip()) for part in change.split(";")]
+    if all(moves):
+        return " + ".join(move.group() for move in moves if move)
+    return first_line(change)
+
+
+def in_a_list(change: str) -> str:
+    """Return a change for a line of a list: whole, or its headline where it would fill many lines of a terminal."""
+    return change if len(change) <= LISTED_CHARS else headline(change)

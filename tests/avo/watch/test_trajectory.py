@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avo.watch.plot import draw, legend
-from avo.watch.trajectory import NOTHING, Trajectory, headline, overall
+from avo.watch.trajectory import NOTHING, Trajectory, overall
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.store import Store
@@ -61,7 +61,6 @@ def test_a_baseline_is_shown_only_if_it_has_a_figure_for_every_case_on_this_targ
 
 def test_new_bests_are_named_by_their_moves_or_their_change_the_largest_gain_first(run: Recorded) -> None:
     assert trajectory(run).ideas == [(3, "Read keys twice"), (1, "skip + exp2")]
-    assert headline("see: the docs; and more") == "see: the docs; and more"
 
 
 def test_a_version_that_was_accepted_after_the_attempts_were_read_waits(run: Recorded) -> None:

@@ -8,6 +8,8 @@ from avo.watch.wording import (
     cut,
     duration,
     first_line,
+    headline,
+    in_a_list,
     looked,
     percent,
     printable,
@@ -79,3 +81,10 @@ def test_large_numbers_are_short(number: int, text: str) -> None:
 def test_what_is_cut_says_how_much() -> None:
     assert cut("short", 10) == "short"
     assert cut("x" * 30, 10) == "xxxxxxxxxx… (20 more characters)"
+
+
+def test_a_long_change_is_listed_by_the_names_of_its_moves_or_its_first_line() -> None:
+    assert headline("see: the docs; and more") == "see: the docs; and more"
+    assert in_a_list("stages: num_stages 1 -> 2") == "stages: num_stages 1 -> 2"
+    assert in_a_list(f"skip: masked blocks; exp2: {'scale folded in ' * 9}") == "skip + exp2"
+    assert in_a_list("Read keys twice\n" + "and more " * 20) == "Read keys twice"
