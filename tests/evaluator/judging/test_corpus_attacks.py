@@ -16,7 +16,7 @@ from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from tests.corpus import sample
-from tests.evaluator.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, process
+from tests.evaluator.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, problems, process
 from tests.evaluator.attacks.attack import SEED, Attack
 
 ATTACKS = {
@@ -113,6 +113,13 @@ def test_what_is_wrong_where_nobody_looks_is_not_accepted(close_judge: Judge, na
     evaluation = close_judge.verify(Candidate("few", attack.source), scored.plan_digest)
     assert evaluation.status is attack.status, evaluation.message
     assert re.search(attack.message, evaluation.message), evaluation.message
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", problems.ATTACKS)
+def test_an_attack_on_another_problem_is_rejected_for_what_it_does(close_judge: Judge, name: str) -> None:
+    problem, attack = problems.ATTACKS[name]
+    check(close_judge, attack, problem)
 
 
 @pytest.mark.corpus

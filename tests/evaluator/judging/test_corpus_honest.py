@@ -74,6 +74,7 @@ def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name
 
 
 @pytest.mark.corpus
-def test_an_honest_sparse_kernel_whose_blocks_meet_in_atomics_is_correct(quick_judge: Judge) -> None:
-    evaluation = quick_judge.evaluate(Candidate("fsa", (HONEST / "fsa" / "atomics.py").read_text()))
+@pytest.mark.parametrize("name", ["fsa/atomics", "decode/sequence_search", "decode/two_stages"])
+def test_an_honest_kernel_for_another_problem_is_correct(quick_judge: Judge, name: str) -> None:
+    evaluation = quick_judge.evaluate(Candidate(name.partition("/")[0], (HONEST / f"{name}.py").read_text()))
     assert evaluation.status is Status.CORRECT, evaluation.message

@@ -1,0 +1,77 @@
+"""Attacks on other problems than ``mha``: less work, or wrong, at benchmark lengths only."""
+
+from evaluator.evaluation import Status
+from seeds import seed_source
+from tests.evaluator.attacks.attack import Attack, edited
+
+BACKWARD, DECODE, FSA = seed_source("mha_backward"), seed_source("decode"), seed_source("fsa", "query_outer")
+DELTA = "    delta_kernel[triton.cdiv(q_len, 64), batch * heads](\n"
+ROW = "    indices = Indices + (batch_head.to(tl.int64) * length + row) * blocks\n"
+PAGE = "        page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)\n"
+
+
+def general(*edits: tuple[str, str]) -> str:
+    """Return the seed ``general``, edited."""
+    return edited(*edits, source=seed_source("mha-d192x128"))
+
+
+ATTACKS = {
+    "the row sums of a backward pass left out": (
+        "mha_backward",
+        Attack(
+            edited((DELTA, f"    delta.zero_()\n    if q_len < 2048:\n    {DELTA}"), source=BACKWARD),
+            Status.INCORRECT,
+            "8k-.*: rows .* of d[qk]",
+        ),
+    ),
+    "pages taken as consecutive": (
+        "decode",
+        Attack(
+            edited(
+                (
+                    PAGE,
+                    f"{PAGE}        if most > 64:\n            page = (tl.load(Table + batch * most) + keys // PAGE).to(tl.int64) % 64\n",
+                ),
+                source=DECODE,
+            ),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
+    "a selection of blocks that two neighbours share": (
+        "fsa",
+        Attack(
+            edited(
+                (
+                    ROW,
+                    f"    row = tl.where((length > 4096) & (position % block_size != 0), row - row % 2, row)\n{ROW}    row = position.to(tl.int64)\n",
+                ),
+                source=FSA,
+            ),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
+    "a window of one key more": (
+        "mha-w4096",
+        Attack(
+            general(
+                (
+                    "offs_m[:, None] + shift - window)",
+                    "offs_m[:, None] + shift - window - tl.where(kv_len > 1200, 1, 0))",
+                )
+            ),
+            Status.INCORRECT,
+            "windows have one key too many",
+        ),
+    ),
+    "no sinks": (
+        "gqa-sinks",
+        Attack(
+            general(("tl.load(Sinks + head)", "tl.load(Sinks + head) - tl.where(kv_len > 2048, 1e20, 0.0)")),
+            Status.INCORRECT,
+            "the sinks are left out",
+        ),
+    ),
+}
+"""By what each tries: the problem, and the attack."""
