@@ -3,9 +3,10 @@
 import math
 import os
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +19,15 @@ from avo.cli.common import (
     load,
     print_json,
     read_store,
+    telling,
 )
 from avo.cli.options import takes_settings
 from avo.watch.tables import one_line
+
+if TYPE_CHECKING:
+    from avo.export.judging import Passed
+    from evaluator.evaluators import Tell
+    from evaluator.problem import Baseline
 
 
 @takes_settings
@@ -97,6 +104,10 @@ def export(
         for line in str(fault).splitlines():
             err.print(f"avo: {one_line(line)}")
         raise typer.Exit(1) from None
+    with telling("timing libraries") as tell:
+        judged = tuple(
+            replace(each, libraries=libraries(each, tell, sustained=config.clock == "sustained")) for each in judged
+        )
     files = render_package(package, judged, datetime.now(UTC), hub=hub_layout)
     write_package(files, out)
     following = (
@@ -112,3 +123,18 @@ def export(
     else:
         for place in sorted(files):
             print(out / place)
+
+
+def libraries(passed: "Passed", tell: "Tell", *, sustained: bool) -> "tuple[Baseline, ...]":
+    """Return what libraries reach on the cases that a version was measured on; nothing where it was predicted."""
+    from avo.cli.baselines import measured
+    from evaluator.catalogue import get_suite
+    from evaluator.problem import Baseline
+
+    problem = passed.chosen.problem
+    cases = [case for each in passed.evaluations for case in get_suite(problem, each.suite)]
+    lines = measured(problem, passed.target, cases, tell, sustained=sustained)
+    return tuple(
+        Baseline(line.name, line.place, line.tflops, "; ".join(filter(None, (line.trouble, line.source))))
+        for line in lines
+    )

@@ -10,7 +10,7 @@ from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
 from evaluator.evaluators import Evaluator
-from evaluator.problem import HELD_OUT, Problem
+from evaluator.problem import HELD_OUT, Baseline, Problem
 from evaluator.target import Target
 from seeds import seed_source, seeds_of
 
@@ -32,6 +32,8 @@ class Passed:
     """Name of the seed that was judged beside it, see ``rival``."""
     of_seed: tuple[Evaluation, ...] = ()
     """The verdicts on that seed, one for each suite; none where it is the version itself."""
+    libraries: tuple[Baseline, ...] = ()
+    """What libraries, torch's backends among them, reached on the same GPU; none where speed is predicted."""
 
     @property
     def scores(self) -> tuple[Score, ...]:

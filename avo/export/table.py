@@ -106,9 +106,10 @@ def published(passed: Passed) -> tuple[Baseline, ...]:
 
 
 def others(passed: Passed, case: str) -> str:
-    """Return in words what was published for a case on the version's card."""
+    """Return in words what was published for a case on the version's card, and what libraries were measured there."""
     found = [f"{each.name} {each.tflops[case]:.1f}" for each in published(passed) if case in each.tflops]
-    return ", ".join(found) or "none known"
+    found += [f"{each.name} {each.tflops[case]:.1f}, measured" for each in passed.libraries if case in each.tflops]
+    return "; ".join(found) or "none known"
 
 
 def of_seed(passed: Passed, suite: str, case: str) -> str:

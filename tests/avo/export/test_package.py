@@ -25,6 +25,7 @@ from avo.export.hub import HUB_VARIANT
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
 from evaluator.evaluation import Evaluation, Status
+from evaluator.problem import Baseline
 from evaluator.target import TARGETS
 from lineage_db.decision import Lead
 from lineage_db.records import Run, Version
@@ -130,11 +131,21 @@ def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Pas
     passed_on_h100 = replace(both[0], target=TARGETS["h100"])
     text = readme([passed_on_h100])
     rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
-    assert "cuDNN 600.0, FlashAttention-3 646.0 |" in rows["8k-full"]
+    assert "cuDNN 600.0; FlashAttention-3 646.0 |" in rows["8k-full"]
     assert rows["6k-causal"].endswith(" | none known |")
     assert "arXiv 2407.08608" in text
     assert "seed `" not in text
     assert "torch: we know of no figures of its own at these shapes." in text
+
+
+def test_the_model_card_has_what_libraries_were_measured_at_the_same_shapes(both: list[Passed]) -> None:
+    torchs = Baseline("cuDNN by torch", "H100 SXM", {"8k-full": 612.34}, "the clock was sustained")
+    text = readme([replace(both[0], libraries=(torchs,))])
+    rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
+    assert rows["8k-full"].endswith("; cuDNN by torch 612.3, measured |")
+    assert rows["6k-causal"].endswith(" | none known |")
+    assert "- cuDNN by torch: the clock was sustained\n" in text
+    assert "torch: we know of no figures" not in text
 
 
 def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> None:
