@@ -197,7 +197,8 @@ class _Reader:
             left, right = self.read(node.left), self.read(node.right)
             sign = 1 if isinstance(node.operator, cst.Add) else -1
             return left.plus(right, sign) if left and right else None
-        if self._scalar(node):
+        # What is loaded in the loop may be another value before it.
+        if self._scalar(node) and not tree.calls(node, "tl.load"):
             text = {tree.text(node): 1}
             return _Numbers(0, text, text)
         if isinstance(node, cst.BinaryOperation):

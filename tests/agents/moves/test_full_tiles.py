@@ -85,6 +85,7 @@ def test_of_keys_that_end_within_a_tile_no_tile_of_queries_is_full() -> None:
         ("visible = offs_n[None, :] < end_k", "visible = (offs_n[None, :] < end_k) & (offs_n[None, :] % 2 == 0)"),
         ("offs_n[None, :] < end_k", "offs_n[None, :] * 2 < end_k"),
         ("offs_n[None, :] < end_k", "offs_n[None, :] < tl.load(StartsK + offs_n)[None, :]"),
+        ("offs_n[None, :] < end_k", "offs_n[None, :] < tl.load(StartsK)"),
         # A true comparison is folded as part of conjunctions and selects only.
         ("visible = offs_n[None, :] < end_k", "visible = ~(offs_n[None, :] >= end_k)"),
         # What a loop changes is no bound of it.
