@@ -65,8 +65,7 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ..
                     faults[each.label] = f"{each.label} is not exported: {' '.join(found.split())}"
                 evaluations[each.label].append(evaluation)
                 targets[each.label] = evaluator.target
-                seed = Candidate(each.run.problem, seed_source(each.run.problem, rival(each.problem)))
-                if not faults and seed.digest != each.attempt.digest:
+                if not faults and (seed := _beside(each)):
                     judged[seed] = judged.get(seed) or evaluator.evaluate(seed)
                     seeds[each.label].append(judged[seed])
     if faults:
@@ -79,9 +78,16 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ..
 
 def rival(problem: Problem) -> str:
     """Return the name of the seed that kernels for a problem are shown beside: the one that stands for earlier work,
-    else the default one.
+    else the default one; empty where a problem has none.
     """
-    return next((each.seed for each in problem.baselines if each.seed), next(iter(seeds_of(problem.name))))
+    return next((each.seed for each in problem.baselines if each.seed), next(iter(seeds_of(problem.name)), ""))
+
+
+def _beside(version: Chosen) -> Candidate | None:
+    """Return the seed that a version is shown beside; None where its problem has none, or the version is that seed."""
+    name = rival(version.problem)
+    seed = Candidate(version.run.problem, seed_source(version.problem.name, name)) if name else None
+    return seed if seed and seed.digest != version.attempt.digest else None
 
 
 def _suites(version: Chosen, versions: Sequence[Chosen]) -> tuple[str, ...]:

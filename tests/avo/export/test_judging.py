@@ -87,6 +87,12 @@ def test_a_seed_is_not_shown_beside_itself(tmp_path: Path) -> None:
     assert judged.of_seed == ()
 
 
+def test_a_problem_without_seeds_has_none_beside_its_versions(tmp_path: Path) -> None:
+    problem = str(Path(__file__).with_name("small_problem.py"))
+    (judged,) = judge([chosen(*sample(tmp_path), problem=problem)], judges([]))
+    assert (judged.seed, judged.of_seed) == ("", ())
+
+
 def test_every_version_that_fails_is_named_with_the_reason(tmp_path: Path) -> None:
     run, versions = sample(tmp_path)
     wrong = Evaluation(Status.INCORRECT, "case ragged: 12 rows are wrong", "h100", "held_out", 1.0)
