@@ -80,7 +80,10 @@ def joined(address: str, store_url: str) -> Iterator[None]:
             )
     except Exception as error:  # Ray has no error class for what may go wrong there
         said = " ".join(str(error).split())
-        raise ConfigError(f"--ray-address: the cluster at {address} cannot be joined ({said}): {_ADDRESSES}") from error
+        raise ConfigError(
+            f"--ray-address: the cluster at {address} cannot be joined ({said}): {_ADDRESSES}, "
+            "with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment"
+        ) from error
     try:
         nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         if nodes > 1 and store_url.startswith("sqlite"):
