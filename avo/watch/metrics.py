@@ -24,7 +24,7 @@ def address(text: str) -> tuple[str, int]:
     Raises ``MetricsUnavailable`` for anything else.
     """
     host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
+    if not port.isdecimal() or not 0 < int(port) <= 65535:
         raise MetricsUnavailable(f"--metrics: {text!r} should be PORT or HOST:PORT, e.g. 9100")
     return host.strip("[]") or LOOPBACK, int(port)
 
@@ -107,7 +107,7 @@ def served(collector: Collector, host: str, port: int) -> Iterator[int]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise MetricsUnavailable(
-            f"--metrics: cannot listen at {host}:{port}: {error.strerror or error}: choose another port"
+            f"--metrics: cannot listen at {host}:{port}: {error.strerror or error}: choose another address"
         ) from None
     try:
         yield server.server_port

@@ -231,7 +231,7 @@ def test_a_session_logs_and_notifies_what_happens(
 
 def test_a_port_that_is_taken_or_none_leaves_no_run_behind(avo: Avo, sample_db: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        for where, words in ((str(taken.getsockname()[1]), "choose another port"), ("web", "PORT or HOST:PORT")):
+        for where, words in ((str(taken.getsockname()[1]), "choose another address"), ("web", "PORT or HOST:PORT")):
             result = avo("run", "--metrics", where)
             assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
             assert words in result.stderr

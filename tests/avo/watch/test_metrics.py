@@ -64,7 +64,7 @@ def test_a_run_that_cannot_be_read_is_down(run: Recorded) -> None:
 def test_a_port_in_use_is_refused(run: Recorded) -> None:
     with (
         served(collector(run), "127.0.0.1", 0) as port,
-        pytest.raises(MetricsUnavailable, match=rf"cannot listen at 127.0.0.1:{port}: .*: choose another port"),
+        pytest.raises(MetricsUnavailable, match=rf"cannot listen at 127.0.0.1:{port}: .*: choose another address"),
         served(collector(run), "127.0.0.1", port),
     ):
         pass
@@ -83,6 +83,6 @@ def test_an_address_is_of_this_machine_unless_it_names_another() -> None:
     assert address("9100") == ("127.0.0.1", 9100)
     assert address("0.0.0.0:9100") == ("0.0.0.0", 9100)
     assert address("[::1]:9100") == ("::1", 9100)
-    for wrong in ("", "x", "host:", "1:x", "70000"):
+    for wrong in ("", "x", "host:", "1:x", "0", "70000"):
         with pytest.raises(MetricsUnavailable, match="should be PORT or HOST:PORT"):
             address(wrong)
