@@ -14,8 +14,9 @@ import triton
 import triton.compiler
 from triton.compiler import make_backend
 from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure
+from triton.runtime import _allocation
 
-from evaluator.capture.recorder import RefusedError, candidate_line
+from evaluator.capture.recorder import Recorder, RefusedError, candidate_line
 from evaluator.capture.tensors import Operators
 from evaluator.compiling.compiler import COMPILE_OPTIONS
 from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
@@ -24,6 +25,8 @@ from evaluator.plan import Descriptor, Pointer
 
 _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision"}
 """Launch options that matter only until there is IR."""
+_ASKED_BYTES, _ALIGNMENT = 65536, 128
+"""What a candidate's allocator is asked for: that it gives so much says that it heeds the size."""
 
 
 def install(operators: Operators, source: str) -> None:
@@ -58,6 +61,8 @@ class CapturedKernel:
                 raise UnfitArgument("a descriptor in im2col mode")
         except UnfitArgument as unfit:
             raise RefusedError(Status.UNSUPPORTED, f"passes {unfit} to a kernel{candidate_line()}") from None
+        if "tt.make_tensor_descriptor" in self._lowered.kernel.ttir:
+            _check_allocator(self._operators)
         self._operators.recorder.launch(self._lowered.kernel, grid, args)
 
     def _pointer(self, value: Any) -> Pointer:
@@ -65,6 +70,28 @@ class CapturedKernel:
         if not isinstance(tensor, torch.Tensor):
             raise UnfitArgument(f"a {type(value).__name__} as a pointer")
         return self._operators.recorder.pointer(tensor)
+
+
+def _check_allocator(operators: Operators) -> None:
+    """Raise ``RefusedError`` unless the allocator that the candidate has set, if any, allocates what it is asked for.
+
+    Without one, whoever launches the plan or an exported kernel sets one.
+    """
+    allocator = _allocation._allocator.get()
+    if isinstance(allocator, _allocation.NullAllocator):
+        return
+    recorder, operators.recorder = operators.recorder, Recorder()
+    try:
+        given = allocator(_ASKED_BYTES, _ALIGNMENT, None)
+        enough = isinstance(given, torch.Tensor) and operators.recorder.allocated(given) >= _ASKED_BYTES
+    finally:
+        operators.recorder = recorder
+    if not enough:
+        raise RefusedError(
+            Status.FORBIDDEN,
+            f"sets an allocator that does not allocate as many bytes as it is asked for{candidate_line()}: "
+            'let it return torch.empty(size, dtype=torch.int8, device="cuda"), or set none',
+        )
 
 
 def _lower(src: Any, target: Any, options: Mapping[str, Any], operators: Operators, source: str) -> CapturedKernel:

@@ -111,6 +111,11 @@ class Recorder:
         index = self._index.get(tensor.untyped_storage()._cdata, 0)
         return ((index + 1) << 44) + _byte_offset(tensor) if tensor.numel() else 0
 
+    def allocated(self, tensor: torch.Tensor) -> int:
+        """Return the bytes from the start of ``tensor`` to the end of its storage; 0 if that is no buffer."""
+        storage = tensor.untyped_storage()
+        return storage.nbytes() - _byte_offset(tensor) if storage._cdata in self._index else 0
+
     def launch(self, kernel: KernelIR, grid: tuple[int, int, int], args: tuple[Argument, ...]) -> None:
         """Write down a launch; a grid with a zero in it launches nothing."""
         if 0 in grid:

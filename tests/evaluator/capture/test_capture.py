@@ -212,10 +212,12 @@ def test_where_there_is_no_tma_a_descriptor_is_its_parts(capture: Capture) -> No
     assert header.count("%") == len(args)
 
 
-def test_descriptors_made_in_the_kernel_need_nothing_from_the_host(capture: Capture) -> None:
-    source = (
+def descriptors_made(allocator: str) -> str:
+    return (
         HEADER
-        + """
+        + f"""
+kept = torch.empty(1 << 20, dtype=torch.int8, device="cuda")
+
 @triton.jit
 def kernel(src, dst):
     a = tl.make_tensor_descriptor(src, [64, 32], [32, 1], [16, 16])
@@ -223,11 +225,25 @@ def kernel(src, dst):
     b.store([0, 0], a.load([0, 0]))
 
 def run(x, index, y, *, scale):
-    triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
+    {allocator}
     kernel[(1,)](x, y)
 """
     )
-    assert only_launch(planned(capture(source=source))).args == (Pointer(0, 0), Pointer(2, 0))
+
+
+@pytest.mark.parametrize("given", ["", "torch.empty(size, dtype=torch.int8, device='cuda')"])
+def test_descriptors_made_in_the_kernel_need_nothing_from_the_host(capture: Capture, given: str) -> None:
+    allocator = f"triton.set_allocator(lambda size, align, stream: {given})" if given else ""
+    plan = planned(capture(source=descriptors_made(allocator)))
+    assert only_launch(plan).args == (Pointer(0, 0), Pointer(2, 0))
+    assert [buffer.name for buffer in plan.buffers] == ["x", "index", "y"]
+
+
+@pytest.mark.parametrize("given", ["torch.empty(16, dtype=torch.int8, device='cuda')", "y", "kept", "None"])
+def test_an_allocator_must_allocate_what_it_is_asked_for(capture: Capture, given: str) -> None:
+    found = capture(source=descriptors_made(f"triton.set_allocator(lambda size, align, stream: {given})"))
+    assert isinstance(found, Fault)
+    assert "sets an allocator that does not allocate as many bytes as it is asked for at line" in found.message
 
 
 def test_heuristics_decide_as_usual(capture: Capture) -> None:
