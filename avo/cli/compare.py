@@ -15,7 +15,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...", help="Names of runs, as avo runs shows them.", autocompletion=completion.runs
+            metavar="RUN", help="Names of two or more runs, as avo runs shows them.", autocompletion=completion.runs
         ),
     ],
     db: DbOption = None,

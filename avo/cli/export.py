@@ -35,7 +35,7 @@ def export(
     versions: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN[@VERSION|#ATTEMPT]...",
+            metavar="RUN[@VERSION|#ATTEMPT]",
             help="Versions, e.g. mha-h100@3, or attempts, e.g. mha-h100#38; RUN alone is its best version.",
             autocompletion=completion.references,
         ),

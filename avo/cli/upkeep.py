@@ -28,7 +28,9 @@ def backup(
 
 
 def prune(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs.", autocompletion=completion.runs)],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="Names of one or more runs.", autocompletion=completion.runs)
+    ],
     db: DbOption = None,
 ) -> None:
     """Drop the transcripts of runs, which is most of what an agent's run takes; keep lineage, attempts and verdicts.
