@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial, wraps
 from pathlib import Path
 from threading import get_ident, local
@@ -114,7 +114,7 @@ class Database:
     def snapshot(self, read: Callable[[], T]) -> T:
         """Return what ``read`` returns; whatever it reads in this thread is as it was at one moment.
 
-        It is called again where a server was lost meanwhile.
+        It is called again where a server was lost before it returned, and not after that: it may remember what it read.
         """
         if self._snapshot.connection:
             return read()
@@ -123,9 +123,12 @@ class Database:
             with self._connected(self._still) as connection:
                 self._snapshot.connection = connection
                 try:
-                    return read()
+                    found = read()
                 finally:
                     self._snapshot.connection = None
+                with suppress(SQLAlchemyError):  # whether or not the server is still there, everything was read
+                    connection.rollback()
+                return found
 
         return self.persist(once)
 

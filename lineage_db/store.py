@@ -86,7 +86,7 @@ class Store(Part):
     def snapshot(self, read: Callable[[], T]) -> T:
         """Return what ``read`` returns; whatever it reads in this thread is as it was at one moment.
 
-        It only reads, and may be called again where a server was lost meanwhile.
+        It only reads. Where a server is lost before it returns, it is called again.
         """
         return self._database.snapshot(read)
 

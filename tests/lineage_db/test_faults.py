@@ -202,6 +202,12 @@ def test_a_commit_whose_answer_is_lost_is_done_once(cluster: Cluster, make: Any,
         assert store.revision(run.id)[1] == 2
 
 
+def end_snapshots(cluster: Cluster) -> None:
+    """End the connections that are in a transaction and wait for it."""
+    idle = "datname LIKE 'avo_%' AND state = 'idle in transaction'"
+    postgresql.execute(cluster.url(), f"SELECT pg_terminate_backend(pid, 600000) FROM pg_stat_activity WHERE {idle}")
+
+
 @pytest.mark.postgresql
 def test_a_snapshot_whose_connection_is_lost_is_read_again_whole(cluster: Cluster, make: Any) -> None:
     with cluster.database() as url, opened(url) as store, opened(url) as other:
@@ -211,15 +217,29 @@ def test_a_snapshot_whose_connection_is_lost_is_read_again_whole(cluster: Cluste
             seen.append(len(store.attempts(run.id)))
             if len(seen) == 1:
                 make.attempt(other, make.step(other, run), 5.0)
-                of_store = "datname LIKE 'avo_%' AND state = 'idle in transaction'"
-                postgresql.execute(
-                    cluster.url(), f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {of_store}"
-                )
+                end_snapshots(cluster)
             return [seen[-1], len(store.attempts(run.id))]
 
         seen: list[int] = []
         assert store.snapshot(read) == [1, 1]
         assert seen == [0, 1]
+
+
+@pytest.mark.postgresql
+def test_a_snapshot_whose_connection_is_lost_after_the_reading_is_not_read_again(cluster: Cluster, make: Any) -> None:
+    with cluster.database() as url, opened(url) as store:
+        run = make.run(store)
+
+        def read() -> int:
+            seen.append(len(store.attempts(run.id)))
+            if len(seen) == 1:
+                end_snapshots(cluster)
+            return len(seen)
+
+        seen: list[int] = []
+        assert store.snapshot(read) == 1
+        assert seen == [0]
+        assert store.attempts(run.id) == [], "the next reading has a connection of its own"
 
 
 @pytest.mark.postgresql
