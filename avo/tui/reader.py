@@ -158,12 +158,10 @@ class RunReader:
         return found
 
     def _groups(self, store: Store, run: Run) -> tuple[Failures, ...]:
-        before = self._tried
         while page := store.pages.outcomes(run.id, after=self._tried.last, limit=PAGE):
             self._tally.add(page)
             self._tried = self._tried.with_more(page)
-        if self._tried is not before:
-            self._grouped = tuple(self._tally.groups())
+            self._grouped = tuple(self._tally.groups())  # with each page, as the next may fail
         return self._grouped
 
 

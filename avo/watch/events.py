@@ -61,82 +61,109 @@ class Event:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What of a run has been read: up to which ids and numbers."""
+
+    created: datetime | None = None
+    """When the run was created; None before the first reading."""
+    revision: tuple[int, int] = (0, 0)
+    state: RunState | None = None
+    attempt: int = 0
+    step: int = -1
+    version: int = -1
+    call: int = 0
+    intervention: int = 0
+    running: frozenset[int] = frozenset()
+    """Numbers of the steps whose end has not been read."""
+
+
 class EventReader:
     """Reads the events of one run, each once. The cost of a call depends on how many are new.
 
-    Earlier states of the run are not recorded: the first call returns its creation and its present state.
+    Earlier states of the run are not recorded: the first call returns its creation and its present state. If the
+    database was replaced by one with another run of this name, that is read from its creation on.
     """
 
     def __init__(self, run_name: str) -> None:
         self._name = run_name
-        self._revision: tuple[int, int] | None = None
-        self._state: RunState | None = None
-        self._attempt = 0
-        self._step = -1
-        self._version = -1
-        self._call = 0
-        self._told = 0
-        self._open: set[int] = set()
+        self._read = _Read()
 
     @property
     def over(self) -> bool:
         """Whether nobody works on the run, as of the last reading."""
-        return self._state not in (None, RunState.RUNNING, RunState.PAUSED)
+        return self._read.state not in (None, RunState.RUNNING, RunState.PAUSED)
 
     def skip(self, store: Store, now: datetime) -> None:
         """Skip everything that has happened so far."""
-        store.snapshot(lambda: self._skip(store, now))
-
-    def _skip(self, store: Store, now: datetime) -> None:
-        run = store.run(self._name)
-        self._state = run.state_at(now)
-        self._revision = self._attempt, _ = store.revision(run.id)
-        self._step = store.pages.begun(run.id) - 1
-        self._version = max((version.number for version in store.pages.accepted(run.id, last=1)), default=-1)
-        _, self._call = store.pages.failed_calls(run.id, after=2**31 - 1)
-        self._told = max((made.id for made in store.journal.interventions(run.id, last=1)), default=0)
-        self._open = {step.number for step in store.pages.running(run.id)}
+        self._read = store.snapshot(lambda: _so_far(store, self._name, now))
 
     def read(self, store: Store, now: datetime) -> list[Event]:
         """Return what has happened since the last call, in order.
 
         Raises the store's errors; the next call then returns what this one would have.
         """
-        return store.snapshot(lambda: self._read(store, now))
-
-    def _read(self, store: Store, now: datetime) -> list[Event]:
-        run = store.run(self._name)
-        revision, state = store.revision(run.id), run.state_at(now)
-        if revision == self._revision and state is self._state:
-            return []
-        begun = store.steps(run.id, after=self._step)
-        ended = store.pages.ended(run.id, self._open) if self._open else []
-        failed, last_call = store.pages.failed_calls(run.id, after=self._call)
-        judged = store.attempt_summaries(run.id, after=self._attempt)
-        accepted = store.pages.accepted(run.id, after=self._version)
-        told = store.journal.interventions(run.id, after=self._told)
-        ended += [step for step in begun if step.state is not StepState.RUNNING]
-        events = [
-            *([] if self._revision else [_run_event(run, run.created, "created")]),
-            *(_started(run, step) for step in begun),
-            *(_call_failed(run, call) for call in failed),
-            *(_attempt(run, attempt) for attempt in judged),
-            *(_accepted(run, version) for version in accepted),
-            *(_ended(run, step) for step in ended),
-            *(_told(run, intervention) for intervention in told),
-        ]
-        events.sort(key=_place)
-        if state is not self._state:
-            events.append(_run_event(run, run.updated if state is run.state else now, state))
-        self._open |= {step.number for step in begun}
-        self._open -= {step.number for step in ended}
-        self._step = begun[-1].number if begun else self._step
-        self._call = last_call
-        self._attempt = judged[-1].attempt_id if judged else self._attempt
-        self._version = accepted[-1].number if accepted else self._version
-        self._told = max((made.id for made in told), default=self._told)
-        self._revision, self._state = revision, state
+        events, self._read = store.snapshot(lambda: _news(store, self._name, now, self._read))
         return events
+
+
+def _so_far(store: Store, run_name: str, now: datetime) -> _Read:
+    """Return that all that has happened so far is read."""
+    run = store.run(run_name)
+    revision = store.revision(run.id)
+    _, last_call = store.pages.failed_calls(run.id, after=2**31 - 1)
+    return _Read(
+        run.created,
+        revision,
+        run.state_at(now),
+        attempt=revision[0],
+        step=store.pages.begun(run.id) - 1,
+        version=max((version.number for version in store.pages.accepted(run.id, last=1)), default=-1),
+        call=last_call,
+        intervention=max((made.id for made in store.journal.interventions(run.id, last=1)), default=0),
+        running=frozenset(step.number for step in store.pages.running(run.id)),
+    )
+
+
+def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list[Event], _Read]:
+    """Return what has happened since ``read``, and what is read with it."""
+    run = store.run(run_name)
+    known = read.created == run.created
+    if not known:
+        read = _Read()
+    revision, state = store.revision(run.id), run.state_at(now)
+    if known and revision == read.revision and state is read.state:
+        return [], read
+    begun = store.steps(run.id, after=read.step)
+    ended = store.pages.ended(run.id, read.running) if read.running else []
+    failed, last_call = store.pages.failed_calls(run.id, after=read.call)
+    judged = store.attempt_summaries(run.id, after=read.attempt)
+    accepted = store.pages.accepted(run.id, after=read.version)
+    told = store.journal.interventions(run.id, after=read.intervention)
+    ended += [step for step in begun if step.state is not StepState.RUNNING]
+    events = [
+        *([] if known else [_run_event(run, run.created, "created")]),
+        *(_started(run, step) for step in begun),
+        *(_call_failed(run, call) for call in failed),
+        *(_attempt(run, attempt) for attempt in judged),
+        *(_accepted(run, version) for version in accepted),
+        *(_ended(run, step) for step in ended),
+        *(_told(run, intervention) for intervention in told),
+    ]
+    events.sort(key=_place)
+    if state is not read.state:
+        events.append(_run_event(run, run.updated if state is run.state else now, state))
+    return events, _Read(
+        run.created,
+        revision,
+        state,
+        attempt=judged[-1].attempt_id if judged else read.attempt,
+        step=begun[-1].number if begun else read.step,
+        version=accepted[-1].number if accepted else read.version,
+        call=last_call,
+        intervention=max((made.id for made in told), default=read.intervention),
+        running=(read.running | {step.number for step in begun}) - {step.number for step in ended},
+    )
 
 
 def _place(event: Event) -> tuple[datetime, float, int]:

@@ -1,14 +1,14 @@
 """The reader: what it reads is what is wanted, and no more than that."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from avo.tui.reader import RunReader, Want
 from evaluator.evaluation import Status
-from lineage_db.errors import UnknownRun
-from lineage_db.records import RunState
+from lineage_db.errors import DatabaseUnavailable, UnknownRun
+from lineage_db.records import Outcome, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.tui.agent_run import record
@@ -57,6 +57,25 @@ def test_verdicts_are_counted_once_as_they_come(run: Recorded) -> None:
     fresh.ask(Want(groups=True))
     assert later.groups == fresh.read(run.store, None).groups
     assert {group.status: len(group.attempts) for group in later.groups} == {Status.CORRECT: 3, Status.INCORRECT: 2}
+
+
+def test_groups_are_whole_after_a_reading_that_failed_between_two_pages(
+    run: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, outcomes = reader_of(run), run.store.pages.outcomes
+    reader.ask(Want(groups=True))
+
+    def failing(run_id: int, *, after: int, limit: int) -> Sequence[Outcome]:
+        if after:
+            raise DatabaseUnavailable("gone")
+        return outcomes(run_id, after=after, limit=limit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.store.pages, "outcomes", failing)
+        with pytest.raises(DatabaseUnavailable):
+            reader.read(run.store, None)
+    groups = reader.read(run.store, None).groups
+    assert sum(len(group.attempts) for group in groups) == 4
 
 
 def test_a_transcript_goes_on_where_it_was_read(run: Recorded) -> None:

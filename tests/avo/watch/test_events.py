@@ -135,6 +135,19 @@ def test_a_reader_that_skips_sees_what_comes_after(run: Recorded) -> None:
     ]
 
 
+def test_another_run_of_the_same_name_is_told_from_its_creation(run: Recorded, tmp_path: Path) -> None:
+    busy(run)
+    reader = EventReader("live")
+    reader.read(run.store, run.now)
+    with Store.open(str(tmp_path / "other.db")) as store:
+        other = Recorded(store, now=run.now)
+        other.drive()
+        other.claim()
+        told = ["run live: created", "step 0 started by worker-0, mutate", "run live: running"]
+        assert texts(reader.read(store, run.now)) == told
+        assert reader.read(store, run.now) == []
+
+
 def test_states_of_the_run_are_events_also_those_that_time_brings(run: Recorded) -> None:
     reader = EventReader("live")
     reader.skip(run.store, run.now)
