@@ -110,9 +110,9 @@ def export(
         )
     files = render_package(package, judged, datetime.now(UTC), hub=hub_layout)
     write_package(files, out)
-    following = (
-        f"kernel-builder upload {out}" if hub_layout else f"pip install {shlex.quote(os.path.join('.', out))}"
-    )  # a bare name is one of an index
+    # pip would look for a bare name in its index.
+    command, given = ("kernel-builder upload", str(out)) if hub_layout else ("pip install", os.path.join(".", out))
+    following = f"{command} {shlex.quote(given)}"
     err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: {following}")
     if as_json:
         kernels = [

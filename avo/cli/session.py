@@ -79,8 +79,12 @@ def metrics_served(store: "Store", run_name: str, where: str | None) -> Abstract
 @contextmanager
 def cluster_joined(store: "Store", config: "RunConfig") -> Iterator[None]:
     """Be in the Ray cluster of ``config``, if it names one, as long as the context lasts; raises ``ConfigError``."""
+    from avo.config import LOCAL
     from avo.search.cluster import joined
 
+    if config.ray_address == LOCAL:
+        yield
+        return
     with ExitStack() as stack:
         with err.status(f"joining Ray at {config.ray_address} ..."):
             stack.enter_context(joined(config.ray_address, store.url))

@@ -57,15 +57,11 @@ def ray_running(address: str, *, cpus: int, gpus: int, resources: dict[str, floa
 
 @contextmanager
 def joined(address: str, store_url: str) -> Iterator[None]:
-    """Be one of the jobs of the cluster at ``address``, whose nodes all have AVO installed, as long as the context
-    lasts; for ``LOCAL`` do nothing.
+    """Be a job of the cluster at ``address``, whose nodes all have AVO installed, as long as the context lasts.
 
     Raises ``ConfigError`` where there is no cluster, or none that the database can serve: before a run is created, so
     that none is left behind.
     """
-    if address == LOCAL:
-        yield
-        return
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray itself would keep trying for many minutes without a message.
     if address != _HERE and not answers(address.removeprefix(_OUTSIDE)):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> N
     lines = readme([beside]).splitlines()
     head = next(line for line in lines if line.startswith("| suite |"))
     rows = [line.split(" | ") for line in lines if line.startswith(("| quick |", "| held_out |"))]
+    assert all(above.startswith("| ") for above, line in pairwise(lines) if line.startswith("|--")), "else no table"
     place = head.split(" | ").index("seed `plain`, predicted")
     assert [row[place] for row in rows if row[1] in ("8k-full", "6k-causal")] == ["170.5", "none known"]
     assert {
