@@ -1,4 +1,4 @@
-"""Moves on attention kernels in Gluon: rings, tiles of keys, registers of roles, order of programs, exponentials.
+"""Moves on attention kernels in Gluon: rings, tiles of keys, registers, order of programs, exponentials, rescaling.
 
 The roles are written out there, so the moves of Triton's kernels do not apply.
 """
@@ -9,6 +9,7 @@ import libcst as cst
 
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
+from agents.moves.gluon_rescaling import edit_lazy
 from agents.moves.launch import constant
 from agents.moves.move import LOADS, Move
 from agents.moves.order import grid_of
@@ -149,6 +150,15 @@ GLUON_MOVES = (
         f"a kernel in Gluon that computes weights in parts, one of them by {POLYNOMIAL}",
         _edit_polynomial,
         frozenset({"exp"}),
+        gluon=True,
+    ),
+    Move(
+        "gluon-lazy",
+        "most tiles need no rescaling once the maximum may lag behind by a few powers of two",
+        0.02,
+        "a kernel in Gluon that keeps each row's maximum and multiplies what was added up by an exp2 of its change",
+        edit_lazy,
+        frozenset({"fma", "latency"}),
         gluon=True,
     ),
 )

@@ -34,11 +34,21 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
         ("gluon-order", "hopper", ["swap the axes of the grid"]),
         ("gluon-order", "blackwell", ["swap the axes of the grid"]),
         ("gluon-polynomial", "hopper", []),
+        ("gluon-lazy", "hopper", ["rescale only beyond 8.0"]),
+        ("gluon-lazy", "blackwell", ["rescale only beyond 8.0"]),
         ("gluon-polynomial", "blackwell", ["2 of 4 parts by a polynomial", "0 of 4 parts by a polynomial"]),
     ],
 )
 def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) -> None:
     assert [variant.label for variant in variants(move, seed)] == labels
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_kernel_that_rescales_lazily_gets_another_slack(seed: str) -> None:
+    (lazy,) = variants("gluon-lazy", seed)
+    others = BY_NAME["gluon-lazy"].variants(lazy.source, get_target(TARGETS[seed]))
+    assert [other.label for other in others] == ["rescale only beyond 4.0", "rescale only beyond 12.0"]
+    assert others[0].source.replace("+ 4.0", "+ 8.0") == lazy.source
 
 
 def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None:
@@ -54,6 +64,7 @@ def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None
         ("gluon-ring", "hopper"),
         ("gluon-keys", "hopper"),
         ("gluon-order", "hopper"),
+        ("gluon-lazy", "hopper"),
         *((move, "blackwell") for move in BY_NAME if move != "gluon-registers"),
     ],
 )
