@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import escapes, model
+from bench import escapes, model, tutorials
 from bench.tables import put
 
 PLACES = [
     (module.DOCUMENT, f"{module.__name__}: {name}") for module in (model, escapes) for name in sorted(module.TABLES)
 ]
+PLACES.append((tutorials.DOCUMENT, tutorials.PLACE))
 
 
 @pytest.mark.parametrize(("document", "name"), PLACES)

@@ -1,0 +1,177 @@
+"""Runs Triton's own Gluon tutorials and its attention example, unchanged, under ``pytest --triton-offline``.
+
+    python -m bench.tutorials TRITON [--target b200] [--only 06-tcgen05] [--limit 300] [--every] [--write]
+
+TRITON is a checkout of https://github.com/triton-lang/triton. Each test runs with the first of its parameters, or with
+``--every`` set of them, and fails when it takes longer than ``--limit`` seconds. ``--write`` puts the table of what
+passes into docs/executor.md. Nothing of Triton is copied.
+
+It is also the pytest plugin that chooses those tests, and tells what became of them.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from bench.tables import put, row
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT, PLACE = ROOT / "docs/executor.md", "bench.tutorials: passed"
+TARGETS = ("h100", "b200")
+FOLDER = Path("python/tutorials/gluon")
+EXAMPLE = Path("python/examples/gluon/01-attention-forward.py")
+_RESULTS, _LIMIT, _EVERY = "AVO_TUTORIALS_RESULTS", "AVO_TUTORIALS_LIMIT", "AVO_TUTORIALS_EVERY"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one test, or of a file that could not be imported (test ``""``)."""
+
+    file: str
+    test: str
+    how: str
+    """``passed``, ``failed`` or ``skipped``."""
+    why: str = ""
+
+
+# The plugin
+
+
+class TooLong(Exception):
+    """A test takes longer than it may."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one set of parameters of each test."""
+    if _EVERY not in os.environ:
+        first: dict[tuple[Path, str], pytest.Item] = {}
+        for item in items:
+            first.setdefault((item.path, getattr(item, "originalname", item.name)), item)
+        items[:] = first.values()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """End a test that takes too long."""
+    seconds = int(os.environ[_LIMIT])
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TooLong(f"takes more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _tell(outcome: Outcome) -> None:
+    with Path(os.environ[_RESULTS]).open("a") as out:
+        out.write(json.dumps(asdict(outcome)) + "\n")
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Tell of a file that could not be imported."""
+    if report.failed:
+        _tell(Outcome(Path(report.nodeid).stem, "", "failed", str(report.longrepr).splitlines()[-1]))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell what became of a test."""
+    if report.when == "call" or report.outcome != "passed":
+        file, _, test = report.nodeid.partition("::")
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = crash.message if crash else report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        _tell(Outcome(Path(file).stem, test, report.outcome, (reason.splitlines() or [""])[0]))
+
+
+# The command
+
+
+def run(checkout: Path, file: Path, target: str, *, limit: int, every: bool) -> list[Outcome]:
+    """Run the tests of one file for one target."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results"
+        results.touch()
+        environment = os.environ | {"PYTHONPATH": str(ROOT), _RESULTS: str(results), _LIMIT: str(limit)}
+        environment |= {_EVERY: "1"} if every else {}
+        options = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "bench.tutorials")
+        offline = ("--triton-offline", "--triton-offline-target", target)
+        command = [sys.executable, "-m", "pytest", *options, *offline, file.name]
+        done = subprocess.run(command, cwd=checkout / file.parent, env=environment, capture_output=True, text=True)
+        found = [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
+    if not found:
+        said = (done.stdout + done.stderr).strip().splitlines() or [f"pytest ended with {done.returncode}"]
+        found = [Outcome(file.stem, "", "failed", said[-1])]
+    return found
+
+
+def _cell(outcomes: Sequence[Outcome]) -> str:
+    ran = [each for each in outcomes if each.how != "skipped"]
+    passed = sum(each.how == "passed" for each in ran)
+    none = "for other targets" if outcomes else "not run"
+    return f"{passed} of {len(ran)}" if ran else none
+
+
+def table(found: dict[str, list[Outcome]]) -> str:
+    """Return the table of what passed, a row for each file, with each different reason of those that failed."""
+    targets = list(found)
+    lines = [row("file", *targets, "what fails"), row("---", *("---:" for _ in targets), "---")]
+    for file in sorted({each.file for outcomes in found.values() for each in outcomes}):
+        here = {target: [each for each in found[target] if each.file == file] for target in targets}
+        every = [each for outcomes in here.values() for each in outcomes]
+        failed = {(each.test.partition("[")[0], each.why[:200]) for each in every if each.how == "failed"}
+        reasons = "; ".join(f"`{test}`: {why}" if test else why for test, why in sorted(failed)).replace("|", "\\|")
+        lines.append(row(file, *(_cell(here[target]) for target in targets), reasons))
+    return "\n".join(lines)
+
+
+def files(checkout: Path, only: Iterable[str]) -> list[Path]:
+    """Return the files to run, relative to the checkout, in order; raise ``SystemExit`` where there are none."""
+    wanted = list(only)
+    every = [*sorted(path.relative_to(checkout) for path in (checkout / FOLDER).glob("[0-9]*.py")), EXAMPLE]
+    chosen = [path for path in every if (checkout / path).exists() and (not wanted or path.stem in wanted)]
+    if not chosen:
+        raise SystemExit(f"{checkout} has no {FOLDER}/{'|'.join(wanted) or '*'}.py: name a checkout of Triton")
+    return chosen
+
+
+def main() -> None:
+    """Run the files for each target, print what fails, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path, metavar="TRITON")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="default: both")
+    parser.add_argument("--only", action="append", default=[], metavar="FILE", help="without folder and .py")
+    parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="per test (default: 300)")
+    parser.add_argument("--every", action="store_true", help="with every set of parameters")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/executor.md")
+    options = parser.parse_args()
+    found: dict[str, list[Outcome]] = {target: [] for target in options.target or TARGETS}
+    for file in files(options.checkout, options.only):
+        for target, outcomes in found.items():
+            new = run(options.checkout, file, target, limit=options.limit, every=options.every)
+            outcomes += new
+            print(f"{file.stem} for {target}: {_cell(new)}", flush=True)
+            for each in new:
+                if each.how == "failed":
+                    print(f"    {each.test or 'the file'}: {each.why}", flush=True)
+    if options.write:
+        DOCUMENT.write_text(put(DOCUMENT.read_text(), PLACE, table(found)))
+    else:
+        print(table(found))
+
+
+if __name__ == "__main__":
+    main()
