@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -69,8 +68,7 @@ class Code:
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = max(1, temporaries_bytes // self.bytes_per_program)
         starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self._takes_over)
-        limits: dict[str, Any] = {"script": script, "starts": starts, "most_passes": most_passes}
-        run = Run(memory, grid, ids, passes, deadline, self._used, self._polls, **limits)
+        run = Run(memory, grid, ids, passes, starts, deadline, self._used, self._polls, script, most_passes=most_passes)
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))
 

@@ -28,6 +28,8 @@ class Run:
     """Linear index (x fastest) of every program that runs, int64 [total]."""
     passes: torch.Tensor
     """How often each program executed each block so far, int64 [blocks of the IR, total]."""
+    starts: Starts
+    """Which programs have started."""
     deadline: float | None
     used: frozenset[int] = frozenset()
     """Slots that some operation uses."""
@@ -39,8 +41,6 @@ class Run:
     """Decides which program runs when programs wait for each other; None: all run in lockstep."""
     chip: "Chip | None" = None
     """The chips of the programs; None: they use none, or a slice is executed, without what happens there."""
-    starts: Starts = field(default_factory=lambda: Starts(torch.arange(0), 1))
-    """Which programs have started."""
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""
 

@@ -33,6 +33,12 @@ _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
 _KIND = attrgetter("kind")
+# A look-up in an enumeration is slow.
+_CTA_BARRIER, _WGMMA, _WGMMA_WAIT = Kind.CTA_BARRIER, Kind.WGMMA, Kind.WGMMA_WAIT
+_COPY, _COPY_COMMIT, _COUNT_WAIT, _BULK_COPY = Kind.COPY, Kind.COPY_COMMIT, Kind.COUNT_WAIT, Kind.BULK_COPY
+_TENSOR_MMA, _TENSOR_COMMIT, _ARRIVE = Kind.TENSOR_MMA, Kind.TENSOR_COMMIT, Kind.MBARRIER_ARRIVE
+_WAIT_COPY, _WAIT_TENSOR = Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_TENSOR
+_WAIT_ROLE = Kind.MBARRIER_WAIT_ROLE
 _LATEST = 1e12
 """More clocks than any play takes."""
 
@@ -132,8 +138,6 @@ def play(
             warps.append(Warp(index, ctas[team.cta], team.stream, place, width, partition, first == 0))
             ctas[team.cta].warps.append(warps[-1])
     shared = Pipe.SHARED  # and all after it
-    _, cta_barrier, wgmma, wgmma_wait, copy, copy_commit, count_wait, bulk_copy, *others = Kind  # a look-up is slow
-    tensor_mma, tensor_commit, wait_copy, wait_tensor, wait_role, arrive = others
     # When schedulers and pipes are free. For a single warp: its sub-partition's, and not before four warps together had
     # all of them. For four: the last of all. A pipe of the SM's has only that.
     scheduler, schedulers_taken, schedulers_free = [0.0] * PARTITIONS, 0.0, 0.0
@@ -238,7 +242,7 @@ def play(
             pass
         else:
             kind = op.kind
-            waits = kind is wait_copy or kind is wait_role
+            waits = kind is _WAIT_COPY or kind is _WAIT_ROLE
             if waits and warp.waited[op.mbarrier] >= len(warp.cta.phases[op.mbarrier]):
                 warp.cta.awaiting.append(index)  # until the copy is issued or the role arrives
                 continue
@@ -269,7 +273,7 @@ def play(
                     pipes_free[pipe] = start + op.busy * width
                 else:
                     taken = start + op.busy
-                    if kind is wgmma:
+                    if kind is _WGMMA:
                         operands = max(operands, start) + op.shared * width
                         taken = max(taken, operands)
                     if partition < 0:
@@ -294,20 +298,20 @@ def play(
             until = now + op.stall
             counts = False
             if kind:
-                if kind is wgmma:
+                if kind is _WGMMA:
                     warp.wgmma_open = taken + latency
                     if op.count:
                         warp.wgmma_done.append(warp.wgmma_open)
-                elif kind is wgmma_wait:
+                elif kind is _WGMMA_WAIT:
                     if len(warp.wgmma_done) > op.count:
                         until = max(until, warp.wgmma_done[-1 - op.count])
                         del warp.wgmma_done[: len(warp.wgmma_done) - op.count]
-                elif kind is copy:
+                elif kind is _COPY:
                     warp.copied = max(warp.copied, done)
-                elif kind is copy_commit:
+                elif kind is _COPY_COMMIT:
                     counts = True
                     warp.counted[op.write_barrier % 6].append(warp.copied)
-                elif kind is count_wait:
+                elif kind is _COUNT_WAIT:
                     counts = True
                     counted = warp.counted[op.write_barrier]
                     if counted and len(counted) > op.count:
@@ -315,17 +319,17 @@ def play(
                         del counted[: len(counted) - op.count]
                     elif not op.count:
                         until = max(until, warp.barriers[op.write_barrier])
-                elif kind is bulk_copy:
+                elif kind is _BULK_COPY:
                     cta = warp.cta
                     if cta.arrive(op.mbarrier, done, max(1, op.count)):
                         complete(cta, now + 1)
-                elif kind is arrive:
+                elif kind is _ARRIVE:
                     cta = warp.cta
                     if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
-                elif kind is tensor_mma:
+                elif kind is _TENSOR_MMA:
                     warp.cta.tensor_done = done
-                elif kind is tensor_commit:
+                elif kind is _TENSOR_COMMIT:
                     cta = warp.cta
                     cta.tensor_committed = cta.tensor_done
                     if cta.arrive(op.mbarrier, max(now, cta.tensor_done), 1):
@@ -333,9 +337,9 @@ def play(
                 elif waits:
                     done = max(done, warp.cta.phases[op.mbarrier][warp.waited[op.mbarrier]] + op.latency)
                     warp.waited[op.mbarrier] += 1
-                elif kind is wait_tensor:
+                elif kind is _WAIT_TENSOR:
                     done = max(done, warp.cta.tensor_committed)
-                elif kind is cta_barrier:
+                elif kind is _CTA_BARRIER:
                     at_barrier[warp.team].append(index)
                     if trace is not None:
                         _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)

@@ -43,7 +43,6 @@ def _copy(op: Op, types: Types) -> Step:
     block, pointer = block_of(op, types, target), types[address]
     mask = optional.pop(0) if "mask" in op.words else None
     other = optional.pop(0) if "other" in op.words else None
-    check_own_parts(op, types, target)
     if pointer.target is None or block != Type(pointer.target.element, pointer.shape):
         raise UnsupportedOperation(f"{op.name} of {pointer} into {block}", op.location)
 

@@ -11,7 +11,7 @@ from evaluator.executor.chip.cluster import bases, lies, of_registers
 from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import ALLOCATIONS, Op, Type
+from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import BufferView, stepped
@@ -96,6 +96,10 @@ def store(
     view.buffer.write(view, value, chip.rows(frame), active)
 
 
+_READS = ("ttg.local_load", "ttg.local_gather", "ttng.tmem_load")
+"""Operations that read from a buffer and do not write to it: of copies a CTA may read its own in part."""
+
+
 def check_own_parts(op: Op, types: Types, slot: int, axis: int | None = None) -> None:
     """Raise ``UnsupportedOperation`` where a CTA reads from a buffer, or writes to it, what another CTA holds.
 
@@ -104,7 +108,7 @@ def check_own_parts(op: Op, types: Types, slot: int, axis: int | None = None) ->
     divided, block = bases(types[slot].layout), block_of(op, types, slot)
     held = lies(divided, block.shape)
     asked = of_registers(op.attributes.get("registers", ""), block.shape)
-    reads = bool(op.results) and op.name not in ALLOCATIONS
+    reads = op.name in _READS
     other = asked is not None and any(
         here != there and not (reads and not any(here)) for here, there in zip(held, asked, strict=False)
     )
