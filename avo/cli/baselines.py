@@ -83,8 +83,9 @@ def baselines(
     cases = get_suite(subject, suite)
     lines = published(subject, judged, cases)
     if not published_only:
-        with telling("timing libraries") as tell:
-            lines += measured(subject, judged, cases, tell, sustained=config.clock == "sustained")
+        if config.measured:
+            with telling("timing libraries") as tell:
+                lines += measured(subject, judged, cases, tell, sustained=config.clock == "sustained")
         for seed in (baseline.seed for baseline in subject.baselines if baseline.seed):
             with telling(f"judging the seed {seed!r} of {subject.name} for {target}") as tell:
                 lines.append(of_seed(subject.name, seed, target, suite, measuring(config), tell))

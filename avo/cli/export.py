@@ -104,10 +104,11 @@ def export(
         for line in str(fault).splitlines():
             err.print(f"avo: {one_line(line)}")
         raise typer.Exit(1) from None
-    with telling("timing libraries") as tell:
-        judged = tuple(
-            replace(each, libraries=libraries(each, tell, sustained=config.clock == "sustained")) for each in judged
-        )
+    if config.measured:
+        with telling("timing libraries") as tell:
+            judged = tuple(
+                replace(each, libraries=libraries(each, tell, sustained=config.clock == "sustained")) for each in judged
+            )
     files = render_package(package, judged, datetime.now(UTC), hub=hub_layout)
     write_package(files, out)
     # pip would look for a bare name in its index.

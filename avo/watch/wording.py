@@ -21,7 +21,7 @@ MOST_WORDS = 600
 """Characters of a change, a reason or a message that a report shows."""
 LISTED_CHARS = 100
 """Characters of a change that a list on a terminal shows."""
-_MOVE = re.compile(r"[a-z][a-z0-9_]*(?=:)")
+_MOVE = re.compile(r"[a-z][a-z0-9-]*(?=:)")
 
 STATE_STYLE = {
     RunState.RUNNING: "green", RunState.PAUSED: "yellow", RunState.STOPPED: "yellow", RunState.FINISHED: "cyan",
@@ -165,5 +165,10 @@ def headline(change: str) -> str:
 
 
 def in_a_list(change: str) -> str:
-    """Return a change for a line of a list: whole, or its headline where it would fill many lines of a terminal."""
-    return change if len(change) <= LISTED_CHARS else headline(change)
+    """Return a change for a line of a list: whole, or where it would fill many lines of a terminal its headline.
+
+    A change of one part may begin with "fix:" or the like, so its first line is shown.
+    """
+    if len(change) <= LISTED_CHARS:
+        return change
+    return headline(change) if ";" in change else first_line(change)

@@ -86,5 +86,6 @@ def test_what_is_cut_says_how_much() -> None:
 def test_a_long_change_is_listed_by_the_names_of_its_moves_or_its_first_line() -> None:
     assert headline("see: the docs; and more") == "see: the docs; and more"
     assert in_a_list("stages: num_stages 1 -> 2") == "stages: num_stages 1 -> 2"
-    assert in_a_list(f"skip: masked blocks; exp2: {'scale folded in ' * 9}") == "skip + exp2"
+    assert in_a_list(f"skip: masked blocks; late-scale: {'scale folded in ' * 9}") == "skip + late-scale"
+    assert in_a_list(perf := f"perf: load the next keys {'earlier ' * 20}") == perf.strip()
     assert in_a_list("Read keys twice\n" + "and more " * 20) == "Read keys twice"
