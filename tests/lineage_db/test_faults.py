@@ -188,7 +188,7 @@ def test_a_commit_whose_answer_is_lost_is_done_once(cluster: Cluster, make: Any,
             if done:
                 connection.connection.commit()
             number = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-            postgresql.execute(cluster.url(), f"SELECT pg_terminate_backend({number}, 5000)")
+            postgresql.execute(cluster.url(), f"SELECT pg_terminate_backend({number}, 600000)")
 
     event.listen(Engine, "commit", break_off)
     with cluster.database() as url, opened(url) as store:
