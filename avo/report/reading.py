@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import unified_diff
 
@@ -31,30 +32,38 @@ from avo.watch.failures import by_reason, reasons
 from avo.watch.scores import compare, gain, geomean, published, scored
 from avo.watch.trajectory import NOTHING, Trajectory, by_group, cases_of, overall
 from avo.watch.tree import layout
-from avo.watch.view import read_view
+from avo.watch.view import RunView, read_view
 from avo.watch.wording import compared, cut, unit
 from evaluator.evaluation import Score, Status
 from evaluator.target import TARGETS, score_kind
 from lineage_db.decision import Ruling
-from lineage_db.entries import ModelCall, Spend
+from lineage_db.entries import Intervention, ModelCall, Spend
 from lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Everything that a report needs from the database. It is read in one snapshot and worked on after that: a server
+    ends transactions that are idle for long.
+    """
+
+    view: RunView
+    versions: tuple[Version, ...]
+    attempts: tuple[AttemptSummary, ...]
+    steps: Sequence[Step]
+    taken: transfer.Progress | None
+    unverified: tuple[Unverified, ...]
+    calls: Sequence[ModelCall]
+    interventions: tuple[Intervention, ...]
+
+
 def read_report(store: Store, run_name: str, now: datetime) -> Report:
     """Return the report on a run as it is at ``now``. Raises ``UnknownRun`` and the store's other errors."""
-    return store.snapshot(lambda: _read_report(store, run_name, now))
-
-
-def _read_report(store: Store, run_name: str, now: datetime) -> Report:
-    view = read_view(store, run_name, now)
+    rows = store.snapshot(lambda: _read(store, run_name, now))
+    view, versions, attempts, steps = rows.view, rows.versions, rows.attempts, rows.steps
     run, seed, best = view.run, view.seed, view.best
-    versions, attempts, steps = (
-        tuple(store.versions(run.id)),
-        tuple(store.attempt_summaries(run.id)),
-        store.steps(run.id),
-    )
     score = scored(best) if best else None
     cases = cases_of([scored(version) for version in versions]) if versions else []
     baselines = tuple(
@@ -68,7 +77,6 @@ def _read_report(store: Store, run_name: str, now: datetime) -> Report:
     ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
     busy = covered((step.started, step.finished) for step in ended.values() if step.finished)
     concluded = sum(attempt.step_number in ended for attempt in attempts)
-    taken = transfer.progress(store, run)
     moves, ideas = _ideas(attempts, entries, {step.number for step in steps if step.operator == Mutate.name})
     return Report(
         view=view,
@@ -87,12 +95,28 @@ def _read_report(store: Store, run_name: str, now: datetime) -> Report:
         ideas=ideas,
         failures=tuple(by_reason(attempts)),
         refused=tuple(_refused(attempts)),
-        unverified=_unverified(store, run, attempts),
+        unverified=rows.unverified,
         steps=Counter(step.state for step in steps),
-        models=_models(store.journal.calls(run.id)),
-        interventions=tuple(store.journal.interventions(run.id)),
-        transfer=transfer.in_words(taken.to_json()) if taken else "",
+        models=_models(rows.calls),
+        interventions=rows.interventions,
+        transfer=transfer.in_words(rows.taken.to_json()) if rows.taken else "",
         environment=tuple(_environment(run, score)),
+    )
+
+
+def _read(store: Store, run_name: str, now: datetime) -> _Rows:
+    view = read_view(store, run_name, now)
+    run = view.run
+    attempts = tuple(store.attempt_summaries(run.id))
+    return _Rows(
+        view,
+        tuple(store.versions(run.id)),
+        attempts,
+        store.steps(run.id),
+        transfer.progress(store, run),
+        _unverified(store, run, attempts),
+        store.journal.calls(run.id),
+        tuple(store.journal.interventions(run.id)),
     )
 
 
