@@ -127,7 +127,7 @@ class Recorder:
         """Return what was written down; raise ``RefusedError`` if a buffer has another size than at first."""
         for tensor, buffer in zip(self._alive, self._buffers, strict=True):
             if tensor.untyped_storage().nbytes() // ITEM_BYTES[buffer.dtype] != buffer.size:
-                raise RefusedError(Status.FORBIDDEN, f"case {case}: resizes the memory of {buffer.name!r}")
+                raise RefusedError(Status.FORBIDDEN, f"case {case}: resizes or exchanges the memory of {buffer.name!r}")
         return LaunchPlan(case, tuple(self._buffers), tuple(self._kernels), tuple(self._steps))
 
     def _buffer(self, tensor: torch.Tensor) -> int:

@@ -82,8 +82,7 @@ class BenchmarkCheck:
         for stage in self.stages:
             stage.keep_promises(chance, MOST_PROMISED / len(self.stages))
         programs, wanted = self._sampled(chance)
-        chosen = self._stored([(stage, mine) for stage, mine in zip(self.stages, programs, strict=True)])
-        others = self._stored([(stage, _rest(stage, mine)) for stage, mine in zip(self.stages, programs, strict=True)])
+        chosen, others = self._stored(programs)
         made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
         rows = {of: made[of] & (wanted[of] | some_of(made[of], chance)) for of in made}
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
@@ -182,15 +181,22 @@ class BenchmarkCheck:
             if read & stage.kernel.changes(args):
                 fresh = stage.writers(marks)
                 fresh = fresh[~torch.isin(fresh, chosen)]
-        replaced = stage.kernel.replaces(stage.memory, args) & wanted.keys() & before
-        if replaced and chosen.numel():
-            stored = no_marks(self.run.buffers, replaced)
-            stage.mark(stored, chosen)
-            for i in replaced:
-                wanted[i] &= stored[i].logical_not_()
+        self._store_over(wanted, stage, chosen, before)
         for i in needed:
             wanted[i] |= needed[i]
         return chosen
+
+    def _store_over(self, marks: Marks, stage: Stage, programs: torch.Tensor, before: frozenset[int]) -> None:
+        """Take out of ``marks`` what ``programs`` of a stage surely store over what stages before may have stored.
+
+        These stages may have stored in the buffers ``before``.
+        """
+        replaced = stage.kernel.replaces(stage.memory, stage.launch.args) & marks.keys() & before
+        if replaced and programs.numel():
+            stored = no_marks(self.run.buffers, replaced)
+            stage.mark(stored, programs)
+            for i in replaced:
+                marks[i] &= stored[i].logical_not_()
 
     def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> None:
         """Check where the given programs of each stage read and write, in buffers so far apart that an access that
@@ -205,15 +211,23 @@ class BenchmarkCheck:
             if chosen.numel():
                 _refuse_uncounted(stage, chosen, stage.check_accesses(addresses, chosen))
 
-    def _stored(self, programs: Sequence[tuple[Stage, torch.Tensor]]) -> Marks:
-        """Return marks of the outputs where programs of the stages store, and of inputs that they might store to."""
+    def _stored(self, programs: Sequence[torch.Tensor]) -> tuple[Marks, Marks]:
+        """Return marks of what is left in the outputs of the given programs of each stage, and of all others.
+
+        Inputs that they might store to are marked, too.
+        """
         inputs = {i for i, allocation in enumerate(self.run.buffers.allocations) if allocation.readonly}
-        doubtful = {i for stage, _ in programs for i in stage.kernel.changes(stage.launch.args) & inputs}
-        marks = no_marks(self.run.buffers, doubtful.union(self._outputs.values()))
-        for stage, chosen in programs:
-            if chosen.numel() and stage.kernel.changes(stage.launch.args) & marks.keys():
-                stage.mark(marks, chosen)
-        return marks
+        doubtful = {i for stage in self.stages for i in stage.kernel.changes(stage.launch.args) & inputs}
+        chosen, others = (no_marks(self.run.buffers, doubtful.union(self._outputs.values())) for _ in range(2))
+        before = frozenset[int]()
+        for stage, mine in zip(self.stages, programs, strict=True):
+            changed = stage.kernel.changes(stage.launch.args)
+            self._store_over(others, stage, mine, before)
+            for marks, some in ((chosen, mine), (others, _rest(stage, mine))):
+                if some.numel() and changed & marks.keys():
+                    stage.mark(marks, some)
+            before |= changed
+        return chosen, others
 
     def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun, *, sanitize: bool = False) -> None:
         """Run the given programs of each stage, on memory as it is before the plan begins."""

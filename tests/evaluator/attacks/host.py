@@ -131,9 +131,11 @@ OUTPUTS = {
     ),
     "the output's storage exchanged": Attack(within("out.set_(q)"), Status.FORBIDDEN, "set_"),
     "the output's memory resized": Attack(
-        within("out.untyped_storage().resize_(16)"), Status.FORBIDDEN, "square-full: resizes the memory of 'out'"
+        within("out.untyped_storage().resize_(16)"),
+        Status.FORBIDDEN,
+        "square-full: resizes or exchanges the memory of 'out'",
     ),
-    "the output's data exchanged": Attack(within("out.data = q"), Status.FORBIDDEN, "write to an input.*'q'"),
+    "the output's data exchanged": Attack(within("out.data = q"), Status.FORBIDDEN, "exchanges the memory of 'out'"),
     "a tensor of a lazy class": Attack(
         before("import torch\nclass Lazy(torch.Tensor):\n    def __torch_function__(*a, **k): return None\n").replace(
             "    batch, heads, q_len, head_dim", "    out = out.as_subclass(Lazy)\n    batch, heads, q_len, head_dim"

@@ -39,7 +39,7 @@ def smallest(problem: Problem) -> Case:
 CASE = smallest(MHA)
 SEED = seed_source("mha", "plain")
 GUILTY = "tritongpu-pipeline"
-PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward"}
+PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode": "decode"}
 """The problems that the honest kernels in each folder are for."""
 
 

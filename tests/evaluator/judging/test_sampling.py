@@ -76,15 +76,16 @@ module {{
 """
 
 
-def makers(row: int, again: str = STORE) -> list[list[int]]:
-    """The programs of four launches that a row of the output depends on: the input goes through four elements of
-    scratch to the first four rows, then to the last four. ``again`` is how it gets there the second time.
+def copies(*places: tuple[int, int, int, int, int], again: str = STORE) -> sampling.BenchmarkCheck:
+    """A check of launches of ``COPY``, of a problem whose output has rows of one element.
+
+    Each copies four elements: its kernel, the buffer and offset to copy from, and those to copy to. The second kernel
+    stores with ``again``.
     """
     sizes = {"in": (4, Role.INPUT), "out": (8, Role.OUTPUT), "scratch": (4, Role.SCRATCH)}
     buffers = tuple(Buffer(name, "int32", size, role) for name, (size, role) in sizes.items())
     memory = tuple(Allocation(b.name, torch.zeros(b.size, dtype=torch.int32), None, b.name == "in") for b in buffers)
     kernels = tuple(KernelIR("copy", COPY.replace(STORE, how), ()) for how in (STORE, again))
-    places = ((0, 0, 0, 2, 0), (0, 2, 0, 1, 0), (1, 0, 0, 2, 0), (0, 2, 0, 1, 16))
     launches = tuple(Launch(kernel, (4, 1, 1), (Pointer(*place[:2]), Pointer(*place[2:]))) for kernel, *place in places)
     run = PlanRun(LaunchPlan("case", buffers, kernels, launches), Buffers(memory, {}), float("inf"))
     spec = TensorSpec("out", "int32", (1, 1, 8), (8, 8, 1), 8, Role.OUTPUT)
@@ -92,8 +93,15 @@ def makers(row: int, again: str = STORE) -> list[list[int]]:
         outputs=(SimpleNamespace(name="out", rows="queries"),), call=lambda case: SimpleNamespace(tensors=(spec,))
     )
     case: Any = None
+    return sampling.BenchmarkCheck(problem, case, {}, run, stages(run))
+
+
+def makers(row: int, again: str = STORE) -> list[list[int]]:
+    """The programs of four launches that a row of the output depends on: the input goes through four elements of
+    scratch to the first four rows, then to the last four. ``again`` is how it gets there the second time.
+    """
+    check = copies((0, 0, 0, 2, 0), (0, 2, 0, 1, 0), (1, 0, 0, 2, 0), (0, 2, 0, 1, 16), again=again)
     wanted = {"queries": (torch.arange(8) == row).view(1, 1, 8)}
-    check = sampling.BenchmarkCheck(problem, case, {}, run, stages(run))
     return [programs.tolist() for programs in check._makers(wanted, [sampling._NONE] * 4)]
 
 
@@ -119,3 +127,16 @@ def test_a_row_depends_on_what_is_not_wholly_stored_over(again: str) -> None:
 
 def test_a_row_depends_on_what_a_masked_store_leaves() -> None:
     assert makers(5, "tt.store %target, %value, %false : !tt.ptr<i32>") == [[1], [], [], [1]]
+
+
+def left(first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
+    """The elements of the output that are left of these programs of two launches that store the same, and of others."""
+    check = copies((0, 0, 0, 1, 0), (0, 0, 0, 1, 0))
+    chosen, others = check._stored([torch.tensor(each, dtype=torch.int64) for each in (first, second)])
+    return chosen[1].nonzero().flatten().tolist(), others[1].nonzero().flatten().tolist()
+
+
+def test_what_a_sample_stores_over_is_not_left_of_other_programs() -> None:
+    assert left([], [1]) == ([1], [0, 2, 3])
+    assert left([1], []) == ([1], [0, 1, 2, 3])
+    assert left([1], [1]) == ([1], [0, 2, 3])
