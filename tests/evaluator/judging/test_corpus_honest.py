@@ -62,7 +62,7 @@ def check(judge: Judge, name: str, cases: list[str]) -> None:
     assert [case.case for case in evaluation.score.cases] == cases
 
 
-@pytest.mark.parametrize("name", sample(SOURCES, 32))
+@pytest.mark.parametrize("name", sample(SOURCES, 40))
 def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
     check(brief_judge, name, ["8k-causal"])
 
