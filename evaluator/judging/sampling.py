@@ -146,13 +146,16 @@ class BenchmarkCheck:
         kinds, specs = {output.name: output.rows for output in self.problem.outputs}, self._specs
         for name, i in self._outputs.items():
             wanted[i].as_strided(specs[name].shape, specs[name].strides)[rows[kinds[name]]] = True
-        changed = [frozenset[int]()]  # by the stages before each
-        for stage in self.stages:
-            changed.append(changed[-1] | stage.kernel.changes(stage.launch.args))
         found: list[torch.Tensor] = []
-        for stage, mine, before in reversed(list(zip(self.stages, others, changed, strict=False))):
+        for stage, mine, before in reversed(list(zip(self.stages, others, self._changed_before, strict=True))):
             found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine, before))
         return found
+
+    @property
+    def _changed_before(self) -> list[frozenset[int]]:
+        """The buffers that the stages before each stage may change."""
+        changed = [stage.kernel.changes(stage.launch.args) for stage in self.stages]
+        return [frozenset[int]().union(*changed[:place]) for place in range(len(changed))]
 
     @property
     def _specs(self) -> dict[str, TensorSpec]:
@@ -219,14 +222,12 @@ class BenchmarkCheck:
         inputs = {i for i, allocation in enumerate(self.run.buffers.allocations) if allocation.readonly}
         doubtful = {i for stage in self.stages for i in stage.kernel.changes(stage.launch.args) & inputs}
         chosen, others = (no_marks(self.run.buffers, doubtful.union(self._outputs.values())) for _ in range(2))
-        before = frozenset[int]()
-        for stage, mine in zip(self.stages, programs, strict=True):
+        for stage, mine, before in zip(self.stages, programs, self._changed_before, strict=True):
             changed = stage.kernel.changes(stage.launch.args)
             self._store_over(others, stage, mine, before)
             for marks, some in ((chosen, mine), (others, _rest(stage, mine))):
                 if some.numel() and changed & marks.keys():
                     stage.mark(marks, some)
-            before |= changed
         return chosen, others
 
     def _execute(self, programs: Sequence[torch.Tensor], run: PlanRun, *, sanitize: bool = False) -> None:
