@@ -33,7 +33,8 @@ def test_moves_lead_from_each_seed_to_the_best_kernel_known(target: str) -> None
     assert Candidate("fsa", source).digest == Candidate("fsa", other).digest
 
 
-@pytest.mark.parametrize("form", [pytest.param("together", marks=pytest.mark.long), "apart"])
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["together", "apart"])
 def test_both_forms_of_far_blocks_are_correct(form: str, complaint: Callable[..., str]) -> None:
     source = forms()[form]
     lots = source.replace("PARTIAL_BYTES = 2**28", "PARTIAL_BYTES = 2**17")

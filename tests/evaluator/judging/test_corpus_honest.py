@@ -10,7 +10,6 @@ from evaluator.judging.judge import Judge
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
-from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
 
 SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
@@ -35,16 +34,6 @@ SOURCES["cooperative"] = edited(
     ("num_stages=3)", "num_stages=3, launch_cooperative_grid=True)"),
     source=SOURCES["persistent"],
 )
-QUICK = MHA.suites["quick"]
-
-
-@pytest.fixture(scope="module")
-def brief_judge(fork_server: ForkServer) -> Iterator[Judge]:
-    """A judge for the causal case of the quick suite, which takes every way through a kernel."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MHA.suites, "brief", tuple(case for case in QUICK if case.causal))
-        with Judge(get_target("h100"), "brief", server=fork_server) as judge:
-            yield judge
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +42,15 @@ def quick_judge(fork_server: ForkServer) -> Iterator[Judge]:
         yield judge
 
 
-def check(judge: Judge, name: str, cases: list[str]) -> None:
-    evaluation = judge.evaluate(Candidate("mha", SOURCES[name]))
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", SOURCES)
+def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
+    evaluation = quick_judge.evaluate(Candidate("mha", SOURCES[name]))
     if "Block pointers have been removed" in evaluation.message:
         pytest.skip("this version of Triton has no block pointers")
     assert evaluation.status is Status.CORRECT, evaluation.message
     assert evaluation.score is not None
-    assert [case.case for case in evaluation.score.cases] == cases
-
-
-@pytest.mark.parametrize("name", sample(SOURCES, 40))
-def test_an_honest_kernel_is_correct(brief_judge: Judge, name: str) -> None:
-    check(brief_judge, name, ["8k-causal"])
-
-
-@pytest.mark.corpus
-@pytest.mark.parametrize("name", SOURCES)
-def test_an_honest_kernel_is_correct_in_the_quick_suite(quick_judge: Judge, name: str) -> None:
-    check(quick_judge, name, [case.name for case in QUICK])
+    assert [case.case for case in evaluation.score.cases] == [case.name for case in MHA.suites["quick"]]
 
 
 @pytest.mark.corpus
