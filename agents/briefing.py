@@ -42,7 +42,7 @@ def opening(brief: Brief, source: str) -> str:
 
 
 def taken_up(brief: Brief, bench: Workbench) -> str:
-    """Return the first message to an agent that takes up the step of another: all that is known, and its state."""
+    """Return the first message to an agent that resumes another agent's step: all that is known, and its state."""
     return render(
         "taken_up",
         **_standing(brief),

@@ -40,6 +40,6 @@ def thread_of(brief: Brief, settings: Settings, drawn: str) -> Thread:
 
 
 def _recorded(transcript: Sequence[Message]) -> Thread | None:
-    """Return what the last entry that took a conversation over says of it; None for one that began with its step."""
+    """Return the conversation that the last resumption recorded; None if it began with this step."""
     taken_over = (entry.content for entry in reversed(transcript) if entry.kind in (RESUMED, CONTINUED))
     return next((Thread(each["model"], each["steps"]) for each in taken_over if "steps" in each), None)

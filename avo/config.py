@@ -35,6 +35,7 @@ from avo.sources import explain, options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
+from evaluator.evaluators import WALL_S
 from evaluator.problem import HELD_OUT
 from evaluator.target import CARDS, ScoreKind, check_target, score_kind
 from lineage_db.decision import requirement
@@ -160,7 +161,7 @@ class RunConfig(BaseModel):
     """Append the time of every run to this file, as JSON lines."""
     worker_prefix: Annotated[str | None, Flag(MEASURING, "COMMAND", "none", ("evaluate",))] = None
     """A profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
-    evaluation_wall_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    evaluation_wall_s: float = Field(default=WALL_S, gt=0, allow_inf_nan=False)
     """Longest time that the judge may take for one candidate; four times as long before acceptance."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """A new version whose speed is predicted must beat the best by this fraction.

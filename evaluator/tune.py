@@ -125,7 +125,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CountedChoice:
     """One configuration of an autotuned kernel, for one key, before its time is predicted."""
 
     subject: Subject
@@ -140,7 +140,7 @@ class Ran:
     """What became of a script on one target."""
 
     target: str
-    tried: tuple[Tried, ...]
+    tried: tuple[CountedChoice, ...]
     """In the order of launches, those of one key in the order of the decorator."""
     cache: str = ""
     """Folder for compiled kernels."""

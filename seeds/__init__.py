@@ -1,4 +1,7 @@
-"""Seeds: the kernels that a search starts from, by problem and name."""
+"""Seeds: the kernels that a search starts from, by problem and name.
+
+A seed is a candidate: one file that imports nothing of ours, so related seeds repeat what they have in common.
+"""
 
 from collections.abc import Callable
 from importlib.resources import files

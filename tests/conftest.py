@@ -62,11 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
     secrets.randbits = lambda bits: random.Random(0).getrandbits(bits)
 
 
-def pytest_report_header() -> list[str]:
-    """Say what to set to have the same random numbers again."""
-    return [f"{SOAK_SEED}={seed}"] if (seed := os.environ.get(SOAK_SEED)) else []
-
-
 @pytest.fixture(autouse=True)
 def numbers_repeat() -> None:
     """Random numbers that a test draws are the same in each run."""
@@ -127,7 +122,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say that PostgreSQL was not tested, where it should have been."""
+    """Say what to set to have the same random numbers again, and that PostgreSQL was not tested where it should be."""
+    if seed := os.environ.get(SOAK_SEED):
+        terminalreporter.write_line(f"{SOAK_SEED}={seed}")
     wanted = "not postgresql" not in terminalreporter.config.option.markexpr
     if wanted and (lacking := postgresql.missing()):
         terminalreporter.write_line(f"PostgreSQL was not tested: {lacking}", yellow=True)

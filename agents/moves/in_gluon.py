@@ -64,7 +64,7 @@ def _edit_keys(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _edit_registers(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Set what the roles ask for that keep tiles; the default role gets what is left."""
+    """Set the registers of the roles that hold tiles; the default role gets the rest."""
     for call in tree.calls(anatomy.kernel, "gl.warp_specialize"):
         asked = call.args[2].value if len(call.args) > 2 else None
         literals = [each.value for each in asked.elements] if isinstance(asked, cst.List) else []

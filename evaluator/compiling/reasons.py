@@ -96,7 +96,7 @@ def advice(text: str, target: Target, ir: str = "") -> str:
     aborted = named or (_NAMED not in text and bool(_ABORTED.search(text)))
     if target.arch == 90 and _SPECIALISED.search(ir) and aborted and (loops > 1 or named):
         # Seen with Triton 3.9 and four warps a CTA.
-        rule = f"a warp-specialised loop beside others, here {loops} in all: make it the only loop of the kernel"
+        rule = f"a warp-specialised loop among others, here {loops} in all: make it the only loop of the kernel"
         if loops <= 1:
             rule = (
                 "scores that are carried to the next iteration, and with 128 rows a CTA on two blocks of keys in one "

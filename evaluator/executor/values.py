@@ -84,7 +84,7 @@ class BufferView:
         return self.places.stride()
 
     def alike(self, other: "BufferView") -> bool:
-        """Whether two views of a buffer differ in where they start at most."""
+        """Whether two views of a buffer differ at most in where they start."""
         same = (self.buffer, self.element) == (other.buffer, other.element)
         return same and torch.equal(self.places, other.places)
 

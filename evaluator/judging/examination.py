@@ -92,7 +92,7 @@ class Examination:
         return self.plan_digest
 
     def repeat(self) -> None:
-        """Refuse a candidate whose launch plans for the large cases are others when it is called again.
+        """Refuse a candidate whose launch plans for the large cases differ when it is called again.
 
         It is called in another process and in another order, so that a clock, chance or earlier calls may show.
         """

@@ -271,7 +271,7 @@ _NONE = torch.zeros(0, dtype=torch.int64)
 
 
 def _meeting(stage: Stage, chance: random.Random) -> torch.Tensor:
-    """Return some programs of a stage that meet others in memory, and those."""
+    """Return the programs of some pairs of a stage's programs that access the same memory, in order."""
     found = () if stage.whole else stage.meetings()
     some = (chance.sample(pairs.tolist(), min(len(pairs), _MEETINGS)) for pairs in found)
     return torch.tensor(sorted({program for pairs in some for pair in pairs for program in pair}), dtype=torch.int64)

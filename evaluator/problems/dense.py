@@ -94,8 +94,8 @@ class Attention:
       keys: sequence s has the queries from ``cu_seqlens_q[s]`` to ``cu_seqlens_q[s + 1] - 1`` and the keys likewise, at
       least as many as queries. It may have none. The others are the longest of them. A query sees keys of its own
       sequence alone, and q_len and kv_len above are those of this sequence.
-    - sinks: float32 [heads], contiguous: one logit more for each query head, beside its scaled scores and not scaled
-      itself. It counts in the denominator of the softmax and in lse, and has no value.
+    - sinks: float32 [heads], contiguous: one extra logit for each query head, besides its scaled scores; it is not
+      scaled. It counts in the denominator of the softmax and in lse, and has no value.
     """
 
     name: str

@@ -44,8 +44,8 @@ def suite_variants(setting: Setting, suites: Mapping[str, tuple[DenseCase, ...]]
     """Return the cases of suites with what a setting has.
 
     Packed cases have as many tokens, in twice as many sequences as there are in the batch. All cases with a window are
-    causal. With layers that see all keys beside those with a window, each case is there twice: as it is named, and with
-    ``-global`` behind its name.
+    causal. With layers that see all keys as well as layers with a window, each case is there twice: as it is named,
+    and with ``-global`` behind its name.
     """
     return {suite: tuple(_of_suite(setting, cases)) for suite, cases in suites.items()}
 

@@ -14,7 +14,7 @@ from evaluator.evaluation import Fault
 from evaluator.performance import ModelError, Timing, resources
 from evaluator.performance.launch import predict_launch
 from evaluator.target import TARGETS
-from evaluator.tune import Asked, Outcome, Ran, Ranking, Subject, Time, Tried
+from evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time
 
 
 def rankings(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
@@ -42,7 +42,7 @@ def ranked(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     return tuple(sorted(outcomes, key=lambda each: each.time.us if each.time else float("inf")))
 
 
-def outcome(tried: Tried, folder: str) -> Outcome:
+def outcome(tried: CountedChoice, folder: str) -> Outcome:
     """Return the time of a configuration, or why it has none; compiled kernels are kept in ``folder``.
 
     An error of our own is a reason too: the other configurations still have their times.

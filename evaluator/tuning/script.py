@@ -15,7 +15,7 @@ from triton import knobs
 from evaluator.errors import EvaluatorError
 from evaluator.executor.triton_offline import OfflineSession, offline
 from evaluator.executor.triton_offline.trials import Trial
-from evaluator.tune import Asked, Choice, Ran, Subject, Tried
+from evaluator.tune import Asked, Choice, CountedChoice, Ran, Subject
 from evaluator.tuning.records import encode
 
 _MOST_CHARS = 4000
@@ -99,10 +99,10 @@ def _error(error: BaseException) -> dict[str, str]:
     return {"raised": text[-_MOST_CHARS:].strip()}
 
 
-def _tried(session: OfflineSession) -> Iterator[Tried]:
+def _tried(session: OfflineSession) -> Iterator[CountedChoice]:
     for trial in session.trials:
         subject = Subject(trial.kernel, trial.location, session.target.name, trial.key, trial.dtypes)
-        yield Tried(subject, _choice(trial.config), _asked(trial), trial.reason)
+        yield CountedChoice(subject, _choice(trial.config), _asked(trial), trial.reason)
 
 
 def _choice(config: Any) -> Choice:

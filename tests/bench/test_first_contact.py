@@ -37,10 +37,10 @@ esac
 
 
 def steps_of(*names: str) -> list[Step]:
-    return [Step(name, 60.0, 60.0, "") for name in names]
+    return [Step(name, 600.0, 600.0, "") for name in names]
 
 
-def run(folder: Path, *names: str, left_s: float = 300.0, aside: str | None = None) -> list[str]:
+def run(folder: Path, *names: str, left_s: float = 3000.0, aside: str | None = None) -> list[str]:
     until = time.monotonic() + left_s
     outcomes = perform(steps_of(*names), folder, ("sh", "-c", SCRIPT), until, lambda text: None, aside)
     assert [outcome.step for outcome in outcomes] == list(names)
@@ -69,7 +69,7 @@ def test_what_hangs_is_stopped_with_all_that_it_started_and_what_it_found_is_kep
         raise subprocess.TimeoutExpired(process.args, timeout)
 
     monkeypatch.setattr(subprocess.Popen, "wait", in_no_time)
-    assert run(tmp_path, "hangs", "bad") == ["stopped at its limit of 60 s", "failed with exit code 3"]
+    assert run(tmp_path, "hangs", "bad") == ["stopped at its limit of 600 s", "failed with exit code 3"]
     assert found.read_text() == "half\n"
 
 
@@ -106,7 +106,7 @@ def test_where_there_is_little_time_the_first_steps_have_it() -> None:
 
 def test_a_step_that_fails_says_why_in_a_line(tmp_path: Path) -> None:
     said: list[str] = []
-    perform(steps_of("bad", "good"), tmp_path, ("sh", "-c", SCRIPT), time.monotonic() + 60, said.append)
+    perform(steps_of("bad", "good"), tmp_path, ("sh", "-c", SCRIPT), time.monotonic() + 600, said.append)
     assert said[1].startswith("    failed with exit code 3 after ")
     assert said[1].endswith(" s: why")
     assert said[3].endswith(" s")
@@ -149,7 +149,7 @@ def test_what_a_worker_that_hangs_has_said_is_kept(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(subprocess.Popen, "communicate", impatient)
     with pytest.raises(SystemExit, match="a worker says: first; on standard error: nothing"):
         steps.worker(
-            steps.Bench(tmp_path, until=time.monotonic() + 60),
+            steps.Bench(tmp_path, until=time.monotonic() + 600),
             ("sh", "-c", f"echo first; touch {said}; exec sleep 600"),
         )
     found = json.loads((tmp_path / "worker.jsonl").read_text())

@@ -94,7 +94,7 @@ class Clocks:
         self.release(rows, partition)
 
     def end(self, rows: Tensor, partition: int) -> None:
-        """Let a partition know what all of its CTA do, asynchronous operations apart that none has waited for."""
+        """Let a partition see all that its CTA has done, except asynchronous operations that none has waited for."""
         own = range(partition % self._ctas, self.partitions, self._ctas)
         for table in (self.known, self.fenced):
             table[rows, partition] = table[rows][:, own].amax(1)

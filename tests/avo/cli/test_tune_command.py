@@ -10,7 +10,7 @@ from typer.testing import Result
 
 import evaluator.tune
 from evaluator.target import Target
-from evaluator.tune import Choice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time, Tried
+from evaluator.tune import Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
 
 Avo = Callable[..., Result]
 
@@ -59,7 +59,7 @@ class FakeTuner:
         if self.failure:
             raise self.failure
         subject = Subject("scale", "/src/kernels.py:7", target.name, (), ())
-        tried = tuple(Tried(subject, listed, None) for listed in LISTED if self.launches)
+        tried = tuple(CountedChoice(subject, listed, None) for listed in LISTED if self.launches)
         return Ran(target.name, tried, "cache", self.refused, self.failed)
 
     def rank(self, runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from evaluator.plan import KernelIR
 from evaluator.target import TARGETS
-from evaluator.tune import Asked, Choice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time, Tried, run_script
+from evaluator.tune import Asked, Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time, run_script
 from evaluator.tuning import prediction
 from evaluator.tuning.prediction import ranked
 from evaluator.tuning.records import decode, encode
@@ -143,7 +143,11 @@ def test_a_record_survives_being_written_down() -> None:
     body = Body(1.0, 2.0, 3.0, 4.0)
     counted = Counted((np.array([2, 3]),), (body,), Body(0, 0, 1, 1), (None,), (range(3, 9),))
     asked = Asked(KernelIR("k", "module", (("num_warps", 4),)), 2, counted, 10, 20)
-    ran = Ran("h100", (Tried(subject, choice(64), asked), Tried(subject, choice(128), None, "too large")), "cache")
+    ran = Ran(
+        "h100",
+        (CountedChoice(subject, choice(64), asked), CountedChoice(subject, choice(128), None, "too large")),
+        "cache",
+    )
     again = decode(encode(ran))
     (first, second) = again.tried
     assert first.asked is not None
@@ -169,7 +173,9 @@ def test_an_error_of_our_own_is_the_reason_of_one_configuration(monkeypatch: pyt
 
     monkeypatch.setattr(prediction, "_time", broken)
     counted = Counted((), (), Body(0, 0, 1, 1))
-    tried = Tried(Subject("k", "k.py:1", "h100", (), ()), choice(64), Asked(KernelIR("k", "", ()), 1, counted, 0, 0))
+    tried = CountedChoice(
+        Subject("k", "k.py:1", "h100", (), ()), choice(64), Asked(KernelIR("k", "", ()), 1, counted, 0, 0)
+    )
     found = prediction.outcome(tried, "")
     assert found.time is None
     assert found.reason == "an error in AVO, please report it: IndexError('list index out of range')"
