@@ -216,8 +216,9 @@ def _wait(op: Op, types: Types) -> Step:
             row, parity_at = every[at], parity[at]
             one = next(int(number[at]) for _, number, _ in waiting if bool(barriers.waits(row, number[at], parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
-            lacks = f"{arrivals} arrivals and {amount} bytes"
-            return f"waits for phase {int(parity_at)} of barrier {barriers.names[one]}, which lacks {lacks}"
+            size = f"{amount} bytes" if amount >= 0 else f"got {-amount} bytes too many"
+            lacks = f"lacks {arrivals} arrivals and {size}"
+            return f"waits for phase {int(parity_at)} of barrier {barriers.names[one]}, which {lacks}"
 
         chip.wait(missing, describe, site(frame, op))
         frame.run.memory.observe_barrier(frame.positions)
