@@ -13,7 +13,7 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     tcgen05_mma,
     tcgen05_mma_barrier_count,
 )
-from triton.experimental.gluon.language.nvidia.hopper import cluster, mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import cluster, fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import offline
@@ -24,6 +24,7 @@ from tests.evaluator.executor.chip.sanitised import (
     COPIES,
     DEADLOCK,
     EARLY,
+    UNFENCED,
     Case,
     each,
     idle,
@@ -186,6 +187,30 @@ def flag_in_place_of_a_barrier(desc, x, RIGHT: gl.constexpr):
 
 
 @gluon.jit
+def fill_and_tell(tile, told):
+    tile.store(gl.full([64, 64], 1.0, gl.float16, BOTH))
+    mbarrier.arrive(told)
+    fence_async_shared()
+
+
+@gluon.jit
+def meet_and_send(desc, tile, told, FENCED: gl.constexpr):
+    mbarrier.wait(told, 0)
+    gl.barrier(cluster=True)
+    if FENCED:
+        fence_async_shared()
+    tma.async_store(desc, [0, 0], tile)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def fenced_after_telling(desc, x, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    told = started(1).index(0)
+    gl.warp_specialize([(fill_and_tell, (tile, told)), (meet_and_send, (desc, tile, told, RIGHT))], [4], [24])
+
+
+@gluon.jit
 def told_by_one_of_two(desc, x, RIGHT: gl.constexpr):
     bar = started(1, 2).index(0)
     if RIGHT:
@@ -281,6 +306,10 @@ CASES = {
     "a flag in place of a barrier": Case(
         flag_in_place_of_a_barrier, "h100", EARLY,
         "partition 0 in CTA 0 writes lines of .*, which the default partition in CTA 0 may still be reading",
+        divided=COPIES,
+    ),
+    "a meeting in place of a fence": Case(
+        fenced_after_telling, "h100", UNFENCED, "CTA 0 reads tile of .*, which the default partition in CTA 0 has writ",
         divided=COPIES,
     ),
     "an arrival in one CTA of two": Case(
