@@ -64,13 +64,15 @@ class _Parser:
         self._functions: dict[str, int] = {}
         self._public: list[str] = []
         self._cluster = 1, False
+        self._warps = ""
+        """Of the partition that is being parsed."""
         modules = 0
         for number, line in enumerate(self._lines):
             if match := _MODULE.match(line):
                 modules += 1
                 if modules > 1:
                     raise UnsupportedOperation("nested modules", f"line {number + 1} of the IR")
-                self._cluster = _check_module(match[1] or "", f"line {number + 1} of the IR")
+                self._cluster, self._warps = _check_module(match[1] or "", f"line {number + 1} of the IR")
             elif match := _FUNCTION.match(line):
                 name = match[2].strip('"')
                 if name in self._functions:
@@ -224,6 +226,8 @@ class _Parser:
         result_names = _results(results_text)
         if name in ALLOCATIONS:
             parts.attributes["called"] = ", ".join(result_names[:1])
+        if name == "ttng.async_copy_mbarrier_arrive":
+            parts.attributes["warps"] = self._warps
         kinds = result_types(name, parts, len(result_names), number)
         results = tuple(self._define(names, *pair) for pair in zip(result_names, kinds, strict=True))
         op = Op(
@@ -249,22 +253,24 @@ class _Parser:
         if self._lines[line : line + 1] != ["default {"]:
             raise IRError(f"line {line + 1} of the IR is not the default region of ttg.warp_specialize")
         region, rest, line = self._region("ttg.warp_specialize", line + 1, names, (), depth + 1)
-        regions, warps = [region], []
+        regions, warps, own = [region], [], self._warps
         while not rest and line < len(self._lines) and (match := _PARTITION.fullmatch(self._lines[line])):
             inner: dict[str, int] = {}
             args = tuple(self._define(inner, *pair) for pair in _typed_names(f"({match[1]})"))
             if [self._types[slot] for slot in args] != [self._types[slot] for slot in captured]:
                 raise IRError(f"line {line + 1} of the IR does not take what ttg.warp_specialize captures")
+            self._warps = match[2]
             region, rest, line = self._region("ttg.warp_specialize", line + 1, inner, args, depth + 1)
             regions.append(region)
             warps.append(match[2])
+        self._warps = own
         parts.attributes["warps"] = " ".join(warps)
         parts.result_types += split(rest).result_types
         return regions, line
 
 
-def _check_module(attributes_text: str, location: str) -> tuple[int, bool]:
-    """Return the CTAs of a module's clusters, and whether they work in pairs.
+def _check_module(attributes_text: str, location: str) -> tuple[tuple[int, bool], str]:
+    """Return the CTAs of a module's clusters and whether they work in pairs, and the warps of a CTA, "" if not said.
 
     Raises ``UnsupportedOperation`` for anything else that changes what its kernel does.
     """
@@ -276,7 +282,8 @@ def _check_module(attributes_text: str, location: str) -> tuple[int, bool]:
     ctas = found.get("ttg.num-ctas", "1 : i32").removesuffix(" : i32")
     if ctas not in _CLUSTERS:
         raise UnsupportedOperation(f"cluster of {ctas[:20]} CTAs", location)
-    return int(ctas), found.get("ttng.two-ctas", "false") == "true"
+    warps = found.get("ttg.num-warps", "").removesuffix(" : i32")
+    return (int(ctas), found.get("ttng.two-ctas", "false") == "true"), warps
 
 
 def _of_registers(text: str) -> str:

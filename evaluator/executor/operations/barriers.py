@@ -233,9 +233,13 @@ def _wait(op: Op, types: Types) -> Step:
 
 @step("ttng.async_copy_mbarrier_arrive")
 def _arrive_after_copies(op: Op, types: Types) -> Step:
-    """Return the step that hands on the end of all copies so far; it adds the arrival that it makes."""
-    check_variant(op)
+    """Return the step that hands on the end of all copies so far (PTX ISA, cp.async.mbarrier.arrive).
+
+    Every thread arrives; without ``noIncrement`` each first adds the arrival that it makes to those that a phase takes.
+    """
+    check_variant(op, attributes=["noIncrement", "warps"])
     (slot,) = op.operands
+    arrivals = 32 * integer(op, "warps") if "noIncrement" in op.attributes else 0
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent, number in zip(chip.agents, barrier(frame, op, slot), strict=True):
@@ -244,6 +248,9 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
             known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
             known[:, clocks.actor(agent, Queue.COPY)] = clocks.issued[rows, agent, Queue.COPY] + 1  # the open group
             chip.barriers.hand_on(rows, here, known, torch.zeros_like(known))
+            if arrivals:
+                _count(frame, chip, op, number, places, agent, arrivals)
+        chip.give_way()
 
     return on_chip(run)
 

@@ -5,7 +5,19 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from tests.evaluator.executor.chip.sanitised import DEADLOCK, MISUSED, Case, bring, each, idle, judge, started
+from tests.evaluator.executor.chip.sanitised import (
+    DEADLOCK,
+    EARLY,
+    MISUSED,
+    Case,
+    bring,
+    each,
+    idle,
+    judge,
+    lines,
+    started,
+    take,
+)
 
 ORACLE = "the expected messages and locations"
 
@@ -133,6 +145,35 @@ def waiting_for_copies(desc, x, RIGHT: gl.constexpr):
     )
 
 
+@gluon.jit
+def told_by_each_thread(desc, x, COUNT: gl.constexpr):
+    bar = started(1, COUNT).index(0)
+    async_copy.mbarrier_arrive(bar, increment_count=False)
+    mbarrier.wait(bar, 0)
+
+
+@gluon.jit
+def copy_and_tell(line, x, told, RIGHT: gl.constexpr):
+    async_copy.async_load(line, x + gl.arange(0, 128, gl.BlockedLayout([2], [32], [2], [0])))
+    if RIGHT:
+        async_copy.mbarrier_arrive(told, increment_count=False)
+    else:
+        mbarrier.arrive(told, count=64)
+
+
+@gluon.jit
+def take_when_told(line, x, told):
+    mbarrier.wait(told, 0)
+    take(line, x + 128)
+
+
+@gluon.jit
+def copied_by_two_warps(desc, x, RIGHT: gl.constexpr):
+    line = lines(1).index(0)
+    told = started(1, 64).index(0)
+    gl.warp_specialize([(take_when_told, (line, x, told)), (copy_and_tell, (line, x, told, RIGHT))], [2], [24])
+
+
 UNUSABLE = "the program uses barrier bar of .*, which is not initialised, or no longer"
 CASES = {
     **{
@@ -165,6 +206,12 @@ CASES = {
     ),
     "a wait for a phase after another": Case(
         one_phase_after_the_other, "h100", DEADLOCK, "partition 0 .* waits for phase 1 of barrier bar of .* ended$"
+    ),
+    "an arrival of each thread where a phase takes one": Case(
+        told_by_each_thread, "a100", MISUSED, "arrives at barrier bar of .* more often than its", wrong=1, right=128
+    ),
+    "an arrival that says nothing of copies": Case(
+        copied_by_two_warps, "h100", EARLY, r"reads line of .*, which an asynchronous copy \(cp\.async\) of partition 0"
     ),
     "partitions that wait for copies": Case(
         waiting_for_copies, "h100", DEADLOCK, "default partition .* waits for .* 1 arrivals .*; partition 0 ended$"
