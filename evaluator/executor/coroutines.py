@@ -12,7 +12,7 @@ class Coroutine:
     """A body that runs until it hands over, and goes on when it is resumed."""
 
     def __init__(self, body: Callable[[], None]) -> None:
-        self.done = False
+        self.started = self.done = False
         self._body = body
         self._cancelled = False
         self._error: BaseException | None = None
@@ -36,6 +36,7 @@ class Coroutine:
 
     def resume(self) -> None:
         """Let the body continue until it hands over or ends; raise what it raises."""
+        self.started = True
         self._go.release()
         self._back.acquire()
         if self.done:

@@ -248,9 +248,11 @@ class Chip:
         self._waiting.pop(partition, None)
 
     def give_way(self) -> None:
-        """Let partitions run that no longer have to wait: so none runs far ahead of what others can do."""
+        """Let partitions run that no longer have to wait, or have not begun: so none runs far ahead of what others can
+        do."""
         others = (missing for partition, (missing, _, _) in self._waiting.items() if partition != self.partition)
-        if self._running and any(not bool(missing().any()) for missing in others):
+        behind = any(not each.started for each in self._running) or any(not bool(missing().any()) for missing in others)
+        if self._running and behind:
             self._running[self.partition].hand_over()
 
     def _deadlock(self) -> str:
