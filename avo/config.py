@@ -162,7 +162,10 @@ class RunConfig(BaseModel):
     worker_prefix: Annotated[str | None, Flag(MEASURING, "COMMAND", "none", ("evaluate",))] = None
     """A profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
     evaluation_wall_s: float = Field(default=WALL_S, gt=0, allow_inf_nan=False)
-    """Longest time that the judge may take for one candidate; four times as long before acceptance."""
+    """Longest time that the judge may take for one candidate; four times as long before acceptance.
+
+    Time in which it waits for a processor does not count, unless it is on another machine.
+    """
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """A new version whose speed is predicted must beat the best by this fraction.
 

@@ -1,8 +1,8 @@
 """How long to wait for processes: by what they do, so that a busy machine ends nothing that a quiet one lets finish.
 
-A process that works is ended by a limit on its processor time. This ends what does nothing: it counts the time
-between two looks of which neither finds a process that runs, waits for a processor, or waits for a disk. Linux; /proc
-tells.
+This ends what does nothing: it counts the time between two looks of which neither finds a process that runs, waits for
+a processor, or waits for a disk. What works is ended by a limit on its processor time: by one that the kernel keeps, or
+here, where processor time counts too. Linux; /proc tells.
 """
 
 import os
@@ -16,25 +16,33 @@ MOST = 10
 
 
 class Patience:
-    """Waits for ``root`` and all that it started; ``itself``: whether what ``root`` does counts too."""
+    """Waits for ``root`` and all that it started for ``limit_s`` seconds in which they do nothing.
 
-    def __init__(self, root: int, idle_s: float, *, itself: bool) -> None:
-        self._root, self._itself, self._limit_s = root, itself, idle_s
-        self._idle_s, self._worked = 0.0, False
+    ``itself``: whether what ``root`` does is looked at too. ``counting``: whether the processor time that they take
+    counts too.
+    """
+
+    def __init__(self, root: int, limit_s: float, *, itself: bool, counting: bool = False) -> None:
+        self._root, self._itself, self._limit_s = root, itself, limit_s
+        self._taken_s = processor_s if counting else lambda root: 0.0
+        self._counted_s, self._worked, self._worked_s = 0.0, False, self._taken_s(root)
+        self._over = f"{limit_s:g} s" if counting else f"{limit_s:g} s in which it did nothing"
         self._began = self._looked = time.monotonic()
-        self.look_s = min(_LOOK_S, idle_s / 4)
+        self.look_s = min(_LOOK_S, limit_s / 4)
         """Seconds to wait until the next look."""
 
     def over(self) -> str:
         """Return why the wait is over, in words that go on with "after", or "" if it is not."""
         now = time.monotonic()
         if now - self._looked >= self.look_s:
-            works = at_work(self._root, itself=self._itself)
-            if not (works or self._worked):  # one look alone may come just as a process hands over to another
-                self._idle_s += now - self._looked
-            self._looked, self._worked = now, works
-        if self._idle_s >= self._limit_s:
-            return f"{self._limit_s:g} s in which it did nothing"
+            works, worked_s = at_work(self._root, itself=self._itself), self._taken_s(self._root)
+            if works or self._worked:  # one look alone may come just as a process hands over to another
+                self._counted_s += min(max(0.0, worked_s - self._worked_s), now - self._looked)
+            else:
+                self._counted_s += now - self._looked
+            self._looked, self._worked, self._worked_s = now, works, worked_s
+        if self._counted_s >= self._limit_s:
+            return self._over
         return f"{MOST * self._limit_s:g} s" if now - self._began > MOST * self._limit_s else ""
 
 
@@ -45,11 +53,22 @@ def at_work(root: int, *, itself: bool) -> bool:
     """
     if not os.path.exists("/proc/thread-self/children"):
         return True
+    stats = (_read(f"{task}/stat") for pid in _tree(root)[not itself :] for task in _tasks(pid))
+    return any(stat.rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]) for stat in stats)
+
+
+def processor_s(root: int) -> float:
+    """Return the seconds of processor time that ``root``, its descendants and those they waited for have taken."""
+    stats = (_read(f"/proc/{pid}/stat").rpartition(b")")[2].split() for pid in _tree(root))
+    return sum(sum(map(int, fields[11:15])) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def _tree(root: int) -> list[int]:
+    """Return ``root`` and its descendants."""
     tree = [root]
     for pid in tree:
         tree += (int(child) for task in _tasks(pid) for child in _read(f"{task}/children").split())
-    stats = (_read(f"{task}/stat") for pid in tree[not itself :] for task in _tasks(pid))
-    return any(stat.rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]) for stat in stats)
+    return tree
 
 
 def _tasks(pid: int) -> list[str]:

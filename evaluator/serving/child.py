@@ -79,15 +79,19 @@ class Child:
 
     def ask(self, line: str, wall_s: float) -> str:
         """Return the answer to ``line``, or "" when the process died; raise ``TimeoutError`` after ``wall_s``."""
+        return self.next_line(wall_s) if self.tell(line) else ""
+
+    def tell(self, line: str) -> bool:
+        """Pass ``line`` on; return whether the process was there to take it."""
         assert self._process.stdin is not None
         if self._process.stdin.closed:
-            return ""
+            return False
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            return ""
-        return self.next_line(wall_s)
+            return False
+        return True
 
     def last_words(self) -> str:
         """Return how the process ended and the last line it wrote to standard error."""

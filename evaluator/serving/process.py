@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -21,6 +22,7 @@ from evaluator.evaluators import (
 )
 from evaluator.inspection import Findings, Inspection
 from evaluator.isolation import Sandbox
+from evaluator.sandbox.patience import Patience
 from evaluator.serving.child import ENVIRONMENT, Child, environment
 from evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
 from evaluator.target import Target, check_target
@@ -29,7 +31,7 @@ _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
 """Number of judges that may die on a candidate before the candidate is to blame."""
-_RAISE = " of wall-clock time: --wall, or evaluation_wall_s in a run's configuration, gives more"
+_RAISE = ": --wall, or evaluation_wall_s in a run's configuration, gives more"
 
 
 class ProcessEvaluator(Evaluator):
@@ -75,8 +77,8 @@ class ProcessEvaluator(Evaluator):
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
         """Return the answer; ``tell`` hears how far it is.
 
-        No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault
-        ``TIMED_OUT``, a death ``CRASHED``.
+        No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault ``TIMED_OUT``, a
+        death ``CRASHED``. Time in which the judge waits for a processor does not count; on another machine all does.
         """
         suite, started = suite_of(request, self._suite), time.monotonic()
         with self._asking:
@@ -99,16 +101,16 @@ class ProcessEvaluator(Evaluator):
         wall_s = self._wall_s * (CLOSELY if isinstance(request, VerifyRequest) else 1)
         for _ in range(_TRIES):
             child = self._running()
+            patience = Patience(child.pid, wall_s, itself=True, counting=True)
             try:
-                until = time.monotonic() + wall_s
-                line = child.ask(request_line(number, request), wall_s)
+                line = _next_line(child, patience) if child.tell(request_line(number, request)) else ""
                 while heard := read_progress(number, line):
                     tell(heard)
-                    line = child.next_line(max(0.0, until - time.monotonic()))
-            except TimeoutError:
+                    line = _next_line(child, patience)
+            except TimeoutError as error:
                 child.kill()
                 self._child = None
-                return Fault(Status.TIMED_OUT, f"no verdict within {wall_s:g} s{_RAISE}")
+                return Fault(Status.TIMED_OUT, f"no verdict within {error}{_RAISE}")
             if line:
                 try:
                     return read_answer(number, request, line)
@@ -129,6 +131,14 @@ class ProcessEvaluator(Evaluator):
                 raise
             self._child = child
         return self._child
+
+
+def _next_line(child: Child, patience: Patience) -> str:
+    """Return the next line of a child, "" when it died. Raises ``TimeoutError``, which says after how long."""
+    while not (over := patience.over()):
+        with suppress(TimeoutError):
+            return child.next_line(patience.look_s)
+    raise TimeoutError(over)
 
 
 def _split(command: str) -> tuple[str, ...]:

@@ -7,20 +7,24 @@ import time
 import pytest
 
 from evaluator.sandbox import patience
-from evaluator.sandbox.patience import Patience, at_work
+from evaluator.sandbox.patience import Patience, at_work, processor_s
 
 
 class Waiting:
     """Waits two seconds by a clock that only ``over`` moves, for processes that work if ``busy``."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.now, self.busy = 0.0, False
+        self.now, self.busy, self.worked = 0.0, False, 5.0
         patch.setattr(patience.time, "monotonic", lambda: self.now)
         patch.setattr(patience, "at_work", lambda *_, **__: self.busy)
+        patch.setattr(patience, "processor_s", lambda root: self.worked)
         self._patience = Patience(1, 2.0, itself=True)
 
-    def over(self, after_s: float, *, busy: bool) -> str:
-        self.now, self.busy = self.now + after_s, busy
+    def count_work(self) -> None:
+        self._patience = Patience(1, 2.0, itself=True, counting=True)
+
+    def over(self, after_s: float, *, busy: bool, worked_s: float = 0.0) -> str:
+        self.now, self.busy, self.worked = self.now + after_s, busy, self.worked + worked_s
         return self._patience.over()
 
 
@@ -34,6 +38,13 @@ def test_only_the_time_in_which_nothing_works_counts(waiting: Waiting) -> None:
     assert not waiting.over(9.0, busy=True)
     assert not waiting.over(9.0, busy=False), "it worked until the look before"
     assert waiting.over(0.6, busy=False) == "2 s in which it did nothing"
+
+
+def test_processor_time_counts_where_it_is_asked_for_and_waiting_for_a_processor_does_not(waiting: Waiting) -> None:
+    assert not waiting.over(9.0, busy=True, worked_s=2.5)
+    waiting.count_work()
+    assert not waiting.over(9.0, busy=True, worked_s=1.5)
+    assert waiting.over(5.0, busy=True, worked_s=0.6) == "2 s"
 
 
 def test_what_always_works_is_not_waited_for_without_end(waiting: Waiting) -> None:
@@ -51,6 +62,17 @@ def test_a_process_works_if_one_that_it_started_does(code: str, works: bool) -> 
                 assert time.monotonic() < deadline
         finally:
             subprocess.run(["kill", "-9", "--", f"-{process.pid}"], check=True)
+
+
+def test_the_processor_time_of_what_a_process_started_is_its_own() -> None:
+    spin = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
+    with subprocess.Popen(
+        ["sh", "-c", '"$0" -S -c "$1"; true', sys.executable, spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 0.25 < processor_s(process.pid) < 100
+        process.communicate(b"\n")
 
 
 def test_a_look_reads_nothing_of_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
