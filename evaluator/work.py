@@ -25,7 +25,8 @@ class Body:
     entered: float = 1.0
     """Share of the passes, 0 to 1, that enter the branch in the body which most of them enter; 1 where unknown."""
     arithmetic: float = 0.0
-    """Floating-point operations other than those of products, and conversions; 0 where they were not counted."""
+    """Floating-point operations other than those of products. A conversion from or to such a number counts as four, as
+    it takes that much longer at least. 0 where they were not counted."""
 
 
 Shares = tuple[tuple[range, float], ...]

@@ -40,7 +40,8 @@ def evaluate(
 ) -> None:
     """Judge one file: is it correct, how fast is it?
 
-    With --closely the cases that are printed tell what was drawn, and the score is that of the suite held_out.
+    With --closely the cases that are printed tell what was drawn, and the score is that of the suite held_out. In a run
+    the launch plans must also be those that were scored before; here nothing was.
 
     Exit code 0: correct. 1: the candidate fails, or its numbers could not be verified. 2: the call is wrong.
 

@@ -23,8 +23,9 @@ class OpKind(NamedTuple):
 Operations = Counter[OpKind]
 """Number of scalar operations of each kind. A multiply-add counts as two, also within a matrix product."""
 
-_ARITHMETIC = ("float", "convert")
-"""Kinds of operations that are counted as ``Body.arithmetic``."""
+_ARITHMETIC = {"float": 1, "convert": 4}
+"""What an operation of each kind counts as in ``Body.arithmetic``. An SM converts at most 128 numbers a clock, two in
+each of 64 instructions (CUDA C++ Programming Guide 12, arithmetic instructions), a quarter of what it adds."""
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
 
 
@@ -222,7 +223,7 @@ def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int]:
         types[op.results[0]].elements if name == "exponential" else 0,
         moved if row.reads else 0,
         moved if row.writes else 0,
-        types[op.results[0]].elements if name in _ARITHMETIC and _floating(op, types) else 0,
+        types[op.results[0]].elements * _ARITHMETIC[name] if name in _ARITHMETIC and _floating(op, types) else 0,
     )
 
 

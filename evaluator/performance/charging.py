@@ -9,7 +9,7 @@ from evaluator.target import Target
 from evaluator.work import LaunchWork
 
 _PER_LANE = 4
-"""Most floating-point operations or conversions of a lane in a clock: multiply-adds of two packed numbers."""
+"""Most floating-point operations of a lane in a clock: multiply-adds of two packed numbers."""
 
 
 def program_clocks(

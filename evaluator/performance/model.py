@@ -299,7 +299,7 @@ def time_launch(
         _as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares), launch.paces
     )
     kernel = measured(launch.binary, target, resident, seen, seed)
-    matched = match_loops(launch.loops, kernel)
+    matched = match_loops(launch.loops, kernel, launch.shares)
     passes = matched.passes
     clocks, hot = program_clocks(launch, kernel, matched, target)
     slots = target.sms * resident // ctas
@@ -308,7 +308,7 @@ def time_launch(
     beside = -(-last * ctas // target.sms)
     if 0 < beside < resident:  # those of a last wave that does not fill the slots share their SM with fewer
         fewer = measured(launch.binary, target, beside, seen, seed)
-        apart, _ = program_clocks(launch, fewer, match_loops(launch.loops, fewer), target)
+        apart, _ = program_clocks(launch, fewer, match_loops(launch.loops, fewer, launch.shares), target)
         each[-last:] = apart.sum(0)[-last:]
     spent = list_schedule(each, slots)
     clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))

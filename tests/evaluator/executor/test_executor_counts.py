@@ -146,6 +146,17 @@ def test_lines_that_are_passed_by_are_known_with_their_share(executor):
     assert found == [1 / 4, 1 / 4, 3 / 4, 0]
 
 
+@triton.jit
+def add_and_round(X, Y):
+    i = tl.arange(0, 64)
+    tl.store(Y + i, (tl.load(X + i) + 1.0).to(tl.float16))
+
+
+def test_a_conversion_counts_as_four_additions(executor):
+    launch = executor.prepare(add_and_round, torch.rand(64), torch.empty(64, dtype=torch.float16))
+    assert launch.kernel.count(launch.memory, launch.args, launch.grid).outside.arithmetic == 64 + 4 * 64
+
+
 def test_operations_are_told_apart_by_kind_and_type(executor):
     launch = executor.prepare(several_kinds, torch.rand(64), torch.zeros(64), N=64)
     operations = {kind: int(amount.sum()) for kind, amount in launch.run(count=True).counts.operations.items()}

@@ -134,5 +134,8 @@ def test_an_attack_in_gluon_for_blackwell_is_rejected_for_what_it_does(blackwell
     check(blackwell_judge, gluon.B200[name], "few")
 
 
-def test_the_judge_is_the_same_after_all_attacks(judge: Judge, seed: Evaluation) -> None:
+@pytest.mark.corpus
+def test_the_judge_is_the_same_after_attacks(judge: Judge, seed: Evaluation) -> None:
+    for name in ("the judge replaced", "the target made faster", "the evaluator's comparison replaced"):
+        assert judged(judge, harmless.CANDIDATES[name]).correct
     assert judged(judge, SEED).score == seed.score

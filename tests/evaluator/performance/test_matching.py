@@ -8,7 +8,7 @@ import pytest
 from evaluator.performance.matching import Matched, match_loops
 from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.sass import Instruction
-from evaluator.work import Body, LoopWork
+from evaluator.work import Body, LoopWork, Shares
 
 OUTSIDE = Pass(5, 0, {"issue": 0.1})
 
@@ -23,8 +23,10 @@ def loop(first: int, last: int, parent: int | None = None, flops: float = 0) -> 
     return LoopWork(parent, Body(flops, 0, 0, 0), np.array([7], dtype=np.int64), range(first, last + 1))
 
 
-def match(loops: Sequence[LoopWork], passes: Sequence[Pass], depths: tuple[int, ...] = ()) -> Matched:
-    return match_loops(loops, PlayedKernel(1, OUTSIDE, tuple(passes), depths=depths))
+def match(
+    loops: Sequence[LoopWork], passes: Sequence[Pass], depths: tuple[int, ...] = (), shares: Shares = ()
+) -> Matched:
+    return match_loops(loops, PlayedKernel(1, OUTSIDE, tuple(passes), depths=depths), shares)
 
 
 def test_a_loop_is_the_one_that_its_jump_back_was_made_from_in_whatever_order() -> None:
@@ -65,6 +67,17 @@ def test_what_no_known_line_stands_for_is_charged_as_the_slowest_that_has_none()
 def test_a_dear_version_that_was_not_unrolled_is_no_remainder() -> None:
     cheap, dear = passed(80, 10, copies=4), passed(90, 10)
     assert match([loop(10, 19)], [cheap, dear]) == Matched((dear,), (None,), (0, 0), True)
+
+
+def test_a_version_with_more_code_is_no_remainder_where_passes_go_around_a_branch() -> None:
+    decoy, rest, real = (
+        passed(80, 10, copies=4, holds=[11] * 40),
+        passed(25, 10, holds=[11] * 14),
+        passed(60, 10, holds=[12] * 16),
+    )
+    assert match([loop(10, 19)], [decoy, rest, real]).remainders == (real,)
+    found = match([loop(10, 19)], [decoy, rest, real], shares=((range(11, 12), 0.0),))
+    assert found == Matched((real,), (rest,), (0, 0), True)
 
 
 def test_a_loop_in_a_function_that_is_called_twice_is_charged_at_both_calls() -> None:
