@@ -22,7 +22,9 @@ LINE_BYTES = 128
 PASSES = 3
 """Passes of every loop that a sample makes, if they show all that the kernel asks for."""
 MORE_PASSES = 10
-"""Passes that a sample makes otherwise: a kernel that leaves loads out of all of them pays for as many idle passes."""
+"""Passes that a sample makes otherwise. Of loads that are left out of these too, few programs make all passes."""
+FEW = 8
+"""Programs that do."""
 _MOST_ROWS = 2**18
 """Rows of one access that are looked at; programs are left out beyond that."""
 
@@ -120,6 +122,14 @@ class Reach(Marks):
     def shows(self, places: Iterable[str]) -> bool:
         """Whether all of these places were observed, with nothing masked off."""
         return all(place in self._seen and self._seen[place].asked >= self._seen[place].whole for place in places)
+
+    def add(self, other: "Reach", places: Iterable[str]) -> None:
+        """Take what ``other`` observed at these places."""
+        self._seen |= {place: other._seen[place] for place in places if place in other._seen}
+
+    def left_out(self, places: Iterable[str]) -> set[str]:
+        """Return those of the places at which nothing was asked for."""
+        return {place for place in places if place not in self._seen or not self._seen[place].asked}
 
     def unseen(self, places: Mapping[str, int]) -> set[int]:
         """Return the blocks of those of the places, given by place, that were not observed."""

@@ -309,6 +309,15 @@ def test_loads_that_the_first_passes_leave_out_are_seen(executor):
     assert accesses(executor.prepare(idle_at_first, *values, 20, 0, N=64))["X"].program_bytes == 256
 
 
+def test_loads_that_begin_after_those_are_seen_in_all_passes(executor):
+    values = torch.zeros(40 * 64), torch.zeros(40 * 64), torch.zeros(64 * 300)
+    seen = accesses(executor.prepare(idle_at_first, *values, 40, MORE_PASSES + 20, grid=(300,), N=64))
+    assert seen["X"].program_bytes == pytest.approx(256 * (40 - MORE_PASSES - 20) / 40)
+    assert seen["X"].fresh == 1
+    never = accesses(executor.prepare(idle_at_first, *values, 40, 40, grid=(300,), N=64))
+    assert "X" not in never
+
+
 @triton.jit
 def few_and_many(X, Y, Out, first, N: tl.constexpr):
     p, i = tl.program_id(0), tl.arange(0, N)
