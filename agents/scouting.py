@@ -7,7 +7,7 @@ moves that pay alone are soon seen together, in one attempt. What earlier steps 
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice
@@ -27,6 +27,8 @@ _BATCH = 8
 """Edits that are looked at together: what is seen of them decides the next ones."""
 _BEAM = 5
 """Number of sources, besides the seeds, that further moves are added to: the fastest that are not exhausted."""
+_ALIKE = 0.005
+"""Sources whose speeds are nearer than this are most often one code in other words: one of them is enough."""
 _SURE = 0.9
 """Share of a kernel's doubts that is taken to be true: acceptance asks for a lead in that share of the draws."""
 _NOISE = 0.01
@@ -209,8 +211,7 @@ class Scout:
         """Draw different edits to look at together: those that are expected to be fastest, with some noise."""
         seeds = {self._paths.of(each) for each in self._versions if not each.parents}
         nodes = self._nodes()
-        faster = filter(None, (list(self._options(*node)) for node in nodes if node[0] not in seeds))
-        options = list(chain.from_iterable(islice(faster, _BEAM)))
+        options = list(chain.from_iterable(islice(self._apart(node for node in nodes if node[0] not in seeds), _BEAM)))
         options += chain.from_iterable(self._options(*node) for node in nodes if node[0] in seeds)
         noise = [-math.log(-math.log(1 - self._rng.random())) for _ in options]  # so that all are drawn by exp(value)
         order = sorted(range(len(options)), key=lambda i: -(options[i].value / _NOISE + noise[i]))
@@ -220,6 +221,14 @@ class Scout:
             if len(batch) == size:
                 break
         return list(batch.values())
+
+    def _apart(self, nodes: Iterable[tuple[Path, Sight]]) -> Iterator[list[_Option]]:
+        """Yield the options of the nodes that have some, fastest first, but of those of about the same speed once."""
+        last = math.inf
+        for path, sight in nodes:
+            if sight.tflops < last * (1 - _ALIKE) and (options := list(self._options(path, sight))):
+                last = sight.tflops
+                yield options
 
     def _options(self, path: Path, sight: Sight) -> Iterator[_Option]:
         """Yield what one more move makes of what lies at the end of ``path`` that is new and not known to be wrong."""
