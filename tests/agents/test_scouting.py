@@ -87,6 +87,24 @@ def test_a_version_is_edited_with_what_was_seen_on_the_way_to_it() -> None:
     assert fastest(world) == pytest.approx(150.0)
 
 
+def test_sources_that_are_equally_fast_leave_room_for_a_slower_one() -> None:
+    """Eight moves change nothing; two pay together, of which the first alone does harm, and the second needs it."""
+
+    def edit(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+        if "first = 1" in anatomy.module.code and "second" not in anatomy.module.code:
+            yield "after the first", cst.parse_module(f"{anatomy.module.code}\nsecond = 1\n")
+
+    def speed(source: str) -> float:
+        return 120.0 if "second" in source else 92.0 if "first" in source else 100.0
+
+    idle = [adding(f"idle_{letter}", 1) for letter in "abcdefgh"]
+    moves = [*idle, adding("first", 1), Move("second", "", 0.1, "", edit)]
+    for seed in range(3):
+        world = World(score=speed, predict=speed)
+        world.step(seed, Mutate(moves), looks=24)
+        assert fastest(world) == pytest.approx(120.0)
+
+
 def test_looks_go_where_most_is_expected_also_from_a_slower_seed() -> None:
     """Slow is slower by half, but a move that it alone allows is worth much."""
 
