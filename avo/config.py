@@ -21,10 +21,12 @@ from avo.flags import (
     LIMITS,
     MEASURING,
     MODELS,
+    ONE_FILE,
     RUN,
     SEARCH,
     STEP,
     STEPS_OF_A_RUN,
+    SUBJECT,
     WATCH,
     WORKERS,
     Flag,
@@ -73,16 +75,16 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    problem: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mha"
+    problem: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = "mha"
     """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; dense
     attention also in other settings, such as mha-d64-fp16.
     """
-    target: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = Field(
+    target: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = Field(
         default="h100",
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
     )
-    suite: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "quick"
-    """Benchmark cases: quick, paper or another suite of the problem."""
+    suite: Annotated[str, Flag(SUBJECT, "NAME", commands=ONE_FILE)] = "quick"
+    """Benchmark cases: quick, paper or another suite of the problem; held_out where nothing is searched."""
     operator: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mutate"
     """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
     command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = Field(default=None, min_length=1)
@@ -162,10 +164,7 @@ class RunConfig(BaseModel):
     worker_prefix: Annotated[str | None, Flag(MEASURING, "COMMAND", "none", ("evaluate",))] = None
     """A profiler to run GPU workers under, e.g. 'ncu -o out-%p'; no time is limited then."""
     evaluation_wall_s: float = Field(default=WALL_S, gt=0, allow_inf_nan=False)
-    """Longest time that the judge may take for one candidate; four times as long before acceptance.
-
-    Time in which it waits for a processor does not count, unless it is on another machine.
-    """
+    """Longest time that the judge may work on one candidate; four times as long before acceptance."""
     min_gain: float = Field(default=0.01, ge=0, lt=1)
     """A new version whose speed is predicted must beat the best by this fraction.
 
@@ -331,14 +330,15 @@ class RunConfig(BaseModel):
         return self.measured or self.evaluator_command is not None
 
     @classmethod
-    def resolve(cls, path: Path | None, options: Mapping[str, Any]) -> Self:
+    def resolve(cls, path: Path | None, options: Mapping[str, Any], *, search: bool = True) -> Self:
         """Return the defaults, overlaid by the file, overlaid by the options that are not None.
 
-        Raises ``ConfigError`` for a setting that is unknown, of the wrong type or impossible.
+        Raises ``ConfigError`` for what is unknown, of the wrong type or impossible; of names for a ``search`` only.
         """
         from_file = {} if path is None else read_toml(path)
         config = cls._validated(from_file, options, path)
-        config.check_names()
+        if search:
+            config.check_names()
         return config
 
     @classmethod

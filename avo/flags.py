@@ -8,6 +8,7 @@ RUN = ("run",)
 RUN_AND_RESUME = ("run", "resume")
 STEPS_OF_A_RUN = ("run", "resume", "mcp")
 EVERY_JUDGE = ("run", "resume", "mcp", "evaluate", "export")
+ONE_FILE = ("run", "evaluate", "baselines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Flag:
     """Name of the option, where it is not that of the setting."""
 
 
-SEARCH, LIMITS, STEP = "Search", "Limits of the run", "Limits of each step"
+SUBJECT, SEARCH, LIMITS, STEP = "What is judged", "Search", "Limits of the run", "Limits of each step"
 MODELS, WORKERS, JUDGE, WATCH = "Models", "Workers", "Judge", "Watching"
 MEASURING = "With --target cuda"
 """Options of this group are refused where speed is predicted."""

@@ -8,9 +8,6 @@ import typer
 
 from avo.cli.common import (
     JsonOption,
-    ProblemOption,
-    SuiteOption,
-    TargetOption,
     console,
     print_json,
     telling,
@@ -52,9 +49,6 @@ class Line:
 
 @takes_settings
 def baselines(
-    problem: ProblemOption = "mha",
-    target: TargetOption = "h100",
-    suite: SuiteOption = "quick",
     published_only: Annotated[
         bool, typer.Option("--published", help="Only published figures: predict and measure nothing.")
     ] = False,
@@ -75,10 +69,10 @@ def baselines(
     from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
-    config = RunConfig.resolve(None, {**settings, "target": target})
+    config = RunConfig.resolve(None, settings, search=False)
+    target, suite, problem = config.target, config.suite, problem_name(config.problem)
     if config.device is not None:
         choose_gpus(config.device)
-    problem = problem_name(problem)
     subject, judged = get_problem(problem), get_target(target)
     cases = get_suite(subject, suite)
     lines = published(subject, judged, cases)

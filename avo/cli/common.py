@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 
 from avo.cli import completion
 from avo.watch.tables import one_line
-from evaluator.target import CARDS
 
 if TYPE_CHECKING:
     from evaluator.evaluators import Tell
@@ -65,34 +64,6 @@ DbOption = Annotated[
         "--db",
         metavar="URL",
         help="Database: an SQLAlchemy URL or an SQLite file. Default: $AVO_DB, else .avo/lineage.db.",
-    ),
-]
-ProblemOption = Annotated[
-    str,
-    typer.Option(
-        "--problem",
-        metavar="NAME",
-        help="What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; "
-        "also in other settings, such as mha-d64-fp16.",
-        autocompletion=completion.problems,
-    ),
-]
-TargetOption = Annotated[
-    str,
-    typer.Option(
-        "--target",
-        metavar="NAME",
-        help=f"Card: {CARDS}; or cuda, this machine's GPU.",
-        autocompletion=completion.targets,
-    ),
-]
-SuiteOption = Annotated[
-    str,
-    typer.Option(
-        "--suite",
-        metavar="NAME",
-        help="Benchmark cases: quick, paper, held_out or another suite of the problem.",
-        autocompletion=completion.suites,
     ),
 ]
 LogOption = Annotated[

@@ -50,10 +50,10 @@ def suites(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def shown_suites(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return those of the suites that a search may have."""
+    """Return the suites that the command may have: a search is not shown those that are held out."""
     from evaluator.problem import HELD_OUT
 
-    return [name for name in suites(ctx, incomplete) if name != HELD_OUT]
+    return [name for name in suites(ctx, incomplete) if name != HELD_OUT or ctx.info_name != "run"]
 
 
 def operators(ctx: typer.Context, incomplete: str) -> list[str]:

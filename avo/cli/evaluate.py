@@ -8,9 +8,6 @@ import typer
 
 from avo.cli.common import (
     JsonOption,
-    ProblemOption,
-    SuiteOption,
-    TargetOption,
     console,
     fail,
     print_json,
@@ -27,9 +24,6 @@ _UNLIMITED_S = 1e6
 @takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    problem: ProblemOption = "mha",
-    target: TargetOption = "h100",
-    suite: SuiteOption = "quick",
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
     closely: Annotated[
         bool,
@@ -59,14 +53,14 @@ def evaluate(
     from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
-    config = RunConfig.resolve(None, {**settings, "target": target})
+    config = RunConfig.resolve(None, settings, search=False)
+    target, suite, problem = config.target, config.suite, problem_name(config.problem)
     if config.device is not None:
         choose_gpus(config.device)
     sandbox = Sandbox(config.sandbox)
     if config.evaluator_command is None:
         sandbox.check()
         get_target(target)
-    problem = problem_name(problem)
     judged = get_problem(problem)
     get_suite(judged, suite)
     candidate = Candidate(problem, read_source(file))

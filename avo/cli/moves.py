@@ -1,23 +1,22 @@
 """``avo moves``: what the operator ``mutate`` can do to a problem's seed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from avo.cli.common import JsonOption, TargetOption, console, err, fail, print_json
+from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.cli.options import takes_settings
 from avo.watch.tables import row, table
 
 
+@takes_settings
 def moves(
-    problem: Annotated[
-        str, typer.Option(metavar="NAME", help="What the kernel computes: e.g. mha, gqa or fsa.")
-    ] = "mha",
-    target: TargetOption = "h100",
     seed_name: Annotated[
         str | None,
         typer.Option("--seed-kernel", metavar="NAME", help="One of the problem's seeds. Default: its first."),
     ] = None,
     as_json: JsonOption = False,
+    **settings: Any,
 ) -> None:
     """List the moves of the operator mutate: what each does, what it needs, and what it makes of a seed now.
 
@@ -27,10 +26,13 @@ def moves(
     Example: avo moves --problem fsa --target b200
     """
     from agents.moves import MOVES
+    from avo.config import RunConfig
     from evaluator.catalogue import get_problem
     from evaluator.targets import get_target
     from seeds import SEEDS, seed_source, seeds_of
 
+    config = RunConfig.resolve(None, settings, search=False)
+    problem, target = config.problem, config.target
     names = seeds_of(get_problem(problem).name)
     if not names:
         fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(SEEDS)}")

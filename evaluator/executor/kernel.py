@@ -20,7 +20,7 @@ from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.kept import Kept
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
-from evaluator.executor.reach import FEW, MORE_PASSES, PASSES, Reach, busiest, loads_in_loops, placed
+from evaluator.executor.reach import Reach, busiest, loads_in_loops, observe, placed
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
@@ -143,32 +143,18 @@ class Kernel:
         """
         if self.function.ctas > 1:
             raise UnsupportedOperation(f"counting the work of a cluster of {self.function.ctas} CTAs", self.name)
-        samples = [busiest(passes.sum(0), SAMPLED_PROGRAMS)]
+        busy = busiest(passes.sum(0), SAMPLED_PROGRAMS)
         passes = without_waits(followed, self.waiting, passes)
         times = {block.index: int(passes[block.index].sum()) for block in walk_blocks(followed.body)}
-        loads = loads_in_loops(self._places.function, times)
 
-        def look(most: int | None, number: int = SAMPLED_PROGRAMS) -> Reach:
+        def look(samples: Sequence[torch.Tensor], most: int | None) -> Reach:
             space = Reach(memory)
-            for sample in samples:
-                programs = sample[max(0, sample.numel() - number) // 2 :][:number]  # the middle ones
-                self._places.passes(
-                    space, args, grid, programs, deadline=deadline, script=prompter(script), most_passes=most
-                )
+            for programs in samples:
+                told = prompter(script)
+                self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 
-        space = look(PASSES)
-        if others := space.unseen(loads) & times.keys():  # what programs do that have less to do
-            for block in sorted(others):
-                more = busiest(passes[block], SAMPLED_PROGRAMS)
-                # A program that is looked at twice seems to find all that it loads in L2.
-                samples.append(more[~torch.isin(more, torch.cat(samples))])
-            samples = [sample for sample in samples if sample.numel()]
-            space = look(PASSES)
-        if not space.shows(loads):
-            space = look(MORE_PASSES)
-            if late := space.left_out(loads):
-                space.add(look(None, FEW), late)
+        space = observe(look, busy, loads_in_loops(self._places.function, times), passes, times.keys())
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)

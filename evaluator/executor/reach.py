@@ -1,7 +1,7 @@
 """Finds out which bytes programs that run together ask for, from the addresses of a sample of programs and passes."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,7 +13,7 @@ from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
-from evaluator.work import Access
+from evaluator.work import SAMPLED_PROGRAMS, Access
 
 Tensor = torch.Tensor
 
@@ -165,6 +165,36 @@ def busiest(passes: Tensor, most: int) -> Tensor:
     work = sums[together:] - sums[:-together]
     found = (work == work.max()).nonzero().flatten()
     return torch.arange(together) + int(found[found.numel() // 2])
+
+
+def observe(
+    look: Callable[[Sequence[Tensor], int | None], Reach],
+    busy: Tensor,
+    loads: Mapping[str, int],
+    passes: Tensor,
+    followed: Set[int],
+) -> Reach:
+    """Return what the programs ``busy`` are seen to ask for, and others where these leave loads out.
+
+    ``look`` observes samples of programs in so many passes of each loop, or in all. ``loads`` are the places of loads
+    in loops with their blocks, ``passes`` [blocks, programs] how often each program executes each block that is
+    ``followed``.
+    """
+    samples = [busy]
+    space = look(samples, PASSES)
+    if others := space.unseen(loads) & followed:  # what programs do that have less to do
+        for block in sorted(others):
+            more = busiest(passes[block], SAMPLED_PROGRAMS)
+            # A program that is looked at twice seems to find all that it loads in L2.
+            samples.append(more[~torch.isin(more, torch.cat(samples))])
+        samples = [sample for sample in samples if sample.numel()]
+        space = look(samples, PASSES)
+    if not space.shows(loads):
+        space = look(samples, MORE_PASSES)
+        if late := space.left_out(loads):
+            few = [sample[max(0, sample.numel() - FEW) // 2 :][:FEW] for sample in samples]  # in the middle
+            space.add(look(few, None), late)
+    return space
 
 
 def loads_in_loops(function: Function, times: Mapping[int, int]) -> dict[str, int]:
