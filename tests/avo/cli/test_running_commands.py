@@ -93,7 +93,7 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "evaluator", "--target", "h100", "--sandbox", "require"]
     result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=600)
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (2, ""), result.stderr
     assert result.stderr.startswith("python -m evaluator: no namespaces for candidates: bubblewrap is not installed")
     assert result.stderr.count("\n") == 1
 
