@@ -268,6 +268,10 @@ def _origins(function: Function) -> dict[int, int]:
         passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
         if passes and op.operands[0] in origins:
             origins[op.results[0]] = origins[op.operands[0]]
+        if op.name == "ttg.warp_specialize":
+            inside = (slot for partition in op.regions[1:] for slot in partition.args)
+            pairs = zip(inside, op.operands, strict=True)
+            origins.update((inner, origins[outer]) for inner, outer in pairs if outer in origins)
     return origins
 
 
