@@ -84,7 +84,7 @@ class RunConfig(BaseModel):
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
     )
     suite: Annotated[str, Flag(SUBJECT, "NAME", commands=ONE_FILE)] = "quick"
-    """Benchmark cases: quick, paper or another suite of the problem; held_out where nothing is searched."""
+    """Benchmark cases: quick, paper or another suite of the problem; held_out, but not for a search."""
     operator: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mutate"
     """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
     command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = Field(default=None, min_length=1)
@@ -333,7 +333,7 @@ class RunConfig(BaseModel):
     def resolve(cls, path: Path | None, options: Mapping[str, Any], *, search: bool = True) -> Self:
         """Return the defaults, overlaid by the file, overlaid by the options that are not None.
 
-        Raises ``ConfigError`` for what is unknown, of the wrong type or impossible; of names for a ``search`` only.
+        Raises ``ConfigError`` for what is unknown, of the wrong type or impossible. Names are checked for a ``search``.
         """
         from_file = {} if path is None else read_toml(path)
         config = cls._validated(from_file, options, path)

@@ -197,9 +197,8 @@ def main() -> None:
     target = options.target
     print(f"{platform.machine()}, {os.cpu_count()} cores, {target}")
     if options.seed_kernel:
-        for suite, how in product(("quick", "paper"), ("new", "later", "closely")):
-            if (suite, how) == ("paper", "closely"):
-                continue
+        every = *product(("quick", "paper"), ("new", "later")), ("quick", "closely")
+        for suite, how in every:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 judge_s, jobs_s = pool.apply(processor_s, (target, *options.seed_kernel.split("/"), suite, how))
             print(

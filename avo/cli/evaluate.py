@@ -24,7 +24,7 @@ _UNLIMITED_S = 1e6
 @takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this time, 1 second at least.")] = 300.0,
+    wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this much work, 1 or more.")] = 300.0,
     closely: Annotated[
         bool,
         typer.Option(help="Examine it as before it is accepted: at drawn and held-out shapes, in larger samples."),

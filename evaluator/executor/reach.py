@@ -22,9 +22,9 @@ LINE_BYTES = 128
 PASSES = 3
 """Passes of every loop that a sample makes, if they show all that the kernel asks for."""
 MORE_PASSES = 10
-"""Passes that a sample makes otherwise. Of loads that are left out of these too, few programs make all passes."""
+"""Passes that a sample makes otherwise."""
 FEW = 8
-"""Programs that do."""
+"""Programs that make all passes, where the sample leaves loads out altogether."""
 _MOST_ROWS = 2**18
 """Rows of one access that are looked at; programs are left out beyond that."""
 
@@ -186,9 +186,9 @@ def observe(
         for block in sorted(others):
             more = busiest(passes[block], SAMPLED_PROGRAMS)
             # A program that is looked at twice seems to find all that it loads in L2.
-            samples.append(more[~torch.isin(more, torch.cat(samples))])
-        samples = [sample for sample in samples if sample.numel()]
-        space = look(samples, PASSES)
+            more = more[~torch.isin(more, torch.cat(samples))]
+            samples += [more] if more.numel() else []
+        space = look(samples, PASSES) if samples[1:] else space
     if not space.shows(loads):
         space = look(samples, MORE_PASSES)
         if late := space.left_out(loads):

@@ -307,11 +307,11 @@ def _pass(
 def _copies(instructions: Sequence[Instruction]) -> float:
     """Return how often a loop's code holds what PTX states once: how far ptxas unrolled the loop.
 
-    Where no instruction surely stands for one of PTX, most of the others tell.
+    Where no instruction surely stands for one of PTX, it counts as not unrolled, which is dear: of others ptxas makes
+    several from one, as from a division.
     """
-    counts = Counter((i.base, i.ptx_line) for i in instructions if i.ptx_line is not None)
-    sure = [count for (base, _), count in counts.items() if base in _UNROLLED]
-    return float(median_low(sure or [count for count in counts.values() for _ in range(count)])) if counts else 1.0
+    counts = Counter((i.base, i.ptx_line) for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
+    return float(median_low(counts.values())) if counts else 1.0
 
 
 def _turns(role: Role) -> int:

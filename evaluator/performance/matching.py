@@ -7,7 +7,7 @@ from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.work import LoopWork, Shares
 
 _MORE = 1.5
-"""How many times the instructions of one of the unrolled passes the remainder of a loop may have: those that count."""
+"""How many times as long as one of the unrolled passes a remainder may take where it may be another version."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel, shares: Shares 
     """Match the passes of a kernel with the loops of its IR.
 
     Where several passes stand for a loop, the compiler made versions of it, of which the slowest is charged. But one
-    that it unrolled less, and that takes no longer than a pass of the code that it unrolled most, makes the remainder.
-    Where ``shares`` say that some passes go around lines of the loop, a version may be for the others: a remainder then
-    has hardly more instructions. Loops with the same lines are one loop, in a function that is called several times.
-    What no pass with a known line stands for is charged as the slowest one without.
+    that it unrolled less, and that takes no longer than a pass of the code that it unrolled most, makes the
+    remainder. Where ``shares`` say that some passes go around lines of the loop, a version may be for the others: a
+    remainder then takes hardly longer than one of the unrolled passes. Loops with the same lines are one loop, in a
+    function that is called several times. What no pass with a known line stands for is charged as the slowest one
+    without.
     """
     owners = _owners(loops, kernel)
     lost = [passed for passed in kernel.loops if not passed.lines]
@@ -50,8 +51,7 @@ def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel, shares: Shares 
         whole = max((passed.clocks for passed in found if passed.copies == most), default=0)
         rests = [passed for passed in found if passed.copies < most and passed.clocks <= whole]
         if any(lines.start in loop.lines for lines, _ in shares):
-            size = min((_size(passed) / most for passed in found if passed.copies == most), default=0)
-            rests = [passed for passed in rests if _size(passed) <= _MORE * passed.copies * size]
+            rests = [passed for passed in rests if passed.clocks <= _MORE * passed.copies * whole / most]
         versions = [passed for passed in found if passed not in rests]
         passes.append(_slowest(versions))
         remainders.append(_slowest(rests))
@@ -67,10 +67,6 @@ def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel, shares: Shares 
             loop_around = None if outer is None else owners[outer]
             made[0 if loop_around is None else 1 + loop_around] += passed.clocks
     return Matched(tuple(passes), tuple(remainders), tuple(made), guessed)
-
-
-def _size(passed: Pass) -> int:
-    return sum(len(instructions) for instructions, _ in passed.parts)
 
 
 def _slowest(passes: Sequence[Pass]) -> Pass | None:

@@ -9,17 +9,18 @@ import os
 import time
 from contextlib import suppress
 
+_CHILDREN = "/proc/thread-self/children"
 _LOOK_S = 1.0
 """Seconds between looks at most; a look reads two small files of each thread that it is about."""
 MOST = 10
-"""Times the idle seconds that pass in all before the wait ends all the same: what works a little at each look."""
+"""Times the limit that passes in all before the wait ends all the same: what works a little at each look."""
 
 
 class Patience:
     """Waits for ``root`` and all that it started for ``limit_s`` seconds in which they do nothing.
 
     ``itself``: whether what ``root`` does is looked at too. ``counting``: whether the processor time that they take
-    counts too.
+    counts too, that of all together, but never more than the time that passes.
     """
 
     def __init__(self, root: int, limit_s: float, *, itself: bool, counting: bool = False) -> None:
@@ -51,14 +52,19 @@ def at_work(root: int, *, itself: bool) -> bool:
 
     So does all that cannot be seen, on a kernel without ``CONFIG_PROC_CHILDREN``.
     """
-    if not os.path.exists("/proc/thread-self/children"):
+    if not os.path.exists(_CHILDREN):
         return True
     stats = (_read(f"{task}/stat") for pid in _tree(root)[not itself :] for task in _tasks(pid))
     return any(stat.rpartition(b")")[2].split()[:1] in ([b"R"], [b"D"]) for stat in stats)
 
 
 def processor_s(root: int) -> float:
-    """Return the seconds of processor time that ``root``, its descendants and those they waited for have taken."""
+    """Return the seconds of processor time that ``root``, its descendants and those they waited for have taken.
+
+    Where these cannot be seen, as in ``at_work``, they count as if they always worked.
+    """
+    if not os.path.exists(_CHILDREN):
+        return time.monotonic()
     stats = (_read(f"/proc/{pid}/stat").rpartition(b")")[2].split() for pid in _tree(root))
     return sum(sum(map(int, fields[11:15])) for fields in stats) / os.sysconf("SC_CLK_TCK")
 

@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -135,10 +134,13 @@ class ProcessEvaluator(Evaluator):
 
 def _next_line(child: Child, patience: Patience) -> str:
     """Return the next line of a child, "" when it died. Raises ``TimeoutError``, which says after how long."""
-    while not (over := patience.over()):
-        with suppress(TimeoutError):
-            return child.next_line(patience.look_s)
-    raise TimeoutError(over)
+    while True:
+        over = patience.over()
+        try:
+            return child.next_line(0.0 if over else patience.look_s)  # what was said in time is heard
+        except TimeoutError:
+            if over:
+                raise TimeoutError(over) from None
 
 
 def _split(command: str) -> tuple[str, ...]:

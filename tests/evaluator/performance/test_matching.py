@@ -69,7 +69,7 @@ def test_a_dear_version_that_was_not_unrolled_is_no_remainder() -> None:
     assert match([loop(10, 19)], [cheap, dear]) == Matched((dear,), (None,), (0, 0), True)
 
 
-def test_a_version_with_more_code_is_no_remainder_where_passes_go_around_a_branch() -> None:
+def test_a_dearer_version_is_no_remainder_where_passes_go_around_a_branch() -> None:
     decoy, rest, real = (
         passed(80, 10, copies=4, holds=[11] * 40),
         passed(25, 10, holds=[11] * 14),

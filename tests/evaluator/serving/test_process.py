@@ -13,6 +13,7 @@ from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
 from evaluator.evaluation import Evaluation, Fault, Status
 from evaluator.evaluators import Progress
+from evaluator.sandbox import patience
 from evaluator.serving import child
 from evaluator.serving.process import ProcessEvaluator
 from evaluator.serving.protocol import answer_line, progress_line, ready
@@ -172,8 +173,10 @@ def test_what_a_command_leaves_behind_does_not_keep_us(
     os.kill(int(pid.read_text()), signal.SIGKILL)  # it is still there
 
 
-def test_no_verdict_in_time_is_a_value(elsewhere: Elsewhere) -> None:
-    with elsewhere(f"echo {READY}; cat > /dev/null") as evaluator:
+@pytest.mark.parametrize("does", ["cat > /dev/null", "read line; while :; do :; done"], ids=["nothing", "much"])
+def test_no_verdict_in_time_is_a_value(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    monkeypatch.setattr(patience, "MOST", 10**6)  # so that its own time ends it, on a busy machine too
+    with elsewhere(f"echo {READY}; {does}") as evaluator:
         evaluator._wall_s = 0.1
         evaluation, closely = evaluator.evaluate(NO_PYTHON), evaluator.verify(NO_PYTHON)
     assert evaluation.status is closely.status is Status.TIMED_OUT
