@@ -30,6 +30,7 @@ from typing import Any
 from avo.watch.view import read_view
 from evaluator.candidate import Candidate
 from evaluator.inspection import Inspection, Look
+from evaluator.sandbox.patience import processor_s as process_tree_s
 from lineage_db.store import Store
 from seeds import seed_source
 
@@ -100,7 +101,7 @@ def stages(target: str, suite: str, before: str | None, look: bool = False) -> d
         assert server is not None
 
         def clock() -> float:
-            return time.process_time() + server_s(server)
+            return time.process_time() + process_tree_s(server)
 
         def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **options: Any) -> Any:
@@ -158,20 +159,11 @@ def processor_s(target: str, problem: str, kernel: str, suite: str, how: str) ->
         if how == "later":
             judge.ask(EvaluateRequest(Candidate("mha", seed_source("mha")), None))
             assert judge._server.pid is not None
-            started, jobs_s = time.process_time(), server_s(judge._server.pid)
+            started, jobs_s = time.process_time(), process_tree_s(judge._server.pid)
         verdict = judge.ask(VerifyRequest(candidate, None) if how == "closely" else EvaluateRequest(candidate, None))
     assert verdict.correct, verdict.message
     jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() - started, jobs.ru_utime + jobs.ru_stime - jobs_s
-
-
-def server_s(pid: int) -> float:
-    """Return the seconds of processor time of a judge's server of jobs, started as process ``pid``, and of its jobs."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    if children:  # it is in namespaces: the server is the one within that has no process below it between jobs
-        return server_s(int(children[0]))
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def per_minute(target: str, attempts: int) -> float:

@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.evaluate import server_s
 from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
+from evaluator.sandbox.patience import processor_s
 from evaluator.target import Target
 from evaluator.targets import get_target
 
@@ -96,4 +96,4 @@ class RememberingJudge(Evaluator):
     def _clock(self) -> float:
         """Return the seconds of processor time of this process, of the judge's jobs, and of servers that ended."""
         server, ended = self._judge._server.pid, resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.process_time() + ended.ru_utime + ended.ru_stime + (server_s(server) if server else 0.0)
+        return time.process_time() + ended.ru_utime + ended.ru_stime + (processor_s(server) if server else 0.0)
