@@ -7,7 +7,9 @@ from typing import Any
 from agents.operator import Brief
 from agents.tools.tables import table
 from evaluator.catalogue import get_suite
-from evaluator.problem import Case, Problem
+from evaluator.problem import Call, Case, Problem
+from evaluator.setting import kind_and_setting
+from evaluator.setting import meaning as setting_meaning
 from evaluator.target import CUDA, TARGETS, Target
 
 
@@ -25,20 +27,36 @@ def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict
         "target": target,
         "suite": suite,
         "requirement": requirement,
-        "cases": [case.name for case in cases],
         "call": problem.call(cases[0]),
+        "cases": [shapes(problem.call(case)) for case in cases],
         "published": published(problem, target, cases),
         "triton": version("triton"),
     }
 
 
 def meaning(problem: Problem) -> str:
-    """Return what a problem says of its entry: the docstring of its class, below the line with the signature."""
-    return (inspect.getdoc(type(problem)) or "").partition("\n")[2].strip()
+    """Return what a problem says of its entry: the docstring of its class, below the line with the signature, and what
+    its setting adds to that.
+    """
+    kind, setting = kind_and_setting(problem.name)
+    said = (inspect.getdoc(type(problem)) or "").partition("\n")[2].strip()
+    further = setting_meaning(kind, setting) if setting else ""
+    return f"{said}\n\n{further}" if further else said
+
+
+def shapes(call: Call) -> str:
+    """Return what a call is made with, on one line: tensors of the same shape together, then the scalars."""
+    named = dict[tuple[int, ...], list[str]]()
+    for tensor in call.tensors:
+        named.setdefault(tensor.shape, []).append(tensor.name)
+    parts = [f"{', '.join(names)} {list(shape)}" for shape, names in named.items()]
+    parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in call.scalars]
+    return f"{call.case}: {'; '.join(parts)}"
 
 
 def published(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:
-    """Return a table of the TFLOPS published for ``cases`` on the target's card, with their sources.
+    """Return a table of the TFLOPS published for ``cases`` on the target's card, and what was published in the place of
+    TFLOPS, with their sources.
 
     Where speed is measured the figures are those of all cards of the architecture. Empty if there are none.
     """
@@ -48,16 +66,14 @@ def published(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:
         if each == target.name or (target.name == CUDA and card.arch == target.arch)
     ]
     names = [case.name for case in cases]
-    found = [
-        baseline
-        for baseline in problem.baselines
-        if baseline.target in cards and not baseline.tflops.keys().isdisjoint(names)
-    ]
-    if not found:
-        return ""
+    here = [baseline for baseline in problem.baselines if baseline.target in cards]
+    found = [baseline for baseline in here if not baseline.tflops.keys().isdisjoint(names)]
+    in_words = [baseline for baseline in here if baseline.words and not baseline.tflops]
     rows = [
         (each.name, each.target, *(f"{each.tflops[name]:g}" if name in each.tflops else "-" for name in names))
         for each in found
     ]
     sources = dict.fromkeys(each.source for each in found)
-    return "\n".join([table(("", "card", *names), rows), *(f"Source: {source}" for source in sources)])
+    figures = [table(("TFLOPS", "card", *names), rows), *(f"Source: {source}" for source in sources)] if found else []
+    said = [f"{each.name}, {each.target}: {each.words}. Source: {each.source}" for each in in_words]
+    return "\n".join([*figures, *said])

@@ -143,6 +143,43 @@ def read(name: str) -> tuple[str, Setting] | None:
     return kind, setting
 
 
+def meaning(kind: str, setting: Setting) -> str:
+    """Return what operators are told of a setting, besides what a problem of this kind says of itself: a line for each
+    thing that it adds.
+    """
+    said = []
+    if setting.head_dim_v:
+        of = "v, out, dout and dv" if kind.endswith("backward") else "v and out"
+        said.append(f"The rows of {of} have {setting.head_dim_v} elements.")
+    if setting.packed:
+        said.append(
+            "Sequences are packed one after another, and the batch is 1. cu_seqlens_q and cu_seqlens_k are int32 "
+            "[sequences + 1], contiguous, from 0 to the number of all queries or keys: sequence s has the queries from "
+            "cu_seqlens_q[s] to cu_seqlens_q[s + 1] - 1 and the keys likewise, at least as many as queries. It may "
+            "have none. max_seqlen_q and max_seqlen_k are the longest of them. A query sees keys of its own sequence "
+            "alone; in what is said above and below, i, j, q_len and kv_len are counted within this sequence."
+        )
+    if setting.window:
+        keys = "lengths[b]" if kind == "decode" else "kv_len"
+        said.append(
+            ("" if kind == "decode" else "causal is True. ")
+            + "window is 1 or more, and may be longer than a sequence: query i sees key j only if also "
+            + f"j > i + {keys} - q_len - window."
+            + (" Pages before these keys are in the table all the same." if kind == "decode" else "")
+        )
+    if setting.sinks:
+        said.append(
+            "sinks is float32 [heads], contiguous: one extra logit for each query head, besides its scaled scores; it "
+            "is not scaled. It counts in the denominator of the softmax and in lse, and has no value."
+        )
+        if kind.endswith("backward"):
+            said.append(
+                "dsinks, float32 [1, heads, 1], is the gradient of each head's sink: -sum(exp(sink - lse) * "
+                "rowsum(dout * out)) over all queries of all sequences."
+            )
+    return "\n".join(said)
+
+
 def refusal(kind: str, setting: Setting) -> str:
     """Return in a few words why a setting is not served; empty where it is."""
     dims = (setting.head_dim, setting.head_dim_v)

@@ -67,18 +67,14 @@ class BackwardCase(DenseCase):
 class AttentionBackward:
     """``def attention_backward(q, k, v, out, lse, dout, dq, dk, dv, *, causal: bool, scale: float) -> None``.
 
-    q, out, dout and dq are [batch, heads, q_len, head_dim], k, v, dk and dv [batch, kv_heads, kv_len, head_dim], lse
-    float32 [batch, heads, q_len]; the rows of v, out, dout and dv have ``head_dim_v`` elements where a case sets it.
-    Query i sees key j when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head ``h // (heads / kv_heads)``,
-    whose gradients are sums over its query heads. Cases with a window, packed sequences or sinks have the further
-    arguments that ``evaluator.problems.dense.Attention`` has, tensors between v and out.
+    q, out, dout and dq are [batch, heads, q_len, head_dim], k, v, dk and dv [batch, kv_heads, kv_len, head_dim], with
+    q_len <= kv_len; lse is float32 [batch, heads, q_len], contiguous. Query i sees key j when not causal or
+    ``j <= i + kv_len - q_len``. Head h uses KV head ``h // (heads / kv_heads)``, whose gradients are sums over its
+    query heads.
 
     With P = exp(scale * q k^T - lse) where a key is seen, and 0 elsewhere: dv = P^T dout, dS = P * (dout v^T -
     rowsum(dout * out)), dq = scale * dS k, dk = scale * dS^T q. lse and out are taken as they are: they may be of more
     keys than k has. Sums may be made in any order, by atomic additions too.
-
-    With sinks there is one output more, behind dv: dsinks, float32 [1, heads, 1], the gradient of each head's sink. It
-    is -sum(exp(sink - lse) * rowsum(dout * out)) over all queries of all sequences.
     """
 
     name: str

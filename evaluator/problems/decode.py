@@ -59,13 +59,8 @@ class Decode:
     contiguous: the pages of each sequence in order, then -1. lengths is int32 [batch], contiguous: the keys of each
     sequence, at least q_len and at most page_size * most. Key j of sequence b is in row ``j % page_size`` of page
     ``block_table[b, j // page_size]``. Query i of sequence b sees key j when ``j <= i + lengths[b] - q_len``. Head h
-    uses KV head ``h // (heads / kv_heads)``. lse is float32 [batch, heads, q_len], the natural logarithm of the sum of
-    exponentials of the scaled scores.
-
-    The rows of v and out have ``head_dim_v`` elements where a case sets it. Where there is a window it is 1 or more,
-    and query i of sequence b sees key j only if also ``j > i + lengths[b] - q_len - window``; pages before it are in
-    the table all the same. Where there are sinks they are an input between lengths and out, float32 [heads], as in
-    ``evaluator.problems.dense.Attention``.
+    uses KV head ``h // (heads / kv_heads)``. lse is float32 [batch, heads, q_len], contiguous, the natural logarithm of
+    the sum of exponentials of the scaled scores. Rows of the cache that no sequence has hold what was left there.
     """
 
     name: str

@@ -80,22 +80,10 @@ _MIXED = {
 class Attention:
     """Dense attention: ``def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None``.
 
-    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim]; the rows of v and out
-    have ``head_dim_v`` elements where a case sets it. lse is float32 [batch, heads, q_len], the natural logarithm of
-    the sum of exponentials of the scaled scores. Query i sees key j when not causal or ``j <= i + kv_len - q_len``.
-    Head h uses KV head ``h // (heads / kv_heads)``.
-
-    Cases with more (``DenseCase``) have further arguments: tensors between v and out, in this order, and scalars.
-
-    - window: 1 or more. causal is True, and query i sees key j only if also ``j > i + kv_len - q_len - window``:
-      ``window`` keys at most. Layers that see all keys have the window kv_len.
-    - cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k: sequences are packed one after another, and q, k, v and
-      out have the batch 1. The first two are int32 [sequences + 1], contiguous, from 0 to the number of all queries or
-      keys: sequence s has the queries from ``cu_seqlens_q[s]`` to ``cu_seqlens_q[s + 1] - 1`` and the keys likewise, at
-      least as many as queries. It may have none. The others are the longest of them. A query sees keys of its own
-      sequence alone, and q_len and kv_len above are those of this sequence.
-    - sinks: float32 [heads], contiguous: one extra logit for each query head, besides its scaled scores; it is not
-      scaled. It counts in the denominator of the softmax and in lse, and has no value.
+    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim], with q_len <= kv_len.
+    lse is float32 [batch, heads, q_len], contiguous, the natural logarithm of the sum of exponentials of the scaled
+    scores. Query i sees key j when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head
+    ``h // (heads / kv_heads)``.
     """
 
     name: str

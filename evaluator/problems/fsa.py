@@ -45,10 +45,11 @@ class SelectedAttention:
     """``def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, scale: float) -> None``.
 
     q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, q_len, head_dim]. lse is float32
-    [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled scores. block_indices is int32
-    [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with -1 at the tail. Query t of head h sees key u
-    when ``u <= t`` and ``u // block_size`` is in ``block_indices[b, h // (heads / kv_heads), t]``. The block of t
-    itself always is, and none behind it ever is.
+    [batch, heads, q_len], contiguous, the natural logarithm of the sum of exponentials of the scaled scores.
+    block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with -1 at the tail. Query t
+    of head h sees key u when ``u <= t`` and ``u // block_size`` is in ``block_indices[b, h // (heads / kv_heads), t]``.
+    Block 0, the block of t and the one before it always are, and none behind it ever is. block_size is 16, 32, 64 or
+    128, and blocks is 3 or more.
     """
 
     name: str

@@ -52,10 +52,11 @@ class SelectedAttentionBackward:
     """``def selected_attention_backward(q, k, v, block_indices, out, lse, dout, dq, dk, dv, *, block_size, scale)``.
 
     q, out, dout and dq are [batch, heads, q_len, head_dim], k, v, dk and dv [batch, kv_heads, q_len, head_dim], lse
-    float32 [batch, heads, q_len]. block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending,
-    padded with -1 at the tail. Query t of head h sees key u when ``u <= t`` and ``u // block_size`` is in
-    ``block_indices[b, h // (heads / kv_heads), t]``. The block of t itself always is, and none behind it ever is. The
-    gradients of a KV head are sums over its query heads.
+    float32 [batch, heads, q_len], contiguous. block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous,
+    ascending, padded with -1 at the tail. Query t of head h sees key u when ``u <= t`` and ``u // block_size`` is in
+    ``block_indices[b, h // (heads / kv_heads), t]``. Block 0, the block of t and the one before it always are, and none
+    behind it ever is. block_size is 16, 32, 64 or 128, and blocks is 3 or more. The gradients of a KV head are sums
+    over its query heads.
 
     With P = exp(scale * q k^T - lse) where a key is seen, and 0 elsewhere: dv = P^T dout, dS = P * (dout v^T -
     rowsum(dout * out)), dq = scale * dS k, dk = scale * dS^T q. lse and out are taken as they are: they may be of more
