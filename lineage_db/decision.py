@@ -192,7 +192,8 @@ def unsubmitted(before: Decision) -> Decision:
 
 def ending(reason: str, decision: Decision | None) -> str:
     """Return the reason of a step with why its submission was refused, if it was."""
-    return reason if decision is None or not decision.refused else f"{reason}; {decision.told}"
+    refusal = decision.told if decision is not None and decision.refused else ""
+    return "; ".join(filter(None, (reason, refusal)))
 
 
 def _gain(gain: float, needed: float) -> str:

@@ -19,6 +19,7 @@ from avo.watch.wording import (
     STATE_STYLE,
     UNSAID,
     awaited,
+    cut,
     duration,
     first_line,
     looked,
@@ -35,6 +36,8 @@ from lineage_db.decision import unresolved
 from lineage_db.records import Doing, RunState
 
 MOST_WORKERS = 8
+_MOST_WHY = 160
+"""Characters of a line that says why an attempt is no version: more than acceptance says, less than some judges do."""
 WIDEST = 100
 """Widest panel, in columns: longer bars would not say more."""
 
@@ -114,8 +117,9 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
     if view.unresolved:
         table.add_row("", Text(unresolved(view.unresolved), style="yellow"))
     if view.turned_down and not view.over:
-        lines = [f"attempt {attempt.attempt_id} {turned_down(attempt)}" for attempt in view.turned_down]
-        table.add_row("refused", Text("\n".join(lines), style="dim", no_wrap=True, overflow="ellipsis"))
+        for number, attempt in enumerate(view.turned_down):
+            why = cut(f"attempt {attempt.attempt_id} {turned_down(attempt)}", _MOST_WHY)
+            table.add_row("" if number else "refused", Text(why, style="dim"))
     if view.spend.calls:
         table.add_row("models", Text(spent(view.spend, budget.max_tokens, budget.max_usd)))
     elif view.run.operator == COMMAND_OPERATOR:

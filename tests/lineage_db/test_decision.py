@@ -93,4 +93,5 @@ def test_the_last_word_on_an_attempt(before: Decision | None, now: Decision | No
 
 def test_a_step_ends_with_the_reason_of_a_refusal() -> None:
     assert ending("tried", SMALL) == f"tried; {SMALL.told}"
+    assert ending("", SMALL) == SMALL.told
     assert ending("tried", ACCEPTED) == ending("tried", None) == "tried"

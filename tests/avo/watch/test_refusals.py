@@ -35,16 +35,16 @@ def run(tmp_path: Path) -> Iterator[Recorded]:
         yield made
 
 
-def drawn(what: RenderableType) -> str:
-    console = Console(width=200, file=StringIO(), color_system=None)
+def drawn(what: RenderableType, width: int = 200) -> str:
+    console = Console(width=width, file=StringIO(), color_system=None)
     with console.capture() as capture:
         console.print(what)
     return capture.get()
 
 
-def live(run: Recorded) -> str:
+def live(run: Recorded, width: int = 200) -> str:
     view = read_view(run.store, "live", run.now)
-    return drawn(panel(view, now=run.now, budget=Budget(None, None, run.now), baselines=()))
+    return drawn(panel(view, now=run.now, budget=Budget(None, None, run.now), baselines=()), width)
 
 
 def status_of(run: Recorded) -> str:
@@ -103,8 +103,13 @@ def test_the_present_state_has_the_last_three_attempts_that_are_no_versions(
     assert [words in line for words, line in zip(told, lines, strict=True)] == [True] * 3
 
 
+def test_a_refusal_is_told_to_its_end_in_a_narrow_terminal_too(run: Recorded) -> None:
+    words = " ".join(live(run, 80).replace("│", "").split())
+    assert f"attempt 3 not accepted: -10.0% in the mean over version 0, +1% is needed attempt 2 {WHY.told}" in words
+
+
 def test_a_step_that_was_refused_ends_with_the_sentence(run: Recorded) -> None:
-    assert f"step 1 done: ; {WHY.told}" in log(run)
+    assert f"step 1 done: {WHY.told}" in log(run)
 
 
 def test_the_ui_names_the_ruling_next_to_the_score(run: Recorded) -> None:
