@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from avo.cli.common import console, err, fail
 from avo.watch.tables import row, table
@@ -19,6 +21,9 @@ from evaluator.target import CARDS, TARGETS
 if TYPE_CHECKING:
     from evaluator.target import Target
     from evaluator.tune import Choice, Named, Outcome, Ran, Ranking, Subject
+
+_ANY_WIDTH = 10_000
+"""Columns in which every table has room."""
 
 
 def tune(
@@ -115,20 +120,13 @@ def _print(ranking: "Ranking", rows: int, *, several_types: bool) -> None:
     """Print the configurations of one kernel, for one target and key."""
     subject, timed = ranking.subject, ranking.timed
     shown = timed[: rows or len(timed)]
-    made = table("#", ">US", ">RANGE", "LIMITER", ">REGISTERS", ">SPILLED", ">CTAS/SM", ">WARPS", "CONFIGURATION")
-    for i, outcome in enumerate(shown, 1):
-        time = outcome.time
-        assert time is not None
-        between = f"{time.low_us:.4g} to {time.high_us:.4g}"
-        warps = f"{time.occupancy:.0%}"
-        spilled = f"{time.spill_bytes} B" if time.spill_bytes else "0"
-        row(
-            made, i, f"{time.us:.4g}", between, time.limiter, time.registers, spilled, time.ctas_per_sm, warps,
-            outcome.choice,
-        )  # fmt: skip
     console.print(_title(subject, several_types), soft_wrap=True)
     if shown:
-        console.print(made)
+        beside = _table(shown, beside=True)
+        fits = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), beside).maximum <= console.width
+        console.print(beside if fits else _table(shown, beside=False))
+        for i, outcome in enumerate(() if fits else shown, 1):
+            console.print(f"{i}: {outcome.choice}", soft_wrap=True)
     if len(timed) > len(shown):
         console.print(f"and {len(timed) - len(shown)} slower ones")
     if timed and timed[0].time and timed[0].time.doubts:
@@ -136,6 +134,28 @@ def _print(ranking: "Ranking", rows: int, *, several_types: bool) -> None:
     for reason, choices in _failures(ranking.outcomes).items():
         console.print(f"not possible: {'; '.join(map(str, choices))}: {printable(reason)}", soft_wrap=True)
     console.print()
+
+
+def _table(shown: "Sequence[Outcome]", *, beside: bool) -> Table:
+    """Return the times of configurations, which stand ``beside`` their times or are left out."""
+    columns = ("#", ">US", ">RANGE", "LIMITER", ">REGISTERS", ">SPILLED", ">CTAS/SM", ">WARPS")
+    made = table(*columns, *(["CONFIGURATION"] if beside else []))
+    for i, outcome in enumerate(shown, 1):
+        time = outcome.time
+        assert time is not None
+        between = f"{_us(time.low_us)} to {_us(time.high_us)}"
+        spilled = f"{time.spill_bytes} B" if time.spill_bytes else "0"
+        warps = f"{time.occupancy:.0%}"
+        row(
+            made, i, _us(time.us), between, time.limiter, time.registers, spilled, time.ctas_per_sm, warps,
+            *([outcome.choice] if beside else []),
+        )  # fmt: skip
+    return made
+
+
+def _us(time: float) -> str:
+    """Return microseconds with four digits, or all before the point."""
+    return f"{time:.4g}" if time < 9999.5 else f"{time:.0f}"
 
 
 def _title(subject: "Subject", several_types: bool) -> str:

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import Result
 
 import evaluator.tune
+from avo.cli.common import console
 from evaluator.target import Target
 from evaluator.tune import Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
 
@@ -135,6 +136,25 @@ def test_what_may_be_the_fastest_is_kept_in_the_order_of_the_decorator(avo: Avo,
 def test_rows_may_be_left_out(avo: Avo, tuner: FakeTuner) -> None:
     assert "and 2 slower ones\n" in avo("tune", "script.py", "--rows", "1").stdout
     assert "slower" not in avo("tune", "script.py", "--rows", "0").stdout
+
+
+def test_configurations_stand_below_their_times_where_the_terminal_is_narrow(
+    avo: Avo, tuner: FakeTuner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", 80)
+    _, header, first, *_, below, last, doubts, _ = (
+        avo("tune", "script.py").stdout.partition("not possible")[0].split("\n")
+    )
+    assert header.split()[-1] == "WARPS"
+    assert first.split()[-1] == "25%"
+    assert below == "2: BLOCK=128, KIND='fast', num_warps=4"
+    assert last == "3: BLOCK=32, KIND='fast', num_warps=4"
+    assert doubts.startswith("not known")
+
+
+def test_long_times_are_written_out(avo: Avo, tuner: FakeTuner) -> None:
+    tuner.rankings = (ranking("h100", 1024, (Outcome(choice(64), time(12345.6, 9876.54, 15432.1)),)),)
+    assert "12346  9877 to 15432  hbm" in avo("tune", "script.py").stdout
 
 
 def test_types_are_named_where_a_key_has_several(avo: Avo, tuner: FakeTuner) -> None:
