@@ -11,7 +11,11 @@ _PLAIN = "Triton tutorial 06-fused-attention, autotuned (TLX, github.com/faceboo
 _TUTORIAL = "Triton tutorial 2024 on block pointers, autotuned, github.com/pytorch/benchmark pull 2391"
 _TLX = "Triton with warp specialisation, the same tile (TLX, github.com/facebookexperimental/triton pull 205, 2025)"
 _FA2 = "FlashAttention-2's 230 (arXiv:2307.08691, 2023) over 1.3 to 1.5, its stated lead on Triton"
-_B200 = "Triton tutorial 06-fused-attention, autotuned, batch 4, 48 heads, card unstated (tritonbench issue 1014, 2025)"
+_B200 = "Triton tutorial 06-fused-attention, autotuned, card unstated (tritonbench pull 1014, 2026)"
+_SIXTEEN_K_TOKENS = tuple(16 * 16384 // length for length in LENGTHS)
+"""Sequences times heads at each length in FlashAttention's benchmarks: 16k tokens, 16 heads."""
+_FOUR_TIMES_32, _FOUR_TIMES_48 = (4 * 32,) * len(LENGTHS), (4 * 48,) * len(LENGTHS)
+"""Sequences times heads where the batch is 4 at every length."""
 TUNED = Variant(128, 64, 8, 3)
 BULK = replace(TUNED, descriptors=True)
 ROLES = Variant(128, 64, 4, 3, descriptors=True, specialised=True)
@@ -39,6 +43,8 @@ class Anchor:
     target: str
     name: str
     variant: Variant
+    rows: tuple[int, ...]
+    """Sequences times heads at each of the lengths, as they were published."""
     low: tuple[int, int, int]
     high: tuple[int, int, int]
     source: str
@@ -56,18 +62,22 @@ class Pair:
     source: str
 
 
-def _anchor(target: str, name: str, variant: Variant, published: tuple[int, int, int], source: str) -> Anchor:
-    return Anchor(target, name, variant, published, published, source)
+def _anchor(
+    target: str, name: str, variant: Variant, rows: tuple[int, ...], published: tuple[int, int, int], source: str
+) -> Anchor:
+    return Anchor(target, name, variant, rows, published, published, source)
 
 
+_SMALL_IN_BULK, _SPLIT = replace(SMALL, descriptors=True), replace(TUNED, schedule="split")
+_ROLES_IN_TWO_STAGES = replace(WIDE_ROLES, stages=2)
 ANCHORS = (
-    _anchor("h100", "128x64, 8 warps, 3 stages", TUNED, (389, 392, 395), _FA3),
-    _anchor("h100", "64x64, 4 warps, 3 stages", SMALL, (459, 471, 477), _TUTORIAL),
-    _anchor("h100", "the same on descriptors", replace(SMALL, descriptors=True), (460, 464, 487), _PLAIN),
-    _anchor("h100", "128x64 causal, diagonal split off", replace(TUNED, schedule="split"), (353, 369, 378), _FA3),
-    _anchor("h100", "128x128, warp-specialised, 2 stages", replace(WIDE_ROLES, stages=2), (501, 526, 502), _TLX),
-    Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, (153, 153, 153), (177, 177, 177), _FA2),
-    _anchor("b200", "128x64 on descriptors, 8 warps, 2 stages", TUTORIAL, (567, 671, 746), _B200),
+    _anchor("h100", "128x64, 8 warps, 3 stages", TUNED, _SIXTEEN_K_TOKENS, (389, 392, 395), _FA3),
+    _anchor("h100", "64x64, 4 warps, 3 stages", SMALL, _SIXTEEN_K_TOKENS, (458, 471, 477), _TUTORIAL),
+    _anchor("h100", "the same on descriptors", _SMALL_IN_BULK, _FOUR_TIMES_32, (460, 464, 487), _PLAIN),
+    _anchor("h100", "128x64 causal, diagonal split off", _SPLIT, _SIXTEEN_K_TOKENS, (353, 369, 378), _FA3),
+    _anchor("h100", "128x128, warp-specialised, 2 stages", _ROLES_IN_TWO_STAGES, _FOUR_TIMES_32, (501, 526, 502), _TLX),
+    Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, _SIXTEEN_K_TOKENS, (153, 153, 153), (177, 177, 177), _FA2),
+    _anchor("b200", "128x64 on descriptors, 8 warps, 2 stages", TUTORIAL, _FOUR_TIMES_48, (567, 671, 746), _B200),
 )
 
 _WORK = "less work"

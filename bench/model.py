@@ -49,11 +49,12 @@ def _head(*cells: str) -> Table:
 
 
 def anchors() -> Table:
-    """Predicted against published TFLOPS."""
+    """Predicted against published TFLOPS, each at the batch and the heads that were published."""
     yield from _head("target", "kernel", "predicted at 4k / 8k / 16k", "range at 16k", "published", "error", "limiter")
     errors: dict[str, list[float]] = {}
     for anchor in ANCHORS:
-        scores = [predict_variant(anchor.variant, anchor.target, length) for length in LENGTHS]
+        cases = zip(LENGTHS, anchor.rows, strict=True)
+        scores = [predict_variant(anchor.variant, anchor.target, length, rows) for length, rows in cases]
         error = _error([score.tflops for score in scores], anchor)
         errors.setdefault(anchor.target, []).append(abs(error))
         last = scores[-1]

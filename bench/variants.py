@@ -217,12 +217,16 @@ def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:
 
 
 @lru_cache(maxsize=256)
-def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
-    """Count one launch on 32768 tokens in sequences of ``length``, 16 heads of dimension 128."""
+def launch_work(variant: Variant, arch: int, length: int, rows: int | None = None) -> LaunchWork:
+    """Count one launch on ``rows`` sequences of ``length`` tokens, all heads of a batch together, of dimension 128.
+
+    By default these are 32768 tokens and 16 heads.
+    """
     binary, kernel = compile_variant(variant, arch), executor.load(ir_of(variant, arch))
-    rows = TOKENS // length * HEADS
-    buffers = {name: torch.empty(TOKENS * HEADS * HEAD_DIM, dtype=torch.bfloat16) for name in ("Q", "K", "V", "Out")}
-    buffers["Lse"] = torch.empty(TOKENS * HEADS)
+    rows = rows or _rows(length)
+    elements = rows * length * HEAD_DIM
+    buffers = {name: torch.empty(elements, dtype=torch.bfloat16) for name in ("Q", "K", "V", "Out")}
+    buffers["Lse"] = torch.empty(rows * length)
     strides = {"b": HEADS * length * HEAD_DIM, "h": length * HEAD_DIM, "m": HEAD_DIM, "n": HEAD_DIM}
     values = {"scale": 0.1, "heads": HEADS, "q_len": length, "kv_len": length}
     values |= {f"stride_{tensor}{dim}": stride for tensor in "qkvo" for dim, stride in strides.items()}
@@ -237,12 +241,17 @@ def launch_work(variant: Variant, arch: int, length: int) -> LaunchWork:
     return kernel.count(memory, args, grid).of(binary, math.prod(grid))
 
 
-def case_of(variant: Variant, target: str, length: int) -> tuple[int, int, list[LaunchWork]]:
+def case_of(variant: Variant, target: str, length: int, rows: int | None = None) -> tuple[int, int, list[LaunchWork]]:
     """Return useful FLOPs, least bytes and launches of the case that ``launch_work`` describes."""
-    flops = 4 * TOKENS * length * HEADS * HEAD_DIM // (2 if variant.causal else 1)
-    return flops, 4 * TOKENS * HEADS * HEAD_DIM * 2, [launch_work(variant, get_target(target).arch, length)]
+    elements = (rows or _rows(length)) * length * HEAD_DIM
+    flops = 4 * elements * length // (2 if variant.causal else 1)
+    return flops, 4 * elements * 2, [launch_work(variant, get_target(target).arch, length, rows)]
 
 
-def predict_variant(variant: Variant, target: str, length: int = 16384) -> CaseScore:
+def predict_variant(variant: Variant, target: str, length: int = 16384, rows: int | None = None) -> CaseScore:
     """Predict a variant's speed on the case ``launch_work`` describes."""
-    return predict(f"{length}", *case_of(variant, target, length), get_target(target))
+    return predict(f"{length}", *case_of(variant, target, length, rows), get_target(target))
+
+
+def _rows(length: int) -> int:
+    return TOKENS // length * HEADS
