@@ -169,21 +169,26 @@ def _isolation() -> Iterator[Check]:
 def check_database(url: str) -> Check:
     """Check whether a run could use the database at this URL or path."""
     from avo.watch.wording import counted
-    from lineage_db.errors import DatabaseUnavailable, StoreError
+    from lineage_db.connecting import FILE_URL
+    from lineage_db.errors import OlderDatabase, StoreError
     from lineage_db.store import Store
 
-    if "://" not in url and not Path(url).exists():
-        folder = next(parent for parent in Path(url).absolute().parents if parent.exists())
-        if os.access(folder, os.W_OK):
-            return Check("database", Health.OK, f"none at {url}; avo run makes it")
-        return Check("database", Health.BROKEN, f"{folder} is not writable", "choose another with --db or AVO_DB")
+    another = "choose another with --db or AVO_DB"
+    if "://" not in (name := url.removeprefix(FILE_URL)):
+        path = Path(name).absolute()
+        folder = next(parent for parent in path.parents if parent.exists())
+        for place in (folder, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                return Check("database", Health.BROKEN, f"{place} is not writable", another)
+        if not path.exists():
+            return Check("database", Health.OK, f"none at {name}; avo run makes it")
     try:
-        with Store.open(url, create=False) as store:
+        with Store.read(url) as store:
             return Check("database", Health.OK, f"{counted(len(store.runs()), 'run')}, schema up to date")
-    except DatabaseUnavailable as error:
-        return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB")
+    except OlderDatabase as error:
+        return Check("database", Health.OK, str(error))
     except StoreError as error:
-        return Check("database", Health.BROKEN, str(error), "choose another with --db or AVO_DB, or upgrade AVO")
+        return Check("database", Health.BROKEN, str(error), another)
 
 
 def _gpu() -> Iterator[Check]:

@@ -19,7 +19,13 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
-from lineage_db.errors import DatabaseInterrupted, DatabaseUnavailable, IncompatibleDatabase, StoreError
+from lineage_db.errors import (
+    DatabaseInterrupted,
+    DatabaseUnavailable,
+    IncompatibleDatabase,
+    OlderDatabase,
+    StoreError,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -223,14 +229,14 @@ class Database:
         return self.persist(ask)
 
     def _prepare(self, *, create: bool) -> None:
-        """Bring the schema to the newest revision; of a database that is only read, raise ``IncompatibleDatabase``."""
+        """Bring the schema to the newest revision; of a database that is only read, raise ``OlderDatabase``."""
         scripts = _scripts()
         with self.transaction() as connection:
             revision = self._revision(connection, scripts, create=create)
         if revision == scripts.get_current_head():
             return
         if self._read_only:
-            raise IncompatibleDatabase(
+            raise OlderDatabase(
                 f"{self.label} was written by an older AVO (schema {revision}, this one reads "
                 f"{scripts.get_current_head()}): bring it up to date with avo migrate"
             )

@@ -4,6 +4,7 @@ StoreError
 +-- DatabaseUnavailable    no such database, it cannot be reached or written, or it is held by another process
 |   +-- DatabaseInterrupted    its server went away; it may come back
 +-- IncompatibleDatabase   not a lineage database, or one of a newer version
+|   +-- OlderDatabase      of an older version, and only to be read
 +-- InvalidRun             a run name or seed that cannot be stored
 +-- RunExists              the run name is taken
 +-- RunHeld                another process drives the run
@@ -34,6 +35,10 @@ class DatabaseInterrupted(DatabaseUnavailable):
 
 class IncompatibleDatabase(StoreError):
     """The file or server holds something this version of AVO cannot read."""
+
+
+class OlderDatabase(IncompatibleDatabase):
+    """An older version of AVO wrote it, and it was opened to be read only, so that it was not brought up to date."""
 
 
 class InvalidRun(StoreError, ValueError):

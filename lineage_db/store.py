@@ -62,7 +62,7 @@ class Store(Part):
     def read(cls, url: str) -> Self:
         """Open the database at ``url`` to read it only; it may be on a disk or a server that allows no more.
 
-        Raises like ``open``, and ``IncompatibleDatabase`` for the schema of an older AVO.
+        Raises like ``open``, and ``OlderDatabase`` for the schema of an older AVO.
         """
         return cls(Database(url, read_only=True))
 

@@ -35,9 +35,14 @@ def problems(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def targets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of targets."""
+    return _beginning(["cuda", *cards(ctx, "")], incomplete)
+
+
+def cards(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the targets for which speed is predicted."""
     from evaluator.target import TARGETS
 
-    return _beginning(["cuda", *TARGETS], incomplete)
+    return _beginning(TARGETS, incomplete)
 
 
 def suites(ctx: typer.Context, incomplete: str) -> list[str]:

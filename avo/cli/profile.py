@@ -31,7 +31,7 @@ def profile(
         typer.Option(
             metavar="NAME",
             help=f"Card to predict for: {CARDS}. Default: the run's, else h100.",
-            autocompletion=completion.targets,
+            autocompletion=completion.cards,
         ),
     ] = None,
     suite: Annotated[

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import DbOption, RunArgument, console, fail, open_store
+from avo.cli.common import DbOption, RunArgument, console, fail, open_store, read_store
 
 if TYPE_CHECKING:
     from avo.search.recorded import RecordedRun
@@ -42,7 +42,7 @@ def replay(
 
     if name is not None and into is None:
         fail("--name names the run that is kept: give --into DB as well")
-    with open_store(db) as source:
+    with read_store(db) as source:
         record = RecordedRun.read(source, source.run(run))
     with (
         TemporaryFolder("replay") as folder,

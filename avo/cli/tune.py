@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from avo.cli import completion
 from avo.cli.common import console, err, fail
 from avo.watch.tables import row, table
 from avo.watch.wording import printable
@@ -35,7 +36,12 @@ def tune(
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="NAME", help=f"Card to predict for: {CARDS}; may be repeated. Default: h100."),
+        typer.Option(
+            "--target",
+            metavar="NAME",
+            help=f"Card to predict for: {CARDS}; may be repeated. Default: h100.",
+            autocompletion=completion.cards,
+        ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="Configurations to keep for each target and key.")] = 4,
     rows: Annotated[int, typer.Option(min=0, metavar="N", help="Rows of each table; 0 shows all.")] = 10,

@@ -28,6 +28,7 @@ def completed(db: str, line: str) -> list[str]:
         ("avo lineage mha", ["mha-h100-2", "mha-h100"]),
         ("avo show mha-h100@", ["mha-h100@3", "mha-h100@2", "mha-h100@1"]),
         ("avo run --target h", ["h100", "h200", "h20"]),
+        ("avo tune bench.py --target ", ["a100"]),
         ("avo run --operator m", ["mutate"]),
         ("avo evaluate kernel.py --problem ", ["mha", "gqa", "fsa"]),
         ("avo evaluate kernel.py --suite ", ["quick", "paper", "held_out"]),

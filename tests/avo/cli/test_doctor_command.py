@@ -57,6 +57,17 @@ def test_a_database_that_does_not_exist_yet_is_fine(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_database_that_cannot_be_written_is_none_for_a_run(
+    tmp_path: Path, sample_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda place, _: str(place) != sample_db)
+    check = check_database(f"sqlite:///{sample_db}")
+    assert (check.health, check.found) == (Health.BROKEN, f"{sample_db} is not writable")
+    assert check.advice == "choose another with --db or AVO_DB"
+    monkeypatch.setattr(doctor.os, "access", lambda place, _: place != tmp_path)
+    assert check_database(str(tmp_path / "new" / "lineage.db")).found == f"{tmp_path} is not writable"
+
+
 def test_a_machine_without_namespaces_can_run_and_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "missing", lambda: "bubblewrap is not installed")
     check = next(iter(doctor._isolation()))

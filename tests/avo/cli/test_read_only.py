@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from avo.doctor import Check, Health, check_database
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 
@@ -22,13 +23,28 @@ READING = [
 ]
 
 
-@pytest.mark.parametrize("arguments", READING, ids=lambda arguments: arguments[0])
-def test_a_command_that_only_reads_opens_no_database_to_write(
-    avo: Avo, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No database can be opened to be written."""
+
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("opened to write")
 
     monkeypatch.setattr(Store, "open", refuse)
+
+
+@pytest.mark.usefixtures("refused")
+@pytest.mark.parametrize("arguments", READING, ids=lambda arguments: arguments[0])
+def test_a_command_that_only_reads_opens_no_database_to_write(avo: Avo, arguments: list[str]) -> None:
     result = avo(*arguments)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_run_is_replayed_from_a_database_that_is_only_read(avo: Avo) -> None:
+    assert avo("replay", "none", "--recorded").stderr == "avo: no run 'none': choose one of mha-h100-2, mha-h100\n"
+
+
+@pytest.mark.usefixtures("refused")
+def test_doctor_only_reads_the_database(sample_db: str) -> None:
+    assert check_database(sample_db) == Check("database", Health.OK, "2 runs, schema up to date")

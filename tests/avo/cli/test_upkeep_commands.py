@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
+from avo.doctor import check_database
 from lineage_db import migrations
 from lineage_db.records import StepState
 from lineage_db.store import Store
@@ -98,6 +99,9 @@ def test_an_older_database_is_read_once_avo_migrate_has_brought_it_up_to_date(av
     refused = avo("runs", "--db", db)
     assert refused.exit_code == 2
     assert refused.stderr.endswith("bring it up to date with avo migrate\n")
+    before = Path(db).read_bytes()
+    assert check_database(db).found.endswith("bring it up to date with avo migrate")
+    assert Path(db).read_bytes() == before, "avo doctor changes nothing"
     assert avo("migrate", "--db", db).stdout == f"{db} is up to date\n"
     assert avo("runs", "--db", db).exit_code == 0
 
