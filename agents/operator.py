@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COMMAND_OPERATOR = "command"
 """Name of the operator that starts a program of the user's for each step."""
+SEED_OPERATOR = "seed"
+"""Name of the operator whose steps do not count against a budget."""
 UNRESOLVED = 5
 """Number of unresolved attempts that an operator is shown."""
 

@@ -33,6 +33,7 @@ def git(
     Example: avo git mha-h100 --out lineage && git -C lineage log --graph
     """
     from avo.export.repository import KERNEL, write_repository
+    from avo.watch.wording import counted
 
     with read_store(db) as store:
         record = load(store, run).run if "#" in run else store.run(run_name(run) or run)
@@ -41,7 +42,7 @@ def git(
         steps = {step.number: step for step in store.steps(record.id)}
         write_repository(record, versions, steps, store.journal.interventions(record.id), out, attempt)
     commits = len(versions) + (attempt is not None)
-    err.print(f"{out}: {commits} commits of {KERNEL}; next: git -C {out} log --graph --stat --all")
+    err.print(f"{out}: {counted(commits, 'commit')} of {KERNEL}; next: git -C {out} log --graph --stat --all")
 
 
 def _unaccepted(store: "Store", text: str, number: int) -> "Version | None":

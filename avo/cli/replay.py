@@ -59,6 +59,7 @@ def _replay(store: "Store", record: "RecordedRun", name: str | None, recorded: b
     from avo.search.recorded import RecordedJudge
     from avo.search.replay import replay
     from avo.search.run import utc_now
+    from avo.watch.wording import counted
     from evaluator.targets import get_target
     from lineage_db.records import RunState
 
@@ -82,6 +83,6 @@ def _replay(store: "Store", record: "RecordedRun", name: str | None, recorded: b
     finally:
         store.set_run_state(made.id, state, now=utc_now())
     where = f", kept as {made.name}" if kept else ""
-    count = len(record.versions)
-    console.print(f"{run.name}: {different or f'the same lineage, {count} versions'}{where}", soft_wrap=True)
+    versions = counted(len(record.versions), "version")
+    console.print(f"{run.name}: {different or f'the same lineage, {versions}'}{where}", soft_wrap=True)
     return different

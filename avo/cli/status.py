@@ -150,12 +150,13 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "best", f"v{view.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
     if view.spend.calls:
         row(lines, "models", spent(view.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
-        left = view.left()
-        parts = [f"{count(int(left['max_tokens']))} tokens"] if "max_tokens" in left else []
-        parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
-        if parts:
-            row(lines, "left", ", ".join(parts))
-    elif view.run.operator == COMMAND_OPERATOR:
+    left = view.left()
+    parts = [counted(int(left["max_steps"]), "step")] if "max_steps" in left else []
+    parts += [f"{count(int(left['max_tokens']))} tokens"] if "max_tokens" in left else []
+    parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
+    if parts:
+        row(lines, "left", ", ".join(parts))
+    if not view.spend.calls and view.run.operator == COMMAND_OPERATOR:
         row(lines, "models", UNSAID)
     if view.trouble:
         row(lines, "last call", first_line(view.trouble), style="yellow")

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from avo.report.svg import node, picture, shorten, text, text_width
 from avo.watch.axes import Box, Scale, apart, base, beside, counts, ticks
 from avo.watch.trajectory import Trajectory
-from avo.watch.wording import cut
+from avo.watch.wording import counted, cut
 
 FONT = 12.0
 """Size of all text, in pixels."""
@@ -198,6 +198,7 @@ def _said(bar: Bar) -> str:
 
 def _told(figure: Trajectory) -> str:
     first, last = figure.versions[0], figure.versions[figure.holders[-1]]
-    words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, in "
-    words += f"{len(figure.records)} steps up over {len(figure.versions)} versions and {figure.attempts} attempts."
+    words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, with "
+    records, versions = counted(len(figure.records), "new best"), counted(len(figure.versions), "version")
+    words += f"{records} among {versions} and {counted(figure.attempts, 'attempt')}."
     return " ".join([words, *(f"{level.name}: {level.value:.1f}." for level in figure.levels)])

@@ -6,13 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agents.desk import Left
+from agents.operator import SEED_OPERATOR
 from avo.config import RunConfig
 from lineage_db.entries import Spend
 from lineage_db.records import Run, Step
 from lineage_db.store import Store
-
-SEED_OPERATOR = "seed"
-"""Name of the operator whose steps do not count against a budget."""
 
 
 @dataclass(frozen=True, slots=True)

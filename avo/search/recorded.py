@@ -8,8 +8,8 @@ from typing import Any
 
 from agents.conversation import MESSAGE
 from agents.model import ChatMessage, Reply, ToolCall
+from agents.operator import SEED_OPERATOR
 from avo.errors import RunFailed
-from avo.search.budget import SEED_OPERATOR
 from avo.search.looking import found_again
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable

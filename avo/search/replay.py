@@ -15,13 +15,13 @@ from agents.desk import Left
 from agents.errors import BudgetSpent, CandidateTaken
 from agents.model import ChatMessage, Reply
 from agents.mutate import Mutate
-from agents.operator import COMMAND_OPERATOR, Brief, Proposal, VariationOperator
+from agents.operator import COMMAND_OPERATOR, SEED_OPERATOR, Brief, Proposal, VariationOperator
 from agents.registry import asks_models, get_operator
 from agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
 from agents.settings import ModelSettings, Settings
 from agents.single_turn import SingleTurn
 from avo.config import RunConfig
-from avo.search.budget import SEED_OPERATOR, Allowance
+from avo.search.budget import Allowance
 from avo.search.population import Population, population
 from avo.search.recorded import RecordedJudge, RecordedRun, Unrecorded, replies
 from avo.search.seeding import SeedOperator

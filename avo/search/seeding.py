@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from agents.operator import Brief, Proposal
+from agents.operator import SEED_OPERATOR, Brief, Proposal
 from avo.config import START
 from avo.search import canary
-from avo.search.budget import SEED_OPERATOR
 from avo.search.scoring import RecordingScorer
 from evaluator.candidate import Candidate
 from lineage_db.records import Attempt, Run

@@ -10,7 +10,7 @@ from typing import Any
 from agents.desk import Desk, Left
 from agents.errors import ModelRefused, ProgramFailed, StepLeft
 from agents.model import Usage
-from agents.operator import Brief, Previous, Proposal, VariationOperator
+from agents.operator import SEED_OPERATOR, Brief, Previous, Proposal, VariationOperator
 from agents.relay import chat_models
 from agents.review import Advice, advise
 from agents.settings import Settings
@@ -19,7 +19,7 @@ from avo.config import RunConfig
 from avo.errors import CanaryFault
 from avo.search import seeding
 from avo.search.acceptance import Thresholds, decide, outdated
-from avo.search.budget import SEED_OPERATOR, UNLIMITED, Allowance
+from avo.search.budget import UNLIMITED, Allowance
 from avo.search.leases import renewed
 from avo.search.looking import RecordingLooks
 from avo.search.population import Home, Population, population

@@ -19,7 +19,7 @@ from avo.tui.lines import Lines
 from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
-from avo.watch.wording import duration, edited_from, first_line, printable, unit, verdict
+from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, unit, verdict
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.records import Attempt, AttemptSummary
@@ -76,7 +76,7 @@ class Ledger(Lines):
         return Text.assemble(
             (f"{made:>6}  ", "dim"),
             (f"{result(attempt):<19.19} ", "" if attempt.geomean_tflops else "red"),
-            first_line(attempt.change) or "seed",
+            first_line(in_a_list(attempt.change)) or "seed",
         )
 
 

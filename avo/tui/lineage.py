@@ -10,7 +10,7 @@ from avo.tui.keys import Options
 from avo.tui.reader import Picture
 from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
-from avo.watch.wording import first_line, percent
+from avo.watch.wording import first_line, in_a_list, percent
 from evaluator.problem import Baseline
 from lineage_db.entries import Intervention
 from lineage_db.records import Version
@@ -161,4 +161,4 @@ def _prompt(
         text.append(f"@{first_line(version.niche)} ", "cyan")
     for intervention in marks.get(version.number, ()):
         text.append(f"◆{first_line(intervention.level)} ", "bold magenta")
-    return text.append(first_line(version.change) or "seed")
+    return text.append(first_line(in_a_list(version.change)) or "seed")

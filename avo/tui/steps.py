@@ -13,7 +13,7 @@ from avo.tui.reader import Picture, Transcript, Want
 from avo.tui.transcript import entries, spent
 from avo.tui.view import View
 from avo.watch.view import StepProgress
-from avo.watch.wording import duration, first_line, looked
+from avo.watch.wording import counted, duration, first_line, looked
 from evaluator.problem import Baseline
 from lineage_db.records import StepState
 
@@ -122,5 +122,5 @@ def _title(work: StepProgress) -> Text:
     made = f"{work.tried} tried{looked(step.looks)}"
     words = f"  {step.state}{took}, {first_line(step.operator)} on {first_line(step.worker)}, {made}"
     if work.spend.calls:
-        words += f", {work.spend.calls} calls, {spent(work.spend)}"
+        words += f", {counted(work.spend.calls, 'call')}, {spent(work.spend)}"
     return Text.assemble((f"Step {step.number}", "bold"), words)

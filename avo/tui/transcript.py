@@ -10,7 +10,7 @@ from rich.text import Text
 from agents.model import thought_text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
-from avo.watch.wording import duration, first_line, verdict
+from avo.watch.wording import duration, first_line, in_a_list, verdict
 from lineage_db.entries import Message, ModelCall, Spend
 from lineage_db.records import AttemptSummary, Submission
 
@@ -138,7 +138,7 @@ def _call(call: ModelCall) -> Entry:
 def _attempt(attempt: AttemptSummary) -> Entry:
     found = f"{attempt.geomean_tflops:.1f} TFLOPS" if attempt.geomean_tflops else verdict(attempt.status)
     accepted = f" -> v{attempt.version}" if attempt.version is not None else ""
-    title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(attempt.change) or "seed")
+    title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(in_a_list(attempt.change)) or "seed")
     parts = (attempt.change, attempt.hypothesis and f"hypothesis: {attempt.hypothesis}", attempt.message)
     return Entry(f"attempt {attempt.attempt_id}", title, "\n".join(filter(None, parts)))
 

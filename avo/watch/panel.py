@@ -22,6 +22,7 @@ from avo.watch.wording import (
     cut,
     duration,
     first_line,
+    in_a_list,
     looked,
     percent,
     place,
@@ -51,6 +52,7 @@ class Budget:
     deadline: datetime | None
     began: datetime
     """Start of the time that ends with ``deadline``."""
+    max_steps: int | None = None
     max_tokens: int | None = None
     max_usd: float | None = None
     """Limits of the whole run."""
@@ -60,6 +62,8 @@ class Budget:
         parts = []
         if self.max_attempts:
             parts.append(view.attempts / self.max_attempts)
+        if self.max_steps:
+            parts.append(view.ended / self.max_steps)
         if self.max_tokens:
             parts.append(view.spend.tokens / self.max_tokens)
         if self.max_usd:
@@ -177,7 +181,7 @@ def _accepted(view: RunView) -> RenderableType:
             Text(f"v{version.number}", "dim"),
             f"{version.geomean_tflops:.1f}",
             Text(percent(version.gain), "green"),
-            Text(first_line(version.change)),
+            Text(first_line(in_a_list(version.change))),
         )
     return table
 

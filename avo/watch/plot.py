@@ -18,6 +18,8 @@ _HEAVY, _LIGHT = tuple("━┃┛┏┓┗"), tuple("─│╯╭╮╰")
 to the right.
 """
 _NEW, _OTHER, _REFUSED, _FAULTY, _LEVEL = "●", "○", "·", "x", "┄"
+_ON_BEST = "•"
+"""A refused attempt on the line of the best, which a thin dot would interrupt."""
 _ACROSS = "attempts"
 """What the x axis counts."""
 _WORDS = 26
@@ -38,6 +40,10 @@ class _Canvas:
         for place, character in enumerate(text, column):
             if 0 <= place < len(cells):
                 cells[place] = (character, style)
+
+    def style(self, column: int, row: int) -> str:
+        """Return the style of what is at a place."""
+        return self._cells[row][column][1]
 
     def text(self) -> Text:
         """Return the rows as lines, without blanks at their ends."""
@@ -75,9 +81,11 @@ def draw(shown: Trajectory, width: int, height: int, *, with_cases: bool = True)
         canvas.put(left, round(y(level.value)), _LEVEL * (right - left + 1), _QUIET)
     for number, line in enumerate(shown.cases if several else ()):
         _line(canvas, _path(shown.steps(line.values), x, y), right, _LIGHT, _case_style(number))
-    for place, tflops in shown.refused:
-        canvas.put(round(x(place)), round(y(tflops)), _REFUSED, "")
     _line(canvas, _path(shown.steps(shown.scores), x, y), right, _HEAVY, _BEST)
+    for place, tflops in shown.refused:
+        column, row = round(x(place)), round(y(tflops))
+        mark, style = (_ON_BEST, _BEST) if canvas.style(column, row) == _BEST else (_REFUSED, "")
+        canvas.put(column, row, mark, style)
     records = set(shown.records)
     for index in sorted(range(len(shown.versions)), key=lambda index: index in records):
         mark, style = (_NEW, _BEST) if index in records else (_OTHER, _QUIET)

@@ -90,6 +90,7 @@ class RunProgress:
         run_name: str,
         console: Console,
         max_attempts: int | None = None,
+        max_steps: int | None = None,
         max_tokens: int | None = None,
         max_usd: float | None = None,
         deadline: datetime | None = None,
@@ -105,7 +106,8 @@ class RunProgress:
         self._console = console
         self._interval_s = interval_s
         self._clock = clock
-        self._live = LiveView(run_name, Budget(max_attempts, deadline, clock(), max_tokens, max_usd), baselines, clock)
+        budget = Budget(max_attempts, deadline, clock(), max_steps, max_tokens, max_usd)
+        self._live = LiveView(run_name, budget, baselines, clock)
         self._stop = Event()
         self._thread = Thread(target=self._show, name="progress", daemon=True)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from agents.operator import SEED_OPERATOR
 from avo.watch.scores import geomean, score_to_json
 from evaluator.evaluation import Status
 from evaluator.target import ScoreKind
@@ -56,6 +57,10 @@ class RunView:
     """The last attempts that were faulty or refused, newest first."""
     steps: int
     """Number of steps begun."""
+    ended: int
+    """Number of steps that count against the run's limit on steps; 0 where it has none: counting takes longer the more
+    they are.
+    """
     latest: tuple[tuple[datetime, Status], ...]
     """Finishing times and verdicts of the last attempts, newest first."""
     attempts_per_minute: float | None
@@ -141,13 +146,14 @@ class RunView:
         return {status: count / minutes for status, count in recent.most_common()} if minutes > 0 else {}
 
     def left(self) -> Mapping[str, float]:
-        """Return what is left of the run's limits on attempts, tokens and US dollars, by name of the limit.
+        """Return what is left of the run's limits on attempts, steps, tokens and US dollars, by name of the limit.
 
         Limits that the run does not have are left out. Only the process that drives the run knows how many hours are
         left.
         """
         used = {
             "max_attempts": self.attempts,
+            "max_steps": self.ended,
             "max_tokens": self.spend.tokens,
             "max_usd": self.spend.usd,
         }
@@ -197,6 +203,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         ahead=ahead,
         turned_down=tuple(store.pages.turned_down(run.id, last=_AMONG, most=_TURNED_DOWN)),
         steps=store.pages.begun(run.id),
+        ended=store.count_ended_steps(run.id, but_of=SEED_OPERATOR) if run.config.get("max_steps") else 0,
         latest=latest,
         attempts_per_minute=_pace(store, run) if latest else None,
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),

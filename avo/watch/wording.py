@@ -89,7 +89,7 @@ def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = N
     """
     tokens = count(spend.tokens) + (f" of {count(max_tokens)}" if max_tokens else "")
     usd = f", {spend.usd:.2f}{f' of {max_usd:g}' if max_usd else ''} USD" if spend.usd or max_usd else ""
-    return f"{tokens} tokens{usd}, {spend.calls} calls"
+    return f"{tokens} tokens{usd}, {counted(spend.calls, 'call')}"
 
 
 def counted(number: int, what: str) -> str:

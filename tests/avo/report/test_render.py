@@ -136,6 +136,7 @@ def test_a_summary_escapes_markup_and_keeps_its_tables(store: Store) -> None:
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         "# hostile", "## Trajectory", "## Attempts", "## Environment",
     ]  # fmt: skip
+    assert not re.search(r"^[^|\n].*\n\|", text, re.MULTILINE), "many readers take it for the paragraph's next line"
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
 

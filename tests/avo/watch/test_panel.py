@@ -96,6 +96,8 @@ def test_verdicts_versions_rate_and_recent_changes_are_named(run: Recorded) -> N
     assert "4 of 10, 10.0 a minute" in text
     assert "3 correct, 1 does not fit" in text
     assert "3 accepted, the last 0s ago" in text
+    run.step(200.0, (2,), f"skip: {'masked blocks, ' * 9}; exp2: fold")
+    assert "+21.2%  skip + exp2" in draw(run)
     assert text.index("exp -> exp2") < text.index("BLOCK_M 64 -> 128"), "the latest first"
     assert "+10.0%" in text
 
@@ -215,6 +217,17 @@ def test_what_models_have_used_is_shown_against_their_limits_and_so_is_the_last_
     assert Budget(None, None, START, max_tokens=3_000_000, max_usd=1.0).used(spent, now) == pytest.approx(0.75)
 
 
+def test_a_limit_on_steps_is_a_budget_too_and_the_seeds_step_does_not_count(run: Recorded) -> None:
+    run.store.set_run_state(run.run.id, RunState.RUNNING, now=run.now, config={"max_steps": 4})
+    seed = run.store.claims.claim(run.run.id, worker="w", operator="seed", now=run.now)
+    run.conclude(seed, run.evaluate(seed, 100.0, ()), accept=True)
+    for _ in range(3):
+        run.step(Status.INCORRECT, (0,))
+    now = view(run)
+    assert (now.ended, now.left()) == (3, {"max_steps": 1})
+    assert Budget(None, None, START, max_steps=4).used(now, run.now) == pytest.approx(0.75)
+
+
 def test_no_price_is_shown_where_none_is_known(run: Recorded) -> None:
     called(run, usd=None)
-    assert "500.0k tokens, 1 calls" in draw(run)
+    assert "500.0k tokens, 1 call " in draw(run)

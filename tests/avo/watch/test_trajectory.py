@@ -96,6 +96,14 @@ def test_the_best_line_goes_to_the_end_of_the_run(run: Recorded) -> None:
     assert next(line for line in lines if "150 best" in line).split(" 150 best")[0].endswith("●━━━━━━━━━")
 
 
+def test_a_refused_attempt_as_fast_as_the_best_is_a_dot_on_its_line(run: Recorded) -> None:
+    for _ in range(3):
+        run.step(150.0, (3,), "no gain", accept=False)
+    lines = draw(trajectory(run), 80, 24).plain.splitlines()
+    best = next(line for line in lines if "150 best" in line).partition("●")[2]
+    assert (best.count("•"), best.count("━") > 3) == (3, True)
+
+
 def test_faulty_attempts_are_marked_below_the_plot(run: Recorded) -> None:
     assert draw(trajectory(run), 80, 24).plain.splitlines()[-3].count("x") == 2
     assert legend(trajectory(run, BOTH)).plain == (
