@@ -52,8 +52,8 @@ _SETTINGS: dict[str, Callable[[Setting], bool]] = {
     "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and _plain(setting),
     "mha/hopper.py": _in_gluon,
     "mha/blackwell.py": _in_gluon,
-    "mha/general.py": lambda setting: not _plain(setting),
-    # The other one takes rows of 96 and 192 elements in two parts.
+    # Both take rows of 96 and 192 elements in two parts.
+    "mha/general.py": lambda setting: not _unpadded(setting),
     "backward/plain.py": _unpadded,
     "backward/general.py": lambda setting: not _unpadded(setting),
 }

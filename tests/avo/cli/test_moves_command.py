@@ -28,7 +28,7 @@ def test_another_seed_can_be_named(avo: Avo) -> None:
     ("arguments", "part"),
     [
         (["--seed-kernel", "nope"], "'nope' should be one of plain, tuned"),
-        (["--problem", "gqa-d96", "--seed-kernel", "tuned"], "'tuned' should be one of plain"),
+        (["--problem", "gqa-d96", "--seed-kernel", "tuned"], "'tuned' should be one of plain, general"),
         (["--target", "tpu"], "unknown target 'tpu'"),
         (["--problem", "fft"], "unknown problem 'fft'"),
         (["--problem", "mha-d80"], "head dim 80 is not served"),

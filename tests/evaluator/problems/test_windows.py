@@ -230,7 +230,7 @@ HONEST = {
     ),
     "a mask also where all keys are seen": edited((WINDOWED, "WINDOWED=window > 0"), source=GENERAL),
     "powers of two": edited(
-        ("tl.dot(q, tl.trans(k)) * scale", "tl.dot(q, tl.trans(k)) * (scale * 1.4426950408889634)"),
+        ("of_rest) * scale", "of_rest) * (scale * 1.4426950408889634)"),
         (
             "rescale = tl.exp(row_max - new_max)\n        p = tl.exp(scores",
             "rescale = tl.exp2(row_max - new_max)\n        p = tl.exp2(scores",
