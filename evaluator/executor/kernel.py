@@ -141,8 +141,6 @@ class Kernel:
         reads and writes in the first passes of their loops: in few, if these show all that the programs ask for. What
         they leave out altogether is looked for in all passes of few programs.
         """
-        if self.function.ctas > 1:
-            raise UnsupportedOperation(f"counting the work of a cluster of {self.function.ctas} CTAs", self.name)
         busy = busiest(passes.sum(0), SAMPLED_PROGRAMS)
         passes = without_waits(followed, self.waiting, passes)
         times = {block.index: int(passes[block.index].sum()) for block in walk_blocks(followed.body)}

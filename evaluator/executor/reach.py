@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from evaluator.executor.allocation import Allocation
-from evaluator.executor.effects import CONTROL, READS, WRITES
+from evaluator.executor.chip.cluster import bases, parts
+from evaluator.executor.effects import CONTROL, READS, WRITES, effects
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
@@ -53,7 +54,7 @@ class _Seen:
 
 
 class Reach(Marks):
-    """A memory that only observes the addresses of stores. The location of each is its loop and whether it writes."""
+    """A memory that only observes the addresses of stores. The location of each is its place: see ``placed``."""
 
     def __init__(self, allocations: Sequence[Allocation]) -> None:
         super().__init__([replace(a, initialised=None, written=None, readonly=False) for a in allocations])
@@ -141,16 +142,17 @@ class Reach(Marks):
 
 
 def _access(place: str, seen: _Seen) -> Access:
-    loop, kind, line = place.split(" ")
+    loop, kind, line, times = place.split(" ")
+    ctas = int(times)
     return Access(
         None if loop == "-" else int(loop),
         max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
         kind.startswith("w"),
-        seen.asked / seen.times,
-        min(1.0, seen.together / seen.asked),
+        ctas * seen.asked / seen.times,
+        min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
         sum(seen.buffers.values()) / seen.runs,
-        seen.lines / seen.passes,
+        ctas * seen.lines / seen.passes,
         int(line),
     )
 
@@ -208,7 +210,9 @@ def loads_in_loops(function: Function, times: Mapping[int, int]) -> dict[str, in
 
 
 def placed(function: Function) -> Function:
-    """Return a function whose operations that access memory have their place as location: see ``Reach``."""
+    """Return a function whose operations that access memory have their place as location: the innermost loop around
+    them, whether they read or write and which of them they are, their line, and how many CTAs ask for the same.
+    """
     number = 0
 
     def region(inside: Region, loop: int | None) -> Region:
@@ -226,6 +230,18 @@ def placed(function: Function) -> Function:
             return op
         number += 1
         kind = "w" if op.name in WRITES else "r"
-        return replace(op, location=f"{'-' if loop is None else loop} {kind}{number} {op.lines.start}")
+        place = "-" if loop is None else loop
+        return replace(op, location=f"{place} {kind}{number} {op.lines.start} {_askers(op, function.types)}")
 
     return replace(function, body=region(function.body, None))
+
+
+def _askers(op: Op, types: Sequence[Type]) -> int:
+    """Return how many CTAs of a cluster ask for the same: those that hold copies of the buffer which an operation
+    fills, unless one of them sends to all. What goes to registers counts once.
+    """
+    row = effects(op.name)
+    if not (row.reads and row.on_chip) or row.value is None or "multicast" in op.attributes:
+        return 1
+    held = bases(types[op.operands[row.value]].layout)
+    return 2 ** len(held) // parts(held)

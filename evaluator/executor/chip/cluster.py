@@ -44,12 +44,17 @@ def parts(of: Bases) -> int:
     return int(2 ** sum(any(basis) for basis in of))
 
 
+def divisions(of: Bases) -> tuple[int, ...]:
+    """Return in how many parts each axis is divided; none for a single CTA."""
+    return tuple(int(2 ** sum(basis[axis] != 0 for basis in of)) for axis in range(len(of[0]))) if of else ()
+
+
 @lru_cache(maxsize=256)
 def holders(shape: tuple[int, ...], of: Bases) -> npt.NDArray[np.int64]:
     """Return, for each element of a buffer in order, the CTAs that hold it: bit i for CTA i, int64 [elements]."""
     held = np.zeros(shape, dtype=np.int64)
     rank = len(of[0])
-    divided = [int(2 ** sum(basis[axis] != 0 for basis in of)) for axis in range(rank)]
+    divided = divisions(of)
     for cta in range(2 ** len(of)):
         here = np.ones(shape, dtype=np.bool_)
         for axis, part in enumerate(place(of, cta), len(shape) - rank):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from evaluator.executor.chip.cluster import bases, copies, divisions, place
 from evaluator.executor.ir import Type
 from evaluator.executor.values import stepped
 
@@ -19,6 +20,8 @@ Places = npt.NDArray[np.int64]
 LANE_BYTES = 512 * 4
 """Bytes of one lane of tensor memory: 512 columns of 32 bits."""
 LANES = 128
+CTA_BYTES = LANES * LANE_BYTES
+"""How far the addresses of a cluster's CTAs are taken to be apart: more than a CTA has on the chip."""
 MOST_OF_TMA = 256
 """Extent of the largest box that TMA copies; buffers that are larger are made of several."""
 
@@ -42,7 +45,7 @@ def _tensor_memory(shape: tuple[int, ...], layout: str, item: int) -> tuple[Plac
     """Return byte addresses [rows, columns], where lanes are ``LANE_BYTES`` apart, and the bytes taken of a lane."""
     rows, columns = shape
     block_rows, block_columns = _number(layout, "blockM"), min(_number(layout, "blockN"), columns)
-    if block_rows not in (64, LANES) or "twoCTAs" in layout or "CGALayout" in layout or "fp4" in layout:
+    if block_rows not in (64, LANES) or (block_rows == 64 and "twoCTAs" in layout) or "fp4" in layout:
         raise UnknownLayout(f"tensor memory in the layout {layout[:120]}")
     # What each bit of a lane, then each bit of a column, adds to row and column; None: nothing lies there.
     lanes: list[tuple[int, int] | None] = [(bit, 0) for bit in _bits(block_rows)]
@@ -76,7 +79,7 @@ def _swizzled(shape: tuple[int, ...], vec: int, per_phase: int, phases: int) -> 
 def _shared(shape: tuple[int, ...], layout: str, item: int) -> Places:
     """Return byte addresses of elements in shared memory."""
     unknown = UnknownLayout(f"a buffer of {'x'.join(map(str, shape))} in the layout {layout[:120]}")
-    if "CGALayout" in layout or "CTAsPerCGA" in layout or "fp4Padded = true" in layout or len(shape) > 2:
+    if "CTAsPerCGA" in layout or "fp4Padded = true" in layout or len(shape) > 2:
         raise unknown
     across = shape[::-1] if "order = [0, 1]" in layout or "transposed = true" in layout else shape
     if layout.startswith("#ttg.swizzled_shared"):
@@ -108,6 +111,13 @@ def _addresses(kind: Type) -> Places:
     inside = block.shape[len(block.shape) - rank :]
     held = tuple(int(extent) for extent in whole[1].split("x"))[-rank:] if whole else inside
     layout = text[: text.find("}>") + 2] if "}>" in text else text[: text.find(">") + 1]
+    of = bases(layout)
+    pieces = divisions(of) or (1,) * rank
+    if len(pieces) != rank:
+        raise UnknownLayout(f"the layout {layout[:120]}")
+    held, inside = (
+        tuple(extent // parts for extent, parts in zip(each, pieces, strict=True)) for each in (held, inside)
+    )
     if kind.in_tensor_memory:
         addresses, footprint = _tensor_memory(held, layout, block.item_bytes)
     else:
@@ -119,7 +129,15 @@ def _addresses(kind: Type) -> Places:
     for extent in reversed(block.shape[: len(block.shape) - rank]):
         stages = np.arange(extent, dtype=np.int64) * footprint
         addresses, footprint = stages.reshape(-1, *[1] * addresses.ndim) + addresses, footprint * extent
-    return addresses
+    if not of:
+        return addresses
+    if addresses.max() >= CTA_BYTES:
+        raise UnknownLayout("more than a CTA can hold")
+    of_all = np.zeros(block.shape, dtype=np.int64)
+    for cta in (each for each in range(2 ** len(of)) if not each & copies(of)):
+        here = (slice(part * extent, (part + 1) * extent) for part, extent in zip(place(of, cta), inside, strict=True))
+        of_all[(..., *here)] = addresses + cta * CTA_BYTES
+    return of_all
 
 
 def _in_steps(places: Places) -> torch.Tensor:
@@ -142,6 +160,8 @@ def reinterpreted(before: Type, steps: tuple[int, ...], after: Type) -> torch.Te
     ``steps`` are those of the view. Raises ``UnknownLayout`` where the layouts say nothing, or where an item would lie
     outside the view or in pieces.
     """
+    if copies(bases(before.layout)) != copies(bases(after.layout)):
+        raise UnknownLayout("CTAs hold copies of one and parts of the other")
     old, new = before.block.item_bytes, after.block.item_bytes
     addresses, wanted = _addresses(before), _addresses(after)
     held = stepped(before.block.shape, steps).numpy() * old

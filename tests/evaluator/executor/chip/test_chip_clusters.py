@@ -214,9 +214,33 @@ def test_what_tma_sends_to_both_ctas_is_there() -> None:
         sent_to_both[(1,)](TensorDescriptor.from_tensor(x, [64, 64], tiles(COPIES)), out, True, num_warps=4, num_ctas=2)
     assert session.report().clean
     assert torch.equal(out, x)
-    execution = session.launches[0].execution
-    assert execution is not None
-    assert execution.uncounted == "unsupported operation counting the work of a cluster of 2 CTAs at sent_to_both"
+
+
+@gluon.jit
+def brought_to_both(desc, MULTICAST: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, desc.nbytes_per_cta)
+    tma.async_load(desc, [0, 0], ready, tile, multicast=MULTICAST)
+    mbarrier.wait(ready, 0)
+
+
+@pytest.mark.parametrize(
+    ("divided", "multicast", "asked", "distinct"), [(COPIES, True, 1, 1), (COPIES, False, 2, 0.5), (ROWS, False, 1, 1)]
+)
+def test_each_cta_is_counted_that_asks_for_a_copy(
+    divided: tuple[tuple[int, int], ...], multicast: bool, asked: int, distinct: float
+) -> None:
+    desc = TensorDescriptor.from_tensor(torch.randn(64, 64).half(), [64, 64], tiles(divided))
+    with offline() as session:
+        brought_to_both[(1,)](desc, multicast, num_warps=4, num_ctas=2)
+    assert session.report().clean
+    counted = session.launches[0].counted
+    assert counted is not None
+    (access,) = counted.accesses
+    assert (access.program_bytes, access.program_lines) == (asked * 64 * 128, asked * 64)
+    assert access.distinct == distinct
 
 
 @gluon.jit

@@ -136,3 +136,52 @@ def test_blocks_of_64_rows_share_the_lanes_of_each_warp() -> None:
     for lane in range(128):
         row, second = lane // 32 * 16 + lane % 16, lane % 32 // 16
         assert torch.equal(y[lane], x[row, 32 * second : 32 * second + 32])
+
+
+@gluon.jit
+def halves_in_order(x, y, PLACE: gl.constexpr):
+    layout: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=[[1, 0]])
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, layout)), gl.arange(0, 64, gl.SliceLayout(0, layout))
+    held = gl.allocate_shared_memory(gl.float16, [64, 64], gl.NVMMASharedLayout(128, 16, 2, cga_layout=[[1, 0]]))
+    held.store(gl.load(x + rows[:, None] * 64 + columns[None, :]))
+    flat: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=[[PLACE]])
+    line: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0], cga_layout=[[PLACE]])
+    items: gl.constexpr = 4096 if PLACE else 2048
+    gl.store(y + gl.arange(0, items, line), held.reinterpret(gl.int16, [items], flat).load(line))
+
+
+def test_each_cta_of_a_cluster_holds_its_part_as_the_layout_says() -> None:
+    x, y = torch.randn(64, 64).half(), torch.empty(4096, dtype=torch.int16)
+    with offline() as session:
+        halves_in_order[(1,)](x, y, 1, num_warps=4, num_ctas=2)
+    assert session.report().clean
+    rows, columns = torch.arange(64)[:, None], torch.arange(64)
+    assert torch.equal(y[rows // 32 * 2048 + rows % 32 * 64 + (columns ^ 8 * (rows % 8))], x.view(torch.int16))
+
+
+def test_parts_that_are_reinterpreted_as_copies_are_refused() -> None:
+    told = "memdesc_reinterpret of .*: CTAs hold copies of one and parts of the other at"
+    with offline(), pytest.raises(UnsupportedOperation, match=told):
+        halves_in_order[(1,)](torch.randn(64, 64).half(), torch.empty(2048).short(), 0, num_warps=4, num_ctas=2)
+
+
+@gluon.jit
+def through_tensor_memory_of_two(x, y):
+    here: gl.constexpr = TensorMemoryLayout([128, 64], col_stride=1, cga_layout=((1, 0),), two_ctas=True)
+    there: gl.constexpr = TensorMemoryLayout([128, 128], col_stride=1, cga_layout=((1, 0),), two_ctas=True)
+    held = allocate_tensor_memory(gl.float32, [256, 64], here)
+    layout: gl.constexpr = held.get_reg_layout()
+    rows, columns = gl.arange(0, 256, gl.SliceLayout(1, layout)), gl.arange(0, 64, gl.SliceLayout(0, layout))
+    held.store(gl.load(x + rows[:, None] * 64 + columns[None, :]))
+    seen = held.reinterpret(gl.float16, [256, 128], there)
+    wide: gl.constexpr = seen.get_reg_layout()
+    r, c = gl.arange(0, 256, gl.SliceLayout(1, wide)), gl.arange(0, 128, gl.SliceLayout(0, wide))
+    gl.store(y + r[:, None] * 128 + c[None, :], seen.load(wide))
+
+
+def test_a_lane_of_each_cta_holds_a_row_whatever_its_type() -> None:
+    x, y = torch.randn(256, 64), torch.empty(256, 128).half()
+    with offline(target="b200") as session:
+        through_tensor_memory_of_two[(1,)](x, y, num_warps=4, num_ctas=2)
+    assert session.report().clean
+    assert torch.equal(y.view(torch.int16), x.view(torch.int16))
