@@ -89,7 +89,8 @@ class Buffer:
         """Number of the barrier in its first item, where it may hold barriers; -1 where not."""
         size = block.elements * block.item_bytes
         self._every = torch.arange(rows)
-        self._data = _unwritten(block).repeat(rows, 1)
+        self._unwritten = _unwritten(block)
+        self._data = self._unwritten.repeat(rows, 1)
         self._part_of: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
         self._parts: dict[Span, Tensor] = {}
         self.divided = divided
@@ -103,6 +104,10 @@ class Buffer:
         """Whether that write must be fenced before TMA or the tensor core sees it, [rows, CTAs, parts]."""
         self.read_at = torch.zeros(rows, ctas, 1, actors, dtype=torch.int32)
         """When each actor last read each part since then, [rows, CTAs, parts, actors]."""
+
+    def forget(self, rows: Tensor) -> None:
+        """Let the contents be what they were before anybody wrote, for the programs in ``rows`` [P]."""
+        self._data[rows] = self._unwritten
 
     def view(self, block: Type) -> BufferView:
         """Return the view of all of it."""

@@ -109,6 +109,8 @@ class Chip:
         """That partition in each CTA, as ``Clocks`` counts partitions."""
         self._first_barrier: dict[int, int] = {}
         """Number of the first barrier of each allocation, by the slot of its result."""
+        self._buffers: dict[int, Buffer] = {}
+        """The buffer of each allocation, by the slot of its result."""
         self._given = 0
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
         self._running: list[Coroutine] = []
@@ -118,7 +120,9 @@ class Chip:
         return frame.positions - self._first
 
     def allocate(self, frame: Frame, slot: int, name: str, kind: Type) -> BufferView:
-        """Return the view of a new buffer, the result in ``slot``; its barriers are those of the buffer before it."""
+        """Return the view of the buffer that is the result in ``slot``. What is allocated again lies where it lay, for
+        those who still use it too, but what it held is lost.
+        """
         block, first = kind.block, -1
         if may_hold_barriers(block):
             first = self._first_barrier.setdefault(slot, self._given)
@@ -129,8 +133,12 @@ class Chip:
         actors, tensor, divided = self.clocks.actors, kind.in_tensor_memory, bases(kind.layout)
         if 2 ** len(divided) != self.ctas:
             raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
-        clusters = self.ctas, divided
-        return Buffer(name, block, self._rows, actors, *clusters, tensor=tensor, first_barrier=first).view(block)
+        if (held := self._buffers.get(slot)) is None:
+            held = Buffer(name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first)
+            self._buffers[slot] = held
+        else:
+            held.forget(self.rows(frame))
+        return held.view(block)
 
     def run_as(self, partition: int) -> None:
         """Say which partition runs from now on."""

@@ -3,7 +3,6 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
-from triton.experimental.gluon.language.nvidia.blackwell import TensorMemoryLayout, allocate_tensor_memory, tcgen05_mma
 from triton.experimental.gluon.language.nvidia.hopper import cluster, fence_async_shared, tma
 
 from tests.evaluator.executor.chip.sanitised import (
@@ -42,23 +41,13 @@ def barrier_over_a_copy(desc, x, FORM: gl.constexpr):
 @gluon.jit
 def registers_over_what_is_sent(desc, x, FORM: gl.constexpr):
     other: gl.constexpr = gl.BlockedLayout([4, 1], [4, 8], [1, 4], [0, 1])
-    for _ in range(2):
-        value = gl.full([64, 64], 1.0, gl.float16, LAYOUT)
-        tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, value)
-        fence_async_shared()
-        tma.async_store(desc, [0, 0], tile)
-        rows, columns = gl.arange(0, 64, gl.SliceLayout(1, other)), gl.arange(0, 64, gl.SliceLayout(0, other))
-        gl.store(x + rows[:, None] * 64 + columns[None, :], gl.convert_layout(value, other))
+    value = gl.full([64, 64], 1.0, gl.float16, LAYOUT)
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, value)
+    fence_async_shared()
+    tma.async_store(desc, [0, 0], tile)
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, other)), gl.arange(0, 64, gl.SliceLayout(0, other))
+    gl.store(x + rows[:, None] * 64 + columns[None, :], gl.convert_layout(value, other))
     tma.store_wait(0)
-
-
-@gluon.jit
-def operand_over_an_operand(desc, x, FORM: gl.constexpr):
-    acc = allocate_tensor_memory(gl.float32, [64, 64], TensorMemoryLayout([64, 64], col_stride=1))
-    for _ in range(2):
-        tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
-        fence_async_shared()
-        tcgen05_mma(tile, tile, acc, use_acc=False)
 
 
 @gluon.jit
@@ -74,7 +63,6 @@ NOT_FOUND = {
     "a line where a live barrier may lie": (line_over_a_barrier, "h100"),
     "a barrier where a copy may be writing": (barrier_over_a_copy, "h100"),
     "scratch memory where TMA may be reading": (registers_over_what_is_sent, "h100"),
-    "an operand where a product may be reading": (operand_over_an_operand, "b200"),
     "no fence after another partition has read": (sent_after_another_read_it, "h100"),
 }
 

@@ -178,6 +178,18 @@ def second_of_two_copies(desc, x, WRONG: gl.constexpr):
     tile.store(zeros)
 
 
+@gluon.jit
+def operand_allocated_again(desc, x, RIGHT: gl.constexpr):
+    acc = allocate_tensor_memory(gl.float32, [64, 64], TensorMemoryLayout([64, 64], col_stride=1))
+    done = started(1).index(0)
+    for i in range(2):
+        tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
+        fence_async_shared()
+        tcgen05_mma(tile, tile, acc, use_acc=False)
+        tcgen05_commit(done)
+        mbarrier.wait(done, i, pred=RIGHT)
+
+
 PRODUCT = r"an asynchronous product or copy \(tcgen05\) of the program may still be"
 CASES = {
     "a store over an operand of the second of two products": Case(
@@ -203,6 +215,9 @@ CASES = {
     ),
     "cp.async over an operand": Case(
         beside_a_product, "b200", EARLY, f"writes tile.* of .*, which {PRODUCT} reading", wrong="copied", right=""
+    ),
+    "an operand that is allocated again": Case(
+        operand_allocated_again, "b200", EARLY, f"writes tile of .*, which {PRODUCT} reading", wrong=False, right=True
     ),
     "a store over the second of two products": Case(
         barrier_of_one_of_two_products, "b200", EARLY, f"writes acc.*, which {PRODUCT} wr", wrong=(1, 1), right=(1, 0)
