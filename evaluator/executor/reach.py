@@ -244,4 +244,4 @@ def _askers(op: Op, types: Sequence[Type]) -> int:
     if not (row.reads and row.on_chip) or row.value is None or "multicast" in op.attributes:
         return 1
     held = bases(types[op.operands[row.value]].layout)
-    return 2 ** len(held) // parts(held)
+    return int(2 ** len(held)) // parts(held)

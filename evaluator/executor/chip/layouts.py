@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.chip.cluster import bases, copies, divisions, place
+from evaluator.executor.chip.cluster import Bases, bases, copies, divisions, place
 from evaluator.executor.ir import Type
 from evaluator.executor.values import stepped
 
@@ -113,7 +113,7 @@ def _addresses(kind: Type) -> Places:
     layout = text[: text.find("}>") + 2] if "}>" in text else text[: text.find(">") + 1]
     of = bases(layout)
     pieces = divisions(of) or (1,) * rank
-    if len(pieces) != rank:
+    if not len(held) == len(inside) == len(pieces) == rank:
         raise UnknownLayout(f"the layout {layout[:120]}")
     held, inside = (
         tuple(extent // parts for extent, parts in zip(each, pieces, strict=True)) for each in (held, inside)
@@ -129,15 +129,21 @@ def _addresses(kind: Type) -> Places:
     for extent in reversed(block.shape[: len(block.shape) - rank]):
         stages = np.arange(extent, dtype=np.int64) * footprint
         addresses, footprint = stages.reshape(-1, *[1] * addresses.ndim) + addresses, footprint * extent
-    if not of:
-        return addresses
+    return _of_all_ctas(addresses, of) if of else addresses
+
+
+def _of_all_ctas(addresses: Places, of: Bases) -> Places:
+    """Return byte addresses in a whole buffer, given those in the part [..., axes] that each CTA holds."""
     if addresses.max() >= CTA_BYTES:
         raise UnknownLayout("more than a CTA can hold")
-    of_all = np.zeros(block.shape, dtype=np.int64)
+    pieces = divisions(of)
+    stages, part = addresses.shape[: -len(pieces)], addresses.shape[-len(pieces) :]
+    every = np.zeros((*stages, *(extent * parts for extent, parts in zip(part, pieces, strict=True))), dtype=np.int64)
     for cta in (each for each in range(2 ** len(of)) if not each & copies(of)):
-        here = (slice(part * extent, (part + 1) * extent) for part, extent in zip(place(of, cta), inside, strict=True))
-        of_all[(..., *here)] = addresses + cta * CTA_BYTES
-    return of_all
+        starts = zip(place(of, cta), part, strict=True)
+        here = tuple(slice(number * extent, (number + 1) * extent) for number, extent in starts)
+        every[tuple(slice(None) for _ in stages) + here] = addresses + cta * CTA_BYTES
+    return every
 
 
 def _in_steps(places: Places) -> torch.Tensor:
