@@ -1,4 +1,4 @@
-"""The examples of the notes on Gluon run: barriers, roles and layouts in one kernel, which adds tiles up."""
+"""The examples of the notes on Gluon run: barriers, roles and layouts, in one kernel, which adds tiles up."""
 
 import importlib.util
 import re
@@ -11,7 +11,9 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import StuckProgram, offline
 
-NOTES = Path(__file__).parents[2] / "knowledge_base/notes"
+ORACLE = "torch"
+
+NOTES = Path(__file__).parents[4] / "knowledge_base/notes"
 TILES, ROWS, COLUMNS = 5, 128, 64
 
 KERNEL = """\
@@ -56,12 +58,6 @@ def kernel(k_desc, out, STAGES: gl.constexpr):
     q_tile, v_tiles, v_desc = k_tiles, k_tiles, k_desc
 {roles}
 """
-
-
-@pytest.fixture(autouse=True)
-def fusion_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the first launch of a process warns, and only the first."""
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
 def example(note: str) -> str:
