@@ -1,10 +1,12 @@
-"""What ``mutate`` finds by itself: a run for each problem and architecture, and a document made from their records.
+"""What ``mutate`` finds by itself: runs on each problem and some settings, for two architectures, and a document made
+from their records.
 
 python -m bench.results --minutes 15 --out docs/results.md    does the runs that are missing, then writes the document
 python -m bench.results --out docs/results.md --write         writes it from the existing runs
 
 Each run has a database of its own below ``--folder``. A run that was stopped goes on for the rest of its minutes; a
-finished one is left as it is. Every number is predicted.
+finished one is left as it is. Other settings have their run and their section too if --problems names them. Every
+number is predicted.
 """
 
 import argparse
@@ -27,13 +29,22 @@ from avo.report.data import Report, VersionEntry
 from avo.report.reading import read_report
 from avo.watch.scores import geomean, lines, published
 from avo.watch.wording import first_line, percent, verdicts
+from evaluator.catalogue import get_problem
+from evaluator.errors import EvaluatorError
+from evaluator.problems import PROBLEMS
 from lineage_db.errors import UnknownRun
 from lineage_db.records import Step
 from lineage_db.spans import covered
 from lineage_db.store import Store
 
 ROOT = Path(__file__).parents[1]
-PROBLEMS, TARGETS = ("mha", "gqa", "fsa"), ("h100", "b200")
+SETTINGS = (
+    "mha-d192x128", "gqa-packed", "gqa-h64x8-d64-w128-global-sinks-8192x1",
+    "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2", "decode-h64x8-d64-w128-global-sinks-32768x1",
+)  # fmt: skip
+"""Settings in which each part of a setting occurs."""
+SEARCHED = (*PROBLEMS, *SETTINGS)
+TARGETS = ("h100", "b200")
 _ENOUGH = 0.5
 """A run with fewer minutes left counts as done: its last steps could take longer."""
 
@@ -54,19 +65,25 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15.0, help="of each run")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
     parser.add_argument("--folder", type=Path, default=ROOT / ".avo" / "results", help="of the databases")
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
+    parser.add_argument("--problems", nargs="+", default=SEARCHED)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="run nothing")
     parser.add_argument("--note", default="", help="a sentence on how the runs were made, for the document")
     options = parser.parse_args()
+    try:
+        for problem in options.problems:
+            get_problem(problem)
+    except EvaluatorError as error:
+        parser.error(str(error))
     failed = False
     if not options.write:
         options.folder.mkdir(parents=True, exist_ok=True)
         for problem in options.problems:
             for target in options.targets:
                 failed |= search(options.folder, problem, target, options.minutes, options.workers) != 0
-    options.out.write_text("\n".join(document(options.folder, options.note)) + "\n", encoding="utf-8")
+    shown = tuple(dict.fromkeys((*SEARCHED, *options.problems)))
+    options.out.write_text("\n".join(document(options.folder, options.note, shown)) + "\n", encoding="utf-8")
     return int(failed)
 
 
@@ -99,8 +116,8 @@ def conditions(command: str) -> Conditions:
     return Conditions(command, commit + changed, installed("triton"), machine)
 
 
-def document(folder: Path, note: str = "") -> Iterator[str]:
-    """Yield the lines of the document, from the runs in ``folder``, with a ``note`` on how they went."""
+def document(folder: Path, note: str = "", problems: Sequence[str] = SEARCHED) -> Iterator[str]:
+    """Yield the lines of the document, from the runs on ``problems`` in ``folder``, with a ``note`` on how it went."""
     yield "# Results"
     yield ""
     yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
@@ -111,7 +128,7 @@ def document(folder: Path, note: str = "") -> Iterator[str]:
         yield note
     found = [
         (name, search)
-        for name in (f"{problem}-{target}" for problem in PROBLEMS for target in TARGETS)
+        for name in (f"{problem}-{target}" for problem in problems for target in TARGETS)
         if (search := _read(folder / f"{name}.db", name))
     ]
     yield ""

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from bench import results
-from bench.results import Conditions, document, search
+from bench.results import SETTINGS, Conditions, document, main, search
 from evaluator.evaluation import Status
+from evaluator.problems import PROBLEMS
+from evaluator.setting import kind_and_setting
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
@@ -54,6 +56,25 @@ def test_the_document_has_what_was_found_and_how(folder: Path) -> None:
     assert any("Attempts: 4 correct, 1 incorrect." in line for line in text)
     assert any("FlashAttention-3" in line and line.startswith("Published") for line in text)
     assert any("Every speed on this page is predicted" in line for line in text)
+
+
+def test_every_problem_and_each_part_of_a_setting_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(
+        results, "search", lambda folder, problem, target, *_: started.append(f"{problem} {target}") or 0
+    )
+    monkeypatch.setattr("sys.argv", ["results", "--out", str(tmp_path / "out.md"), "--folder", str(tmp_path / "runs")])
+    assert main() == 0
+    assert started == [f"{problem} {target}" for problem in (*PROBLEMS, *SETTINGS) for target in ("h100", "b200")]
+    settings = [setting for _, setting in map(kind_and_setting, SETTINGS) if setting]
+    for part in ("head_dim_v", "window", "everywhere", "sinks", "packed", "heads"):
+        assert any(getattr(setting, part) for setting in settings), part
+    monkeypatch.setattr("sys.argv", ["results", "--problems", "mha-d80"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "head dim 80 is not served" in capsys.readouterr().err
 
 
 def test_a_document_of_no_runs_has_no_rows(tmp_path: Path) -> None:

@@ -1,18 +1,26 @@
-"""The correctness cases of ``fsa`` see what goes wrong in sparse kernels: faults of the seeds, one at a time."""
+"""The correctness cases of ``fsa`` see what goes wrong in sparse kernels: faults of the seeds, one at a time. Kernels
+in other styles are right in all.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from bench.orders import module_of, published_form
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
 from evaluator.judging.judge import Judge
+from evaluator.problems.fsa import FSA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
 from tests.corpus import sample
+from tests.evaluator.attacks.attack import HONEST, edited
+from tests.evaluator.problems.offline_kernel import first_fault
 
 SOURCES = [seed_source("fsa", name) for name in ("query_outer", "kv_outer")]
+QUERY_OUTER, KV_OUTER = SOURCES
 FIRST = (
     "tl.max(tl.where((tl.arange(0, BLOCK_M) == 0)[:, None], scores, float('-inf'))) + tl.zeros([BLOCK_M], tl.float32)"
 )
@@ -44,3 +52,30 @@ def test_a_wrong_sparse_kernel_is_seen(judge: Judge, fault: str) -> None:
     source = next(text for text in SOURCES if right in text)
     evaluation = judge.evaluate(Candidate("fsa", source.replace(right, wrong)))
     assert evaluation.status is Status.INCORRECT, evaluation.message
+
+
+SLOT = "block = tl.load(indices + slot)"
+HONEST_KERNELS = {
+    "query_outer": QUERY_OUTER,
+    "kv_outer": KV_OUTER,
+    "sums by atomics": (HONEST / "fsa" / "atomics.py").read_text(),
+    "as Native Sparse Attention was published": published_form(64),
+    "the last block first, empty slots before": edited(
+        (SLOT, SLOT.replace("slot", "blocks - 1 - slot")), source=QUERY_OUTER
+    ),
+    "scaled queries": edited(
+        ("    # The running maximum", "    q = (q * scale).to(tl.float32)\n    # The running maximum"),
+        ("tl.dot(q, k) * scale", 'tl.dot(q, k.to(tl.float32), input_precision="ieee")'),
+        source=QUERY_OUTER,
+    ),
+    "small tiles and shares": edited(
+        ("block_m, share, listed, reduced = 64, 1024, 32, 16", "block_m, share, listed, reduced = 16, 48, 16, 32"),
+        source=KV_OUTER,
+    ),
+}
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", HONEST_KERNELS)
+def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
+    assert first_fault(FSA, module_of(HONEST_KERNELS[name], tmp_path)) is None

@@ -1,0 +1,94 @@
+"""Kernels of grouped-query attention that are subtly wrong are told apart from right ones in many styles."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bench.orders import module_of
+from evaluator.executor.triton_offline.errors import FaultsFound
+from evaluator.problems.gqa import GQA
+from seeds import seed_source
+from tests.corpus import sample
+from tests.evaluator.attacks.attack import edited
+from tests.evaluator.problems.offline_kernel import first_fault
+from tests.evaluator.wrong.mutant import Mutant, one
+
+PLAIN = seed_source("gqa")
+KV_HEAD = "kv_head = head // group"
+OF_LSE = "Lse + batch_head.to(tl.int64) * q_len + offs_m"
+DIAGONAL = "(kv_len - q_len))"
+WRONG: dict[str, Mutant] = {
+    "query heads in turns": one(KV_HEAD, "kv_head = head % (heads // group)", "group-4-full: rows"),
+    "the first KV head for all": one(KV_HEAD, "kv_head = head * 0", "group-4-full: rows"),
+    "groups of two": one(KV_HEAD, "kv_head = tl.minimum(head // 2, heads // group - 1)", "group-4-full: rows"),
+    "a KV head for each query head": one(KV_HEAD, "kv_head = head", "read out of bounds"),
+    "groups in the opposite order": one(KV_HEAD, "kv_head = heads // group - 1 - head // group", "group-4-full: rows"),
+    "values of the neighbour's group": one(
+        "V + batch * stride_vb + kv_head * stride_vh",
+        "V + batch * stride_vb + (kv_head + 1) % (heads // group) * stride_vh",
+        "group-4-full: rows",
+    ),
+    "lse of the first head of a group": one(
+        OF_LSE, "Lse + (batch * heads + kv_head * group) * q_len + offs_m", "write race"
+    ),
+    "the mask from the top left": one(DIAGONAL, "0)", "group-2-causal: rows"),
+}
+"""Mutants of the seed ``plain``."""
+
+ROWS = """offs_r = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_m = offs_r // group
+    kv_head = (batch_head % kv_heads).to(tl.int64)
+    head = kv_head * group + offs_r % group"""
+KEYS = "    for start_n in range(0, kv_len, BLOCK_N):\n"
+HONEST_KERNELS: dict[str, str] = {
+    "plain": PLAIN,
+    "descriptors, two loops": seed_source("gqa", "tuned"),
+    "one kernel for all settings": seed_source("gqa-w64"),
+    "the query heads of a group in one tile": edited(
+        ("    batch = (batch_head // heads)", "    kv_heads = heads // group\n    batch = (batch_head // kv_heads)"),
+        ("    head = (batch_head % heads).to(tl.int64)\n    kv_head = head // group\n", ""),
+        ("offs_m = block_m * BLOCK_M + tl.arange(0, BLOCK_M)", ROWS),
+        ("q_base = Q + batch * stride_qb + head * stride_qh", "q_base = Q + batch * stride_qb"),
+        ("o_base = Out + batch * stride_ob + head * stride_oh", "o_base = Out + batch * stride_ob"),
+        ("q_base + offs_m[:, None] * stride_qm", "q_base + head[:, None] * stride_qh + offs_m[:, None] * stride_qm"),
+        ("o_base + offs_m[:, None] * stride_om", "o_base + head[:, None] * stride_oh + offs_m[:, None] * stride_om"),
+        (OF_LSE, "Lse + (batch * heads + head) * q_len + offs_m"),
+        ("(triton.cdiv(q_len, block_m), batch * heads)",
+         "(triton.cdiv(q_len * (heads // kv_heads), block_m), batch * kv_heads)"),
+        source=PLAIN,
+    ),
+    "powers of two": edited(
+        ("scores = tl.dot(q, k) * scale", "scores = tl.dot(q, k) * (scale * 1.4426950408889634)"),
+        ("rescale = tl.exp(row_max - new_max)", "rescale = tl.exp2(row_max - new_max)"),
+        ("p = tl.exp(scores - new_max[:, None])", "p = tl.exp2(scores - new_max[:, None])"),
+        ("row_max + tl.log(row_sum)", "(row_max + tl.log2(row_sum)) * 0.6931471805599453"),
+        source=PLAIN,
+    ),
+    "the keys from the last to the first": edited(
+        ('row_max = tl.full([BLOCK_M], float("-inf")', "row_max = tl.full([BLOCK_M], -1.0e30"),
+        (KEYS, f"{KEYS.replace('start_n', 'back')}        start_n = (kv_len - 1) // BLOCK_N * BLOCK_N - back\n"),
+        source=PLAIN,
+    ),
+}  # fmt: skip
+
+
+def found(source: str, folder: Path) -> str:
+    """What is said of the first small case that a kernel gets wrong, or in which it reads what it may not."""
+    try:
+        fault = first_fault(GQA, module_of(source, folder))
+    except FaultsFound as error:
+        return str(error)
+    return fault.message if fault else ""
+
+
+@pytest.mark.parametrize("name", sample(WRONG, 8))
+def test_a_wrong_kernel_is_seen(name: str, tmp_path: Path) -> None:
+    message = found(WRONG[name].of(PLAIN), tmp_path)
+    assert re.search(WRONG[name].message, message), message
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", HONEST_KERNELS)
+def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
+    assert not found(HONEST_KERNELS[name], tmp_path)
