@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--db")
     options = parser.parse_args()
     url = database_url(options.db)
-    with Store.open(url, create=False) as store:
+    with Store.read(url) as store:
         report = read_report(store, options.run, datetime.now(UTC))
     if not report.view.versions:
         parser.error(f"{options.run} has no version: search longer, for example with make pictures HOURS=0.2")

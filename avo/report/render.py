@@ -26,6 +26,7 @@ from avo.watch.wording import (
     cut,
     duration,
     first_line,
+    in_a_list,
     looked,
     percent,
     place,
@@ -91,7 +92,7 @@ def _environment(**options: Any) -> Environment:
     environment.filters |= {
         "looked": looked, "counted": counted,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
-        "highlighted": highlighted, "hot_section": _hot_section, "level": _level,
+        "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "level": _level,
         "one": lambda value: f"{value:.1f}", "percent": percent,
         "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved, "verdict": verdict,
     }  # fmt: skip

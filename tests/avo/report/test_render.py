@@ -19,6 +19,7 @@ from avo.report.render import to_html, to_markdown
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.profile import Part, Profile
 from evaluator.target import ScoreKind
+from lineage_db.decision import Lead
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.report.hostile import MARKUP, make_hostile_run
@@ -153,6 +154,18 @@ def test_a_summary_has_best_baselines_and_trajectory(sample: Report) -> None:
     ):
         assert line in text.splitlines(), line
     assert "\n\n\n" not in text
+
+
+def test_a_long_edit_is_named_by_its_moves_in_tables_and_told_whole_once(store: Store) -> None:
+    run, change = Recorded(store), f"skip: {'masked blocks, ' * 9}; exp2: fold"
+    run.step(100.0)
+    run.step(150.0, (0,), change)
+    run.step(150.0, (1,), change, accept=False, decision=Lead(1, 0.0, 0.5).decide(0.01, 0.9))
+    report = read_report(store, "live", START)
+    assert to_markdown(report, START).count("| skip + exp2 |") == 2
+    html = to_html(report, START)
+    assert html.count(">skip + exp2<") == 3, "what paid, the lineage and the near misses"
+    assert Page(html).text.count(change) == 1
 
 
 def test_a_run_without_versions_has_a_report_of_what_went_wrong(store: Store) -> None:
