@@ -14,7 +14,7 @@ import torch
 
 Tensor = torch.Tensor
 
-_SCALAR, _NOBODY, _SEVERAL = -1, -2, -3
+_SCALAR, _NOBODY, _SEVERAL, _SENT = -1, -2, -3, -4
 
 
 class Barriers:
@@ -39,8 +39,16 @@ class Barriers:
         """Note that programs, positions [n], reach a barrier."""
         self._passed[programs] += 1
 
-    def threads(self, shape: tuple[int, ...]) -> Tensor:
-        """Return a number for the thread of each element of a block, int64 [elements]."""
+    def arrived(self, programs: Tensor) -> None:
+        """Note that programs, positions [n], have waited until all that they sent was written."""
+        for stored in self._stored.values():
+            own = (stored[1] == _SENT) & torch.isin(stored[0], programs.int())
+            stored[1, own], stored[2, own] = _SEVERAL, self._passed[stored[0, own].long()].int()
+
+    def threads(self, shape: tuple[int, ...], *, sent: bool = False) -> Tensor:
+        """Return a number for the thread of each element of a block, int64 [elements]; all the same if TMA sends it."""
+        if sent:
+            return torch.full((math.prod(shape),), _SENT)
         if not shape:
             return torch.tensor([_SCALAR])
         if shape not in self._first:
@@ -55,7 +63,7 @@ class Barriers:
         now = self._now(programs, threads)
         before = self._of(self._loaded, buffer, granules)[:, cells]
         self._of(self._stored, buffer, granules)[:, cells] = now
-        return _by_others(before, now)
+        return _by_others(before, now) & (threads != _SENT)  # the compiler puts a barrier before it sends
 
     def load(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
         """Note loads. Return whether other threads of the programs stored what is loaded, with no barrier since."""
@@ -65,7 +73,14 @@ class Barriers:
         several |= _by_others(loaded[:, cells], now)
         loaded[1, cells[several]] = _SEVERAL
         stored = self._of(self._stored, buffer, granules)[:, cells]
-        return _together(stored, now) & ((stored[1] != now[1]) | (now[1] == _SCALAR))
+        others = (stored[1] != now[1]) & (stored[1] != _SENT)
+        return _together(stored, now) & (others | (now[1] == _SCALAR))
+
+    def sent(self, buffer: int, cells: Tensor) -> Tensor:
+        """Return which of a buffer's granules, cells [n], may still be written by TMA, bool [n]."""
+        if buffer not in self._stored:
+            return torch.zeros(len(cells), dtype=torch.bool)
+        return self._stored[buffer][1, cells] == _SENT
 
     def _of(self, accesses: dict[int, Tensor], buffer: int, granules: int) -> Tensor:
         if buffer not in accesses:

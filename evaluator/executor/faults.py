@@ -19,8 +19,8 @@ class MemoryFault:
     input``, ``misaligned access``, ``false assumption``, ``false hint``, ``assertion failed``, ``index out of range``,
     ``on-chip access too early``, ``missing fence``, ``barrier misused``.
     Checked only by the sanitiser: ``read of uninitialised memory``, ``write race``, ``read-write race``, ``conflicting
-    store``, ``missing barrier``, ``integer overflow``, ``invalid descriptor``. Notes: ``same value stored twice``,
-    ``races not checked``."""
+    store``, ``missing barrier``, ``unfinished TMA store``, ``integer overflow``, ``invalid descriptor``. Notes:
+    ``same value stored twice``, ``races not checked``."""
     message: str
     """One line that states everything below."""
     kernel: str = ""
@@ -66,6 +66,8 @@ class Site:
     """What an atomic access orders; None for a plain access."""
     polls: bool = False
     """Whether the access is repeated until another program has stored there."""
+    sent: bool = False
+    """Whether it is a store by TMA, which goes on until its program waits for it."""
 
     def program(self, position: int) -> tuple[int, int, int]:
         """Return the grid indices of the program at a position in ``ids``."""

@@ -63,6 +63,9 @@ class Memory(Space):
     def observe_barrier(self, programs: Tensor) -> None:
         """Observe that programs, positions [n], synchronise their threads."""
 
+    def observe_arrival(self, programs: Tensor) -> None:
+        """Observe that programs, positions [n], have waited until all that they sent by TMA was written."""
+
     def observe_descriptor(self, descriptor: DescriptorValue, item_bytes: int, site: Site) -> None:
         """Observe a descriptor that is made."""
 

@@ -9,8 +9,9 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.barriers import Barriers
 from evaluator.executor.faults import Finding, Site
 from evaluator.executor.memory import Memory
-from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Trace, Unordered
+from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Unordered
 from evaluator.executor.rows import Rows
+from evaluator.executor.shadow import READ, UPDATED, WRITTEN, Shadow
 from evaluator.executor.space import Access, all_true
 from evaluator.executor.values import RAW, DescriptorValue
 
@@ -21,50 +22,8 @@ TMA_ALIGNMENT = 16
 driver API, cuTensorMapEncodeTiled)."""
 
 
-READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
 _AGAINST = {READ: (WRITTEN, UPDATED), WRITTEN: (READ, UPDATED), UPDATED: (READ, WRITTEN)}
 """Kinds of access by other programs that race with an access of each kind; pairs of stores are checked elsewhere."""
-
-
-class Shadow:
-    """The accesses to the granules of one buffer that the kernel may write to.
-
-    As long as it is only accessed in rows, these count as granules.
-    """
-
-    def __init__(self, size: int, granule: int, order: Order) -> None:
-        self.granule = granule
-        """Bytes of a granule."""
-        self._size = size
-        self._order = order
-        self._rows: tuple[int, int] | None = None
-        """Bytes of the rows that it counts in, and the byte where they begin."""
-        self._traces: dict[str, Trace] = {}
-
-    def trace(self, verb: str) -> Trace:
-        """Return the trace of accesses of a kind."""
-        if verb not in self._traces:
-            row, start = self._rows or (self.granule, 0)
-            self._traces[verb] = Trace((self._size - start) // row, self._order, latest=verb == WRITTEN)
-        return self._traces[verb]
-
-    def others(self, verb: str) -> Trace | None:
-        """Return the trace of a kind if it has accesses."""
-        return self._traces.get(verb)
-
-    def takes_rows(self, row: int, start: int) -> bool:
-        """Count in rows of ``row`` bytes from byte ``start`` on, unless it counts otherwise; return whether it does."""
-        if not self._traces and row % self.granule == start % self.granule == 0:
-            self._rows = row, start
-        return self._rows == (row, start)
-
-    def take_granules(self) -> None:
-        """Count in granules from now on."""
-        if self._rows is not None:
-            row, start = (size // self.granule for size in self._rows)
-            for trace in self._traces.values():
-                trace.spread(self._size // self.granule, row, start)
-            self._rows = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +106,8 @@ class Sanitizer(Memory):
         owners = programs.view(-1, *[1] * (index.dim() - 1)).expand(index.shape)
         threads = None
         if self._barriers.watches(access.buffer):
-            threads = self._barriers.threads(tuple(index.shape[1:])).view(1, *index.shape[1:]).expand(index.shape)
+            shape = tuple(index.shape[1:])
+            threads = self._barriers.threads(shape, sent=access.site.sent).view(1, *shape).expand(index.shape)
             threads = threads.flatten() if active is None else threads[active]
         cells, owners = (index.flatten(), owners.flatten()) if active is None else (index[active], owners[active])
         per_item = access.item_bytes // granule
@@ -184,6 +144,10 @@ class Sanitizer(Memory):
         if site.polls:
             return
         self._check_barrier(access.buffer, shadow, lanes, site, "stored", self._barriers.load)
+        sent = self._barriers.sent(access.buffer, lanes.cells)
+        if bool(sent.any()):
+            what = "which TMA may still be writing: wait for it with tma.store_wait(0, read_only=False)"
+            self._report_lanes("unfinished TMA store", access.buffer, shadow, lanes, site, sent, what)
         strong = site.order is not None and site.order.strong
         self._check(access.buffer, shadow, lanes, site, UPDATED if strong else READ)
         shadow.trace(UPDATED if strong else READ).add(lanes.cells, lanes.programs)
@@ -324,6 +288,10 @@ class Sanitizer(Memory):
     def observe_barrier(self, programs: Tensor) -> None:
         """Note that programs, positions [n], synchronise their threads."""
         self._barriers.passed(programs)
+
+    def observe_arrival(self, programs: Tensor) -> None:
+        """Note that what programs, positions [n], have sent by TMA was written."""
+        self._barriers.arrived(programs)
 
     # Reports
 

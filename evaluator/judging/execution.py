@@ -41,6 +41,7 @@ _MEMORY_STATUS = {
     "missing fence": Status.RACE,
     "barrier misused": Status.RACE,
     "missing barrier": Status.RACE,
+    "unfinished TMA store": Status.RACE,
     "read of uninitialised memory": Status.INCORRECT,
     "false assumption": Status.INCORRECT,
     "false hint": Status.INCORRECT,

@@ -1,5 +1,7 @@
 """Copies between global and shared memory that a program does not wait for: cp.async and TMA."""
 
+from dataclasses import replace
+
 import torch
 
 from evaluator.executor.chip import Queue
@@ -81,10 +83,13 @@ def _wait(op: Op, types: Types) -> Step:
     copies = op.name == "ttg.async_wait"
     check_variant(op, attributes=["num"] if copies else ["pendings", "read_only"])
     queue, pending = (Queue.COPY, integer(op, "num")) if copies else (Queue.STORE, integer(op, "pendings"))
+    arrives = not copies and not pending and "read_only" not in op.attributes
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent in chip.agents:
             chip.clocks.finish(chip.rows(frame), agent, queue, pending)
+        if arrives:
+            frame.run.memory.observe_arrival(frame.positions)
         give_tokens(op, types, frame)
 
     return on_chip(run)
@@ -195,7 +200,8 @@ def _send(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         _, address, mask = _place(frame, op, block, types)
         value = load(frame, chip, op, source, _sends(frame, chip, copied))
-        frame.run.memory.write(address, mask, value.reshape(-1, *block.shape), block, site(frame, op))
+        sent = replace(site(frame, op), sent=True)
+        frame.run.memory.write(address, mask, value.reshape(-1, *block.shape), block, sent)
 
     return on_chip(run)
 

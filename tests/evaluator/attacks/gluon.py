@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, edited
+from tests.evaluator.attacks.attack import Attack, around, edited
 
 LONG = 9
 """More tiles of keys than any small case has."""
@@ -41,6 +41,36 @@ def kept_keys(condition: str) -> tuple[str, str]:
 
 RING = (LOADED, LOADED.replace("phase ^ 1", f"phase ^ 1, pred=tile < {LONG}"))
 
+ECHO = """
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+
+@gluon.jit
+def echo(desc, scratch, lse, size):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    at = gl.program_id(0) * 128 + gl.arange(0, 128, layout)
+    tile = gl.allocate_shared_memory(gl.float32, [128], desc.layout, gl.load(lse + at, mask=at < size, other=0.0))
+    fence_async_shared()
+    tma.async_store(desc, [gl.program_id(0) * 128], tile)
+    tma.store_wait(0)
+    gl.barrier()
+    gl.store(lse + at, gl.load(scratch + at), mask=at < size)
+
+
+def attention(q, k, v, out, lse, *, causal, scale):
+    honest(q, k, v, out, lse, causal=causal, scale=scale)
+    programs = triton.cdiv(lse.numel(), 128)
+    scratch = torch.empty(programs * 128, dtype=torch.float32, device=q.device)
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    desc = TensorDescriptor(scratch, [programs * 128], [1], [128], layout)
+    echo[(programs,)](desc, scratch, lse, lse.numel(), num_warps=4)
+"""
+"""Behind another kernel: sends its sums to memory by TMA, and takes back what it finds there."""
+
 H100 = {
     "slots of a ring overwritten before they are read, at length": Attack(
         hopper(RING), Status.RACE, "8k-causal: .*on-chip access too early.*k_tiles of"
@@ -70,6 +100,7 @@ H100 = {
         Status.INCORRECT,
         "8k-causal: .*work is missing",
     ),
+    "sums read back before TMA has written them": Attack(around(ECHO), Status.RACE, "unfinished TMA store .*scratch"),
     "keys that the program before has left in shared memory": Attack(
         hopper(kept_keys(f"(tile == 0) & (tiles > {LONG})")), Status.INCORRECT, "8k-causal: rows .*not finite"
     ),

@@ -71,6 +71,20 @@ def sent_and_overwritten(desc, RIGHT: gl.constexpr):
 
 
 @gluon.jit
+def sent_and_brought_back(desc, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    fence_async_shared()
+    tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
+    tma.store_wait(0, read_only=not RIGHT)
+    gl.barrier()
+    mbarrier.expect(ready, desc.block_type.nbytes)
+    tma.async_load(desc, [gl.program_id(0) * 64, 0], ready, tile)
+    mbarrier.wait(ready, 0)
+
+
+@gluon.jit
 def send_tile(desc, tile, ready):
     mbarrier.wait(ready, 0)
     tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
@@ -243,6 +257,10 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
     "a store over what TMA sends": (
         sent_and_overwritten, "h100", EARLY,
         "the program writes tile of .*, which a TMA copy to global memory of the program may still be reading",
+    ),
+    "a read of what TMA has not written": (
+        sent_and_brought_back, "h100", "unfinished TMA store",
+        r"which TMA may still be writing: wait for it with tma.store_wait\(0, read_only=False\)",
     ),
     "no fence before TMA": (
         sent_without_a_fence, "h100", "missing fence",
