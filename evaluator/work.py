@@ -27,6 +27,9 @@ class Body:
     arithmetic: float = 0.0
     """Floating-point operations other than those of products. A conversion from or to such a number counts as four, as
     it takes that much longer at least. 0 where they were not counted."""
+    shared_bytes: float = 0.0
+    """Bytes that loads, stores and products read from or write to shared memory; copies not included. 0 for Triton IR,
+    which has no shared memory."""
 
 
 Shares = tuple[tuple[range, float], ...]
@@ -187,6 +190,6 @@ def _repeated(access: Access, times: float) -> Access:
 
 
 def _sum(body: Body, other: Body, times: float) -> Body:
-    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes", "arithmetic")
+    amounts = ("dot_flops", "exponentials", "load_bytes", "store_bytes", "arithmetic", "shared_bytes")
     summed = {name: getattr(body, name) + times * getattr(other, name) for name in amounts}
     return Body(**summed, entered=max(body.entered, other.entered))

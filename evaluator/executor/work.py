@@ -26,7 +26,12 @@ Operations = Counter[OpKind]
 _ARITHMETIC = {"float": 1, "convert": 4}
 """What an operation of each kind counts as in ``Body.arithmetic``. An SM converts at most 128 numbers a clock, two in
 each of 64 instructions (CUDA C++ Programming Guide 12, arithmetic instructions), a quarter of what it adds."""
+_LOADS_SHARED = frozenset({"ttg.local_load", "ttg.local_gather"})
+_STORES_SHARED = frozenset({"ttg.local_store", "ttg.local_alloc"})
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
+_LIBDEVICE_LOOPS = ("__nv_fmod", "__nv_jn", "__nv_powi", "__nv_remainder", "__nv_remquo", "__nv_yn")
+"""Functions with a loop that is passed as often as their arguments say, as far as the PTX of libdevice shows. The loops
+of others, such as that of ``sin`` for large numbers, are passed a few times at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +81,20 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
     """Return the mean work of a pass through each loop's body, and of a program outside all loops.
 
     ``passes`` has how often all programs together executed each block. A block that is missing there counts as often as
-    the surrounding block, the body of a loop not at all. Raises ``UnsupportedOperation`` for a loop of single elements,
-    whose passes are not known.
+    the surrounding block, the body of a loop not at all. Raises ``UnsupportedOperation`` for a loop of single elements
+    or within a function of libdevice, whose passes are not known.
     """
     found = loops(function)
     entered = _entered(function, passes)
-    totals = [[0] * 5 for _ in found]
-    outside = [0] * 5
+    totals = [[0] * 6 for _ in found]
+    outside = [0] * 6
 
     def visit(region: Region, totals_here: list[int], around: int) -> None:
         for block in region.blocks:
             times = passes.get(block.index, around)
             for op in block.ops:
+                if _symbol(op).startswith(_LIBDEVICE_LOOPS):
+                    raise UnsupportedOperation(f"{_symbol(op)} with a loop, whose passes are not counted", op.location)
                 for i, amount in enumerate(_asked(op, function.types)):
                     totals_here[i] += amount * times
                 inner, inner_times = totals_here, times
@@ -158,8 +165,8 @@ def shares(function: Function, passes: Mapping[int, int], programs: int) -> Shar
 
 
 def _mean(sums: Sequence[int], count: int, entered: float = 1.0) -> Body:
-    flops, exponentials, loaded, stored, arithmetic = (amount / count for amount in sums)
-    return Body(flops, exponentials, loaded, stored, entered, arithmetic)
+    flops, exponentials, loaded, stored, arithmetic, shared = (amount / count for amount in sums)
+    return Body(flops, exponentials, loaded, stored, entered, arithmetic, shared)
 
 
 def block_work(block: Block, types: Sequence[Type]) -> Operations:
@@ -200,9 +207,14 @@ def _arithmetic(op: Op, types: Sequence[Type]) -> Operations:
 
 def _kind(op: Op) -> str | None:
     """Return what the scalar operations of an operation are counted as, None where they are not counted."""
-    if op.attributes.get("symbol", "").strip('"').startswith(_LIBDEVICE_EXPONENTIALS):
+    if _symbol(op).startswith(_LIBDEVICE_EXPONENTIALS):
         return "exponential"
     return effects(op.name).work
+
+
+def _symbol(op: Op) -> str:
+    """Return the name of the function of libdevice that an operation calls, else nothing."""
+    return op.attributes.get("symbol", "").strip('"')
 
 
 def product_flops(op: Op, types: Sequence[Type]) -> int:
@@ -214,7 +226,7 @@ def product_flops(op: Op, types: Sequence[Type]) -> int:
     return 2 * a.elements * per_item * result.block.shape[-1]
 
 
-def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int]:
+def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int, int]:
     """Return what one operation adds to each field of ``Body`` but ``entered``, in order."""
     row, name = effects(op.name), _kind(op)
     moved = _bytes(accessed_type(op, types)) if row.accesses else 0
@@ -224,7 +236,21 @@ def _asked(op: Op, types: Sequence[Type]) -> tuple[int, int, int, int, int]:
         moved if row.reads else 0,
         moved if row.writes else 0,
         types[op.results[0]].elements * _ARITHMETIC[name] if name in _ARITHMETIC and _floating(op, types) else 0,
+        sum(_bytes(types[slot].block) for slot in _through_shared(op, types)),
     )
+
+
+def _through_shared(op: Op, types: Sequence[Type]) -> list[int]:
+    """Return the slots of what an operation reads from or writes to shared memory: a product, its operands there.
+
+    Copies from and to global memory are left out: L2 bounds them.
+    """
+    if effects(op.name).work == "dot":
+        buffers = (slot for slot in op.operands[:2] if types[slot].element == "memdesc")
+        return [slot for slot in buffers if not types[slot].in_tensor_memory]
+    if op.name in _LOADS_SHARED:
+        return list(op.results)
+    return list(op.operands[:1]) if op.name in _STORES_SHARED else []
 
 
 def _floating(op: Op, types: Sequence[Type]) -> bool:

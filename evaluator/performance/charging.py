@@ -10,6 +10,8 @@ from evaluator.work import LaunchWork
 
 _PER_LANE = 4
 """Most floating-point operations of a lane in a clock: multiply-adds of two packed numbers."""
+_SHARED_BYTES = 128
+"""Bytes of an SM's shared memory in a clock: 32 banks of four (CUDA C++ Programming Guide 12, compute capabilities)."""
 
 
 def program_clocks(
@@ -40,8 +42,11 @@ def program_clocks(
             clocks[row] = loop.trips * (kernel.resident * flops / (2 * target.fp32_lanes))
     if kernel.outside.flops:
         clocks *= np.maximum(1.0, unrolled / kernel.outside.flops)
-    least = kernel.resident / launch.binary.ctas_per_program * _least_clocks(launch, target)
-    return clocks * np.maximum(1.0, least / clocks.sum(0)), hot
+    together = kernel.resident / launch.binary.ctas_per_program
+    clocks *= np.maximum(1.0, together * _least_clocks(launch, target) / clocks.sum(0))
+    # Partitions that pass their loops apart are counted in means, which hold for all programs together only.
+    shared = together * launch.total("shared_bytes") / _SHARED_BYTES
+    return clocks * max(1.0, shared / clocks.sum()), hot
 
 
 def _charge(passed: Pass, flops: float, entered: float) -> float:
@@ -56,6 +61,7 @@ def _charge_of_code(passed: Pass, flops: float, entered: float) -> float:
     light = passed.light
     if light is None:
         return passed.clocks * (max(1.0, flops / passed.flops) if passed.flops else 1.0)
+    entered = max(entered, light.entered)
     if light.flops == passed.flops:
         return float(np.interp(entered, (0, 1), sorted((light.clocks, passed.clocks))))
     taken = (flops - light.flops) / (passed.flops - light.flops)

@@ -20,7 +20,7 @@ from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leadi
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import PARTITIONS, Played, Team, play
 from evaluator.performance.streams import Stream
-from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
+from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
 from evaluator.work import Paces, Shares
 
@@ -32,8 +32,6 @@ _MOST_PACE = 16
 """Most passes of a role's loop that are played for one of another's, or the other way round."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
-_LITTLE = 0.05
-"""A branch around a smaller share of a loop's instructions is not played."""
 Player = Callable[[Sequence[Team]], Played]
 
 
@@ -162,7 +160,7 @@ def _loop_pass(
     skipped = 0.0
     if sum(costs.op(i).flops for i in loop.light) == sum(costs.op(i).flops for i in loop.own):
         skipped = 1 - len(loop.light) / len(loop.own)
-        if skipped < _LITTLE:
+        if skipped < LITTLE:
             return replace(heavy, skipped=skipped)
     lighter = Loop(loop.address, loop.light, loop.dispatch)
     items = _with(lighter, loop, structure.items)
@@ -173,7 +171,7 @@ def _loop_pass(
             return _pass(found[lighter], [(lighter.own, warps)], costs, resident).clocks
 
     flops = _pass(1.0, [(lighter.own, warps)], costs, resident).flops
-    return replace(heavy, light=LightPass(flops, play_light), skipped=skipped)
+    return replace(heavy, light=LightPass(flops, play_light, loop.entered), skipped=skipped)
 
 
 def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:

@@ -13,6 +13,8 @@ class LightPass:
 
     flops: float
     play: Callable[[], float]
+    entered: float = 0.0
+    """Share of the passes, 0 to 1, that are known to make a good part of what is skipped here."""
 
     @cached_property
     def clocks(self) -> float:

@@ -5,7 +5,8 @@ to execute. Loops that only poll (an mbarrier, registers) are passed once: what 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,8 @@ _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 _WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
 """About how many plain instructions take as long; MUFU has an eighth of their rate."""
 _LOOP_WEIGHT = 16
+LITTLE = 0.05
+"""A smaller share of a loop's instructions is not worth a price of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class Loop:
     """Whether this is the loop in which idle warps of a warp-specialised kernel wait for their role."""
     light: "tuple[Instruction, ...] | None" = None
     """The path with least work, where the body branches around some and no loop is inside."""
+    entered: float = 0.0
+    """Share of the passes, 0 to 1, that make a good part of what the lightest path leaves out, as far as known."""
     lines: tuple[int, ...] = ()
     """The lines of IR that the jumps back to its beginning were made from, as far as known."""
     roles: "tuple[tuple[Loop, ...], ...]" = ()
@@ -94,6 +99,7 @@ class Graph:
     def __init__(self, code: Code, shares: Shares = ()) -> None:
         """Code that ``shares`` says is passed by weighs less where a way through it is chosen."""
         self.code = code
+        self._shares = shares
         self.size = len(code.instructions)
         self._weights = [_WEIGHTS.get(i.base, 1) * _share(i.line, shares) for i in code.instructions]
         starts = {0, *(index for index in code.labels.values() if index < self.size)}
@@ -181,10 +187,23 @@ class Graph:
             roles = tuple(tuple(loops[child] for child in group) for group in groups)
             ends = sorted(self.stop[block] - 1 for block in bodies[header] if header in self.successors[block])
             lines = tuple(line for end in ends if (line := self.code.instructions[end].line))
-            loops[header] = Loop(address, (*items, *missed), dispatch, None if light == items else light, lines, roles)
+            light = None if light == items else light
+            entered = self._entered(items, light) if light is not None else 0.0
+            loops[header] = Loop(address, (*items, *missed), dispatch, light, entered, lines, roles)
         tops = [header for header in headers if parent[header] is None]
         items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
         return Structure(items, missed)
+
+    def _entered(self, items: Sequence[Instruction | Loop], light: Sequence[Instruction]) -> float:
+        """Return the share of the passes that reach more than ``LITTLE`` of a path's instructions, of those that a
+        lighter path leaves out.
+
+        Branches are told apart by lines of IR: the compiler may have copied what follows one into both its sides.
+        """
+        own = Counter(item.line for item in items if isinstance(item, Instruction))
+        left_out = own - Counter(i.line for i in light)
+        shares = sorted((_share(line, self._shares) for line in left_out.elements() if line is not None), reverse=True)
+        return next(iter(shares[int(LITTLE * own.total()) :]), 0.0)
 
     def _groups(self, region: set[int], children: list[int]) -> list[list[int]]:
         """Return the loops in a region in groups: those of which one leads to the other within it."""

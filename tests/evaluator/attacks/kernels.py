@@ -73,6 +73,17 @@ WORK = {
         Status.UNSUPPORTED,
         "map_elementwise with a loop, whose passes are not counted",
     ),
+    "a remainder that libdevice finds bit by bit": Attack(
+        edited(
+            (
+                "import triton.language as tl\n",
+                "import triton.language as tl\nfrom triton.language.extra import libdevice\n",
+            ),
+            (STORE, "    acc += libdevice.fmod(acc * 0.0 + 1e30, 3.0) * 0.0\n" + STORE),
+        ),
+        Status.UNSUPPORTED,
+        "__nv_fmodf with a loop, whose passes are not counted",
+    ),
     "an unrolled loop of a million steps": Attack(
         edited((STORE, "    for _ in tl.static_range(1000000):\n        acc += 1.0\n" + STORE)),
         Status.TIMED_OUT,

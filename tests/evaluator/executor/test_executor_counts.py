@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triton.language.extra import libdevice
 
 from evaluator.executor import UnsupportedOperation
 from evaluator.executor.control import KNOWN
@@ -120,6 +121,23 @@ def test_a_loop_of_single_elements_is_executed_and_not_counted(executor):
     assert out.tolist() == [3] * 64
     with pytest.raises(UnsupportedOperation, match="whose passes are not counted"):
         launch.kernel.count(launch.memory, launch.args, launch.grid)
+
+
+@triton.jit
+def remainders(X, Out, LOOPS: tl.constexpr):
+    i = tl.arange(0, 64)
+    x = tl.load(X + i)
+    tl.store(Out + i, libdevice.fmod(x, 3.0) if LOOPS else libdevice.round(x))
+
+
+def test_a_function_of_libdevice_with_a_loop_is_executed_and_not_counted(executor):
+    out = torch.empty(64)
+    looping, straight = (
+        executor.prepare(remainders, torch.full((64,), 5.0), out, LOOPS=loops) for loops in (True, False)
+    )
+    assert "__nv_fmodf with a loop, whose passes are not counted" in looping.run(work=True).uncounted
+    assert out.tolist() == [2.0] * 64
+    assert not straight.run(work=True).uncounted
 
 
 @triton.jit

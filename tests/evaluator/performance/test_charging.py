@@ -69,6 +69,24 @@ def within(X, Y, n, mode):
 
 
 @triton.jit
+def scalars_within(X, Y, n, mode, DECOY: tl.constexpr):
+    """A branch that never runs holds blocks, one that always runs holds many scalars."""
+    at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    acc = tl.zeros([64, 64], tl.float32)
+    number = mode
+    for i in range(n):
+        x = tl.load(X + at + i * 4096)
+        if DECOY:  # noqa: SIM102 - what is not compiled must not be
+            if mode == 8:
+                acc = acc * 2.0
+        if mode + i >= 7:
+            for k in tl.static_range(100):
+                number = (number ^ (number >> 3)) * 5 + k
+        acc = tl.dot(x, x, acc)
+    tl.store(Y + tl.program_id(0) * 4096 + at, (acc + number).to(tl.bfloat16))
+
+
+@triton.jit
 def straight(X, Y, mode):
     """The same outside of loops."""
     at = tl.arange(0, 64)[:, None] * 64 + tl.arange(0, 64)[None, :]
@@ -148,6 +166,14 @@ def test_a_branch_that_never_runs_does_not_set_the_price_of_a_pass() -> None:
     work = launched(within, tiles() | {"mode": 7}, (PROGRAMS, 1, 1))
     played = [time_case([made], 0, H100).launches[0].hot for made in (work, replace(work, shares=()))]
     assert ["MUFU" in {i.base for i in hot.parts[0][0]} for hot in played] == [True, False]
+
+
+def test_a_branch_that_never_runs_does_not_lower_the_price_of_scalars_in_one_that_does() -> None:
+    alone, beside = (
+        launched(scalars_within, tiles() | {"mode": 7}, (PROGRAMS, 1, 1), DECOY=decoy) for decoy in (False, True)
+    )
+    assert beside.loops[0].body.entered == 0
+    assert seconds(beside) > 0.95 * seconds(alone)
 
 
 def test_a_branch_that_never_runs_does_not_set_the_price_outside_loops() -> None:

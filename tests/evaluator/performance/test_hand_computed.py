@@ -188,7 +188,7 @@ def test_a_loop_that_ptxas_unrolled_is_charged_by_the_passes_of_the_ir() -> None
     assert clocks([launch(loop([64] * 132))], four) == pytest.approx(OUTSIDE + 64 * PASS)
     scalar = passed(4 * PASS, 0, copies=4.0)
     assert clocks([launch(loop([64] * 132, NOTHING))], scalar) == pytest.approx(OUTSIDE + 64 * PASS)
-    branch = passed(4 * PASS, 4 * 1000, passed(4 * 200, 0), copies=4.0)  # around the products, in three of four passes
+    branch = passed(4 * PASS, 4 * 1000, light(4 * 200, 0), copies=4.0)  # around the products, in three of four passes
     quarter = replace(PRODUCT, dot_flops=250.0, entered=0.25)
     expected = OUTSIDE + 64 * (0.25 * PASS + 0.75 * 200)
     assert clocks([launch(loop([64] * 132, quarter))], branch) == pytest.approx(expected)
@@ -231,11 +231,12 @@ def test_fills_cost_their_bytes_and_their_start() -> None:
     assert filled.seconds == pytest.approx(time([work], passed(PASS)).seconds + more)
 
 
-def test_nothing_is_charged_less_than_its_exponentials_and_arithmetic_take() -> None:
+def test_nothing_is_charged_less_than_its_exponentials_arithmetic_and_shared_memory_take() -> None:
     cheap = passed(1, 0)
     for body, least in (
         (replace(NOTHING, exponentials=16 * 5000.0), 5000),
         (replace(NOTHING, arithmetic=4 * 128 * 7000.0), 7000),
+        (replace(NOTHING, shared_bytes=128 * 9000.0), 9000),
     ):
         made = clocks([launch(loop([640] * 132, body))], cheap)
         assert made == pytest.approx(640 * least)

@@ -492,6 +492,7 @@ def test_partitions_are_counted_side_by_side() -> None:
     (loop,) = counted.of(session.launches[0].binary, 8).loops
     assert loop.body.dot_flops == 2 * 2 * 128**3
     assert loop.body.load_bytes == 2 * 2 * 128**2
+    assert loop.body.shared_bytes == 3 * 2 * 128**2  # queries, keys and values; weights are in registers
 
 
 @gluon.jit
