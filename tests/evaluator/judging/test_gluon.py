@@ -54,6 +54,17 @@ def attention(q, k, v, out, lse, *, causal, scale):
     else:
         nothing[(1,)](out)
 """
+BY_ROWS = ("[16, block_n, 16])", "[16, block_n, 16], [[1, 0]])"), ("[16, dim, 16])", "[16, dim, 16], [[1, 0]])")
+OF_TWO_CTAS = (
+    *BY_ROWS,
+    ("gl.int64, [1], mbarrier.MBarrierLayout()", "gl.int64, [2], mbarrier.MBarrierLayout.multicta(2)"),
+    ("gl.int64, [STAGES, 1], mbarrier.MBarrierLayout()", "gl.int64, [STAGES, 2], mbarrier.MBarrierLayout.multicta(2)"),
+    ("_desc.block_type.nbytes", "_desc.nbytes_per_cta"),
+    ("block_m, block_n = 128, 128", "block_m, block_n = 256, 128"),
+    ("element_bitwidth=16, rank=4", "element_bitwidth=16, rank=4, cga_layout=[[0, 0, int(rows == 256), 0]]"),
+    ("        num_warps=8,\n", "        num_warps=8,\n        num_ctas=2,\n"),
+)
+"""What makes a program of two CTAs, each of which has half of the rows and loads all keys and values."""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +88,18 @@ def test_a_kernel_with_roles_is_executed_counted_and_scored(judge: Judge) -> Non
     assert case.case == CASE.name
     assert case.utilisation["tensor"] > 0.2
     assert evaluation.resources[0].warps == 12
+
+
+@pytest.mark.long
+def test_programs_of_several_ctas_are_executed_counted_and_scored(judge: Judge) -> None:
+    source = HOPPER
+    for old, new in OF_TWO_CTAS:
+        assert old in source
+        source = source.replace(old, new)
+    evaluation = judged(judge, source)
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert evaluation.score.cases[0].utilisation["tensor"] > 0.2
 
 
 @pytest.mark.parametrize(
