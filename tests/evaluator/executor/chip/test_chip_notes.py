@@ -1,7 +1,9 @@
-"""The examples of the notes on Gluon run: barriers, roles and layouts, in one kernel, which adds tiles up."""
+"""The examples of the notes on Gluon run: barriers, roles and layouts in one kernel, which adds tiles up, and the loops
+of attention in the seeds.
+"""
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import indent
 
@@ -10,6 +12,8 @@ import torch
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import StuckProgram, offline
+from seeds import seed_source
+from tests.evaluator.executor.chip.test_chip_execution import attention, module
 
 ORACLE = "torch"
 
@@ -70,14 +74,10 @@ def added_up(path: Path, barriers: str) -> bool:
     codes = {"barriers": indent(barriers, "    "), "roles": indent(example("gluon-roles"), "    ")}
     source = KERNEL.format(layouts=example("gluon-layouts"), **codes, tiles=TILES, rows=ROWS, columns=COLUMNS)
     path.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    made = module(path)
     x, out = torch.randn(TILES * ROWS, COLUMNS).half(), torch.empty(ROWS, COLUMNS)
     with offline() as session:
-        module.kernel[(1,)](TensorDescriptor.from_tensor(x, [ROWS, COLUMNS], module.shared), out, 2, num_warps=4)
+        made.kernel[(1,)](TensorDescriptor.from_tensor(x, [ROWS, COLUMNS], made.shared), out, 2, num_warps=4)
     return session.report().clean and torch.allclose(out, x.float().view(TILES, ROWS, COLUMNS).sum(0), atol=1e-5)
 
 
@@ -88,3 +88,73 @@ def test_barriers_roles_and_layouts_of_the_notes_make_a_kernel_that_runs(tmp_pat
 def test_it_hangs_where_the_producer_waits_for_the_other_parity(tmp_path: Path) -> None:
     with pytest.raises(StuckProgram):
         added_up(tmp_path / "of_the_notes.py", example("mbarriers").replace("phase ^ 1", "phase"))
+
+
+TURN = """\
+        stage, stage_before = tile % stages, (tile - 1) % stages
+        mbarrier.wait(k_ready.index(stage), tile // stages & 1)
+        mbarrier.wait(v_ready.index(stage_before), (tile - 1) // stages & 1)
+        k = k_tiles.index(stage).reshape([block_n, q.shape[1]]).permute((1, 0))
+        v_of_the_tile_before = v_tiles.index(stage_before).reshape([block_n, q.shape[1]])
+        s_layout: gl.constexpr = row_max.type.layout.parent
+        p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
+        zeros = gl.zeros([q.shape[0], block_n], gl.float32, s_layout)
+{example}
+        row_sum = row_sum * rescale + gl.sum(new, 1)
+        row_max = new_max
+"""
+PRODUCTS = """\
+@gluon.jit
+def weigh_and_score(q_tiles, k_tiles, v_tiles, scores, outs, p_ready, o_ready, s_ready, tile, GROUP: gl.constexpr):
+    q = q_tiles.index(GROUP).reshape([q_tiles.shape[3], q_tiles.shape[4]])
+    k = k_tiles.index((tile + 1) % k_tiles.shape[0]).reshape([k_tiles.shape[3], k_tiles.shape[4]])
+    v = v_tiles.index(tile % v_tiles.shape[0]).reshape([v_tiles.shape[3], v_tiles.shape[4]])
+    s, o, next_k, p = scores.index(GROUP), outs.index(GROUP), k.permute((1, 0)), weights_in(scores.index(GROUP))
+{example}
+
+
+"""
+BOTH = "weigh_and_score(q_tiles, k_tiles, v_tiles, s, o, p_ready, o_ready, s_ready, tile, 0)"
+
+
+def with_turn(seed: str, example: str) -> str:
+    """Return the seed for Hopper with the example as the body of its loop, for tiles without masks."""
+    changed, times = re.subn(
+        r"(    for tile in range\(first, stop\):\n).*?(    return p, acc, row_max, row_sum\n)",
+        lambda found: found[1] + TURN.format(example=indent(example, " " * 8)) + found[2],
+        seed,
+        flags=re.DOTALL,
+    )
+    assert times == 1
+    return changed
+
+
+def with_products(seed: str, example: str) -> str:
+    """Return the seed for Blackwell with the example in place of the products of its first group."""
+    changed, times = re.subn(
+        r"weigh\(v_tiles, s, o, p_ready, o_ready, tile, 0\)\n +score\(q_tiles, k_tiles, s, s_ready, tile \+ 1, 0\)",
+        BOTH,
+        seed,
+    )
+    assert times == 1
+    return changed.replace(
+        "@gluon.jit\ndef multiply(", f"{PRODUCTS.format(example=indent(example, '    '))}@gluon.jit\ndef multiply("
+    )
+
+
+@pytest.mark.parametrize(
+    ("note", "seed", "target", "put"),
+    [("gluon-hopper", "hopper", "h100", with_turn), ("gluon-blackwell", "blackwell", "b200", with_products)],
+)
+def test_the_loops_of_the_notes_attend(
+    note: str, seed: str, target: str, put: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "of_the_notes.py"
+    path.write_text(put(seed_source("mha", seed), example(note)), encoding="utf-8")
+    q, k, v = (torch.randn(1, 1, length, 128).bfloat16() for length in (128, 512, 512))
+    out, lse = torch.empty_like(q), torch.empty(q.shape[:3])
+    with offline(target=target) as session:
+        module(path).attention(q, k, v, out, lse, causal=False, scale=0.1)
+    assert not session.report().faults
+    assert torch.allclose(out.double(), attention(q, k, v, False, 0.1), atol=0.02)
