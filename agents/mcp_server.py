@@ -100,7 +100,11 @@ def _server(session: Session) -> Server[Any]:
                     name=each["name"],
                     description=each["description"],
                     input_schema=each["parameters"],
-                    annotations=types.ToolAnnotations(read_only_hint=each["name"] in READ_ONLY),
+                    # A client that nobody attends refuses what may destroy something or reach outside. A call that is
+                    # no mere reading adds to the run's record.
+                    annotations=types.ToolAnnotations(
+                        read_only_hint=each["name"] in READ_ONLY, destructive_hint=False, open_world_hint=False
+                    ),
                 )
                 for each in described
             ]

@@ -21,8 +21,10 @@ async def work(config: str, kernel: str, speed: str) -> None:
         hello = await session.initialize()
         tools = (await session.list_tools()).tools
         only_read = {tool.name: tool.annotations and tool.annotations.read_only_hint for tool in tools}
+        hints = {(tool.annotations.destructive_hint, tool.annotations.open_world_hint) for tool in tools}
         paths = [tool.name for tool in tools if "path" in tool.input_schema["properties"]]
-        print(json.dumps({"instructions": hello.instructions, "only_read": only_read, "paths": paths}))
+        said = {"instructions": hello.instructions, "only_read": only_read, "hints": list(hints), "paths": paths}
+        print(json.dumps(said))
         Path(kernel).write_text(f"tflops = {speed}")
         checked = await session.call_tool("check", {"path": kernel})
         refused = await session.call_tool("evaluate", {"path": "/etc/passwd", **WHY})

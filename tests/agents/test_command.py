@@ -62,6 +62,7 @@ def test_a_client_of_the_protocol_works_in_its_folder_until_it_submits(monkeypat
     said, *results = map(json.loads, ended(world)["stdout"].splitlines())
     assert "You work unattended" in said["instructions"]
     assert {name for name, only_read in said["only_read"].items() if only_read} == READ_ONLY
+    assert said["hints"] == [[False, False]], "without a person, codex refuses what may destroy or reach outside"
     assert said["paths"] == ["write_source", "check", "evaluate", "profile", "run_python"]
     assert results[0][1].startswith("ok: compiles")
     assert results[1] == [True, "error: /etc/passwd is no file in your folder"]
