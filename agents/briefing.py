@@ -98,9 +98,8 @@ def source_to_adapt(brief: Brief) -> str:
 
 def _standing(brief: Brief) -> dict[str, Any]:
     """Return the template variables on the lineage and on what the run has learnt."""
-    attempts = [attempt for attempt in brief.attempts if attempt.version is None]
     return {
-        "lineage": cut(_table(brief, brief.versions, attempts[-_ATTEMPTS:]), _LINEAGE_CHARS),
+        "lineage": cut(_table(brief, brief.versions, brief.not_accepted[-_ATTEMPTS:]), _LINEAGE_CHARS),
         "unresolved": unresolved(brief.unresolved),
         "handovers": handed_over(brief.memories, brief.attempts, HANDOVERS),
         "memory": learnt(brief),

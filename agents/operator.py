@@ -184,6 +184,12 @@ class Brief:
         return sorted(found, key=lambda attempt: attempt.geomean_tflops, reverse=True)[:UNRESOLVED]
 
     @property
+    def not_accepted(self) -> Sequence[AttemptSummary]:
+        """The attempts that are neither versions nor among those in ``unresolved``, oldest first."""
+        apart = {attempt.attempt_id for attempt in self.unresolved}
+        return [each for each in self.attempts if each.version is None and each.attempt_id not in apart]
+
+    @property
     def parent(self) -> Version:
         """The version to begin with: the one asked for, else the best."""
         return self.asked or self.versions[-1]

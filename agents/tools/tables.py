@@ -130,9 +130,12 @@ def version(of: Version) -> str:
     return attempt(of.attempt, f"version {of.number}", of.change, parts)
 
 
-def attempt(of: Attempt, name: str = "attempt", change: str = "", more: Sequence[str] = ()) -> str:
-    """Return an attempt in full, with ``change`` for its own words if that is not empty, and ``more`` lines on it."""
-    parts = [f"{name} (attempt {of.id}), from {_origin(of) or 'nothing'}: {change or of.change}", *more]
+def attempt(of: Attempt, name: str = "", change: str = "", more: Sequence[str] = ()) -> str:
+    """Return an attempt in full: that it is the version ``name``, if it is one, with ``change`` for its own words if
+    that is not empty, and ``more`` lines on it.
+    """
+    called = f"{name} (attempt {of.id})" if name else f"attempt {of.id}"
+    parts = [f"{called}, from {_origin(of) or 'nothing'}: {change or of.change}", *more]
     if of.hypothesis:
         parts.append(f"hypothesis: {of.hypothesis}")
     if of.decision:

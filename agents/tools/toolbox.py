@@ -103,9 +103,7 @@ class Toolbox:
 
     def _read_lineage(self, asked: arguments.ReadLineage) -> str:
         attempts = [
-            attempt
-            for attempt in self._brief.attempts
-            if attempt.version is None and not (asked.failures_only and attempt.geomean_tflops)
+            attempt for attempt in self._brief.not_accepted if not (asked.failures_only and attempt.geomean_tflops)
         ]
         latest = attempts[len(attempts) - asked.attempts :] if asked.attempts < len(attempts) else attempts
         said = tables.lineage(self._brief.versions, latest, self._brief.target.kind, self._descent)

@@ -1,5 +1,6 @@
 """Prompts: each renders from a sample, and none from less."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def test_a_prompt_renders_from_a_sample_brief(name: str) -> None:
     assert text
     assert "{{" not in text
     assert "None" not in text
+    assert "\n\n\n" not in text
+    assert re.findall(r"[^\n]\n# .*", text) == [], "headings stand apart"
 
 
 @pytest.mark.parametrize("name", ["system", "brief", "compacted", "single_turn", "nudge", "budget"])

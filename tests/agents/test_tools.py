@@ -466,6 +466,7 @@ def test_the_lineage_lists_what_is_unresolved_the_fastest_first_and_only_while_i
     _, _, listed = said.partition("Unresolved attempts, which may be built on:\n")
     assert [line.split()[:3] for line in listed.splitlines()[1:]] == [["3", "v0", "108.0"], ["4", "v0", "104.0"]]
     assert UNRESOLVED.told in listed
+    assert Bench(world).call("read_lineage").count("to tflops = 108.0") == 1, "what is listed apart is not repeated"
     assert UNRESOLVED.told in opening(world.brief(), "x")
     world.accept("tflops = 120.0", (0,))
     assert "Unresolved" not in Bench(world).call("read_lineage", attempts=0)
