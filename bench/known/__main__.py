@@ -3,8 +3,8 @@
 python -m bench.known            prints both tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
-A kernel is a file PROBLEM_TARGET.py here; gqa has those of mha, and those of fsa are what its moves make, see
-``bench.known.sparse``. Every speed is predicted, on the suite quick.
+A kernel is a file PROBLEM_TARGET.py here; gqa has that of mha where it has none of its own, and those of fsa are what
+its moves make, see ``bench.known.sparse``. Every speed is predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ PATHS = {
 
 
 def sources() -> dict[tuple[str, str], str]:
-    """Return the best sources known by problem and target. Those of mha take shared keys, and are gqa's too."""
+    """Return the best sources known by problem and target. Gqa has those of mha where it has none of its own."""
     sparse = {("fsa", target): list(path("kv_outer", get_target(target)))[-1][1] for target in SPARSE}
     found = {
         (problem, target): file.read_text()
