@@ -4,7 +4,7 @@ python -m bench.search                                     does the runs that ar
 python -m bench.search --problem mha --operator mutate     does some of them
 python -m bench.search --write                             does none, and puts table and picture into docs/search.md
 
-Each run has one worker and ends when its best version has 98% of the best score known (bench/known), or after 60
+Each run has one worker and ends when its best attempt has 98% of the best score known (bench/known), or after 60
 attempts; a tuner's after three times those of mutate. Its record is a file in --records. A record counts as missing
 once the best score known is another, because a better kernel was found or the model has changed. A run that was stopped
 is done again, but what the judge said is kept in --answers, so that it takes little time; all runs share these answers.

@@ -28,7 +28,7 @@ def table(records: Sequence[Record]) -> Table:
 
 
 def draw(records: Sequence[Record]) -> str:
-    """Return the curves as an SVG: a panel for each problem and target, the best version's share over looks."""
+    """Return the curves as an SVG: a panel for each problem and target, the best attempt's share over looks."""
     width, height = _COLUMNS * _WIDTH, len(TARGETS) * _HEIGHT + 30
     parts: list[Element] = [node("style", _STYLE), node("rect", width=width, height=height, fill="white")]
     most = max((point.looks for record in records for point in record.points), default=1)
@@ -42,7 +42,7 @@ def draw(records: Sequence[Record]) -> str:
         parts.append(node("path", d=f"M{left:.1f} {height - 12:.1f}h20", stroke=COLOURS[operator], stroke_width=2))
         parts.append(text(operator, left + 26, height - 8))
     parts.append(text("looks, on a scale of square roots", width - 12, height - 8, text_anchor="end"))
-    told = "A line for each run: the share of the best score known that its best version has, over looks."
+    told = "A line for each run: the share of the best score known that its best attempt has, over looks."
     made = picture("search", width, height, "Searches, predicted", told, parts)
     return made.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
 

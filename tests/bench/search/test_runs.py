@@ -91,6 +91,17 @@ def test_only_what_ends_a_run_is_examined_closely(
     assert verified == ["tflops = 118.0"]
 
 
+def test_an_attempt_that_is_no_version_counts_once_it_was_examined_closely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    script = [proposing(f"tflops = {speed}") for speed in (117.0, 118.0, 119.0)]
+    monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(*script))
+    record = make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
+    assert [(point.attempts, round(point.tflops)) for point in record.points] == [(0, 100), (1, 117), (2, 118)]
+    verified = [each.candidate.source for each in judges.asked if isinstance(each, VerifyRequest)]
+    assert verified == ["tflops = 118.0"]
+
+
 def test_a_run_that_is_done_again_asks_the_judge_nothing_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
