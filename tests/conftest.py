@@ -5,10 +5,12 @@ import os
 import random
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pynvml
 import pytest
@@ -39,7 +41,7 @@ settings.register_profile(
 settings.register_profile("search", settings.get_profile("gate"), derandomize=False)
 settings.load_profile("gate")
 keep_freed_memory()  # as a judge's process does: many tests judge
-gc.set_threshold(10_000)  # full collections go through torch, triton and all tests; freezing these blinds hypothesis
+gc.set_threshold(10_000, 100)  # others go through torch, triton and all tests; freezing these blinds hypothesis
 
 
 def sees_gpus(marks: str) -> bool:
@@ -99,6 +101,32 @@ def fork_server() -> "Iterator[ForkServer]":
 
     with ForkServer(JOB_MODULES) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_databases_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new SQLite database begins as a copy of an empty one: hundreds of tests want one, and migrations take 40 ms.
+
+    Only the tests of lineage_db run the migrations each time.
+    """
+    engine = sys.modules.get("lineage_db.engine")
+    if engine is None:  # no test uses a database, or there is no SQLAlchemy
+        yield
+        return
+    migrated = tmp_path_factory.mktemp("migrated") / "lineage.db"
+    engine.Database(str(migrated), create=True).close()
+    connect = engine.sqlite
+
+    def copying(path: Path, create: bool, *how: Any) -> Any:
+        made = connect(path, create, *how)
+        if create and not path.exists():
+            with suppress(OSError):  # what is in the way is the test's subject
+                shutil.copyfile(migrated, path)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "sqlite", copying)
+        yield
 
 
 @pytest.fixture(scope="session")

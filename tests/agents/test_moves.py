@@ -325,6 +325,7 @@ def test_splitting_makes_two_loops_and_masks_only_one(opcodes: Opcodes) -> None:
     assert split["FSEL"] == plain["FSEL"]
 
 
+@pytest.mark.long
 def test_a_reciprocal_shortens_the_epilogue(opcodes: Opcodes) -> None:
     assert opcodes(apply(SEED, "reciprocal"), H100)["all"] < opcodes(SEED, H100)["all"]
 

@@ -10,6 +10,8 @@ import pytest
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from evaluator.target import ScoreKind
+from lineage_db import engine
+from lineage_db.connecting import sqlite
 from lineage_db.decision import Decision
 from lineage_db.records import Attempt, Run, Step, Submission
 from lineage_db.store import Store
@@ -17,6 +19,12 @@ from tests.decisions import accept
 from tests.postgresql import Cluster, empty
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def new_databases_are_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As everywhere but in the other tests."""
+    monkeypatch.setattr(engine, "sqlite", sqlite)
 
 
 @pytest.fixture(scope="session")
