@@ -42,7 +42,7 @@ def table(versions: Sequence[Passed]) -> dict[str, list[dict[str, Any]]]:
 
 def _kernel(name: str, passed: Passed) -> dict[str, Any]:
     cases = passed.chosen.problem.correctness_cases
-    gluon = mentions(passed.chosen.source, "gluon")
+    source = passed.chosen.source
     entry, tensors, scalars = signature(passed.chosen.problem)
     return {
         "name": name,
@@ -58,8 +58,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "grouped": any(case.heads != case.kv_heads for case in cases),
         "causal": sorted({case.causal for case in cases}),
         "block_sizes": sorted({blocks_of(case)[0] for case in cases} - {0}),
-        "gluon": gluon,
-        "interpretable": not gluon and not mentions(passed.chosen.source, "bfloat16"),
+        "interpretable": not mentions(source, "gluon") and not mentions(source, "bfloat16"),
     }
 
 

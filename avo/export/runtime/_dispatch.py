@@ -64,8 +64,6 @@ class ExportedKernel:
     """Whether it was judged with the causal mask, without, or both."""
     block_sizes: tuple[int, ...]
     """Sizes of selected blocks or of pages; empty for dense attention."""
-    gluon: bool
-    """Whether the kernel is written in Gluon, which only a GPU runs."""
     interpretable: bool
     """Whether Triton's interpreter can run the kernel."""
 

@@ -79,12 +79,12 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
         kernel.write_text(right)
 
 
-def write_seeds(folder: Path, name: str, *problems: str) -> Path:
-    """Write a package of seeds, as if they had been judged."""
+def write_seeds(folder: Path, name: str, *problems: str, kind: str | None = None) -> Path:
+    """Write a package of seeds, by default the problems' first ones, as if they had been judged."""
     run, (seed, *_) = sample(folder)
     versions = []
     for problem in problems:
-        attempt = replace(seed.attempt, source=seed_source(problem))
+        attempt = replace(seed.attempt, source=seed_source(problem, kind))
         named = replace(run, problem=problem, name=problem)
         versions.append(passed(choose(named, [replace(seed, attempt=attempt)], attempt), 1.0, 1.0))
     write_package(render_package(name, versions, NOW), folder / "out")
@@ -96,6 +96,13 @@ def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> Non
     picked = "results or refused or falls or one-token or less-than"
     done = own_tests(package, "-k", picked, interpret="0")
     assert "7 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_kernel_in_gluon_passes_its_own_tests_on_the_offline_executor(tmp_path: Path) -> None:
+    package = write_seeds(tmp_path, "mine", "mha", kind="hopper")
+    done = own_tests(package, "-k", "results or (agrees and odd)", interpret="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("problem", ["mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward", "decode"])

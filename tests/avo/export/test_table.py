@@ -31,7 +31,6 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path)
             "grouped": False,
             "causal": [False, True],
             "block_sizes": [],
-            "gluon": False,
             "interpretable": True,
         }
     ]
