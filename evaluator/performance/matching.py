@@ -1,7 +1,8 @@
-"""Which loop of the machine code stands for which loop of the IR: the one that its jump back was made from."""
+"""Which loop of the machine code stands for which loop of the IR: by the line of its jump back, or of its body."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.work import LoopWork, Shares
@@ -78,9 +79,15 @@ def _owners(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[int | None]
 
     The jump back of a loop may go straight to the beginning of the one around it, which then has the inner loop's line.
     And what is made of an operation, or of the loop itself, may loop within it: a wait, for one. Of two loops with the
-    line of the same one, that is the loop which holds most of its instructions.
+    line of the same one, that is the loop which holds most of its instructions. Where no jump back of a pass has a
+    line, it stands for the loop that most of its instructions are from, unless others have that loop's lines.
     """
     owners = [_innermost(loops, passed.lines[-1]) if passed.lines else None for passed in kernel.loops]
+    known = {loops[owner].lines for owner in owners if owner is not None}
+    for place, passed in enumerate(kernel.loops):
+        owner = None if passed.lines else max(range(len(loops)), key=partial(_held, loops, passed), default=None)
+        if owner is not None and _held(loops, passed, owner) and loops[owner].lines not in known:
+            owners[place] = owner
     around = _around(kernel)
     for inner in reversed(range(len(owners))):
         outer = around[inner]

@@ -64,6 +64,13 @@ def test_what_no_known_line_stands_for_is_charged_as_the_slowest_that_has_none()
     assert found == Matched((known, slow), (None, None), (10, 0, 0), True)
 
 
+def test_loops_whose_jumps_back_have_no_line_are_told_apart_by_their_instructions() -> None:
+    outer, inner = passed(90, holds=(11, 28, 13), flops=8), passed(30, holds=(13, 14, 28), flops=8)
+    loops = [loop(10, 29, flops=8), loop(12, 19, parent=0, flops=8)]
+    assert match(loops, [outer, inner], (0, 1)) == Matched((outer, inner), (None, None), (0, 0, 0), False)
+    assert match([loop(10, 29, flops=8)], [passed(20, 10, flops=8), outer]).made == (90, 0)  # a version it is not
+
+
 def test_a_dear_version_that_was_not_unrolled_is_no_remainder() -> None:
     cheap, dear = passed(80, 10, copies=4), passed(90, 10)
     assert match([loop(10, 19)], [cheap, dear]) == Matched((dear,), (None,), (0, 0), True)
