@@ -204,15 +204,20 @@ class BenchmarkCheck:
     def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> None:
         """Check where the given programs of each stage read and write, in buffers so far apart that an access that
         leaves one meets no other. They are executed for it only if they may race or wait for each other.
+
+        The first and the last program of a stage are checked with them, unless some wait: they come closest to the ends
+        of tensors.
         """
         addresses = apart([buffer.nbytes for buffer in self.run.plan.buffers], chance)
-        if self.sample.races or any(stage.kernel.takes_turns for stage in self.stages):
+        waiting = any(stage.kernel.takes_turns for stage in self.stages)
+        if self.sample.races or waiting:
             far = replace(self.run, buffers=self.run.buffers.at(addresses))
             self._execute(programs, far, sanitize=self.sample.races)
-            return
         for stage, chosen in zip(self.stages, programs, strict=True):
-            if chosen.numel():
-                _refuse_uncounted(stage, chosen, stage.check_accesses(addresses, chosen))
+            if chosen.numel() and not waiting:
+                ends = torch.tensor([0, stage.launch.programs - 1])
+                checked = torch.cat((ends, chosen[: 0 if self.sample.races else None])).unique()
+                _refuse_uncounted(stage, checked, stage.check_accesses(addresses, checked))
 
     def _stored(self, programs: Sequence[torch.Tensor]) -> tuple[Marks, Marks]:
         """Return marks of what is left in the outputs of the given programs of each stage, and of all others.

@@ -90,6 +90,13 @@ INDENTED = "".join(f"    {line}" for line in PERSISTENT_SOFTMAX.splitlines(keepe
 EVEN = sum(1 << head for head in {i * 63 // n for n in (7, 31) for i in range(n + 1)} - {63}) - (1 << 63)
 """A bit for each of 64 heads: 8 or 32 at even distances."""
 
+AHEAD = """\
+        if kv_len > 4096:
+            ahead = tl.load(k_base + (offs_n + BLOCK_N)[None, :] * stride_kn + offs_d[:, None] * stride_kd)
+            scores += tl.sum(tl.where(ahead == ahead, 0.0, 1e-30))
+"""
+"""A tile of keys that is read ahead of need: behind the last head there is none."""
+
 ATTACKS = {
     "more programs that wait than the card holds": Attack(
         WAITERS_FIRST, Status.TIMED_OUT, r"holds at once \(\d+\) wait for some of the \d+ that start only when"
@@ -217,6 +224,11 @@ ATTACKS = {
         ),
         Status.INCORRECT,
         r"8k-causal: false hint .*program \(77, 3, 0\)",
+    ),
+    "keys read past the end": Attack(
+        edited(("        scores = tl.dot(q, k) * scale\n", "        scores = tl.dot(q, k) * scale\n" + AHEAD)),
+        Status.OUT_OF_BOUNDS,
+        "8k-.*: read out of bounds .*'k'",
     ),
     "half of the heads": Attack(
         tuned(

@@ -1,6 +1,7 @@
 """Which programs are run at benchmark shapes: those that a sample depends on, and some that meet others in memory."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from evaluator.executor import Allocation
 from evaluator.judging import sampling
 from evaluator.judging.buffers import Buffers
 from evaluator.judging.execution import PlanRun
+from evaluator.judging.refusal import Refused
 from evaluator.judging.stages import Stage, stages
 from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 from evaluator.problem import TensorSpec
@@ -127,6 +129,19 @@ def test_a_row_depends_on_what_is_not_wholly_stored_over(again: str) -> None:
 
 def test_a_row_depends_on_what_a_masked_store_leaves() -> None:
     assert makers(5, "tt.store %target, %value, %false : !tt.ptr<i32>") == [[1], [], [], [1]]
+
+
+@pytest.mark.parametrize("races", [False, True])
+def test_the_first_and_the_last_program_are_checked_for_stray_accesses_with_every_sample(races: bool) -> None:
+    within, beyond = copies((0, 0, 0, 1, 0)), copies((0, 0, 4, 1, 0))
+    for check in (within, beyond):
+        object.__setattr__(check, "sample", replace(check.sample, races=races))
+    chosen = [torch.tensor([1])]
+    within._check_accesses(chosen, random.Random(1))
+    with pytest.raises(Refused) as refused:
+        beyond._check_accesses(chosen, random.Random(1))
+    assert "read out of bounds in copy" in refused.value.fault.message
+    beyond._check_accesses([sampling._NONE], random.Random(1))  # nothing that is compared depends on it
 
 
 def left(first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
