@@ -80,9 +80,7 @@ def _with_exp2(anatomy: Anatomy) -> cst.Module | None:
         edits[value] = tree.expression(f"{tree.text(value)} * {LOG2_E}")
     kernel_body = anatomy.kernel.body
     renamed = tree.replace(kernel_body, edits)
-    first = next(
-        place for place, statement in enumerate(kernel_body.body) if anatomy.walks[0] in tree.find(statement, cst.For)
-    )
+    first = next(place for place, statement in enumerate(renamed.body) if new_scale in tree.names(statement))
     definition = tree.statements(f"{new_scale} = {scale} * {LOG2_E}\n")
     body = renamed.with_changes(body=[*renamed.body[:first], *definition, *renamed.body[first:]])
     return tree.replace(anatomy.module, {kernel_body: body})

@@ -48,6 +48,18 @@ def test_what_is_split_off_needs_no_masks(
         assert fault_of(problem, small, module_of(variant.source, tmp_path)) is None, variant.label
 
 
+@pytest.mark.parametrize("move", ["exp2", "late-scale", "skew"])
+def test_moves_behind_it_keep_a_kernel_with_a_window_right(
+    move: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    problem = get_problem("gqa-d64-w128-sinks")
+    (small,) = (each for each in problem.correctness_cases if each.name == "fewer-queries")
+    (behind,) = (each for each in MOVES if each.name == move)
+    (variant, *_) = behind.variants(split(WINDOW), H100)
+    assert fault_of(problem, small, module_of(variant.source, tmp_path)) is None, variant.label
+
+
 def test_full_tiles_of_a_window_lie_between_those_at_its_ends() -> None:
     before, full, behind = loops(split(WINDOW))
     assert before.startswith("(start, first_full_n, BLOCK_N)")
