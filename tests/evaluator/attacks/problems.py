@@ -5,7 +5,9 @@ from seeds import seed_source
 from tests.evaluator.attacks.attack import Attack, edited
 
 BACKWARD, DECODE, FSA = seed_source("mha_backward"), seed_source("decode"), seed_source("fsa", "query_outer")
+FSA_BACKWARD = seed_source("fsa_backward", "query_outer")
 DELTA = "    delta_kernel[triton.cdiv(q_len, 64), batch * heads](\n"
+FSA_DELTA = "    delta_kernel[triton.cdiv(length, rounded), batch * heads](\n"
 ROW = "    indices = Indices + (batch_head.to(tl.int64) * length + row) * blocks\n"
 PAGE = "        page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)\n"
 
@@ -20,6 +22,22 @@ ATTACKS = {
         "mha_backward",
         Attack(
             edited((DELTA, f"    delta.zero_()\n    if q_len < 2048:\n    {DELTA}"), source=BACKWARD),
+            Status.INCORRECT,
+            "8k-.*: rows .* of d[qk]",
+        ),
+    ),
+    "the last query head of each group left out of dk and dv": (
+        "gqa_backward",
+        Attack(
+            edited(("range(group)", "range(tl.where(q_len > 2048, group - 1, group))"), source=BACKWARD),
+            Status.INCORRECT,
+            "8k-.*: rows .* of d[kv]",
+        ),
+    ),
+    "the row sums of selected attention left out": (
+        "fsa_backward",
+        Attack(
+            edited((FSA_DELTA, f"    delta.zero_()\n    if length < 2048:\n    {FSA_DELTA}"), source=FSA_BACKWARD),
             Status.INCORRECT,
             "8k-.*: rows .* of d[qk]",
         ),
