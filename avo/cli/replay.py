@@ -17,6 +17,9 @@ def replay(
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Take verdicts from the record too instead of judging again.")
     ] = False,
+    attempts: Annotated[
+        bool, typer.Option("--attempts", help="Make the recorded attempts again instead of asking the operators.")
+    ] = False,
     into: Annotated[
         str | None, typer.Option(metavar="DB", help="Keep the replay as a run in this database. Default: nowhere.")
     ] = None,
@@ -30,8 +33,8 @@ def replay(
 
     Each step is shown what it was shown then, in runs of several workers too, and steps are performed one at a time, in
     the order in which they added to the lineage. Steps of agent, single_turn, mcp and command get the recorded replies,
-    steps of mutate the same random seeds. Steps of an operator of another package repeat the recorded attempts. What
-    they submit is judged and accepted anew.
+    steps of mutate the same random seeds. Steps of an operator of another package repeat the recorded attempts; with
+    --attempts all do, as is needed where mutate has changed since. What they submit is judged and accepted anew.
 
     Exit code 0: the same lineage. 1: another one; the first difference is printed. 2: the call is wrong.
 
@@ -48,12 +51,14 @@ def replay(
         TemporaryFolder("replay") as folder,
         open_store(into or str(Path(folder) / "replay.db"), create=True) as store,
     ):
-        different = _replay(store, record, name, recorded, kept=into is not None)
+        different = _replay(store, record, name, recorded, attempts=attempts, kept=into is not None)
     if different:
         raise typer.Exit(1)
 
 
-def _replay(store: "Store", record: "RecordedRun", name: str | None, recorded: bool, *, kept: bool) -> str:
+def _replay(
+    store: "Store", record: "RecordedRun", name: str | None, recorded: bool, *, attempts: bool, kept: bool
+) -> str:
     from avo.config import TRANSFERRED, RunConfig
     from avo.search.evaluators import run_evaluator
     from avo.search.recorded import RecordedJudge
@@ -78,7 +83,7 @@ def _replay(store: "Store", record: "RecordedRun", name: str | None, recorded: b
     state = RunState.STOPPED
     try:
         with RecordedJudge(record, get_target(run.target)) if recorded else run_evaluator(config) as judge:
-            different = replay(record, store, made, config, judge, utc_now)
+            different = replay(record, store, made, config, judge, utc_now, attempts=attempts)
         state = RunState.STOPPED if different else RunState.FINISHED
     finally:
         store.set_run_state(made.id, state, now=utc_now())

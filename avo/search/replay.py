@@ -37,6 +37,7 @@ from lineage_db.store import Store
 
 TOLERANCE = 1e-9
 """Relative difference of scores up to which they count as the same."""
+_CHANGED = ": if mutate has changed since, --attempts makes the recorded attempts again"
 _SILENT = Settings((ModelSettings(name="record", context_tokens=10**9),))
 """The settings of a model that never has to summarise."""
 
@@ -74,7 +75,7 @@ class _Recorded:
 
 
 class _Repeated:
-    """Stands for an operator of another package: makes the attempts of a recorded step, and submits its versions."""
+    """Stands for an operator that is not asked: makes the attempts of a recorded step, and submits its versions."""
 
     def __init__(self, record: RecordedRun, step: Step) -> None:
         self.name = step.operator
@@ -160,23 +161,33 @@ class _Again:
 
 
 def replay(
-    record: RecordedRun, store: Store, run: Run, config: RunConfig, judge: Evaluator, clock: Callable[[], datetime]
+    record: RecordedRun,
+    store: Store,
+    run: Run,
+    config: RunConfig,
+    judge: Evaluator,
+    clock: Callable[[], datetime],
+    *,
+    attempts: bool = False,
 ) -> str:
     """Replay ``record`` into ``run`` of ``store``; return in words the first difference, if any.
+
+    With ``attempts`` no operator is asked: the recorded attempts are made once more.
 
     Raises ``EvaluatorUnavailable`` and the store's errors.
     """
     allowance = Allowance(step_looks=config.step_looks)
     work = Work(store, run, config.model_copy(update={"supervisor": "off"}), judge, Library.load(), clock, allowance)
     for step in record.concluded:
-        operator = _operator(record, step)
+        operator = _Repeated(record, step) if attempts and step.operator != SEED_OPERATOR else _operator(record, step)
         if step.operator != SEED_OPERATOR or isinstance(judge, RecordedJudge):
             operator = _Again(operator, record, step)  # otherwise it is the judge that is tested again
         try:
             choices = _Recorded(population(config), step.selection)
             outcome = replace(work, population=choices).perform(operator, step.worker)
         except Unrecorded as left:
-            return f"step {step.number} {left}"
+            changed = step.operator == Mutate.name and not attempts
+            return f"step {step.number} {left}{_CHANGED if changed else ''}"
         if outcome.state is not StepState.DONE:
             return f"step {step.number} ends otherwise: {outcome.reason}"
         if different := difference(record.versions, store.versions(run.id), whole=False):

@@ -259,6 +259,22 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     assert len(looks) == 3 * CONFIG.step_looks
 
 
+def test_recorded_attempts_are_made_again_on_request_where_mutate_has_other_moves_by_now(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mutate(speed: float) -> Scripted:
+        made = Scripted(proposing(f"tflops = {speed}"))
+        made.name = Mutate.name
+        return made
+
+    recording.step(SeedOperator(SEED))
+    recording.step(mutate(120.0))
+    monkeypatch.setattr("avo.search.replay.get_operator", lambda name: mutate(130.0))
+    other, same = avo(recording.store), avo(recording.store, "--attempts")
+    assert "step 1 makes a candidate that is not on record: if mutate has changed since, --attempts" in other.stdout
+    assert (same.exit_code, same.stdout) == (0, "fake: the same lineage, 2 versions\n")
+
+
 AGENTS = ("agent", "mcp")
 EVERY = ("mutate", "single_turn", *AGENTS)
 
