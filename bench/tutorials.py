@@ -4,7 +4,7 @@
 
 TRITON is a checkout of https://github.com/triton-lang/triton. Each test runs with the first of its parameters, or with
 ``--every`` set of them, and fails when it takes longer than ``--limit`` seconds. ``--write`` puts the table of what
-passes into docs/executor.md. Nothing of Triton is copied.
+passes into docs/executor.md, whose rows of other files stay. Nothing of Triton is copied.
 
 It is also the pytest plugin that chooses those tests, and tells what became of them.
 """
@@ -138,6 +138,14 @@ def table(found: dict[str, list[Outcome]]) -> str:
     return "\n".join(lines)
 
 
+def with_other_rows(table: str, document: str) -> str:
+    """Return a table with the rows that the document has of other files."""
+    before = document.partition(f"<!-- {PLACE} -->\n")[2].partition("<!-- end -->")[0]
+    head, rows = table.splitlines()[:2], table.splitlines()[2:]
+    by_file = {line.split(" | ")[0]: line for line in (*before.splitlines()[2:], *rows)}
+    return "\n".join([*head, *(by_file[file] for file in sorted(by_file))])
+
+
 def files(checkout: Path, only: Iterable[str]) -> list[Path]:
     """Return the files to run, relative to the checkout, in order; raise ``SystemExit`` where there are none."""
     wanted = list(only)
@@ -158,6 +166,8 @@ def main() -> None:
     parser.add_argument("--every", action="store_true", help="with every set of parameters")
     parser.add_argument("--write", action="store_true", help="put the table into docs/executor.md")
     options = parser.parse_args()
+    if options.write and options.target:
+        parser.error("--write needs both targets: leave --target out")
     found: dict[str, list[Outcome]] = {target: [] for target in options.target or TARGETS}
     for file in files(options.checkout, options.only):
         for target, outcomes in found.items():
@@ -168,7 +178,8 @@ def main() -> None:
                 if each.how == "failed":
                     print(f"    {each.test or 'the file'}: {each.why}", flush=True)
     if options.write:
-        DOCUMENT.write_text(put(DOCUMENT.read_text(), PLACE, table(found)))
+        document = DOCUMENT.read_text()
+        DOCUMENT.write_text(put(document, PLACE, with_other_rows(table(found), document)))
     else:
         print(table(found))
 

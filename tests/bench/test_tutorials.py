@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.tutorials import EXAMPLE, FOLDER, Outcome, files, run, table
+from bench.tables import put
+from bench.tutorials import DOCUMENT, EXAMPLE, FOLDER, PLACE, Outcome, files, run, table, with_other_rows
 
 TUTORIAL = """
 import pytest
@@ -61,6 +62,14 @@ def test_the_table_has_a_row_for_each_file_and_each_reason_once() -> None:
         "| 01-a | 1 of 1 | 0 of 2 | `test_x`: a \\| b |",
         "| 02-b | for other targets | 1 of 1 |  |",
     ]
+
+
+def test_rows_of_files_that_did_not_run_stay() -> None:
+    head = ["| file | h100 | b200 | what fails |", "| --- | ---: | ---: | --- |"]
+    rows = ["| 01-a | 1 of 1 | 1 of 1 |  |", "| 02-b | 0 of 1 | not run | old |", "| 03-c | not run | 1 of 1 |  |"]
+    document = put(DOCUMENT.read_text(), PLACE, "\n".join([*head, *rows]))
+    new = "| 02-b | 1 of 1 | 1 of 1 |  |"
+    assert with_other_rows("\n".join([*head, new]), document).splitlines() == [*head, rows[0], new, rows[2]]
 
 
 def test_the_files_are_those_of_the_checkout(tmp_path: Path) -> None:
