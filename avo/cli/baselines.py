@@ -92,8 +92,10 @@ def baselines(
     names = [case.name for case in cases]
     made = table("BASELINE", "KIND", "FOR", *(f">{name}" for name in names), ">GEOMEAN", title="TFLOPS")
     for line in lines:
-        figures = (line.tflops.get(name) for name in names)
-        row(made, line.name, line.kind, line.place, *map(_figure, figures), _figure(line.geomean))
+        figures = [line.tflops.get(name) for name in names]
+        # A mean of other cases would look like one that can be compared.
+        mean = None if None in figures else line.geomean
+        row(made, line.name, line.kind, line.place, *map(_figure, figures), _figure(mean))
     console.print(made)
     told: dict[str, list[str]] = {}
     for line in lines:

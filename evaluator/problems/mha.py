@@ -50,6 +50,7 @@ _FLEX = (
 )
 
 _BASELINES = (
+    Baseline("torch SDPA", "h100", {"4k-full": 332.0, "8k-full": 335.3, "16k-full": 335.7}, _FLEX),
     published("FlashAttention-2", "h100", (368, 370, 370), (319, 333, 335), _FA3, lengths_k=_FA3_LENGTHS_K),
     published("Triton", "h100", (389, 392, 395), (353, 369, 378), _FA3, lengths_k=_FA3_LENGTHS_K),
     Baseline("FlexAttention", "h100", {"4k-full": 391.5, "8k-full": 401.5, "16k-full": 408.0}, _FLEX),

@@ -48,6 +48,12 @@ def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> Non
     assert "arXiv 2508.18224" in text
 
 
+def test_a_baseline_without_figures_for_some_cases_has_no_mean_beside_those_that_have_all(avo: Avo) -> None:
+    lines = avo("baselines", "--problem", "mha", "--target", "h100", "--published").stdout.splitlines()
+    (flex,) = (line.split() for line in lines if line.startswith("FlexAttention  "))
+    assert flex == ["FlexAttention", "published", "h100", "401.5"]
+
+
 @pytest.mark.parametrize(
     "evaluation", [correct(150.0), Evaluation(Status.UNSUPPORTED, "not today", "h100", "quick", 0.1)]
 )
