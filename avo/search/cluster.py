@@ -109,6 +109,7 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
                 _environment(environment),
                 _start_failures(),
                 _own_signals(),
+                _deaf_to_terminals(),
                 _ray_as_we_need_it(),
             ):
                 ray.init(
@@ -161,6 +162,18 @@ def _own_signals() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _deaf_to_terminals() -> Iterator[None]:
+    """Let no process that is started in the context be ended by SIGHUP: a terminal that is closed sends it to all of
+    them, and the workers have something to finish then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Driving a run: seed it, keep its workers busy within the budget, stop in order. All state is in the database."""
 
+import os
 import signal
 import time
 from collections import Counter
@@ -105,8 +106,13 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into requests to stop; the third one acts as it did before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Turn SIGINT and SIGTERM into requests to stop; the third one acts as it did before.
+
+    SIGHUP, which a terminal sends when it is closed, asks once, however often it comes; what is written to that
+    terminal later goes nowhere. Where it was ignored, as under nohup, it stays so.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def restore() -> None:
         for number, handler in before.items():
@@ -117,8 +123,17 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
         if stop.at_once:
             restore()
 
-    for number in before:
-        signal.signal(number, handle)
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        if not stop.requested:
+            stop.request()
+        with open(os.devnull, "wb") as nowhere:
+            for stream in terminals:
+                os.dup2(nowhere.fileno(), stream)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    if before[signal.SIGHUP] is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, hang_up)
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from avo.watch.wording import (
     STATE_STYLE,
     UNSAID,
     awaited,
+    counted,
     cut,
     duration,
     first_line,
@@ -133,10 +134,12 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
     used = budget.used(view, now)
     if used is not None and view.run.state is RunState.RUNNING:
         left = budget.left_s(view, now)
+        words = [f"{view.ended} of {counted(budget.max_steps, 'step')}"] if budget.max_steps else []
+        words += [] if left is None else [f"{duration(left)} left"]
         bar = Table.grid(padding=(0, 2))
         bar.add_row(
             ProgressBar(total=1.0, completed=used, width=30, complete_style="cyan", finished_style="cyan"),
-            Text("" if left is None else f"{duration(left)} left"),
+            Text(", ".join(words)),
         )
         table.add_row("budget", bar)
     return table

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -262,6 +263,16 @@ def test_an_operator_that_fails_every_step_ends_the_run_with_its_reason(office: 
     assert office.states() == [StepState.DONE, *[StepState.FAILED] * PATIENCE]
 
 
+@contextmanager
+def signal_handled(number: int, handler: signal.Handlers) -> Iterator[None]:
+    """Have a signal handled like this as long as the context lasts."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 def test_signals_ask_once_to_stop_and_twice_to_stop_at_once(request: pytest.FixtureRequest) -> None:
     stop = Stop()
     ours = signal.signal(
@@ -277,6 +288,24 @@ def test_signals_ask_once_to_stop_and_twice_to_stop_at_once(request: pytest.Fixt
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_terminal_that_is_closed_asks_once_to_stop_however_often_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, replaced = Stop(), list[int]()
+    monkeypatch.setattr(os, "isatty", lambda stream: stream == 2)
+    monkeypatch.setattr(os, "dup2", lambda _, stream: replaced.append(stream))
+    with signal_handled(signal.SIGHUP, signal.SIG_DFL), stop_on_signals(stop):
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert (stop.requested, stop.at_once) == (True, False)
+    assert replaced == [2, 2], "a file, as standard output is here, is still written to"
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    stop = Stop()
+    with signal_handled(signal.SIGHUP, signal.SIG_IGN), stop_on_signals(stop):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.requested
 
 
 ASKS = """

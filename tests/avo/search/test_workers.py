@@ -440,14 +440,19 @@ def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(d
     assert not Path(folder).exists()
 
 
-def test_ctrl_c_lets_workers_finish_what_they_hold(drivers: Drivers) -> None:
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)], ids=["Ctrl-C", "closed"]
+)
+def test_a_terminal_that_says_ctrl_c_or_is_closed_lets_workers_finish_what_they_hold(
+    drivers: Drivers, sent: signal.Signals
+) -> None:
     child = drivers.start(workers=2, attempts=1000, trick="watched")
     wait_for(lambda: drivers.doing() == [("examining seed 0.py closely", 3, 7)])
     (drivers.db.parent / "seen").touch()
     wait_for(lambda: drivers.attempts() > 3)
     assert drivers.doing() == []
     members = family(child.pid)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    os.killpg(child.pid, sent)  # as a terminal does: the whole foreground group
     output, _ = child.communicate(timeout=PATIENCE_S)
     assert output.splitlines()[-1] == "stopped", output
     assert set(drivers.steps()) == {StepState.DONE}

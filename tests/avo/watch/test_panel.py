@@ -225,7 +225,11 @@ def test_a_limit_on_steps_is_a_budget_too_and_the_seeds_step_does_not_count(run:
         run.step(Status.INCORRECT, (0,))
     now = view(run)
     assert (now.ended, now.left()) == (3, {"max_steps": 1})
-    assert Budget(None, None, START, max_steps=4).used(now, run.now) == pytest.approx(0.75)
+    budget = Budget(None, None, START, max_steps=4)
+    assert budget.used(now, run.now) == pytest.approx(0.75)
+    console = Console(width=80, file=(said := StringIO()))
+    console.print(panel(now, now=run.now, budget=budget, baselines=()))
+    assert "3 of 4 steps" in said.getvalue()
 
 
 def test_no_price_is_shown_where_none_is_known(run: Recorded) -> None:
