@@ -20,7 +20,7 @@ from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.kept import Kept
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
-from evaluator.executor.reach import Reach, busiest, loads_in_loops, observe, placed
+from evaluator.executor.reach import Reach, busiest, observe, placed, places_of
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
@@ -139,7 +139,7 @@ class Kernel:
     ) -> Counted:
         """Return the work of programs that executed each block of ``followed`` so often, and where a sample of them
         reads and writes in the first passes of their loops: in few, if these show all that the programs ask for. What
-        they leave out altogether is looked for in all passes of few programs.
+        they leave out altogether is looked for in all passes of few programs, there and all over the grid.
         """
         busy = busiest(passes.sum(0), SAMPLED_PROGRAMS)
         passes = without_waits(followed, self.waiting, passes)
@@ -152,7 +152,7 @@ class Kernel:
                 self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 
-        space = observe(look, busy, loads_in_loops(self._places.function, times), passes, times.keys())
+        space = observe(look, busy, places_of(self._places.function, times), passes, times.keys())
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)

@@ -25,7 +25,7 @@ PASSES = 3
 MORE_PASSES = 10
 """Passes that a sample makes otherwise."""
 FEW = 8
-"""Programs that make all passes, where the sample leaves loads out altogether."""
+"""Programs that make all passes, where the sample leaves accesses out altogether."""
 _MOST_ROWS = 2**18
 """Rows of one access that are looked at; programs are left out beyond that."""
 
@@ -172,16 +172,16 @@ def busiest(passes: Tensor, most: int) -> Tensor:
 def observe(
     look: Callable[[Sequence[Tensor], int | None], Reach],
     busy: Tensor,
-    loads: Mapping[str, int],
+    places: Mapping[str, int],
     passes: Tensor,
     followed: Set[int],
 ) -> Reach:
     """Return what the programs ``busy`` are seen to ask for, and others where these leave loads out.
 
-    ``look`` observes samples of programs in so many passes of each loop, or in all. ``loads`` are the places of loads
-    in loops with their blocks, ``passes`` [blocks, programs] how often each program executes each block that is
-    ``followed``.
+    ``look`` observes samples of programs in so many passes of each loop, or in all. ``places`` are those of accesses
+    with their blocks, ``passes`` [blocks, programs] how often each program executes each block that is ``followed``.
     """
+    loads = {place: block for place, block in places.items() if re.match(r"\d+ r", place)}  # those in loops
     samples = [busy]
     space = look(samples, PASSES)
     if others := space.unseen(loads) & followed:  # what programs do that have less to do
@@ -196,17 +196,20 @@ def observe(
         if late := space.left_out(loads):
             few = [sample[max(0, sample.numel() - FEW) // 2 :][:FEW] for sample in samples]  # in the middle
             space.add(look(few, None), late)
+    if elsewhere := space.left_out(places):  # masks may know programs
+        spread = (2 * torch.arange(FEW) + 1) * passes.shape[1] // (2 * FEW)
+        space.add(look([spread.unique()], None), elsewhere)
     return space
 
 
-def loads_in_loops(function: Function, times: Mapping[int, int]) -> dict[str, int]:
-    """Return the places of loads in the loops of a ``placed`` function with the indices of their blocks, except in
-    blocks that no program executes.
+def places_of(function: Function, times: Mapping[int, int]) -> dict[str, int]:
+    """Return the places of accesses in a ``placed`` function with the indices of their blocks, except in blocks that no
+    program executes.
 
     ``times`` has how often all programs together executed each block; one that is missing there counts as executed.
     """
     executed = (block for block in walk_blocks(function.body) if times.get(block.index, 1))
-    return {op.location: block.index for block in executed for op in block.ops if re.match(r"\d+ r", op.location)}
+    return {op.location: block.index for block in executed for op in block.ops if op.name in READS | WRITES}
 
 
 def placed(function: Function) -> Function:

@@ -319,6 +319,24 @@ def test_loads_that_begin_after_those_are_seen_in_all_passes(executor):
 
 
 @triton.jit
+def masked_in_the_middle(X, Y, Out, n, first, last, N: tl.constexpr):
+    p, i = tl.program_id(0), tl.arange(0, N)
+    mask = (i >= 0) & ((p < first) | (p >= last))
+    total = tl.load(Y + p * N + i, mask=mask, other=0.0)
+    for step in range(n):
+        total += tl.load(X + (p * n + step) * N + i, mask=mask, other=0.0)
+    tl.store(Out + p * N + i, total)
+
+
+def test_loads_that_the_programs_in_the_middle_leave_out_are_seen_elsewhere(executor):
+    values = torch.zeros(4 * 1024 * 64), torch.zeros(1024 * 64), torch.zeros(1024 * 64)
+    seen = accesses(executor.prepare(masked_in_the_middle, *values, 4, 256, 768, grid=(1024,), N=64))
+    assert (seen["X"].program_bytes, seen["Y"].program_bytes) == (128, 128)
+    never = accesses(executor.prepare(masked_in_the_middle, *values, 4, 0, 1024, grid=(1024,), N=64))
+    assert list(never) == ["Out"]
+
+
+@triton.jit
 def few_and_many(X, Y, Out, first, N: tl.constexpr):
     p, i = tl.program_id(0), tl.arange(0, N)
     total = tl.zeros((N,), tl.float32)
