@@ -1,5 +1,6 @@
 """The command ``avo``: its commands, its version, and how our own errors become one line and exit code 2."""
 
+import codecs
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -52,6 +53,10 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""
+_SIGNS = str.maketrans("●○◦★◆▸•·┄─━│┃┤├┬└╭╮╰╯┏┓┗┛", "ooo*#>..--=||++++++++++++") | str.maketrans(
+    {"…": "...", "→": "->"}
+)
+"""What stands for our signs where a locale knows ASCII only."""
 _OF_TYPERS = {"kb": "Understand what it found"}
 """Where groups of commands of their own belong."""
 
@@ -118,8 +123,16 @@ for _commands in GROUPS.values():
 app.add_typer(kb, name="kb")
 
 
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that a stream cannot encode, and where the rest begins (``codecs``)."""
+    assert isinstance(error, UnicodeEncodeError), "it is an error handler of output"
+    words = error.object[error.start : error.end].translate(_SIGNS)
+    return words.encode("ascii", "replace").decode(), error.end
+
+
 def main() -> None:
     """Entry point of the ``avo`` script."""
+    codecs.register_error("avo-signs", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # where the locale knows ASCII only
+        stream.reconfigure(errors="avo-signs")  # type: ignore[union-attr]
     app()

@@ -273,7 +273,8 @@ def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
     command = [sys.executable, "-m", "avo", "lineage", "mha-h100", "--db", sample_db]
     done = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "?  v3       v2        260.0  +23.8%" in done.stdout
+    assert "o  v3       v2        260.0  +23.8%" in done.stdout
+    assert "-                     351.0          published" in done.stdout
 
 
 def test_show_source_is_the_source_when_piped(avo: Avo) -> None:
