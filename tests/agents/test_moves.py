@@ -176,9 +176,9 @@ def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> N
     assert complaint(apply(skewed.source, "pingpong")) == ""
 
 
-def composed(seed: int, depth: int, target: str) -> tuple[str, list[str]]:
-    """Return the seed after moves drawn at random, and their labels."""
-    rng, source, made = random.Random(seed), SEED, []
+def composed(seed: int, depth: int, target: str, source: str = SEED) -> tuple[str, list[str]]:
+    """Return a kernel after moves drawn at random, and their labels."""
+    rng, made = random.Random(seed), list[str]()
     for move in rng.sample(MOVES, len(MOVES)):
         variants = move.variants(source, get_target(target)) if len(made) < depth else ()
         if variants:
@@ -212,6 +212,28 @@ def test_many_random_compositions_stay_correct(complaint: Callable[[str], str]) 
         if found := complaint(source):
             wrong[seed] = (made, found)
     assert wrong == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("gqa-d64-w128-sinks", "fewer-queries"),
+        ("gqa-d64-packed", "uneven-causal"),
+        ("mha-d192x128", "odd-causal"),
+        ("mha_backward-d64", "edge-1-causal"),
+        ("decode-d64-w128", "eight-queries"),
+    ],
+)
+def test_random_compositions_on_other_seeds_stay_correct(
+    name: str, case: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    problem = get_problem(name)
+    (small,) = (each for each in problem.correctness_cases if each.name == case)
+    source, made = composed(seed, 5, ("h100", "b200", "a100")[seed], seed_source(name))
+    assert fault_of(problem, small, module_of(source, tmp_path)) is None, made
 
 
 def test_keys_are_not_put_in_parts_where_scores_are_computed_a_tile_ahead() -> None:
