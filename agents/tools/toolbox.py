@@ -130,7 +130,7 @@ class Toolbox:
             problem=kind_of(self._brief.problem.name),
             limit=asked.limit,
         )
-        rows = [(note.id, note.title, tables.short(note.body, 100)) for note in found]
+        rows = [(note.id, tables.short(note.title, 80), tables.short(note.body, 100)) for note in found]
         return tables.table(("id", "title", "begins"), rows) if rows else "nothing found: use other words, or fewer"
 
     def _read_note(self, asked: arguments.ReadNote) -> str:

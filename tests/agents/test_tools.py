@@ -1,6 +1,7 @@
 """Tools: what they say, what they change, and what is answered to a call that is wrong."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -120,6 +121,8 @@ def test_the_knowledge_base_is_searched_for_this_target_and_problem() -> None:
     bench = Bench()
     found = bench.call("search_knowledge", query="exp2 scale")
     assert "exp2" in found
+    described = bench.call("search_knowledge", query="triton.language.make_tensor_descriptor")
+    assert re.search(r"  triton.language.make_tensor_descriptor\(base: .* \.\.\.  ", described), "signatures are cut"
     assert "Source:" in bench.call("read_note", id="exp2")
     assert "nothing found" in bench.call("search_knowledge", query="zzzz")
 
