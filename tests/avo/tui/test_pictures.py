@@ -42,19 +42,21 @@ def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))
 
 
-VIEWS = {
+VIEWS: dict[str, tuple[str, ...]] = {
     "scores": ("k", "hypothesis: exp2"),
     "trajectory": ("t", "new best"),
     "attempts": ("a j", "attempt 3 of step 1"),
     "memory": ("m", "◆ nudge"),
     "workers": ("w", "worker-1"),
     "runs": ("r", "best TFLOPS"),
-    "help": ("question_mark", "Keys"),
+    "help": ("w", "worker-1", "question_mark", "Keys"),  # over a view that has no more to read
 }
+"""What is pressed and then waited for, in turns."""
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_looks_as_it_did(store: Store, snap_compare: Any, view: str) -> None:
     run = record(store)
     app = AvoApp(store.url, run.run.name, poll_s=0.05, clock=lambda: run.now)
-    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(VIEWS[view]))
+    steps = zip(VIEWS[view][::2], VIEWS[view][1::2], strict=True)
+    assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(*steps))
