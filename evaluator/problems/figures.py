@@ -16,9 +16,6 @@ _D64 = f"{_PULLS} 2605: B200, clocks locked; 32 heads follow from times and TFLO
 _WINDOW = f"{_PULLS} 2749: B300, from times"
 _H100 = "mlc-ai/pith-train, pull request 2: H100"
 _FA3 = "FlashAttention-3, arXiv 2407.08608, figure 5: H100 SXM5, float16, heads of 2048 elements together, 16k tokens"
-_FLEX = (
-    "pytorch/pytorch, pull request 137036, from times: card not named, a Hopper, as FlashAttention-3 runs on no other"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +60,6 @@ def _qwen(length: int) -> Shape:
     return Shape("gqa", 4, 8, length, 128, True)
 
 
-def _flex(kind: str) -> Shape:
-    return Shape(kind, 4 * 16, 1, 16384, 64, True)
-
-
 def _of_fa3(head_dim: int, causal: bool, at_4k_8k_16k: tuple[float, float, float]) -> dict[Shape, float]:
     """Return figures in float16, and in bfloat16, whose products take tensor cores as long."""
     return {
@@ -87,9 +80,6 @@ _MILLISECONDS: tuple[tuple[str, str, str, dict[Shape, float]], ...] = (
     ),
     ("FlashAttention-4", "b300", _WINDOW, {_swa("gqa"): 2.30, _swa("gqa_backward"): 4.04}),
     ("FlashAttention-2", "b300", _WINDOW, {_swa("gqa"): 1.62, _swa("gqa_backward"): 13.98}),
-    ("FlexAttention", "h100", _FLEX, {_flex("mha"): 6.460, _flex("mha_backward"): 20.922}),
-    ("cuDNN", "h100", _FLEX, {_flex("mha"): 5.315, _flex("mha_backward"): 14.334}),
-    ("FlashAttention-3", "h100", _FLEX, {_flex("mha"): 4.642, _flex("mha_backward"): 12.734}),
 )
 _TFLOPS: tuple[tuple[str, str, str, dict[Shape, float]], ...] = (
     (

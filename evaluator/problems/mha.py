@@ -1,6 +1,6 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
-from evaluator.problem import HELD_OUT, Baseline
+from evaluator.problem import HELD_OUT
 from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS = 16
@@ -44,16 +44,10 @@ _FA3 = (
     "batches of 16k tokens (32k here)"
 )
 _FA3_LENGTHS_K = (4, 8, 16)
-_FLEX = (
-    "pytorch/benchmark, pull request 2443, from times: card not named, FlashAttention-2 reaches 356 TFLOPS at 8k; "
-    "batches of 16k tokens (32k here)"
-)
 
 _BASELINES = (
-    Baseline("torch SDPA", "h100", {"4k-full": 332.0, "8k-full": 335.3, "16k-full": 335.7}, _FLEX),
     published("FlashAttention-2", "h100", (368, 370, 370), (319, 333, 335), _FA3, lengths_k=_FA3_LENGTHS_K),
     published("Triton", "h100", (389, 392, 395), (353, 369, 378), _FA3, lengths_k=_FA3_LENGTHS_K),
-    Baseline("FlexAttention", "h100", {"4k-full": 391.5, "8k-full": 401.5, "16k-full": 408.0}, _FLEX),
     published("cuDNN", "h100", (609, 600, 595), (518, 529, 539), _FA3, lengths_k=_FA3_LENGTHS_K),
     published("FlashAttention-3", "h100", (638, 646, 648), (579, 602, 616), _FA3, lengths_k=_FA3_LENGTHS_K),
     published("cuDNN 9.19", "b200", (1573, 1609, 1626, 1638), (1344, 1477, 1551, 1590), AVO_PAPER),

@@ -132,14 +132,11 @@ def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Pas
     passed_on_h100 = replace(both[0], target=TARGETS["h100"])
     text = readme([passed_on_h100])
     rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
-    assert " | torch SDPA 335.3; " in rows["8k-full"]
     assert "cuDNN 600.0; FlashAttention-3 646.0 |" in rows["8k-full"]
     assert rows["6k-causal"].endswith(" | none known |")
     assert "arXiv 2407.08608" in text
     assert "seed `" not in text
-    none = "torch: we know of no figures of its own at these shapes."
-    assert none not in text
-    assert none in readme([replace(both[0], target=TARGETS["b200"])])
+    assert "torch: we know of no figures of its own at these shapes." in text
 
 
 def test_the_model_card_has_what_libraries_were_measured_at_the_same_shapes(both: list[Passed]) -> None:

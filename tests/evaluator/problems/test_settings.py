@@ -103,8 +103,6 @@ def test_a_published_figure_is_shown_at_its_own_shape_alone() -> None:
         "4k-full": 476, "8k-full": 496, "16k-full": 497, "4k-causal": 420, "8k-causal": 460, "16k-causal": 473,
     }  # fmt: skip
     assert get_problem("mha-d64-fp16").baselines == get_problem("mha-d64").baselines
-    flex = {each.name: each.tflops for each in get_problem("mha_backward-h16x16-d64-16384x4").baselines}
-    assert flex["FlexAttention"] == pytest.approx({"16384x4": 262.8}, rel=1e-3)
     for name in ("mha-d96", "mha-d192x128-fp16", "gqa_backward-d192x128", "mha-d192x128-packed", "decode-d64"):
         assert get_problem(name).baselines == (), name
 
