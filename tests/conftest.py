@@ -41,7 +41,7 @@ settings.register_profile(
 settings.register_profile("search", settings.get_profile("gate"), derandomize=False)
 settings.load_profile("gate")
 keep_freed_memory()  # as a judge's process does: many tests judge
-gc.set_threshold(10_000, 100)  # others go through torch, triton and all tests; freezing these blinds hypothesis
+gc.set_threshold(10_000, 100)  # full collections go through torch, triton and all tests: freezing blinds hypothesis
 
 
 def sees_gpus(marks: str) -> bool:

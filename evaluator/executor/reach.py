@@ -176,7 +176,7 @@ def observe(
     passes: Tensor,
     followed: Set[int],
 ) -> Reach:
-    """Return what the programs ``busy`` are seen to ask for, and others where these leave loads out.
+    """Return what the programs ``busy`` are seen to ask for, and others where these leave accesses out.
 
     ``look`` observes samples of programs in so many passes of each loop, or in all. ``places`` are those of accesses
     with their blocks, ``passes`` [blocks, programs] how often each program executes each block that is ``followed``.

@@ -205,8 +205,8 @@ class BenchmarkCheck:
         """Check where the given programs of each stage read and write, in buffers so far apart that an access that
         leaves one meets no other. They are executed for it only if they may race or wait for each other.
 
-        The first and the last program of a stage are checked with them, unless some wait: they come closest to the ends
-        of tensors.
+        The first and the last program of each stage are checked too, unless some wait: they come closest to the ends of
+        tensors.
         """
         addresses = apart([buffer.nbytes for buffer in self.run.plan.buffers], chance)
         waiting = any(stage.kernel.takes_turns for stage in self.stages)
@@ -214,7 +214,7 @@ class BenchmarkCheck:
             far = replace(self.run, buffers=self.run.buffers.at(addresses))
             self._execute(programs, far, sanitize=self.sample.races)
         for stage, chosen in zip(self.stages, programs, strict=True):
-            if chosen.numel() and not waiting:
+            if not waiting:
                 ends = torch.tensor([0, stage.launch.programs - 1])
                 checked = torch.cat((ends, chosen[: 0 if self.sample.races else None])).unique()
                 _refuse_uncounted(stage, checked, stage.check_accesses(addresses, checked))
