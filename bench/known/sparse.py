@@ -19,12 +19,15 @@ from evaluator.targets import get_target
 from seeds import SEEDS, seed_source
 
 PATHS = {
-    "h100": (("far", "with partial outputs"), ("early", "EARLY 0 -> 5")),
+    "h100": (("far", "with partial outputs"), ("early", "EARLY 0 -> 5"), ("early", "EARLY 5 -> 6")),
     "b200": (
         ("far", "near ones apart"),
         ("early", "EARLY 0 -> 5"),
         ("rows", "ROWS 64 -> 128"),
-        ("share", "SHARE 512 -> 1024"),
+        ("swap", "swap the axes of the grid"),
+        ("share", "SHARE 512 -> 2048"),
+        ("share", "SHARE 2048 -> 4096"),
+        ("registers", "maxnreg None -> 255"),
     ),
 }
 """Moves from a seed to the best kernel known for a target: each the move's name and the end of its variant's label."""

@@ -36,7 +36,7 @@ ATTEMPTS = 60
 """A run ends after so many attempts at most, the seeds not counted."""
 BARREN = 3
 """A run ends after so many steps in a row without a new attempt, as a worker's does."""
-SAME = 2e-3
+SAME = 5e-3
 """By what share a score may differ and be the same: which blocks an input of fsa selects is drawn by each judge."""
 
 
