@@ -30,8 +30,8 @@ def version_of_the_judge() -> str:
 class RememberingJudge(Evaluator):
     """A judge in this process that is asked each question once, whoever asked it first.
 
-    ``spent`` is the processor time, in seconds, that all its answers took when they were given, and ``worked`` what
-    this process itself took to give the new ones among them.
+    ``spent`` is the processor time, in seconds, that all its answers took when they were first given, each counted
+    once, and ``worked`` what this process itself took to give the new ones among them.
     """
 
     def __init__(self, target: str, suite: str, folder: Path, closely_from: float = 0.0) -> None:
@@ -44,6 +44,7 @@ class RememberingJudge(Evaluator):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._closely_from = closely_from
         self.spent = self.worked = 0.0
+        self._counted: set[str] = set()
 
     @property
     def target(self) -> Target:
@@ -57,7 +58,9 @@ class RememberingJudge(Evaluator):
             if verdict.geomean_tflops < self._closely_from:
                 return verdict
         seconds, answer = self._answered(request)
-        self.spent += seconds
+        if (question := repr(request)) not in self._counted:
+            self._counted.add(question)
+            self.spent += seconds
         return answer
 
     def _answered(self, request: AnyRequest) -> tuple[float, Any]:

@@ -91,6 +91,17 @@ def test_only_what_ends_a_run_is_examined_closely(
     assert verified == ["tflops = 118.0"]
 
 
+def test_what_is_asked_again_costs_nothing(judges: Counted) -> None:
+    with judges("h100", "quick", judges.folder) as asked:
+        for _ in range(2):
+            asked.evaluate(Candidate("mha", "tflops = 110.0"))
+        spent = asked.spent
+    with judges("h100", "quick", judges.folder) as another:
+        another.evaluate(Candidate("mha", "tflops = 110.0"))
+        assert another.spent == spent > 0, "what it took when it was first given"
+    assert len(judges.asked) == 1
+
+
 def test_an_attempt_that_is_no_version_counts_once_it_was_examined_closely(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
