@@ -33,11 +33,11 @@ def match_loops(loops: Sequence[LoopWork], kernel: PlayedKernel, shares: Shares 
     that it unrolled less, and that takes no longer than a pass of the code that it unrolled most, makes the
     remainder. Where ``shares`` say that some passes go around lines of the loop, a version may be for the others: a
     remainder then takes hardly longer than one of the unrolled passes. Loops with the same lines are one loop, in a
-    function that is called several times. A loop that no pass stands for is charged as the slowest pass whose jump back
-    has no line, if there is one.
+    function that is called several times. A loop that no pass stands for is charged as the slowest pass that stands for
+    none and whose jump back has no line, if there is one.
     """
     owners = _owners(loops, kernel)
-    lost = [passed for passed in kernel.loops if not passed.lines]
+    lost = [p for p, owner in zip(kernel.loops, owners, strict=True) if owner is None and not p.lines]
     passes: list[Pass | None] = []
     remainders: list[Pass | None] = []
     guessed = False

@@ -68,6 +68,7 @@ def test_loops_whose_jumps_back_have_no_line_are_told_apart_by_their_instruction
     outer, inner = passed(90, holds=(11, 28, 13), flops=8), passed(30, holds=(13, 14, 28), flops=8)
     loops = [loop(10, 29, flops=8), loop(12, 19, parent=0, flops=8)]
     assert match(loops, [outer, inner], (0, 1)) == Matched((outer, inner), (None, None), (0, 0, 0), False)
+    assert match(loops, [outer]).passes == (outer, None), "the inner one was unrolled within it"
     assert match([loop(10, 29, flops=8)], [passed(20, 10, flops=8), outer]).made == (90, 0)  # a version it is not
 
 
