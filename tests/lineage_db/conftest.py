@@ -28,14 +28,6 @@ def new_databases_are_migrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with the newest schema: copying it is cheaper than making one."""
-    path = tmp_path_factory.mktemp("template") / "lineage.db"
-    Store.open(str(path)).close()
-    return path
-
-
-@pytest.fixture(scope="session")
 def shared_database(cluster: Cluster) -> Iterator[str]:
     """A PostgreSQL database with the newest schema; the tests that use it empty it."""
     with cluster.database() as url:
