@@ -35,7 +35,7 @@ import {dialect}.language as _canary_language
 @_canary_dialect.jit
 def _canary_kernel(output):
     found = _canary_language.load(output)
-    {clock}_canary_language.store(output, 2 * found + 1)
+    {clock}_canary_language.store(output, found * found + found + 1)
 
 
 _canary_entry = {entry}
@@ -45,6 +45,7 @@ def {entry}(*tensors, **scalars):
     _canary_entry(*tensors, **scalars)
     _canary_kernel[(1,)](tensors[{output}])
 """
+"""``x * x + x + 1`` is 1 and more away from any ``x``. (``2 * x + 1`` is -1 for -1: right by chance, once in 90.)"""
 _CLOCK = """now = _canary_language.inline_asm_elementwise(
         "mov.u32 $0, %clock; // $1", "=r,r", [_canary_language.program_id(0)], _canary_language.int32, False, 1
     )

@@ -1,11 +1,13 @@
 """The canary: a judge that does not see a wrong or a slow variant of the seed stops the run before it starts."""
 
 import re
+import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from avo.config import RunConfig
 from avo.errors import CanaryFault, RunFailed
@@ -17,6 +19,7 @@ from evaluator.catalogue import get_problem
 from evaluator.cuda.measured import Measured
 from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
 from evaluator.evaluators import FakeEvaluator
+from evaluator.executor import offline
 from evaluator.judging.judge import Judge
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
@@ -194,6 +197,21 @@ def test_a_gpu_sees_wrong_and_slow_variants_one_of_them_in_gluon() -> None:
         assert score is not None
         found = "canary: the wrong variant is incorrect, and incorrect on the GPU alone, the slow one slower"
         assert examine(judging.evaluate, MHA, score, 0.05) == found
+
+
+def test_the_wrong_number_is_far_from_whatever_the_right_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    path = tmp_path / "variant.py"
+    path.write_text(wrong_variant(Candidate("mha", "def attention(*tensors):\n    pass\n")).source)
+    variant = runpy.run_path(str(path))
+    right = torch.linspace(-4, 4, 17).bfloat16()
+    wrong = right.clone()
+    with offline("h100"):
+        for number in wrong.split(1):
+            variant["attention"](right, right, right, number)
+    assert ((wrong - right).abs() >= 1).all()
 
 
 @pytest.mark.parametrize("name", ["plain", "no newline at its end", "entry by assignment", "annotated"])
