@@ -1,4 +1,4 @@
-"""Moves on attention kernels in Gluon: rings, tiles of keys, registers, order of programs, exponentials, rescaling.
+"""Moves on attention kernels in Gluon: rings, tiles, groups, registers, order of programs, exponentials, rescaling.
 
 The roles are written out there, so the moves of Triton's kernels do not apply.
 """
@@ -9,8 +9,8 @@ import libcst as cst
 
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
+from agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
 from agents.moves.gluon_rescaling import edit_lazy
-from agents.moves.launch import constant
 from agents.moves.move import LOADS, Move
 from agents.moves.order import grid_of
 from evaluator.target import Target
@@ -51,15 +51,9 @@ def _edit_ring(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _edit_keys(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Set the number of rows in the descriptors of keys and values: what two arguments of the launch have in common."""
-    found: dict[str, int] = {}
-    for arg in anatomy.launch.args:
-        for name in tree.names(arg.value) if isinstance(arg.value, cst.Call) else ():
-            found[name] = found.get(name, 0) + 1
-    for name in sorted(name for name, times in found.items() if times == 2):
-        literal = constant(anatomy, name)
+    """Set the number of rows in the descriptors of keys and values."""
+    for name, literal in rows_of_keys(anatomy).items():
         for keys in _near(tree.integer(literal), KEYS):
-            assert literal is not None
             yield f"{name} {literal.value} -> {keys}", tree.replace(anatomy.module, {literal: _number(keys)})
 
 
@@ -132,6 +126,24 @@ GLUON_MOVES = (
         "a kernel in Gluon with gl.warp_specialize and numbers of registers",
         _edit_registers,
         frozenset({"lsu", "latency"}),
+        gluon=True,
+    ),
+    Move(
+        "gluon-groups",
+        "more groups of warps share the tiles that are loaded, and one multiplies while others compute weights",
+        0.05,
+        "a kernel in Gluon whose first roles are one function with its number last, and a name for how many they are",
+        edit_groups,
+        LOADS | {"latency", "tensor"},
+        gluon=True,
+    ),
+    Move(
+        "gluon-turns",
+        "when a group gives the tensor cores on decides which products wait, and what runs beside them",
+        0.02,
+        "a kernel in Gluon with a loop that waits for its turn at a barrier and arrives at that of another group",
+        edit_turns,
+        frozenset({"tensor", "latency"}),
         gluon=True,
     ),
     Move(

@@ -18,6 +18,9 @@ TARGETS = {"hopper": "h100", "blackwell": "b200"}
 SEEDS = {name: seed_source("mha", name) for name in TARGETS}
 BY_NAME = {move.name: move for move in GLUON_MOVES}
 
+TURNS = [f"turns end {steps}" for steps in ("1 statement earlier", "1 statement later")]
+TURNS += [f"turns end {steps} statements later" for steps in (3, 4, 6, 7)]
+
 
 def variants(move: str, seed: str) -> tuple[Variant, ...]:
     return BY_NAME[move].variants(SEEDS[seed], get_target(TARGETS[seed]))
@@ -31,6 +34,10 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
         ("gluon-keys", "hopper", ["block_n 128 -> 64", "block_n 128 -> 32"]),
         ("gluon-registers", "hopper", [f"registers of roles 240 -> {n}" for n in (232, 224, 216, 208)]),
         ("gluon-registers", "blackwell", [f"registers of roles 192 -> {n}" for n in (200, 184, 208, 168)]),
+        ("gluon-groups", "hopper", ["groups 2 -> 3, block_n 128 -> 64", "groups 2 -> 3", "groups 2 -> 1"]),
+        ("gluon-groups", "blackwell", []),
+        ("gluon-turns", "hopper", TURNS),
+        ("gluon-turns", "blackwell", []),
         ("gluon-order", "hopper", ["swap the axes of the grid"]),
         ("gluon-order", "blackwell", ["swap the axes of the grid"]),
         ("gluon-polynomial", "hopper", []),
@@ -57,6 +64,16 @@ def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None
     assert BY_NAME["gluon-ring"].variants(source, get_target("h100")) == ()
 
 
+def test_of_three_groups_each_passes_the_turn_to_the_next() -> None:
+    three = variants("gluon-groups", "hopper")[0].source
+    assert "turns.index((GROUP + 1) % 3)" in three
+    back = BY_NAME["gluon-groups"].variants(three, get_target("h100"))
+    assert [variant.label for variant in back] == ["groups 3 -> 2"]
+    assert back[0].source.count("attend,") == 2
+    ends = [variant.label for variant in BY_NAME["gluon-turns"].variants(three, get_target("h100"))]
+    assert ends == TURNS
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("move", "seed"),
@@ -65,7 +82,9 @@ def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None
         ("gluon-keys", "hopper"),
         ("gluon-order", "hopper"),
         ("gluon-lazy", "hopper"),
-        *((move, "blackwell") for move in BY_NAME if move != "gluon-registers"),
+        ("gluon-groups", "hopper"),
+        ("gluon-turns", "hopper"),
+        *((move, "blackwell") for move in BY_NAME if move not in ("gluon-registers", "gluon-groups", "gluon-turns")),
     ],
 )
 def test_what_a_move_makes_of_a_seed_attends(
