@@ -1,9 +1,16 @@
-"""Temporary folders that do not stay when their process is killed: whoever makes the next one removes them."""
+"""Temporary folders that do not stay when their process is killed: whoever makes the next one removes them.
+
+    python -I temporary.py FOLDER
+
+waits until the process of such a folder has ended, and removes it then if it is still there.
+"""
 
 import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +21,9 @@ _LOCK = ".avo-lock"
 _TRIES = 10
 """How often a folder is removed that is not empty yet."""
 
+_LOOK_S = 1.0
+"""Time between two looks at whether processes still work in a folder whose own process was killed."""
+
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     """A new folder ``avo-KIND-...``, removed by ``cleanup`` or when the context ends.
@@ -21,8 +31,11 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
     Those beside it whose processes were killed are removed now, unless a living process has such a folder in them.
     """
 
-    def __init__(self, kind: str, parent: str | None = None) -> None:
-        """Make it in the folder ``parent``, or where temporary files belong."""
+    def __init__(self, kind: str, parent: str | None = None, *, watched: bool = False) -> None:
+        """Make it in the folder ``parent``, or where temporary files belong.
+
+        One that is ``watched`` does not wait for the next if this process is killed: another removes it then.
+        """
         parent = parent or tempfile.gettempdir()
         for lock in Path(parent).glob(f"avo-*/{_LOCK}"):
             if all(map(_abandoned, (lock, *lock.parent.glob(f"avo-*/{_LOCK}")))):
@@ -32,12 +45,36 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         with contextlib.suppress(OSError):  # some network file systems have no locks: nobody removes it there
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.rename(self._lock.name, Path(self.name, _LOCK))  # only now do others look at it
+        self._watcher = _watcher(self.name) if watched else None
 
     def cleanup(self) -> None:
         """Remove the folder and what is in it."""
         _remove(Path(self.name))
         super().cleanup()
         self._lock.close()
+        if self._watcher is not None:
+            self._watcher.wait()
+
+
+def _watcher(folder: str) -> "subprocess.Popen[bytes]":
+    """Start a process that removes a folder when this one has ended, in a session that no signal to ours reaches."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, folder],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _watch(folder: Path) -> None:
+    """Remove a folder when its process has ended, and all processes that have such a folder in it."""
+    with contextlib.suppress(OSError), Path(folder, _LOCK).open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not all(map(_abandoned, folder.glob(f"avo-*/{_LOCK}"))):
+            time.sleep(_LOOK_S)
+        _remove(folder)
 
 
 def _remove(folder: Path) -> None:
@@ -57,3 +94,7 @@ def _abandoned(lock: Path) -> bool:
             return lock.parent.lstat().st_uid == os.geteuid()
     except OSError:
         return False
+
+
+if __name__ == "__main__":
+    _watch(Path(sys.argv[1]))

@@ -99,7 +99,7 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Below /tmp, whatever TMPDIR says: Ray's sockets get paths below this one, and a socket's path may have 107 bytes.
-    with TemporaryFolder("run", "/tmp") as folder:
+    with TemporaryFolder("run", "/tmp", watched=True) as folder:
         try:
             # Ray puts the current folder first on the workers' import path: a folder there may be named like a package
             # of ours. What judges leave behind in their temporary folder goes with this one.

@@ -1,9 +1,11 @@
-"""Temporary folders: those of killed processes are removed by the next, those of living ones are not."""
+"""Temporary folders: those of killed processes are removed by the next or by a watcher, those of living ones are not."""
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,17 @@ inner = TemporaryFolder("judge", folder.name)
 print(folder.name, inner.name, sep="\\n", flush=True)
 os.kill(os.getpid(), 9)
 """
+
+WATCHED = """
+import sys
+from evaluator.temporary import TemporaryFolder
+with TemporaryFolder("run", sys.argv[1], watched=True) as folder:
+    print(folder, flush=True)
+    input()
+"""
+
+PATIENCE_S = 60.0
+"""Longest wait for what takes a second at most."""
 
 
 @pytest.fixture
@@ -65,6 +78,27 @@ def test_folders_of_living_processes_stay_and_so_do_those_that_they_are_in(tmp_p
         assert [path.exists() for path in left] == [True, False]
         with TemporaryFolder("run", str(tmp_path)) as new:
             assert all(Path(folder).exists() for folder in (*left[:1], living, other, new))
+
+
+def test_a_watched_folder_goes_when_its_process_is_killed_but_not_before_those_that_live_in_it(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert owner.stdout is not None
+    folder = Path(owner.stdout.readline().strip())
+    with TemporaryFolder("judge", str(folder)):
+        os.killpg(owner.pid, signal.SIGKILL)
+        owner.communicate()
+        time.sleep(0.5)
+        assert folder.exists()
+    deadline = time.monotonic() + PATIENCE_S
+    while folder.exists():
+        assert time.monotonic() < deadline, "it stays"
+        time.sleep(0.05)
 
 
 def test_folders_that_are_not_locked_like_these_stay(tmp_path: Path) -> None:

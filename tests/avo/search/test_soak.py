@@ -45,11 +45,12 @@ WORKERS = {
     "pool": "ray::EvaluatorPool",
     "evaluator": "ray::EvaluatorWorker",
     "judge": "fake_judge",
+    "watcher": "temporary.py",
 }
 """How the command lines of a run's processes begin or what is in them; all others but the driver are Ray's own."""
 WEIGHTS = {
-    "driver": 2, "operator": 3, "pool": 2, "evaluator": 3, "judge": 3, "Ray": 1, "database": 2,
-    "backup": 2, "prune": 2, "pause": 1, "stop": 1,
+    "driver": 2, "operator": 3, "pool": 2, "evaluator": 3, "judge": 3, "Ray": 1, "watcher": 1,
+    "database": 2, "backup": 2, "prune": 2, "pause": 1, "stop": 1,
 }  # fmt: skip
 """What is done, and how often beside the others."""
 

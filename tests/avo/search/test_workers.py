@@ -420,7 +420,7 @@ def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> No
 
 
 @pytest.mark.long
-def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(drivers: Drivers) -> None:
+def test_a_killed_run_leaves_neither_a_process_nor_a_file_and_can_be_resumed(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=1000)
     wait_for(lambda: drivers.attempts() > 3)
     members = family(child.pid)
@@ -429,6 +429,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(d
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     wait_for(lambda: not members & parents().keys())
+    assert not Path(folder).exists()
 
     before = drivers.attempts()
     assert drivers.store.run("fake").state is RunState.RUNNING
@@ -437,7 +438,6 @@ def test_a_killed_run_leaves_no_process_and_the_next_session_removes_its_files(d
     assert output.splitlines()[-1] == "finished", output
     assert drivers.attempts() == before + 3
     assert StepState.RUNNING not in drivers.steps()
-    assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(
