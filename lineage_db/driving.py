@@ -36,7 +36,8 @@ class Driving(Part):
         row = queries.lock_run(connection, run_id, now)
         if row.driver not in (None, driver, gone) and row.driver_until > now:
             raise RunHeld(row.name, row.driver, row.driver_until)
-        taken = {"driver": driver, "driver_until": now + lease, "request": Request.NONE}
+        # A driver that was killed left behind what it was doing.
+        taken = {"driver": driver, "driver_until": now + lease, "request": Request.NONE, "doing": None}
         connection.execute(update(runs).where(runs.c.id == run_id).values(taken))
 
     @transactional(write=True, durable=False)

@@ -1,4 +1,4 @@
-"""Temporary folders: those of killed processes are removed by the next or by a watcher, those of living ones are not."""
+"""Temporary folders: those of killed processes are removed by the next or a watcher, those of living ones are not."""
 
 import os
 import shutil

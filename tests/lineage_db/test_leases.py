@@ -8,7 +8,7 @@ import pytest
 
 from lineage_db.driving import LEASE
 from lineage_db.errors import RunHeld
-from lineage_db.records import RunState, StepState
+from lineage_db.records import Doing, RunState, StepState
 from lineage_db.store import Store
 from tests.decisions import refuse
 
@@ -48,6 +48,16 @@ def test_a_driver_known_to_be_gone_is_replaced_at_once(store: Store, make: Any) 
     with pytest.raises(RunHeld):
         store.driving.take(run.id, "b:2", now=make.now, gone="a:7")
     store.driving.take(run.id, "b:2", now=make.now, gone="a:1")
+
+
+def test_a_driver_does_not_go_on_with_what_the_one_before_it_was_doing_when_it_was_killed(
+    store: Store, make: Any
+) -> None:
+    run = make.run(store)
+    store.driving.take(run.id, "a:1", now=make.now)
+    store.driving.tell(run.id, Doing("starting Ray", make.now), now=make.now)
+    store.driving.take(run.id, "b:2", now=make.now + LEASE)
+    assert store.run(run.name).doing is None
 
 
 def test_a_run_whose_driver_is_gone_is_interrupted_not_running(store: Store, make: Any) -> None:
