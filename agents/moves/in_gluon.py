@@ -10,6 +10,7 @@ import libcst as cst
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
 from agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
+from agents.moves.gluon_persistent import edit_persistent
 from agents.moves.gluon_rescaling import edit_lazy
 from agents.moves.move import LOADS, Move
 from agents.moves.order import grid_of
@@ -153,6 +154,14 @@ GLUON_MOVES = (
         "a kernel in Gluon with a grid of two axes",
         _edit_order,
         frozenset({"l2", "hbm"}),
+        gluon=True,
+    ),
+    Move(
+        "gluon-persistent",
+        "programs that walk over tiles are started once, and allocate once",
+        0.005,
+        "a kernel in Gluon with a grid of two axes, which initialises barriers and ends with gl.warp_specialize",
+        edit_persistent,
         gluon=True,
     ),
     Move(

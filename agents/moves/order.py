@@ -1,6 +1,6 @@
 """Moves that change the order in which programs start."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
@@ -41,32 +41,46 @@ def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 def _edit_persistent(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Launch as many programs as the SMs hold; each walks over tiles in the order in which programs started before."""
-    grid, queries, body = grid_of(anatomy), _queries(anatomy), anatomy.kernel.body
-    if grid is None or not queries or tree.find(body, cst.Return):
+    body = anatomy.kernel.body
+    if isinstance(body, cst.IndentedBlock):
+        for per_sm in (1, 2, 4, 8):
+            yield from persistent(anatomy, per_sm * target.sms, (), body.body, "tl")
+
+
+def persistent(
+    anatomy: Anatomy,
+    programs: int,
+    once: Sequence[cst.BaseStatement],
+    each: Sequence[cst.BaseStatement],
+    language: str,
+) -> Iterator[tuple[str, cst.Module]]:
+    """Launch ``programs`` programs that run some of the kernel's statements ``once``, and others for ``each`` tile.
+
+    Each walks over tiles in the order in which programs started before.
+    """
+    grid, queries = grid_of(anatomy), _queries(anatomy, language)
+    if grid is None or not queries or tree.find(anatomy.kernel.body, cst.Return):
         return
     tile, first, second = (tree.fresh(anatomy.module, name) for name in ("tile", "tiles_first", "tiles_second"))
     texts = {
-        ("tl.program_id", 0): f"({tile} % {first})",
-        ("tl.program_id", 1): f"({tile} // {first})",
-        ("tl.num_programs", 0): first,
-        ("tl.num_programs", 1): second,
+        ("program_id", 0): f"({tile} % {first})",
+        ("program_id", 1): f"({tile} // {first})",
+        ("num_programs", 0): first,
+        ("num_programs", 1): second,
     }
     edits: dict[cst.CSTNode, tree.Replacement]
     edits = {call: tree.expression(texts[query]) for call, query in queries.items()}
-    (loop,) = tree.statements(
-        f"for {tile} in range(tl.program_id(0), {first} * {second}, tl.num_programs(0)):\n    pass\n"
-    )
-    loop = loop.with_changes(body=tree.replace(body, edits))
-    kernel = anatomy.kernel.with_changes(body=body.with_changes(body=[loop]))
+    walk = f"range({language}.program_id(0), {first} * {second}, {language}.num_programs(0))"
+    (loop,) = tree.statements(f"for {tile} in {walk}:\n    pass\n")
+    loop = loop.with_changes(body=tree.replace(cst.IndentedBlock(each), edits))
+    kernel = anatomy.kernel.with_changes(body=anatomy.kernel.body.with_changes(body=[*once, loop]))
     sizes = [tree.text(element.value) for element in grid.elements]
     passed = [tree.keyword_argument(name, size) for name, size in zip((first, second), sizes, strict=True)]
-    for per_sm in (1, 2, 4, 8):
-        programs = per_sm * target.sms
-        launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, *passed])
-        few = tree.expression(f"(min(({sizes[0]}) * ({sizes[1]}), {programs}),)")
-        edits = {anatomy.kernel: tree.with_parameters(kernel, (first, second)), grid: few}
-        edits[anatomy.launch] = tree.replace(launch, {grid: few})  # where it is written out
-        yield f"persistent grid of {programs} programs", tree.replace(anatomy.module, edits)
+    launch = tree.with_arguments(anatomy.launch, [*anatomy.launch.args, *passed])
+    few = tree.expression(f"(min(({sizes[0]}) * ({sizes[1]}), {programs}),)")
+    edits = {anatomy.kernel: tree.with_parameters(kernel, (first, second)), grid: few}
+    edits[anatomy.launch] = tree.replace(launch, {grid: few})  # where it is written out
+    yield f"persistent grid of {programs} programs", tree.replace(anatomy.module, edits)
 
 
 def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
@@ -88,10 +102,10 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
     (axis,) = axes
     number, blocks, lists, side = (tree.fresh(anatomy.module, name) for name in ("program", "blocks", "lists", "SIDE"))
     texts = {
-        ("tl.program_id", axis): f"({number} // {side} % {blocks})",
-        ("tl.program_id", 1 - axis): f"({number} // ({side} * {blocks}) * {side} + {number} % {side})",
-        ("tl.num_programs", axis): blocks,
-        ("tl.num_programs", 1 - axis): lists,
+        ("program_id", axis): f"({number} // {side} % {blocks})",
+        ("program_id", 1 - axis): f"({number} // ({side} * {blocks}) * {side} + {number} % {side})",
+        ("num_programs", axis): blocks,
+        ("num_programs", 1 - axis): lists,
     }
     asked: dict[cst.CSTNode, tree.Replacement] = {
         call: tree.expression(texts[query]) for call, query in queries.items()
@@ -117,15 +131,15 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         yield label, module
 
 
-def _queries(anatomy: Anatomy) -> dict[cst.Call, tuple[str, int]]:
-    """What the kernel asks of the grid: ``tl.program_id`` or ``tl.num_programs``, and the axis, 0 or 1.
+def _queries(anatomy: Anatomy, language: str = "tl") -> dict[cst.Call, tuple[str, int]]:
+    """What the kernel asks of the grid: ``program_id`` or ``num_programs`` of its language, and the axis, 0 or 1.
 
     Nothing where a function that it may call asks, too, or where an axis cannot be told.
     """
     found: dict[cst.Call, tuple[str, int]] = {}
     for function in tree.find(anatomy.module, cst.FunctionDef):
-        for name in ("tl.program_id", "tl.num_programs"):
-            for call in tree.calls(function, name):
+        for name in ("program_id", "num_programs"):
+            for call in tree.calls(function, f"{language}.{name}"):
                 if function is not anatomy.kernel:
                     if function.name.value in tree.names(anatomy.kernel):
                         return {}

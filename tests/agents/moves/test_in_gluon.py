@@ -40,6 +40,8 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
         ("gluon-turns", "blackwell", []),
         ("gluon-order", "hopper", ["swap the axes of the grid"]),
         ("gluon-order", "blackwell", ["swap the axes of the grid"]),
+        ("gluon-persistent", "hopper", ["persistent grid of 132 programs"]),
+        ("gluon-persistent", "blackwell", ["persistent grid of 148 programs"]),
         ("gluon-polynomial", "hopper", []),
         ("gluon-lazy", "hopper", ["rescale only beyond 8.0"]),
         ("gluon-lazy", "blackwell", ["rescale only beyond 8.0"]),
@@ -64,6 +66,19 @@ def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None
     assert BY_NAME["gluon-ring"].variants(source, get_target("h100")) == ()
 
 
+def test_a_program_that_walks_over_tiles_makes_its_barriers_anew_for_each() -> None:
+    for seed in SEEDS:
+        (persistent,) = variants("gluon-persistent", seed)
+        kernel = persistent.source.partition("def attention_kernel")[2]
+        once, _, each = kernel.partition("    for tile")
+        assert "mbarrier.init" not in once
+        assert "gl.allocate_shared_memory" not in each
+        inits = SEEDS[seed].count("mbarrier.init(")
+        assert (each.count("mbarrier.init("), each.count("mbarrier.invalidate(")) == (inits, inits)
+        assert "gl.program_id(1)" not in kernel
+        assert BY_NAME["gluon-persistent"].variants(persistent.source, get_target(TARGETS[seed])) == ()
+
+
 def test_of_three_groups_each_passes_the_turn_to_the_next() -> None:
     three = variants("gluon-groups", "hopper")[0].source
     assert "turns.index((GROUP + 1) % 3)" in three
@@ -84,6 +99,7 @@ def test_of_three_groups_each_passes_the_turn_to_the_next() -> None:
         ("gluon-lazy", "hopper"),
         ("gluon-groups", "hopper"),
         ("gluon-turns", "hopper"),
+        ("gluon-persistent", "hopper"),
         *((move, "blackwell") for move in BY_NAME if move not in ("gluon-registers", "gluon-groups", "gluon-turns")),
     ],
 )
@@ -95,7 +111,9 @@ def test_what_a_move_makes_of_a_seed_attends(
     q, k, v = (torch.randn(1, heads, 200, 128).bfloat16() for heads in (2, 1, 1))
     for number, variant in enumerate(variants(move, seed)):
         path = tmp_path / f"variant_{number}.py"
-        path.write_text(variant.source, encoding="utf-8")
+        two_programs = re.sub(r", (132|148)\),\)", ", 2),)", variant.source)
+        assert (two_programs != variant.source) == (move == "gluon-persistent")
+        path.write_text(two_programs, encoding="utf-8")
         out, lse = torch.empty_like(q), torch.empty(q.shape[:3])
         with offline(target=TARGETS[seed]) as session:
             module(path).attention(q, k, v, out, lse, causal=True, scale=0.1)
