@@ -25,11 +25,17 @@ def public_function(problem: Problem) -> str:
 
     What a kernel computes must be fixed, so the problem is one of ours, and the function must have all that it takes.
     """
-    entry, *names = signature(problem)
+    function = problem.entry.removesuffix("_backward")
+    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
+    return function if ours and function in _KNOWN and not not_given(problem) else ""
+
+
+def not_given(problem: Problem) -> tuple[str, ...]:
+    """Return what kernels for ``problem`` take that the exported function of their entry's name cannot give them."""
+    entry, tensors, scalars = signature(problem)
     function = entry.removesuffix("_backward")
     known = f"{_KNOWN.get(function, '')} {_RESULTS[entry.removeprefix(function)]}".split()
-    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
-    return function if ours and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
+    return tuple(name for name in (*tensors, *scalars) if name not in known)
 
 
 def window_of(case: Case) -> int:

@@ -151,13 +151,16 @@ def meaning(kind: str, setting: Setting) -> str:
     if setting.head_dim_v:
         of = "v, out, dout and dv" if kind.endswith("backward") else "v and out"
         said.append(f"The rows of {of} have {setting.head_dim_v} elements.")
+    sparse = kind.startswith("fsa")
     if setting.packed:
+        counted = "t, u and the blocks" if sparse else "i, j, q_len and kv_len"
         said.append(
             "Sequences are packed one after another, and the batch is 1. cu_seqlens_q and cu_seqlens_k are int32 "
             "[sequences + 1], contiguous, from 0 to the number of all queries or keys: sequence s has the queries from "
-            "cu_seqlens_q[s] to cu_seqlens_q[s + 1] - 1 and the keys likewise, at least as many as queries. It may "
-            "have none. max_seqlen_q and max_seqlen_k are the longest of them. A query sees keys of its own sequence "
-            "alone; in what is said above and below, i, j, q_len and kv_len are counted within this sequence."
+            "cu_seqlens_q[s] to cu_seqlens_q[s + 1] - 1 and the keys likewise, "
+            + ("as many as queries, so that both have the same lengths" if sparse else "at least as many as queries")
+            + ". It may have none. max_seqlen_q and max_seqlen_k are the longest of them. A query sees keys of its own "
+            f"sequence alone; in what is said above and below, {counted} are counted within this sequence."
         )
     if setting.window:
         keys = "lengths[b]" if kind == "decode" else "kv_len"
@@ -187,8 +190,8 @@ def refusal(kind: str, setting: Setting) -> str:
         return f"head dims {dims[0]} of keys and {dims[1]} of values are not served: take 192 and 128"
     if setting.head_dim not in HEAD_DIMS:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
-    if kind.startswith("fsa") and setting != Setting(setting.head_dim, dtype=setting.dtype):
-        return f"{kind} is served in other head dims and in float16, and in no other settings"
+    if kind.startswith("fsa") and (refused := _refused_of_selected(kind, setting)):
+        return refused
     if setting.packed and kind == "decode":
         return "sequences are not packed in decode: each has its own length and pages"
     if setting.window > LONGEST:
@@ -219,4 +222,19 @@ def refusal(kind: str, setting: Setting) -> str:
             return f"{length}x{batch} does not fit the judge's memory: take fewer tokens, sequences or heads"
     if len(set(setting.shapes)) < len(setting.shapes):
         return "a shape is named twice"
+    return ""
+
+
+def _refused_of_selected(kind: str, setting: Setting) -> str:
+    """Return why selected attention is not served in a setting that dense attention is served in."""
+    if setting.head_dim_v:
+        return f"values of {kind} have as many elements as keys"
+    if setting.window or setting.everywhere:
+        dense = "gqa" + kind.removeprefix("fsa")
+        return (
+            f"{kind} has no window: beside selected blocks it is a branch with keys of its own, "
+            f"which {dense}-w{setting.window or 512} is"
+        )
+    if setting.heads or setting.shapes:
+        return f"{kind} is not served with the heads and shapes of a model: its suites are script and minimax-m3"
     return ""

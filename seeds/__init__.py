@@ -26,8 +26,12 @@ SEEDS = {
     "mha_backward": {"plain": "backward/plain.py", "general": "backward/general.py"},
     "gqa_backward": {"plain": "backward/plain.py", "general": "backward/general.py"},
     "decode": {"split": "decode/split.py"},
-    "fsa_backward": {"kv_outer": "fsa/backward_kv_outer.py", "query_outer": "fsa/backward_query_outer.py"},
-    "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py"},
+    "fsa_backward": {
+        "kv_outer": "fsa/backward_kv_outer.py",
+        "query_outer": "fsa/backward_query_outer.py",
+        "general": "fsa/backward_general.py",
+    },
+    "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py", "general": "fsa/general.py"},
 }
 """Files of the seeds of each kind of problem, by name. The dense ones work for any head mapping."""
 _GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
@@ -56,6 +60,8 @@ _SETTINGS: dict[str, Callable[[Setting], bool]] = {
     "mha/general.py": lambda setting: not _unpadded(setting),
     "backward/plain.py": _unpadded,
     "backward/general.py": lambda setting: not _unpadded(setting),
+    **{f"fsa/{name}.py": _plain for name in ("query_outer", "kv_outer", "backward_query_outer", "backward_kv_outer")},
+    **{f"fsa/{name}.py": lambda setting: not _plain(setting) for name in ("general", "backward_general")},
 }
 """Which settings the files are seeds for; the others are for any."""
 

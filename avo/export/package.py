@@ -224,7 +224,7 @@ def _runtime(module: str) -> Traversable:
 
 def _of_the_judge(module: str) -> str:
     """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
-    return module_source(module).replace("from evaluator.problem import Case", "from judged import Case")
+    return re.sub(r"from evaluator\.\S+ import (Case|DenseCase)", r"from judged import \1", module_source(module))
 
 
 def _metadata(name: str, found: Mapping[str, str], archs: Sequence[str]) -> dict[str, Any]:

@@ -135,13 +135,8 @@ class AttentionBackward:
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     ) -> Mapping[str, tuple[int, int, int]]:
-        """See ``plant_gradient``. The sink of the query's head grows by 1, and so its gradient by a factor of e."""
-        planted = dict(plant_gradient(case, inputs, chance))
-        if dense(case).sinks:
-            head = planted["queries"][1]
-            inputs["sinks"][head] += 1.0
-            planted["sinks"] = (0, head, 0)
-        return planted
+        """See ``plant_gradient``."""
+        return plant_gradient(case, inputs, chance)
 
 
 def _elsewhere(case: Case) -> float:

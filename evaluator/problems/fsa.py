@@ -3,12 +3,14 @@ Attention (arXiv 2502.11089).
 
 A candidate may rely on head dim 128, bfloat16 and block sizes that are powers of two from 16 to 128; not on lengths,
 groups, strides, nor on how many blocks a query may select. How blocks are chosen stays outside the kernel.
+
+In settings with sinks or packed sequences these come behind the indices, as behind v in dense attention.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluator.plan import Role
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
@@ -25,7 +27,13 @@ from evaluator.problems.dense import (
     total_bytes,
     views,
 )
-from evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
+from evaluator.problems.selection import (
+    SELECTIONS,
+    SelectedCase,
+    make_block_indices,
+    selected_pairs,
+)
+from evaluator.problems.visible import further_inputs, further_scalars, lengths, make_further, redrawn, seen, with_sink
 from evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
@@ -60,9 +68,9 @@ class SelectedAttention:
     outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
-        """Return the six tensors and two scalars of ``case``."""
-        tensors = (*qkv(case), block_indices(case), *outputs(case))
-        return Call(case.name, tensors, (("block_size", _of(case).block_size), ("scale", softmax_scale(case))))
+        """Return the tensors and scalars of ``case``."""
+        tensors = (*qkv(case), block_indices(case), *further_inputs(case), *outputs(case))
+        return Call(case.name, tensors, scalars(case))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return ``case`` with up to 63 tokens more, and possibly fewer batches."""
@@ -70,12 +78,12 @@ class SelectedAttention:
         return replace(case, batch=chance.randint(1, case.batch), q_len=length, kv_len=length)
 
     def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``structured`` with block size, number of blocks and selection drawn too.
+        """Return ``structured`` with block size, number of blocks, selection and packed sequences drawn too.
 
-        There is one sequence and few KV heads: where indices decide what programs do, all of them are read. Long cases
-        are ``contiguous`` or ``bshd``.
+        The batch is 1 and there are few KV heads: where indices decide what programs do, all of them are read. Long
+        cases are ``contiguous`` or ``bshd``.
         """
-        drawn = _of(structured(case, length, chance))
+        drawn = _of(redrawn(structured(case, length, chance), chance))
         kv_heads, group = min(drawn.kv_heads, 2 if length < _LONG else 1), drawn.heads // drawn.kv_heads
         return replace(
             drawn,
@@ -96,12 +104,12 @@ class SelectedAttention:
         return _flops(_of(case))
 
     def least_bytes(self, case: Case) -> int:
-        """Return the bytes of all six tensors: every block is selected, by its own queries if by no others."""
+        """Return the bytes of all tensors: every block is selected, by its own queries if by no others."""
         return total_bytes(self.call(case))
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storages of q, k, v and block_indices."""
-        return {**make_qkv(case, seed), "block_indices": make_blocks(case, seed)}
+        """Return the flat storages of all inputs."""
+        return {**make_qkv(case, seed), "block_indices": make_blocks(case, seed), **make_more(case, seed)}
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
@@ -112,7 +120,7 @@ class SelectedAttention:
         view, chosen = views(case, inputs), chosen_blocks(case, inputs)
         v = view["v"][batch, head // (case.heads // case.kv_heads)].double()
         parts = (
-            attend(selected_logits(case, chosen, view, batch, head, part), v, view["q"].dtype)
+            attend(*with_sink(selected_logits(case, chosen, view, batch, head, part), v, inputs, head), view["q"].dtype)
             for part in rows.split(ROWS_AT_ONCE)
         )
         return expected(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -131,9 +139,20 @@ def chosen_blocks(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "torch.Te
 
 def make_blocks(case: Case, seed: int) -> "torch.Tensor":
     """Return the flat storage of ``block_indices``."""
+    import torch
+
     from evaluator.problems.inputs import seeded
 
-    return make_block_indices(_of(case), seeded("block_indices", seed)).flatten()
+    generator = seeded("block_indices", seed)
+    return torch.cat([make_block_indices(part, generator) for part in _sequences(_of(case))], 2).flatten()
+
+
+def blocks_of_keys(case: SelectedCase) -> "torch.Tensor":
+    """Return the block of each key, int64 [keys], counted within its sequence."""
+    import torch
+
+    keys = torch.arange(case.kv_len)
+    return (keys - seen(case, keys)[0]) // case.block_size
 
 
 def selected_logits(
@@ -150,13 +169,23 @@ def selected_logits(
     """
     import torch
 
-    block_size, kv_head = _of(case).block_size, head // (case.heads // case.kv_heads)
-    keys = torch.arange(case.kv_len)
-    blocks = torch.zeros(len(rows), math.ceil(case.kv_len / block_size) + 1, dtype=torch.bool)
+    kv_head, keys, of_keys = head // (case.heads // case.kv_heads), torch.arange(case.kv_len), blocks_of_keys(_of(case))
+    first, end = seen(case, rows)
+    blocks = torch.zeros(len(rows), int(of_keys.max()) + 2, dtype=torch.bool)
     blocks.scatter_(1, chosen[batch, kv_head, rows].long() + 1, True)  # the first column takes what is -1
-    visible = blocks[:, 1:].repeat_interleave(block_size, 1)[:, : case.kv_len] & (keys <= rows[:, None])
+    visible = blocks[:, of_keys + 1] & (keys >= first[:, None]) & (keys < end[:, None])
     scores = view["q"][batch, head, rows].double() @ view["k"][batch, kv_head].double().T * softmax_scale(case)
     return scores.masked_fill(~visible, -math.inf)
+
+
+def scalars(case: Case) -> tuple[tuple[str, Any], ...]:
+    """Return block size and scale, and the longest of packed sequences."""
+    return (("block_size", _of(case).block_size), ("scale", softmax_scale(case)), *further_scalars(case))
+
+
+def make_more(case: Case, seed: int) -> "dict[str, torch.Tensor]":
+    """Return the flat storages of ``further_inputs``."""
+    return make_further(case, seed, _of(case).blocks * _of(case).block_size)
 
 
 def _of(case: Case) -> SelectedCase:
@@ -164,8 +193,12 @@ def _of(case: Case) -> SelectedCase:
     return case
 
 
+def _sequences(case: SelectedCase) -> tuple[SelectedCase, ...]:
+    return tuple(replace(case, q_len=length, kv_len=length, sequences=0) for length, _ in lengths(case) if length)
+
+
 def _flops(case: SelectedCase) -> int:
-    return 4 * case.head_dim * case.batch * case.heads * selected_pairs(case)
+    return 4 * case.head_dim * case.batch * case.heads * sum(map(selected_pairs, _sequences(case)))
 
 
 def block_indices(case: Case) -> TensorSpec:

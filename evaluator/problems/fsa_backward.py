@@ -9,14 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.dense import softmax_scale, total_bytes
+from evaluator.problems.dense import total_bytes
 from evaluator.problems.fsa import (
     FSA,
     ROWS_AT_ONCE,
     block_indices,
+    blocks_of_keys,
     chosen_blocks,
     make_blocks,
+    make_more,
     reported,
+    scalars,
     selected_logits,
     tiled_selection,
 )
@@ -27,11 +30,13 @@ from evaluator.problems.gradients import (
     gradients,
     of_keys,
     of_queries,
+    of_sinks,
     plant_gradient,
     small_inputs,
     tiled_inputs,
 )
 from evaluator.problems.selection import SelectedCase
+from evaluator.problems.visible import seen
 
 if TYPE_CHECKING:
     from random import Random
@@ -67,13 +72,12 @@ class SelectedAttentionBackward:
     correctness_cases: tuple[SelectedBackwardCase, ...]
     suites: Mapping[str, tuple[SelectedBackwardCase, ...]]
     baselines: tuple[Baseline, ...] = ()
+    outputs: tuple[Output, ...] = OUTPUTS
     entry: str = field(default="selected_attention_backward", init=False)
-    outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
 
     def call(self, case: Case) -> Call:
-        """Return the ten tensors and two scalars of ``case``."""
-        scalars = (("block_size", _of(case).block_size), ("scale", softmax_scale(case)))
-        return Call(case.name, (*_inputs(case), *gradients(case)), scalars)
+        """Return the tensors and scalars of ``case``."""
+        return Call(case.name, (*_inputs(case), *gradients(case)), scalars(case))
 
     def at_other_lengths(self, case: Case, chance: "Random") -> Case:
         """Return what ``fsa`` does."""
@@ -90,29 +94,31 @@ class SelectedAttentionBackward:
         return FSA.flops(case) * 5 // 2
 
     def least_bytes(self, case: Case) -> int:
-        """Return the bytes of all ten tensors."""
+        """Return the bytes of all tensors."""
         return total_bytes(self.call(case))
 
     def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storages of q, k, v, block_indices, out, lse and dout."""
+        """Return the flat storages of all inputs."""
         import torch
 
-        case, chosen = _of(case), make_blocks(case, seed)
+        case, chosen, further = _of(case), make_blocks(case, seed), make_more(case, seed)
         if case.inputs == "tiled":
             keys = torch.full((case.q_len,), case.blocks * case.block_size)
-            made = tiled_inputs(case, seed, case.elsewhere, keys)
+            made = tiled_inputs(case, seed, case.elsewhere, keys, further.get("sinks"))
         else:
             scores = partial(selected_logits, case, chosen_blocks(case, {"block_indices": chosen}))
-            made = small_inputs(case, seed, case.elsewhere, scores, {})
-        return {**made, "block_indices": chosen}
+            made = small_inputs(case, seed, case.elsewhere, scores, further)
+        return {**made, "block_indices": chosen, **further}
 
     def reference(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
     ) -> Mapping[str, Expected]:
-        """Return dq for rows of queries, dk and dv for rows of keys: see ``Problem.reference``."""
+        """Return dq for rows of queries, dk and dv for rows of keys, dsinks for sinks: see ``Problem.reference``."""
         import torch
 
         view, chosen = backward_views(case, inputs), chosen_blocks(case, inputs)
+        if of == "sinks":
+            return of_sinks(case, view, inputs["sinks"], head)
         parts = []
         for part in rows.split(ROWS_AT_ONCE):
             if of == "queries":
@@ -143,8 +149,9 @@ def seeing(case: SelectedCase, chosen: "torch.Tensor", keys: "torch.Tensor") -> 
     """
     import torch
 
-    visible = (chosen == (keys // case.block_size)[:, None, None]).any(-1)
-    visible &= torch.arange(len(chosen)) >= keys[:, None]
+    first, end = seen(case, torch.arange(len(chosen)))
+    visible = (chosen == blocks_of_keys(case)[keys, None, None]).any(-1)
+    visible &= (first <= keys[:, None]) & (keys[:, None] < end)
     queries = visible.any(0).nonzero()[:, 0]
     return queries, visible[:, queries]
 

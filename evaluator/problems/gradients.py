@@ -45,16 +45,21 @@ OF_SINKS = Output("dsinks", GRADIENT, "sinks", hint="it is a sum over all querie
 def plant_gradient(
     case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
 ) -> Mapping[str, tuple[int, int, int]]:
-    """Give one query a key of its own, as ``plant_key`` does, which has more than half of its attention."""
+    """Give one query a key of its own, as ``plant_key`` does, which has more than half of its attention. The sink of
+    its head, if there is one, grows by 1, and so the sink's gradient by a factor of e.
+    """
     import torch
 
-    planted = plant_key(case, inputs, chance)
+    planted = dict(plant_key(case, inputs, chance))
     (batch, head, row), key = planted["queries"], planted["keys"]
     view = backward_views(case, inputs)
     score = view["q"][batch, head, row].float() @ view["k"][key].float() * softmax_scale(case)
     view["lse"][batch, head, row] = score + 0.5
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
     view["dout"][batch, head, row].copy_(torch.randn(value_dim(case), generator=generator, device="cpu"))
+    if dense(case).sinks:
+        inputs["sinks"][head] += 1.0
+        planted["sinks"] = (0, head, 0)
     return planted
 
 

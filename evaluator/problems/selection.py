@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluator.problem import Case
+from evaluator.problems.visible import DenseCase
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +19,8 @@ _FORCED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class SelectedCase(Case):
-    """A case whose queries select blocks of keys."""
+class SelectedCase(DenseCase):
+    """A case whose queries select blocks of keys; of packed sequences, of the keys of their own."""
 
     block_size: int = 0
     """Keys of one block."""
@@ -59,7 +59,7 @@ SELECTIONS = {
 
 
 def selected_pairs(case: SelectedCase) -> int:
-    """Return how many keys all queries of one batch and KV head select and see together."""
+    """Return how many keys all queries of one batch and KV head, of one sequence, select and see together."""
     count, size = SELECTIONS[case.selection].count, case.block_size
     pairs = 0
     for own in range(math.ceil(case.q_len / size)):
@@ -69,7 +69,7 @@ def selected_pairs(case: SelectedCase) -> int:
 
 
 def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "torch.Tensor":
-    """Return int32 [batch, kv_heads, q_len, blocks]: ascending, -1 behind the last."""
+    """Return int32 [batch, kv_heads, q_len, blocks] for one sequence: ascending, -1 behind the last."""
     import torch
 
     selection = SELECTIONS[case.selection]

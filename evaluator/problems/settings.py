@@ -17,7 +17,7 @@ from evaluator.problems.fsa_backward import FSA_BACKWARD
 from evaluator.problems.gqa import GQA
 from evaluator.problems.gradients import OF_SINKS
 from evaluator.problems.mha import MHA
-from evaluator.problems.variants import small_decodes, small_variants, suite_variants
+from evaluator.problems.variants import small_decodes, small_selected, small_variants, suite_variants
 from evaluator.setting import Setting, named, read
 
 _KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE, FSA, FSA_BACKWARD)}
@@ -46,7 +46,9 @@ def in_setting(name: str) -> Problem | None:
         baselines=(),
         **more,
     )
-    seeds = tuple(each for each in problem.baselines if each.seed)
+    # Seeds of earlier work take what the problem itself does.
+    others = setting.sinks or setting.packed
+    seeds = () if others else tuple(each for each in problem.baselines if each.seed)
     shown: Problem = replace(made, baselines=(*seeds, *published_at(made, kind)))
     return shown
 
@@ -56,6 +58,8 @@ def _small(kind: str, problem: Any, setting: Setting) -> tuple[Case, ...]:
     own: tuple[Any, ...] = problem.correctness_cases
     if kind == "decode":
         return small_decodes(setting, own)
+    if kind.startswith("fsa"):
+        return small_selected(setting, own)
     made = small_variants(setting, own, grouped=kind.startswith("gqa"))
     if not kind.endswith("backward") or not (setting.window or setting.packed):
         return made

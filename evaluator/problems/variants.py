@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from evaluator.problem import Case, Wrong
 from evaluator.problems.dense import attend, logits, small, softmax_scale, views
+from evaluator.problems.selection import SelectedCase
 from evaluator.problems.visible import DenseCase, dense, with_sink
 from evaluator.setting import Setting
 
@@ -19,6 +21,8 @@ _WINDOWS = (64, 20, 130, 65, 127, 0, 1)
 """
 _HEADS = {True: ((8, 2), (4, 1), (6, 3)), False: ((2, 2), (2, 2), (1, 1))}
 """Query heads and KV heads of small cases, for problems that share KV heads and for others."""
+_SEQUENCES = ((3, False), (1, True), (4, False), (2, True), (5, True), (4, True))
+"""How many sequences the small cases of selected attention have, in turn, and whether these are equally long."""
 
 
 def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: bool) -> tuple[DenseCase, ...]:
@@ -37,6 +41,16 @@ def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: b
 def small_decodes(setting: Setting, cases: tuple[DenseCase, ...]) -> tuple[DenseCase, ...]:
     """Return the small cases of decoding with the windows and sinks of a setting."""
     cases = _in_turn(cases) if setting.window else cases
+    return tuple(replace(case, sinks=setting.sinks) for case in cases)
+
+
+def small_selected(setting: Setting, cases: tuple[SelectedCase, ...]) -> tuple[SelectedCase, ...]:
+    """Return the small cases of selected attention with the sinks and packed sequences of a setting."""
+    if setting.packed:
+        cases = tuple(
+            replace(case, batch=1, sequences=sequences, even=even)
+            for case, (sequences, even) in zip(cases, cycle(_SEQUENCES))
+        )
     return tuple(replace(case, sinks=setting.sinks) for case in cases)
 
 

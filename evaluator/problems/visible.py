@@ -152,8 +152,10 @@ def make_rows(case: Case, seed: int) -> "dict[str, torch.Tensor]":
     return {name: torch.cat([part[name] for part in parts], 2) for name in ("q", "k", "v")}
 
 
-def make_further(case: Case, seed: int) -> "dict[str, torch.Tensor]":
-    """Return the flat storages of ``further_inputs``; sinks are near the lse of a usual query: see ``_LEVELS``."""
+def make_further(case: Case, seed: int, most: float = math.inf) -> "dict[str, torch.Tensor]":
+    """Return the flat storages of ``further_inputs``; sinks are near the lse of a usual query: see ``_LEVELS``. It sees
+    ``most`` keys at most.
+    """
     import torch
 
     from evaluator.problems import inputs
@@ -163,7 +165,7 @@ def make_further(case: Case, seed: int) -> "dict[str, torch.Tensor]":
         for name, found in zip("qk", starts(case), strict=True):
             made[f"cu_seqlens_{name}"] = torch.tensor(found, dtype=torch.int32)
     if of.sinks:
-        keys = case.kv_len / (of.sequences or 1)
+        keys = min(case.kv_len / (of.sequences or 1), most)
         usual = math.log(min(of.window or keys, keys)) + (-100.0 if case.inputs == "negative" else 0.5)
         levels = torch.tensor(_LEVELS)[torch.arange(case.heads) % len(_LEVELS)]
         made["sinks"] = usual + levels + 0.3 * torch.randn(case.heads, generator=inputs.seeded("sinks", seed))

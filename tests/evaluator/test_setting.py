@@ -15,6 +15,7 @@ SETTINGS = {
     "decode-d192x128-w1024-sinks": Setting(192, 128, window=1024, sinks=True),
     "gqa-h64x8-d64-8192x1-4096x2": Setting(64, heads=(64, 8), shapes=((8192, 1), (4096, 2))),
     "fsa-d64-fp16": Setting(64, dtype="float16"),
+    "fsa_backward-sinks-packed": Setting(sinks=True, packed=True),
     "decode-h48x8-32768x4": Setting(heads=(48, 8), shapes=((32768, 4),)),
 }
 
@@ -50,9 +51,12 @@ def test_other_problems_say_no_setting() -> None:
         ("mha-w65537", "a window of 65537 keys is longer than the longest sequence"),
         ("mha-global", "global says that other layers have a window"),
         ("decode-packed", "sequences are not packed in decode: each has its own length and pages"),
-        ("fsa-w64", "fsa is served in other head dims and in float16, and in no other settings"),
-        ("fsa_backward-d192x128", "fsa_backward is served in other head dims and in float16"),
-        ("fsa-h32x4-8192x1", "fsa is served in other head dims"),
+        ("fsa-w64", "fsa has no window: beside selected blocks it is a branch with keys of its own, which gqa-w64 is"),
+        ("fsa_backward-w64-packed", "fsa_backward has no window"),
+        ("fsa_backward-w64-packed", "which gqa_backward-w64 is"),
+        ("fsa-global", "fsa has no window"),
+        ("fsa_backward-d192x128", "values of fsa_backward have as many elements as keys"),
+        ("fsa-h32x4-8192x1", "fsa is not served with the heads and shapes of a model"),
         ("gqa-h32x8", "heads and shapes go together"),
         ("gqa-4096x1", "heads and shapes go together"),
         ("gqa-h32x5-4096x1", "32 query heads cannot share 5 KV heads"),

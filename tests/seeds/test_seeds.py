@@ -102,7 +102,9 @@ def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
 
 
 @pytest.mark.parametrize("target", sample(["b200", "a100"], 2))
-@pytest.mark.parametrize(("problem", "name"), sample([("mha", "tuned"), *(("fsa", name) for name in SEEDS["fsa"])], 3))
+@pytest.mark.parametrize(
+    ("problem", "name"), sample([("mha", "tuned"), *(("fsa", name) for name in seeds_of("fsa"))], 3)
+)
 def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem: str, name: str, target: str) -> None:
     found, architecture = get_problem(problem), get_target(target)
     call = found.call(get_suite(found, "quick")[-1])

@@ -53,6 +53,8 @@ JUDGED = (
     "decode-d64-fp16",
     "decode-h64x8-d64-w128-global-sinks-32768x1",
     "fsa-d64-fp16",
+    "fsa-sinks-packed",
+    "fsa_backward-d64-sinks-packed",
 )
 
 
