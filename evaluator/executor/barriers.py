@@ -65,6 +65,10 @@ class Barriers:
         self._of(self._stored, buffer, granules)[:, cells] = now
         return _by_others(before, now) & (threads != _SENT)  # the compiler puts a barrier before it sends
 
+    def send(self, buffer: int, granules: int, cells: Tensor, programs: Tensor) -> None:
+        """Note that TMA updates some of a buffer's granules, cells [n], for programs [n]."""
+        self._of(self._stored, buffer, granules)[:, cells] = self._now(programs, torch.full_like(programs, _SENT))
+
     def load(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
         """Note loads. Return whether other threads of the programs stored what is loaded, with no barrier since."""
         now, loaded = self._now(programs, threads), self._of(self._loaded, buffer, granules)

@@ -67,7 +67,7 @@ class Site:
     polls: bool = False
     """Whether the access is repeated until another program has stored there."""
     sent: bool = False
-    """Whether it is a store by TMA, which goes on until its program waits for it."""
+    """Whether TMA stores or updates, which goes on until its program waits for it."""
 
     def program(self, position: int) -> tuple[int, int, int]:
         """Return the grid indices of the program at a position in ``ids``."""

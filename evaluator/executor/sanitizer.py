@@ -277,6 +277,8 @@ class Sanitizer(Memory):
             shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         else:
             shadow.trace(UPDATED).add(lanes.cells, lanes.programs)
+        if site.sent and self._barriers.watches(buffer):
+            self._barriers.send(buffer, len(self._bits(buffer, shadow.granule)), lanes.cells, lanes.programs)
 
     def _places(self, buffer: int, lanes: _Lanes, shadow: Shadow) -> Tensor:
         return lanes.cells * shadow.granule + self.address(buffer, 0)

@@ -242,6 +242,6 @@ def _reduce(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         value = load(frame, chip, op, source, _sends(frame, chip, copied))
-        reduce_block(frame, op, block, value.reshape(frame.programs, *block.shape), update)
+        reduce_block(frame, op, block, value.reshape(frame.programs, *block.shape), update, sent=True)
 
     return on_chip(run)

@@ -347,11 +347,14 @@ def _descriptor_reduce(op: Op, types: Types) -> Step:
     return run
 
 
-def reduce_block(frame: Frame, op: Op, block: Type, values: Tensor, update: Update) -> None:
-    """Combine a block [P, ...] with what memory holds at the descriptor and coordinates of an operation."""
+def reduce_block(frame: Frame, op: Op, block: Type, values: Tensor, update: Update, *, sent: bool = False) -> None:
+    """Combine a block [P, ...] with what memory holds at the descriptor and coordinates of an operation.
+
+    ``sent`` says that the program goes on before memory holds the result.
+    """
     _, address, mask = descriptor_block(frame, op, block)
     programs = frame.programs
     places = full(address.base + address.offset, block, programs)
     active = None if mask is None else full(mask, block, programs)
-    where = site(frame, op, Ordering(acquire=False, release=False, returns=False))
+    where = replace(site(frame, op, Ordering(acquire=False, release=False, returns=False)), sent=sent)
     _combine(frame, where, places, active, block, values.flatten(), update)

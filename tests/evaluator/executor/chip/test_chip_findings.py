@@ -85,6 +85,17 @@ def sent_and_brought_back(desc, RIGHT: gl.constexpr):
 
 
 @gluon.jit
+def added_and_read(desc, held, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
+    fence_async_shared()
+    tma.async_atomic_add(desc, [gl.program_id(0) * 64, 0], tile)
+    tma.store_wait(0, read_only=not RIGHT)
+    gl.barrier()
+    at = gl.program_id(0) * 4096 + gl.arange(0, 4096, ROW)
+    gl.store(held + at, gl.load(held + at) * 2)
+
+
+@gluon.jit
 def send_tile(desc, tile, ready):
     mbarrier.wait(ready, 0)
     tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
@@ -262,6 +273,9 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
         sent_and_brought_back, "h100", "unfinished TMA store",
         r"which TMA may still be writing: wait for it with tma.store_wait\(0, read_only=False\)",
     ),
+    "a read of what TMA has not added": (
+        added_and_read, "h100", "unfinished TMA store", "held', which TMA may still be writing: wait for it with",
+    ),
     "no fence before TMA": (
         sent_without_a_fence, "h100", "missing fence",
         "partition 0 reads tile of .*, which the default partition has written, with no fence_async_shared since",
@@ -298,7 +312,8 @@ def launched(kernel: Any, target: str, right: bool) -> tuple[MemoryFault, ...]:
         if kernel in (group_read_early, group_overwritten):
             kernel[(2,)](y, torch.empty(256), right, num_warps=4)
         else:
-            kernel[(2,)](TensorDescriptor.from_tensor(x, [64, 64], TILE), right, num_warps=4)
+            held = (x,) if kernel is added_and_read else ()
+            kernel[(2,)](TensorDescriptor.from_tensor(x, [64, 64], TILE), *held, right, num_warps=4)
     return session.report().faults
 
 
