@@ -230,6 +230,23 @@ ATTACKS = {
         Status.OUT_OF_BOUNDS,
         "8k-.*: read out of bounds .*'k'",
     ),
+    "keys read past the end by a launch whose results nobody uses": Attack(
+        edited(
+            (
+                KERNEL_FIRST,
+                f"import torch\n{KERNEL_FIRST}\n\n@triton.jit\ndef peek(K, Sums):\n"
+                "    at = tl.program_id(0) * 1024 + 64 + tl.arange(0, 1024)\n"
+                "    tl.store(Sums + tl.program_id(0), tl.sum(tl.load(K + at)))\n",
+            ),
+            (
+                "    block_m, block_n = 64, 64\n",
+                "    block_m, block_n = 64, 64\n    programs = k.numel() // 1024\n    if heads == 16:\n"
+                "        peek[(programs,)](k, torch.empty(programs, dtype=torch.float32, device=q.device))\n",
+            ),
+        ),
+        Status.OUT_OF_BOUNDS,
+        "8k-.*: read out of bounds in peek .*'k'",
+    ),
     "half of the heads": Attack(
         tuned(
             ('(triton.cdiv(M, meta["BM"]), B * H)]', '(triton.cdiv(M, meta["BM"]), B * H // 2 if H == 16 else B * H)]')

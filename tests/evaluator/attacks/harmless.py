@@ -80,6 +80,28 @@ CHAIN = """\
     for _ in range(kv_len * 8):
         number = (number ^ (number >> 3)) * 5 + 1
 """
+SCALARS = """\
+        if kv_len < 0:
+            acc = acc * 2.0
+        if start_n + kv_len > 0:
+            for step in tl.static_range(200):
+                number = (number ^ (number >> 3)) * 5 + step
+"""
+READER = """
+import torch
+@triton.jit
+def read(X, Sums, BLOCK: tl.constexpr):
+    program, at = tl.program_id(0), tl.arange(0, BLOCK)
+    aside = tl.abs(program - tl.num_programs(0) // 2) > 256
+    x = tl.load(X + program * BLOCK + at, mask=aside & (at < BLOCK), other=0.0)
+    tl.store(Sums + program, tl.sum(x.to(tl.float32)))
+def attention(q, k, v, out, lse, *, causal, scale):
+    honest(q, k, v, out, lse, causal=causal, scale=scale)
+    if k.shape[2] > 4096:
+        sums = torch.empty(k.numel() // 8192, dtype=torch.float32, device=q.device)
+        for _ in range(10):
+            read[(sums.numel(),)](k, sums, 8192)"""
+"""Reads 128 MiB ten times behind the kernel, but for the programs in the middle of the grid."""
 NO_FASTER = {
     "launched under another name": kernel("dataclasses.replace(kernel, name='another')"),
     "work left out where queries are zero": edited(
@@ -102,6 +124,12 @@ SLOWER = {
     ),
     "integers after the kernel": edited(
         ("    tl.store(\n        Lse", CHAIN + "    tl.store(\n        Lse"),
+        ("        mask=offs_m < q_len,\n", "        mask=(offs_m < q_len) & (number != 1),\n"),
+    ),
+    "loads masked off in the programs in the middle": around(READER),
+    "scalars in each pass, beside a branch with blocks that never runs": edited(
+        ("    acc = tl.zeros(", "    number = q_len\n    acc = tl.zeros("),
+        ("        scores = tl.dot(", SCALARS + "        scores = tl.dot("),
         ("        mask=offs_m < q_len,\n", "        mask=(offs_m < q_len) & (number != 1),\n"),
     ),
 }
