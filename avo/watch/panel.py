@@ -81,8 +81,9 @@ class Budget:
         if self.deadline:
             left.append((self.deadline - now).total_seconds())
         if self.max_attempts and view.attempts_per_minute:
-            since = (now - view.latest[0][0]).total_seconds()
-            left.append((self.max_attempts - view.attempts) / view.attempts_per_minute * 60 - since)
+            each, since = 60 / view.attempts_per_minute, (now - view.latest[0][0]).total_seconds()
+            # No more has passed than one attempt takes: it may take longer this time, or the run was resumed.
+            left.append((self.max_attempts - view.attempts) * each - min(each, since))
         return min(left) if left else None
 
 
