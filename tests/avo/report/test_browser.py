@@ -100,6 +100,19 @@ def test_the_tree_opens_and_can_be_searched(browser: Any, sample: Report, tmp_pa
     assert shown(browser, "#v3 .body") == 1
 
 
+def test_the_gain_of_the_best_version_does_not_run_into_what_it_changed(
+    browser: Any, sample: Report, tmp_path: Path
+) -> None:
+    visit(browser, tmp_path / "report.html", to_html(sample, START), 1000)
+    script = """
+        const gain = document.querySelector(".tree .best .gain")
+        gain.textContent = "+1234.5%"
+        return [gain.scrollWidth, gain.clientWidth]
+    """
+    needed, given = browser.execute_script(script)
+    assert needed <= given
+
+
 def test_the_source_can_be_copied(browser: Any, sample: Report, tmp_path: Path) -> None:
     visit(browser, tmp_path / "report.html", to_html(sample, START), 1000)
     browser.find_element("xpath", "//summary[text()='Source of the best version']").click()
