@@ -13,7 +13,7 @@ from agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
 from agents.moves.gluon_persistent import edit_persistent
 from agents.moves.gluon_rescaling import edit_lazy
 from agents.moves.move import LOADS, Move
-from agents.moves.order import grid_of
+from agents.moves.order import grid_of, side_by_side
 from evaluator.target import Target
 
 DEPTHS = (2, 3, 4)
@@ -73,7 +73,9 @@ def _edit_registers(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst
 
 
 def _edit_order(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Swap the axes of the grid, in the host's tuple and wherever functions ask for a program's place."""
+    """Swap the axes of the grid, in the host's tuple and wherever functions ask for a program's place; or number
+    programs along one axis. The axis along which programs are counted is that of blocks.
+    """
     grid = grid_of(anatomy)
     asked = [*tree.calls(anatomy.module, "gl.program_id"), *tree.calls(anatomy.module, "gl.num_programs")]
     axes = {call: tree.integer(call.args[0].value) if call.args else None for call in asked}
@@ -83,6 +85,8 @@ def _edit_order(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
     edits: dict[cst.CSTNode, tree.Replacement] = {first.value: second.value, second.value: first.value}
     edits |= {call.args[0].value: cst.Integer("0" if axis else "1") for call, axis in axes.items()}
     yield "swap the axes of the grid", tree.replace(anatomy.module, edits)
+    counted = tree.calls(anatomy.kernel, "gl.num_programs")
+    yield from side_by_side(anatomy, {axis for call in counted if (axis := axes[call]) is not None}, "gl")
 
 
 def _edit_polynomial(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

@@ -1,6 +1,6 @@
 """Moves that change the order in which programs start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import libcst as cst
 
@@ -85,9 +85,9 @@ def persistent(
 
 def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Number programs along one axis: blocks of several heads side by side, then the next blocks of these heads."""
-    grid, queries = grid_of(anatomy), _queries(anatomy)
+    queries = _queries(anatomy, "tl")
     masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
-    if grid is None or masks is None:
+    if masks is None:
         return
     rows = tree.names(tree.expression(masks.first_row))
     axes = {
@@ -97,7 +97,20 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         for call in tree.calls(assign.value, "tl.program_id")
         if call in queries
     }
-    if len(axes) != 1:
+    for label, module in side_by_side(anatomy, axes, "tl"):
+        again = dissect(module.code)
+        for longest_first, reversed_module in _edit_reverse(again, target) if again else ():
+            yield f"{label}, {longest_first}", reversed_module
+        yield label, module
+
+
+def side_by_side(anatomy: Anatomy, axes: Collection[int], language: str) -> Iterator[tuple[str, cst.Module]]:
+    """Number programs along one axis, blocks of several heads side by side; ``axes`` has the one that numbers blocks.
+
+    Yields nothing where it is not one.
+    """
+    grid, queries = grid_of(anatomy), _queries(anatomy, language)
+    if grid is None or len(axes) != 1 or not queries:
         return
     (axis,) = axes
     number, blocks, lists, side = (tree.fresh(anatomy.module, name) for name in ("program", "blocks", "lists", "SIDE"))
@@ -111,9 +124,9 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         call: tree.expression(texts[query]) for call, query in queries.items()
     }
     body = tree.replace(anatomy.kernel.body, asked)
-    body = body.with_changes(body=[*tree.statements(f"{number} = tl.program_id(0)\n"), *body.body])
+    body = body.with_changes(body=[*tree.statements(f"{number} = {language}.program_id(0)\n"), *body.body])
     kernel = tree.with_parameters(anatomy.kernel.with_changes(body=body), (blocks, lists))
-    kernel = tree.with_parameters(kernel, (side,), constant=True)
+    kernel = tree.with_parameters(kernel, (side,), constant=True, language=language)
     sizes = [tree.text(element.value) for element in grid.elements]
     passed = [tree.keyword_argument(blocks, sizes[axis]), tree.keyword_argument(lists, sizes[1 - axis])]
     all_of_them = tree.expression(f"(({sizes[0]}) * ({sizes[1]}),)")
@@ -124,11 +137,7 @@ def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         )
         edits: dict[cst.CSTNode, tree.Replacement] = {anatomy.kernel: kernel, grid: all_of_them}
         edits[anatomy.launch] = tree.replace(launch, {grid: all_of_them})  # where it is written out
-        module, label = tree.replace(anatomy.module, edits), f"{heads} heads side by side along one axis"
-        again = dissect(module.code)
-        for longest_first, reversed_module in _edit_reverse(again, target) if again else ():
-            yield f"{label}, {longest_first}", reversed_module
-        yield label, module
+        yield f"{heads} heads side by side along one axis", tree.replace(anatomy.module, edits)
 
 
 def _queries(anatomy: Anatomy, language: str = "tl") -> dict[cst.Call, tuple[str, int]]:

@@ -223,13 +223,15 @@ def with_arguments(call: cst.Call, args: Sequence[cst.Arg]) -> cst.Call:
     return call.with_changes(args=_laid_out(call.args, args))
 
 
-def with_parameters(function: cst.FunctionDef, added: Sequence[str], *, constant: bool = False) -> cst.FunctionDef:
+def with_parameters(
+    function: cst.FunctionDef, added: Sequence[str], *, constant: bool = False, language: str = "tl"
+) -> cst.FunctionDef:
     """Return ``function`` with parameters named ``added`` at the end, laid out as the old ones are.
 
     ``constant`` ones are known at compile time.
     """
     old = function.params.params
-    kind = cst.Annotation(expression("tl.constexpr")) if constant else None
+    kind = cst.Annotation(expression(f"{language}.constexpr")) if constant else None
     new = _laid_out(old, [*old, *(cst.Param(cst.Name(name), annotation=kind) for name in added)])
     return function.with_changes(params=function.params.with_changes(params=new))
 

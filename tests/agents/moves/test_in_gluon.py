@@ -18,6 +18,7 @@ TARGETS = {"hopper": "h100", "blackwell": "b200"}
 SEEDS = {name: seed_source("mha", name) for name in TARGETS}
 BY_NAME = {move.name: move for move in GLUON_MOVES}
 
+ORDERS = ["swap the axes of the grid", *(f"{heads} heads side by side along one axis" for heads in (8, 16, 4))]
 TURNS = [f"turns end {steps}" for steps in ("1 statement earlier", "1 statement later")]
 TURNS += [f"turns end {steps} statements later" for steps in (3, 4, 6, 7)]
 
@@ -38,8 +39,8 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
         ("gluon-groups", "blackwell", []),
         ("gluon-turns", "hopper", TURNS),
         ("gluon-turns", "blackwell", []),
-        ("gluon-order", "hopper", ["swap the axes of the grid"]),
-        ("gluon-order", "blackwell", ["swap the axes of the grid"]),
+        ("gluon-order", "hopper", ORDERS),
+        ("gluon-order", "blackwell", ORDERS),
         ("gluon-persistent", "hopper", ["persistent grid of 132 programs"]),
         ("gluon-persistent", "blackwell", ["persistent grid of 148 programs"]),
         ("gluon-polynomial", "hopper", []),
@@ -64,6 +65,12 @@ def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None
     source = re.sub(r"gl\.allocate_shared_memory\(.*", "gl.allocate_shared_memory(*of_a_ring)", SEEDS["hopper"])
     assert "of_a_ring" in source
     assert BY_NAME["gluon-ring"].variants(source, get_target("h100")) == ()
+
+
+def test_heads_are_put_side_by_side_only_where_it_is_known_which_axis_numbers_blocks() -> None:
+    source = SEEDS["hopper"].replace("gl.num_programs(0) - 1 - ", "")
+    found = BY_NAME["gluon-order"].variants(source, get_target("h100"))
+    assert [variant.label for variant in found] == ["swap the axes of the grid"]
 
 
 def test_a_program_that_walks_over_tiles_makes_its_barriers_anew_for_each() -> None:
@@ -108,7 +115,7 @@ def test_what_a_move_makes_of_a_seed_attends(
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     torch.manual_seed(0)
-    q, k, v = (torch.randn(1, heads, 200, 128).bfloat16() for heads in (2, 1, 1))
+    q, k, v = (torch.randn(1, heads, 200, 128).bfloat16() for heads in (8, 4, 4))
     for number, variant in enumerate(variants(move, seed)):
         path = tmp_path / f"variant_{number}.py"
         two_programs = re.sub(r", (132|148)\),\)", ", 2),)", variant.source)
