@@ -142,5 +142,6 @@ MASK_MOVES = (
         "a causal comparison of a loop's keys with rows",
         _edit_relative,
         frozenset({"issue", "alu"}),
+        each=True,
     ),
 )

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 import libcst as cst
 
 from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect
+from agents.moves.anatomy import Anatomy, dissect, dissections
 from agents.moves.move import Move
 from evaluator.target import Target
 
@@ -25,11 +25,42 @@ def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.M
         if count and isinstance(name, cst.Name) and name.value in rows:
             last_first = tree.expression(f"{count} - 1 - {tree.text(value)}")
             yield "longest blocks first", tree.replace(anatomy.module, {value: last_first})
+    # Where the number has no name of its own, each place that asks for it gets the number from the other end.
+    queries = _queries(anatomy)
+    asked = [call for call, query in queries.items() if query[0] == "program_id"]
+    of_rows = {tree.text(call) for call in tree.calls(tree.expression(masks[0].first_row), "tl.program_id")}
+    if len(of_rows) == 1 and len(asked) == len(queries):
+        edits: dict[cst.CSTNode, tree.Replacement] = {
+            call: tree.expression(f"(tl.num_programs({queries[call][1]}) - 1 - {tree.text(call)})")
+            for call in asked
+            if tree.text(call) in of_rows
+        }
+        if edits:
+            yield "longest blocks first", tree.replace(anatomy.module, edits)
+
+
+def _with_pair(anatomy: Anatomy) -> Anatomy | None:
+    """Return the same kernel of the same module, launched by ``kernel[(a, b)]`` where it was by ``kernel[a, b]``; None
+    for a kernel with several launches: with one of them a move changes the kernel for all.
+    """
+    name, launch = anatomy.kernel.name.value, anatomy.launch.func
+    launches = [each for each in tree.find(anatomy.module, cst.Subscript) if tree.is_name(each.value, name)]
+    if len(launches) != 1 or not isinstance(launch, cst.Subscript):
+        return None
+    if len(launch.slice) < 2:
+        return anatomy
+    grid = tree.expression(f"_[({', '.join(tree.text(element.slice) for element in launch.slice)})]")
+    assert isinstance(grid, cst.Subscript)
+    module = tree.replace(anatomy.module, {launch: launch.with_changes(slice=grid.slice)})
+    return next((each for each in dissections(module.code) if each.kernel.name.value == name), None)
 
 
 def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Swap the two axes of the grid, in the host's tuple and in the kernel."""
-    grid, queries = grid_of(anatomy), _queries(anatomy)
+    paired = _with_pair(anatomy)
+    if paired is None:
+        return
+    anatomy, grid, queries = paired, grid_of(paired), _queries(paired)
     if grid is None or not queries:
         return
     first, second = grid.elements
@@ -41,10 +72,10 @@ def _edit_swap(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 def _edit_persistent(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Launch as many programs as the SMs hold; each walks over tiles in the order in which programs started before."""
-    body = anatomy.kernel.body
-    if isinstance(body, cst.IndentedBlock):
+    paired = _with_pair(anatomy)
+    if paired is not None and isinstance(body := paired.kernel.body, cst.IndentedBlock):
         for per_sm in (1, 2, 4, 8):
-            yield from persistent(anatomy, per_sm * target.sms, (), body.body, "tl")
+            yield from persistent(paired, per_sm * target.sms, (), body.body, "tl")
 
 
 def persistent(
@@ -180,6 +211,7 @@ ORDER_MOVES = (
         0.02,
         "a causal mask, and the rows of a program by its number",
         _edit_reverse,
+        each=True,
     ),
     Move(
         "swap",
@@ -188,6 +220,7 @@ ORDER_MOVES = (
         "a grid of two axes",
         _edit_swap,
         frozenset({"l2", "hbm"}),
+        each=True,
     ),
     Move(
         "persistent",
@@ -195,6 +228,7 @@ ORDER_MOVES = (
         0.01,
         "a grid of two axes, and a kernel that does not return early",
         _edit_persistent,
+        each=True,
     ),
     Move(
         "side",

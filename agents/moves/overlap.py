@@ -263,6 +263,7 @@ OVERLAP_MOVES = (
         "a loop over keys whose scores are made of that tile's keys alone, and no roles for its warps",
         _edit_skew,
         _RELIEVED,
+        each=True,
     ),
     Move(
         "pingpong",

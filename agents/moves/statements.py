@@ -73,5 +73,6 @@ STATEMENT_MOVES = (
         "a loop over keys whose statements are assignments",
         _edit_reorder,
         frozenset({"latency", "tensor", "exp"}),
+        each=True,
     ),
 )

@@ -396,7 +396,8 @@ def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opco
 
 def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_further() -> None:
     source = seed_source("mha_backward")
-    alone = {"shape", "stages", "tile", "share", "warps", "registers", "given-exp2", "split"}
+    constants = {"shape", "stages", "tile", "share", "warps", "registers"}
+    alone = constants | {"given-exp2", "split", "reverse", "swap", "persistent", "relative", "skew", "reorder"}
     assert {move.name for move in MOVES if move.each} == alone
     names = ("tile", "warps", "exp2", "shape", "given-exp2")
     found = {name: [variant.label for variant in BY_NAME[name].variants(source, H100)] for name in names}
@@ -408,6 +409,39 @@ def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_furt
     assert "BLOCK_N 64 -> 128, num_warps 4 -> 8 of keys_kernel" in found["shape"]
     assert "BLOCK_M 64 -> 128, num_warps 4 -> 8 of queries_kernel" in found["shape"]
     assert [label.rpartition(" of ")[2] for label in found["given-exp2"]] == ["keys_kernel", "queries_kernel"]
+
+
+def test_programs_of_a_backward_kernel_start_in_another_order() -> None:
+    source = seed_source("mha_backward")
+    found = {name: BY_NAME[name].variants(source, H100) for name in ("swap", "persistent", "reverse")}
+    of = {name: [variant.label.rpartition(" of ")[2] for variant in those] for name, those in found.items()}
+    assert of["swap"] == ["keys_kernel", "queries_kernel"]
+    assert of["persistent"] == ["keys_kernel"] * 4 + ["queries_kernel"] * 4
+    assert of["reverse"] == ["queries_kernel"], "the first keys are those that most queries see, and come first"
+    reversed_again = found["reverse"][0].source
+    assert reversed_again.count("(tl.num_programs(0) - 1 - tl.program_id(0))") == 2
+    assert BY_NAME["reverse"].variants(reversed_again, H100) == ()
+
+
+def test_of_a_kernel_with_two_launches_the_grid_stays() -> None:
+    source = seed_source("mha_backward")
+    launch = source[source.index("    queries_kernel[") :]
+    for name in ("swap", "persistent"):
+        labels = [variant.label for variant in BY_NAME[name].variants(f"{source}{launch}", H100)]
+        assert labels
+        assert all("keys_kernel" in label for label in labels)
+
+
+@pytest.mark.parametrize("move", ["swap", "persistent", "reverse", "relative", "skew", "reorder"])
+def test_what_is_made_of_a_backward_kernel_stays_correct(
+    move: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    (case,) = (case for case in MHA_BACKWARD.correctness_cases if case.name == "edge-1-causal")
+    variants = BY_NAME[move].variants(seed_source("mha_backward"), H100)
+    assert variants
+    wrong = {v.label: fault_of(MHA_BACKWARD, case, module_of(v.source, tmp_path)) for v in variants}
+    assert wrong == dict.fromkeys(wrong)
 
 
 def test_a_sink_is_no_score_and_gets_base_two_where_it_is_loaded(complaint: Callable[..., str]) -> None:
