@@ -7,6 +7,7 @@ from threading import Event, Thread
 from types import TracebackType
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.text import Text
 
@@ -26,6 +27,10 @@ from lineage_db.errors import StoreError
 from lineage_db.records import Accepted, AttemptSummary, Doing
 from lineage_db.store import Store
 
+_ECHO = "^C"
+"""What a terminal writes behind the panel at Ctrl-C. Where it does not fit, it begins a line unknown to Rich, and the
+panel's first line stays on the screen.
+"""
 _WAITING = 50
 """Number of attempts whose submission is waited for."""
 
@@ -161,7 +166,8 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         latest = self._latest
         if isinstance(latest, RunView):
-            yield panel(latest, now=self._clock(), budget=self._budget, baselines=self._baselines)
+            shown = panel(latest, now=self._clock(), budget=self._budget, baselines=self._baselines)
+            yield Constrain(shown, options.max_width - len(_ECHO))
         else:
             yield Text(f"waiting for {self._run_name}{f': {latest}' if latest else ''}", style="dim")
 

@@ -60,6 +60,17 @@ def test_the_last_state_of_the_run_stays_on_the_terminal(tmp_path: Path) -> None
     assert "1.25 x seed" in last
 
 
+def test_the_panel_leaves_the_terminal_room_to_write_ctrl_c_behind_its_last_line(tmp_path: Path) -> None:
+    console = terminal()
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        with watch(tmp_path / "lineage.db", console):
+            run.step(100.0)
+            run.finish()
+    last = written(console)[written(console).rindex("╭") :].partition("╯")[0] + "╯"
+    assert {len(line) for line in last.splitlines()} == {console.width - len("^C")}
+
+
 def test_a_terminal_waits_for_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
     console = terminal()
     with watch(tmp_path / "lineage.db", console):
