@@ -87,15 +87,17 @@ class Budget:
         return min(left) if left else None
 
 
-def panel(view: RunView, *, now: datetime, budget: Budget, baselines: Sequence[Baseline]) -> RenderableType:
-    """Return the panel that shows a run."""
+def panel(
+    view: RunView, *, now: datetime, budget: Budget, baselines: Sequence[Baseline], most: int | None = None
+) -> RenderableType:
+    """Return the panel that shows a run, with the last ``most`` refusals and versions; None: with all of the view's."""
     run = view.run
     score = view.best.attempt.evaluation.score if view.best else None
-    parts: list[RenderableType] = [_attempts(view, now, budget)]
+    parts: list[RenderableType] = [_attempts(view, now, budget, most)]
     if score:
         parts += ["", _speed(view, score, baselines)]
-    if view.versions > 1:
-        parts += ["", _accepted(view)]
+    if view.versions > 1 and most != 0:
+        parts += ["", _accepted(view, most)]
     if doing := _at_work(view, now):
         parts += ["", doing]
     state = RunState.PAUSED if run.paused else run.state
@@ -108,7 +110,7 @@ def panel(view: RunView, *, now: datetime, budget: Budget, baselines: Sequence[B
     return Constrain(framed, WIDEST)
 
 
-def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
+def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) -> RenderableType:
     table = _grid()
     made = f"{view.attempts}" + (f" of {budget.max_attempts}" if budget.max_attempts else "")
     rate = view.attempts_per_minute
@@ -123,7 +125,7 @@ def _attempts(view: RunView, now: datetime, budget: Budget) -> RenderableType:
     if view.unresolved:
         table.add_row("", Text(unresolved(view.unresolved), style="yellow"))
     if view.turned_down and not view.over:
-        for number, attempt in enumerate(view.turned_down):
+        for number, attempt in enumerate(view.turned_down[:most]):
             why = cut(f"attempt {attempt.attempt_id} {turned_down(attempt)}", _MOST_WHY)
             table.add_row("" if number else "refused", Text(why, style="dim"))
     if view.spend.calls:
@@ -174,13 +176,13 @@ def _against(comparison: BaselineComparison) -> str:
     return times if comparison.shared == comparison.total else f"{times} on {comparison.shared} of {comparison.total}"
 
 
-def _accepted(view: RunView) -> RenderableType:
+def _accepted(view: RunView, most: int | None) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    for version in reversed([version for version in view.recent if version.number]):
+    for version in [version for version in reversed(view.recent) if version.number][:most]:
         table.add_row(
             Text(f"v{version.number}", "dim"),
             f"{version.geomean_tflops:.1f}",

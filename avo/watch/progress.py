@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from threading import Event, Thread
 from types import TracebackType
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.text import Text
@@ -166,10 +166,19 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         latest = self._latest
         if isinstance(latest, RunView):
-            shown = panel(latest, now=self._clock(), budget=self._budget, baselines=self._baselines)
-            yield Constrain(shown, options.max_width - len(_ECHO))
+            yield self._fitting(latest, console, options)
         else:
             yield Text(f"waiting for {self._run_name}{f': {latest}' if latest else ''}", style="dim")
+
+    def _fitting(self, view: RunView, console: Console, options: ConsoleOptions) -> RenderableType:
+        """Return the panel with as many refusals and versions as leave room for what the workers do, its last part."""
+        now, width = self._clock(), options.max_width - len(_ECHO)
+        for most in (None, 2, 1, 0):
+            shown = panel(view, now=now, budget=self._budget, baselines=self._baselines, most=most)
+            fitting = Constrain(shown, width)
+            if len(console.render_lines(fitting, options, pad=False)) <= options.size.height:
+                break
+        return fitting
 
 
 class LineView:

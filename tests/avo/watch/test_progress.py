@@ -8,7 +8,10 @@ from time import monotonic, sleep
 
 from rich.console import Console
 
-from avo.watch.progress import LineView, RunProgress, read_news
+from avo.watch.panel import Budget
+from avo.watch.progress import LineView, LiveView, RunProgress, read_news
+from avo.watch.view import read_view
+from evaluator.catalogue import get_problem
 from evaluator.evaluation import Status
 from lineage_db.decision import Lead
 from lineage_db.records import Doing
@@ -58,6 +61,28 @@ def test_the_last_state_of_the_run_stays_on_the_terminal(tmp_path: Path) -> None
     assert "live  finished" in last
     assert "2 of 4" in last
     assert "1.25 x seed" in last
+
+
+def test_what_workers_do_is_shown_on_a_low_terminal_too_before_older_refusals_and_versions(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "lineage.db")) as store:
+        run = Recorded(store)
+        for number in range(5):
+            run.step(100.0 + 10 * number, (number - 1,) if number else ())
+        for _ in range(3):
+            run.step(Status.INCORRECT, (4,))
+        run.drive()
+        run.claim("worker-0")
+        run.claim("worker-1")
+        live = LiveView("live", Budget(9, None, START), get_problem("mha").baselines, lambda: run.now)
+        live.receive(read_view(store, "live", run.now))
+    for height, shown in ((40, [8, 7, 6]), (24, [8, 7]), (23, [8]), (20, [])):
+        console = Console(file=StringIO(), force_terminal=True, width=80, height=height, color_system=None)
+        console.print(live)
+        lines = written(console).splitlines()
+        assert len(lines) <= height
+        assert "worker-0" in lines[-3]
+        assert "worker-1" in lines[-2]
+        assert [number for number in (8, 7, 6) if f"attempt {number} incorrect" in written(console)] == shown
 
 
 def test_the_panel_leaves_the_terminal_room_to_write_ctrl_c_behind_its_last_line(tmp_path: Path) -> None:
