@@ -83,7 +83,8 @@ class Budget:
         if self.max_attempts and view.attempts_per_minute:
             each, since = 60 / view.attempts_per_minute, (now - view.latest[0][0]).total_seconds()
             # No more has passed than one attempt takes: it may take longer this time, or the run was resumed.
-            left.append((self.max_attempts - view.attempts) * each - min(each, since))
+            rest = (self.max_attempts - view.attempts) * each - min(each, since)
+            left += [rest] if rest > 0 else []  # nobody knows how much longer the last attempt takes
         return min(left) if left else None
 
 

@@ -115,6 +115,7 @@ def test_time_left_goes_down_while_no_attempt_ends_but_by_no_more_than_one_takes
     assert "32s left" in draw(run, max_attempts=10)
     run.wait(3600)
     assert "30s left" in draw(run, max_attempts=10)
+    assert "left" not in draw(run, max_attempts=5)
 
 
 def test_time_left_never_runs_below_zero(run: Recorded) -> None:
