@@ -171,7 +171,7 @@ def selected_logits(
 
     kv_head, keys, of_keys = head // (case.heads // case.kv_heads), torch.arange(case.kv_len), blocks_of_keys(_of(case))
     first, end = seen(case, rows)
-    blocks = torch.zeros(len(rows), int(of_keys.max()) + 2, dtype=torch.bool)
+    blocks = torch.zeros(len(rows), -(-case.kv_len // _of(case).block_size) + 1, dtype=torch.bool)
     blocks.scatter_(1, chosen[batch, kv_head, rows].long() + 1, True)  # the first column takes what is -1
     visible = blocks[:, of_keys + 1] & (keys >= first[:, None]) & (keys < end[:, None])
     scores = view["q"][batch, head, rows].double() @ view["k"][batch, kv_head].double().T * softmax_scale(case)
