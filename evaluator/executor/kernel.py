@@ -20,7 +20,7 @@ from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.kept import Kept
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
-from evaluator.executor.reach import Reach, busiest, observe, placed, places_of
+from evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
@@ -152,13 +152,15 @@ class Kernel:
                 self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 
-        space = observe(look, busy, places_of(self._places.function, times), passes, times.keys())
+        places = places_of(self._places.function, times)
+        space = observe(look, busy, places, passes, times.keys())
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
         sizes = tuple(allocation.data.nbytes for allocation in memory)
         trips, part = self._loop_trips(passes), roles(self.function)
+        found = space.accesses(shares_of(places, times, trips))
         skipped = shares(self.function, times, passes.shape[1])
-        return Counted(trips, *work, parents, lines, space.accesses(), sizes, part, skipped)
+        return Counted(trips, *work, parents, lines, found, sizes, part, skipped)
 
     def mark(
         self,

@@ -14,7 +14,7 @@ from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
-from evaluator.work import SAMPLED_PROGRAMS, Access
+from evaluator.work import SAMPLED_PROGRAMS, Access, Trips
 
 Tensor = torch.Tensor
 
@@ -136,23 +136,23 @@ class Reach(Marks):
         """Return the blocks of those of the places, given by place, that were not observed."""
         return {block for place, block in places.items() if place not in self._seen}
 
-    def accesses(self) -> tuple[Access, ...]:
-        """Return what was observed."""
-        return tuple(_access(place, seen) for place, seen in self._seen.items() if seen.asked)
+    def accesses(self, often: Mapping[str, float]) -> tuple[Access, ...]:
+        """Return what was observed; ``often`` has in what share of its loop's passes each place is come to."""
+        return tuple(_access(place, seen, often[place]) for place, seen in self._seen.items() if seen.asked)
 
 
-def _access(place: str, seen: _Seen) -> Access:
+def _access(place: str, seen: _Seen, often: float) -> Access:
     loop, kind, line, times = place.split(" ")
     ctas = int(times)
     return Access(
         None if loop == "-" else int(loop),
         max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
         kind.startswith("w"),
-        ctas * seen.asked / seen.times,
+        ctas * seen.asked / seen.times * often,
         min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
         sum(seen.buffers.values()) / seen.runs,
-        ctas * seen.lines / seen.passes,
+        ctas * seen.lines / seen.passes * often,
         int(line),
     )
 
@@ -210,6 +210,19 @@ def places_of(function: Function, times: Mapping[int, int]) -> dict[str, int]:
     """
     executed = (block for block in walk_blocks(function.body) if times.get(block.index, 1))
     return {op.location: block.index for block in executed for op in block.ops if op.name in READS | WRITES}
+
+
+def shares_of(places: Mapping[str, int], times: Mapping[int, int], trips: Trips) -> dict[str, float]:
+    """Return in what share of the passes through its loop each place is come to: a branch may go around it.
+
+    A place outside loops, or in a block that was not counted, is come to each time.
+    """
+    found = {}
+    for place, block in places.items():
+        loop = place.split(" ")[0]
+        passes = int(trips[int(loop)].sum()) if loop != "-" and block in times else 0
+        found[place] = min(1.0, times[block] / passes) if passes else 1.0
+    return found
 
 
 def placed(function: Function) -> Function:
