@@ -33,11 +33,10 @@ class Constants:
     """One architecture's figures. Clocks are the SM's; rates are per clock and SM unless said otherwise."""
 
     shared_bytes: float
-    """Bandwidth of shared memory, and of L1, in bytes per clock."""
+    """Bandwidth of shared memory, and of L1, in bytes per clock: for loads and stores, the operands of matrix products,
+    and what copies write, all together."""
     l2_bytes: float
     """Bytes per clock that each SM gets from L2 when all SMs read."""
-    l2_port_bytes: float
-    """Bytes per clock for which the load-store unit issues requests that miss L1."""
     integer_lanes: float
     """Integer, logic, comparison and conversion results per clock."""
     shared_latency: float
@@ -64,7 +63,8 @@ class Constants:
     wgmma_in_turn: float
     """1: warpgroups whose products wait for the tensor cores take turns. 0: the youngest goes on until it is done."""
     memory_queue: float
-    """Clocks of work that shared memory and the load-store unit accept ahead of time."""
+    """Clocks of work that shared memory and the load-store unit accept ahead of time, and of which the operands of
+    matrix products may be ahead."""
     operands_read: float
     """Clocks until a queued instruction has read its registers."""
     tensor_memory_latency: float
@@ -94,8 +94,8 @@ class Constants:
     """Cost of bytes in pieces of 64, relative to bytes in whole lines of 128."""
     overlap: float
     """Exponent of the mean that adds up the times of computing, L2 and HBM: at 2.7, two equal ones take 29% longer."""
-    issue_power: float
-    """Power of a scheduler that always issues, relative to that of tensor cores that are always busy."""
+    arithmetic_power: float
+    """Power of FP32 units, or of those for exponentials, that are always busy, relative to that of tensor cores."""
     free_clock: float
     """Clock without tensor load, relative to the boost clock of the target."""
     event_us: float
@@ -126,12 +126,6 @@ def _estimate(value: float, slow: float, fast: float, why: str) -> Figure:
 
 _ALL: dict[str, Figure] = {
     "shared_bytes": _known(128, "NVIDIA A100 and H100 architecture whitepapers (2020, 2022)"),
-    "l2_port_bytes": _fitted(
-        70,
-        52,
-        90,
-        "matrix products and attention; A100 whitepaper (2020): 5120 bytes a clock for 108 SMs are 47 each",
-    ),
     "integer_lanes": _known(64, "CUDA C++ Programming Guide 12, arithmetic instructions (2024)"),
     "shared_latency": _known(29, f"{_LUO}: A100 and H100"),
     "l1_latency": _known(40, f"{_LUO}: A100 38, H100 41; gpu-benches, gpu-latency: H100 34"),
@@ -191,7 +185,7 @@ _ALL: dict[str, Figure] = {
     ),
     "hbm_share": _fitted(0.93, 0.9, 0.96, "long streams"),
     "half_line_cost": _fitted(1.35, 1.45, 1.2, "tiles with rows of 64 bytes against those with longer rows"),
-    "issue_power": _fitted(0.9, 1.1, 0.6, "attention with much work besides its products"),
+    "arithmetic_power": _fitted(1.2, 1.6, 0.8, "attention with much work besides its products"),
     "overlap": _fitted(3.2, 3.2, 3.2, "matrix products and attention that memory nearly limits"),
     "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
     "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
@@ -201,6 +195,7 @@ _ALL: dict[str, Figure] = {
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
 _BLACKWELL = {
+    "arithmetic_power": _estimate(0.6, 0.8, 0.4, "half of an H100's, as the tensor cores do twice as much in a clock"),
     "free_clock": _estimate(1.06, 1.0, 1.06, "1.965 GHz, the maximum clock that nvidia-smi reports for a B200"),
     "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
     "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),

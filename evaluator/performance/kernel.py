@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from statistics import median_low
+from statistics import fmean, median_low
 
 import numpy as np
 
@@ -28,6 +28,12 @@ PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
 """Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
+_ROLE_PLAYS = 4
+"""Jittered plays of a kernel with roles, which are averaged: groups of warps either multiply at the same time or take
+turns, and one play shows one of both.
+"""
+_OTHER_SEED = 1000
+"""Distance between the seeds of these plays, larger than the number of draws."""
 _MOST_PACE = 16
 """Most passes of a role's loop that are played for one of another's, or the other way round."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
@@ -111,21 +117,27 @@ def measure(
     """
     structure = structure_of(binary, conditions.shares, conditions.paces)
     costs = costs_of(binary, target, conditions)
-    player = play if seed is None else partial(play, seed=seed)
-    return play_kernel(structure, costs, -(-binary.threads // 32), resident, player)
+    players: list[Player] = [play]
+    if seed is not None:
+        players = [partial(play, seed=seed + place * _OTHER_SEED) for place in range(_ROLE_PLAYS)]
+    return play_kernel(structure, costs, -(-binary.threads // 32), resident, *players)
 
 
-def play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, player: Player = play) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``warps`` warps; ``player`` does so, once or several times. Raises ``ModelError`` where
-    instructions lack operands.
+def play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, *players: Player) -> PlayedKernel:
+    """Play ``resident`` CTAs of ``warps`` warps with the first player; a kernel with roles with all, for their mean.
+
+    Raises ``ModelError`` where instructions lack operands.
     """
     with _sense():
-        return _play_kernel(structure, costs, warps, resident, player)
+        return _play_kernel(structure, costs, warps, resident, players or (play,))
 
 
-def _play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:
+def _play_kernel(
+    structure: Structure, costs: Costs, warps: int, resident: int, players: Sequence[Player]
+) -> PlayedKernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
-        return _specialised(structure, costs, warps, resident, player)
+        return _specialised(structure, costs, warps, resident, players)
+    player = players[0]
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
     aside = [play_parts([((loop,), warps)], costs, resident, player)[0] for loop in structure.aside]
     for more in aside:
@@ -291,8 +303,8 @@ def _pass(
             times = pace * (1 if op.leader else warps)
             flops += op.flops * times
             busy["issue"] += times * costs.issue_clocks / PARTITIONS
-            busy["shared"] += op.shared * times
             if copies or op.kind not in (Kind.COPY, Kind.BULK_COPY):
+                busy["shared"] += op.shared * times
                 busy["l2"] += op.l2 * times
             if op.pipe:
                 busy[PIPE_NAMES[op.pipe]] += op.busy * times / (1 if op.pipe >= Pipe.SHARED else PARTITIONS)
@@ -317,7 +329,9 @@ def _turns(role: Role) -> int:
     return sum(2 ** (len(path) - 1) for path, loop in role.paths().items() if not loop.inner)
 
 
-def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, player: Player) -> PlayedKernel:
+def _specialised(
+    structure: Structure, costs: Costs, warps: int, resident: int, players: Sequence[Player]
+) -> PlayedKernel:
     """Play the loops of a warp-specialised kernel's roles side by side.
 
     The loops of the leading role stand for those that other roles pass at the same time. Outside the loops, roles are
@@ -336,7 +350,8 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         if loop in paces
     }
     played = {loop: pace for loop, pace in played.items() if pace != 1}
-    clocks, _, _ = play_parts(parts, costs, resident, player, roles, played)
+    found = [play_parts(parts, costs, resident, player, roles, played)[0] for player in players]
+    clocks = {loop: fmean(each[loop] for each in found) for loop in found[0]}
     nested = any(loop.inner for loop in lead.loops)
     cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played
     passes = []
@@ -350,7 +365,7 @@ def _specialised(structure: Structure, costs: Costs, warps: int, resident: int, 
         passes.append(replace(together, lines=lead.paths()[path].lines))
     most = max(role.warps for role in roles)
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
-    end = sum(play_parts([(part, most)], costs, resident, player)[1] for part in straight)
+    end = sum(play_parts([(part, most)], costs, resident, players[0])[1] for part in straight)
     return PlayedKernel(
         resident,
         _pass(end, [(part, most) for part in straight], costs, resident),

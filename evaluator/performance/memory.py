@@ -47,10 +47,15 @@ class Traffic:
     """Bytes that must pass through HBM, short pieces counted as what they cost."""
     latency: float
     """Clocks from a load to its data, in the loop that loads most."""
+    brought: float = 0.0
+    """Bytes of lines that come to L2, as it did not hold them."""
 
 
-def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) -> Traffic:
+def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, brought: float = 0.0) -> Traffic:
     """Return what a launch asks of the memory system.
+
+    If L2 was overwritten before, earlier launches have ``brought`` bytes there since, in the place of others: no more
+    than these can be what this one looks for, and the others still must go.
 
     Where its accesses were not looked at, no two programs share what they ask for, and of HBM nothing is known. Where a
     sample shows none, they come from HBM.
@@ -58,7 +63,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
     if not work.accesses:
         asked = work.total("load_bytes") + work.total("store_bytes")
         if work.buffer_bytes:
-            return Traffic(asked, asked, asked, table.hbm_latency + timing.cold * table.flushed_latency)
+            return Traffic(asked, asked, asked, table.hbm_latency + timing.cold * table.flushed_latency, asked)
         return Traffic(asked, asked, 0.0, table.global_latency)
     sample = min(work.programs, SAMPLED_PROGRAMS)
     groups = work.programs / sample
@@ -77,7 +82,8 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
         )
         for buffer in buffers
     }
-    kept = 0.0 if timing.cold else 1 - _ramp(sum(footprints.values()) / capacity)
+    needed = sum(footprints.values())
+    kept = (1 - _ramp(needed / capacity)) * (min(1.0, brought / max(1.0, needed)) if timing.cold else 1.0)
     for buffer in buffers:
         here = [place for place, access in enumerate(work.accesses) if access.buffer == buffer]
         touched = sum(each[place] * _share(work.accesses[place]) for place in here)
@@ -93,11 +99,12 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants) 
         bytes_ * (1 - table.l2_merging * (1 - _share(access)))
         for bytes_, access in zip(each, work.accesses, strict=True)
     )
-    dirty = min(1.0, target.l2_bytes / max(1.0, fetched)) if timing.cold else 0.0  # lines go, however dear their bytes
+    old = max(0.0, target.l2_bytes - brought) if timing.cold else 0.0
+    dirty = min(1.0, old / max(1.0, fetched))  # lines go, however dear their bytes
     hbm += dirty * (table.flushed_dirty * fetched - written)  # what was there must go first; what is written stays
     far = table.hbm_latency + dirty * table.flushed_latency
     latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
-    return Traffic(sum(each), merged, hbm, latency)
+    return Traffic(sum(each), merged, hbm, latency, fetched)
 
 
 def l1_hits(work: LaunchWork) -> frozenset[int]:

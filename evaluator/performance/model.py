@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -146,6 +146,8 @@ class LaunchTime:
     l2: float
     hbm: float
     doubts: tuple[Doubt, ...] = ()
+    brought: float = 0.0
+    """Bytes of lines that it brings to L2."""
 
     @property
     def seconds(self) -> float:
@@ -263,17 +265,16 @@ def time_case(
     like ``predict``, but for work that is missing.
     """
     table = table or constants(target.arch)
-    warm = replace(timing, cold=False)
-    times = tuple(
-        time_launch(launch, target, warm if place else timing, table, seed, measured)
-        for place, launch in enumerate(launches)
-    )
+    times: list[LaunchTime] = []
+    for launch in launches:
+        brought = sum(earlier.brought for earlier in times)
+        times.append(time_launch(launch, target, timing, table, seed, measured, brought))
     held = not timing.cold and least_bytes < target.l2_bytes * table.l2_share
     rate = target.hbm_bytes_per_s * table.hbm_share
     fills = [nbytes for launch in launches for nbytes in launch.fills]
     started = (len(launches) + len(fills)) * (table.graph_us if timing.graph else table.launch_us)
     return CaseTime(
-        times,
+        tuple(times),
         0.0 if held else least_bytes / rate,
         1e-6 * (started + table.event_us * (not timing.graph)),
         sum(fills) / rate,
@@ -287,14 +288,18 @@ def time_launch(
     table: Constants,
     seed: int | None = None,
     measured: Measure = measure,
+    brought: float = 0.0,
 ) -> LaunchTime:
-    """Return the time of one launch; ``measured`` plays its kernel. Raises ``ModelError`` when it does not fit."""
+    """Return the time of one launch; ``measured`` plays its kernel. Raises ``ModelError`` when it does not fit.
+
+    ``brought`` are the bytes that earlier launches have brought to L2.
+    """
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:
         raise ModelError(f"kernel {launch.binary.name} does not fit an SM of {target.name}")
     ctas = launch.binary.ctas_per_program
     resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
-    asked = traffic(launch, target, timing, table)
+    asked = traffic(launch, target, timing, table, brought)
     seen = Conditions(
         _as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares), launch.paces
     )
@@ -323,7 +328,7 @@ def time_launch(
         guessed_loops=matched.guessed,
         unrolled=None in passes,
     )
-    return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found)
+    return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found, asked.brought)
 
 
 def _load(
@@ -331,10 +336,15 @@ def _load(
 ) -> float:
     """Return for how many of the programs' clocks an SM is loaded, in units of fully busy tensor cores.
 
-    Instructions that other pipes work on take power too.
+    Other arithmetic takes power too.
     """
+
+    def power(usage: Mapping[str, float]) -> float:
+        arithmetic = usage.get("fma", 0.0) + usage.get("exp", 0.0)
+        return usage.get("tensor", 0.0) + table.arithmetic_power * arithmetic
+
     return sum(
-        float(row.sum()) * (passed.usage.get("tensor", 0.0) + table.issue_power * passed.usage.get("issue", 0.0))
+        float(row.sum()) * power(passed.usage)
         for passed, row in zip((kernel.outside, *passes), clocks, strict=True)
         if passed is not None
     )

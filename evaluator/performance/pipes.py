@@ -89,9 +89,9 @@ class Op:
     latency: float
     """Clocks from the end of ``busy`` to the result."""
     shared: float
-    """Clocks of the SM's shared memory that a matrix product's operands take. On tensor memory, ``busy`` is no less:
-    products of two operands there with N below 128 were measured to be bound so (SemiAnalysis, "Dissecting Nvidia
-    Blackwell", March 2026)."""
+    """Clocks of the SM's shared memory that a matrix product's operands take, or what a copy writes. For products on
+    tensor memory, ``busy`` is no less: those of two operands there with N below 128 were measured to be bound so
+    (SemiAnalysis, "Dissecting Nvidia Blackwell", March 2026)."""
     l2: float
     """Clocks that the bytes take of the SM's share of L2 when all SMs ask for as much."""
     stall: int
@@ -283,16 +283,19 @@ class Costs:
                 self.unfollowed.add(i.index)
         elif base in _GLOBAL or base == "LDGSTS":
             kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
-            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.l2_port_bytes, table.memory_queue
+            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             l2, latency = 32 * i.lane_bytes / table.l2_bytes, table.global_latency
             if i.index in self.cached:
-                busy, l2, latency = 32 * i.lane_bytes / table.shared_bytes, 0.0, table.l1_latency
+                l2, latency = 0.0, table.l1_latency
+            if kind == Kind.COPY:
+                shared = busy
         elif base in {"LDL", "STL"}:
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             latency = table.l1_latency
         elif base in {"UTMALDG", "UBLKCP"}:
-            kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
-            l2 = self.code.bytes.get(i.index, 0.0) / table.l2_bytes
+            kind, latency, leader, queue = Kind.BULK_COPY, table.global_latency, True, table.memory_queue
+            copied = self.code.bytes.get(i.index, 0.0)
+            l2, shared = copied / table.l2_bytes, copied / table.shared_bytes
             mbarrier, count = self.code.names.get(i.index, ORDERED), self.code.copies.get(i.index, 1)
         elif base in _FLUSH:
             latency, leader = table.global_latency, True

@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import ClassVar
 
 from evaluator.performance.pipes import Kind, Op, Pipe
+from evaluator.performance.shared_memory import SharedMemory
 from evaluator.performance.warps import Cta, Warp
 
 PARTITIONS = 4
@@ -143,7 +144,7 @@ def play(
     scheduler, schedulers_taken, schedulers_free = [0.0] * PARTITIONS, 0.0, 0.0
     pipes, pipes_taken, pipes_free = [[0.0] * PARTITIONS for _ in Pipe], [0.0] * len(Pipe), [0.0] * len(Pipe)
     l2 = 0.0  # when L2 has delivered all that the SM asked for so far
-    operands = 0.0  # when shared memory has delivered the operands of all warpgroup products so far
+    memory = SharedMemory()
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
@@ -269,18 +270,21 @@ def play(
             if pipe:
                 if taken > now:
                     start = taken
+                taken = start + op.busy * (width if pipe >= shared else 1)
+                if kind is _WGMMA or kind is _TENSOR_MMA:
+                    taken = memory.multiply(start, taken, op.shared * width)
+                elif pipe == shared:
+                    memory.access(taken - start)
                 if pipe >= shared:
-                    pipes_free[pipe] = start + op.busy * width
+                    pipes_free[pipe] = taken
+                elif partition < 0:
+                    pipes_taken[pipe] = pipes_free[pipe] = taken
                 else:
-                    taken = start + op.busy
-                    if kind is _WGMMA:
-                        operands = max(operands, start) + op.shared * width
-                        taken = max(taken, operands)
-                    if partition < 0:
-                        pipes_taken[pipe] = pipes_free[pipe] = taken
-                    else:
-                        pipes[pipe][partition] = taken
-                        pipes_free[pipe] = max(pipes_free[pipe], taken)
+                    pipes[pipe][partition] = taken
+                    pipes_free[pipe] = max(pipes_free[pipe], taken)
+            if op.shared and (kind is _COPY or kind is _BULK_COPY):
+                memory.access(op.shared * width)
+                pipes_free[shared] = max(pipes_free[shared], start) + op.shared * width
             passed = now + issue_clocks
             if partition < 0:
                 schedulers_taken = schedulers_free = passed
@@ -328,7 +332,7 @@ def play(
                     if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
                 elif kind is _TENSOR_MMA:
-                    warp.cta.tensor_done = done
+                    warp.cta.tensor_done = taken + latency
                 elif kind is _TENSOR_COMMIT:
                     cta = warp.cta
                     cta.tensor_committed = cta.tensor_done

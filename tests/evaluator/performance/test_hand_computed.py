@@ -135,14 +135,15 @@ def test_launches_run_one_after_the_other_each_with_its_overhead() -> None:
     assert replayed.seconds < made.seconds
 
 
-def test_the_clock_falls_with_what_the_tensor_cores_and_schedulers_do_while_programs_run() -> None:
-    half = loop([16] * 66)  # on half of the SMs; outside loops, nothing is busy
-    idle, busy = Pass(8 * PASS, 0, {}), Pass(PASS, 1000, {"tensor": 0.6, "issue": 0.25})
+def test_the_clock_falls_with_what_the_arithmetic_units_do_while_programs_run() -> None:
+    half = loop([16] * 66)  # on half of the SMs; outside loops, nothing computes
+    idle = Pass(8 * PASS, 0, {"issue": 1.0, "shared": 1.0})
+    busy = Pass(PASS, 1000, {"tensor": 0.6, "fma": 0.1, "exp": 0.1})
     (made,) = time([launch(half)], busy, outside=idle).launches
-    load = 0.5 * (16 / 24) * (0.6 + TABLE.issue_power * 0.25)
+    load = 0.5 * (16 / 24) * (0.6 + TABLE.arithmetic_power * 0.2)
     slow, free = H100.sustained_clock_ratio, TABLE.free_clock
     assert made.clock_hz == pytest.approx(H100.clock_ghz * 1e9 * (free - (free - slow) * load))
-    (made,) = time([launch(loop([10**6] * 132))], Pass(PASS, 1000, {"tensor": 1.0, "issue": 1.0})).launches
+    (made,) = time([launch(loop([10**6] * 132))], Pass(PASS, 1000, {"tensor": 1.0, "exp": 1.0})).launches
     assert made.clock_hz == pytest.approx(H100.clock_ghz * 1e9 * slow, rel=1e-3)
     assert clock_hz(H100, TABLE, 0.0) == pytest.approx(H100.clock_ghz * 1e9 * free)
 

@@ -202,6 +202,13 @@ def test_a_launch_takes_longer_when_l2_was_overwritten() -> None:
     assert (first.seconds, second.seconds) == (cold.seconds, warm.seconds)  # the second finds what the first left
 
 
+def test_a_launch_that_brings_little_leaves_the_next_one_the_l2_that_was_overwritten() -> None:
+    first, second = time_case([copying(1), copying(64)], 0, H100, COLD).launches
+    alone = copied(64, COLD)
+    assert first.brought < 0.02 * alone.brought
+    assert second.seconds == pytest.approx(alone.seconds, rel=0.02)
+
+
 def test_a_launch_replayed_from_a_graph_starts_sooner() -> None:
     graph, events = (predict_time([copying(1)], H100, timing=Timing(graph=graph)) for graph in (True, False))
     sooner = TABLE.launch_us + TABLE.event_us - TABLE.graph_us

@@ -12,8 +12,8 @@ from bench.anchors import (
     ANCHORS,
     HOPPER_SPACE,
     LENGTHS,
+    NARROW,
     PAIRS,
-    SMALL,
     TUTORIAL,
     TUTORIAL_SPACE,
     Anchor,
@@ -56,7 +56,7 @@ def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "space", "chosen"),
-    [("h100", HOPPER_SPACE, replace(SMALL, descriptors=True)), ("b200", TUTORIAL_SPACE, TUTORIAL)],
+    [("h100", HOPPER_SPACE, replace(NARROW, descriptors=True)), ("b200", TUTORIAL_SPACE, TUTORIAL)],
     ids=["h100", "b200"],
 )
 def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
@@ -79,7 +79,7 @@ def test_causal_attention_is_somewhat_slower_than_full() -> None:
 def test_warp_specialisation_on_h100_is_predicted_where_it_was_published() -> None:
     specialised = tflops(Variant(128, 64, 4, 3, descriptors=True, specialised=True))
     assert tflops(Variant(128, 64, 8, 3, descriptors=True)) < specialised
-    assert 450 < specialised < 580
+    assert 440 < specialised < 580
 
 
 @pytest.mark.parametrize("pair", sample(PAIRS, 4), ids=lambda pair: f"{pair.target} {pair.name}")

@@ -71,6 +71,20 @@ def test_matrix_products_wait_for_shared_memory_to_deliver_their_operands() -> N
     assert clocks(*[starved] * 4, wait) > clocks(*[WGMMA] * 4, wait) + 4 * 30
 
 
+@pytest.mark.parametrize("copy", [COPY, replace(COPY, kind=Kind.BULK_COPY, pipe=Pipe.NONE, leader=True)])
+def test_matrix_products_wait_for_what_copies_write_to_shared_memory(copy: Op) -> None:
+    wait = replace(NOP, kind=Kind.WGMMA_WAIT)
+    full = [replace(WGMMA, shared=64.0)] * 4
+    assert clocks(*full, wait) == pytest.approx(4 * 64 + 60, abs=4)
+    assert clocks(replace(copy, shared=48.0), *full, wait) == pytest.approx(4 * 64 + 48 + 60, abs=12)
+
+
+def test_loads_from_shared_memory_wait_for_what_copies_write_there() -> None:
+    load = replace(LOAD, pipe=Pipe.SHARED, busy=4.0, latency=29)
+    assert clocks(load, wait_for(0)) == pytest.approx(33, abs=2)
+    assert clocks(replace(COPY, busy=4.0, shared=48.0), load, wait_for(0)) == pytest.approx(33 + 48, abs=4)
+
+
 def test_a_barrier_holds_warps_until_the_last_one_arrives() -> None:
     fast: list[Op | Mark] = [BARRIER, Mark(0)]
     played = play([Team(0, 0, 4, fast)])

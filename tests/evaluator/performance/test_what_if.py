@@ -53,7 +53,8 @@ def test_the_resource_that_holds_a_loop_back_is_the_critical_one(
         (Variant(128, 128, 8, 3), 16384, "tensor"),
         (Variant(128, 64, 8, 1), 16384, "latency"),
         (Variant(16, 16, 4, 3), 16384, "shared"),
-        (Variant(64, 64, 4, 3), 16384, "lsu"),
+        (Variant(64, 64, 4, 3, descriptors=True), 16384, "shared"),
+        (Variant(128, 64, 8, 3), 16384, "cta_barrier"),
     ],
 )
 def test_a_prediction_names_the_resource_whose_relief_would_shorten_it_most(
