@@ -12,7 +12,9 @@ from evaluator.problems.selection import SelectedCase
 
 _KNOWN = {
     "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window max_seqlen_q max_seqlen_k",
-    "selected_attention": "q k v block_indices block_size scale",
+    "selected_attention": (
+        "q k v block_indices sinks cu_seqlens_q cu_seqlens_k block_size scale max_seqlen_q max_seqlen_k"
+    ),
     "decode": "q k v block_table lengths sinks scale window",
 }
 """What exported functions can give to kernels, by the function's name."""
@@ -25,17 +27,11 @@ def public_function(problem: Problem) -> str:
 
     What a kernel computes must be fixed, so the problem is one of ours, and the function must have all that it takes.
     """
-    function = problem.entry.removesuffix("_backward")
-    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
-    return function if ours and function in _KNOWN and not not_given(problem) else ""
-
-
-def not_given(problem: Problem) -> tuple[str, ...]:
-    """Return what kernels for ``problem`` take that the exported function of their entry's name cannot give them."""
-    entry, tensors, scalars = signature(problem)
+    entry, *names = signature(problem)
     function = entry.removesuffix("_backward")
     known = f"{_KNOWN.get(function, '')} {_RESULTS[entry.removeprefix(function)]}".split()
-    return tuple(name for name in (*tensors, *scalars) if name not in known)
+    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
+    return function if ours and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
 
 
 def window_of(case: Case) -> int:

@@ -9,7 +9,7 @@ from avo.model_config import model_of
 from avo.watch.wording import printable
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem
-from evaluator.problem_sources import not_given, public_function
+from evaluator.problem_sources import public_function
 from lineage_db.records import Attempt, Run, Version
 
 
@@ -65,11 +65,6 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
     problem = get_problem(run.problem)
-    if problem.entry.startswith("selected_attention") and (lacking := not_given(problem)):
-        raise ExportError(
-            f"{run.name} is for the problem {problem.name}, and the exported selected_attention does not take "
-            f"{', '.join(lacking)} yet"
-        )
     if not public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: only dense and selected "

@@ -39,7 +39,7 @@ _RESERVED = {
 """Names of what the package and its tests import, and of modules in its tests."""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "transformers.py"),
-    "selected_attention": ("_dispatch.py", "_selected_attention.py"),
+    "selected_attention": ("_dispatch.py", "_by_torch.py", "_selected_attention.py"),
     "decode": ("_dispatch.py", "_by_torch.py", "_decode.py"),
 }
 """Modules of ``avo.export.runtime`` by the public function that needs them."""

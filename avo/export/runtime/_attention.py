@@ -267,7 +267,7 @@ def _gradients(
     launch(kernel, given, _scalars(causal, scale, window, most_q, most_k, key))
     dq, dk, dv, dsinks = made
     if sinks is not None and "dsinks" not in kernel.tensors:
-        dsinks.copy_(_of_sinks(dout, out, lse, sinks))
+        dsinks.copy_(_by_torch.of_sinks(dout, out, lse, sinks))
     return dq, dk, dv, dsinks
 
 
@@ -290,14 +290,6 @@ def _empty_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
     return dq, dk, dv, lse.new_empty(1, 0 if sinks is None else sinks.shape[0], 1)
-
-
-def _of_sinks(dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
-    """Return the gradients of sinks, [1, heads, 1]. A sink is a key whose value is zero, so of its dS = P * (dout v^T -
-    rowsum(dout * out)) the second term is left, over all queries of its head.
-    """
-    share = (sinks[None, :, None] - lse).exp()
-    return -(share * (dout.float() * out.float()).sum(3)).sum((0, 2))[None, :, None]
 
 
 def _others(
@@ -333,7 +325,7 @@ def _backward(ctx: Any, dout: torch.Tensor | None, _: None) -> tuple[torch.Tenso
         *gradients, dsinks = _gradients(dout, query, key, value, out, lse, sinks, starts_q, starts_k, *ctx.settings)
     else:
         gradients = _by_torch_again(dout, *inputs, *ctx.settings[:3])
-        dsinks = None if sinks is None else _of_sinks(dout, out, lse, sinks)
+        dsinks = None if sinks is None else _by_torch.of_sinks(dout, out, lse, sinks)
     return *gradients, None if sinks is None else dsinks.flatten(), *(None,) * 7
 
 

@@ -106,6 +106,14 @@ def lse(
     return found if sinks is None else torch.logaddexp(found, sinks.detach().float()[None, :, None])
 
 
+def of_sinks(dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """Return the gradients of sinks, [1, heads, 1]. A sink is a key whose value is zero, so of its dS = P * (dout v^T -
+    rowsum(dout * out)) the second term is left, over all queries of its head.
+    """
+    share = (sinks[None, :, None] - lse).exp()
+    return -(share * (dout.float() * out.float()).sum(3)).sum((0, 2))[None, :, None]
+
+
 def packed(
     query: torch.Tensor,
     key: torch.Tensor,

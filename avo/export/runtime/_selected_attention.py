@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
+from . import _by_torch
 from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, gradients_by, launch
 
 _ROWS = 1024
@@ -19,6 +19,9 @@ def selected_attention(
     block_indices: torch.Tensor,
     *,
     block_size: int,
+    sinks: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
     scale: float | None = None,
     return_lse: bool = False,
     on_unsupported: str | None = None,
@@ -33,20 +36,35 @@ def selected_attention(
     float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a query
     sees, and has no gradient.
 
+    ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``cu_seqlens``, int32
+    [sequences + 1], several sequences are packed one after another, and the batch is 1: sequence s has the queries and
+    keys from ``cu_seqlens[s]`` to ``cu_seqlens[s + 1] - 1``, its blocks are counted from its own first key, and
+    ``max_seqlen`` is the longest.
+
     Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
     A call that no kernel takes goes to ``scaled_dot_product_attention`` with a mask, with one warning for each reason,
     or raises ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the
     environment's AVO_ON_UNSUPPORTED.
     """
     _check(query, key, value, block_indices, block_size)
+    if (cu_seqlens is None) != (max_seqlen is None) or (cu_seqlens is not None and query.shape[0] != 1):
+        raise ValueError("cu_seqlens and max_seqlen go together, with a batch of 1")
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
-    reason = _unsupported(query, key, value, block_indices, block_size, factor)
+    given = query, key, value, block_indices
+    reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)
     if reason:
         decline(reason, on_unsupported)
-        out = by_torch(query, key, value, block_indices, block_size, factor)
-        return (out, lse_by_torch(query, key, block_indices, block_size, factor)) if return_lse else out
-    out, lse = _forward(query, key, value, block_indices.to(torch.int32), block_size, factor)
-    return (out, lse) if return_lse else out
+        out = by_torch(*given, sinks, cu_seqlens, block_size, factor)
+        if not return_lse:
+            return out
+        return out, lse_by_torch(query, key, block_indices, sinks, cu_seqlens, block_size, factor)
+    sinks = None if sinks is None else sinks.float().contiguous()
+    starts = None if cu_seqlens is None else cu_seqlens.to(torch.int32).contiguous()
+    found: tuple[torch.Tensor, torch.Tensor]
+    found = _forward(
+        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0
+    )
+    return found if return_lse else found[0]
 
 
 def _check(
@@ -70,6 +88,8 @@ def _unsupported(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     block_size: int,
     scale: float,
 ) -> str:
@@ -78,16 +98,24 @@ def _unsupported(
         return "a scale that is not positive"
     if not query.dtype == key.dtype == value.dtype:
         return "tensors of different types"
-    if not query.device == key.device == value.device == block_indices.device:
+    others = [each for each in (sinks, starts) if each is not None]
+    if not all(each.device == query.device for each in (key, value, block_indices, *others)):
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates(_call(query, key, value, block_size))[1]
+    return candidates(_call(query, key, sinks, starts, block_size))[1]
 
 
-def _call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block_size: int) -> Call:
-    dims, group = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1]
-    return Call("selected_attention", query.device, query.dtype, dims, group, causal=True, block_size=block_size)
+def _call(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
+    block_size: int,
+) -> Call:
+    dims, group, has = (query.shape[3], key.shape[3]), query.shape[1] // key.shape[1], sinks is not None
+    packed = starts is not None
+    return Call("selected_attention", query.device, query.dtype, dims, group, True, 0, has, packed, block_size)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selected_attention", mutates_args=())
@@ -96,14 +124,17 @@ def _forward(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     block_size: int,
     scale: float,
+    longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = _empty(query, key, value, block_indices, block_size, scale)
+    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
-    given |= {"block_indices": block_indices.contiguous(), "out": out, "lse": lse}
-    kernel = choose(_call(query, key, value, block_size), query.shape[2], key.shape[2])
-    launch(kernel, given, {"block_size": block_size, "scale": scale})
+    given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
+    kernel = choose(_call(query, key, sinks, starts, block_size), query.shape[2], key.shape[2])
+    launch(kernel, given, _scalars(block_size, scale, longest))
     return out, lse
 
 
@@ -113,8 +144,11 @@ def _empty(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     block_size: int,
     scale: float,
+    longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
 
@@ -126,20 +160,25 @@ def _gradients(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
     block_size: int,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    made = _empty_gradients(dout, query, key, value, block_indices, out, lse, block_size, scale)
+    longest: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    made = _empty_gradients(dout, query, key, value, block_indices, sinks, starts, out, lse, block_size, scale, longest)
     tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
     given = {name: as_judged(each) for name, each in tensors.items()}
-    given |= {"block_indices": block_indices.contiguous(), "lse": lse}
-    given |= dict(zip(("dq", "dk", "dv"), made, strict=True))
-    kernel = choose(_call(query, key, value, block_size), query.shape[2], key.shape[2], backward=True)
-    launch(kernel, given, {"block_size": block_size, "scale": scale})
-    dq, dk, dv = made
-    return dq, dk, dv
+    given |= _others(block_indices, sinks, starts) | {"lse": lse}
+    given |= dict(zip(("dq", "dk", "dv", "dsinks"), made, strict=True))
+    kernel = choose(_call(query, key, sinks, starts, block_size), query.shape[2], key.shape[2], backward=True)
+    launch(kernel, given, _scalars(block_size, scale, longest))
+    dq, dk, dv, dsinks = made
+    if sinks is not None and "dsinks" not in kernel.tensors:
+        dsinks.copy_(_by_torch.of_sinks(dout, out, lse, sinks))
+    return dq, dk, dv, dsinks
 
 
 @_gradients.register_fake
@@ -149,35 +188,54 @@ def _empty_gradients(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
     block_size: int,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    longest: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
-    return dq, dk, dv
+    return dq, dk, dv, lse.new_empty(1, 0 if sinks is None else sinks.shape[0], 1)
+
+
+def _others(
+    block_indices: torch.Tensor, sinks: torch.Tensor | None, starts: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    # Each sequence has as many queries as keys.
+    named = {"sinks": sinks, "cu_seqlens_q": starts, "cu_seqlens_k": starts}
+    return {"block_indices": block_indices.contiguous(), **{n: each for n, each in named.items() if each is not None}}
+
+
+def _scalars(block_size: int, scale: float, longest: int) -> dict[str, Any]:
+    return {"block_size": block_size, "scale": scale, "max_seqlen_q": longest, "max_seqlen_k": longest}
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, block_indices, ctx.block_size, ctx.scale = inputs
-    ctx.by_kernel = bool(gradients_by(_call(query, key, value, ctx.block_size)))
-    ctx.save_for_backward(
-        query, key, value, block_indices, *(output if ctx.by_kernel else ())
-    )  # torch computes all else again
+    query, key, value, block_indices, sinks, starts, *ctx.settings = inputs
+    ctx.by_kernel = bool(gradients_by(_call(query, key, sinks, starts, ctx.settings[0])))
+    kept = output if ctx.by_kernel else (None, None)  # torch computes all else again
+    ctx.save_for_backward(query, key, value, block_indices, sinks, starts, *kept)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
     if grad is None:
-        return None, None, None, None, None, None
+        return (None,) * 9
+    query, key, value, block_indices, sinks, starts, out, lse = ctx.saved_tensors
     if ctx.by_kernel:
-        return *_gradients(grad, *ctx.saved_tensors, ctx.block_size, ctx.scale), None, None, None
-    *tensors, block_indices = ctx.saved_tensors
+        given = query, key, value, block_indices, sinks, starts, out, lse
+        dq, dk, dv, dsinks = _gradients(grad, *given, *ctx.settings)
+        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), None, None, None, None
     with torch.enable_grad():
-        query, key, value = (tensor.detach().requires_grad_() for tensor in tensors)
-        out = by_torch(query, key, value, block_indices, ctx.block_size, ctx.scale)
-        return *torch.autograd.grad(out, (query, key, value), grad), None, None, None
+        leaves = [each.detach().requires_grad_() for each in (query, key, value, sinks) if each is not None]
+        again = leaves[3] if sinks is not None else None
+        block_size, scale, _ = ctx.settings
+        out = by_torch(leaves[0], leaves[1], leaves[2], block_indices, again, starts, block_size, scale)
+        dq, dk, dv, *rest = torch.autograd.grad(out, leaves, grad)
+    return dq, dk, dv, None, rest[0] if rest else None, None, None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_remember)
@@ -188,36 +246,49 @@ def by_torch(
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
     block_size: int,
     scale: float,
 ) -> torch.Tensor:
     """Return what ``selected_attention`` returns, computed by torch alone."""
     parts = []
     for start in range(0, query.shape[2], _ROWS):
-        mask = _selected(query, block_indices, block_size, start)
+        mask = _selected(query, block_indices, starts, block_size, start)
         part = query[:, :, start : start + _ROWS]
-        parts.append(scaled_dot_product_attention(part, key, value, mask, scale=scale, enable_gqa=True))
+        parts.append(_by_torch.attend(part, key, value, False, scale, sinks=sinks, mask=mask))
     return torch.cat(parts, 2)
 
 
 def lse_by_torch(
-    query: torch.Tensor, key: torch.Tensor, block_indices: torch.Tensor, block_size: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    block_indices: torch.Tensor,
+    sinks: torch.Tensor | None,
+    starts: torch.Tensor | None,
+    block_size: int,
+    scale: float,
 ) -> torch.Tensor:
     """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, length], without gradients."""
-    keys, parts = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3), []
+    parts = []
     for start in range(0, query.shape[2], _ROWS):
-        scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
-        parts.append(scores.masked_fill(~_selected(query, block_indices, block_size, start), -math.inf).logsumexp(3))
+        mask = _selected(query, block_indices, starts, block_size, start)
+        parts.append(_by_torch.lse(query[:, :, start : start + _ROWS], key, False, scale, 0, sinks, mask))
     return torch.cat(parts, 2)
 
 
-def _selected(query: torch.Tensor, block_indices: torch.Tensor, block_size: int, start: int) -> torch.Tensor:
+def _selected(
+    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int, start: int
+) -> torch.Tensor:
     """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
     heads, length = query.shape[1:3]
     keys = torch.arange(length, device=query.device)
+    # The first key of each key's sequence.
+    first = torch.zeros_like(keys) if starts is None else starts[torch.searchsorted(starts, keys, right=True) - 1]
     rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
     selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
     selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
-    visible = selected[..., 1:].repeat_interleave(block_size, 3)[..., :length] & (keys <= rows[:, None])
+    visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
+    visible = selected[..., (keys - first) // block_size + 1] & visible
     return visible.repeat_interleave(heads // chosen.shape[1], 1)

@@ -266,24 +266,6 @@ def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[
         choose(replace(run, problem=problem), versions, versions[3].attempt)
 
 
-@pytest.mark.parametrize(
-    ("problem", "lacking"),
-    [
-        ("fsa-sinks", "sinks"),
-        ("fsa-packed", "cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k"),
-        ("fsa_backward-sinks", "sinks"),
-    ],
-)
-def test_what_selected_attention_cannot_give_to_kernels_is_named(
-    run_and_versions: tuple[Run, list[Version]], problem: str, lacking: str
-) -> None:
-    run, versions = run_and_versions
-    with pytest.raises(
-        ExportError, match=f"{problem}, and the exported selected_attention does not take {lacking} yet"
-    ):
-        choose(replace(run, problem=problem), versions, versions[3].attempt)
-
-
 def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, list[Version]]) -> None:
     seed = run_and_versions[1][0]
     parents: list[tuple[int, ...]] = [(), (0,), (0,), (1,), (1, 2), (4,)]

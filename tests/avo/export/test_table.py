@@ -69,6 +69,7 @@ def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path
         ("gqa-packed", {"grouped": True, "causal": [False, True]}, "packed sequences"),
         ("mha_backward", {"function": "attention", "entry": "attention_backward"}, "the causal mask"),
         ("fsa_backward", {"function": "selected_attention"}, "blocks of 16, 32, 64, 128 keys"),
+        ("fsa-sinks-packed", {"function": "selected_attention"}, "attention sinks, packed sequences, blocks of 16"),
         ("decode", {"function": "decode", "block_sizes": [16, 32, 64, 128]}, "pages of 16, 32, 64, 128 keys"),
         ("mha_backward-w1024-sinks", {"function": "attention", "grouped": False}, "attention sinks"),
     ],
