@@ -18,9 +18,14 @@ from avo.watch.tables import row, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.table import Table
+
     from evaluator.evaluators import Tell
     from evaluator.problem import Case, Problem
     from evaluator.target import Target
+
+_WIDEST = 10_000
+"""Columns of a table that is only measured: more than any has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +94,37 @@ def baselines(
     if not lines:
         console.print(f"We know of no baselines of {subject.name} for {judged.product}, suite {suite}")
         return
-    names = [case.name for case in cases]
-    made = table("BASELINE", "KIND", "FOR", *(f">{name}" for name in names), ">GEOMEAN", title="TFLOPS")
-    for line in lines:
-        figures = [line.tflops.get(name) for name in names]
-        # A mean of other cases would look like one that can be compared.
-        mean = None if None in figures else line.geomean
-        row(made, line.name, line.kind, line.place, *map(_figure, figures), _figure(mean))
-    console.print(made)
+    for made in _tables(lines, [case.name for case in cases]):
+        console.print(made)
     told: dict[str, list[str]] = {}
     for line in lines:
         words = "; ".join(filter(None, (line.trouble, line.source)))
         told.setdefault(f"{line.kind}: {words}", []).append(line.name)
     for words, alike in told.items():
         console.print(f"{', '.join(alike)}, {words}", soft_wrap=True)
+
+
+def _tables(lines: "Sequence[Line]", cases: "Sequence[str]") -> "list[Table]":
+    """Return the figures by case and their mean as tables that are no wider than the console, if it can be."""
+    columns = {case: [line.tflops.get(case) for line in lines] for case in cases}
+    # A mean of other cases would look like one that can be compared.
+    columns["GEOMEAN"] = [None if any(case not in line.tflops for case in cases) else line.geomean for line in lines]
+
+    def made(names: "Sequence[str]") -> "Table":
+        new = table("BASELINE", "KIND", "FOR", *(f">{name}" for name in names), title="TFLOPS")
+        for number, line in enumerate(lines):
+            row(new, line.name, line.kind, line.place, *(_figure(columns[name][number]) for name in names))
+        return new
+
+    def width(names: "Sequence[str]") -> int:
+        return console.measure(made(names), options=console.options.update(max_width=_WIDEST)).maximum
+
+    parts: list[list[str]] = [[]]
+    for name in columns:
+        if parts[-1] and width([*parts[-1], name]) > console.width:
+            parts.append([])
+        parts[-1].append(name)
+    return [made(part) for part in parts]
 
 
 def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:

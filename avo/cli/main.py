@@ -53,8 +53,10 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""
-_SIGNS = str.maketrans("●○◦★◆▸•·┄─━│┃┤├┬└╭╮╰╯┏┓┗┛", "ooo*#>..--=||++++++++++++") | str.maketrans(
-    {"…": "...", "→": "->"}
+_SIGNS = (
+    str.maketrans("●○◦★◆▸•·┄─━╸╺│┃▕▏┤├┬└╭╮╰╯┏┓┗┛", "ooo*#>..--===||||++++++++++++")
+    | str.maketrans("▁▂▃▄▅▆▇█▉▔⏎", "_########->")
+    | str.maketrans({"…": "...", "→": "->"})
 )
 """What stands for our signs where a locale knows ASCII only."""
 _OF_TYPERS = {"kb": "Understand what it found"}

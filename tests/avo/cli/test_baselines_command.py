@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from avo.cli.baselines import Line
+from avo.cli.common import console
 from evaluator.cuda.baselines import Found
 from evaluator.evaluation import CaseScore, Evaluation, Status
 from evaluator.evaluators import Progress
@@ -52,6 +53,18 @@ def test_a_baseline_without_figures_for_some_cases_has_no_mean_beside_those_that
     lines = avo("baselines", "--target", "h100", "--suite", "paper").stdout.splitlines()
     (row,) = (line.split() for line in lines if line.startswith("FlashAttention-2  "))
     assert row == ["FlashAttention-2", "published", "h100", "319.0", "333.0", "335.0", "368.0", "370.0", "370.0"]
+
+
+def test_cases_that_do_not_fit_side_by_side_stand_below(avo: Avo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_width", 80)
+    printed = avo("baselines", "--target", "h100", "--suite", "paper").stdout
+    tables = [line.split() for line in printed.splitlines() if line.startswith(("BASELINE", "FlashAttention-2  "))]
+    assert tables == [
+        ["BASELINE", "KIND", "FOR", "4k-causal", "8k-causal", "16k-causal", "32k-causal"],
+        ["FlashAttention-2", "published", "h100", "319.0", "333.0", "335.0"],
+        ["BASELINE", "KIND", "FOR", "4k-full", "8k-full", "16k-full", "32k-full", "GEOMEAN"],
+        ["FlashAttention-2", "published", "h100", "368.0", "370.0", "370.0"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,17 @@ def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
     assert "-                     351.0          published" in done.stdout
 
 
+def test_every_sign_of_the_ui_has_a_likeness_in_ascii() -> None:
+    pictures = Path(__file__).parents[1] / "tui" / "__snapshots__" / "test_pictures"
+    signs = {sign for picture in pictures.iterdir() for sign in picture.read_text() if not sign.isascii()}
+    assert "★" in signs
+    code = f"from avo.cli import main; main.app = lambda: print({''.join(sorted(signs))!r}); main.main()"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "?" not in done.stdout
+
+
 def test_show_source_is_the_source_when_piped(avo: Avo) -> None:
     assert avo("show", "mha-h100@0", "--source").stdout == seed_source("mha")
 
