@@ -369,6 +369,7 @@ def listening(pids: set[int]) -> set[str]:
     return {socket.inet_ntoa(bytes.fromhex(sockets[each][-8:])[::-1]) for each in opened & sockets.keys()}
 
 
+@pytest.mark.long
 def test_no_attempt_is_lost_when_workers_die(drivers: Drivers) -> None:
     child = drivers.start(workers=2, attempts=16, trick="deaths")
     output, _ = child.communicate(timeout=PATIENCE_S)

@@ -54,6 +54,7 @@ def here(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Ran:
     return decode(out.read_bytes())
 
 
+@pytest.mark.long
 def test_a_script_is_run_as_python_would_run_it(tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("N = 2**30")
     text = """
