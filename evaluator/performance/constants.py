@@ -63,8 +63,7 @@ class Constants:
     wgmma_in_turn: float
     """1: warpgroups whose products wait for the tensor cores take turns. 0: the youngest goes on until it is done."""
     memory_queue: float
-    """Clocks of work that shared memory and the load-store unit accept ahead of time, and of which the operands of
-    matrix products may be ahead."""
+    """Clocks of work that shared memory and the load-store unit accept ahead of time."""
     operands_read: float
     """Clocks until a queued instruction has read its registers."""
     tensor_memory_latency: float

@@ -293,7 +293,7 @@ class Costs:
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             latency = table.l1_latency
         elif base in {"UTMALDG", "UBLKCP"}:
-            kind, latency, leader, queue = Kind.BULK_COPY, table.global_latency, True, table.memory_queue
+            kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
             copied = self.code.bytes.get(i.index, 0.0)
             l2, shared = copied / table.l2_bytes, copied / table.shared_bytes
             mbarrier, count = self.code.names.get(i.index, ORDERED), self.code.copies.get(i.index, 1)
