@@ -232,8 +232,8 @@ def _refused_of_selected(kind: str, setting: Setting) -> str:
     if setting.window or setting.everywhere:
         dense = "gqa" + kind.removeprefix("fsa")
         return (
-            f"{kind} has no window: beside selected blocks it is a branch with keys of its own, "
-            f"which {dense}-w{setting.window or 512} is"
+            f"{kind} has no window: in sparse attention that is a separate branch with its own keys, "
+            f"see {dense}-w{setting.window or 512}"
         )
     if setting.heads or setting.shapes:
         return f"{kind} is not served with the heads and shapes of a model: its suites are script and minimax-m3"

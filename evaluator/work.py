@@ -70,7 +70,7 @@ class Access:
     """Index of the buffer among the launch's."""
     writes: bool
     program_bytes: float
-    """Mean bytes that one program asks for in a pass of the loop: masked elements and branches are left out."""
+    """Bytes that one program asks for each time, masked elements left out."""
     distinct: float
     """Share of the bytes, above 0 to 1, that is left when programs of the sample ask for the same bytes at once."""
     fresh: float
@@ -78,9 +78,11 @@ class Access:
     run_bytes: float
     """Mean length of the contiguous pieces of the distinct bytes."""
     program_lines: float
-    """Distinct lines of 128 bytes that one program asks for in a pass, likewise."""
+    """Distinct lines of 128 bytes that one program asks for each time."""
     line: int
     """The operation's line in the text of the IR, counted from 1."""
+    often: float = 1.0
+    """Share of the loop's passes in which it is performed: a branch may go around it."""
 
 
 @dataclass(frozen=True)

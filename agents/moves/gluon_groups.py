@@ -43,7 +43,7 @@ def edit_groups(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
         for there in (here + 1, here - 1):
             if there in REGISTERS:
                 edits: Edits = {counts[0]: cst.Integer(str(there)), **_with_groups(lists, here, there)}
-                for other, group in _others(anatomy.module).items():
+                for other, group in _others(anatomy.module, here).items():
                     edits[other] = tree.expression(f"({group} + 1) % {there}")
                 for name, literal in rows_of_keys(anatomy).items() if there > here else ():
                     half = cst.Integer(str(literal.evaluated_value // 2))
@@ -91,15 +91,26 @@ def _constants(function: cst.FunctionDef) -> set[str]:
     return {each.name.value for each in function.params.params if each.annotation}
 
 
-def _others(module: cst.Module) -> dict[cst.BinaryOperation, str]:
-    """Return the expressions ``1 - GROUP``, the other group of two, with the constant that is subtracted."""
-    return {
-        value: tree.text(value.right)
-        for function in tree.find(module, cst.FunctionDef)
-        for value in tree.find(function.body, cst.BinaryOperation)
-        if isinstance(value.operator, cst.Subtract) and tree.integer(value.left) == 1
-        if tree.is_name(value.right) and tree.text(value.right) in _constants(function)
-    }
+def _others(module: cst.Module, groups: int) -> dict[cst.BinaryOperation, str]:
+    """Return the expressions of the next group, with the constant that is the group's own number: ``1 - GROUP``, the
+    other of two, and ``(GROUP + 1) % groups``.
+    """
+    found = {}
+    for function in tree.find(module, cst.FunctionDef):
+        for value in tree.find(function.body, cst.BinaryOperation):
+            own = value.right
+            if isinstance(value.operator, cst.Modulo) and tree.integer(value.right) == groups:
+                after = value.left
+                if not isinstance(after, cst.BinaryOperation) or not isinstance(after.operator, cst.Add):
+                    continue
+                if tree.integer(after.right) != 1:
+                    continue
+                own = after.left
+            elif not isinstance(value.operator, cst.Subtract) or tree.integer(value.left) != 1:
+                continue
+            if tree.is_name(own) and tree.text(own) in _constants(function):
+                found[value] = tree.text(own)
+    return found
 
 
 def edit_turns(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

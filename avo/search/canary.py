@@ -45,7 +45,7 @@ def {entry}(*tensors, **scalars):
     _canary_entry(*tensors, **scalars)
     _canary_kernel[(1,)](tensors[{output}])
 """
-"""``x * x + x + 1`` is 1 and more away from any ``x``. (``2 * x + 1`` is -1 for -1: right by chance, once in 90.)"""
+"""``x * x + x + 1`` differs from ``x`` by at least 1. (``2 * x + 1`` is -1 for -1: right by chance, once in 90.)"""
 _CLOCK = """now = _canary_language.inline_asm_elementwise(
         "mov.u32 $0, %clock; // $1", "=r,r", [_canary_language.program_id(0)], _canary_language.int32, False, 1
     )

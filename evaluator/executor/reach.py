@@ -138,7 +138,7 @@ class Reach(Marks):
 
     def accesses(self, often: Mapping[str, float]) -> tuple[Access, ...]:
         """Return what was observed; ``often`` has in what share of its loop's passes each place is come to."""
-        return tuple(_access(place, seen, often[place]) for place, seen in self._seen.items() if seen.asked)
+        return tuple(_access(place, seen, often.get(place, 1.0)) for place, seen in self._seen.items() if seen.asked)
 
 
 def _access(place: str, seen: _Seen, often: float) -> Access:
@@ -148,12 +148,13 @@ def _access(place: str, seen: _Seen, often: float) -> Access:
         None if loop == "-" else int(loop),
         max(seen.buffers, key=lambda buffer: seen.buffers[buffer]),
         kind.startswith("w"),
-        ctas * seen.asked / seen.times * often,
+        ctas * seen.asked / seen.times,
         min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
         sum(seen.buffers.values()) / seen.runs,
-        ctas * seen.lines / seen.passes * often,
+        ctas * seen.lines / seen.passes,
         int(line),
+        often,
     )
 
 

@@ -33,8 +33,9 @@ class Constants:
     """One architecture's figures. Clocks are the SM's; rates are per clock and SM unless said otherwise."""
 
     shared_bytes: float
-    """Bandwidth of shared memory, and of L1, in bytes per clock: for loads and stores, the operands of matrix products,
-    and what copies write, all together."""
+    """Bandwidth of shared memory, and of L1, in bytes per clock. Loads and stores share that of shared memory with the
+    operands of matrix products and what copies write.
+    """
     l2_bytes: float
     """Bytes per clock that each SM gets from L2 when all SMs read."""
     integer_lanes: float

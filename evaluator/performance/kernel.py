@@ -30,7 +30,7 @@ _PASSES = 6
 """Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
 _ROLE_PLAYS = 4
 """Jittered plays of a kernel with roles, which are averaged: groups of warps either multiply at the same time or take
-turns, and one play shows one of both.
+turns, and one play shows one of the two.
 """
 _OTHER_SEED = 1000
 """Distance between the seeds of these plays, larger than the number of draws."""

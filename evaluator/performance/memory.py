@@ -63,7 +63,8 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
     if not work.accesses:
         asked = work.total("load_bytes") + work.total("store_bytes")
         if work.buffer_bytes:
-            return Traffic(asked, asked, asked, table.hbm_latency + timing.cold * table.flushed_latency, asked)
+            brought = min(asked, sum(work.buffer_bytes))
+            return Traffic(asked, asked, asked, table.hbm_latency + timing.cold * table.flushed_latency, brought)
         return Traffic(asked, asked, 0.0, table.global_latency)
     sample = min(work.programs, SAMPLED_PROGRAMS)
     groups = work.programs / sample
@@ -148,7 +149,7 @@ def _share(access: Access) -> float:
 
 def _times(work: LaunchWork, access: Access) -> float:
     """Return how often all programs together perform an access."""
-    return float(work.loops[access.loop].trips.sum()) if access.loop is not None else float(work.programs)
+    return float(work.loops[access.loop].trips.sum()) * access.often if access.loop is not None else work.programs
 
 
 def _distinct(work: LaunchWork, access: Access, sample: int) -> float:

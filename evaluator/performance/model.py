@@ -140,7 +140,7 @@ class LaunchTime:
     conditions: Conditions
     """What the kernel was played with: the latency and rate of its loads depend on the launch."""
     clock_hz: float
-    """The clock, lowered by the load on the tensor cores."""
+    """The clock, lowered by the load on all that computes."""
     compute: float
     """Time that the SMs need, without memory limits."""
     l2: float
@@ -266,9 +266,11 @@ def time_case(
     """
     table = table or constants(target.arch)
     times: list[LaunchTime] = []
+    brought = 0.0
     for launch in launches:
-        brought = sum(earlier.brought for earlier in times)
+        brought += sum(launch.fills)
         times.append(time_launch(launch, target, timing, table, seed, measured, brought))
+        brought += times[-1].brought
     held = not timing.cold and least_bytes < target.l2_bytes * table.l2_share
     rate = target.hbm_bytes_per_s * table.hbm_share
     fills = [nbytes for launch in launches for nbytes in launch.fills]
@@ -292,7 +294,7 @@ def time_launch(
 ) -> LaunchTime:
     """Return the time of one launch; ``measured`` plays its kernel. Raises ``ModelError`` when it does not fit.
 
-    ``brought`` are the bytes that earlier launches have brought to L2.
+    ``brought`` are the bytes that earlier launches and fills have brought to L2.
     """
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:

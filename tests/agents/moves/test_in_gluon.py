@@ -92,6 +92,7 @@ def test_of_three_groups_each_passes_the_turn_to_the_next() -> None:
     back = BY_NAME["gluon-groups"].variants(three, get_target("h100"))
     assert [variant.label for variant in back] == ["groups 3 -> 2"]
     assert back[0].source.count("attend,") == 2
+    assert "turns.index((GROUP + 1) % 2)" in back[0].source
     ends = [variant.label for variant in BY_NAME["gluon-turns"].variants(three, get_target("h100"))]
     assert ends == TURNS
 

@@ -100,8 +100,8 @@ def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[...
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (
             ["evaluate", __file__, "--problem", "fsa-w1024"],
-            "avo: problem 'fsa-w1024': fsa has no window: beside selected blocks it is a branch with keys of its own, "
-            "which gqa-w1024 is\n",
+            "avo: problem 'fsa-w1024': fsa has no window: in sparse attention that is a separate branch with its "
+            "own keys, see gqa-w1024\n",
         ),
         (["evaluate", __file__, "--suite", "slow"], "avo: unknown suite 'slow': choose one of quick, paper\n"),
         *(

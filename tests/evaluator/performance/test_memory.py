@@ -63,6 +63,11 @@ def test_data_that_fits_l2_is_read_from_hbm_once_when_l2_was_overwritten() -> No
     assert made.latency == pytest.approx(TABLE.l2_hit_latency + share * (far - TABLE.l2_hit_latency))
 
 
+def test_a_load_that_most_passes_go_around_asks_for_less_and_brings_as_much() -> None:
+    always, seldom = (asked(replace(LOAD, fresh=0.0, often=often), timing=COLD) for often in (1.0, 0.25))
+    assert (seldom.asked, seldom.hbm) == (always.asked / 4, always.hbm)
+
+
 def test_data_that_l2_cannot_hold_is_read_from_hbm_in_full_and_late() -> None:
     made = asked(LOAD, timing=COLD)
     size = PROGRAMS * 8 * TILE
@@ -207,6 +212,11 @@ def test_a_launch_that_brings_little_leaves_the_next_one_the_l2_that_was_overwri
     alone = copied(64, COLD)
     assert first.brought < 0.02 * alone.brought
     assert second.seconds == pytest.approx(alone.seconds, rel=0.02)
+
+
+def test_a_fill_takes_the_place_of_what_l2_held() -> None:
+    (made,) = time_case([replace(copying(64), fills=(2**27,))], 0, H100, COLD).launches
+    assert made.seconds == copied(64, WARM).seconds
 
 
 def test_a_launch_replayed_from_a_graph_starts_sooner() -> None:
