@@ -268,7 +268,6 @@ def time_case(
     times: list[LaunchTime] = []
     brought = 0.0
     for launch in launches:
-        brought += sum(launch.fills)
         times.append(time_launch(launch, target, timing, table, seed, measured, brought))
         brought += times[-1].brought
     held = not timing.cold and least_bytes < target.l2_bytes * table.l2_share
@@ -294,7 +293,7 @@ def time_launch(
 ) -> LaunchTime:
     """Return the time of one launch; ``measured`` plays its kernel. Raises ``ModelError`` when it does not fit.
 
-    ``brought`` are the bytes that earlier launches and fills have brought to L2.
+    ``brought`` are the bytes that earlier launches have brought to L2. What fills write there must go to HBM as well.
     """
     fitting = ctas_per_sm(launch.binary, target)
     if not fitting:

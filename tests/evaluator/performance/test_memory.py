@@ -214,11 +214,6 @@ def test_a_launch_that_brings_little_leaves_the_next_one_the_l2_that_was_overwri
     assert second.seconds == pytest.approx(alone.seconds, rel=0.02)
 
 
-def test_a_fill_takes_the_place_of_what_l2_held() -> None:
-    (made,) = time_case([replace(copying(64), fills=(2**27,))], 0, H100, COLD).launches
-    assert made.seconds == copied(64, WARM).seconds
-
-
 def test_a_launch_replayed_from_a_graph_starts_sooner() -> None:
     graph, events = (predict_time([copying(1)], H100, timing=Timing(graph=graph)) for graph in (True, False))
     sooner = TABLE.launch_us + TABLE.event_us - TABLE.graph_us
