@@ -143,6 +143,15 @@ def test_a_job_that_spins_is_killed_at_its_cpu_limit(server: ForkServer) -> None
     assert run(server, "while True: pass", replace(LIMITS, cpu_s=1)) == TimedOut("used up 1 s of processor time")
 
 
+@pytest.mark.parametrize("end", ["result = b'done'", "raise ValueError('stopped')"])
+def test_a_job_that_catches_the_signal_of_its_cpu_limit_is_out_of_time_however_it_ends(
+    server: ForkServer, end: str
+) -> None:
+    catches = "import signal, time\nsignal.signal(signal.SIGXCPU, lambda *_: None)\n"
+    late = f"{catches}while time.process_time() < 1.1: pass\n{end}"
+    assert run(server, late, replace(LIMITS, cpu_s=1)) == TimedOut("used up 1 s of processor time")
+
+
 def test_files_cannot_grow_beyond_the_limit(server: ForkServer) -> None:
     code = "import os; fd = os.open('f', os.O_CREAT | os.O_WRONLY)\ntry: os.write(fd, b'x')\nexcept OSError as e: "
     assert "File too large" in result(server, code + "result = str(e).encode()", FREE)
