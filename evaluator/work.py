@@ -38,7 +38,8 @@ programs than there are; and the share, 0 to 1, that does. Of ranges that hold a
 Paces = tuple[tuple[range, float], ...]
 """Lines of the text of the IR of loops that a partition passes more or less often than the loop of another partition
 that they are counted in, and how often for each of its passes; where they are counted in none, for each pass of any of
-its loops. Of ranges that hold a line the smallest counts."""
+its loops. For a loop around a warp-specialised region, how often the leading partition passes its loops in each pass of
+that loop. Of ranges that hold a line the smallest counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -56,6 +57,8 @@ class LoopWork:
     """Its lines in the text of the IR, counted from 1; empty where they are not known."""
 
 
+ALL_ROLES = -1
+"""The role of a loop around a warp-specialised region, which starts all its partitions in each pass."""
 SAMPLED_PROGRAMS = 256
 """Programs of a sample: consecutive ones, about as many as run at once."""
 
@@ -130,8 +133,8 @@ class Counted:
     buffer_bytes: tuple[int, ...] = ()
     """Size of each buffer of the launch."""
     roles: tuple[int, ...] = ()
-    """For each loop, the partition of a warp-specialised region that it is in, from 1; 0 for all others. Empty where
-    there is no such region."""
+    """For each loop, the partition of a warp-specialised region that it is in, from 1; ``ALL_ROLES`` for a loop around
+    such a region; 0 for all others. Empty where there is no such region."""
     shares: Shares = ()
     """Which lines of the IR are passed by."""
 
@@ -146,10 +149,12 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     """Return work in which partitions of a warp-specialised region, which run at the same time, are counted together.
 
     The loops of all ``roles``, see ``Counted``, are added to those of the one with most loops, in order; of several, of
-    the one that does most matrix products. Loops without a counterpart count as outside. An access then asks each time
-    for what it asks for in a pass of the loop that it is counted in.
+    the one that does most matrix products. Loops without a counterpart count as outside; where partitions are started
+    in a loop, in that of the leading one that is passed most. An access then asks each time for what it asks for in a
+    pass of the loop that it is counted in.
     """
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
+    shared = of_role.pop(ALL_ROLES, [])
     if len(of_role) < 2:
         return work
     loops, outside = work.loops, work.outside
@@ -161,29 +166,38 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
         ),
     )
     places = of_role.pop(main)
-    bodies = {i: loops[i].body for i in places}
-    counted_in: dict[int | None, int | None] = {i: place for place, i in enumerate(places)}
+    kept = sorted([*shared, *places])
+    bodies = {i: loops[i].body for i in kept}
+    counted_in: dict[int | None, int | None] = {i: place for place, i in enumerate(kept)}
     passes: dict[int | None, float] = {}
+    paces: dict[int, float] = {}
+    around = {loops[i].parent for i in places}
+    leaves = [i for i in places if i not in around]
+    mine = sum(float(loops[i].trips.sum()) for i in leaves)
+    beside = max(leaves, key=lambda i: loops[i].trips.sum()) if shared and mine else None
     for theirs in of_role.values():
         for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
             trips = float(loops[i].trips.sum())
-            if place is not None and loops[place].trips.any():
+            if place is None or not loops[place].trips.any():
+                place = beside if loops[i].parent in shared else None
+                paces[i] = trips / mine if mine else trips / work.programs
+            if place is None:
+                passes[i] = trips / work.programs
+                outside = _sum(outside, loops[i].body, passes[i])
+            else:
                 passes[i] = trips / float(loops[place].trips.sum())
                 bodies[place] = _sum(bodies[place], loops[i].body, passes[i])
                 counted_in[i] = counted_in[place]
-            else:
-                passes[i] = trips / work.programs
-                outside = _sum(outside, loops[i].body, passes[i])
-    merged = tuple(replace(loops[i], parent=counted_in.get(loops[i].parent), body=bodies[i]) for i in places)
+            paces.setdefault(i, passes[i])
+    merged = tuple(replace(loops[i], parent=counted_in.get(loops[i].parent), body=bodies[i]) for i in kept)
     accesses = tuple(
         _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
         for access in work.accesses
     )
-    around = {loops[i].parent for i in places}
-    mine = sum(float(loops[i].trips.sum()) for i in places if i not in around)
-    rest = work.programs / mine if mine else 1.0
-    paces = ((i, passes[i] * (1 if i in counted_in else rest)) for i in range(len(loops)) if i in passes)
-    listed = tuple((loops[i].lines, pace) for i, pace in paces if pace != 1)
+    if shared:
+        starts = max(1.0, float(loops[shared[-1]].trips.sum()))
+        paces |= {shared[-1]: mine / starts, **dict.fromkeys(places, 1.0)}
+    listed = tuple((loops[i].lines, pace) for i, pace in sorted(paces.items()) if pace != 1 or shared)
     return replace(work, loops=merged, outside=outside, accesses=accesses, paces=listed)
 
 

@@ -1,5 +1,6 @@
 """Edits of attention kernels in Gluon on the groups of warps that multiply: how many there are, when turns end."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import libcst as cst
@@ -95,21 +96,12 @@ def _others(module: cst.Module, groups: int) -> dict[cst.BinaryOperation, str]:
     """Return the expressions of the next group, with the constant that is the group's own number: ``1 - GROUP``, the
     other of two, and ``(GROUP + 1) % groups``.
     """
+    after = re.compile(rf"1 - (\w+)|\((\w+) \+ 1\) % {groups}")
     found = {}
     for function in tree.find(module, cst.FunctionDef):
         for value in tree.find(function.body, cst.BinaryOperation):
-            own = value.right
-            if isinstance(value.operator, cst.Modulo) and tree.integer(value.right) == groups:
-                after = value.left
-                if not isinstance(after, cst.BinaryOperation) or not isinstance(after.operator, cst.Add):
-                    continue
-                if tree.integer(after.right) != 1:
-                    continue
-                own = after.left
-            elif not isinstance(value.operator, cst.Subtract) or tree.integer(value.left) != 1:
-                continue
-            if tree.is_name(own) and tree.text(own) in _constants(function):
-                found[value] = tree.text(own)
+            if (match := after.fullmatch(tree.text(value))) and (own := match[1] or match[2]) in _constants(function):
+                found[value] = own
     return found
 
 

@@ -27,6 +27,8 @@ _TURNED_DOWN, _AMONG = 3, 50
 """Number of attempts in ``RunView.turned_down``, and of the last attempts among which they are looked for."""
 _STEPS = 200
 """Number of the last steps from which the attempts per minute are calculated."""
+_AT_WORK = (RunState.RUNNING, RunState.PAUSED)
+"""The states of a run that somebody works on."""
 _RECENT = 4
 """Number of versions in ``RunView.recent``."""
 
@@ -70,7 +72,7 @@ class RunView:
     Pauses between resumes and abandoned steps do not count.
     """
     working: tuple[StepProgress, ...]
-    """The steps that are running, by worker; empty unless the run is running."""
+    """The steps that are running, by worker; empty where nobody works on the run."""
     spend: Spend
     """What all calls of models cost."""
     trouble: str
@@ -124,7 +126,7 @@ class RunView:
     @property
     def over(self) -> bool:
         """Whether nobody works on the run."""
-        return self.state not in (RunState.RUNNING, RunState.PAUSED)
+        return self.state not in _AT_WORK
 
     @property
     def doing(self) -> Doing | None:
@@ -180,7 +182,8 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
     if last > known:
         counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known))
         latest = (*store.pages.latest(run.id, _LATEST, after=known), *latest)[:_LATEST]
-    running = store.pages.running(run.id) if run.state is RunState.RUNNING else []
+    state = run.state_at(now)
+    running = store.pages.running(run.id) if state in _AT_WORK else []
     spend = store.journal.spend(run.id)
     last_call = store.journal.last_call(run.id) if spend.calls else None
     recent = tuple(store.pages.accepted(run.id, last=_RECENT))
@@ -197,7 +200,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         )
     return RunView(
         run=run,
-        state=run.state_at(now),
+        state=state,
         revision=revision,
         counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
         ahead=ahead,

@@ -10,11 +10,13 @@ Found by mutate from the plain seed.
 For any strides, lengths and head mapping; strides that descriptors take (multiples of 16 bytes, the last 1) are fast.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
 
-def describable(*tensors):
+def describable(*tensors: Any) -> bool:
     """Whether descriptors can read the tensors' last two axes: strides and offsets are multiples of 16 bytes."""
     return all(
         x.stride(3) == 1 and all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))

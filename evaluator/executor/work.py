@@ -8,7 +8,7 @@ from typing import NamedTuple
 from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type, walk
-from evaluator.work import Body, Shares
+from evaluator.work import ALL_ROLES, Body, Shares
 
 
 class OpKind(NamedTuple):
@@ -71,6 +71,9 @@ def roles(function: Function) -> tuple[int, ...]:
     """Return for each loop the partition that it is in: see ``Counted.roles``."""
     found = dict.fromkeys((loop.index for loop in loops(function)), 0)
     specialised = [op for op in walk(function.body) if op.name == "ttg.warp_specialize"]
+    for op in walk(function.body):
+        if op.loop is not None and any(inner in specialised for region in op.regions for inner in walk(region)):
+            found[op.loop] = ALL_ROLES
     for op in specialised:
         for partition, region in enumerate(op.regions[1:], 1):
             found.update((inner.loop, partition) for inner in walk(region) if inner.loop is not None)

@@ -198,25 +198,22 @@ def play_parts(
     player: Player = play,
     roles: Sequence[Role] = (),
     paces: Mapping[Loop, float] | None = None,
+    times: int = 1,
+    more: Mapping[Loop, float] | None = None,
 ) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
-    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles, and
-    ``paces`` how often they pass loops for each pass of the others.
+    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles,
+    ``paces`` how often they pass loops for each pass of the others, ``more`` how often in addition, and ``times`` how
+    much longer this play may be.
 
     Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
     was passed.
     """
-    once = sum(
-        resident * warps * len(loop.own)
-        for items, warps in parts
-        for top in items
-        if isinstance(top, Loop)
-        for loop in top.tree()
-    )
-    passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, once)))
+    passes = max(3, min(times * _PASSES, times * PLAYED_ISSUES // max(1, _issues(parts, resident))))
     most = _MOST_PACE * max((_turns(role) for role in roles), default=1)
-    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) for loop, pace in (paces or {}).items()}
+    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) for loop, pace in (paces or {}).items() if pace}
     passes = max(passes, round(3 / min(limited.values(), default=1)))
-    in_step = passes_in_step(roles, costs, passes) | {loop: round(passes * pace) for loop, pace in limited.items()}
+    added = {loop: passes * pace + (more or {}).get(loop, 0.0) for loop, pace in limited.items()}
+    in_step = passes_in_step(roles, costs, passes) | {loop: max(1, round(count)) for loop, count in added.items()}
     streams = []
     for items, _ in parts:
         stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1, in_step)
@@ -243,6 +240,12 @@ def play_parts(
                 whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
                 clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
     return clocks, played.end, counts
+
+
+def _issues(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], resident: int) -> int:
+    """Return the number of instructions in a pass through all loops of all CTAs."""
+    tops = [(top, warps) for items, warps in parts for top in items if isinstance(top, Loop)]
+    return sum(resident * warps * len(loop.own) for top, warps in tops for loop in top.tree())
 
 
 def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs) -> bool:
@@ -324,6 +327,11 @@ def _copies(instructions: Sequence[Instruction]) -> float:
     return float(median_low(counts.values())) if counts else 1.0
 
 
+def _ratio(pace: float) -> int | float:
+    """Return the whole number, or the inverse of one, next to a pace."""
+    return round(pace) if pace >= 1 or not pace else 1 / round(1 / pace)
+
+
 def _turns(role: Role) -> int:
     """Return how often loops of a role without others inside are played, in multiples of a single one's passes."""
     return sum(2 ** (len(path) - 1) for path, loop in role.paths().items() if not loop.inner)
@@ -340,17 +348,20 @@ def _specialised(
     roles = find_roles(structure, warps)
     parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
     lead = leading(roles, costs)
-    paces = {loop: structure.pace(loop) for role in roles for loop in role.loops if not loop.inner}
+    paces = {loop: structure.pace(loop) for role in roles for loop in role.leaves}
     every = _turns(lead)
     # A role with fewer loops than the leading one passes them beside all of that one's.
-    played = {
-        loop: paces[loop] * (every if _turns(role) < every else 1)
-        for role in roles
-        for loop in role.loops
-        if loop in paces
-    }
-    played = {loop: pace for loop, pace in played.items() if pace != 1}
-    found = [play_parts(parts, costs, resident, player, roles, played)[0] for player in players]
+    asked = {loop: paces[loop] * max(1.0, every / _turns(role)) for role in roles for loop in role.leaves}
+    played = {loop: pace for loop, pace in asked.items() if pace != 1}
+    more = {}
+    if lead.started:
+        # The few passes that a role makes less, as it peels them off, are as few in a short play.
+        whole = {loop: _ratio(pace) for loop, pace in paces.items()}
+        more = {loop: structure.pace(lead.started) * (pace - whole[loop]) for loop, pace in paces.items()}
+        played = {loop: pace * whole[loop] / (paces[loop] or 1) for loop, pace in asked.items()}
+    # Long bodies are passed few times, before roles have fallen into step: play half as often, twice as long.
+    times = 2 if _PASSES * _issues(parts, resident) > PLAYED_ISSUES else 1
+    found = [play_parts(parts, costs, resident, player, roles, played, times, more)[0] for player in players[::times]]
     clocks = {loop: fmean(each[loop] for each in found) for loop in found[0]}
     nested = any(loop.inner for loop in lead.loops)
     cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played

@@ -19,6 +19,8 @@ _CONSTANT = re.compile(r"^(R\d+), (?:RZ, RZ, )?(0x[0-9a-f]+)$")
 _DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
 _ADDRESS = re.compile(r"\[([^\]]*?)\+?(0x[0-9a-f]+)?\]")
 _SUM = re.compile(r"^(UR\d+), (?:UPT, UPT, |UP\d, )?(UR\d+), (0x[0-9a-f]{3,}), URZ")
+_COPY = re.compile(r"^(U?R\d+), (?:RZ, RZ, )?(U?R\d+)$")
+"""A uniform register that is kept in another one, where there are too few, and taken back."""
 _LEADERS = re.compile(r"^(UR\d+), (UR\d+), 0xfefffff[08], URZ, 0xc0,")
 """The same address in the CTA of a pair that issues the products of both: the bit that tells the CTA is cleared."""
 EXPECTING = frozenset({"SYNCS.ARRIVE.TRANS64", "SYNCS.ARRIVE.TRANS64.RED"})
@@ -38,7 +40,7 @@ class Asynchrony:
     bytes: Mapping[int, float]
     """Bytes of bulk copies."""
     names: Mapping[int, int]
-    """The mbarrier that an instruction waits for or arrives at, or that counts a bulk copy's bytes."""
+    """The mbarrier that an instruction initialises, waits for or arrives at, or that counts a bulk copy's bytes."""
     copies: Mapping[int, int]
     """For each bulk copy, the number of copies that one phase of its mbarrier counts."""
     depths: Mapping[int, int]
@@ -53,8 +55,9 @@ class Asynchrony:
 class _Scan:
     registers: dict[str, int] = field(default_factory=dict)
     sums: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """For each uniform register that is another plus a constant, that register and the constant."""
-    slots: set[int] = field(default_factory=set)
+    """For each register that is a uniform one plus a constant, that register and the constant."""
+    slots: dict[int, int] = field(default_factory=dict)
+    """Offsets of initialised mbarriers by instruction."""
     bases: set[str] = field(default_factory=set)
     """Registers with which the slots were initialised."""
     uses: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -93,9 +96,14 @@ def scan(instructions: Iterable[Instruction]) -> Asynchrony:
             descriptors[i.index] = known.registers.get(name[1], 0)
         elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
             known.registers[bytes_of[1]] = int(bytes_of[2], 16)
+        elif (copy := _COPY.match(i.operands)) and i.base in {"MOV", "IMAD", "R2UR"}:
+            if copy[2] in known.sums:
+                known.sums[copy[1]] = known.sums[copy[2]]
+            else:
+                known.sums.pop(copy[1], None)
         elif i.opcode.startswith("SYNCS.EXCH"):
             base, offset = known.address(i.operands)
-            known.slots.add(offset)
+            known.slots[i.index] = offset
             known.bases.add(base)
         elif i.opcode in EXPECTING:
             known.uses[i.index] = known.address(i.operands)
@@ -137,14 +145,16 @@ def _name(known: _Scan, waits: set[int]) -> tuple[dict[int, int], dict[int, int]
     single = {offset for offset in single if offset % _RING_ALIGNMENT == 0}
     ring_of = {}
     depths = {}
+    slots = set(known.slots.values())
     taken = single.union(rings)
     for ring in rings:
         slot = ring
-        while slot in known.slots and (slot == ring or slot not in taken):
+        while slot in slots and (slot == ring or slot not in taken):
             ring_of[slot] = ring
             slot += _SLOT
         depths[ring] = max(1, (slot - ring) // _SLOT)
-    names = {index: ring_of.get(offset, offset) for index, (_, offset) in known.uses.items()}
+    offsets = {**known.slots, **{index: offset for index, (_, offset) in known.uses.items()}}
+    names = {index: ring_of.get(offset, offset) for index, offset in offsets.items()}
     return names, {ring: depth for ring, depth in depths.items() if depth > 1}
 
 

@@ -73,6 +73,8 @@ class Kind(IntEnum):
     MBARRIER_WAIT_ROLE = 12
     """Waits for another role's signal at a known mbarrier."""
     MBARRIER_ARRIVE = 13
+    MBARRIER_INIT = 14
+    """Begins the phases of an mbarrier anew."""
 
 
 @dataclass(slots=True)
@@ -103,6 +105,7 @@ class Op:
 
     For a counted wait: operations that may stay outstanding. For a warpgroup's product: 1 if it ends a group. For a
     bulk copy: the number of copies that one phase of its mbarrier counts. For a wait for a role: slots of the ring.
+    For a barrier: 1 if all roles of the CTA meet there.
     """
     leader: bool
     """Issued by one warp of the CTA only."""
@@ -308,9 +311,11 @@ class Costs:
             outstanding = _COUNT.search(i.operands)
             kind, count = Kind.WGMMA_WAIT, int(outstanding[1], 0) if outstanding else 0
         elif base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode):
-            kind, latency = Kind.CTA_BARRIER, table.barrier_latency
+            kind, latency, count = Kind.CTA_BARRIER, table.barrier_latency, int(i.joins_all)
         elif base == "UTCBAR":
             kind, leader, mbarrier = Kind.TENSOR_COMMIT, True, self.code.names.get(i.index, ORDERED)
+        elif i.opcode.startswith("SYNCS.EXCH"):
+            kind, mbarrier, latency = Kind.MBARRIER_INIT, self.code.names[i.index], table.fence_latency
         elif base == "SYNCS" and i.index in self.code.names and i.opcode not in EXPECTING:
             mbarrier, latency = self.code.names[i.index], table.mbarrier_latency
             kind, leader = self._mbarrier(i, mbarrier)

@@ -30,6 +30,13 @@ class Role:
 
     loops: tuple[Loop, ...]
     warps: int
+    started: Loop | None = None
+    """The loop each pass of which starts the role; None where it is started once."""
+
+    @property
+    def leaves(self) -> tuple[Loop, ...]:
+        """The loops without others inside that it passes one after the other each time that it is started."""
+        return tuple(loop for loop in (self.started.inner if self.started else self.loops) if not loop.inner)
 
     def paths(self) -> dict[Path, Loop]:
         """Return all its loops, outer before inner."""
@@ -49,10 +56,24 @@ class Role:
 
 
 def find_roles(structure: Structure, warps: int) -> list[Role]:
-    """Return the roles of a kernel with ``warps`` warps: the default one first, then those that are dispatched."""
-    dispatched = [role for top in structure.top if top.dispatch for role in top.roles]
+    """Return the roles of a kernel with ``warps`` warps: the default one first, then those that are dispatched.
+
+    Where the default role starts the others in a loop, each has a loop around its own.
+    """
     own = tuple(top for top in structure.top if not top.dispatch)
-    return [Role(loops, min(warps, _size(loops))) for loops in (own, *dispatched) if loops]
+    starting = _starting(own)
+    found: list[tuple[tuple[Loop, ...], Loop | None]] = [(own, starting)]
+    for dispatch in (top for top in structure.top if top.dispatch):
+        for role in dispatch.roles:
+            around = Loop(dispatch.address, role, False, lines=starting.lines) if starting else None
+            found.append(((around,) if around else tuple(each for each in role if isinstance(each, Loop)), around))
+    return [Role(loops, min(warps, _size(loops)), started) for loops, started in found if loops]
+
+
+def _starting(own: Sequence[Loop]) -> Loop | None:
+    """Return the loop in which the default role starts the others: there all warps of the CTA meet."""
+    every = (loop for top in own for loop in top.tree())
+    return next((loop for loop in every if any(i.joins_all for i in loop.own)), None)
 
 
 def leading(roles: Sequence[Role], costs: Costs) -> Role:

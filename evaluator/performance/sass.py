@@ -42,6 +42,11 @@ class Instruction:
         object.__setattr__(self, "base", self.opcode.partition(".")[0])
 
     @property
+    def joins_all(self) -> bool:
+        """Whether it is a barrier at which all warps of the CTA meet, whatever their role, in each pass."""
+        return self.base == "BAR" and "SYNC" in self.opcode and "," not in self.operands and not self.predicate
+
+    @property
     def lane_bytes(self) -> int:
         """Bytes that an access to memory moves for each lane."""
         parts = self.opcode.split(".")[1:]

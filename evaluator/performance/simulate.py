@@ -39,7 +39,7 @@ _CTA_BARRIER, _WGMMA, _WGMMA_WAIT = Kind.CTA_BARRIER, Kind.WGMMA, Kind.WGMMA_WAI
 _COPY, _COPY_COMMIT, _COUNT_WAIT, _BULK_COPY = Kind.COPY, Kind.COPY_COMMIT, Kind.COUNT_WAIT, Kind.BULK_COPY
 _TENSOR_MMA, _TENSOR_COMMIT, _ARRIVE = Kind.TENSOR_MMA, Kind.TENSOR_COMMIT, Kind.MBARRIER_ARRIVE
 _WAIT_COPY, _WAIT_TENSOR = Kind.MBARRIER_WAIT_COPY, Kind.MBARRIER_WAIT_TENSOR
-_WAIT_ROLE = Kind.MBARRIER_WAIT_ROLE
+_WAIT_ROLE, _INIT = Kind.MBARRIER_WAIT_ROLE, Kind.MBARRIER_INIT
 _LATEST = 1e12
 """More clocks than any play takes."""
 
@@ -148,8 +148,8 @@ def play(
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
     # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
-    roles = chance is not None and len(teams) > len(ctas)
-    delays = [chance.uniform(0, _LATE) if roles and chance else 0.0 for _ in teams]
+    several = len(teams) > len(ctas)  # roles; a stream alone counts what it copied over all phases
+    delays = [chance.uniform(0, _LATE) if several and chance else 0.0 for _ in teams]
     ready = [
         (begins[teams[warp.team].cta] + delays[warp.team], True, 0.0, -w)
         for w, warp in enumerate(warps)
@@ -208,7 +208,7 @@ def play(
                 complete(cta, now)
             if blocked:
                 continue
-            queues = [*at_barrier, *(cta.held for cta in ctas.values())]
+            queues = [*at_barrier, *(queue for cta in ctas.values() for queue in (cta.held, cta.joining))]
             stuck = [index for waiting in queues for index in waiting]
             if not stuck:
                 break
@@ -331,6 +331,8 @@ def play(
                     cta = warp.cta
                     if cta.arrive(op.mbarrier, now, 1 if op.leader else rows[warp.team]):
                         complete(cta, now + 1)
+                elif kind is _INIT and several:
+                    warp.cta.initialise(op.mbarrier)
                 elif kind is _TENSOR_MMA:
                     warp.cta.tensor_done = taken + latency
                 elif kind is _TENSOR_COMMIT:
@@ -344,14 +346,15 @@ def play(
                 elif kind is _WAIT_TENSOR:
                     done = max(done, warp.cta.tensor_committed)
                 elif kind is _CTA_BARRIER:
-                    at_barrier[warp.team].append(index)
+                    waiting = warp.cta.joining if op.count else at_barrier[warp.team]
+                    waiting.append(index)
                     if trace is not None:
                         _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)
                     warp.pc += 1
-                    if len(at_barrier[warp.team]) == rows[warp.team]:
-                        for other in at_barrier[warp.team]:
+                    if len(waiting) == (len(warp.cta.warps) if op.count else rows[warp.team]):
+                        for other in waiting:
                             resume(other, now + op.latency)
-                        at_barrier[warp.team] = []
+                        waiting.clear()
                     continue
             if trace is not None:
                 _record(trace, following[index], now, start, start + op.busy + op.read_latency, done)

@@ -6,9 +6,10 @@ to execute. Loops that only poll (an mbarrier, registers) are passed once: what 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile
 
 from evaluator.performance.sass import Code, Instruction, ModelError
 from evaluator.work import Paces, Shares
@@ -28,6 +29,7 @@ _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 _WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
 """About how many plain instructions take as long; MUFU has an eighth of their rate."""
 _LOOP_WEIGHT = 16
+_THROUGH = 1_000_000
 LITTLE = 0.05
 """A smaller share of a loop's instructions is not worth a price of its own."""
 
@@ -46,8 +48,8 @@ class Loop:
     """Share of the passes, 0 to 1, that make a good part of what the lightest path leaves out, as far as known."""
     lines: tuple[int, ...] = ()
     """The lines of IR that the jumps back to its beginning were made from, as far as known."""
-    roles: "tuple[tuple[Loop, ...], ...]" = ()
-    """For a dispatch loop: the outermost loops of each role, which it passes one after the other."""
+    roles: "tuple[tuple[Instruction | Loop, ...], ...]" = ()
+    """For a dispatch loop: the pass through its body of each role that has loops."""
 
     @cached_property
     def own(self) -> tuple[Instruction, ...]:
@@ -171,28 +173,39 @@ class Graph:
             bases = {self.code.instructions[i].base for i in own}
             if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - _SPILLS:
                 spins.add(header)
-            outside_children = set(bodies[header]).difference(*(bodies[child] for child in children))
-            dispatch = any(
-                self.code.instructions[i].base == "USETMAXREG"
-                for block in outside_children
-                for i in range(block, self.stop[block])
-            )
+            dispatch = self._dispatches(set(bodies[header]).difference(*(bodies[child] for child in children)))
             address = self.code.instructions[header].address
             light = None
             if all(child in spins for child in children) and header not in spins:
                 passed, _ = self._path(header, bodies[header], order, children, bodies, loops, spins, header, min)
                 light = tuple(item for item in passed if isinstance(item, Instruction))
             working = [child for child in children if child not in spins]
-            groups = self._groups(bodies[header] - {header}, working) if dispatch else []
-            roles = tuple(tuple(loops[child] for child in group) for group in groups)
+            roles: list[tuple[Instruction | Loop, ...]] = []
+            for group in self._groups(bodies[header] - {header}, working) if dispatch else []:
+                region = self._through(group, bodies[header] - {header}) | {header}
+                within = [child for child in children if child in region]
+                passed, left_out = self._path(
+                    header, region, order, within, bodies, loops, spins, header, through=group
+                )
+                roles.append((*passed, *left_out))
             ends = sorted(self.stop[block] - 1 for block in bodies[header] if header in self.successors[block])
             lines = tuple(line for end in ends if (line := self.code.instructions[end].line))
             light = None if light == items else light
             entered = self._entered(items, light) if light is not None else 0.0
-            loops[header] = Loop(address, (*items, *missed), dispatch, light, entered, lines, roles)
+            loops[header] = Loop(address, (*items, *missed), dispatch, light, entered, lines, tuple(roles))
         tops = [header for header in headers if parent[header] is None]
         items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
         return Structure(items, missed)
+
+    def _dispatches(self, blocks: set[int]) -> bool:
+        """Whether idle warps wait for their role in a loop with these blocks outside inner ones.
+
+        The loop in which the default role starts others has their barriers too, but no role is read behind one.
+        """
+        found = [[self.code.instructions[i] for i in range(block, self.stop[block])] for block in blocks]
+        meets = [list(dropwhile(lambda i: not i.joins_all, block)) for block in found]
+        reads = any(i.opcode.startswith("LDS.U8") for block in meets for i in block)
+        return any(i.base == "USETMAXREG" for block in found for i in block) and (reads or not any(meets))
 
     def _entered(self, items: Sequence[Instruction | Loop], light: Sequence[Instruction]) -> float:
         """Return the share of the passes that reach more than ``LITTLE`` of a path's instructions, of those that a
@@ -214,6 +227,11 @@ class Graph:
             groups = [group for group in groups if group not in linked]
             groups.append(sorted([child, *(member for group in linked for member in group)]))
         return groups
+
+    def _through(self, group: list[int], region: set[int]) -> set[int]:
+        """Return the blocks of a region from which a loop of the group is reached, or that are reached from one."""
+        ahead = {block for block in region if not self._reached(block, region).isdisjoint(group)}
+        return ahead.union(*(self._reached(loop, region) for loop in group))
 
     def _reached(self, start: int, region: set[int]) -> set[int]:
         found, stack = {start}, [start]
@@ -274,11 +292,12 @@ class Graph:
         spins: set[int],
         latch_to: int | None,
         choose: Callable[..., tuple[float, int | None]] = max,
+        through: Collection[int] = (),
     ) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
         """Return the heaviest acyclic path from ``entry`` to the region's end, and the inner loops not on it.
 
-        With ``min`` to choose, the lightest one, which passes no poll. The end is a jump back to ``latch_to``, or an
-        exit when that is None.
+        With ``min`` to choose, the lightest one, which passes no poll. It passes loops to go ``through`` before all
+        others. The end is a jump back to ``latch_to``, or an exit when that is None.
         """
         node_of = {block: child for child in children for block in bodies[child]}
         best: dict[int, tuple[float, int | None]] = {}
@@ -301,7 +320,8 @@ class Graph:
                         options.append((best[target][0], target))
             if options:
                 weight, following = choose(options, key=lambda option: option[0])
-                best[node] = (weight + self._weight(node, loops, spins, node in bodies and node in children), following)
+                weight += self._weight(node, loops, spins, node in bodies and node in children)
+                best[node] = (weight + _THROUGH * (node in through), following)
         first = node_of.get(entry, entry)
         if first not in best:
             raise ModelError(f"no path leads from {self.code.instructions[entry].address:#x} to the end of its region")

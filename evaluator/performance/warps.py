@@ -55,11 +55,22 @@ class Warp:
 
 
 class Cta:
-    __slots__ = ("arrivals", "awaiting", "freed", "held", "phases", "tensor_committed", "tensor_done", "warps")
+    __slots__ = (
+        "arrivals",
+        "awaiting",
+        "freed",
+        "held",
+        "joining",
+        "phases",
+        "tensor_committed",
+        "tensor_done",
+        "warps",
+    )
 
     def __init__(self) -> None:
         self.warps: list[Warp] = []
         self.held: list[int] = []
+        self.joining: list[int] = []
         self.awaiting: list[int] = []
         self.freed: set[int] = set()
         self.phases: dict[int, list[float]] = defaultdict(list)
@@ -76,3 +87,11 @@ class Cta:
         self.phases[mbarrier].append(max(arrivals))
         arrivals.clear()
         return True
+
+    def initialise(self, mbarrier: int) -> None:
+        """Begin the phases of an mbarrier anew, for all who wait for them or arrive."""
+        self.phases[mbarrier].clear()
+        self.arrivals[mbarrier].clear()
+        self.freed.discard(mbarrier)
+        for warp in self.warps:
+            warp.waited[mbarrier] = 0

@@ -1,6 +1,7 @@
 """``selected_attention``: the selected branch of native sparse attention by the kernels of this package."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -252,12 +253,9 @@ def by_torch(
     scale: float,
 ) -> torch.Tensor:
     """Return what ``selected_attention`` returns, computed by torch alone."""
-    parts = []
-    for start in range(0, query.shape[2], _ROWS):
-        mask = _selected(query, block_indices, starts, block_size, start)
-        part = query[:, :, start : start + _ROWS]
-        parts.append(_by_torch.attend(part, key, value, False, scale, sinks=sinks, mask=mask))
-    return torch.cat(parts, 2)
+    parts = _parts(query, block_indices, starts, block_size)
+    outs = [_by_torch.attend(part, key, value, False, scale, sinks=sinks, mask=mask) for part, mask in parts]
+    return torch.cat(outs, 2)
 
 
 def lse_by_torch(
@@ -270,25 +268,22 @@ def lse_by_torch(
     scale: float,
 ) -> torch.Tensor:
     """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, length], without gradients."""
-    parts = []
-    for start in range(0, query.shape[2], _ROWS):
-        mask = _selected(query, block_indices, starts, block_size, start)
-        parts.append(_by_torch.lse(query[:, :, start : start + _ROWS], key, False, scale, 0, sinks, mask))
-    return torch.cat(parts, 2)
+    parts = _parts(query, block_indices, starts, block_size)
+    return torch.cat([_by_torch.lse(part, key, False, scale, 0, sinks, mask) for part, mask in parts], 2)
 
 
-def _selected(
-    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int, start: int
-) -> torch.Tensor:
-    """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
+def _parts(
+    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield ``_ROWS`` queries at a time, and which keys they see, bool [batch, heads, rows, length]."""
     heads, length = query.shape[1:3]
     keys = torch.arange(length, device=query.device)
     # The first key of each key's sequence.
     first = torch.zeros_like(keys) if starts is None else starts[torch.searchsorted(starts, keys, right=True) - 1]
-    rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
-    selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
-    selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
-    visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
-    visible = selected[..., (keys - first) // block_size + 1] & visible
-    return visible.repeat_interleave(heads // chosen.shape[1], 1)
+    for part, rows, chosen in zip(query.split(_ROWS, 2), keys.split(_ROWS), block_indices.split(_ROWS, 2), strict=True):
+        selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
+        selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
+        visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
+        visible = selected[..., (keys - first) // block_size + 1] & visible
+        yield part, visible.repeat_interleave(heads // chosen.shape[1], 1)

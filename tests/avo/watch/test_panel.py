@@ -23,7 +23,9 @@ from tests.avo.sample_run import START, make_measured
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Recorded]:
     with Store.open(str(tmp_path / "lineage.db")) as store:
-        yield Recorded(store)
+        made = Recorded(store)
+        made.drive()
+        yield made
 
 
 def draw(
@@ -43,7 +45,6 @@ def draw(
 
 
 def test_looks_stand_behind_the_attempts_of_the_run_and_of_each_worker(run: Recorded) -> None:
-    run.drive()
     run.step(100.0)
     step = run.claim()
     run.look(step, "a", "b", "c")
@@ -133,7 +134,6 @@ def test_a_reply_that_comes_is_shown_below_the_worker_that_waits_for_it(run: Rec
 
 
 def test_before_a_worker_works_the_panel_says_what_is_being_started(run: Recorded) -> None:
-    run.drive()
     run.store.driving.tell(run.run.id, Doing("starting Ray", run.now), now=run.now)
     run.wait(3)
     assert "now       starting Ray, 3s" in draw(run)

@@ -14,7 +14,7 @@ from lineage_db.driving import LEASE
 from lineage_db.errors import UnknownRun
 from lineage_db.records import PendingReply, Request, RunState
 from lineage_db.store import Store
-from tests.avo.recorded import Recorded
+from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import START, make_sample_run
 
 
@@ -79,6 +79,7 @@ def test_a_worker_is_shown_with_the_reply_that_it_waits_for(run: Recorded) -> No
     first = read(run)
     run.store.journal.listen(step.id, PendingReply("gpt", run.now, None, 0), now=run.now)
     run.wait(40)
+    run.store.driving.keep(run.run.id, "box:7", now=run.now)
     (work,) = read(run, first).working
     assert work.step.reply is not None
     assert awaited(work.step.reply, run.now) == "gpt was asked 40s ago"
@@ -158,10 +159,16 @@ def test_a_database_that_was_replaced_is_read_from_the_start(store: Store, tmp_p
         assert read(again, view) == read(again)
 
 
-def test_workers_are_busy_only_while_the_run_goes_on(store: Store) -> None:
+def test_workers_are_busy_only_while_the_run_is_driven(store: Store) -> None:
     run = Recorded(store)
+    run.drive()
     run.claim("worker-1")
     assert [work.step.worker for work in read(run).working] == ["worker-1"]
+    run.wait(2 * HOUR.total_seconds())
+    interrupted = read(run)
+    assert (interrupted.state, interrupted.working) == (RunState.INTERRUPTED, ())
+    run.drive()
+    assert read(run).working
     run.finish()
     assert read(run).working == ()
 

@@ -74,6 +74,19 @@ def test_roles_pass_their_loops_at_the_pace_that_was_counted() -> None:
     assert counts[often] == 16 * counts[lead]
 
 
+def test_a_loop_that_is_never_passed_makes_no_play_longer() -> None:
+    lead, never = (Loop(0, nops(count), False) for count in (1000, 10))
+    parts = [((each,), 1) for each in (lead, never)]
+    assert play_parts(parts, Costs((), H100), 1, paces={never: 0.0})[2][lead] == 6
+
+
+def test_roles_pass_their_loops_some_times_less_or_more_than_their_pace() -> None:
+    lead, peeled = (Loop(0, nops(1000), False) for _ in range(2))
+    parts = [((each,), 1) for each in (lead, peeled)]
+    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={lead: 1.0, peeled: 2.0}, more={peeled: -1.0})
+    assert (counts[lead], counts[peeled]) == (6, 11)
+
+
 FOUR_TILES_A_PASS = """\
     for first in range(0, tiles, 4):
         for each in gl.static_range(4):

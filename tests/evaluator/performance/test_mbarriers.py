@@ -54,7 +54,22 @@ def test_an_address_that_was_added_up_beforehand_is_followed() -> None:
         SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR22+0x610], R4
         """
     )
-    assert found.names == {2: 0x610, 3: 0x610}
+    assert found.names == {0: 0x610, 2: 0x610, 3: 0x610}
+
+
+def test_an_address_is_followed_into_a_register_and_back_and_forgotten_with_it() -> None:
+    found = read_off(
+        """
+        UIADD3 UR10, UPT, UPT, UR7, 0x610, URZ
+        MOV R3, UR10
+        UIADD3 UR10, UPT, UPT, UR6, 0x406, URZ
+        R2UR UR50, R3
+        UTCBAR [UR50], URZ
+        R2UR UR50, R4
+        UTCBAR [UR50], URZ
+        """
+    )
+    assert found.names == {4: 0x610, 6: 0}
 
 
 def test_an_mbarrier_used_by_itself_is_no_slot_of_the_ring_before_it() -> None:

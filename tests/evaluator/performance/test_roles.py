@@ -39,6 +39,31 @@ PERSISTENT = f"""
 """
 
 
+STARTED_EACH_TIME = """
+    @P0 BRA `(.own)
+    .dispatch:
+    USETMAXREG
+    BAR.SYNC.DEFER_BLOCKING 0x1
+    LDS.U8 R2, [R2+UR49+0x28154]
+    @P1 BRA `(.role)
+    EXIT
+    .role:
+    MUFU.EX2
+    @P2 BRA `(.role)
+    BAR.SYNC.DEFER_BLOCKING 0x1
+    BRA `(.dispatch)
+    .own:
+    USETMAXREG
+    BAR.SYNC.DEFER_BLOCKING 0x1
+    .own_inner:
+    FFMA
+    @P2 BRA `(.own_inner)
+    BAR.SYNC.DEFER_BLOCKING 0x1
+    @P3 BRA `(.own)
+    EXIT
+"""
+
+
 def read(text: str) -> tuple[Structure, Costs]:
     code = assemble(text)
     return Graph(code).structure(0), Costs(code.instructions, get_target("b200"))
@@ -59,6 +84,20 @@ def test_while_a_role_with_more_loops_passes_one_of_them_another_passes_its_last
     assert list(second.paths()) == [(0,), (0, 0), (0, 1)]
     assert [first.beside(path) for path in second.paths()] == [first.loops[0], only, only]
     assert first.beside((0, 0, 0)) is None
+
+
+def test_a_role_that_is_started_in_a_loop_has_that_loop_around_its_own() -> None:
+    structure, _ = read(STARTED_EACH_TIME)
+    own, role = find_roles(structure, 8)
+    assert [len(each.paths()) for each in (own, role)] == [2, 2]
+    assert [i.base for i in role.loops[0].own] == ["USETMAXREG", "BAR", "LDS", "BRA", "BAR", "BRA"]
+    assert role.loops[0].lines == own.loops[0].lines
+    assert role.started is role.loops[0]
+    assert own.started is own.loops[0]
+    assert [loop.own[0].base for each in (own, role) for loop in each.leaves] == ["FFMA", "MUFU"]
+    before, after = STARTED_EACH_TIME.split(".own:")
+    once, _ = read(f"{before}.own:{after.replace('USETMAXREG', '').replace('0x1', '0x2, 0x80')}")
+    assert [(len(each.paths()), each.started) for each in find_roles(once, 8)] == [(2, None), (1, None)]
 
 
 def test_a_role_that_peels_a_pass_off_passes_its_loop_once_less() -> None:

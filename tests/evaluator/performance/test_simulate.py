@@ -92,6 +92,13 @@ def test_a_barrier_holds_warps_until_the_last_one_arrives() -> None:
     assert clocks(replace(NOP, stall=50), BARRIER, warps=8) >= 70
 
 
+def test_roles_meet_at_a_barrier_of_all_warps_and_at_no_other() -> None:
+    slow = [replace(NOP, stall=500), BARRIER]
+    for meet, at in ((replace(BARRIER, count=1), 500), (BARRIER, 0)):
+        played = play([Team(0, 0, 4, [*slow, meet]), Team(0, 4, 1, [meet, Mark(0)])])
+        assert played.marks[1, 0] == pytest.approx(at, abs=60)
+
+
 def test_a_wait_for_a_product_on_tensor_memory_lasts_until_what_was_committed_is_done() -> None:
     product = replace(NOP, kind=Kind.TENSOR_MMA, pipe=Pipe.TENSOR_SM, busy=64.0, leader=True, queue=inf)
     commit = replace(NOP, kind=Kind.TENSOR_COMMIT, leader=True)
@@ -178,6 +185,16 @@ def test_an_arrival_by_every_warp_completes_a_phase_with_the_last() -> None:
     late = [replace(NOP, leader=True, stall=50), everyone]
     played = play([Team(0, 0, 4, late), Team(0, 4, 4, [ROLE, wait_for(0), Mark(0)])])
     assert played.marks[1, 0] >= 50
+
+
+def test_an_mbarrier_that_is_initialised_again_has_no_phases_left_of_before() -> None:
+    meet = replace(BARRIER, count=1)
+    again = replace(NOP, kind=Kind.MBARRIER_INIT, mbarrier=0x100)
+    served: list[Op | Mark] = [ROLE, wait_for(0), meet, meet, ROLE, wait_for(0), Mark(0)]
+    late = replace(NOP, stall=700)
+    for init, at in ((again, 700), (NOP, 0)):
+        serving = [ARRIVE, ARRIVE, meet, init, meet, late, ARRIVE]
+        assert play([Team(0, 0, 4, serving), Team(0, 4, 4, served)]).marks[1, 0] == pytest.approx(at, abs=120)
 
 
 def test_a_producer_fills_the_free_slots_of_a_ring_before_it_waits_for_its_consumer() -> None:
