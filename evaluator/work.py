@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,23 @@ class Body:
 Shares = tuple[tuple[range, float], ...]
 """Lines of the text of the IR, counted from 1, that fewer passes reach than the loop around them makes, or fewer
 programs than there are; and the share, 0 to 1, that does. Of ranges that hold a line the smallest counts."""
-Paces = tuple[tuple[range, float], ...]
-"""Lines of the text of the IR of loops that a partition passes more or less often than the loop of another partition
-that they are counted in, and how often for each of its passes; where they are counted in none, for each pass of any of
-its loops. For a loop around a warp-specialised region, how often the leading partition passes its loops in each pass of
-that loop. Of ranges that hold a line the smallest counts."""
+
+
+class Pace(NamedTuple):
+    """How often a partition passes a loop for each pass of the loop of another partition that it is counted in; where
+    it is counted in none, for each pass of any of that partition's loops.
+    """
+
+    mean: float = 1.0
+    whole: float = 1.0
+    """The pace but for ``peeled``; the same as ``mean`` where partitions are started once."""
+    peeled: float = 0.0
+    """Passes that are made in addition, or not made if below 0, each time that the partition is started."""
+
+
+Paces = tuple[tuple[range, Pace], ...]
+"""Lines of the text of the IR of loops that partitions pass at another pace. Of ranges that hold a line the smallest
+counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -59,6 +72,8 @@ class LoopWork:
 
 ALL_ROLES = -1
 """The role of a loop around a warp-specialised region, which starts all its partitions in each pass."""
+_MOST_PEELED = 2
+"""Most passes that a partition is taken to peel off its loops."""
 SAMPLED_PROGRAMS = 256
 """Programs of a sample: consecutive ones, about as many as run at once."""
 
@@ -170,17 +185,16 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     bodies = {i: loops[i].body for i in kept}
     counted_in: dict[int | None, int | None] = {i: place for place, i in enumerate(kept)}
     passes: dict[int | None, float] = {}
-    paces: dict[int, float] = {}
+    paces: dict[int, Pace] = {}
     around = {loops[i].parent for i in places}
     leaves = [i for i in places if i not in around]
     mine = sum(float(loops[i].trips.sum()) for i in leaves)
-    beside = max(leaves, key=lambda i: loops[i].trips.sum()) if shared and mine else None
+    starts = float(loops[shared[-1]].trips.sum()) if shared else 0.0
+    most = max(leaves, key=lambda i: loops[i].trips.sum()) if starts and mine else None
     for theirs in of_role.values():
-        for i, place in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
+        for i, beside in zip(theirs, places if len(theirs) == len(places) else [None] * len(theirs), strict=True):
             trips = float(loops[i].trips.sum())
-            if place is None or not loops[place].trips.any():
-                place = beside if loops[i].parent in shared else None
-                paces[i] = trips / mine if mine else trips / work.programs
+            place = beside if beside is not None and loops[beside].trips.any() else most
             if place is None:
                 passes[i] = trips / work.programs
                 outside = _sum(outside, loops[i].body, passes[i])
@@ -188,17 +202,28 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
                 passes[i] = trips / float(loops[place].trips.sum())
                 bodies[place] = _sum(bodies[place], loops[i].body, passes[i])
                 counted_in[i] = counted_in[place]
-            paces.setdefault(i, passes[i])
+            if place == beside and place is not None:
+                paces[i] = _pace(trips, float(loops[place].trips.sum()), starts)
+            elif trips or beside is None:  # else neither passes it
+                paces[i] = _pace(trips, mine or work.programs, starts)
     merged = tuple(replace(loops[i], parent=counted_in.get(loops[i].parent), body=bodies[i]) for i in kept)
     accesses = tuple(
         _repeated(replace(access, loop=counted_in.get(access.loop)), passes.get(access.loop, 1.0))
         for access in work.accesses
     )
-    if shared:
-        starts = max(1.0, float(loops[shared[-1]].trips.sum()))
-        paces |= {shared[-1]: mine / starts, **dict.fromkeys(places, 1.0)}
-    listed = tuple((loops[i].lines, pace) for i, pace in sorted(paces.items()) if pace != 1 or shared)
+    listed = tuple((loops[i].lines, pace) for i, pace in sorted(paces.items()) if pace != Pace())
     return replace(work, loops=merged, outside=outside, accesses=accesses, paces=listed)
+
+
+def _pace(trips: float, others: float, starts: float) -> Pace:
+    """Return the pace of ``trips`` for ``others``, in so many ``starts`` of the partitions, 0 where they start once."""
+    pace = trips / others
+    if starts and pace:
+        whole = round(pace) if pace >= 1 else 1 / round(1 / pace)
+        peeled = (trips - whole * others) / starts
+        if abs(peeled) <= _MOST_PEELED:
+            return Pace(pace, whole, peeled)
+    return Pace(pace, pace)
 
 
 def _repeated(access: Access, times: float) -> Access:

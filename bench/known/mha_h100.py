@@ -37,6 +37,7 @@ def exp2_polynomial(x):
 
 @triton.jit
 def exp2_in_part(x):
+    """2^x: for the last quarter of the columns by the polynomial."""
     rows: tl.constexpr = x.shape[0]
     columns: tl.constexpr = x.shape[1]
     first_1, rest_1 = tl.split(x.reshape(rows, 2, columns // 2).permute(0, 2, 1))

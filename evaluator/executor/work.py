@@ -72,7 +72,9 @@ def roles(function: Function) -> tuple[int, ...]:
     found = dict.fromkeys((loop.index for loop in loops(function)), 0)
     specialised = [op for op in walk(function.body) if op.name == "ttg.warp_specialize"]
     for op in walk(function.body):
-        if op.loop is not None and any(inner in specialised for region in op.regions for inner in walk(region)):
+        if op.loop is not None and any(
+            inner.name == "ttg.warp_specialize" for region in op.regions for inner in walk(region)
+        ):
             found[op.loop] = ALL_ROLES
     for op in specialised:
         for partition, region in enumerate(op.regions[1:], 1):

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from evaluator.executor import UnsupportedOperation
 from evaluator.locations import without_locations
+from evaluator.work import ALL_ROLES
 
 OPEN = "%open"
 """The last parameter: a pointer to bytes that stand for what is left open."""
@@ -51,7 +52,7 @@ class Rewritten:
     lines: tuple[int, ...]
     """For each line the one of the kernel's own text that it stands for, both counted from 1; 0 for what was added."""
     roles: tuple[int, ...]
-    """For each loop the partition of a warp-specialised region that it is in, from 1; 0 for all others."""
+    """For each loop the partition of a warp-specialised region that it is in: see ``Counted.roles``."""
 
 
 @lru_cache(maxsize=64)
@@ -81,6 +82,7 @@ class _Rewriter:
         """What the default region of a warp-specialised one hands on."""
         self._role = 0
         self._roles: list[int] = []
+        self._around: list[int] = []  # the loops that are open
 
     def module(self) -> Rewritten:
         functions = [line for line in self._lines if line.startswith("tt.func")]
@@ -168,10 +170,11 @@ class _Rewriter:
         header += f"{self._fresh(variable)} = {limits}"
         if any(kept):
             header += f" iter_args({self._bind(bindings, initial, kept)}) -> ({_listed(kinds, kept)})"
-        self._roles.append(self._role)
+        self._enter()
         self._emit(f"{header} : {kind} {{")
         self._region(kept)
         self._emit("}")
+        self._around.pop()
 
     def _while(self, results: str, rest: str) -> None:
         bindings, before, several, one = _matched(_WHILE, rest, "scf.while").groups()
@@ -180,7 +183,7 @@ class _Rewriter:
         header = f"{self._define(results, forwarded)}scf.while "
         if any(kept):
             header += f"({self._bind(bindings, self._bound(bindings, kept), kept)}) "
-        self._roles.append(self._role)
+        self._enter()
         self._emit(f"{header}: ({_listed(kinds, kept)}) -> ({_listed(given, forwarded)}) {{")
         self._region((), forwarded)
         self._emit("} do {")
@@ -191,6 +194,12 @@ class _Rewriter:
                 self._emit(f"^bb0({', '.join(f'{name}: {kind}' for name, kind in pairs)}):")
         self._region(kept)
         self._emit("}")
+        self._around.pop()
+
+    def _enter(self) -> None:
+        """Note that a loop begins."""
+        self._around.append(len(self._roles))
+        self._roles.append(self._role)
 
     def _if(self, results: str, rest: str) -> None:
         condition, given = _matched(_IF, rest, "scf.if").groups()
@@ -205,6 +214,8 @@ class _Rewriter:
     def _specialised(self, results: str, rest: str) -> None:
         captured = _VALUE.findall(_matched(_SPECIALISED, rest, "ttg.warp_specialize")[1])
         outer = dict(self._names)
+        for loop in self._around:
+            self._roles[loop] = ALL_ROLES
         line = self._next()
         if line != "default {":
             raise _unsupported(f"ttg.warp_specialize written as {line[:60]!r}")

@@ -199,21 +199,22 @@ def play_parts(
     roles: Sequence[Role] = (),
     paces: Mapping[Loop, float] | None = None,
     times: int = 1,
-    more: Mapping[Loop, float] | None = None,
+    peeled: Mapping[Loop, float] | None = None,
 ) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
-    """Play (items, warps) parts side by side in each of ``resident`` CTAs; ``roles`` says so if they are roles,
-    ``paces`` how often they pass loops for each pass of the others, ``more`` how often in addition, and ``times`` how
-    much longer this play may be.
+    """Play (items, warps) parts side by side in each of ``resident`` CTAs, ``times`` as long as others.
+
+    ``roles`` says so if they are roles, ``paces`` how often they pass loops for each pass of the others, and ``peeled``
+    how many passes more, or below 0 fewer, they make than that.
 
     Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
     was passed.
     """
-    passes = max(3, min(times * _PASSES, times * PLAYED_ISSUES // max(1, _issues(parts, resident))))
+    passes = times * max(3, min(_PASSES, PLAYED_ISSUES // max(1, _issues(parts, resident))))
     most = _MOST_PACE * max((_turns(role) for role in roles), default=1)
-    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) for loop, pace in (paces or {}).items() if pace}
-    passes = max(passes, round(3 / min(limited.values(), default=1)))
-    added = {loop: passes * pace + (more or {}).get(loop, 0.0) for loop, pace in limited.items()}
-    in_step = passes_in_step(roles, costs, passes) | {loop: max(1, round(count)) for loop, count in added.items()}
+    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) if pace else 0.0 for loop, pace in (paces or {}).items()}
+    passes = max(passes, round(3 / min(filter(None, limited.values()), default=1)))
+    asked = {loop: round(passes * pace + (peeled or {}).get(loop, 0.0)) for loop, pace in limited.items()}
+    in_step = passes_in_step(roles, costs, passes) | {loop: max(1, count) for loop, count in asked.items()}
     streams = []
     for items, _ in parts:
         stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1, in_step)
@@ -327,11 +328,6 @@ def _copies(instructions: Sequence[Instruction]) -> float:
     return float(median_low(counts.values())) if counts else 1.0
 
 
-def _ratio(pace: float) -> int | float:
-    """Return the whole number, or the inverse of one, next to a pace."""
-    return round(pace) if pace >= 1 or not pace else 1 / round(1 / pace)
-
-
 def _turns(role: Role) -> int:
     """Return how often loops of a role without others inside are played, in multiples of a single one's passes."""
     return sum(2 ** (len(path) - 1) for path, loop in role.paths().items() if not loop.inner)
@@ -348,20 +344,18 @@ def _specialised(
     roles = find_roles(structure, warps)
     parts: list[tuple[Sequence[Instruction | Loop], int]] = [(role.loops, role.warps) for role in roles]
     lead = leading(roles, costs)
-    paces = {loop: structure.pace(loop) for role in roles for loop in role.leaves}
+    leaves = [(role, loop, structure.pace(loop)) for role in roles for loop in role.leaves]
+    paces = {loop: pace.mean for _, loop, pace in leaves}
     every = _turns(lead)
-    # A role with fewer loops than the leading one passes them beside all of that one's.
-    asked = {loop: paces[loop] * max(1.0, every / _turns(role)) for role in roles for loop in role.leaves}
-    played = {loop: pace for loop, pace in asked.items() if pace != 1}
-    more = {}
-    if lead.started:
-        # The few passes that a role makes less, as it peels them off, are as few in a short play.
-        whole = {loop: _ratio(pace) for loop, pace in paces.items()}
-        more = {loop: structure.pace(lead.started) * (pace - whole[loop]) for loop, pace in paces.items()}
-        played = {loop: pace * whole[loop] / (paces[loop] or 1) for loop, pace in asked.items()}
+    # A role with fewer loops than the leading one passes them beside all of that one's, which are a level deeper if it
+    # is started in a loop.
+    beside = every / 2 if lead.started else every
+    asked = {loop: pace.whole * (beside if _turns(role) < every else 1) for role, loop, pace in leaves}
+    played = {loop: asked[loop] for role, loop, _ in leaves if role.started or asked[loop] != 1}
+    peeled = {loop: pace.peeled for _, loop, pace in leaves}
     # Long bodies are passed few times, before roles have fallen into step: play half as often, twice as long.
     times = 2 if _PASSES * _issues(parts, resident) > PLAYED_ISSUES else 1
-    found = [play_parts(parts, costs, resident, player, roles, played, times, more)[0] for player in players[::times]]
+    found = [play_parts(parts, costs, resident, player, roles, played, times, peeled)[0] for player in players[::times]]
     clocks = {loop: fmean(each[loop] for each in found) for loop in found[0]}
     nested = any(loop.inner for loop in lead.loops)
     cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played

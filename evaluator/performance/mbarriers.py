@@ -20,7 +20,7 @@ _DESCRIPTOR = re.compile(r"idesc\[(UR\d+)\]")
 _ADDRESS = re.compile(r"\[([^\]]*?)\+?(0x[0-9a-f]+)?\]")
 _SUM = re.compile(r"^(UR\d+), (?:UPT, UPT, |UP\d, )?(UR\d+), (0x[0-9a-f]{3,}), URZ")
 _COPY = re.compile(r"^(U?R\d+), (?:RZ, RZ, )?(U?R\d+)$")
-"""A uniform register that is kept in another one, where there are too few, and taken back."""
+"""A copy of a register: where uniform registers run out, ptxas keeps one in a plain register and takes it back."""
 _LEADERS = re.compile(r"^(UR\d+), (UR\d+), 0xfefffff[08], URZ, 0xc0,")
 """The same address in the CTA of a pair that issues the products of both: the bit that tells the CTA is cleared."""
 EXPECTING = frozenset({"SYNCS.ARRIVE.TRANS64", "SYNCS.ARRIVE.TRANS64.RED"})

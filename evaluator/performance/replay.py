@@ -78,7 +78,7 @@ class Replay:
             )
 
         def loop(old: Loop) -> Loop:
-            return replace(old, items=kept(old.items))
+            return replace(old, items=kept(old.items), roles=tuple(map(kept, old.roles)))
 
         items, aside = kept(self.structure.items), tuple(map(loop, self.structure.aside))
         return replace(self, structure=replace(self.structure, items=items, aside=aside))

@@ -65,8 +65,12 @@ def find_roles(structure: Structure, warps: int) -> list[Role]:
     found: list[tuple[tuple[Loop, ...], Loop | None]] = [(own, starting)]
     for dispatch in (top for top in structure.top if top.dispatch):
         for role in dispatch.roles:
-            around = Loop(dispatch.address, role, False, lines=starting.lines) if starting else None
-            found.append(((around,) if around else tuple(each for each in role if isinstance(each, Loop)), around))
+            if starting:
+                around = Loop(dispatch.address, role, False, lines=starting.lines)
+                found.append(((around,), around))
+            else:
+                loops = (item for item in role if isinstance(item, Loop))
+                found.append((tuple(sorted(loops, key=lambda loop: loop.address)), None))
     return [Role(loops, min(warps, _size(loops)), started) for loops, started in found if loops]
 
 

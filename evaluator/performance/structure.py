@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import dropwhile
 
 from evaluator.performance.sass import Code, Instruction, ModelError
-from evaluator.work import Paces, Shares
+from evaluator.work import Pace, Paces, Shares
 
 SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
 """Matrix products that one thread issues for its CTA."""
@@ -30,6 +30,7 @@ _WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
 """About how many plain instructions take as long; MUFU has an eighth of their rate."""
 _LOOP_WEIGHT = 16
 _THROUGH = 1_000_000
+"""More than all other code of a kernel weighs."""
 LITTLE = 0.05
 """A smaller share of a loop's instructions is not worth a price of its own."""
 
@@ -49,7 +50,7 @@ class Loop:
     lines: tuple[int, ...] = ()
     """The lines of IR that the jumps back to its beginning were made from, as far as known."""
     roles: "tuple[tuple[Instruction | Loop, ...], ...]" = ()
-    """For a dispatch loop: the pass through its body of each role that has loops."""
+    """For a dispatch loop: the pass through its body of each role that has loops, those that it may miss at the end."""
 
     @cached_property
     def own(self) -> tuple[Instruction, ...]:
@@ -79,9 +80,10 @@ class Structure:
     paces: Paces = ()
     """Which loops roles pass at another pace than the leading one."""
 
-    def pace(self, loop: Loop) -> float:
+    def pace(self, loop: Loop) -> Pace:
         """Return how often a role passes a loop for each pass of the loop that it is counted in."""
-        return _share(loop.lines[-1] if loop.lines else None, self.paces)
+        holding = [(len(lines), pace) for lines, pace in self.paces if loop.lines and loop.lines[-1] in lines]
+        return min(holding)[1] if holding else Pace()
 
     @cached_property
     def outside(self) -> tuple[Instruction, ...]:
@@ -200,7 +202,8 @@ class Graph:
     def _dispatches(self, blocks: set[int]) -> bool:
         """Whether idle warps wait for their role in a loop with these blocks outside inner ones.
 
-        The loop in which the default role starts others has their barriers too, but no role is read behind one.
+        They meet the others at a barrier and then read their role, one byte of shared memory (LDS.U8, as Triton 3.6 to
+        3.9 lower it). The loop in which the default role starts them has the barrier, but not the read.
         """
         found = [[self.code.instructions[i] for i in range(block, self.stop[block])] for block in blocks]
         meets = [list(dropwhile(lambda i: not i.joins_all, block)) for block in found]
@@ -364,7 +367,7 @@ class Graph:
         return _LOOP_WEIGHT * sum(self._weights[i.index] for loop in loops[node].tree() for i in loop.own)
 
 
-def _share(line: int | None, shares: Shares | Paces) -> float:
-    """Return the share or pace of a line of IR; 1 where it is not known to be passed by, or at another pace."""
+def _share(line: int | None, shares: Shares) -> float:
+    """Return the share of a line of IR; 1 where it is not known to be passed by."""
     holding = [(len(lines), share) for lines, share in shares if line in lines]
     return min(holding)[1] if holding else 1.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluator.binary import Binary
-from evaluator.work import ALL_ROLES, Access, Body, Counted
+from evaluator.work import ALL_ROLES, Access, Body, Counted, Pace
 
 BINARY = Binary("k", "h100", b"", "", 128, 32, 0, 0, 0)
 PROGRAMS = 4
@@ -37,10 +37,13 @@ def test_what_partitions_copy_counts_as_often_as_they_do(
 
 @pytest.mark.parametrize(
     ("products", "copies", "counted_in", "pace"),
-    [([6], 5, 1, 5 / 6), ([5, 1], 6, 1, 1.0)],  # one loop beside two: in that which is passed most
+    [
+        ([6], 5, 1, Pace(5 / 6, 1.0, -0.5)),
+        ([5, 1], 6, 1, Pace()),  # one loop beside two: in that which is passed most
+    ],
 )
 def test_partitions_that_are_started_in_a_loop_are_counted_in_it(
-    products: list[int], copies: int, counted_in: int, pace: float
+    products: list[int], copies: int, counted_in: int, pace: Pace
 ) -> None:
     tiles = 2
     trips = tuple(np.full(PROGRAMS, count) for count in (tiles, *products, copies))
@@ -55,6 +58,29 @@ def test_partitions_that_are_started_in_a_loop_are_counted_in_it(
     assert work.total("load_bytes") == PROGRAMS * copies * 256
     assert work.total("dot_flops") == PROGRAMS * (tiles + sum(products)) * 1024
     assert [each.loop for each in work.accesses] == [counted_in]
-    paces = {at.start // 10: pace for at, pace in work.paces}
-    assert paces[0] == sum(products) / tiles
-    assert paces[len(trips) - 1] == pytest.approx(pace)
+    paces = {at.start // 10: found for at, found in work.paces}
+    assert paces.get(len(trips) - 1, Pace()) == pace
+
+
+@pytest.mark.parametrize(
+    ("others", "theirs", "pace"),
+    [
+        (30, 20, Pace(20 / 30, 20 / 30)),  # ten fewer a start are not peeled off
+        (30, 45, Pace(1.5, 1.5)),
+        (4, 3, Pace(0.75, 1.0, -1.0)),
+        (4, 9, Pace(2.25, 2.0, 1.0)),
+        (4, 0, Pace(0.0, 0.0)),
+        (0, 0, Pace()),  # neither passes it
+    ],
+)
+def test_passes_that_a_partition_peels_off_are_told_from_its_pace(others: int, theirs: int, pace: Pace) -> None:
+    starts = 2
+    trips = tuple(np.full(PROGRAMS, starts * count) for count in (1, others, 60, theirs, 60))
+    lines = tuple(range(10 * i, 10 * i + 5) for i in range(len(trips)))
+    counted = Counted(
+        trips, (PRODUCT,) * 3 + (COPY,) * 2, Body(0, 0, 0, 0), (None, 0, 0, 0, 0), lines,
+        roles=(ALL_ROLES, 0, 0, 1, 1),
+    )  # fmt: skip
+    found = {at.start // 10: each for at, each in counted.of(BINARY, PROGRAMS).paces}
+    assert found.get(3, Pace()) == pytest.approx(pace)
+    assert 4 not in found

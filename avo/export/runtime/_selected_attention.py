@@ -275,15 +275,23 @@ def lse_by_torch(
 def _parts(
     query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield ``_ROWS`` queries at a time, and which keys they see, bool [batch, heads, rows, length]."""
+    """Yield ``_ROWS`` queries at a time, and which keys they see."""
+    for start in range(0, query.shape[2], _ROWS):
+        yield query[:, :, start : start + _ROWS], _selected(query, block_indices, starts, block_size, start)
+
+
+def _selected(
+    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int, start: int
+) -> torch.Tensor:
+    """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
     heads, length = query.shape[1:3]
     keys = torch.arange(length, device=query.device)
     # The first key of each key's sequence.
     first = torch.zeros_like(keys) if starts is None else starts[torch.searchsorted(starts, keys, right=True) - 1]
+    rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
-    for part, rows, chosen in zip(query.split(_ROWS, 2), keys.split(_ROWS), block_indices.split(_ROWS, 2), strict=True):
-        selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
-        selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
-        visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
-        visible = selected[..., (keys - first) // block_size + 1] & visible
-        yield part, visible.repeat_interleave(heads // chosen.shape[1], 1)
+    selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
+    selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
+    visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
+    visible = selected[..., (keys - first) // block_size + 1] & visible
+    return visible.repeat_interleave(heads // chosen.shape[1], 1)

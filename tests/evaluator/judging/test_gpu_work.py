@@ -82,6 +82,14 @@ def test_partitions_that_pass_their_loops_side_by_side_are_one_loop(count: Calla
     assert work.binary is BINARY
 
 
+def test_partitions_that_are_started_in_a_loop_are_counted_in_it(count: Callable[[str], LaunchWork | Fault]) -> None:
+    work = count(loop(specialised(loop(COPY, "%n"), loop(PRODUCT, "%n")), "%twice") + loop(PRODUCT, "%n"))
+    assert isinstance(work, LaunchWork), work
+    assert [each.parent for each in work.loops] == [None, 0, None]
+    assert [each.trips.tolist() for each in work.loops] == [[10, 10, 10], [50, 50, 50], [5, 5, 5]]
+    assert (work.loops[1].body.dot_flops, work.loops[1].body.load_bytes) == (FLOPS, LOAD_BYTES)
+
+
 def test_loops_that_have_no_counterpart_in_the_main_partition_are_counted_outside(
     count: Callable[[str], LaunchWork | Fault],
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from evaluator.performance.kernel import measure, play_kernel, play_parts, read
 from evaluator.performance.model import time_case
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
+from evaluator.performance.simulate import play
 from evaluator.performance.structure import Loop, Structure
 from evaluator.targets import get_target
+from evaluator.work import Pace
 from tests.evaluator.performance.handmade import launched, loop, nominal, sass
 
 H100 = get_target("h100")
@@ -77,14 +80,76 @@ def test_roles_pass_their_loops_at_the_pace_that_was_counted() -> None:
 def test_a_loop_that_is_never_passed_makes_no_play_longer() -> None:
     lead, never = (Loop(0, nops(count), False) for count in (1000, 10))
     parts = [((each,), 1) for each in (lead, never)]
-    assert play_parts(parts, Costs((), H100), 1, paces={never: 0.0})[2][lead] == 6
+    assert play_parts(parts, Costs((), H100), 1, paces={never: 0.0})[2] == {lead: 6, never: 1}
 
 
 def test_roles_pass_their_loops_some_times_less_or_more_than_their_pace() -> None:
     lead, peeled = (Loop(0, nops(1000), False) for _ in range(2))
     parts = [((each,), 1) for each in (lead, peeled)]
-    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={lead: 1.0, peeled: 2.0}, more={peeled: -1.0})
+    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={lead: 1.0, peeled: 2.0}, peeled={peeled: -1.0})
     assert (counts[lead], counts[peeled]) == (6, 11)
+
+
+MEET = Instruction(0, 0, "", "BAR.SYNC.DEFER_BLOCKING", "0x1", 1, 7, 7, 0)
+Counts = list[dict[Loop, int]]
+
+
+def at(line: int, *items: Instruction | Loop) -> Loop:
+    return Loop(line, items or nops(200), False, lines=(line,))
+
+
+def dispatching(*role: Instruction | Loop) -> Loop:
+    return Loop(99, (*nops(9), *role), True, roles=(role,))
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """How often each loop was passed, play by play; the code outside the loops is played after them."""
+    found: Counts = []
+
+    def noted(*args: Any) -> Any:
+        played = play_parts(*args)
+        found.append(played[2])
+        return played
+
+    monkeypatch.setattr("evaluator.performance.kernel.play_parts", noted)
+    return found
+
+
+def test_loops_beside_more_loops_of_the_leading_role_are_passed_in_the_time_of_all(counts: Counts) -> None:
+    lead, others = tuple(map(at, (1, 2, 3))), tuple(map(at, (4, 5)))
+    paces = tuple((range(line, line + 1), Pace(0.5, 0.5)) for line in (4, 5))
+    play_kernel(Structure((*lead, dispatching(*others)), (), paces), Costs((), H100), 8, 1)
+    assert [counts[0][loop] for loop in (*lead, *others)] == [6, 6, 6, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("pace", "passes"),
+    [(Pace(), 6), (Pace(0.9, 1.0, -1.0), 5), (Pace(2.1, 2.0, 1.0), 13), (Pace(0.5, 0.5), 3), (Pace(0.0, 0.0), 1)],
+)
+def test_a_role_that_is_started_in_a_loop_passes_its_own_as_was_counted_in_each_start(
+    pace: Pace, passes: int, counts: Counts
+) -> None:
+    own, role = at(1), at(2)
+    structure = Structure((at(3, MEET, own, MEET), dispatching(MEET, role, MEET)), (), ((range(2, 3), pace),))
+    play_kernel(structure, Costs((), H100), 8, 1)
+    starts = 2
+    assert (counts[0][own], counts[0][role]) == (starts * 6, starts * passes)
+
+
+def test_a_role_with_one_loop_is_started_as_often_as_one_with_two(counts: Counts) -> None:
+    own, role = (at(1), at(2)), at(3)
+    play_kernel(Structure((at(4, MEET, *own, MEET), dispatching(MEET, role, MEET)), ()), Costs((), H100), 8, 1)
+    assert [counts[0][loop] for loop in (*own, role)] == [12, 12, 24]
+
+
+@pytest.mark.parametrize(("length", "plays", "passes"), [(200, 4, 6), (6000, 2, 10), (11000, 2, 6)])
+def test_roles_with_long_bodies_are_played_half_as_often_and_twice_as_long(
+    length: int, plays: int, passes: int, counts: Counts
+) -> None:
+    lead, other = at(1, *nops(length)), at(2, *nops(length))
+    play_kernel(Structure((lead, dispatching(other)), ()), Costs((), H100), 8, 1, *[play] * 4)
+    assert [each[lead] for each in counts if lead in each] == [passes] * plays
 
 
 FOUR_TILES_A_PASS = """\

@@ -215,3 +215,38 @@ def test_a_poll_is_no_lighter_path() -> None:
         """
     )
     assert found.top[0].light is None
+
+
+def test_the_pass_of_a_role_goes_through_its_loop_though_another_way_is_heavier() -> None:
+    found = structure(
+        """
+        .dispatch:
+        USETMAXREG
+        @P0 BRA `(.first)
+        @P1 BRA `(.around)
+        EXIT
+        .first:
+        MUFU.RCP
+        @P2 BRA `(.long)
+        .loop:
+        FFMA
+        @P3 BRA `(.loop)
+        BRA `(.last)
+        .long:
+        """
+        + "HMMA.16816.F32\n" * 9
+        + """
+        .last:
+        STG
+        BRA `(.dispatch)
+        .around:
+        MUFU.EX2
+        @P3 BRA `(.around)
+        BRA `(.dispatch)
+        """
+    )
+    (dispatch,) = found.top
+    assert [opcodes(role) for role in dispatch.roles] == [
+        ["USETMAXREG", "BRA", "MUFU.RCP", "BRA", "loop", "BRA", "STG", "BRA"],
+        ["USETMAXREG", "BRA", "BRA", "loop", "BRA"],
+    ]

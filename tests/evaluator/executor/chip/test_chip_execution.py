@@ -24,8 +24,12 @@ from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from agents.moves import MOVES
 from evaluator.executor import UnsupportedOperation, offline
 from evaluator.executor.triton_offline.errors import OfflineError
+from evaluator.targets import get_target
+from evaluator.work import ALL_ROLES
+from seeds import seed_source
 
 ORACLE = "torch"
 
@@ -532,3 +536,17 @@ def test_arithmetic_in_pairs_is_that_of_elements() -> None:
         in_pairs[(1,)](x, y, num_warps=4)
     assert session.report().clean
     assert torch.allclose(y, x * x + x + 1 - x / 2, atol=1e-6)
+
+
+def test_the_loop_in_which_partitions_are_started_is_that_of_all_of_them(tmp_path: Path) -> None:
+    persistent = next(move for move in MOVES if move.name == "gluon-persistent")
+    (variant,) = persistent.variants(seed_source("mha", "hopper"), get_target("h100"))
+    path = tmp_path / "persistent.py"
+    path.write_text(variant.source, encoding="utf-8")
+    q, k, v, out = (torch.empty(1, 2, 512, 128, dtype=torch.bfloat16) for _ in range(4))
+    with offline(execute=False) as session:
+        module(path).attention(q, k, v, out, torch.empty(1, 2, 512), causal=True, scale=0.1)
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert counted.roles == (ALL_ROLES, 0, 0, 1, 1, 2)
+    assert counted.parents == (None, 0, 0, 0, 0, 0)
