@@ -5,8 +5,8 @@ python -m bench.results --minutes 15 --out docs/results.md    does the runs that
 python -m bench.results --out docs/results.md --write         writes it from the existing runs
 
 Each run has a database of its own below ``--folder``. A run that was stopped goes on for the rest of its minutes; a
-finished one is left as it is. Other settings have their run and their section too if --problems names them. Every
-number is predicted.
+finished one is left as it is. Other settings have their run and their section too if --problems names them. Runs that
+have no database there stay as the document has them, so that it can be made in parts. Every number is predicted.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -69,7 +70,7 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="run nothing")
-    parser.add_argument("--note", default="", help="a sentence on how the runs were made, for the document")
+    parser.add_argument("--note", default="", help="a few words on how busy the machine is, for the document")
     options = parser.parse_args()
     try:
         for problem in options.problems:
@@ -81,13 +82,14 @@ def main() -> int:
         options.folder.mkdir(parents=True, exist_ok=True)
         for problem in options.problems:
             for target in options.targets:
-                failed |= search(options.folder, problem, target, options.minutes, options.workers) != 0
+                failed |= search(options.folder, problem, target, options.minutes, options.workers, options.note) != 0
     shown = tuple(dict.fromkeys((*SEARCHED, *options.problems)))
-    options.out.write_text("\n".join(document(options.folder, options.note, shown)) + "\n", encoding="utf-8")
+    before = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
+    options.out.write_text("\n".join(document(options.folder, shown, before)) + "\n", encoding="utf-8")
     return int(failed)
 
 
-def search(folder: Path, problem: str, target: str, minutes: float, workers: int) -> int:
+def search(folder: Path, problem: str, target: str, minutes: float, workers: int, note: str = "") -> int:
     """Run ``mutate`` for ``minutes``, less those the run has had already, and return the command's exit code."""
     name = f"{problem}-{target}"
     database = folder / f"{name}.db"
@@ -98,13 +100,13 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
     start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
     begin = ("resume", name) if known else start
     command = ("avo", *begin, "--workers", str(workers), "--max-hours", f"{left / 60:.4f}")
-    sessions = [*_conditions(folder, name), conditions(" ".join(command))]
+    sessions = [*_conditions(folder, name), conditions(" ".join(command), note)]
     (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sessions]), encoding="utf-8")
     return subprocess.run([sys.executable, "-m", *command, "--db", str(database)], check=False, cwd=ROOT).returncode
 
 
-def conditions(command: str) -> Conditions:
-    """Return the conditions of a session that starts now."""
+def conditions(command: str, note: str = "") -> Conditions:
+    """Return the conditions of a session that starts now, with a ``note`` on its machine."""
 
     def git(*arguments: str) -> str:
         found = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -112,32 +114,45 @@ def conditions(command: str) -> Conditions:
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"
     changed = ", with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    machine = f"{len(os.sched_getaffinity(0))} {platform.machine()} cores, no GPU used"
+    machine = f"{len(os.sched_getaffinity(0))} {platform.machine()} cores, no GPU used{f', {note}' if note else ''}"
     return Conditions(command, commit + changed, installed("triton"), machine)
 
 
-def document(folder: Path, note: str = "", problems: Sequence[str] = SEARCHED) -> Iterator[str]:
-    """Yield the lines of the document, from the runs on ``problems`` in ``folder``, with a ``note`` on how it went."""
+def document(folder: Path, problems: Sequence[str] = SEARCHED, before: str = "") -> Iterator[str]:
+    """Yield the document, from the runs on ``problems`` in ``folder``; others are as they were ``before``."""
     yield "# Results"
     yield ""
     yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
     yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
-    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt."
-    if note:
-        yield ""
-        yield note
-    found = [
-        (name, search)
-        for name in (f"{problem}-{target}" for problem in problems for target in TARGETS)
-        if (search := _read(folder / f"{name}.db", name))
-    ]
+    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt. Compare runs of one"
+    yield "commit only: a later one has another model, and `mutate` searches otherwise."
+    names = (f"{problem}-{target}" for problem in problems for target in TARGETS)
+    kept = _parts(before)
+    found = [part for name in names if (part := _part(folder, name) or kept.get(name))]
     yield ""
-    yield "| run | minutes | attempts | versions | seed | best | predicted gain |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, (report, _) in found:
-        yield _summary(name, report)
-    for name, (report, steps) in found:
-        yield from _section(name, report, steps, _conditions(folder, name))
+    yield "| run | commit | minutes | attempts | versions | seed | best | predicted gain |"
+    yield "|---|---|---|---|---|---|---|---|"
+    yield from (row for row, _ in found)
+    for _, section in found:
+        yield ""
+        yield section
+
+
+def _part(folder: Path, name: str) -> tuple[str, str] | None:
+    """Return the row and the section of a run; None where there is no run yet."""
+    if (found := _read(folder / f"{name}.db", name)) is None:
+        return None
+    report, steps = found
+    sessions = _conditions(folder, name)
+    return _summary(name, report, sessions), "\n".join(_section(name, report, steps, sessions))
+
+
+def _parts(page: str) -> dict[str, tuple[str, str]]:
+    """Return the row and the section of each run that a document has."""
+    head, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    rows = {found[1]: found[0] for found in re.finditer(r"^\| (\S+) \|.*$", head, re.MULTILINE)}
+    named = {section.partition("\n")[0]: f"## {section}".rstrip() for section in sections}
+    return {name: (rows[name], section) for name, section in named.items() if name in rows}
 
 
 def _read(database: Path, name: str) -> tuple[Report, Sequence[Step]] | None:
@@ -157,9 +172,10 @@ def _conditions(folder: Path, name: str) -> list[Conditions]:
     return msgspec.json.decode(path.read_bytes(), type=list[Conditions]) if path.exists() else []
 
 
-def _summary(name: str, report: Report) -> str:
+def _summary(name: str, report: Report, sessions: Sequence[Conditions]) -> str:
+    commits = ", ".join(dict.fromkeys(each.commit.partition(",")[0] for each in sessions))
     minutes = f"{report.busy.total_seconds() / 60:.1f}"
-    counts = (minutes, len(report.attempts), len(report.versions))
+    counts = (commits, minutes, len(report.attempts), len(report.versions))
     if report.view.seed is None or report.view.best is None:
         return _row(name, *counts, "", "", "")
     before, after = geomean(report.view.seed), geomean(report.view.best)
@@ -167,7 +183,6 @@ def _summary(name: str, report: Report) -> str:
 
 
 def _section(name: str, report: Report, steps: Sequence[Step], sessions: Sequence[Conditions]) -> Iterator[str]:
-    yield ""
     yield f"## {name}"
     for each in sessions:
         yield ""

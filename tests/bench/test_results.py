@@ -41,9 +41,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_document_has_what_was_found_and_how(folder: Path) -> None:
-    text = list(document(folder, "On a quiet machine."))
-    assert "On a quiet machine." in text
-    assert "| mha-h100 | 2.0 | 5 | 3 | 100.0 | 220.0 | +120.0% |" in text
+    text = "\n".join(document(folder)).splitlines()
+    assert "| mha-h100 | abc1234 | 2.0 | 5 | 3 | 100.0 | 220.0 | +120.0% |" in text
     assert "`avo run --problem mha`, commit abc1234, triton 3.9.0, 2 x86_64 cores, no GPU used." in text
     assert "| 2 | 1.0 | v1 | 200.0 |  | +100.0% | skip: fully masked blocks |" in text
     assert "| 5 | 2.0 | v2 | 220.0 |  | +10.0% | exp2: folded in; warps: num_warps 4 -> 2 |" in text
@@ -81,6 +80,17 @@ def test_a_document_of_no_runs_has_no_rows(tmp_path: Path) -> None:
     assert list(document(tmp_path))[-1].startswith("|---")
 
 
+def test_runs_without_a_database_stay_as_the_document_has_them(folder: Path, tmp_path: Path) -> None:
+    with Store.open(str(folder / "gqa-b200.db")) as store:
+        run = Recorded(store, "gqa-b200")
+        run.step(300.0, change="seed")
+    both = "\n".join(document(folder)) + "\n"
+    (folder / "mha-h100.db").unlink()
+    assert "\n".join(document(folder, before=both)) + "\n" == both
+    assert "mha-h100" not in "\n".join(document(folder))
+    assert "mha-h100" not in "\n".join(document(folder, ("gqa",), both))
+
+
 @pytest.mark.parametrize(
     ("minutes", "started"),
     [
@@ -92,7 +102,7 @@ def test_a_run_goes_on_for_what_is_left_of_its_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, started: Sequence[str]
 ) -> None:
     calls: list[list[str]] = []
-    monkeypatch.setattr(results, "conditions", lambda command: Conditions(command, "def", "3.9.0", "here"))
+    monkeypatch.setattr(results, "conditions", lambda command, note: Conditions(command, "def", "3.9.0", "here"))
     monkeypatch.setattr(results.subprocess, "run", lambda command, **_: calls.append(command) or Done())
     assert search(folder, "mha", "h100", minutes, 2) == 0
     assert [call[3:-2] for call in calls] == ([started] if started else [])
@@ -103,7 +113,7 @@ def test_a_run_that_is_none_yet_is_started_in_a_database_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(results, "conditions", lambda command: Conditions(command, "def", "3.9.0", "here"))
+    monkeypatch.setattr(results, "conditions", lambda command, note: Conditions(command, "def", "3.9.0", "here"))
     monkeypatch.setattr(results.subprocess, "run", lambda command, **_: calls.append(command) or Done())
     search(tmp_path, "fsa", "b200", 15.0, 2)
     ((_, _, *command),) = calls
