@@ -124,8 +124,8 @@ def document(folder: Path, problems: Sequence[str] = SEARCHED, before: str = "")
     yield ""
     yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
     yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
-    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt. Compare runs of one"
-    yield "commit only: a later one has another model, and `mutate` searches otherwise."
+    yield "`python -m bench.results` writes this page; the databases of the runs have every attempt. Compare runs of"
+    yield "one commit only: a later one has another model, and `mutate` searches otherwise."
     names = (f"{problem}-{target}" for problem in problems for target in TARGETS)
     kept = _parts(before)
     found = [part for name in names if (part := _part(folder, name) or kept.get(name))]
