@@ -120,7 +120,8 @@ class RecordingScorer:
         if status := next((status for status in refused if status), None):
             return attempt, status
         candidate = Candidate(self._run.problem, attempt.source)
-        with self.activity.during(f"examining {_named(attempt.change)} closely") as tell:
+        what = f"attempt {attempt.id}" if attempt.parents else _named(attempt.change)
+        with self.activity.during(f"examining {what} closely") as tell:
             found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest, tell))
         if not found.correct and found.refused is None:
             return attempt, found.status

@@ -201,7 +201,7 @@ class LineView:
                 f"{view.versions} accepted"
             )
             last = view
-        for doing in _beginning(view):
+        for doing in _slow(view):
             if (begun := replace(doing, done=0, of=0, words="")) not in self._said:
                 self._said.add(begun)
                 self._print(first_line(doing.what))
@@ -229,10 +229,11 @@ class LineView:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _beginning(view: RunView) -> list[Doing]:
-    """Return what is done around the work of the workers, and with the seeds."""
-    seeding = [] if view.versions else [doing for work in view.working for doing in work.step.doing or ()]
-    return [view.doing] if view.doing else seeding
+def _slow(view: RunView) -> list[Doing]:
+    """Return what may take a minute: what is done around the work of the workers, with the seeds, and examinations."""
+    doing = [doing for work in view.working for doing in work.step.doing or ()]
+    slow = [each for each in doing if not view.versions or each.what.startswith("examining ")]
+    return [view.doing] if view.doing else slow
 
 
 def _change(change: str) -> str:

@@ -126,7 +126,7 @@ def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:
     assert len(lines) == 6
 
 
-def test_a_log_says_once_what_a_run_begins_with(tmp_path: Path) -> None:
+def test_a_log_says_once_what_a_run_begins_with_and_what_is_examined(tmp_path: Path) -> None:
     console = log()
     view = LineView(console)
     with Store.open(str(tmp_path / "lineage.db")) as store:
@@ -138,9 +138,15 @@ def test_a_log_says_once_what_a_run_begins_with(tmp_path: Path) -> None:
         for done in (0, 3):
             store.claims.tell(step.id, [Doing("examining seed a", run.now, done, 9, f"round {done}")], now=run.now)
             news.append(read_news(store, "live", run.now, news[-1]))
+        run.conclude(step, run.evaluate(step, 100.0, ()), accept=True)
+        later = [Doing("judging b", run.now), Doing("examining attempt 2 closely", run.now)]
+        store.claims.tell(run.claim("worker-1").id, later, now=run.now)
+        news.append(read_news(store, "live", run.now, news[-1]))
     for each in news:
         view.receive(each)
-    assert written(console).splitlines()[1:] == ["starting Ray", "examining seed a"]
+    said = written(console).splitlines()[1:]
+    assert said[:3] == ["starting Ray", "examining seed a", "examining attempt 2 closely"]
+    assert not any("judging b" in line for line in said)
 
 
 def test_an_exception_of_the_run_passes_through_and_the_display_ends(tmp_path: Path) -> None:
