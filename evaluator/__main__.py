@@ -63,8 +63,9 @@ def end_with_reader(pipe: int) -> None:
     def watch() -> None:
         poll = select.poll()
         poll.register(pipe, 0)  # which leaves errors: the other end is closed
-        poll.poll()
-        os._exit(1)
+        ((_, event),) = poll.poll()
+        if not event & select.POLLNVAL:  # which is that this process has closed it: it ends by itself
+            os._exit(1)
 
     threading.Thread(target=watch, name="reader", daemon=True).start()
 

@@ -42,6 +42,15 @@ def test_a_judge_that_nobody_listens_to_ends_whatever_it_is_doing() -> None:
         assert busy.wait(timeout=600) == 1
 
 
+def test_a_judge_that_ends_by_itself_has_its_own_exit_code() -> None:
+    code = (
+        "import os, sys, threading\nfrom evaluator.__main__ import end_with_reader\n"
+        "kept, closed = os.pipe()\nos.close(closed)\nend_with_reader(closed)\n"
+        "[thread.join() for thread in threading.enumerate() if thread.name == 'reader']\nsys.exit(2)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=600, check=False).returncode == 2
+
+
 def test_what_was_timed_is_appended_line_by_line(tmp_path: Path) -> None:
     _keep(None, {"case": "a"})
     for case in ("a", "b"):
