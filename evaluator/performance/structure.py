@@ -202,8 +202,8 @@ class Graph:
     def _dispatches(self, blocks: set[int]) -> bool:
         """Whether idle warps wait for their role in a loop with these blocks outside inner ones.
 
-        They meet the others at a barrier and then read their role, one byte of shared memory (LDS.U8, as Triton 3.6 to
-        3.9 lower it). The loop in which the default role starts them has the barrier, but not the read.
+        They meet the others at a barrier and then read their role, one byte of shared memory (LDS.U8, as Triton 3.9
+        lowers it). The loop in which the default role starts them has the barrier, but not the read.
         """
         found = [[self.code.instructions[i] for i in range(block, self.stop[block])] for block in blocks]
         meets = [list(dropwhile(lambda i: not i.joins_all, block)) for block in found]
