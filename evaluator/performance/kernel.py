@@ -28,12 +28,10 @@ PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
 """Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
-_ROLE_PLAYS = 4
-"""Jittered plays of a kernel with roles, which are averaged: groups of warps either multiply at the same time or take
-turns, and one play shows one of the two.
+_ROLE_PLAYS = 8
+"""Jittered plays of a kernel with roles, which are averaged: groups of warps multiply at the same time or take turns,
+which one play decides by chance.
 """
-_OTHER_SEED = 1000
-"""Distance between the seeds of these plays, larger than the number of draws."""
 _MOST_PACE = 16
 """Most passes of a role's loop that are played for one of another's, or the other way round."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
@@ -119,7 +117,7 @@ def measure(
     costs = costs_of(binary, target, conditions)
     players: list[Player] = [play]
     if seed is not None:
-        players = [partial(play, seed=seed + place * _OTHER_SEED) for place in range(_ROLE_PLAYS)]
+        players = [partial(play, seed=seed * _ROLE_PLAYS + place) for place in range(_ROLE_PLAYS)]
     return play_kernel(structure, costs, -(-binary.threads // 32), resident, *players)
 
 
@@ -215,9 +213,10 @@ def play_parts(
     passes = max(passes, round(3 / min(filter(None, limited.values()), default=1)))
     asked = {loop: round(passes * pace + (peeled or {}).get(loop, 0.0)) for loop, pace in limited.items()}
     in_step = passes_in_step(roles, costs, passes) | {loop: max(1, count) for loop, count in asked.items()}
+    untied = len(parts) > 1 and not tied(parts, costs)
     streams = []
     for items, _ in parts:
-        stream = Stream(costs, passes, len(parts) > 1 and not tied(parts, costs), len(parts) == 1, in_step)
+        stream = Stream(costs, passes, untied, len(parts) == 1, in_step)
         stream.extend(items)
         streams.append(stream)
     teams = []
@@ -241,6 +240,17 @@ def play_parts(
                 whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
                 clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
     return clocks, played.end, counts
+
+
+def _averaged(players: Sequence[Player]) -> Player:
+    """Return a player whose times are the mean of theirs."""
+
+    def play_each(teams: Sequence[Team]) -> Played:
+        found = [player(teams) for player in players]
+        marks = {mark: fmean(played.marks[mark] for played in found) for mark in found[0].marks}
+        return Played(fmean(played.end for played in found), marks)
+
+    return play_each
 
 
 def _issues(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], resident: int) -> int:
@@ -353,10 +363,10 @@ def _specialised(
     asked = {loop: pace.whole * (beside if _turns(role) < every else 1) for role, loop, pace in leaves}
     played = {loop: asked[loop] for role, loop, _ in leaves if role.started or asked[loop] != 1}
     peeled = {loop: pace.peeled for _, loop, pace in leaves}
-    # Long bodies are passed few times, before roles have fallen into step: play half as often, twice as long.
-    times = 2 if _PASSES * _issues(parts, resident) > PLAYED_ISSUES else 1
-    found = [play_parts(parts, costs, resident, player, roles, played, times, peeled)[0] for player in players[::times]]
-    clocks = {loop: fmean(each[loop] for each in found) for loop in found[0]}
+    # Long bodies are passed few times, before roles have fallen into step: play a quarter as often, twice as long.
+    long = _PASSES * _issues(parts, resident) > PLAYED_ISSUES
+    player = _averaged(players[: -(-len(players) // 4)] if long else players)
+    clocks, _, _ = play_parts(parts, costs, resident, player, roles, played, 2 if long else 1, peeled)
     nested = any(loop.inner for loop in lead.loops)
     cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played
     passes = []

@@ -28,8 +28,8 @@ _LATE = 1000.0
 """Clocks by which the roles of a CTA start late, where starts are jittered."""
 _SPREAD = 0.25
 """Share by which latencies vary, up and down, where they are jittered."""
-_NOISE = 1021
-"""Length of the sequence of factors on latencies, a prime number so that no loop keeps step with it."""
+_UNEVEN = 0.3
+"""Share by which stall counts of a role vary from pass to pass, where starts are jittered (estimate)."""
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
@@ -118,20 +118,17 @@ def play(
     the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each. With a ``seed``,
-    CTAs start at different times, latencies vary, and which team counts as younger is drawn: else kernels whose roles
-    or CTAs take turns are timed by the rhythm that they happen to fall into.
+    chance decides when CTAs start, how long latencies and a role's passes are, and which teams are younger (an odd seed
+    reverses what the even one before it drew): else kernels whose roles or CTAs take turns are timed by the rhythm that
+    they happen to fall into.
     """
-    chance = None if seed is None else random.Random(seed)
+    chance = None if seed is None else random.Random(seed // 2)
     begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
-    noise = [1.0] if chance is None else [chance.uniform(1 - _SPREAD, 1 + _SPREAD) for _ in range(_NOISE)]
-    turn = 0
     ctas = {team.cta: Cta() for team in teams}
     rows = [len(_rows(team.warps)) for team in teams]
     warps: list[Warp] = []
-    order = list(range(len(teams)))
-    if chance is not None:
-        chance.shuffle(order)
-    for index in order:
+    oldest_first = [*range(len(teams))] if chance is None else chance.sample(range(len(teams)), len(teams))
+    for index in reversed(oldest_first) if seed and seed % 2 else oldest_first:
         team = teams[index]
         for first, width in _rows(team.warps):
             place = team.first_warp + first
@@ -147,9 +144,10 @@ def play(
     memory = SharedMemory()
     at_barrier: list[list[int]] = [[] for _ in teams]
     sums: dict[tuple[int, int], list[float]] = {}
-    # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
     several = len(teams) > len(ctas)  # roles; a stream alone counts what it copied over all phases
     delays = [chance.uniform(0, _LATE) if several and chance else 0.0 for _ in teams]
+    stretch = [1.0] * len(teams)
+    # when, unless just issued, who asked first if the pipe is taken in turn, youngest first
     ready = [
         (begins[teams[warp.team].cta] + delays[warp.team], True, 0.0, -w)
         for w, warp in enumerate(warps)
@@ -222,9 +220,11 @@ def play(
         issued = -1.0 if late else now - 1
         warp = warps[index]
         op = warp.stream[warp.pc]
-        if isinstance(op, Mark):
+        if op.kind is None:
             times = sums.setdefault((warp.team, op.name), [])
             times.append(now)
+            if several and chance and warp.leader:
+                stretch[warp.team] = chance.uniform(1 - _UNEVEN, 1 + _UNEVEN)
             if op.copies is not None:
                 warp.waited.update(op.copies)
             if op.turn:
@@ -293,13 +293,12 @@ def play(
                 schedulers_free = max(schedulers_free, passed)
             latency = op.latency
             if chance is not None and latency > _FIXED_LATENCY:
-                turn = (turn + 1) % _NOISE
-                latency *= noise[turn]
+                latency *= chance.uniform(1 - _SPREAD, 1 + _SPREAD)
             done = start + op.busy + latency
             if op.l2:
                 l2 = max(l2, start) + op.l2 * width
                 done = max(done, l2 + latency)
-            until = now + op.stall
+            until = now + op.stall * stretch[warp.team]
             counts = False
             if kind:
                 if kind is _WGMMA:

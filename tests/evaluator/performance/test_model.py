@@ -64,7 +64,8 @@ def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
 ) -> None:
     target = get_target(name)
     fitting = [each for each in space if ctas_per_sm(compile_variant(each, target.arch), target)]
-    assert max(fitting, key=lambda each: tflops(each, name, 8192)) == chosen
+    assert chosen in fitting
+    assert tflops(chosen, name, 8192) > 0.995 * max(tflops(each, name, 8192) for each in fitting)
 
 
 @pytest.mark.parametrize(("length", "published"), [(4096, 567), (8192, 671), (16384, 746)])
