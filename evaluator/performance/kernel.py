@@ -1,42 +1,30 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from statistics import fmean, median_low
-
-import numpy as np
+from statistics import median_low
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import wavefronts
 from evaluator.performance.constants import Constants
 from evaluator.performance.lines import ir_lines
-from evaluator.performance.mbarriers import ORDERED
+from evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
 from evaluator.performance.passes import LightPass, Pass, PlayedKernel
 from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
-from evaluator.performance.roles import ARRIVALS, WAITS, Role, find_roles, leading, passes_in_step
+from evaluator.performance.roles import find_roles, leading
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
-from evaluator.performance.simulate import PARTITIONS, Played, Team, play
-from evaluator.performance.streams import Stream
+from evaluator.performance.simulate import PARTITIONS, play
 from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
 from evaluator.work import Paces, Shares
 
-PLAYED_ISSUES = 60_000
-"""Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
-_PASSES = 6
-"""Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
-_ROLE_PLAYS = 8
-"""Jittered plays of a kernel with roles, which are averaged: groups of warps multiply at the same time or take turns,
-which one play decides by chance.
-"""
-_MOST_PACE = 16
-"""Most passes of a role's loop that are played for one of another's, or the other way round."""
+_PLAYS = 8
+"""Most jittered plays of a kernel whose plays differ."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
-Player = Callable[[Sequence[Team]], Played]
 
 
 @dataclass(frozen=True)
@@ -117,12 +105,12 @@ def measure(
     costs = costs_of(binary, target, conditions)
     players: list[Player] = [play]
     if seed is not None:
-        players = [partial(play, seed=seed * _ROLE_PLAYS + place) for place in range(_ROLE_PLAYS)]
+        players = [partial(play, seed=seed * _PLAYS + place) for place in range(_PLAYS)]
     return play_kernel(structure, costs, -(-binary.threads // 32), resident, *players)
 
 
 def play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, *players: Player) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``warps`` warps with the first player; a kernel with roles with all, for their mean.
+    """Play ``resident`` CTAs of ``warps`` warps with as many of the players as it takes, for the mean of their plays.
 
     Raises ``ModelError`` where instructions lack operands.
     """
@@ -135,9 +123,8 @@ def _play_kernel(
 ) -> PlayedKernel:
     if any(loop.dispatch for top in structure.top for loop in top.tree()):
         return _specialised(structure, costs, warps, resident, players)
-    player = players[0]
-    clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, player)
-    aside = [play_parts([((loop,), warps)], costs, resident, player)[0] for loop in structure.aside]
+    clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, players)
+    aside = [play_parts([((loop,), warps)], costs, resident, players)[0] for loop in structure.aside]
     for more in aside:
         clocks.update(more)
     outside = max(1.0, end - sum(counts[loop] * clocks[loop] for loop in counts))
@@ -146,7 +133,7 @@ def _play_kernel(
     return PlayedKernel(
         resident,
         _pass(outside, [(structure.outside, warps)], costs, resident, copies=False),
-        tuple(_loop_pass(loop, clocks[loop], structure, warps, costs, resident, player) for loop in loops),
+        tuple(_loop_pass(loop, clocks[loop], structure, warps, costs, resident, players) for loop in loops),
         frozenset(costs.unknown),
         bool(costs.serialised),
         depths=tuple(depths.values()),
@@ -161,7 +148,7 @@ def _depths(loop: Loop, depth: int) -> Iterator[tuple[Loop, int]]:
 
 
 def _loop_pass(
-    loop: Loop, clocks: float, structure: Structure, warps: int, costs: Costs, resident: int, player: Player
+    loop: Loop, clocks: float, structure: Structure, warps: int, costs: Costs, resident: int, players: Sequence[Player]
 ) -> Pass:
     """Return a pass through a loop; where its body branches, also the lightest one."""
     heavy = replace(_pass(clocks, [(loop.own, warps)], costs, resident), lines=loop.lines)
@@ -177,7 +164,7 @@ def _loop_pass(
 
     def play_light() -> float:
         with _sense():
-            found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, player)
+            found, _, _ = play_parts([(items if lighter in items else (lighter,), warps)], costs, resident, players)
             return _pass(found[lighter], [(lighter.own, warps)], costs, resident).clocks
 
     flops = _pass(1.0, [(lighter.own, warps)], costs, resident).flops
@@ -187,112 +174,6 @@ def _loop_pass(
 def _with(lighter: Loop, loop: Loop, items: Sequence[Instruction | Loop]) -> tuple[Instruction | Loop, ...]:
     """Return the items with ``lighter`` in place of ``loop``, so that copies made ahead of the loop are played."""
     return tuple(lighter if item is loop else item for item in items)
-
-
-def play_parts(
-    parts: Sequence[tuple[Sequence[Instruction | Loop], int]],
-    costs: Costs,
-    resident: int,
-    player: Player = play,
-    roles: Sequence[Role] = (),
-    paces: Mapping[Loop, float] | None = None,
-    times: int = 1,
-    peeled: Mapping[Loop, float] | None = None,
-) -> tuple[dict[Loop, float], float, dict[Loop, int]]:
-    """Play (items, warps) parts side by side in each of ``resident`` CTAs, ``times`` as long as others.
-
-    ``roles`` says so if they are roles, ``paces`` how often they pass loops for each pass of the others, and ``peeled``
-    how many passes more, or below 0 fewer, they make than that.
-
-    Returns clocks per pass of each loop, inner loops not included, the clocks of the whole, and how often each loop
-    was passed.
-    """
-    passes = times * max(3, min(_PASSES, PLAYED_ISSUES // max(1, _issues(parts, resident))))
-    most = _MOST_PACE * max((_turns(role) for role in roles), default=1)
-    limited = {loop: min(max(pace, 1 / _MOST_PACE), most) if pace else 0.0 for loop, pace in (paces or {}).items()}
-    passes = max(passes, round(3 / min(filter(None, limited.values()), default=1)))
-    asked = {loop: round(passes * pace + (peeled or {}).get(loop, 0.0)) for loop, pace in limited.items()}
-    in_step = passes_in_step(roles, costs, passes) | {loop: max(1, count) for loop, count in asked.items()}
-    untied = len(parts) > 1 and not tied(parts, costs)
-    streams = []
-    for items, _ in parts:
-        stream = Stream(costs, passes, untied, len(parts) == 1, in_step)
-        stream.extend(items)
-        streams.append(stream)
-    teams = []
-    place = 0
-    for cta in range(resident):
-        for stream, (_, warps) in zip(streams, parts, strict=True):
-            teams.append(Team(cta, place, warps, stream.ops))
-            place += warps
-    played = player(teams)
-    clocks: dict[Loop, float] = {}
-    counts: dict[Loop, int] = {}
-    runs: dict[Loop, int] = {}
-    for part, stream in enumerate(streams):
-        same = range(part, len(teams), len(parts))
-        for visit in reversed(stream.visits):  # inner loops follow outer ones
-            loop = visit.loop
-            counts[loop] = counts.get(loop, 0) + len(visit.marks) - 1
-            if loop not in clocks:
-                runs[loop] = len(visit.marks) - 1
-                steady = visit.marks[: len(visit.marks) - max(1, visit.drained)]  # the last is cut short
-                whole = _clocks_per_pass([[played.marks[team, mark] for mark in steady] for team in same])
-                clocks[loop] = max(1.0, whole - _clocks_inside(loop, clocks, runs))
-    return clocks, played.end, counts
-
-
-def _averaged(players: Sequence[Player]) -> Player:
-    """Return a player whose times are the mean of theirs."""
-
-    def play_each(teams: Sequence[Team]) -> Played:
-        found = [player(teams) for player in players]
-        marks = {mark: fmean(played.marks[mark] for played in found) for mark in found[0].marks}
-        return Played(fmean(played.end for played in found), marks)
-
-    return play_each
-
-
-def _issues(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], resident: int) -> int:
-    """Return the number of instructions in a pass through all loops of all CTAs."""
-    tops = [(top, warps) for items, warps in parts for top in items if isinstance(top, Loop)]
-    return sum(resident * warps * len(loop.own) for top, warps in tops for loop in top.tree())
-
-
-def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs) -> bool:
-    """Whether every role waits, in its loops, for what another does at an mbarrier that both are known to use."""
-    waits, arrives = [], []
-    for items, _ in parts:
-        ops = [costs.op(i) for top in items if isinstance(top, Loop) for loop in top.tree() for i in loop.own]
-        waits.append({op.mbarrier for op in ops if op.kind in WAITS} - {ORDERED})
-        arrives.append({op.mbarrier for op in ops if op.kind in ARRIVALS})
-    return all(
-        any(own & other for place, other in enumerate(arrives) if place != part) for part, own in enumerate(waits)
-    )
-
-
-def _clocks_per_pass(times: Sequence[Sequence[float]]) -> float:
-    """Return the clocks in which every CTA does one pass, from the [CTAs][passes + 1] times at which passes began and
-    ended.
-
-    The count starts when the first CTA has warmed up and ends when the first one is done, so that all compete for the
-    SM: CTAs need not progress alike.
-    """
-    passes = len(times[0]) - 1
-    start = min(of_cta[min(2, passes - 1)] for of_cta in times)
-    stop = min(of_cta[-1] for of_cta in times)
-    done = sum(
-        float(np.interp(stop, of_cta, range(passes + 1)) - np.interp(start, of_cta, range(passes + 1)))
-        for of_cta in times
-    )
-    return len(times) * (stop - start) / max(done, 1e-9)
-
-
-def _clocks_inside(loop: Loop, clocks: Mapping[Loop, float], runs: Mapping[Loop, int]) -> float:
-    """Return the clocks that one pass through ``loop`` spends in inner loops at any depth, with ``runs`` passes of
-    each.
-    """
-    return sum(runs[inner] * (clocks[inner] + _clocks_inside(inner, clocks, runs)) for inner in loop.inner)
 
 
 def _pass(
@@ -338,11 +219,6 @@ def _copies(instructions: Sequence[Instruction]) -> float:
     return float(median_low(counts.values())) if counts else 1.0
 
 
-def _turns(role: Role) -> int:
-    """Return how often loops of a role without others inside are played, in multiples of a single one's passes."""
-    return sum(2 ** (len(path) - 1) for path, loop in role.paths().items() if not loop.inner)
-
-
 def _specialised(
     structure: Structure, costs: Costs, warps: int, resident: int, players: Sequence[Player]
 ) -> PlayedKernel:
@@ -356,19 +232,16 @@ def _specialised(
     lead = leading(roles, costs)
     leaves = [(role, loop, structure.pace(loop)) for role in roles for loop in role.leaves]
     paces = {loop: pace.mean for _, loop, pace in leaves}
-    every = _turns(lead)
+    every = turns(lead)
     # A role with fewer loops than the leading one passes them beside all of that one's, which are a level deeper if it
     # is started in a loop.
     beside = every / 2 if lead.started else every
-    asked = {loop: pace.whole * (beside if _turns(role) < every else 1) for role, loop, pace in leaves}
+    asked = {loop: pace.whole * (beside if turns(role) < every else 1) for role, loop, pace in leaves}
     played = {loop: asked[loop] for role, loop, _ in leaves if role.started or asked[loop] != 1}
     peeled = {loop: pace.peeled for _, loop, pace in leaves}
-    # Long bodies are passed few times, before roles have fallen into step: play a quarter as often, twice as long.
-    long = _PASSES * _issues(parts, resident) > PLAYED_ISSUES
-    player = _averaged(players[: -(-len(players) // 4)] if long else players)
-    clocks, _, _ = play_parts(parts, costs, resident, player, roles, played, 2 if long else 1, peeled)
+    clocks, _, _ = play_parts(parts, costs, resident, players, roles, played, peeled)
     nested = any(loop.inner for loop in lead.loops)
-    cut = max(1.0, max(played.values(), default=1.0) / (_MOST_PACE * every))  # how much more than is played
+    cut = max(1.0, max(played.values(), default=1.0) / (MOST_PACE * every))  # how much more than is played
     passes = []
     for path in lead.paths():
         members = [(loop, role.warps) for role in roles if (loop := role.beside(path)) is not None]
@@ -380,7 +253,7 @@ def _specialised(
         passes.append(replace(together, lines=lead.paths()[path].lines))
     most = max(role.warps for role in roles)
     straight = [structure.outside, *(top.own for top in structure.top if top.dispatch)]
-    end = sum(play_parts([(part, most)], costs, resident, players[0])[1] for part in straight)
+    end = sum(play_parts([(part, most)], costs, resident, players)[1] for part in straight)
     return PlayedKernel(
         resident,
         _pass(end, [(part, most) for part in straight], costs, resident),

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from evaluator.binary import Binary
-from evaluator.performance.kernel import Conditions, Player, costs_of, play_kernel, read, structure_of
+from evaluator.performance.kernel import Conditions, costs_of, play_kernel, read, structure_of
+from evaluator.performance.parts import Player
 from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.sass import Instruction

@@ -39,6 +39,10 @@ def sass(
     return Instruction(0, 0, guard.removeprefix("@"), name, operands, stall, sets, reads, mask)
 
 
+def nops(count: int) -> tuple[Instruction, ...]:
+    return tuple(Instruction(0, 0, "", "NOP", "", 1, 7, 7, 0) for _ in range(count))
+
+
 def code(*listing: Instruction) -> Code:
     """The instructions one after the other, with a label before the second."""
     placed = tuple(replace(i, index=place, address=16 * place) for place, i in enumerate(listing))

@@ -1,7 +1,6 @@
 """Clocks per pass, apart from the whole: nested loops and the roles of warp-specialised kernels."""
 
 import importlib
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -15,21 +14,17 @@ import triton.language as tl
 
 from bench.variants import Variant, compile_variant
 from evaluator.executor import offline
-from evaluator.performance.kernel import measure, play_kernel, play_parts, read
+from evaluator.performance.kernel import measure, play_kernel, read
 from evaluator.performance.model import time_case
+from evaluator.performance.parts import play_parts
 from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction, ModelError
-from evaluator.performance.simulate import Played, Team, play
 from evaluator.performance.structure import Loop, Structure
 from evaluator.targets import get_target
 from evaluator.work import Pace
-from tests.evaluator.performance.handmade import launched, loop, nominal, sass
+from tests.evaluator.performance.handmade import launched, loop, nominal, nops, sass
 
 H100 = get_target("h100")
-
-
-def nops(count: int) -> tuple[Instruction, ...]:
-    return tuple(Instruction(0, 0, "", "NOP", "", 1, 7, 7, 0) for _ in range(count))
 
 
 @pytest.mark.parametrize("text", ["S2R R0", "DEPBAR.LE SBx, 0x0", "DEPBAR.LE SB9, 0x0", "HGMMA.64x128x16.F32 R24"])
@@ -40,55 +35,6 @@ def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) 
     with pytest.raises(ModelError, match="makes no sense") as refusal:
         measure(binary, H100, 1, nominal())
     assert "\n" not in str(refusal.value)
-
-
-def test_nested_loops_are_charged_for_their_own_instructions_only() -> None:
-    inner = Loop(0, nops(10), False)
-    middle = Loop(0, (*nops(15), inner, *nops(5)), False)
-    outer = Loop(0, (*nops(20), middle, *nops(10)), False)
-    clocks, end, counts = play_parts([((*nops(7), outer, *nops(3)), 1)], Costs((), H100), 1)
-    assert (clocks[inner], clocks[middle], clocks[outer]) == (10, 20, 30)
-    assert end == 10 + sum(counts[loop] * clocks[loop] for loop in counts)
-
-
-def test_parts_played_side_by_side_share_the_sm() -> None:
-    loop, other = Loop(0, nops(100), False), Loop(0, nops(100), False)
-    alone, _, _ = play_parts([((loop,), 4)], Costs((), H100), 1)
-    both, _, _ = play_parts([((loop,), 4), ((other,), 4)], Costs((), H100), 1)
-    twice, _, _ = play_parts([((loop,), 4)], Costs((), H100), 2)
-    assert alone[loop] == 100
-    # one may lead by two passes, of the few that are played
-    assert max(both.values()) == pytest.approx(200, rel=0.2)
-    assert twice[loop] == pytest.approx(200, rel=0.2)
-
-
-def test_roles_keep_pace_with_the_slowest() -> None:
-    fast, slow = Loop(0, nops(10), False), Loop(0, nops(1000), False)
-    clocks, _, _ = play_parts([((fast,), 1), ((slow,), 1)], Costs((), H100), 1)
-    assert clocks[fast] > 500
-
-
-def test_roles_pass_their_loops_at_the_pace_that_was_counted() -> None:
-    lead, often, seldom = (Loop(0, nops(count), False) for count in (1000, 10, 10))
-    parts = [((each,), 1) for each in (lead, often, seldom)]
-    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={often: 4, seldom: 0.25})
-    assert counts[lead] == 12
-    assert (counts[often], counts[seldom]) == (48, 3)
-    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={often: 1e9})
-    assert counts[often] == 16 * counts[lead]
-
-
-def test_a_loop_that_is_never_passed_makes_no_play_longer() -> None:
-    lead, never = (Loop(0, nops(count), False) for count in (1000, 10))
-    parts = [((each,), 1) for each in (lead, never)]
-    assert play_parts(parts, Costs((), H100), 1, paces={never: 0.0})[2] == {lead: 6, never: 1}
-
-
-def test_roles_pass_their_loops_some_times_less_or_more_than_their_pace() -> None:
-    lead, peeled = (Loop(0, nops(1000), False) for _ in range(2))
-    parts = [((each,), 1) for each in (lead, peeled)]
-    _, _, counts = play_parts(parts, Costs((), H100), 1, paces={lead: 1.0, peeled: 2.0}, peeled={peeled: -1.0})
-    assert (counts[lead], counts[peeled]) == (6, 11)
 
 
 MEET = Instruction(0, 0, "", "BAR.SYNC.DEFER_BLOCKING", "0x1", 1, 7, 7, 0)
@@ -144,19 +90,10 @@ def test_a_role_with_one_loop_is_started_as_often_as_one_with_two(counts: Counts
     assert [counts[0][loop] for loop in (*own, role)] == [12, 12, 24]
 
 
-@pytest.mark.parametrize(("length", "plays", "passes"), [(200, 8, 6), (6000, 2, 10), (11000, 2, 6)])
-def test_roles_with_long_bodies_are_played_a_quarter_as_often_and_twice_as_long(
-    length: int, plays: int, passes: int, counts: Counts
-) -> None:
-    teams_played: list[int] = []
-
-    def player(teams: Sequence[Team]) -> Played:
-        teams_played.append(len(teams))
-        return play(teams)
-
+@pytest.mark.parametrize(("length", "passes"), [(200, 6), (6000, 10), (11000, 6)])
+def test_roles_with_long_bodies_are_played_twice_as_long(length: int, passes: int, counts: Counts) -> None:
     lead, other = at(1, *nops(length)), at(2, *nops(length))
-    play_kernel(Structure((lead, dispatching(other)), ()), Costs((), H100), 8, 1, *[player] * 8)
-    assert teams_played.count(2) == plays
+    play_kernel(Structure((lead, dispatching(other)), ()), Costs((), H100), 8, 1)
     assert counts[0][lead] == passes
 
 
