@@ -4,8 +4,8 @@ Found by mutate from the plain seed.
 
 - Triton gives warps roles for 128 rows only where descriptors have two axes, made in the kernel, and where the kernel
   has one loop with two products: so masks are in that loop.
-- A quarter of the exponentials is a polynomial on the FMA pipe.
-- Programs are numbered along one axis, the longest blocks of four heads first, of eight that share keys.
+- The sum of a tile's exponentials is added after the product that they go into has begun, beside it.
+- Programs are numbered along one axis, the longest blocks of eight heads first.
 
 For any strides, lengths and head mapping; strides that descriptors take (multiples of 16 bytes, the last 1) are fast.
 """
@@ -22,29 +22,6 @@ def describable(*tensors: Any) -> bool:
         x.stride(3) == 1 and all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
         for x in tensors
     )
-
-
-@triton.jit
-def exp2_polynomial(x):
-    """2^x: a polynomial for the fraction, the whole number added to the exponent's bits; relative error below 1e-4."""
-    x = tl.maximum(x, -126.0)
-    rounded = x + 12582912.0  # 1.5 * 2^23: the whole number is in the last bits
-    f = x - (rounded - 12582912.0)
-    y = ((0.05517167 * f + 0.24261113) * f + 0.69326097) * f + 0.99992806
-    whole = rounded.to(tl.int32, bitcast=True) << 23
-    return (y.to(tl.int32, bitcast=True) + whole).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def exp2_in_part(x):
-    """2^x: for the last quarter of the columns by the polynomial."""
-    rows: tl.constexpr = x.shape[0]
-    columns: tl.constexpr = x.shape[1]
-    first_1, rest_1 = tl.split(x.reshape(rows, 2, columns // 2).permute(0, 2, 1))
-    first_2, rest_2 = tl.split(rest_1.reshape(rows, 2, columns // 4).permute(0, 2, 1))
-    rest = exp2_polynomial(rest_2)
-    rest = tl.join(tl.exp2(first_2), rest).permute(0, 2, 1).reshape(rows, columns // 2)
-    return tl.join(tl.exp2(first_1), rest).permute(0, 2, 1).reshape(rows, columns)
 
 
 @triton.jit
@@ -144,9 +121,8 @@ def attention_kernel(
         scores = tl.where(visible, scores, float("-inf"))
 
         new_max = tl.maximum(row_max, tl.max(scores, 1) * scale_log2)
+        p = tl.exp2(scores * scale_log2 - new_max[:, None])
         rescale = tl.exp2(row_max - new_max)
-        p = exp2_in_part(scores * scale_log2 - new_max[:, None])
-        row_sum = row_sum * rescale + tl.sum(p, 1)
         acc = acc * rescale[:, None]
         if v_tiles is not None:
             v = v_tiles.load([start_n, 0])
@@ -158,6 +134,7 @@ def attention_kernel(
             )
         acc = tl.dot(p.to(v.dtype), v, acc)
         row_max = new_max
+        row_sum = row_sum * rescale + tl.sum(p, 1)
 
     out = acc / row_sum[:, None]
     tl.store(
@@ -176,7 +153,6 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
     batch, heads, q_len, head_dim = q.shape
     kv_heads, kv_len = k.shape[1], k.shape[2]
     block_m, block_n = 128, 128
-    side = 4 if heads == kv_heads else 8
     grid = ((triton.cdiv(q_len, block_m)) * (batch * heads),)
     attention_kernel[grid](
         q,
@@ -203,5 +179,5 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         RAGGED=not causal and kv_len % block_n != 0,
         DESCRIPTORS=describable(q, k, v),
         blocks=triton.cdiv(q_len, block_m),
-        SIDE=side if (batch * heads) % side == 0 else 1,
+        SIDE=8 if (batch * heads) % 8 == 0 else 1,
     )
