@@ -8,14 +8,14 @@ from statistics import fmean, stdev
 import numpy as np
 
 from evaluator.performance.mbarriers import ORDERED
-from evaluator.performance.pipes import Costs
+from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.roles import ARRIVALS, WAITS, Role, passes_in_step
 from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Played, Team, play
+from evaluator.performance.simulate import Mark, Played, Team, play
 from evaluator.performance.streams import Stream
 from evaluator.performance.structure import Loop
 
-PLAYED_ISSUES = 60_000
+_PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""
 _PASSES = 6
 """Passes played of a loop: two to warm up, and the last is cut short. Many plays are averaged, so few passes do."""
@@ -45,8 +45,8 @@ def play_parts(
     was passed.
     """
     issues = _issues(parts, resident)
-    passes = max(3, min(_PASSES, PLAYED_ISSUES // max(1, issues)))
-    if roles and _PASSES * issues > PLAYED_ISSUES:
+    passes = max(3, min(_PASSES, _PLAYED_ISSUES // max(1, issues)))
+    if roles and _PASSES * issues > _PLAYED_ISSUES:
         passes *= 2  # fewer are passed before roles have fallen into step
     most = MOST_PACE * max((turns(role) for role in roles), default=1)
     limited = {loop: min(max(pace, 1 / MOST_PACE), most) if pace else 0.0 for loop, pace in (paces or {}).items()}
@@ -59,12 +59,7 @@ def play_parts(
         stream = Stream(costs, passes, untied, len(parts) == 1, in_step)
         stream.extend(items)
         streams.append(stream)
-    teams = []
-    place = 0
-    for cta in range(resident):
-        for stream, (_, warps) in zip(streams, parts, strict=True):
-            teams.append(Team(cta, place, warps, stream.ops))
-            place += warps
+    teams = _teams([(stream.ops, warps) for stream, (_, warps) in zip(streams, parts, strict=True)], resident)
     counts: Counter[Loop] = Counter()
     for stream in streams:
         for visit in stream.visits:
@@ -79,7 +74,18 @@ def play_parts(
     return clocks, fmean(end for _, end in found), counts
 
 
+def _teams(streams: Sequence[tuple[Sequence[Op | Mark], int]], resident: int) -> list[Team]:
+    """Return the teams of all CTAs, from the (stream, warps) of each part."""
+    teams: list[Team] = []
+    for cta in range(resident):
+        for ops, warps in streams:
+            first = teams[-1].first_warp + teams[-1].warps if teams else 0
+            teams.append(Team(cta, first, warps, ops))
+    return teams
+
+
 def _sure(values: Sequence[float]) -> bool:
+    """Return whether the mean of the values is known well enough."""
     return len(values) > 1 and stdev(values) <= _SURE * fmean(values) * math.sqrt(len(values))
 
 
