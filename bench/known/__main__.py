@@ -24,8 +24,8 @@ from seeds import seed_source
 HERE = Path(__file__).parent
 SUITE = "quick"
 PATHS = {
-    ("mha", "h100"): ("specialise", "side", "polynomial"),
-    ("gqa", "h100"): ("specialise", "side", "polynomial"),
+    ("mha", "h100"): ("specialise", "side"),
+    ("gqa", "h100"): ("specialise", "side"),
     ("mha", "b200"): ("specialise", "side"),
     ("gqa", "b200"): ("specialise", "side"),
 }

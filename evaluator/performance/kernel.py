@@ -22,7 +22,7 @@ from evaluator.target import Target
 from evaluator.work import Paces, Shares
 
 _PLAYS = 8
-"""Most jittered plays of a kernel whose plays differ."""
+"""Most jittered plays that are averaged for one time."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
 
@@ -97,7 +97,7 @@ def measure(
     conditions: Conditions,
     seed: int | None = None,
 ) -> PlayedKernel:
-    """Play ``resident`` CTAs of ``binary`` on one SM. With a ``seed``, starts and latencies are jittered.
+    """Play ``resident`` CTAs of ``binary`` on one SM. With a ``seed``, plays are jittered; see ``play``.
 
     Raises ``ModelError`` when the binary cannot be read.
     """

@@ -47,7 +47,7 @@ def play_parts(
     issues = _issues(parts, resident)
     passes = max(3, min(_PASSES, _PLAYED_ISSUES // max(1, issues)))
     if roles and _PASSES * issues > _PLAYED_ISSUES:
-        passes *= 2  # fewer are passed before roles have fallen into step
+        passes *= 2  # few passes are too few for roles to fall into step
     most = MOST_PACE * max((turns(role) for role in roles), default=1)
     limited = {loop: min(max(pace, 1 / MOST_PACE), most) if pace else 0.0 for loop, pace in (paces or {}).items()}
     passes = max(passes, round(3 / min(filter(None, limited.values()), default=1)))
@@ -90,7 +90,7 @@ def _sure(values: Sequence[float]) -> bool:
 
 
 def _clocks(played: Played, streams: Sequence[Stream], teams: int) -> dict[Loop, float]:
-    """Return the clocks per pass of each loop; a loop that a stream has passed several times counts once."""
+    """Return the clocks per pass of each loop, in its last run where a stream has several."""
     clocks: dict[Loop, float] = {}
     runs: dict[Loop, int] = {}
     for part, stream in enumerate(streams):

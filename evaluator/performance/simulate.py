@@ -29,7 +29,8 @@ _LATE = 1000.0
 _SPREAD = 0.25
 """Share by which latencies vary, up and down, where they are jittered."""
 _UNEVEN = 0.3
-"""Share by which stall counts of one of several teams vary from pass to pass, where starts are jittered (estimate)."""
+"""Share by which stall counts of one of several teams vary from pass to pass, where starts are jittered: chosen so that
+roles without overlap of products and softmax are not faster than published (docs/performance-model.md)."""
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
@@ -118,9 +119,9 @@ def play(
     the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each. With a ``seed``,
-    chance decides when CTAs start, how long latencies are, how fast a team is in a pass beside others, and which teams
-    are younger (an odd seed reverses what the even one before it drew): else kernels whose roles or CTAs take turns are
-    timed by the rhythm that they happen to fall into.
+    chance decides when CTAs start, how long latencies and, in each pass of one of several teams, stalls are, and which
+    teams are younger (an odd seed reverses what the even one before it drew): else kernels whose roles or CTAs take
+    turns are timed by the rhythm that they happen to fall into.
     """
     chance = None if seed is None else random.Random(seed // 2)
     begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}

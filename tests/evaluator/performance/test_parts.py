@@ -75,7 +75,7 @@ def players(factors: Iterator[float], played: list[int]) -> list[Player]:
     return [player] * 8
 
 
-@pytest.mark.parametrize(("share", "plays"), [(0.0, 2), (0.01, 2), (0.02, 5), (0.3, 8)])
+@pytest.mark.parametrize(("share", "plays"), [(0.0, 2), (0.009, 2), (0.02, 5), (0.3, 8)])
 def test_teams_are_played_until_the_mean_of_their_plays_is_sure(share: float, plays: int) -> None:
     loop, played = Loop(0, nops(100), False), list[int]()
     args = [((loop,), 4)], Costs((), H100), 2
