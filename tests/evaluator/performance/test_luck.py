@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from bench.claims import made
 from bench.orders import module_of
 from evaluator.executor import offline
 from evaluator.executor.triton_offline import Launch
@@ -23,7 +24,6 @@ from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import launched
 
-POLYNOMIAL = Path(__file__).with_name("polynomial_attention.py")
 H100 = get_target("h100")
 COLD = Timing(cold=True)
 ROWS, LENGTH, HEAD_DIM, BLOCK = 64, 8192, 128, 128
@@ -172,7 +172,7 @@ def test_exchanged_statements_make_no_difference_where_exponentials_are_in_part_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-    source = POLYNOMIAL.read_text()
+    source = made(["mha/plain", "specialise", "side", "polynomial"], "h100")
     exchanged = re.sub(r"( +rescale = tl.exp2.*\n)( +p = exp2_in_part.*\n)", r"\2\1", source)
     given, other = (_launches(each, tmp_path) for each in (source, exchanged))
     for one, same in zip(given, other, strict=True):
