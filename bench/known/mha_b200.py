@@ -1,18 +1,27 @@
 """Attention forward for Blackwell, heads with keys of their own or shared: warps of one loop have roles.
 
+Found by mutate from the plain seed.
+
 - The scores of the next tile are computed before the softmax of this one, so that the tensor cores need not wait.
 - The output has one accumulator: with two, tensor memory would have to be copied in each pass.
-- Hidden scores are lowered by a minimum with a number per row and column, which takes no comparison and no selection.
-- Programs are numbered along one axis, the longest blocks of eight heads first.
+- The sum of a tile's exponentials is added before the product that they go into.
+- Programs are numbered along one axis, the longest blocks of sixteen heads first.
 
-For strides that descriptors take (multiples of 16 bytes, the last 1), any lengths and head mapping.
+For any strides, lengths and head mapping; strides that descriptors take (multiples of 16 bytes, the last 1) are fast.
 """
+
+from typing import Any
 
 import triton
 import triton.language as tl
 
-LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
-LN_2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+def describable(*tensors: Any) -> bool:
+    """Whether descriptors can read the tensors' last two axes: strides and offsets are multiples of 16 bytes."""
+    return all(
+        x.stride(3) == 1 and all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
+        for x in tensors
+    )
 
 
 @triton.jit
@@ -26,107 +35,162 @@ def attention_kernel(
     stride_qb,
     stride_qh,
     stride_qm,
+    stride_qd,
     stride_kb,
     stride_kh,
     stride_kn,
+    stride_kd,
     stride_vb,
     stride_vh,
     stride_vn,
+    stride_vd,
     stride_ob,
     stride_oh,
     stride_om,
+    stride_od,
     heads,
     group,
     q_len,
     kv_len,
-    blocks,
-    SIDE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    RAGGED: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    RAGGED: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
+    blocks,
+    SIDE: tl.constexpr,
 ):
-    """``RAGGED``: the last block of keys is not full, and no causal mask hides what is missing."""
     program = tl.program_id(0)
+    block_m = blocks - 1 - program // SIDE % blocks
     batch_head = program // (SIDE * blocks) * SIDE + program % SIDE
-    block_m = program // SIDE % blocks
-    if CAUSAL:
-        block_m = blocks - 1 - block_m
-    start_m = block_m * BLOCK_M
     batch = (batch_head // heads).to(tl.int64)
     head = (batch_head % heads).to(tl.int64)
     kv_head = head // group
-    q_base = Q + batch * stride_qb + head * stride_qh
-    k_base = K + batch * stride_kb + kv_head * stride_kh
-    v_base = V + batch * stride_vb + kv_head * stride_vh
-    o_base = Out + batch * stride_ob + head * stride_oh
-    q_tiles = tl.make_tensor_descriptor(q_base, [q_len, HEAD_DIM], [stride_qm, 1], [BLOCK_M, HEAD_DIM])
-    k_tiles = tl.make_tensor_descriptor(k_base, [kv_len, HEAD_DIM], [stride_kn, 1], [BLOCK_N, HEAD_DIM])
-    v_tiles = tl.make_tensor_descriptor(v_base, [kv_len, HEAD_DIM], [stride_vn, 1], [BLOCK_N, HEAD_DIM])
-    q = q_tiles.load([start_m, 0])
 
-    offs_m = start_m + tl.arange(0, BLOCK_M)
-    offs_n = tl.arange(0, BLOCK_N)
-    last = offs_m + (kv_len - q_len)
+    offs_m = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_d = tl.arange(0, BLOCK_D)
+    in_d = offs_d < HEAD_DIM
+    q_base = Q + batch * stride_qb + head * stride_qh
+    q_tiles = None
+    if DESCRIPTORS:
+        q_tiles = tl.make_tensor_descriptor(q_base, [q_len, HEAD_DIM], [stride_qm, 1], [BLOCK_M, BLOCK_D])
+    k_base = K + batch * stride_kb + kv_head * stride_kh
+    k_tiles = None
+    if DESCRIPTORS:
+        k_tiles = tl.make_tensor_descriptor(k_base, [kv_len, HEAD_DIM], [stride_kn, 1], [BLOCK_N, BLOCK_D])
+    v_base = V + batch * stride_vb + kv_head * stride_vh
+    v_tiles = None
+    if DESCRIPTORS:
+        v_tiles = tl.make_tensor_descriptor(v_base, [kv_len, HEAD_DIM], [stride_vn, 1], [BLOCK_N, BLOCK_D])
+    o_base = Out + batch * stride_ob + head * stride_oh
+
+    if q_tiles is not None:
+        q = q_tiles.load([block_m * BLOCK_M, 0])
+    else:
+        q = tl.load(
+            q_base + offs_m[:, None] * stride_qm + offs_d[None, :] * stride_qd,
+            mask=(offs_m < q_len)[:, None] & in_d[None, :],
+            other=0.0,
+        )
+
+    # The running maximum, the running sum and the output so far, not yet divided by the sum.
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    stop = kv_len
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+
+    end_n = kv_len
     if CAUSAL:
-        stop = tl.minimum(kv_len, start_m + BLOCK_M + kv_len - q_len)
-    ahead = tl.dot(q, k_tiles.load([0, 0]).T)
-    for start_n in tl.range(0, stop, BLOCK_N, warp_specialize=True, disallow_acc_multi_buffer=True):
-        scores = ahead
-        ahead = tl.dot(q, k_tiles.load([start_n + BLOCK_N, 0]).T)
+        end_n = tl.minimum(kv_len, block_m * BLOCK_M + BLOCK_M + (kv_len - q_len))
+    scale_log2 = scale * 1.4426950408889634
+    offs_n_first = tl.arange(0, BLOCK_N)
+    if k_tiles is not None:
+        k_first = k_tiles.load([0, 0]).T
+    else:
+        k_first = tl.load(
+            k_base + offs_n_first[None, :] * stride_kn + offs_d[:, None] * stride_kd,
+            mask=(offs_n_first < kv_len)[None, :] & in_d[:, None],
+            other=0.0,
+        )
+    ahead_start_n = tl.dot(q, k_first)
+    for start_n in tl.range(0, end_n, BLOCK_N, warp_specialize=True, disallow_acc_multi_buffer=True):
+        product_start_n = ahead_start_n
+        offs_n_ahead = start_n + BLOCK_N + tl.arange(0, BLOCK_N)
+        if k_tiles is not None:
+            k_ahead = k_tiles.load([start_n + BLOCK_N, 0]).T
+        else:
+            k_ahead = tl.load(
+                k_base + offs_n_ahead[None, :] * stride_kn + offs_d[:, None] * stride_kd,
+                mask=(offs_n_ahead < kv_len)[None, :] & in_d[:, None],
+                other=0.0,
+            )
+        ahead_start_n = tl.dot(q, k_ahead)
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        scores = product_start_n
+        visible = (offs_n[None, :] < kv_len) if RAGGED else True
         if CAUSAL:
-            # Above 0 where the key is visible, below where it is hidden, never 0.
-            seen = (2 * (last - start_n) + 1).to(tl.float32)[:, None] - (2 * offs_n).to(tl.float32)[None, :]
-            scores = tl.minimum(scores, seen * 1e30)
-        if RAGGED:
-            scores = tl.where(offs_n[None, :] < kv_len - start_n, scores, float("-inf"))
-        new_max = tl.maximum(row_max, tl.max(scores, 1) * scale)
+            visible = visible & ((offs_n - start_n)[None, :] <= (offs_m - start_n)[:, None] + (kv_len - q_len))
+        scores = tl.where(visible, scores, float("-inf"))
+
+        new_max = tl.maximum(row_max, tl.max(scores, 1) * scale_log2)
         rescale = tl.exp2(row_max - new_max)
-        acc = acc * rescale[:, None]
-        p = tl.exp2(scores * scale - new_max[:, None])
-        acc = tl.dot(p.to(Out.dtype.element_ty), v_tiles.load([start_n, 0]), acc)
+        p = tl.exp2(scores * scale_log2 - new_max[:, None])
         row_sum = row_sum * rescale + tl.sum(p, 1)
+        acc = acc * rescale[:, None]
+        if v_tiles is not None:
+            v = v_tiles.load([start_n, 0])
+        else:
+            v = tl.load(
+                v_base + offs_n[:, None] * stride_vn + offs_d[None, :] * stride_vd,
+                mask=(offs_n < kv_len)[:, None] & in_d[None, :],
+                other=0.0,
+            )
+        acc = tl.dot(p.to(v.dtype), v, acc)
         row_max = new_max
 
-    out = (acc / row_sum[:, None]).to(Out.dtype.element_ty)
-    offs_o = offs_m[:, None] * stride_om + tl.arange(0, HEAD_DIM)[None, :]
-    tl.store(o_base + offs_o, out, mask=(offs_m < q_len)[:, None])
-    lse = (row_max + tl.log2(row_sum)) * LN_2
-    tl.store(Lse + batch_head.to(tl.int64) * q_len + offs_m, lse, mask=offs_m < q_len)
+    out = acc * (1.0 / row_sum)[:, None]
+    tl.store(
+        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,
+        out.to(Out.dtype.element_ty),
+        mask=(offs_m < q_len)[:, None] & in_d[None, :],
+    )
+    tl.store(
+        Lse + batch_head.to(tl.int64) * q_len + offs_m,
+        (row_max + tl.log2(row_sum)) * 0.6931471805599453,
+        mask=offs_m < q_len,
+    )
 
 
 def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
     batch, heads, q_len, head_dim = q.shape
     kv_heads, kv_len = k.shape[1], k.shape[2]
     block_m, block_n = 128, 128
-    blocks = triton.cdiv(q_len, block_m)
-    attention_kernel[(blocks * batch * heads,)](
+    grid = ((triton.cdiv(q_len, block_m)) * (batch * heads),)
+    attention_kernel[grid](
         q,
         k,
         v,
         out,
         lse,
-        scale * LOG2_E.value,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
-        *out.stride()[:3],
+        scale,
+        *q.stride(),
+        *k.stride(),
+        *v.stride(),
+        *out.stride(),
         heads,
         heads // kv_heads,
         q_len,
         kv_len,
-        blocks,
-        SIDE=8 if batch * heads % 8 == 0 else 1,
         CAUSAL=causal,
-        RAGGED=not causal and kv_len % block_n != 0,
         HEAD_DIM=head_dim,
+        BLOCK_D=triton.next_power_of_2(head_dim),
         BLOCK_M=block_m,
         BLOCK_N=block_n,
         num_warps=4,
         num_stages=3,
+        RAGGED=not causal and kv_len % block_n != 0,
+        DESCRIPTORS=describable(q, k, v),
+        blocks=triton.cdiv(q_len, block_m),
+        SIDE=16 if (batch * heads) % 16 == 0 else 1,
     )

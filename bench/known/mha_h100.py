@@ -136,7 +136,7 @@ def attention_kernel(
         row_max = new_max
         row_sum = row_sum * rescale + tl.sum(p, 1)
 
-    out = acc / row_sum[:, None]
+    out = acc * (1.0 / row_sum)[:, None]
     tl.store(
         o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,
         out.to(Out.dtype.element_ty),
