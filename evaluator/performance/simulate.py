@@ -29,8 +29,8 @@ _LATE = 1000.0
 _SPREAD = 0.25
 """Share by which latencies vary, up and down, where they are jittered."""
 _UNEVEN = 0.3
-"""Share by which stall counts of one of several teams vary from pass to pass, where starts are jittered: chosen so that
-roles without overlap of products and softmax are not faster than published (docs/performance-model.md)."""
+"""Share by which stall counts of one of several teams vary from pass to pass, where starts are jittered (why so much:
+docs/performance-model.md). As none can be shorter than a clock, those of one clock take 1.075 in the mean."""
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _EVERY = -1
@@ -262,10 +262,10 @@ def play(
                     following[index].queued += free - now
                 if op.in_turn:
                     warp.asked = warp.asked or now
-                    again = free, True, warp.asked - _LATEST, -index
-                else:
-                    again = free, True, 0.0, -index
-                continue
+                again = free, True, warp.asked - _LATEST if op.in_turn else 0.0, youth
+                if ready and ready[0] < again:
+                    continue
+                again, now, issued = None, free, -1.0  # no one comes before it
             warp.asked = 0.0
             issued = start = now
             if pipe:

@@ -260,6 +260,29 @@ def test_jittered_latencies_are_right_in_the_mean_and_those_of_arithmetic_do_not
     assert {round(play([Team(0, 0, 1, arithmetic)], seed=seed).end, 6) for seed in range(5)} == {clocks(*arithmetic)}
 
 
+@pytest.mark.parametrize(("stall", "mean"), [(1, 1.075), (8, 8.0)])
+def test_stall_counts_of_rivals_vary_from_pass_to_pass_but_nothing_issues_before_the_next_clock(
+    stall: int, mean: float
+) -> None:
+    passes, each = 40, [replace(NOP, stall=stall)] * 50
+    stream = [op for place in range(passes) for op in (Mark(place), *each)]
+    rivals = [Team(cta, cta, 1, [*stream, Mark(passes)]) for cta in range(2)]
+    found = []
+    for seed in range(0, 20, 2):
+        marks = play(rivals, seed=seed).marks
+        found += [(marks[0, place + 1] - marks[0, place]) / len(each) for place in range(passes)]
+    assert max(stall * 0.7, 1.0) <= min(found) + 0.01
+    assert max(found) <= stall * 1.3 + 0.01
+    assert max(found) - min(found) > 0.25 * stall
+    assert sum(found) / len(found) == pytest.approx(mean, rel=0.02)
+
+
+def test_a_scheduler_prefers_the_warp_that_issued_last() -> None:
+    rivals = [Team(cta, 4 * cta, 1, [*[NOP] * 400, Mark(0)]) for cta in range(2)]
+    marks = play(rivals).marks
+    assert abs(marks[0, 0] - marks[1, 0]) == 400
+
+
 def test_jittered_ctas_start_apart_and_the_end_is_that_of_the_slowest_from_its_own_start() -> None:
     teams = [Team(cta, 4 * cta, 4, [Mark(0), *[FMA] * 100]) for cta in range(2)]
     played = play(teams, seed=1)
