@@ -65,8 +65,9 @@ def perform(
             running[process] = place, time.monotonic()
         if not running:
             break
-        wait([process.sentinel for process in running])
-        for process in [process for process in running if process.exitcode is not None]:
+        ended = wait([process.sentinel for process in running])
+        for process in [process for process in running if process.sentinel in ended]:
+            process.join()  # a sentinel can be ready before the process has ended
             place, began = running.pop(process)
             if process.exitcode:
                 failed.append(place)
