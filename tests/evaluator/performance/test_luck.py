@@ -191,9 +191,8 @@ def _launches(source: str, folder: Path) -> list[Launch]:
     return session.launches
 
 
-@pytest.mark.parametrize(
-    "order", [DIFFERENT[0], *(pytest.param(each, marks=pytest.mark.long) for each in DIFFERENT[1:])]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("order", DIFFERENT)
 def test_other_random_numbers_make_no_difference(order: str) -> None:
     times = [mean_us(work(order), seeds) for seeds in (0, DRAWS, 2 * DRAWS)]
     assert times[0] == pytest.approx(predict_time([work(order)], H100).us)
