@@ -140,7 +140,9 @@ class Claims(Part):
         """End a running step as ``FAILED`` or ``ABANDONED``; raises ``StepNotRunning``."""
         if state not in (StepState.FAILED, StepState.ABANDONED):
             raise ValueError(f"a step cannot fail as {state}")
-        queries.lock_running_step(connection, step_id, now)
+        run, step = queries.lock_running_step(connection, step_id, now)
+        if state is StepState.FAILED:  # an abandoned one may be repeated
+            queries.close_step(connection, run.id, step)
         return _end(connection, steps.c.id == step_id, state, reason, now)[0]
 
     @transactional(write=True)

@@ -174,13 +174,14 @@ def failed(found: Status) -> Decision:
 def final(before: Decision | None, now: Decision | None) -> Decision | None:
     """Return the last word on an attempt: ``before`` was decided when it was evaluated, ``now`` when it is submitted.
 
-    A refusal stands, unless a closer look found a fault. What was acceptable and is no more has been overtaken.
+    A refusal stands, unless a closer look found a fault. What was acceptable and is no more has been overtaken, or is
+    unresolved: it may still be better than the version that has been added.
     """
     if before is None or now is None:
         return now
     if before.refused and now.refused and now.ruling is not Ruling.EXAMINED:
         return before
-    if now.ruling in (Ruling.UNRESOLVED, Ruling.NO_GAIN, Ruling.NOT_SHOWN):
+    if now.ruling in (Ruling.NO_GAIN, Ruling.NOT_SHOWN):
         return Decision(Ruling.OVERTAKEN, now.sentence, now.gain, now.share)
     return now
 

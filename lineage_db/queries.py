@@ -27,7 +27,9 @@ _SHORT_RUN = [column for column in _RUNS if column.name != "config"]
 _OWNER = select(_STEPS.run_id).where(_STEPS.id == bindparam("step_key")).scalar_subquery()
 _LOCK_RUN = _CHANGED.where(_RUNS.id == bindparam("run_key")).returning(*_SHORT_RUN)
 _LOCK_RUN_OF_STEP = _CHANGED.where(_RUNS.id == _OWNER).returning(*_SHORT_RUN)
-_SHORT_STEP = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state).where(_STEPS.id == bindparam("step_key"))
+_SHORT_STEPS = select(_STEPS.id, _STEPS.run_id, _STEPS.number, _STEPS.state, _STEPS.redoes)
+_SHORT_STEP = _SHORT_STEPS.where(_STEPS.id == bindparam("step_key"))
+_STEP_OF_NUMBER = _SHORT_STEPS.where(_STEPS.run_id == bindparam("run_key"), _STEPS.number == bindparam("number"))
 
 OF_ATTEMPT = (tables.decisions.c.run_id == _ATTEMPTS.run_id) & (tables.decisions.c.attempt_id == _ATTEMPTS.id)
 """Which decision is on an attempt."""
@@ -187,11 +189,17 @@ def decide(connection: Connection, run_id: int, attempt_id: int, decision: Decis
         connection.execute(insert(tables.decisions).values(attempt_id=attempt_id, run_id=run_id, **values))
 
 
-def close_step(connection: Connection, run_id: int, step_id: int, submitted: Collection[int]) -> None:
-    """Record of the step's acceptable attempts, other than those ``submitted``, that they were not submitted."""
-    for row in connection.execute(_ACCEPTABLE_OF_STEP, {"step_key": step_id}).all():
-        if row.attempt_id not in submitted:
-            decide(connection, run_id, row.attempt_id, unsubmitted(record(Decision, row)))
+def close_step(connection: Connection, run_id: int, step: AnyRow, submitted: Collection[int] = ()) -> None:
+    """Record of the acceptable attempts of a step that ends, and of those that it repeats, that they were not
+    submitted: all but those that were ``submitted``.
+    """
+    ended: AnyRow | None = step
+    while ended is not None:
+        for row in connection.execute(_ACCEPTABLE_OF_STEP, {"step_key": ended.id}).all():
+            if row.attempt_id not in submitted:
+                decide(connection, run_id, row.attempt_id, unsubmitted(record(Decision, row)))
+        repeated = {"run_key": run_id, "number": ended.redoes}
+        ended = None if ended.redoes is None else connection.execute(_STEP_OF_NUMBER, repeated).one_or_none()
 
 
 def versions(connection: Connection, run_id: int, first: int) -> list[Version]:

@@ -258,7 +258,7 @@ class Results(Part):
         connection.execute(_FINISH_STEP, finish)
         if submission is not None:
             connection.execute(update(steps).where(steps.c.id == step.id).values(submission=asdict(submission)))
-        queries.close_step(connection, run.id, step.id, submitted)
+        queries.close_step(connection, run.id, step, submitted)
         return lineage[-1] if len(lineage) > grown else None
 
     @transactional(write=True)

@@ -14,7 +14,7 @@ from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
 from evaluator.evaluators import Evaluator, Tell
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
-from lineage_db.decision import Decision, Ruling, repeated
+from lineage_db.decision import Decision, Ruling, failed, repeated
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
 
@@ -155,9 +155,12 @@ class RecordingScorer:
     ) -> Decision | None:
         """Return what acceptance says of an attempt. ``twins`` are the earlier ones with its launch plans."""
         decision = self._decide(versions, evaluation)
-        if decision is not None and decision.refused and decision.ruling is not Ruling.REPEATED and twins:
+        if decision is None or decision.ruling is Ruling.REPEATED or not twins:
+            return decision
+        if decision.refused:
             return repeated(f"attempt {twins[0].id}")
-        return decision
+        found = next((twin.evaluation.refused for twin in twins if twin.evaluation.refused), None)
+        return failed(found) if found else decision
 
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
         """Return the run's attempts with these launch plans, oldest first."""

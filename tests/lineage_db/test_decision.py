@@ -71,6 +71,7 @@ def test_every_other_refusal_has_a_sentence() -> None:
 
 
 SMALL, GOOD = (Lead(0, gain, 1.0).decide(0.01, 0.9) for gain in (0.001, 0.02))
+UNCLEAR = Lead(1, 0.02, 0.5).decide(0.01, 0.9)
 ACCEPTED = Decision(Ruling.ACCEPTED, "better")
 
 
@@ -81,6 +82,7 @@ ACCEPTED = Decision(Ruling.ACCEPTED, "better")
         (SMALL, failed(Status.RACE), failed(Status.RACE)),  # known to be wrong, it is of no more use
         (SMALL, ACCEPTED, ACCEPTED),
         (GOOD, SMALL, Decision(Ruling.OVERTAKEN, SMALL.sentence, SMALL.gain, SMALL.share)),
+        (GOOD, UNCLEAR, UNCLEAR),  # against the version that has been added, and still of use
         (GOOD, failed(Status.RACE), failed(Status.RACE)),
         (GOOD, repeated("version 4"), repeated("version 4")),
         (GOOD, ACCEPTED, ACCEPTED),

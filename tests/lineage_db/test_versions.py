@@ -119,6 +119,23 @@ def test_the_end_of_a_step_decides_on_what_was_acceptable_in_it_and_on_nothing_e
     assert decisions(store, run) == [ACCEPTABLE, unsubmitted, NO_GAIN, ACCEPTED]
 
 
+def test_a_step_that_fails_decides_on_what_was_acceptable_in_it_and_one_that_is_abandoned_does_not(
+    store: Store, make: Any
+) -> None:
+    run = make.run(store)
+    failed, abandoned = make.step(store, run), make.step(store, run)
+    for step in (failed, abandoned):
+        make.attempt(store, step, 6.0, decision=ACCEPTABLE)
+    store.claims.fail(failed.id, state=StepState.FAILED, reason="an error", now=make.now)
+    store.claims.fail(abandoned.id, state=StepState.ABANDONED, reason="the worker was gone", now=make.now)
+    unsubmitted = replace(ACCEPTABLE, ruling=Ruling.NOT_SUBMITTED)
+    assert decisions(store, run) == [unsubmitted, ACCEPTABLE]
+    again = make.step(store, run)
+    assert again.redoes == abandoned.number
+    make.conclude(store, again, make.attempt(store, again, 7.0), decide=accept)
+    assert decisions(store, run) == [unsubmitted, unsubmitted, ACCEPTED]
+
+
 def test_what_is_no_longer_acceptable_was_overtaken(store: Store, make: Any) -> None:
     run = make.run(store)
     step = make.step(store, run)

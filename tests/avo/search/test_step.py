@@ -114,6 +114,15 @@ def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: st
     assert seeded.step(Scripted(proposing("tflops = 111.0"))).version == 1
 
 
+def test_an_operator_is_told_at_once_that_launch_plans_have_failed_a_closer_look(seeded: Desk) -> None:
+    seeded.evaluator.verdict = lambda candidate: correct(110.0, plan="plan of both")
+    seeded.evaluator.held_out = lambda candidate: Evaluation(Status.INCORRECT, "off", "h100", "held_out", 0.1)
+    seeded.step(Scripted(proposing("one")))
+    seeded.step(Scripted(lambda brief: Proposal(None, submit(brief, "the other").change)))
+    why = "not accepted: correct on the suite, but incorrect at other shapes or in a larger sample"
+    assert seeded.decided(3) == seeded.decided(2) == why
+
+
 def test_what_took_too_long_when_it_was_looked_at_closely_may_try_again(seeded: Desk) -> None:
     seeded.evaluator.held_out = lambda candidate: Evaluation(Status.TIMED_OUT, "slow", "h100", "held_out", 0.1)
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version is None
@@ -262,6 +271,32 @@ def test_what_is_better_in_the_mean_and_not_in_enough_draws_is_unresolved(empty:
     assert empty.decided(2) == why
     assert empty.step(Scripted(proposing("c"))).version == 1
     assert empty.decided(3) == "accepted: +20.0% in the mean over version 0, faster in 100% of draws"
+
+
+def test_what_another_worker_leaves_better_in_the_mean_only_is_unresolved_and_may_be_built_on(empty: Desk) -> None:
+    verdicts = {
+        "a": with_draws(100.0, 100.0, 100.0, 100.0),
+        "b": with_draws(110.0, 110.0, 110.0, 110.0),
+        "c": with_draws(115.0, 125.0, 125.0, 101.0),
+    }
+    empty.evaluator.verdict = lambda candidate: verdicts.get(candidate.source, judge(candidate))
+    empty.step(SeedOperator("a"))
+
+    def overtaken(brief: Brief) -> Proposal:
+        attempt = submit(brief, "c")
+        empty.step(Scripted(proposing("b")), worker="w1")
+        return Proposal(attempt, "in doubt now")
+
+    assert empty.step(Scripted(overtaken)).version is None
+    assert empty.decided(2) == "unresolved: +4.5% in the mean over version 1, faster in 66% of draws, 90% are needed"
+    told: list[int] = []
+
+    def look(brief: Brief) -> Proposal:
+        told.extend(each.attempt_id for each in brief.unresolved)
+        return Proposal(None, "looked")
+
+    empty.step(Scripted(look))
+    assert told == [2]
 
 
 def test_the_launch_plans_of_an_earlier_version_or_attempt_are_named(seeded: Desk) -> None:
