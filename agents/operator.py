@@ -179,7 +179,7 @@ class Brief:
         found = [
             attempt
             for attempt in self.attempts
-            if attempt.decision and attempt.decision.ruling is Ruling.UNRESOLVED and attempt.geomean_tflops > best
+            if attempt.ruling is Ruling.UNRESOLVED and attempt.geomean_tflops > best
         ]
         return sorted(found, key=lambda attempt: attempt.geomean_tflops, reverse=True)[:UNRESOLVED]
 

@@ -99,7 +99,7 @@ class Histories:
                 attempts[place] = replace(attempts[place], decision=decision)
                 if decision.ruling is not Ruling.ACCEPTABLE:
                     waiting.discard(attempt_id)
-            waiting |= {each.attempt_id for each in new if each.decision and each.decision.ruling is Ruling.ACCEPTABLE}
+            waiting |= {each.attempt_id for each in new if each.ruling is Ruling.ACCEPTABLE}
             return History(versions, Grown(attempts), Grown(looks), MappingProxyType(firsts))
 
     def looks(self, connection: Connection, run_id: int) -> Sequence[Looked]:

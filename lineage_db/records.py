@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from evaluator.evaluation import Evaluation, Status
-from lineage_db.decision import Decision
+from lineage_db.decision import Decision, Ruling
 from lineage_db.looked import Looked
 
 if TYPE_CHECKING:
@@ -294,6 +294,11 @@ class AttemptSummary:
     """As in ``Version``; empty where the attempt is none."""
     seen: str = ""
     """As in ``Version``."""
+
+    @property
+    def ruling(self) -> Ruling | None:
+        """What was decided about it; None where it is faulty."""
+        return self.decision.ruling if self.decision else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def attempts(
         attempt
         for attempt in every
         if (not status or attempt.status in status)
-        and (not ruling or (attempt.decision is not None and attempt.decision.ruling in ruling))
+        and (not ruling or attempt.ruling in ruling)
         and not (failures and attempt.status is Status.CORRECT)
     ]
     if last is not None:
@@ -117,7 +117,7 @@ def _record(run: "Run", attempt: "AttemptSummary", step: "Step") -> dict[str, An
         "score": attempt.geomean_tflops if attempt.status is Status.CORRECT else None,
         "score_kind": score_kind(run.target) if attempt.status is Status.CORRECT else None,
         "version": attempt.version,
-        "ruling": attempt.decision and attempt.decision.ruling,
+        "ruling": attempt.ruling,
         "decision": attempt.decision and attempt.decision.sentence,
         "gain": attempt.decision and attempt.decision.gain,
         "share": attempt.decision and attempt.decision.share,

@@ -133,7 +133,7 @@ class RecordedRun:
 def _as_it_was(attempt: AttemptSummary, seen: Seen) -> AttemptSummary:
     """Take back what was decided on an attempt after a step had seen it, as far as operators go by it."""
     accepted_since = attempt.version is not None and attempt.version >= seen.versions
-    unresolved = attempt.decision is not None and attempt.decision.ruling is Ruling.UNRESOLVED
+    unresolved = attempt.ruling is Ruling.UNRESOLVED
     if not accepted_since and unresolved is (attempt.attempt_id in seen.unresolved):
         return attempt
     decision = Decision(Ruling.UNRESOLVED, "as it was then") if attempt.attempt_id in seen.unresolved else None

@@ -99,8 +99,7 @@ def timed_first(store: Store, run: Run, start: Attempt) -> list[dict[str, str]]:
     found = [
         attempt
         for attempt in store.attempt_summaries(run.id)
-        if attempt.decision
-        and attempt.decision.ruling is Ruling.UNRESOLVED
+        if attempt.ruling is Ruling.UNRESOLVED
         and attempt.geomean_tflops > score.geomean_tflops
         and attempt.attempt_id != start.id
     ]

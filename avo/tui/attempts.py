@@ -310,7 +310,7 @@ def result(attempt: AttemptSummary) -> str:
         return verdict(attempt.status)
     if attempt.version is not None:
         return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
-    ruling = attempt.decision.ruling.value.replace("_", " ") if attempt.decision else ""
+    ruling = attempt.ruling.value.replace("_", " ") if attempt.ruling else ""
     return f"{attempt.geomean_tflops:.1f} {ruling}".rstrip()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from avo.watch.wording import first_line, looked, verdict
 from evaluator.target import score_kind
+from lineage_db.decision import OPEN, Ruling
 from lineage_db.entries import Intervention
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from lineage_db.store import Store
@@ -23,6 +24,8 @@ class EventKind(StrEnum):
     CALL_FAILED = "call_failed"
     """A model gave no reply."""
     ATTEMPT = "attempt"
+    REFUSED = "refused"
+    """An attempt that would have been accepted when it was told is no version, now that its step has ended."""
     VERSION = "version"
     STEP_ENDED = "step_ended"
     SUPERVISOR = "supervisor"
@@ -76,6 +79,8 @@ class _Read:
     intervention: int = 0
     running: frozenset[int] = frozenset()
     """Numbers of the steps whose end has not been read."""
+    waiting: tuple[int, ...] = ()
+    """Ids of attempts that were acceptable when they were read."""
 
 
 class EventReader:
@@ -141,11 +146,14 @@ def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list
     accepted = store.pages.accepted(run.id, after=read.version)
     told = store.journal.interventions(run.id, after=read.intervention)
     ended += [step for step in begun if step.state is not StepState.RUNNING]
+    waited = store.pages.attempts(run.id, read.waiting) if read.waiting else []
+    ends = {step.number: step.finished for step in ended}
     events = [
         *([] if known else [_run_event(run, run.created, "created")]),
         *(_started(run, step) for step in begun),
         *(_call_failed(run, call) for call in failed),
         *(_attempt(run, attempt) for attempt in judged),
+        *(_refused(run, each, ends.get(each.step_number) or now) for each in waited if each.ruling not in OPEN),
         *(_accepted(run, version) for version in accepted),
         *(_ended(run, step) for step in ended),
         *(_told(run, intervention) for intervention in told),
@@ -163,6 +171,7 @@ def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list
         call=last_call,
         intervention=max((made.id for made in told), default=read.intervention),
         running=(read.running | {step.number for step in begun}) - {step.number for step in ended},
+        waiting=tuple(each.attempt_id for each in (*waited, *judged) if each.ruling is Ruling.ACCEPTABLE),
     )
 
 
@@ -224,9 +233,23 @@ def _attempt(run: Run, attempt: AttemptSummary) -> Event:
             "target": run.target,
             "message": attempt.message,
             "change": attempt.change,
-            "ruling": decision.ruling if decision else None,
+            "ruling": attempt.ruling,
             "decision": decision.sentence if decision else None,
         },
+    )
+
+
+def _refused(run: Run, attempt: AttemptSummary, time: datetime) -> Event:
+    """Return the event that an attempt was refused after it was told."""
+    decision = attempt.decision
+    return Event(
+        EventKind.REFUSED,
+        time,
+        run.name,
+        f"attempt {attempt.attempt_id} {decision.told if decision else 'not accepted'}",
+        step=attempt.step_number,
+        attempt=attempt.attempt_id,
+        data={"ruling": attempt.ruling, "decision": decision.sentence if decision else None},
     )
 
 

@@ -67,7 +67,7 @@ def _read_news(store: Store, run_name: str, now: datetime, previous: News | None
     attempts = store.attempt_summaries(view.run.id, after=previous.view.revision[0])
     accepted = store.pages.accepted(view.run.id, after=previous.view.versions - 1)
     waited = store.pages.attempts(view.run.id, previous.waiting) if previous.waiting else []
-    waiting = [each.attempt_id for each in (*waited, *attempts) if _ruling(each) is Ruling.ACCEPTABLE]
+    waiting = [each.attempt_id for each in (*waited, *attempts) if each.ruling is Ruling.ACCEPTABLE]
     return News(
         view,
         tuple(attempts),
@@ -75,10 +75,6 @@ def _read_news(store: Store, run_name: str, now: datetime, previous: News | None
         tuple(waiting[-_WAITING:]),
         tuple(each for each in waited if each.decision and each.decision.refused),
     )
-
-
-def _ruling(attempt: AttemptSummary) -> Ruling | None:
-    return attempt.decision.ruling if attempt.decision else None
 
 
 class RunProgress:

@@ -7,6 +7,7 @@ import pytest
 
 from avo.watch.events import Event, EventKind, EventReader
 from evaluator.evaluation import Status
+from lineage_db.decision import Decision, Ruling
 from lineage_db.driving import LEASE
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import Request, StepState
@@ -93,6 +94,26 @@ def test_a_reader_that_looks_all_the_time_sees_the_same_each_once(
     look()
     assert sorted(texts(seen)) == sorted(ALL)
     assert [text for text in texts(seen) if not text.startswith("run live: running")] == ALL[:-1]
+
+
+def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Recorded) -> None:
+    run.step(100.0, change="seed")
+    reader = EventReader("live")
+    step = run.claim()
+    decision = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    attempt = run.evaluate(step, 120.0, (0,), "tile", decision=decision)
+    assert texts(reader.read(run.store, run.now))[-2] == "attempt 2 correct: 120.0 predicted TFLOPS [tile]"
+    run.wait(1)
+    run.store.results.conclude(
+        step.id, attempt_id=None, parents=(), reason="none", now=run.now, decide=lambda versions, attempt: None
+    )
+    refused, ended = reader.read(run.store, run.now)
+    assert refused.text == "attempt 2 not submitted: +20.0% in the mean over version 0"
+    assert (refused.time, refused.attempt, refused.data["ruling"]) == (run.now, attempt.id, Ruling.NOT_SUBMITTED)
+    assert ended.text == "step 1 done: none"
+    assert reader.read(run.store, run.now) == []
+    whole = texts(EventReader("live").read(run.store, run.now))
+    assert "attempt 2 correct: 120.0 predicted TFLOPS [tile]; not submitted: +20.0% in the mean over version 0" in whole
 
 
 def test_what_could_not_be_read_comes_with_the_next_look(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
