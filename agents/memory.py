@@ -122,7 +122,7 @@ def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Less
     """
     whole = bool(attempt.whole_change)
     base = descent.parent(attempt.parents) if whole else descent.base(attempt)
-    outcome, weight = f"{attempt.status}: {attempt.message}", _FAILURE
+    outcome, weight = f"{attempt.status.words}: {attempt.message}", _FAILURE
     if attempt.geomean_tflops:
         outcome = _effect(attempt.geomean_tflops, base, kind)
         weight = min(1.0, _GAIN * abs(math.log(attempt.geomean_tflops / base.tflops))) if base else 0.0

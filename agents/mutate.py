@@ -185,7 +185,7 @@ def _proposal(edit: Edit, parent: Version, attempt: Attempt) -> Proposal:
     tried_on = edit.on(parent)
     score = attempt.evaluation.score
     if score is None:
-        return Proposal(None, f"{tried_on}: {attempt.status}: {attempt.evaluation.message}")
+        return Proposal(None, f"{tried_on}: {attempt.status.words}: {attempt.evaluation.message}")
     before = parent.attempt.evaluation.geomean_tflops
     return Proposal(attempt, f"{tried_on}: {before:.1f} -> {score.geomean_tflops:.1f} {score.kind} TFLOPS")
 

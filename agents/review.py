@@ -111,7 +111,7 @@ def _complaint(error: ValidationError) -> str:
 def _faults(attempts: Sequence[AttemptSummary]) -> list[tuple[int, str]]:
     """Return the most frequent faults, with their counts."""
     counted = Counter(
-        f"{attempt.status}: {short(attempt.message)}" for attempt in attempts if not attempt.geomean_tflops
+        f"{attempt.status.words}: {short(attempt.message)}" for attempt in attempts if not attempt.geomean_tflops
     )
     return [(count, reason) for reason, count in counted.most_common(_FAILURES)]
 

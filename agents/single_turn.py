@@ -131,7 +131,7 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
             (each, cut(_difference(parent, brief.desk.attempt(each.attempt_id)), _DIFF_CHARS))
             for each in brief.unresolved[:_INSPIRATIONS]
         ],
-        failures=[short(f"{attempt.change}: {attempt.status}: {attempt.message}", 300) for attempt in failed],
+        failures=[short(f"{attempt.change}: {attempt.status.words}: {attempt.message}", 300) for attempt in failed],
         memory=learnt(brief),
         interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),

@@ -170,7 +170,9 @@ def _repeated(recent: Sequence[AttemptSummary], firsts: Mapping[str, int], patie
     signs = []
     failures = {(attempt.status, re.sub(r"\d+", "#", attempt.message)) for attempt in last}
     if len(failures) == 1 and last[-1].status is not Status.CORRECT:
-        signs.append(f"{len(last)} candidates in a row fail alike, the last: {last[-1].status}: {last[-1].message}")
+        signs.append(
+            f"{len(last)} candidates in a row fail alike, the last: {last[-1].status.words}: {last[-1].message}"
+        )
     if all(attempt.plan_digest is not None and firsts[attempt.plan_digest] != attempt.attempt_id for attempt in last):
         signs.append(f"{len(last)} candidates in a row lower to launch plans that were tried before")
     return signs

@@ -88,7 +88,7 @@ class Predictions:
                 self._judges[claim.target] = self._open.enter_context(judge)
             found = self._judges[claim.target].profile(Candidate(claim.problem, source), claim.case)
             if isinstance(found, Fault):
-                raise Unmakeable(f"{' + '.join(steps)}: {found.status}: {found.message}")
+                raise Unmakeable(f"{' + '.join(steps)}: {found.status.words}: {found.message}")
             self._known[key] = found[0].score.tflops
         return self._known[key]
 

@@ -47,6 +47,11 @@ class Status(StrEnum):
     CRASHED = "crashed"
     """The candidate's process, or the compiler on its IR, died."""
 
+    @property
+    def words(self) -> str:
+        """The verdict as people read it: ``does not fit``."""
+        return self.value.replace("_", " ")
+
 
 REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
 """Faults that stand for a launch plan. If it could be judged again and again, a wrong plan would pass with the first

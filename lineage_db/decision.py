@@ -167,8 +167,7 @@ def timed(comparison: Comparison | None, version: int) -> Decision:
 
 def failed(found: Status) -> Decision:
     """Return the decision on an attempt that failed the closer look. Which shapes it failed on stays unknown."""
-    words = found.value.replace("_", " ")
-    return Decision(Ruling.EXAMINED, f"correct on the suite, but {words} at other shapes or in a larger sample")
+    return Decision(Ruling.EXAMINED, f"correct on the suite, but {found.words} at other shapes or in a larger sample")
 
 
 def final(before: Decision | None, now: Decision | None) -> Decision | None:

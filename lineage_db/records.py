@@ -171,6 +171,10 @@ class Step:
     doing: "tuple[Doing, ...] | None" = None
     """What its worker is doing, oldest first, or was doing when the step was abandoned; None before anything."""
 
+    def submits(self, attempt_id: int) -> bool:
+        """Whether what was said at its submission is about this attempt."""
+        return self.submission is not None and self.submission.attempt_id == attempt_id
+
 
 @dataclass(frozen=True, slots=True)
 class PendingReply:

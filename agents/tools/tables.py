@@ -101,7 +101,7 @@ def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
     """Return the outcome on one line; ``against`` maps names to speeds in TFLOPS to compare with."""
     score = evaluation.score
     if score is None:
-        said = f"{evaluation.status}: {evaluation.message}"
+        said = f"{evaluation.status.words}: {evaluation.message}"
         predicted = evaluation.predicted
         return said + (f" ({predicted.geomean_tflops:.1f} predicted TFLOPS, unverified)" if predicted else "")
     found = f"correct, {score.geomean_tflops:.1f} {score.kind} TFLOPS"
@@ -155,7 +155,7 @@ def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
         registers = max((one.registers for one in each.resources), default="")
         spilled = max((one.spill_bytes for one in each.resources), default="")
         if each.score is None:
-            fault = f"{each.fault.status}: {each.fault.message}" if each.fault else "no prediction"
+            fault = f"{each.fault.status.words}: {each.fault.message}" if each.fault else "no prediction"
             rows.append((name, "", "", "", registers, spilled, "", short(fault)))
             continue
         rows.append((name, "mean", f"{speed(each):.1f}", "", registers, spilled, "", ""))
@@ -171,7 +171,7 @@ def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
 def check(findings: Findings) -> str:
     """Return the result of a check."""
     fault = findings.fault
-    said = f"{fault.status}: {fault.message}" if fault else "ok: compiles, fits, and is right on these cases"
+    said = f"{fault.status.words}: {fault.message}" if fault else "ok: compiles, fits, and is right on these cases"
     parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
     return "\n".join([*parts, *((_resources(findings.resources),) if findings.resources else ())])
 

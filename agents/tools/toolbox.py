@@ -350,4 +350,4 @@ def _passage(asked: arguments.EditSource) -> Passage:
 
 
 def _fault(fault: Fault) -> str:
-    return f"{fault.status}: {fault.message}"
+    return f"{fault.status.words}: {fault.message}"

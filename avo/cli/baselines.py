@@ -180,7 +180,7 @@ def of_seed(problem: str, seed: str, target: str, suite: str, options: "Sequence
     name, kind = f"seed {seed}", str(score_kind(target))
     score = evaluation.score
     if score is None:
-        return Line(name, kind, target, "", trouble=f"{evaluation.status}: {evaluation.message}")
+        return Line(name, kind, target, "", trouble=f"{evaluation.status.words}: {evaluation.message}")
     figures = {case.case: case.tflops for case in score.cases}
     how = "; ".join(filter(None, (f"seeds/{problem}/{seed}.py, judged now", score.conditions)))
     return Line(name, kind, score.card or target, how, figures)

@@ -10,7 +10,7 @@ from typer import _completion_shared
 _completion_shared._completion_scripts["bash"] = "shopt -u hostcomplete\n" + _completion_shared.COMPLETION_SCRIPT_BASH
 
 _MOST = 50
-"""Most versions of a run that are offered: the newest."""
+"""Most versions or attempts of a run that are offered: the newest."""
 
 Complete = Callable[[typer.Context, str], list[str]]
 
@@ -21,9 +21,14 @@ def runs(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def references(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of runs, or, behind the ``@`` of RUN@VERSION, the versions of the run, newest first."""
-    run, at, _ = incomplete.partition("@")
-    return _beginning(_version_names(ctx, run) if at else _run_names(ctx), incomplete)
+    """Return the names of runs; behind the ``@`` of RUN@VERSION the versions of the run, behind the ``#`` of
+    RUN#ATTEMPT its attempts; newest first.
+    """
+    for sign, names in (("@", _version_names), ("#", _attempt_names)):
+        run, found, _ = incomplete.partition(sign)
+        if found:
+            return _beginning(names(ctx, run), incomplete)
+    return _beginning(_run_names(ctx), incomplete)
 
 
 def problems(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -89,6 +94,15 @@ def _version_names(ctx: typer.Context, run: str) -> Iterator[str]:
 
     with suppress(Exception), read_store(ctx.params.get("db")) as store:
         yield from (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
+
+
+def _attempt_names(ctx: typer.Context, run: str) -> Iterator[str]:
+    from avo.cli.common import read_store
+
+    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+        found = store.run(run)
+        last, _ = store.revision(found.id)
+        yield from (f"{run}#{attempt}" for attempt in range(last, max(0, last - _MOST), -1))
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:

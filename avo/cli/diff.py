@@ -57,7 +57,9 @@ def diff(
         print_json({"old": versions[0], "new": versions[1], "gain": ratio, "diff": text})
         return
     for name, each, score in zip(names, evaluations, scores, strict=True):
-        said = f"{score.geomean_tflops:.1f} {unit(score)}" if score else f"{each.status}: {one_line(each.message)}"
+        said = (
+            f"{score.geomean_tflops:.1f} {unit(score)}" if score else f"{each.status.words}: {one_line(each.message)}"
+        )
         console.print(f"{name}: {said}")
     if all(judged):
         console.print(percent(ratio) if comparable else "not comparable: judged on other targets or cases")

@@ -79,6 +79,7 @@ def profile(
     from evaluator.evaluation import Fault
     from evaluator.evaluators import local_judge
     from evaluator.inspection import Inspection, Look
+    from evaluator.target import unchecked
     from evaluator.targets import get_target
 
     if before is not None and show is not Show.IR:
@@ -101,7 +102,7 @@ def profile(
         if as_json:
             print_json({"status": profiles.status, "message": profiles.message})
         else:
-            console.print(f"{profiles.status}: {printable(profiles.message)}")
+            console.print(f"{profiles.status.words}: {printable(profiles.message)}")
         raise typer.Exit(1)
     if show is not Show.PIPES:
         console.print(printable(seen.text), soft_wrap=True)
@@ -114,6 +115,8 @@ def profile(
         from avo.watch.explanation import render
 
         console.print(f"{kernel} on {target}, {profiles[0].kind}; its results are not checked")
+        if doubt := unchecked(target):
+            console.print(doubt)
         for made in profiles:
             console.print(render(made))
 

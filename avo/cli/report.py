@@ -92,7 +92,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
         for figure in report.trajectories:
             found = judge.profile(Candidate(run.problem, best.attempt.source), figure.cases[-1].name)
             if isinstance(found, Fault):
-                err.print(f"avo: no profile: {found.status}: {one_line(found.message)}")
+                err.print(f"avo: no profile: {found.status.words}: {one_line(found.message)}")
                 return found
             made += found
     return tuple(made)

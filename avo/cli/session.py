@@ -215,6 +215,7 @@ def _spent(data: dict[str, Any]) -> str:
 def in_words(summary: dict[str, Any]) -> str:
     """Return the summary as text, with the commands to look further."""
     from avo.search import transfer
+    from evaluator.target import unchecked
     from lineage_db.decision import unresolved
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
@@ -226,6 +227,7 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{best['card'] or best['target']}; "
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
+        lines += filter(None, [unchecked(best["target"])])
     elif summary["state"] == "finished" and not summary["attempts"]:
         lines.append(f"Its limit was reached before a seed was judged: avo resume {name} --max-hours 1")
     if summary["unresolved"]:

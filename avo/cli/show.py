@@ -13,7 +13,7 @@ from avo.watch.tables import one_line
 from avo.watch.wording import edited_from, printable
 
 if TYPE_CHECKING:
-    from lineage_db.records import Attempt, Step
+    pass
 
 VersionArgument = Annotated[
     str,
@@ -50,7 +50,7 @@ def show(
     problem, decision = get_problem(run.problem), attempt.decision
     assert step is not None, "attempts are made in steps"
     isolation = run.config.get(ISOLATION, [])
-    submission = step.submission if accepted or _submitted(step, attempt) else None
+    submission = step.submission if accepted or step.submits(attempt.id) else None
     if as_json:
         print_json(
             {
@@ -93,10 +93,6 @@ def show(
             console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
         console.print()
         console.print(render(attempt.evaluation, problem, seed))
-
-
-def _submitted(step: "Step", attempt: "Attempt") -> bool:
-    return step.submission is not None and step.submission.attempt_id == attempt.id
 
 
 def print_source(text: str, lexer: str = "python") -> None:

@@ -26,7 +26,6 @@ from avo.watch.wording import (
     turned_down,
     under_way,
     unit,
-    verdict,
     verdicts,
 )
 
@@ -113,6 +112,7 @@ class _Shown:
 def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.watch.scores import scored
+    from evaluator.target import unchecked
     from lineage_db.decision import unresolved
     from lineage_db.records import RunState
 
@@ -137,7 +137,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     if view.counts:
         row(lines, "", verdicts(view.counts))
     if rates:
-        row(lines, "a minute", ", ".join(f"{each:.1f} {verdict(found)}" for found, each in rates.items()))
+        row(lines, "a minute", ", ".join(f"{each:.1f} {found.words}" for found, each in rates.items()))
     since = f", the last {duration((now - view.last_gain).total_seconds())} ago" if view.last_gain else ""
     row(lines, "versions", f"{view.versions}{since}")
     if view.unresolved:
@@ -148,6 +148,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         score = scored(view.best)
         grown = f", {percent(view.gain)} over the seed" if view.best.number else ""
         row(lines, "best", f"v{view.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
+        if doubt := unchecked(run.target):
+            row(lines, "", doubt)
     if view.spend.calls:
         row(lines, "models", spent(view.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
     left = view.left()

@@ -17,7 +17,7 @@ from avo.cli import completion
 from avo.cli.common import console, err, fail
 from avo.watch.tables import row, table
 from avo.watch.wording import printable
-from evaluator.target import CARDS, TARGETS
+from evaluator.target import CARDS, TARGETS, unchecked
 
 if TYPE_CHECKING:
     from evaluator.target import Target
@@ -85,6 +85,8 @@ def tune(
     ) as progress:
         task = progress.add_task("predicting configurations", total=total)
         rankings = rank(runs, jobs or len(os.sched_getaffinity(0)), lambda: progress.advance(task))
+    for doubt in filter(None, (unchecked(target.name) for target in chosen)):
+        console.print(doubt)
     for ranking in rankings:
         _print(ranking, rows, several_types=_types_differ(ranking, rankings))
     kept = {place: list(_kept(place, rankings, keep)) for place in dict.fromkeys(map(_kernel, rankings))}
@@ -221,7 +223,15 @@ def _record(
     return {
         "kind": "predicted",
         "script": str(script),
-        "targets": [{"target": run.target, "stopped": run.refused, "failed_tests": run.failed} for run in runs],
+        "targets": [
+            {
+                "target": run.target,
+                "held_against_measurements": not unchecked(run.target),
+                "stopped": run.refused,
+                "failed_tests": run.failed,
+            }
+            for run in runs
+        ],
         "rankings": [
             {
                 "kernel": ranking.subject.kernel,

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from avo.watch.tables import gain, row, table
-from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit, verdict
+from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit
 from evaluator.target import ScoreKind, unchecked
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
     parts: list[RenderableType] = []
     score = evaluation.score or evaluation.predicted
     if evaluation.message:
-        parts.append(Text(f"{evaluation.status}: {printable(evaluation.message)}"))
+        parts.append(Text(f"{evaluation.status.words}: {printable(evaluation.message)}"))
     if score:
-        words = f"{evaluation.status}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"
+        words = f"{evaluation.status.words}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"
         if evaluation.held_out_tflops is not None:
             words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
         if evaluation.refused:
-            words += f"; {evaluation.refused} at other shapes or in a larger sample"
+            words += f"; {evaluation.refused.words} at other shapes or in a larger sample"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
         if evaluation.traits.get("sums") == "atomic":
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
@@ -53,7 +53,7 @@ def _conditions(score: "Score") -> list[str]:
 
 
 def _scores(evaluation: "Evaluation", score: "Score", seed: "Score | None") -> RenderableType:
-    kind = score.kind if evaluation.correct else f"{verdict(evaluation.status)}, {score.kind}"
+    kind = score.kind if evaluation.correct else f"{evaluation.status.words}, {score.kind}"
     columns = ["CASE", f">{kind} TFLOPS", *([">over seed"] if seed else []), f">{SPREAD[score.kind]}", ">us"]
     limited = any(case.limiter for case in score.cases)
     made = table(*columns, *(["LIMITER"] if limited else []))

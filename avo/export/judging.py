@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from avo.export.choosing import Chosen
 from avo.export.errors import NotExported
-from avo.watch.wording import verdict
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Score
 from evaluator.evaluators import Evaluator
@@ -61,7 +60,7 @@ def judge(versions: Sequence[Chosen], open_judge: OpenJudge) -> tuple[Passed, ..
                     continue
                 evaluation = evaluator.evaluate(Candidate(each.run.problem, each.source))
                 if not evaluation.correct:
-                    found = f"{verdict(evaluation.status)} in suite {suite}: {evaluation.message}"
+                    found = f"{evaluation.status.words} in suite {suite}: {evaluation.message}"
                     faults[each.label] = f"{each.label} is not exported: {' '.join(found.split())}"
                 evaluations[each.label].append(evaluation)
                 targets[each.label] = evaluator.target

@@ -66,7 +66,7 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
     paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
     if paragraphs[0] != subject:
         paragraphs.append(change)
-    submission = step.submission
+    submission = step.submission if is_version or step.submits(attempt.id) else None
     told = {
         "Hypothesis": attempt.hypothesis,
         "Expected": submission.expected if submission else "",
@@ -74,7 +74,7 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
     }
     paragraphs += [f"{name}: {printable(text).strip()}" for name, text in told.items() if text.strip()]
     if not is_version:
-        why = attempt.decision.told if attempt.decision else f"{attempt.status}: {attempt.evaluation.message}"
+        why = attempt.decision.told if attempt.decision else f"{attempt.status.words}: {attempt.evaluation.message}"
         paragraphs.append(f"No version: {printable(why).strip()}")
     paragraphs += [f"Supervisor ({made.level}): {printable(made.reason)}" for made in said]
     best = max((versions[number].attempt.evaluation.geomean_tflops for number in version.parents), default=None)

@@ -31,7 +31,6 @@ from avo.watch.wording import (
     percent,
     place,
     printable,
-    verdict,
 )
 from evaluator.evaluation import Fault
 from evaluator.target import score_kind, unchecked
@@ -94,7 +93,7 @@ def _environment(**options: Any) -> Environment:
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "level": _level,
         "one": lambda value: f"{value:.1f}", "percent": percent,
-        "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved, "verdict": verdict,
+        "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip
     return environment
 

@@ -38,7 +38,7 @@ class SeedOperator:
         correct = sorted((each for each in judged if each.evaluation.correct), key=_speed)
         if correct:
             return Proposal(correct[-1], "seed", before=correct[:-1])
-        return Proposal(None, "; ".join(f"{each.status}: {each.evaluation.message}" for each in judged))
+        return Proposal(None, "; ".join(f"{each.status.words}: {each.evaluation.message}" for each in judged))
 
 
 def seed_operator(run: Run, judges: int = 1) -> SeedOperator:
@@ -73,7 +73,8 @@ def examine(scorer: RecordingScorer, proposal: Proposal, problem: str, alpha: fl
 def no_versions(store: Store, run: Run) -> list[str]:
     """Return a line for each seed of ``run`` that is no version."""
     return [
-        f"{each.change} is no version: {each.decision.told if each.decision else f'{each.status}: {each.message}'}"
+        f"{each.change} is no version: "
+        f"{each.decision.told if each.decision else f'{each.status.words}: {each.message}'}"
         for each in store.history(run.id).attempts
         if not each.parents and each.version is None
     ]

@@ -19,7 +19,7 @@ from avo.tui.lines import Lines
 from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
-from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, unit, verdict
+from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, unit
 from evaluator.evaluation import Status
 from evaluator.problem import Baseline
 from lineage_db.records import Attempt, AttemptSummary
@@ -300,14 +300,14 @@ def _reason(key: str, group: Failures | None, count: int) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis").append(f"{count:>6} ", "bold")
     if group is None:
         return text.append(key)
-    text.append(verdict(group.status), "" if group.status is Status.CORRECT else "red")
+    text.append(group.status.words, "" if group.status is Status.CORRECT else "red")
     return text.append(f": {first_line(group.message)}" if group.message else "")
 
 
 def result(attempt: AttemptSummary) -> str:
     """Return the score and the version it became, or the fault, in few words: the change stands on the same line."""
     if not attempt.geomean_tflops:
-        return verdict(attempt.status)
+        return attempt.status.words
     if attempt.version is not None:
         return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
     ruling = attempt.ruling.value.replace("_", " ") if attempt.ruling else ""

@@ -15,7 +15,7 @@ from textual.widgets import Static
 
 from avo.tui.diff import code
 from avo.tui.keys import Scroll
-from avo.watch.wording import duration, printable, verdict
+from avo.watch.wording import duration, printable
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import Fault
@@ -127,7 +127,7 @@ class HotLoop(Vertical):
         except (EvaluatorError, OSError) as error:
             answer: Profile | str = f"the judge is not available: {error}"
         else:
-            answer = f"{verdict(found.status)}: {found.message}" if isinstance(found, Fault) else found[0]
+            answer = f"{found.status.words}: {found.message}" if isinstance(found, Fault) else found[0]
         if not self._left:
             self.post_message(self.Found(job, answer))
 

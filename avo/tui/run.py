@@ -39,9 +39,9 @@ from avo.watch.wording import (
     standing,
     under_way,
     unit,
-    verdict,
 )
 from evaluator.problem import Baseline
+from lineage_db.decision import unresolved
 
 _TICK_S = 1.0
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
@@ -286,8 +286,9 @@ def header(picture: Picture, words: str) -> Text:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
     made = counted(view.attempts, "attempt")
-    open_ = f", {view.unresolved:,} unresolved" if view.unresolved else ""
-    text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted{open_}", "dim")
+    text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted", "dim")
+    if view.unresolved:
+        text.append(f", {unresolved(view.unresolved)}", "yellow")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
     return text
@@ -305,7 +306,7 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
     if not missing.get(view):
         return ""
     if picture.newest and not working:
-        return f"No seed was accepted: {verdict(picture.newest.status)}.\n\n{printable(picture.newest.message)}"
+        return f"No seed was accepted: {picture.newest.status.words}.\n\n{printable(picture.newest.message)}"
     if run.over:
         return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
     if not working:

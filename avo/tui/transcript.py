@@ -10,7 +10,7 @@ from rich.text import Text
 from agents.model import thought_text
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
-from avo.watch.wording import duration, first_line, in_a_list, verdict
+from avo.watch.wording import duration, first_line, in_a_list
 from lineage_db.entries import Message, ModelCall, Spend
 from lineage_db.records import AttemptSummary, Submission
 
@@ -136,7 +136,7 @@ def _call(call: ModelCall) -> Entry:
 
 
 def _attempt(attempt: AttemptSummary) -> Entry:
-    found = f"{attempt.geomean_tflops:.1f} TFLOPS" if attempt.geomean_tflops else verdict(attempt.status)
+    found = f"{attempt.geomean_tflops:.1f} TFLOPS" if attempt.geomean_tflops else attempt.status.words
     accepted = f" -> v{attempt.version}" if attempt.version is not None else ""
     title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(in_a_list(attempt.change)) or "seed")
     parts = (attempt.change, attempt.hypothesis and f"hypothesis: {attempt.hypothesis}", attempt.message)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from avo.watch.wording import first_line, looked, verdict
+from avo.watch.wording import first_line, looked
 from evaluator.target import score_kind
 from lineage_db.decision import OPEN, Ruling
 from lineage_db.entries import Intervention
@@ -223,7 +223,7 @@ def _attempt(run: Run, attempt: AttemptSummary) -> Event:
         EventKind.ATTEMPT,
         attempt.finished,
         run.name,
-        f"attempt {attempt.attempt_id} {verdict(attempt.status)}: {found} [{first_line(attempt.change)}]{why}",
+        f"attempt {attempt.attempt_id} {attempt.status.words}: {found} [{first_line(attempt.change)}]{why}",
         step=attempt.step_number,
         attempt=attempt.attempt_id,
         data={

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from avo.watch.wording import first_line, percent, verdict
+from avo.watch.wording import first_line, percent
 from evaluator.evaluation import Status
 from lineage_db.records import AttemptSummary, Outcome
 
@@ -63,7 +63,7 @@ def reasons(attempts: Iterable[AttemptSummary]) -> tuple[Reason, ...]:
     for attempt in attempts:
         decision = attempt.decision
         if attempt.status is not Status.CORRECT:
-            words, gain = f"{verdict(attempt.status)}: {first_line(attempt.message)}", None
+            words, gain = f"{attempt.status.words}: {first_line(attempt.message)}", None
         elif decision and decision.refused:
             words, gain = decision.told, decision.gain
             words = words if gain is None else decision.ruling.value.replace("_", " ")

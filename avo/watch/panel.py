@@ -34,6 +34,7 @@ from avo.watch.wording import (
 )
 from evaluator.evaluation import Score
 from evaluator.problem import Baseline
+from evaluator.target import unchecked
 from lineage_db.decision import unresolved
 from lineage_db.records import Doing, RunState
 
@@ -97,6 +98,8 @@ def panel(
     parts: list[RenderableType] = [_attempts(view, now, budget, most)]
     if score:
         parts += ["", _speed(view, score, baselines)]
+        if doubt := unchecked(run.target):
+            parts.append(Text(doubt, style="dim"))
     if view.versions > 1 and most != 0:
         parts += ["", _accepted(view, most)]
     if doing := _at_work(view, now):

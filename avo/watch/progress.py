@@ -14,13 +14,7 @@ from rich.text import Text
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import (
-    counted,
-    first_line,
-    looked,
-    percent,
-    verdict,
-)
+from avo.watch.wording import counted, first_line, looked, percent
 from evaluator.problem import Baseline
 from lineage_db.decision import Ruling
 from lineage_db.errors import StoreError
@@ -206,7 +200,7 @@ class LineView:
                 found = f"{attempt.geomean_tflops:.1f} {view.kind} TFLOPS" if view.kind else ""
             else:
                 found = first_line(attempt.message)
-            words = f"{verdict(attempt.status)}: {found}" if found else verdict(attempt.status)
+            words = f"{attempt.status.words}: {found}" if found else attempt.status.words
             why = f"; {attempt.decision.told}" if attempt.decision and attempt.decision.refused else ""
             self._print(f"attempt {attempt.attempt_id} {words} [{_change(attempt.change)}]{why}")
         for attempt in news.refused:

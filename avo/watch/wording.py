@@ -53,15 +53,10 @@ def standing(run: Run, state: RunState) -> str:
     return f"{state}, asked to {run.request}" if asked else state.value
 
 
-def verdict(status: Status) -> str:
-    """Return the status in words."""
-    return status.value.replace("_", " ")
-
-
 def verdicts(counts: Mapping[Status, int]) -> str:
     """Return ``12 correct, 3 incorrect, 1 does not fit``: correct first, then the faults in the order of ``counts``."""
     order = sorted(counts, key=lambda status: status is not Status.CORRECT)
-    return ", ".join(f"{counts[status]} {verdict(status)}" for status in order)
+    return ", ".join(f"{counts[status]} {status.words}" for status in order)
 
 
 def place(score: Score) -> str:
@@ -128,7 +123,7 @@ def turned_down(attempt: AttemptSummary) -> str:
     """Return why an attempt is no version: ``does not fit: needs 262144 bytes ...``, or the decision and its reason."""
     if attempt.decision and attempt.decision.refused:
         return first_line(attempt.decision.told)
-    return first_line(f"{verdict(attempt.status)}: {attempt.message}")
+    return first_line(f"{attempt.status.words}: {attempt.message}")
 
 
 def looked(looks: int) -> str:

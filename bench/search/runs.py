@@ -103,7 +103,7 @@ def best_known(problem: str, target: str, answers: Path) -> float:
     with RememberingJudge(target, SUITE, answers) as judge:
         found = judge.evaluate(Candidate(problem, sources()[problem, target]))
     if not found.correct:
-        raise SystemExit(f"the best kernel known for {problem} on {target} is {found.status}: {found.message}")
+        raise SystemExit(f"the best kernel known for {problem} on {target} is {found.status.words}: {found.message}")
     return found.geomean_tflops
 
 

@@ -82,7 +82,7 @@ def test_a_failed_evaluation_is_repaired_within_the_step() -> None:
         says(submit(3)),
     )
     proposal = run(world, model)
-    assert "parse_error: not a kernel: nonsense" in told(model, 1)
+    assert "parse error: not a kernel: nonsense" in told(model, 1)
     assert proposal.attempt is not None
     assert proposal.attempt.source == "tflops = 130.0"
     assert world.tried == ["nonsense", "tflops = 130.0"]

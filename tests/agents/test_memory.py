@@ -21,7 +21,7 @@ def test_hypotheses_are_kept_with_their_outcomes_and_notes_next_to_them() -> Non
         "ptxas spills at 255",
         "attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
         "Hypothesis: larger tiles reuse more.",
-        "attempt 3: parse_error: not a kernel: nonsense. Changed: to nonsense. Hypothesis: shorter is faster.",
+        "attempt 3: parse error: not a kernel: nonsense. Changed: to nonsense. Hypothesis: shorter is faster.",
         "attempt 5: 100.0 -> 105.6 predicted TFLOPS (+5.6%) over version 0, unresolved: +5.6% in the mean over version "
         "0, faster in 71% of draws, 90% are needed. Changed: to tflops = 105.6. Hypothesis: one barrier less.",
     ]

@@ -40,7 +40,7 @@ def test_an_answer_is_applied_and_evaluated_and_submitted_with_what_it_said() ->
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (SAID + block("tflops", "oops"), "100 -> 120: parse_error"),
+        (SAID + block("tflops", "oops"), "100 -> 120: parse error"),
         (SAID + block("7.0", "8.0"), "the passage of block 1 occurs 0 times in the parent"),
         (SAID, "neither SEARCH/REPLACE blocks nor a source that defines attention"),
         (block("100.0", "120.0"), "the answer does not say its hypothesis, change, expected"),

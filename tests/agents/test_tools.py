@@ -166,7 +166,7 @@ def test_variants_are_compared_in_one_table_and_work_goes_on_with_one_of_them() 
     means = [["large", "mean", "130.0", "168", "16"], ["two", "mean", "120.0", "168", "16"]]
     assert rows[1:4] == [*means, ["small", "mean", "90.0", "168", "16"]]
     assert rows[4][0] == "broken"
-    assert "parse_error: not a kernel: nonsense" in said
+    assert "parse error: not a kernel: nonsense" in said
     assert "not made: the passage does not occur" in said
     assert "1 looks are left" in said
     assert bench.box.bench.source == SEED
@@ -343,9 +343,9 @@ def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     last = int(first.splitlines()[-1].partition("first: ")[2].rstrip("]"))
     assert bench.call("profile", show="ptx", first=last).startswith(f"line {last} ")
     bench.world.desk.findings = Findings(Fault(Status.LOWERING_ERROR, "no such function"))
-    assert bench.call("profile", show="sass") == "lowering_error: no such function"
+    assert bench.call("profile", show="sass") == "lowering error: no such function"
     faulty = Bench(explain=lambda candidate, case=None: Fault(Status.PARSE_ERROR, "line 1"))
-    assert faulty.call("profile", version=0) == "parse_error: line 1"
+    assert faulty.call("profile", version=0) == "parse error: line 1"
 
 
 def test_attempts_of_earlier_steps_are_profiled_without_becoming_the_working_source() -> None:

@@ -142,4 +142,4 @@ def test_an_attempt_that_is_no_version_is_a_branch_of_its_own(avo: Avo, tmp_path
 def test_a_faulty_attempt_is_committed_with_its_fault(avo: Avo, tmp_path: Path) -> None:
     out = tmp_path / "lineage"
     assert avo("git", "mha-h100#3", "--out", str(out)).exit_code == 0
-    assert "No version: does_not_fit: needs 262144 bytes" in git(out, "log", "-1", "--format=%B", "attempt-3")
+    assert "No version: does not fit: needs 262144 bytes" in git(out, "log", "-1", "--format=%B", "attempt-3")

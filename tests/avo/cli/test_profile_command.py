@@ -147,7 +147,7 @@ def test_a_kernel_at_fault_is_exit_code_1_with_its_fault(
     monkeypatch.setattr(FakeJudge, "answer", Fault(Status.PARSE_ERROR, "line 1: invalid\x1b syntax"))
     (tmp_path / "kernel.py").write_text("def")
     words = avo("profile", "kernel.py")
-    assert (words.exit_code, words.stdout) == (1, "parse_error: line 1: invalid  syntax\n")
+    assert (words.exit_code, words.stdout) == (1, "parse error: line 1: invalid  syntax\n")
     data = avo("profile", "kernel.py", "--json")
     assert data.exit_code == 1
     assert json.loads(data.stdout) == {"status": "parse_error", "message": "line 1: invalid\x1b syntax"}
@@ -160,7 +160,7 @@ def test_code_is_printed_in_place_of_the_tables(avo: Avo, tmp_path: Path, judge:
     assert judge.asked == [Inspection(Look.IR, "mha", "x = 1", None, "8k-full", "tritongpu-coalesce")]
     judge.findings = Findings(Fault(Status.PARSE_ERROR, "line 1"))
     said = avo("profile", "kernel.py", "--show", "ptx")
-    assert (said.exit_code, said.stdout) == (1, "parse_error: line 1\n")
+    assert (said.exit_code, said.stdout) == (1, "parse error: line 1\n")
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,7 @@ def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
     assert (data["version"], data["attempt"], data["parents"], data["accepted"]) == (None, 6, [2], None)
     assert data["decision"]["ruling"] == "no_gain"
     faulty = avo("show", "mha-h100#3").stdout
-    assert "does_not_fit: needs 262144 bytes of shared memory" in faulty
+    assert "does not fit: needs 262144 bytes of shared memory" in faulty
 
 
 def test_an_attempt_says_what_it_was_edited_from_and_a_version_has_the_words_of_its_submission(
@@ -361,5 +361,5 @@ def test_attempts_can_be_compared(avo: Avo) -> None:
     ]  # fmt: skip
     assert "+++ mha-h100#6" in lines
     lines = avo("diff", "mha-h100#3", "mha-h100#6").stdout.splitlines()
-    assert lines[0].startswith("mha-h100#3: does_not_fit: needs 262144 bytes")
+    assert lines[0].startswith("mha-h100#3: does not fit: needs 262144 bytes")
     assert lines[2] == "--- mha-h100#3"

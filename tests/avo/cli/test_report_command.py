@@ -89,7 +89,7 @@ def test_a_kernel_that_cannot_be_profiled_still_has_its_report(
     monkeypatch.setattr(FakeProcess, "answer", Fault(Status.TIMED_OUT, "no verdict within\x1b 300 s"))
     result = avo("report", "mha-h100", "--profile", "--out", "report.html")
     assert result.exit_code == 0
-    assert "avo: no profile: timed_out: no verdict within 300 s" in result.stderr
+    assert "avo: no profile: timed out: no verdict within 300 s" in result.stderr
     assert "There is none: timed out: no verdict within" in (tmp_path / "report.html").read_text()
 
 

@@ -168,7 +168,7 @@ def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: P
     command = [sys.executable, "-m", "avo", "run", "--seed-kernel", "broken.py", "--workers", "1", "--json"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 1, result.stderr
-    assert "avo: no seed passes: parse_error:" in result.stderr
+    assert "avo: no seed passes: parse error:" in result.stderr
     assert "Traceback" not in result.stderr
     summary = json.loads(result.stdout)
     assert (summary["attempts"], summary["versions"], summary["best"]) == (1, 0, None)

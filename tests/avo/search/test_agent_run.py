@@ -128,12 +128,12 @@ def test_a_failed_evaluation_is_repaired_and_a_long_conversation_compacted(shop:
     with Endpoint(script) as endpoint:  # type: ignore[arg-type]
         outcome = shop.step(agent(endpoint, context_tokens=12_000))
     assert outcome.version == 1
-    assert "parse_error: not a kernel: nonsense" in endpoint.requests[1]["messages"][-1]["content"]
+    assert "parse error: not a kernel: nonsense" in endpoint.requests[1]["messages"][-1]["content"]
     step = shop.store.steps(shop.run.id)[1]
     assert [message.kind for message in shop.store.journal.messages(step.id)].count("summary") == 1
     compacted = endpoint.requests[-1]["messages"][1]["content"]
     assert "tflops = 120.0" in compacted
-    assert "attempt 2: parse_error: not a kernel: nonsense [a number]" in compacted
+    assert "attempt 2: parse error: not a kernel: nonsense [a number]" in compacted
 
 
 def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:

@@ -108,7 +108,7 @@ def test_a_run_in_two_sessions_makes_the_same_candidates_as_in_one(office: Offic
 
 def test_faulty_seeds_end_the_run_with_their_verdicts(tmp_path: Path) -> None:
     office = Office(tmp_path / "runs.db", ("nonsense", "more"))
-    why = "no seed passes: parse_error: not a kernel: nonsense; parse_error: not a kernel: more"
+    why = "no seed passes: parse error: not a kernel: nonsense; parse error: not a kernel: more"
     with pytest.raises(SeedFault, match=why):
         office.drive(Climber(), max_attempts=5)
     assert office.sources() == ["nonsense", "more"]
@@ -128,7 +128,7 @@ def test_every_correct_seed_is_a_version_and_the_run_starts_from_the_best(tmp_pa
     assert (start := office.store.start(office.run.id)) is not None
     assert start.attempt.source == "tflops = 90.0"
     assert office.store.runs()[0].seed_geomean == 90.0
-    assert office.said[0] == "seed 1.py is no version: parse_error: not a kernel: nonsense"
+    assert office.said[0] == "seed 1.py is no version: parse error: not a kernel: nonsense"
     office.store.close()
 
 

@@ -72,7 +72,7 @@ def test_a_correct_seed_becomes_version_0_without_parents(empty: Desk) -> None:
 def test_a_faulty_seed_is_recorded_with_its_verdict_and_is_no_version(empty: Desk) -> None:
     outcome = empty.step(SeedOperator("nonsense"))
     assert outcome.version is None
-    assert outcome.reason == "parse_error: not a kernel: nonsense"
+    assert outcome.reason == "parse error: not a kernel: nonsense"
     assert [attempt.status for attempt in empty.store.attempt_summaries(empty.run.id)] == [Status.PARSE_ERROR]
     assert empty.store.versions(empty.run.id) == []
 

@@ -76,7 +76,7 @@ def test_a_run_without_a_seed_that_is_right_is_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
 ) -> None:
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: "no kernel")
-    with pytest.raises(SystemExit, match="mha-h100-mutate-0: no seed is a version: parse_error"):
+    with pytest.raises(SystemExit, match="mha-h100-mutate-0: no seed is a version: parse error"):
         make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
     assert not (tmp_path / "records").exists()
 
@@ -135,7 +135,7 @@ def test_a_record_does_not_count_once_the_best_score_known_is_another(
 
 def test_a_known_kernel_that_is_refused_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch, judges: Counted) -> None:
     monkeypatch.setattr(runs, "sources", lambda: {CELL: "no kernel"})
-    with pytest.raises(SystemExit, match="best kernel known for mha on h100 is parse_error: not a kernel"):
+    with pytest.raises(SystemExit, match="best kernel known for mha on h100 is parse error: not a kernel"):
         best_known(*CELL, judges.folder)
 
 
