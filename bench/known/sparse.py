@@ -16,7 +16,7 @@ from evaluator.evaluation import Fault
 from evaluator.evaluators import local_judge
 from evaluator.target import Target
 from evaluator.targets import get_target
-from seeds import SEEDS, seed_source
+from seeds import fitting, seed_source
 
 PATHS = {
     "h100": (("far", "with partial outputs"), ("early", "EARLY 0 -> 5"), ("early", "EARLY 5 -> 6")),
@@ -50,7 +50,7 @@ def main() -> None:
     for name in parser.parse_args().target or PATHS:
         scores: dict[str, str] = {}
         with local_judge(get_target(name), "quick") as judge:
-            for seed in SEEDS["fsa"]:
+            for seed in fitting("fsa", judge.target.arch, gluon=False):
                 for change, source in path(seed, judge.target):
                     if source not in scores:
                         profiles = judge.profile(Candidate("fsa", source))
