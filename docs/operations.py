@@ -77,7 +77,7 @@ def table(recorder: Recorder) -> str:
         (
             *rows,
             "",
-            f"Supported, but run by no test: {unseen}.",
+            f"Supported, but run by none of these tests: {unseen}.",
             "",
             f"Functions of libdevice that tests run (`tt.extern_elementwise`): {symbols}.",
         )
