@@ -41,6 +41,8 @@ class Status(StrEnum):
     """A kernel accesses memory outside its buffers."""
     RACE = "race"
     """Programs of one launch store to, or read and write, the same memory: the result depends on who comes first."""
+    MISCOMPILED = "miscompiled"
+    """The compiler makes a kernel wrong: right in Triton IR, wrong after one of Triton's passes."""
     NOT_TIMED = "not_timed"
     """Correct as far as it was executed, but predicted to be too far behind the incumbent to be worth timing."""
     TIMED_OUT = "timed_out"
@@ -53,7 +55,7 @@ class Status(StrEnum):
         return self.value.replace("_", " ")
 
 
-REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE)
+REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE, Status.MISCOMPILED)
 """Faults that stand for a launch plan. If it could be judged again and again, a wrong plan would pass with the first
 lucky sample. Other faults may be the machine's.
 """

@@ -167,6 +167,9 @@ def timed(comparison: Comparison | None, version: int) -> Decision:
 
 def failed(found: Status) -> Decision:
     """Return the decision on an attempt that failed the closer look. Which shapes it failed on stays unknown."""
+    if found is Status.MISCOMPILED:
+        wrong = "right in Triton IR, wrong after one of Triton's passes: avo evaluate --closely names it"
+        return Decision(Ruling.EXAMINED, f"the compiler makes it wrong: {wrong}")
     return Decision(Ruling.EXAMINED, f"correct on the suite, but {found.words} at other shapes or in a larger sample")
 
 

@@ -73,8 +73,10 @@ def seeds_of(problem: str) -> dict[str, str]:
     return {name: file for name, file in SEEDS.get(kind, {}).items() if fits.get(file, True)}
 
 
-def fitting(problem: str, arch: int | None, *, gluon: bool) -> list[str]:
-    """Return the names of a problem's seeds for an architecture, or for None of all; those in Gluon if asked for."""
+def fitting(problem: str, arch: int | None, *, gluon: bool = True) -> list[str]:
+    """Return the names of a problem's seeds for an architecture, or for None of all; without ``gluon`` only those in
+    Triton.
+    """
 
     def fits(file: str) -> bool:
         return file not in _GLUON or (gluon and (arch is None or arch in _GLUON[file]))

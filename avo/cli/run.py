@@ -217,11 +217,7 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
 
 
 def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
-    """Return the names and sources of the problem's own seeds, or of the one that ``seed`` names.
-
-    Where speed is predicted, seeds in Gluon must be named: their predictions are less certain, and to execute them
-    takes minutes.
-    """
+    """Return the names and sources of the problem's own seeds for the target, or of the one that ``seed`` names."""
     from evaluator.target import TARGETS
     from seeds import fitting, seed_source, seeds_of
 
@@ -233,5 +229,5 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
     if not known:
         fail(f"there is no seed for problem {settings.problem!r}: give one with --seed-kernel FILE")
     arch = TARGETS[settings.target].arch if settings.target in TARGETS else None
-    names = [seed] if seed is not None else fitting(settings.problem, arch, gluon=settings.measured)
+    names = [seed] if seed is not None else fitting(settings.problem, arch)
     return [{"origin": known[name], "source": seed_source(settings.problem, name)} for name in names]

@@ -212,7 +212,7 @@ def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
     best, target = sources(), _KNOWN.get(arch, "")
 
     def of(problem: str) -> Iterator[tuple[str, str, str]]:
-        for name in fitting(problem, arch, gluon=True):
+        for name in fitting(problem, arch):
             yield problem, name, seed_source(problem, name)
         if (problem, target) in best:
             yield problem, f"the best known for {target}", best[problem, target]

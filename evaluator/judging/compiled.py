@@ -57,7 +57,7 @@ def check(
         if (wrong := fault({kernel: text})) is not None:
             made_wrong = _pass(tools, kernel, fault)
             message = f"kernel {kernel.name} is compiled wrong: right in Triton IR, wrong after {made_wrong}"
-            raise Refused(replace(wrong, message=f"{message}: {wrong.message}"))
+            raise Refused(replace(wrong, status=Status.MISCOMPILED, message=f"{message}: {wrong.message}"))
 
 
 def _pass(tools: Tools, kernel: KernelIR, fault: Callable[[dict[KernelIR, str]], Fault | None]) -> str:

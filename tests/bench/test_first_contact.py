@@ -229,7 +229,7 @@ def test_the_variants_are_forty_kernels() -> None:
 
 def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> None:
     named = [(problem, name) for problem, name, source in kernels(90) if source]
-    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90, gluon=True)]
+    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90)]
     best = [(problem, "the best known for h100") for problem in ("mha", "fsa")]
     assert sorted(named) == sorted(seeds + best)
     assert [problem for problem, _ in named][:4] == ["mha", "fsa", "mha", "fsa"]

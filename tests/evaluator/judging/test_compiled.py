@@ -121,7 +121,7 @@ def test_a_kernel_that_is_compiled_wrong_is_refused_with_the_pass_that_does_it(s
     told = rf"^kernel attention_kernel is compiled wrong: right in Triton IR, wrong after pass \d+, {GUILTY}: "
     with pytest.raises(Refused, match=told) as caught:
         check(tools, checker)
-    assert caught.value.fault.status is Status.INCORRECT
+    assert caught.value.fault.status is Status.MISCOMPILED
     assert len(checker.results) > 2
     assert len(checker.states) == 1, "all on the same inputs"
 
