@@ -30,7 +30,7 @@ with TemporaryFolder("run", sys.argv[1], watched=True) as folder:
     input()
 """
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
 """Longest wait for what takes a second at most."""
 
 
