@@ -1,6 +1,6 @@
 """Runs Triton's own Gluon tutorials and its attention example, unchanged, under ``pytest --triton-offline``.
 
-    python -m bench.tutorials TRITON [--target b200] [--only 06-tcgen05] [--limit 300] [--every] [--write]
+    python -m bench.tutorials TRITON [--target b200] [--only 06-tcgen05] [--limit 200] [--every] [--write]
 
 TRITON is a checkout of https://github.com/triton-lang/triton. Each test runs with the first of its parameters, or with
 ``--every`` set of them, and fails when it takes longer than ``--limit`` seconds. ``--write`` puts the table of what
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, metavar="TRITON")
     parser.add_argument("--target", action="append", choices=TARGETS, help="default: both")
     parser.add_argument("--only", action="append", default=[], metavar="FILE", help="without folder and .py")
-    parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="per test (default: 300)")
+    parser.add_argument("--limit", type=int, default=200, metavar="SECONDS", help="per test (default: 200)")
     parser.add_argument("--every", action="store_true", help="with every set of parameters")
     parser.add_argument("--write", action="store_true", help="put the table into docs/executor.md")
     options = parser.parse_args()

@@ -11,6 +11,7 @@ expects faults takes them away: ``report = triton_offline.take_report()``.
 Every run of pytest imports this module, so torch and triton are imported only when a session is opened.
 """
 
+from argparse import Namespace
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("raise", "skip"),
         help="what to do with kernels that cannot be executed [raise]",
     )
+    group.addoption(
+        "--triton-offline-level",
+        default="source",
+        choices=("source", "compiled"),
+        help="execute what the front end makes of the source, or what the compiler makes of that [source]",
+    )
+
+
+def _options(given: Namespace) -> dict[str, Any]:
+    """Return the options of a session that the command line gives."""
+    return {name: getattr(given, f"triton_offline_{name}") for name in ("target", "autotune", "unsupported", "level")}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -72,12 +84,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if options.triton_offline:
         from evaluator.executor import offline
 
-        session = offline(
-            options.triton_offline_target,
-            autotune=options.triton_offline_autotune,
-            unsupported=options.triton_offline_unsupported,
-        )
-        early_config.stash[ambient] = session.__enter__()
+        early_config.stash[ambient] = offline(**_options(options)).__enter__()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -106,13 +113,7 @@ def triton_offline(request: pytest.FixtureRequest) -> Iterator["OfflineSession"]
         return
     from evaluator.executor import offline
 
-    options: dict[str, Any] = {
-        "target": request.config.getoption("--triton-offline-target"),
-        "autotune": request.config.getoption("--triton-offline-autotune"),
-        "unsupported": request.config.getoption("--triton-offline-unsupported"),
-        **(mark.kwargs if mark else {}),
-    }
-    with offline(**options) as session:
+    with offline(**_options(request.config.option) | (mark.kwargs if mark else {})) as session:
         request.node.stash[_current] = session
         yield session
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = """
 import pytest, torch, triton
 import triton.language as tl
@@ -47,6 +49,11 @@ OF_ITS_OWN = """
 @pytest.mark.triton_offline(target="a100")
 def test_other_target(triton_offline):
     assert torch.cuda.get_device_capability() == (8, 0)
+"""
+COMPILED = """
+def test_level(triton_offline):
+    run(40, 40)
+    assert "#blocked" in triton_offline.launches[-1].ir
 """
 UNAWARE = """
 def test_right():
@@ -95,6 +102,13 @@ def test_the_flag_takes_in_tests_that_know_nothing_of_it_and_skips_those_with_op
     assert "read out of bounds in copy at" in output
     assert "AssertionError: its own" in output
     assert "tests with faults: 1" in output
+
+
+@pytest.mark.long
+def test_what_the_compiler_makes_is_executed_where_that_is_asked_for(tmp_path: Path) -> None:
+    for flags in ((), ("--triton-offline",)):
+        assert "1 failed" in run_pytest(tmp_path, COMPILED, *flags)
+        assert "1 passed" in run_pytest(tmp_path, COMPILED, "--triton-offline-level", "compiled", *flags)
 
 
 def test_runs_of_pytest_that_need_no_kernels_do_not_pay_for_torch() -> None:

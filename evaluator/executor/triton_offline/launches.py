@@ -1,6 +1,7 @@
 """Launches as a session records them, what is predicted of them, and the stand-in for a compiled kernel."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -170,6 +171,11 @@ class OfflineKernel:
     def name(self) -> str:
         """Symbol of the kernel."""
         return self.lowered.kernel.name
+
+    @property
+    def hash(self) -> str:
+        """What tells it from other compiled kernels."""
+        return hashlib.sha256(repr((self.lowered.kernel, self.target.name)).encode()).hexdigest()
 
     @property
     def parameters(self) -> tuple[str, ...]:
