@@ -47,7 +47,7 @@ class Verdict:
     problem: str
     seed: str
     digest: str
-    """Of the candidate: a seed that has changed since is another one."""
+    """Digest of the candidate: a seed that has changed since is another one."""
     target: str
     closely: bool
     status: str

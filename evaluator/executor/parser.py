@@ -65,7 +65,7 @@ class _Parser:
         self._public: list[str] = []
         self._cluster = 1, False
         self._warps = ""
-        """Of the partition that is being parsed."""
+        """Number of warps of the partition that is being parsed."""
         modules = 0
         for number, line in enumerate(self._lines):
             if match := _MODULE.match(line):

@@ -24,7 +24,7 @@ class Shape:
 
     kind: str
     kv_heads: int
-    """Of all sequences together: each is a computation of its own, in whichever sequence it is."""
+    """Number of KV heads of all sequences together: each is a computation of its own."""
     group: int
     """Query heads on a KV head."""
     length: int
@@ -106,7 +106,7 @@ _TFLOPS: tuple[tuple[str, str, str, dict[Shape, float]], ...] = (
     ("FlashAttention-4", "h100", _H100, {_qwen(2048): 459.67, _qwen(4096): 571.68}),
     ("FlashAttention-2", "h100", _H100, {_qwen(2048): 225.11}),
 )
-"""Of forward passes, whose FLOPs are counted there as they are here."""
+"""Figures of forward passes, whose FLOPs are counted there as they are here."""
 
 
 def published_at(problem: Problem, kind: str) -> tuple[Baseline, ...]:
