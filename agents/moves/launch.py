@@ -32,7 +32,7 @@ _HOPPER: _Shapes = (
 _BLACKWELL: _Shapes = ((128, 128, 8, 2), (128, 64, 8, 3), (128, 128, 4, 2), (256, 64, 8, 2), (128, 128, 8, 3))
 _GRADIENTS_AMPERE: _Shapes = ((128, 32, 8, 2), (64, 64, 8, 2), (64, 32, 4, 2), (128, 64, 8, 1))
 _GRADIENTS: _Shapes = ((128, 64, 8, 2), (128, 64, 8, 3), (64, 128, 8, 2), (128, 128, 8, 2), (128, 32, 8, 3))
-"""Shapes for the kernels of a backward pass: the rows or keys that stay, those that a loop walks over, warps, stages."""
+"""Shapes for backward kernels: the rows or keys that stay, those that a loop walks over, warps, stages."""
 
 
 def _shapes(target: Target, products: int) -> _Shapes:
