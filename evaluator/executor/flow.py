@@ -1,12 +1,14 @@
 """How values pass through control flow, and which branches can be followed without the kernel's actual work."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from evaluator.executor.effects import CONTROL, effects
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
 
 Slots = tuple[int, ...]
+_NO_ARRIVAL = ("ttng.init_barrier", "ttng.wait_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
+"""Operations on a barrier that do not help to complete its phase."""
 
 
 def links(op: Op, arguments: Mapping[str, Slots]) -> Iterator[tuple[Slots, Slots]]:
@@ -80,7 +82,36 @@ def reached(function: Function, names: Collection[str]) -> frozenset[int]:
 
     For estimates; ``slicing.touched`` says which parameters are certain to be all.
     """
-    found: dict[int, frozenset[int]] = {slot: frozenset((slot,)) for slot in function.params}
+    found = _sources(function, function.params)
+    asked = (op.operands[0] for op in walk(function.body) if op.name in names)
+    return frozenset().union(*(found.get(slot, frozenset()) for slot in asked))
+
+
+def arrivals(function: Function, allocation: int) -> list[tuple[int, str]]:
+    """Return the operations that may arrive at, or bring bytes to, the barriers of an allocation, by its slot: the
+    partition of each, 0 for the default one, and its location.
+    """
+    found = _sources(function, [allocation])
+    return [
+        (partition, op.location)
+        for partition, op in _with_partitions(function.body, 0)
+        if op.name not in (*CONTROL, *_NO_ARRIVAL)
+        and not any(function.types[slot].element == "memdesc" for slot in op.results)
+        and any(slot in found for slot in op.operands)
+    ]
+
+
+def _with_partitions(region: Region, partition: int) -> Iterator[tuple[int, Op]]:
+    for block in region.blocks:
+        for op in block.ops:
+            yield partition, op
+            for place, inner in enumerate(op.regions):
+                yield from _with_partitions(inner, place if op.name == "ttg.warp_specialize" else partition)
+
+
+def _sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[int]]:
+    """Return from which of some ``slots`` the value of each slot is made, as far as it is known: not through memory."""
+    found: dict[int, frozenset[int]] = {slot: frozenset((slot,)) for slot in slots}
     nothing: frozenset[int] = frozenset()
     grew = True
 
@@ -106,7 +137,7 @@ def reached(function: Function, names: Collection[str]) -> frozenset[int]:
     while grew:
         grew = False
         visit(function.body)
-    return nothing.union(*(found.get(op.operands[0], nothing) for op in walk(function.body) if op.name in names))
+    return found
 
 
 def _branching(op: Op) -> Iterator[Op]:

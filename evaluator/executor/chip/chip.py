@@ -15,6 +15,7 @@ from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
 from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
+from evaluator.executor.flow import arrivals
 from evaluator.executor.frame import Frame
 from evaluator.executor.ir import ALLOCATIONS, Function, Type, walk
 from evaluator.executor.values import BufferView
@@ -34,6 +35,7 @@ MOST_ACTORS = 256
 class Needs:
     """What a kernel needs of a chip."""
 
+    function: Function
     partitions: int
     """Most partitions that run side by side, with the default one."""
     barriers: int
@@ -69,7 +71,7 @@ def needs(function: Function) -> Needs | None:
                 barriers, location = barriers + block.elements, op.location
     if max(partitions * function.ctas, barriers) > MOST_ACTORS:
         raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
-    return Needs(partitions, barriers, function.ctas, function.paired) if uses else None
+    return Needs(function, partitions, barriers, function.ctas, function.paired) if uses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Chip:
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
         self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
         self.tensormaps = Tensormaps(self._rows)
+        self._function = wanted.function
         self.partition = 0
         """The partition that runs."""
         self.agents = range(self.ctas)
@@ -273,6 +276,17 @@ class Chip:
         ended = [self._called(i) for i, each in enumerate(self._running) if each.done]
         ends = f"; {', '.join(ended)} ended" if ended else ""
         return f"deadlock: {'; '.join(found)}{ends}"
+
+    def arrivals(self, number: int) -> str:
+        """Return in words which partitions may arrive at a barrier, or at another of its allocation, and where."""
+        allocation = max((first, slot) for slot, first in self._first_barrier.items() if first <= number)[1]
+        places: dict[str, list[str]] = {}
+        for partition, location in arrivals(self._function, allocation):
+            who = f"{self._called(partition)} at " if self.clocks.partitions > self.ctas else ""
+            places.setdefault(who, []).append(location)
+        found = [who + " and ".join(dict.fromkeys(where)) for who, where in places.items()]
+        there = "there" if self._function.types[allocation].block.elements == 1 else "at one of these"
+        return f"arriving {there}: {', '.join(found)}" if found else "nothing arrives there"
 
     def _called(self, partition: int) -> str:
         """Return what a partition of all CTAs is called in messages."""

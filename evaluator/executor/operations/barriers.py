@@ -218,7 +218,8 @@ def _wait(op: Op, types: Types) -> Step:
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
             size = f"{amount} bytes" if amount >= 0 else f"got {-amount} bytes too many"
             lacks = f"lacks {arrivals} arrivals and {size}"
-            return f"waits for phase {int(parity_at)} of barrier {barriers.names[one]}, which {lacks}"
+            asked = f"phase {int(parity_at)} of barrier {barriers.names[one]}"
+            return f"waits for {asked}, which {lacks} ({chip.arrivals(one)})"
 
         chip.wait(missing, describe, site(frame, op))
         frame.run.memory.observe_barrier(frame.positions)

@@ -414,13 +414,14 @@ def too_few_bytes(desc, STUCK: gl.constexpr):
         (
             lambda stuck: crossed[(3,)](stuck, num_warps=4),
             r"^kernel crossed: deadlock: the default partition of program \(0, 0, 0\) at test_chip_findings\.py:\d+ "
-            r"waits for phase 0 of barrier bar of .*, which lacks 1 arrivals and 0 bytes; partition 0 of program .* at",
+            r"waits for phase 0 of barrier bar of \S+, which lacks 1 arrivals and 0 bytes "
+            r"\(arriving there: partition 0 at test_chip_findings\.py:\d+\); partition 0 of program .* at",
         ),
         (
             lambda stuck: too_few_bytes[(1,)](
                 TensorDescriptor.from_tensor(torch.zeros(64, 64).half(), [64, 64], TILE), stuck, num_warps=4
             ),
-            "deadlock: program .* which lacks 0 arrivals and 16 bytes$",
+            r"deadlock: program .* which lacks 0 arrivals and 16 bytes \(arriving there: \S+ and \S+\)$",
         ),
     ],
 )

@@ -191,7 +191,7 @@ CASES = {
         wrong=(1, 0), right=(1, 1),
     ),
     "two partitions that are too few": Case(
-        waiting_for_each_other, "h100", DEADLOCK, "lacks 1 arrivals and 0 bytes; partition 0 .* lacks 1 arrivals",
+        waiting_for_each_other, "h100", DEADLOCK, r"lacks 1 arrivals and 0 bytes .*; partition 0 .* lacks 1 arrivals",
         wrong=(2, 1), right=(2, 2),
     ),
     "more arrivals than a phase takes": Case(
