@@ -170,7 +170,14 @@ def per_minute(target: str, attempts: int) -> float:
     """Return the candidates that a run judges in a minute, with ``WORKERS`` workers."""
     with tempfile.TemporaryDirectory() as folder:
         url = str(Path(folder, "lineage.db"))
-        options = {"--target": target, "--workers": WORKERS, "--max-attempts": attempts, "--db": url, "--name": "bench"}
+        options = {
+            "--seed-kernel": "plain",
+            "--target": target,
+            "--workers": WORKERS,
+            "--max-attempts": attempts,
+            "--db": url,
+            "--name": "bench",
+        }
         command = [sys.executable, "-m", "avo", "run", *(str(word) for pair in options.items() for word in pair)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Store.open(url, create=False) as store:

@@ -167,10 +167,14 @@ def timed(comparison: Comparison | None, version: int) -> Decision:
 
 def failed(found: Status) -> Decision:
     """Return the decision on an attempt that failed the closer look. Which shapes it failed on stays unknown."""
+    return Decision(Ruling.EXAMINED, f"correct on the suite, but {closer_look(found)}")
+
+
+def closer_look(found: Status) -> str:
+    """Return what a closer look at a correct attempt found, in words."""
     if found is Status.MISCOMPILED:
-        wrong = "right in Triton IR, wrong after one of Triton's passes: avo evaluate --closely names it"
-        return Decision(Ruling.EXAMINED, f"the compiler makes it wrong: {wrong}")
-    return Decision(Ruling.EXAMINED, f"correct on the suite, but {found.words} at other shapes or in a larger sample")
+        return "miscompiled by one of Triton's passes (avo evaluate --closely names it)"
+    return f"{found.words} at other shapes or in a larger sample"
 
 
 def final(before: Decision | None, now: Decision | None) -> Decision | None:

@@ -301,7 +301,7 @@ class AttemptSummary:
 
     @property
     def ruling(self) -> Ruling | None:
-        """What was decided about it; None where it is faulty."""
+        """What was decided about it; None where nothing was, as of a faulty one."""
         return self.decision.ruling if self.decision else None
 
 

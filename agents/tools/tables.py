@@ -72,7 +72,7 @@ def lineage(
             (
                 attempt.attempt_id,
                 _origin(attempt),
-                f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status,
+                f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status.words,
                 _gain(attempt.geomean_tflops, descent.base(attempt)),
                 short(f"{attempt.change}{f' -- {why}' if (why := why_not(attempt)) else ''}", 240),
             )

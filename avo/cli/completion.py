@@ -1,4 +1,4 @@
-"""What a shell completes: names of runs and their versions, problems, targets, suites, operators. Never an error."""
+"""What a shell completes: runs, their versions and attempts, problems, targets, suites, operators. Never an error."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,11 +24,14 @@ def references(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of runs; behind the ``@`` of RUN@VERSION the versions of the run, behind the ``#`` of
     RUN#ATTEMPT its attempts; newest first.
     """
-    for sign, names in (("@", _version_names), ("#", _attempt_names)):
-        run, found, _ = incomplete.partition(sign)
-        if found:
-            return _beginning(names(ctx, run), incomplete)
-    return _beginning(_run_names(ctx), incomplete)
+    run, at, _ = incomplete.partition("@")
+    return _beginning(_version_names(ctx, run), incomplete) if at else attempts(ctx, incomplete)
+
+
+def attempts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of runs; behind the ``#`` of RUN#ATTEMPT the attempts of the run, newest first."""
+    run, sign, _ = incomplete.partition("#")
+    return _beginning(_attempt_names(ctx, run), incomplete)[:_MOST] if sign else runs(ctx, incomplete)
 
 
 def problems(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -102,7 +105,7 @@ def _attempt_names(ctx: typer.Context, run: str) -> Iterator[str]:
     with suppress(Exception), read_store(ctx.params.get("db")) as store:
         found = store.run(run)
         last, _ = store.revision(found.id)
-        yield from (f"{run}#{attempt}" for attempt in range(last, max(0, last - _MOST), -1))
+        yield from (f"{run}#{attempt}" for attempt in range(last, 0, -1))
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:

@@ -19,7 +19,7 @@ def git(
         typer.Argument(
             metavar="RUN[#ATTEMPT]",
             help="Name of a run, or one of its attempts to add to its lineage.",
-            autocompletion=completion.references,
+            autocompletion=completion.attempts,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write; must be empty or not exist.")],

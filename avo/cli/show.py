@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from avo.cli.common import DbOption, JsonOption, console, load, print_json, read
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
 from avo.watch.wording import edited_from, printable
-
-if TYPE_CHECKING:
-    pass
 
 VersionArgument = Annotated[
     str,

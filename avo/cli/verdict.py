@@ -9,6 +9,7 @@ from rich.text import Text
 from avo.watch.tables import gain, row, table
 from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit
 from evaluator.target import ScoreKind, unchecked
+from lineage_db.decision import closer_look
 
 if TYPE_CHECKING:
     from evaluator.evaluation import Evaluation, Score
@@ -31,7 +32,7 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
         if evaluation.held_out_tflops is not None:
             words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
         if evaluation.refused:
-            words += f"; {evaluation.refused.words} at other shapes or in a larger sample"
+            words += f"; {closer_look(evaluation.refused)}"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
         if evaluation.traits.get("sums") == "atomic":
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))

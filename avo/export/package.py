@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -24,7 +25,7 @@ from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
-from avo.export.table import figure, names, of_seed, others, published, ranked, table, takes
+from avo.export.table import figure, mentions, names, of_seed, others, published, ranked, table, takes
 from avo.watch.wording import SPREAD, compared, place, spread, unit
 from evaluator.problem import Case
 from evaluator.problem_sources import attend_source, module_source
@@ -171,6 +172,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "package": name,
         "distribution": name.replace("_", "-"),
         "functions": functions,
+        "triton": _triton(versions),
         "public": ["UnsupportedCall", *sorted(each for function in functions for each in _PUBLIC[function])],
         "kernels": list(zip(names(versions), versions, strict=True)),
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
@@ -185,6 +187,13 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "case_source": inspect.getsource(Case),
         "attend_source": attend_source(),
     }
+
+
+def _triton(versions: Sequence[Passed]) -> str:
+    """Return what is required of Triton: for Gluon, whose names change, the release that judged the kernels."""
+    if any(mentions(each.chosen.source, "gluon") for each in versions):
+        return f"triton=={'.'.join(version('triton').split('.')[:2])}.*"
+    return "triton>=3.6"
 
 
 def _is_plain(kernel: Mapping[str, Any]) -> bool:

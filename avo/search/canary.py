@@ -95,12 +95,12 @@ def _wrong(evaluate: Evaluate, candidate: Candidate, dialect: str) -> str:
     found = evaluate(wrong_variant(candidate, dialect))
     if found.correct:
         raise CanaryFault(f"a variant of the seed in which a {dialect} kernel writes a wrong number is judged correct")
-    return str(found.status)
+    return found.status.words
 
 
 def _predicted(slow: Evaluation, score: Score) -> str:
     if slow.score is None:
-        return str(slow.status)  # refused, for its launches or its time: it cannot become a version
+        return slow.status.words  # refused, for its launches or its time: it cannot become a version
     if score.geomean_tflops < slow.geomean_tflops * (1 + LEAST_GAIN):
         raise CanaryFault(
             "a variant of the seed that does all its work twice is judged "

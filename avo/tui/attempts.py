@@ -329,7 +329,7 @@ def describe(details: AttemptDetails) -> Text:
     if summary.hypothesis:
         text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
     said = step.submission
-    if said and said.attempt_id == attempt.id:
+    if said and step.submits(attempt.id):
         for label, words in (("expected", said.expected), ("seen", said.seen)):
             if words:
                 text.append(f"\n{label}: {printable(words)}")

@@ -41,7 +41,6 @@ from avo.watch.wording import (
     unit,
 )
 from evaluator.problem import Baseline
-from lineage_db.decision import unresolved
 
 _TICK_S = 1.0
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")
@@ -288,7 +287,7 @@ def header(picture: Picture, words: str) -> Text:
     made = counted(view.attempts, "attempt")
     text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted", "dim")
     if view.unresolved:
-        text.append(f", {unresolved(view.unresolved)}", "yellow")
+        text.append(f", {view.unresolved:,} unresolved", "yellow")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
     return text

@@ -1,7 +1,7 @@
 """Events: what happened in a run, in order, read from its database, so that none is lost with a process."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -33,6 +33,8 @@ class EventKind(StrEnum):
     """The process that drives the run failed; only that process knows."""
 
 
+_WAITING = 50
+"""Number of attempts whose submission is waited for."""
 _ORDER = {kind: place for place, kind in enumerate(EventKind)}
 
 
@@ -127,6 +129,7 @@ def _so_far(store: Store, run_name: str, now: datetime) -> _Read:
         call=last_call,
         intervention=max((made.id for made in store.journal.interventions(run.id, last=1)), default=0),
         running=frozenset(step.number for step in store.pages.running(run.id)),
+        waiting=_waiting(store.attempt_summaries(run.id)),
     )
 
 
@@ -171,8 +174,13 @@ def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list
         call=last_call,
         intervention=max((made.id for made in told), default=read.intervention),
         running=(read.running | {step.number for step in begun}) - {step.number for step in ended},
-        waiting=tuple(each.attempt_id for each in (*waited, *judged) if each.ruling is Ruling.ACCEPTABLE),
+        waiting=_waiting([*waited, *judged]),
     )
+
+
+def _waiting(attempts: Sequence[AttemptSummary]) -> tuple[int, ...]:
+    """Return the ids of the attempts that would be accepted, the latest ``_WAITING`` of them."""
+    return tuple(each.attempt_id for each in attempts if each.ruling is Ruling.ACCEPTABLE)[-_WAITING:]
 
 
 def _place(event: Event) -> tuple[datetime, float, int]:

@@ -76,7 +76,7 @@ def known() -> Table:
         (_, found), *_ = judged(problem, target)
         cases = found.score.cases if found.score else ()
         by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
-        yield row(problem, target, found.status, f"{found.geomean_tflops:.1f}", by_case or found.message)
+        yield row(problem, target, found.status.words, f"{found.geomean_tflops:.1f}", by_case or found.message)
 
 
 def moves() -> Table:

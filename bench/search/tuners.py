@@ -59,7 +59,7 @@ class Tuner:
             if seen.value and digest not in tried and seen.plan_digest not in plans:
                 candidate = brief.candidate(seen.source)
                 attempt = brief.evaluate(candidate, change=seen.change, parents=(seen.parent,))
-                return Proposal(attempt if attempt.evaluation.correct else None, attempt.status)
+                return Proposal(attempt if attempt.evaluation.correct else None, attempt.status.words)
         return Proposal(None, "nothing that was seen is left to evaluate")
 
     def _look(self, brief: Brief) -> bool:

@@ -36,6 +36,6 @@ class WarpsOperator:
                 attempt = brief.evaluate(candidate, change=f"num_warps {warps}", parents=(parent.number,))
             except CandidateTaken:  # another worker evaluates it just now
                 continue
-            verdict = f"num_warps {warps} on version {parent.number}: {attempt.status}"
+            verdict = f"num_warps {warps} on version {parent.number}: {attempt.status.words}"
             return Proposal(attempt if attempt.evaluation.correct else None, verdict)
         return Proposal(None, f"every number of warps of version {parent.number} has been tried")

@@ -326,7 +326,8 @@ def plausible(source: str) -> float:
     return tflops * (1.15 if rows >= 128 else 1.0 if rows == 64 else 0.6) * (0.5 if spills else 1.0)
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_large_wins_are_found_early(seed: int) -> None:
     world = World(score=plausible)
     for number in range(20):

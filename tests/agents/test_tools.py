@@ -96,7 +96,7 @@ def test_the_lineage_shows_versions_and_failures_with_their_reasons() -> None:
     said = Bench(world).call("read_lineage")
     assert "predicted TFLOPS" in said
     assert "v1  v0     110.0  +10.0%  to tflops = 110.0" in said
-    assert "parse_error" in said
+    assert "parse error" in said
     assert "not a kernel: nonsense" in said
     assert "Latest attempts" not in Bench(world).call("read_lineage", attempts=0)
 

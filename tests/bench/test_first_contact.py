@@ -227,6 +227,7 @@ def test_the_variants_are_forty_kernels() -> None:
     assert len({source for _, source in edited()}) == 40
 
 
+@pytest.mark.long
 def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> None:
     named = [(problem, name) for problem, name, source in kernels(90) if source]
     seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90)]

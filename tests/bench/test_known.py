@@ -21,6 +21,7 @@ def test_the_tables_have_every_kernel_and_every_move() -> None:
     assert all(f"| `{move}`: " in page for path in PATHS.values() for move in path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", PATHS, ids="-".join)
 def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
     assert len(list(walk(*place))) == 1 + len(PATHS[place])

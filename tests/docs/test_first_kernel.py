@@ -18,7 +18,9 @@ from tests.agents.endpoint import Endpoint, Line
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "avo" / "export" / "small_problem.py"
 SEED = ROOT / "seeds" / "mha" / "plain.py"
-PAGE = (ROOT / "docs" / "first-kernel.md").read_text().replace("mha", f"{SMALL} --seed-kernel {SEED}")
+PAGE = (
+    (ROOT / "docs" / "first-kernel.md").read_text().replace("mha --seed-kernel plain", f"{SMALL} --seed-kernel {SEED}")
+)
 BETTER = (ROOT / "bench" / "known" / "mha_h100.py").read_text()
 """A kernel that a good model might write."""
 

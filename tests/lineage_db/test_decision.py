@@ -58,8 +58,8 @@ def test_every_other_refusal_has_a_sentence() -> None:
         timed(None, 3): "not accepted: was not compared with version 3, the best",
         timed(slower, 3): "not accepted: slower than the best so far: -2.0% in 1 rounds, chance of error 0.01",
         failed(Status.MISCOMPILED): (
-            "not accepted: the compiler makes it wrong: right in Triton IR, wrong after one of Triton's passes: "
-            "avo evaluate --closely names it"
+            "not accepted: correct on the suite, but miscompiled by one of Triton's passes "
+            "(avo evaluate --closely names it)"
         ),
         failed(Status.OUT_OF_BOUNDS): (
             "not accepted: correct on the suite, but out of bounds at other shapes or in a larger sample"

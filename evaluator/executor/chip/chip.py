@@ -285,8 +285,9 @@ class Chip:
             who = f"{self._called(partition)} at " if self.clocks.partitions > self.ctas else ""
             places.setdefault(who, []).append(location)
         found = [who + " and ".join(dict.fromkeys(where)) for who, where in places.items()]
-        there = "there" if self._function.types[allocation].block.elements == 1 else "at one of these"
-        return f"arriving {there}: {', '.join(found)}" if found else "nothing arrives there"
+        several = self._function.types[allocation].block.elements > 1
+        there = "at one of these barriers" if several else "there"
+        return f"what may arrive {there}: {', '.join(found)}" if found else "nothing arrives there"
 
     def _called(self, partition: int) -> str:
         """Return what a partition of all CTAs is called in messages."""

@@ -27,6 +27,9 @@ def completed(db: str, line: str) -> list[str]:
     [
         ("avo lineage mha", ["mha-h100-2", "mha-h100"]),
         ("avo show mha-h100@", ["mha-h100@3", "mha-h100@2", "mha-h100@1"]),
+        ("avo diff mha-h100#", ["mha-h100#8", "mha-h100#7"]),
+        ("avo git mha-h100#3", ["mha-h100#3"]),
+        ("avo git mha-h100@", []),
         ("avo run --target h", ["h100", "h200", "h20"]),
         ("avo tune bench.py --target ", ["a100"]),
         ("avo run --operator m", ["mutate"]),

@@ -94,6 +94,18 @@ def test_an_unverified_kernel_is_shown_with_a_prediction_that_is_called_so() -> 
     assert "correct" not in text.lower()
 
 
+@pytest.mark.parametrize(
+    ("examined", "told"),
+    [
+        (Status.RACE, "; race at other shapes or in a larger sample"),
+        (Status.MISCOMPILED, "; miscompiled by one of Triton's passes (avo evaluate --closely names it)"),
+    ],
+)
+def test_what_a_closer_look_found_is_told(examined: Status, told: str) -> None:
+    words = " ".join(shown(replace(make_evaluation(200.0), examined=examined)).split())
+    assert f"geomean of quick{told}" in words
+
+
 def test_a_prediction_for_a_card_that_was_checked_by_nobody_says_so() -> None:
     evaluation = make_evaluation(200.0)
     assert evaluation.score is not None

@@ -46,16 +46,21 @@ def test_mha_to_fsa_starts_from_a_seed_of_its_own_and_mutate_says_that_it_cannot
     assert config[TRANSFERRED]["use"] == "nothing"
 
 
-def test_a_run_starts_from_all_seeds_in_triton_or_from_the_one_that_is_named(
+def test_a_run_starts_from_all_seeds_for_its_target_or_from_the_one_that_is_named(
     avo: Avo, url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text("x = 1\n")
     avo("run", "--target", "h200", "--name", "all", "--db", url)
     avo("run", "--target", "h200", "--name", "one", "--seed-kernel", "tuned", "--db", url)
     avo("run", "--target", "h200", "--name", "own", "--seed-kernel", "mine.py", "--db", url)
+    avo("run", "--target", "b200", "--name", "b200", "--db", url)
+    avo("run", "--target", "a100", "--name", "a100", "--db", url)
     with Store.open(url) as store:
-        found = {name: store.run(name).config[START] for name in ("all", "one", "own")}
-    assert [each["origin"] for each in found["all"]] == ["mha/plain.py", "mha/tuned.py"]
+        found = {name: store.run(name).config[START] for name in ("all", "b200", "a100", "one", "own")}
+    origins = {name: [each["origin"] for each in start] for name, start in found.items()}
+    assert origins["a100"] == ["mha/plain.py", "mha/tuned.py"]
+    assert origins["all"] == [*origins["a100"], "mha/hopper.py"]
+    assert origins["b200"] == [*origins["a100"], "mha/blackwell.py"]
     assert found["one"] == [found["all"][1]]
     assert found["own"] == [{"origin": "mine.py", "source": "x = 1\n"}]
 

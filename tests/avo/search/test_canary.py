@@ -126,7 +126,7 @@ def test_a_slow_variant_that_is_refused_is_slow_enough() -> None:
     score = correct(100.0).score
     assert score is not None
     assert examine(FakeEvaluator(refuses).evaluate, Candidate("mha", SEED), score, 0.05).endswith(
-        "the slow one timed_out"
+        "the slow one timed out"
     )
 
 

@@ -285,7 +285,7 @@ EVERY = ("mutate", "single_turn", *AGENTS)
         pytest.param(PREDICTED, "lineage", ("mutate",), marks=pytest.mark.long),
         pytest.param(PREDICTED, "islands", ("mutate", "agent"), marks=pytest.mark.long),
         (PREDICTED, "archive", EVERY),
-        (MEASURED, "lineage", AGENTS),
+        pytest.param(MEASURED, "lineage", AGENTS, marks=pytest.mark.long),
     ],
     ids=["lineage", "islands", "archive", "measured"],
 )

@@ -116,6 +116,19 @@ def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Record
     assert "attempt 2 correct: 120.0 predicted TFLOPS [tile]; not submitted: +20.0% in the mean over version 0" in whole
 
 
+def test_what_is_decided_after_a_reader_skipped_an_attempt_is_told(run: Recorded) -> None:
+    run.step(100.0, change="seed")
+    step = run.claim()
+    run.evaluate(step, 120.0, (0,), "tile", decision=Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0"))
+    reader = EventReader("live")
+    reader.skip(run.store, run.now)
+    run.store.claims.fail(step.id, state=StepState.FAILED, reason="raised", now=run.now)
+    assert texts(reader.read(run.store, run.now)) == [
+        "attempt 2 not submitted: +20.0% in the mean over version 0",
+        "step 1 failed: raised",
+    ]
+
+
 def test_what_could_not_be_read_comes_with_the_next_look(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     busy(run)
     reader, looks = EventReader("live"), 0

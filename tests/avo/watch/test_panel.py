@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from avo.cli.session import in_words as summary_in_words
+from avo.cli.session import summarise
+from avo.cli.status import in_words
 from avo.watch.panel import Budget, panel
 from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
@@ -17,7 +20,7 @@ from evaluator.problem import Baseline
 from lineage_db.records import Doing, PendingReply, RunState
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START, make_measured
+from tests.avo.sample_run import START, make_evaluation, make_measured
 
 
 @pytest.fixture
@@ -69,6 +72,18 @@ def test_the_best_is_shown_against_the_seed_as_a_prediction(run: Recorded) -> No
     (line,) = (line for line in draw(climbed(run)).splitlines() if "best, v2" in line)
     assert "165.0" in line
     assert "predicted, 1.65 x seed" in line
+
+
+def test_a_best_for_a_card_without_measurements_is_shown_with_that(run: Recorded) -> None:
+    other = Recorded(run.store, "other", target="rtx4090")
+    other.step(make_evaluation(60.0, target="rtx4090"))
+    said = "Predictions for rtx4090 were not held against anything."
+    assert said in draw(other)
+    assert "held against" not in draw(climbed(run))
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(in_words(read_view(run.store, "other", run.now), run.now))
+    assert said in console.export_text()
+    assert said in summary_in_words(summarise(run.store, "other"))
 
 
 def test_a_measured_best_is_called_so_with_its_card(run: Recorded) -> None:

@@ -139,7 +139,7 @@ def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100")
         pytest.param(seed_source("mha"), Level.TTIR, "a100", marks=pytest.mark.corpus),
         pytest.param(seed_source("mha"), Level.TTIR, "b200", marks=pytest.mark.corpus),
         ((GLUON / "hopper_product.py").read_text(), Level.TTGIR, "h100"),
-        ((GLUON / "blackwell_product.py").read_text(), Level.TTGIR, "b200"),
+        pytest.param((GLUON / "blackwell_product.py").read_text(), Level.TTGIR, "b200", marks=pytest.mark.corpus),
     ],
     ids=lambda value: value if len(value) < 10 else "",
 )

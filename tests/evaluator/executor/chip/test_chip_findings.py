@@ -408,20 +408,43 @@ def too_few_bytes(desc, STUCK: gl.constexpr):
     mbarrier.wait(ready, 0)
 
 
+@gluon.jit
+def nobody_arrives(STUCK: gl.constexpr):
+    bars = mbarrier.allocate_mbarrier(batch=2)
+    mbarrier.init(bars.index(0), count=1)
+    mbarrier.init(bars.index(1), count=1)
+    if STUCK:
+        mbarrier.wait(bars.index(1), 0)
+
+
+@gluon.jit
+def another_of_the_array(STUCK: gl.constexpr):
+    bars = mbarrier.allocate_mbarrier(batch=2)
+    mbarrier.init(bars.index(0), count=1)
+    mbarrier.init(bars.index(1), count=1)
+    mbarrier.arrive(bars.index(0))
+    mbarrier.wait(bars.index(1 if STUCK else 0), 0)
+
+
 @pytest.mark.parametrize(
     ("launch", "message"),
     [
+        (lambda stuck: nobody_arrives[(1,)](stuck, num_warps=4), r"0 bytes \(nothing arrives there\)$"),
+        (
+            lambda stuck: another_of_the_array[(1,)](stuck, num_warps=4),
+            r"\(what may arrive at one of these barriers: test_chip_findings\.py:\d+\)$",
+        ),
         (
             lambda stuck: crossed[(3,)](stuck, num_warps=4),
             r"^kernel crossed: deadlock: the default partition of program \(0, 0, 0\) at test_chip_findings\.py:\d+ "
             r"waits for phase 0 of barrier bar of \S+, which lacks 1 arrivals and 0 bytes "
-            r"\(arriving there: partition 0 at test_chip_findings\.py:\d+\); partition 0 of program .* at",
+            r"\(what may arrive there: partition 0 at test_chip_findings\.py:\d+\); partition 0 of program .* at",
         ),
         (
             lambda stuck: too_few_bytes[(1,)](
                 TensorDescriptor.from_tensor(torch.zeros(64, 64).half(), [64, 64], TILE), stuck, num_warps=4
             ),
-            r"deadlock: program .* which lacks 0 arrivals and 16 bytes \(arriving there: \S+ and \S+\)$",
+            r"deadlock: program .* which lacks 0 arrivals and 16 bytes \(what may arrive there: \S+ and \S+\)$",
         ),
     ],
 )

@@ -148,8 +148,9 @@ def test_a_kernel_whose_programs_take_over_from_others_is_compiled_as_one() -> N
     with offline("b200") as session:
         kernel = shifted[(1,)](x, y, 127, clc=True)
         assert "clusterlaunchcontrol" in kernel.asm["ptx"]
-        assert len(kernel.hash) == 64
-    (launch,) = session.launches
+        ordinary, again = (shifted[(1,)](x, y, 127) for _ in range(2))
+        assert kernel.hash != ordinary.hash == again.hash
+    launch, *_ = session.launches
     with pytest.raises(ModelError, match="launched with clc=True: who takes over whose work is not modelled"):
         launch.predict()
 
