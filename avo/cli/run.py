@@ -197,7 +197,7 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
     named = load(store, start_from)
     other, attempt = named.run, named.attempt
     if not attempt.evaluation.correct:
-        fail(f"--from: attempt {attempt.id} of {other.name} is no start, it is {attempt.status.words}")
+        fail(f"--from: attempt {attempt.id} of {other.name} is no start: {attempt.status.words}")
     kept = record(other, attempt, named.version, settings.problem, adapts(get_operator(settings.operator)))
     taken: dict[str, Any] = {} if kept is None else {TRANSFERRED: kept}
     if kept is not None and kept["use"] != Use.SEED:

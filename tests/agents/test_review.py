@@ -48,7 +48,7 @@ def test_directions_come_from_the_model_that_saw_the_whole_trajectory() -> None:
     advice, model = asked(Reply(f"Here it is:\n```json\n{json.dumps(GOOD)}\n```"))
     assert advice == Advice("m", tuple(GOOD["directions"]))
     (question,) = model.asked[0]
-    for words in ("5 steps in a row", "larger tiles", "parse_error", "tflops = 110.0", "One JSON object"):
+    for words in ("5 steps in a row", "larger tiles", "parse error", "tflops = 110.0", "One JSON object"):
         assert words in question["content"]
     assert requirement(0.02, 0.8, measured=False) in question["content"]
 

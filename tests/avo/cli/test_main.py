@@ -144,7 +144,7 @@ def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[...
         ),
         (
             ["run", "--from", "mha-h100#3"],
-            "avo: --from: attempt 3 of mha-h100 is no start, it is does_not_fit\n",
+            "avo: --from: attempt 3 of mha-h100 is no start: does not fit\n",
         ),
     ],
 )
