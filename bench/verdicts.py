@@ -80,7 +80,7 @@ def wanted(problems: Sequence[str], targets: Sequence[str]) -> Iterator[tuple[st
     for closely in (False, True):
         for target in targets:
             for problem in problems:
-                for seed in fitting(problem, get_target(target).arch):
+                for seed in fitting(problem, get_target(target)):
                     yield problem, seed, target, closely
 
 

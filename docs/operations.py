@@ -54,7 +54,7 @@ class Recorder:
             self.types[op.name].update(_elements(op, function.types))
             self.symbols.update(op.attributes.get("symbol", "").split())
             if self._oracle:
-                self.oracles[op.name].add(self._oracle)
+                self.oracles[op.name].update(self._oracle.split("; "))
 
 
 def _elements(op: Op, types: tuple[Type, ...]) -> set[str]:

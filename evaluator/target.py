@@ -49,9 +49,14 @@ class Architecture:
         return self.tensor_memory_columns > 0
 
     @property
+    def warpgroup_products(self) -> bool:
+        """Whether it has wgmma, as Hopper alone does."""
+        return self.arch == 90
+
+    @property
     def asynchronous_products(self) -> bool:
         """Whether its tensor cores work while the warps that started a product go on (wgmma, tcgen05)."""
-        return self.arch == 90 or self.tensor_memory
+        return self.warpgroup_products or self.tensor_memory
 
     @property
     def ctas_per_cluster(self) -> int:

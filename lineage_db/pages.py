@@ -47,6 +47,12 @@ _TURNED_DOWN = (
     .order_by(attempts.c.id.desc())
     .limit(bindparam("few"))
 )
+_ACCEPTABLE = (
+    select(decisions.c.attempt_id)
+    .where(decisions.c.run_id == _RUN, decisions.c.ruling == Ruling.ACCEPTABLE)
+    .order_by(decisions.c.attempt_id.desc())
+    .limit(_MOST)
+)
 _BEGUN = select(func.coalesce(func.max(steps.c.number) + 1, 0)).where(steps.c.run_id == _RUN)
 _TRIED = select(func.count()).where(attempts.c.step_id == steps.c.id).scalar_subquery()
 _LAST_STEPS = (
@@ -125,6 +131,16 @@ class Pages(Part):
         """Return those of the run's ``last`` attempts that were faulty or refused, ``most`` of them, newest first."""
         ids = connection.scalars(_TURNED_DOWN, {"run_key": run_id, "most": last, "few": most}).all()
         return queries.summaries_where(connection, run_id, attempts.c.id.in_(ids))[::-1]
+
+    @transactional()
+    def acceptable(self, connection: Connection, run_id: int, *, last: int = 50) -> tuple[int, ...]:
+        """Return the ids of the run's attempts that would be accepted if they were submitted, the latest ``last``."""
+        return tuple(connection.scalars(_ACCEPTABLE, {"run_key": run_id, "most": last}))
+
+    @transactional()
+    def refused(self, connection: Connection, run_id: int, ids: Sequence[int]) -> list[AttemptSummary]:
+        """Return those of the run's attempts with these ids that are correct but refused, oldest first."""
+        return queries.summaries_where(connection, run_id, attempts.c.id.in_(ids) & decisions.c.ruling.not_in(OPEN))
 
     @transactional()
     def finished(self, connection: Connection, run_id: int, limit: int) -> list[tuple[datetime, datetime, int]]:

@@ -171,9 +171,9 @@ class Step:
     doing: "tuple[Doing, ...] | None" = None
     """What its worker is doing, oldest first, or was doing when the step was abandoned; None before anything."""
 
-    def submits(self, attempt_id: int) -> bool:
-        """Whether what was said at its submission is about this attempt."""
-        return self.submission is not None and self.submission.attempt_id == attempt_id
+    def said_of(self, attempt_id: int) -> "Submission | None":
+        """Return what was said at its submission if that is about this attempt."""
+        return self.submission if self.submission and self.submission.attempt_id == attempt_id else None
 
 
 @dataclass(frozen=True, slots=True)

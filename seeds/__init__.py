@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.resources import files
 
 from evaluator.setting import Setting, kind_and_setting
+from evaluator.target import Target
 
 SEEDS = {
     "mha": {
@@ -34,8 +35,11 @@ SEEDS = {
     "fsa": {"query_outer": "fsa/query_outer.py", "kv_outer": "fsa/kv_outer.py", "general": "fsa/general.py"},
 }
 """Files of the seeds of each kind of problem, by name. The dense ones work for any head mapping."""
-_GLUON = {"mha/hopper.py": (90,), "mha/blackwell.py": (100, 103)}
-"""Seeds in Gluon, each with the compute capabilities, times ten, that it is for; seeds in Triton are for all."""
+_GLUON: dict[str, Callable[[Target], bool]] = {
+    "mha/hopper.py": lambda target: target.warpgroup_products,
+    "mha/blackwell.py": lambda target: target.tensor_memory,
+}
+"""Seeds in Gluon, each with the cards that it is for; seeds in Triton are for all."""
 
 
 def _plain(setting: Setting) -> bool:
@@ -73,13 +77,11 @@ def seeds_of(problem: str) -> dict[str, str]:
     return {name: file for name, file in SEEDS.get(kind, {}).items() if fits.get(file, True)}
 
 
-def fitting(problem: str, arch: int | None, *, gluon: bool = True) -> list[str]:
-    """Return the names of a problem's seeds for an architecture, or for None of all; without ``gluon`` only those in
-    Triton.
-    """
+def fitting(problem: str, target: Target | None, *, gluon: bool = True) -> list[str]:
+    """Return the names of a problem's seeds for a card, or for None of all; without ``gluon`` only those in Triton."""
 
     def fits(file: str) -> bool:
-        return file not in _GLUON or (gluon and (arch is None or arch in _GLUON[file]))
+        return file not in _GLUON or (gluon and (target is None or _GLUON[file](target)))
 
     return [name for name, file in seeds_of(problem).items() if fits(file)]
 

@@ -228,6 +228,5 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
         return [{"origin": seed, "source": read_source(Path(seed))}]
     if not known:
         fail(f"there is no seed for problem {settings.problem!r}: give one with --seed-kernel FILE")
-    arch = TARGETS[settings.target].arch if settings.target in TARGETS else None
-    names = [seed] if seed is not None else fitting(settings.problem, arch)
+    names = [seed] if seed is not None else fitting(settings.problem, TARGETS.get(settings.target))
     return [{"origin": known[name], "source": seed_source(settings.problem, name)} for name in names]

@@ -47,7 +47,7 @@ def show(
     problem, decision = get_problem(run.problem), attempt.decision
     assert step is not None, "attempts are made in steps"
     isolation = run.config.get(ISOLATION, [])
-    submission = step.submission if accepted or step.submits(attempt.id) else None
+    submission = step.said_of(attempt.id)
     if as_json:
         print_json(
             {

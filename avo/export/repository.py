@@ -66,7 +66,7 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
     paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
     if paragraphs[0] != subject:
         paragraphs.append(change)
-    submission = step.submission if is_version or step.submits(attempt.id) else None
+    submission = step.said_of(attempt.id)
     told = {
         "Hypothesis": attempt.hypothesis,
         "Expected": submission.expected if submission else "",

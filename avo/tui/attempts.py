@@ -328,8 +328,7 @@ def describe(details: AttemptDetails) -> Text:
         text.append(f"\n{printable(summary.decision.told)}", "yellow")
     if summary.hypothesis:
         text.append(f"\nhypothesis: {printable(summary.hypothesis)}")
-    said = step.submission
-    if said and step.submits(attempt.id):
+    if said := step.said_of(attempt.id):
         for label, words in (("expected", said.expected), ("seen", said.seen)):
             if words:
                 text.append(f"\n{label}: {printable(words)}")

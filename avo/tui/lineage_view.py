@@ -74,9 +74,7 @@ class LineageView(View):
             return
         picture, details = self._picture, self._picture.attempt
         version = picture.by_number[number]
-        submission = details.step.submission if details and details.attempt.id == version.attempt.id else None
-        if submission and submission.attempt_id != version.attempt.id:
-            submission = None
+        submission = details.step.said_of(version.attempt.id) if details else None
         self.query_one(VersionDetail).show(version, picture, self._baselines, submission)
 
     def typed(self, purpose: str, text: str, *, done: bool) -> bool:

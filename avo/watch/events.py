@@ -1,7 +1,7 @@
 """Events: what happened in a run, in order, read from its database, so that none is lost with a process."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,7 +9,6 @@ from typing import Any
 
 from avo.watch.wording import first_line, looked
 from evaluator.target import score_kind
-from lineage_db.decision import OPEN, Ruling
 from lineage_db.entries import Intervention
 from lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from lineage_db.store import Store
@@ -33,8 +32,6 @@ class EventKind(StrEnum):
     """The process that drives the run failed; only that process knows."""
 
 
-_WAITING = 50
-"""Number of attempts whose submission is waited for."""
 _ORDER = {kind: place for place, kind in enumerate(EventKind)}
 
 
@@ -129,7 +126,7 @@ def _so_far(store: Store, run_name: str, now: datetime) -> _Read:
         call=last_call,
         intervention=max((made.id for made in store.journal.interventions(run.id, last=1)), default=0),
         running=frozenset(step.number for step in store.pages.running(run.id)),
-        waiting=_waiting(store.attempt_summaries(run.id)),
+        waiting=store.pages.acceptable(run.id),
     )
 
 
@@ -149,14 +146,15 @@ def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list
     accepted = store.pages.accepted(run.id, after=read.version)
     told = store.journal.interventions(run.id, after=read.intervention)
     ended += [step for step in begun if step.state is not StepState.RUNNING]
-    waited = store.pages.attempts(run.id, read.waiting) if read.waiting else []
-    ends = {step.number: step.finished for step in ended}
+    refused = store.pages.refused(run.id, read.waiting) if read.waiting else []
+    # The end of a step decides about the attempts of one that it repeats, too.
+    ends = {number: step.finished for step in ended for number in (step.number, step.redoes)}
     events = [
         *([] if known else [_run_event(run, run.created, "created")]),
         *(_started(run, step) for step in begun),
         *(_call_failed(run, call) for call in failed),
         *(_attempt(run, attempt) for attempt in judged),
-        *(_refused(run, each, ends.get(each.step_number) or now) for each in waited if each.ruling not in OPEN),
+        *(_refused(run, each, ends.get(each.step_number) or now) for each in refused),
         *(_accepted(run, version) for version in accepted),
         *(_ended(run, step) for step in ended),
         *(_told(run, intervention) for intervention in told),
@@ -174,13 +172,8 @@ def _news(store: Store, run_name: str, now: datetime, read: _Read) -> tuple[list
         call=last_call,
         intervention=max((made.id for made in told), default=read.intervention),
         running=(read.running | {step.number for step in begun}) - {step.number for step in ended},
-        waiting=_waiting([*waited, *judged]),
+        waiting=store.pages.acceptable(run.id),
     )
-
-
-def _waiting(attempts: Sequence[AttemptSummary]) -> tuple[int, ...]:
-    """Return the ids of the attempts that would be accepted, the latest ``_WAITING`` of them."""
-    return tuple(each.attempt_id for each in attempts if each.ruling is Ruling.ACCEPTABLE)[-_WAITING:]
 
 
 def _place(event: Event) -> tuple[datetime, float, int]:

@@ -16,7 +16,6 @@ from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import counted, first_line, looked, percent
 from evaluator.problem import Baseline
-from lineage_db.decision import Ruling
 from lineage_db.errors import StoreError
 from lineage_db.records import Accepted, AttemptSummary, Doing
 from lineage_db.store import Store
@@ -25,8 +24,6 @@ _ECHO = "^C"
 """What a terminal writes behind the panel at Ctrl-C. Where it does not fit, it begins a line unknown to Rich, and the
 panel's first line stays on the screen.
 """
-_WAITING = 50
-"""Number of attempts whose submission is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class News:
     accepted: tuple[Accepted, ...]
     """New versions, oldest first."""
     waiting: tuple[int, ...] = ()
-    """Ids of attempts that would be accepted if they were submitted, at most ``_WAITING``, oldest first."""
+    """Ids of the latest attempts that would be accepted if they were submitted."""
     refused: tuple[AttemptSummary, ...] = ()
     """Attempts that were waiting in the reading before and are refused now."""
 
@@ -55,20 +52,13 @@ def read_news(store: Store, run_name: str, now: datetime, previous: News | None 
 def _read_news(store: Store, run_name: str, now: datetime, previous: News | None) -> News:
     view = read_view(store, run_name, now, previous.view if previous else None)
     if previous is None:
-        return News(view, (), ())
+        return News(view, (), (), store.pages.acceptable(view.run.id))
     if previous.view is view:
         return previous
     attempts = store.attempt_summaries(view.run.id, after=previous.view.revision[0])
     accepted = store.pages.accepted(view.run.id, after=previous.view.versions - 1)
-    waited = store.pages.attempts(view.run.id, previous.waiting) if previous.waiting else []
-    waiting = [each.attempt_id for each in (*waited, *attempts) if each.ruling is Ruling.ACCEPTABLE]
-    return News(
-        view,
-        tuple(attempts),
-        tuple(accepted),
-        tuple(waiting[-_WAITING:]),
-        tuple(each for each in waited if each.decision and each.decision.refused),
-    )
+    refused = store.pages.refused(view.run.id, previous.waiting) if previous.waiting else []
+    return News(view, tuple(attempts), tuple(accepted), store.pages.acceptable(view.run.id), tuple(refused))
 
 
 class RunProgress:

@@ -41,8 +41,6 @@ from seeds import fitting, seed_source
 
 CARD_FILE = "card.json"
 VARIANTS = 40
-_KNOWN = {90: "h100", 100: "b200", 103: "b200"}
-"""The target whose best kernels known are tried, by compute capability times ten."""
 _SAMPLE_S = 0.5
 _NOTING_S = 5.0
 """What is kept of a step's time for noting what a worker said that does not end."""
@@ -205,17 +203,17 @@ def faults(bench: Bench) -> None:
         bench.note("faults", **found)
 
 
-def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
+def kernels(card: Target) -> Iterator[tuple[str, str, str]]:
     """Yield (problem, name, source) of the kernels to hold predictions against, of each problem in turn."""
     from bench.known.__main__ import sources
 
-    best, target = sources(), _KNOWN.get(arch, "")
+    best, alike = sources(), "h100" if card.warpgroup_products else "b200" if card.tensor_memory else ""
 
     def of(problem: str) -> Iterator[tuple[str, str, str]]:
-        for name in fitting(problem, arch):
+        for name in fitting(problem, card):
             yield problem, name, seed_source(problem, name)
-        if (problem, target) in best:
-            yield problem, f"the best known for {target}", best[problem, target]
+        if (problem, alike) in best:
+            yield problem, f"the best known for {alike}", best[problem, alike]
 
     for both in zip_longest(of("mha"), of("fsa")):
         yield from filter(None, both)
@@ -225,7 +223,7 @@ def predicted(bench: Bench) -> None:
     """Predict and measure seeds and the best kernels known."""
     both = Both(bench)
     with bench.judge(both) as judge:
-        for problem, name, source in kernels(bench.target.arch):
+        for problem, name, source in kernels(bench.target):
             evaluation = judge.evaluate(Candidate(bench.problem if problem == "mha" else problem, source))
             prediction = {} if both.prediction is None else asdict(both.prediction)
             for case in prediction.get("cases", ()):

@@ -50,7 +50,7 @@ def main() -> None:
     for name in parser.parse_args().target or PATHS:
         scores: dict[str, str] = {}
         with local_judge(get_target(name), "quick") as judge:
-            for seed in fitting("fsa", judge.target.arch):
+            for seed in fitting("fsa", judge.target):
                 for change, source in path(seed, judge.target):
                     if source not in scores:
                         profiles = judge.profile(Candidate("fsa", source))

@@ -121,7 +121,7 @@ def search(place: Place, known: float, allowed: int, answers: Path) -> Record:
     ends the run. ``known`` are the TFLOPS of the best kernel known.
     """
     problem, target = place.problem, place.target
-    names = fitting(problem, get_target(target).arch, gluon=False)
+    names = fitting(problem, get_target(target), gluon=False)
     starts = [seed_source(problem, name) for name in names]
     config = RunConfig(problem=problem, target=target, suite=SUITE, seed=place.seed, workers=1)
     start = [{"origin": name, "source": source} for name, source in zip(names, starts, strict=True)]

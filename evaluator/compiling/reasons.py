@@ -24,7 +24,7 @@ _HARDWARE: tuple[tuple[str, Callable[[Target], bool], str], ...] = (
     ),
     (
         r"\bttng\.warp_group_dot|\bwgmma\.",
-        lambda target: target.arch == 90,
+        lambda target: target.warpgroup_products,
         "a Hopper kernel: wgmma needs compute capability 9.0 (sm_90)",
     ),
     (
@@ -94,7 +94,7 @@ def advice(text: str, target: Target, ir: str = "") -> str:
     loops = len(_LOOP.findall(ir))
     named = bool(_SPECIALISING.search(text))
     aborted = named or (_NAMED not in text and bool(_ABORTED.search(text)))
-    if target.arch == 90 and _SPECIALISED.search(ir) and aborted and (loops > 1 or named):
+    if target.warpgroup_products and _SPECIALISED.search(ir) and aborted and (loops > 1 or named):
         # Seen with Triton 3.9 and four warps a CTA.
         rule = f"a warp-specialised loop among others, here {loops} in all: make it the only loop of the kernel"
         if loops <= 1:

@@ -23,6 +23,7 @@ from bench.first_contact.runner import Step, limit, perform
 from bench.first_contact.steps import STEPS, edited, kernels
 from evaluator.cuda.device import Clocks
 from evaluator.target import TARGETS
+from evaluator.targets import get_target
 from seeds import fitting
 from tests.evaluator.cuda.fake_device import CARD
 
@@ -229,12 +230,12 @@ def test_the_variants_are_forty_kernels() -> None:
 
 @pytest.mark.long
 def test_predictions_are_held_against_the_seeds_and_the_best_kernels_known() -> None:
-    named = [(problem, name) for problem, name, source in kernels(90) if source]
-    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, 90)]
+    named = [(problem, name) for problem, name, source in kernels(get_target("h100")) if source]
+    seeds = [(problem, name) for problem in ("mha", "fsa") for name in fitting(problem, get_target("h100"))]
     best = [(problem, "the best known for h100") for problem in ("mha", "fsa")]
     assert sorted(named) == sorted(seeds + best)
     assert [problem for problem, _ in named][:4] == ["mha", "fsa", "mha", "fsa"]
-    assert not any("best" in name for _, name, _ in kernels(80))
+    assert not any("best" in name for _, name, _ in kernels(get_target("a100")))
 
 
 BARE = """

@@ -6,6 +6,7 @@ import pytest
 
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Status
+from lineage_db.decision import unrivalled
 from lineage_db.entries import Spend
 from lineage_db.records import Outcome, StepState
 from lineage_db.store import Store
@@ -50,6 +51,20 @@ def test_accepted_versions_say_what_they_gained_over_the_fastest_of_their_parent
     assert [version.gain for version in every] == [None, pytest.approx(0.2), pytest.approx(0.1)]
     assert store.pages.accepted(run.id, last=2) == every[1:]
     assert store.pages.accepted(run.id, after=0, last=1) == every[2:]
+
+
+def test_the_latest_acceptable_attempts_are_named_until_they_are_refused(store: Store, make: Any) -> None:
+    run = recorded(store, make, (1.0, 0.0))
+    step = make.step(store, run)
+    first, second, third = (
+        make.attempt(store, step, 2.0, source=f"y = {place}\n", decision=unrivalled()).id for place in range(3)
+    )
+    assert store.pages.acceptable(run.id, last=2) == (third, second)
+    assert store.pages.refused(run.id, store.pages.acceptable(run.id)) == []
+    store.claims.fail(step.id, state=StepState.FAILED, reason="raised", now=make.now)
+    assert store.pages.acceptable(run.id) == ()
+    refused = store.pages.refused(run.id, (third, first))
+    assert [each.attempt_id for each in refused] == [first, third], "the oldest first"
 
 
 def test_the_last_steps_that_ended_in_order_have_start_end_and_tries(store: Store, make: Any) -> None:

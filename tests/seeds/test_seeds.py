@@ -94,9 +94,9 @@ def test_every_problem_has_a_default_seed() -> None:
 
 def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
     cards = ("a100", "h200", "b200", "b300", "rtx5090")
-    found = {name: fitting("mha", get_target(name).arch)[2:] for name in cards}
+    found = {name: fitting("mha", get_target(name))[2:] for name in cards}
     assert found == {"a100": [], "h200": ["hopper"], "b200": ["blackwell"], "b300": ["blackwell"], "rtx5090": []}
-    assert fitting("mha", 90, gluon=False) == ["plain", "tuned"]
+    assert fitting("mha", get_target("h100"), gluon=False) == ["plain", "tuned"]
     everything = fitting("mha", None)
     assert everything == list(seeds_of("mha")), "whether it fits an unknown card is for the judge to find out"
 

@@ -40,15 +40,11 @@ class Needs:
     """Most partitions that run side by side, with the default one."""
     barriers: int
     """Items of all buffers that may hold barriers."""
-    ctas: int = 1
-    """CTAs of the cluster that runs a program."""
-    paired: bool = False
-    """Whether its tcgen05 products are those of two CTAs each."""
 
     @property
     def bytes_per_program(self) -> int:
         """Bytes that the clocks of one program take, in int32."""
-        partitions = self.partitions * self.ctas
+        partitions = self.partitions * self.function.ctas
         actors = partitions * (1 + len(Queue)) + self.barriers
         return 4 * actors * (3 * partitions + 4 * self.barriers)
 
@@ -71,7 +67,7 @@ def needs(function: Function) -> Needs | None:
                 barriers, location = barriers + block.elements, op.location
     if max(partitions * function.ctas, barriers) > MOST_ACTORS:
         raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
-    return Needs(function, partitions, barriers, function.ctas, function.paired) if uses else None
+    return Needs(function, partitions, barriers) if uses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +97,11 @@ class Chip:
 
     def __init__(self, positions: Tensor, wanted: Needs) -> None:
         self._first, self._rows = int(positions[0]), positions.numel()
-        self.ctas, self.paired = wanted.ctas, wanted.paired
+        self._function = wanted.function
+        self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
         self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
         self.tensormaps = Tensormaps(self._rows)
-        self._function = wanted.function
         self.partition = 0
         """The partition that runs."""
         self.agents = range(self.ctas)

@@ -129,6 +129,21 @@ def test_what_is_decided_after_a_reader_skipped_an_attempt_is_told(run: Recorded
     ]
 
 
+def test_an_attempt_of_an_abandoned_step_is_refused_when_the_step_that_repeats_it_ends(run: Recorded) -> None:
+    run.step(100.0, change="seed")
+    step, reader = run.claim(), EventReader("live")
+    decision = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    attempt = run.evaluate(step, 120.0, (0,), "tile", decision=decision)
+    run.abandon(step)
+    reader.skip(run.store, run.now)
+    again = run.claim()
+    run.store.claims.fail(again.id, state=StepState.FAILED, reason="raised", now=run.now)
+    ended = run.now
+    run.wait(60)
+    (refused,) = (event for event in reader.read(run.store, run.now) if event.kind is EventKind.REFUSED)
+    assert (refused.attempt, refused.time) == (attempt.id, ended)
+
+
 def test_what_could_not_be_read_comes_with_the_next_look(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     busy(run)
     reader, looks = EventReader("live"), 0

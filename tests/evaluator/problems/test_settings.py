@@ -158,7 +158,7 @@ def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
     assert list(seeds_of("mha_backward-d64")) == ["plain"]
     assert list(seeds_of("mha_backward-d96")) == list(seeds_of("gqa_backward-d192")) == ["general"]
     assert list(seeds_of("mha_backward-packed")) == list(seeds_of("gqa_backward-d192x128")) == ["general"]
-    assert fitting("decode-d64", 90) == ["split"]
+    assert fitting("decode-d64", get_target("h100")) == ["split"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.corpus) for name in MORE)])
@@ -176,7 +176,7 @@ def test_a_seed_gives_the_references_numbers_in_a_setting(name: str) -> None:
 @pytest.mark.parametrize("name", JUDGED)
 def test_a_seed_is_judged_correct_in_a_setting(fork_server: ForkServer, name: str) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        for seed in fitting(name, 90):
+        for seed in fitting(name, get_target("h100")):
             evaluation = judge.evaluate(Candidate(name, seed_source(name, seed)))
             assert evaluation.status is Status.CORRECT, evaluation.message
 
