@@ -4,9 +4,10 @@ from their records.
 python -m bench.results --minutes 15 --out docs/results.md    does the runs that are missing, then writes the document
 python -m bench.results --out docs/results.md --write         writes it from the existing runs
 
-Each run has a database of its own below ``--folder``. A run that was stopped goes on for the rest of its minutes; a
-finished one is left as it is. Other settings have their run and their section too if --problems names them. Runs that
-have no database there stay as the document has them, so that it can be made in parts. Every number is predicted.
+A run starts from the plain seed where its problem has one, and has a database of its own below ``--folder``. A run that
+was stopped goes on for the rest of its minutes; a finished one is left as it is. Other settings have their run and their
+section too if --problems names them. Runs that have no database there stay as the document has them, so that it can be
+made in parts. Every number is predicted.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from lineage_db.errors import UnknownRun
 from lineage_db.records import Step
 from lineage_db.spans import covered
 from lineage_db.store import Store
+from seeds import seeds_of
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (
@@ -98,7 +100,9 @@ def search(folder: Path, problem: str, target: str, minutes: float, workers: int
     if left < _ENOUGH and known is not None:
         return 0
     start = ("run", "--problem", problem, "--target", target, "--operator", "mutate", "--name", name)
-    begin = ("resume", name) if known else start
+    # Not from an expert's seeds, where there are some: what comes of the run is the search's.
+    plain = ("--seed-kernel", "plain") if "plain" in seeds_of(problem) else ()
+    begin = ("resume", name) if known else (*start, *plain)
     command = ("avo", *begin, "--workers", str(workers), "--max-hours", f"{left / 60:.4f}")
     sessions = [*_conditions(folder, name), conditions(" ".join(command), note)]
     (folder / f"{name}.json").write_text(json.dumps([asdict(each) for each in sessions]), encoding="utf-8")

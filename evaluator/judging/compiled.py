@@ -4,22 +4,66 @@ Their last Triton GPU IR is pipelined and warp-specialised, and has the layouts 
 make of that is not looked at.
 """
 
-from collections.abc import Callable
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 from evaluator.compiling.passes import Trace
 from evaluator.evaluation import Fault, Status
+from evaluator.judging.autotuning import in_words
 from evaluator.judging.cases import Tools
 from evaluator.judging.checking import Checker
-from evaluator.judging.execution import executable
-from evaluator.judging.refusal import Refused, outcome
-from evaluator.plan import KernelIR, LaunchPlan, Level
-from evaluator.problem import Case
+from evaluator.judging.execution import deadline, executable
+from evaluator.judging.refusal import Refused, outcome, told
+from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
+from evaluator.problem import Case, Problem
 
 _WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS)
 """Faults that are the compiler's, if the kernel's Triton IR has none. All others, such as an operation that is not
 executed or an order that the sanitiser misses, are no verdict.
 """
+
+
+Small = Iterable[tuple[Case, Sequence[LaunchPlan]]]
+"""Small cases, each with its plans in some configurations."""
+
+
+def check_all(
+    tools: Tools, problem: Problem, small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration]
+) -> None:
+    """Execute what the compiler makes of small cases that are right in Triton IR: of all in the configurations of the
+    ``fastest`` plans, then of one in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
+    """
+    gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
+    checker = Checker(problem, tools.inputs, tools.chance, deadline())
+    for case, plan in chosen(small, fastest, fit, tools.chance):
+        if time.process_time() > checker.deadline:
+            return
+        with told(after=in_words(plan.configurations)):
+            check(tools, checker, case, plan, gpu_ir)
+
+
+def chosen(
+    small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration], chance: random.Random
+) -> Iterator[tuple[Case, LaunchPlan]]:
+    """Yield what ``check_all`` looks at, in its order; the case of a choice of others that ``fit`` is drawn."""
+    scored, fitting = {_choice(plan) for plan in fastest}, set(map(str, fit))
+    others: dict[tuple[str, ...], list[tuple[Case, LaunchPlan]]] = defaultdict(list)
+    for case, plans in small:
+        for plan in plans:
+            if (choice := _choice(plan)) in scored:
+                yield case, plan
+            elif fitting.issuperset(choice):
+                others[choice].append((case, plan))
+    yield from map(chance.choice, others.values())
+
+
+def _choice(plan: LaunchPlan) -> tuple[str, ...]:
+    """Return the configurations of a plan by name, whatever their keys."""
+    return tuple(map(str, plan.configurations))
 
 
 def check(

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain
 
 from evaluator.binary import Binary
@@ -31,7 +30,7 @@ from evaluator.judging.traits import traits
 from evaluator.locations import located, to_read
 from evaluator.performance import ModelError, explain, resources
 from evaluator.performance.listing import hot_code
-from evaluator.plan import KernelIR, LaunchPlan
+from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case
 from evaluator.profile import Profile, Source
 from evaluator.target import ScoreKind
@@ -133,10 +132,11 @@ class Examination:
         for mixture in mixtures:
             self._check_small(mixture)
         self._binaries.update(self._compile(_kernels(plans)))
-        if cases.closely:
-            self._check_compiled([small, *mixtures], plans)
         checked = [self._check_large(case, plan) for case, plan in zip(cases.large, plans, strict=True)]
-        self._check_further(plans)
+        fitting = self._check_further(plans)
+        if cases.closely:
+            every = [pair for of_cases in (small, *mixtures) for pair in zip(cases.small, of_cases, strict=True)]
+            compiled.check_all(self._tools, self._problem, every, plans, fitting)
         checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
         challenge = None
         if incumbent:
@@ -275,25 +275,6 @@ class Examination:
         if executable(plan):
             self._checker.whole(case, plan)
 
-    def _check_compiled(
-        self, alternatives: Sequence[Sequence[Sequence[LaunchPlan]]], fastest: Sequence[LaunchPlan]
-    ) -> None:
-        """Execute what the compiler makes of the small cases, in the configurations of the ``fastest`` plans.
-
-        Its time is its own: it takes none from the checks that follow.
-        """
-        began, tools = time.process_time(), self._tools
-        gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
-        checker = Checker(self._problem, tools.inputs, tools.chance, execution.deadline())
-        scored = {tuple(map(str, plan.configurations)) for plan in fastest}
-        for plans in alternatives:
-            for case, of_case in zip(self._cases.small, plans, strict=True):
-                for plan in of_case:
-                    if tuple(map(str, plan.configurations)) in scored:
-                        with told(after=in_words(plan.configurations)):
-                            compiled.check(tools, checker, case, plan, gpu_ir)
-        self._checker.deadline += time.process_time() - began
-
     def _check_large(self, case: Case, plan: LaunchPlan) -> CompiledPlan:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs.
 
@@ -312,8 +293,8 @@ class Examination:
             raise self._unverified([plan], refused.fault) from None
         return CompiledPlan(case, plan, self._binaries, works)
 
-    def _check_further(self, fastest: Sequence[LaunchPlan]) -> None:
-        """Before acceptance, check all configurations that fit, and the cases that are drawn."""
+    def _check_further(self, fastest: Sequence[LaunchPlan]) -> set[Configuration]:
+        """Before acceptance, check all configurations that fit, and the cases that are drawn; return what fits."""
         planner, chance = self._tools.planner, self._tools.chance
         cases, plans = self._cases.large, self._plans[len(self._cases.small) :]
         fitting = [(case, planner.fitting(of_case)) for case, of_case in zip(cases, plans, strict=True) if self._drawn]
@@ -328,6 +309,7 @@ class Examination:
             if executable(plan):
                 with told(after=in_words(plan.configurations)), self._tools.inputs.passing():
                     self._checker.sampled(case, plan, ELSEWHERE)
+        return fit
 
     def _unverified(self, plans: Iterable[LaunchPlan], found: Score | Fault) -> Refused:
         """Note what the model says of a candidate that was not executed, and return that as its fault."""

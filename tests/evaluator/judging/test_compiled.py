@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from evaluator.judging.examination import Examination
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused
 from evaluator.judging.speed import Predicted
-from evaluator.plan import KernelIR, LaunchPlan
+from evaluator.plan import Configuration, KernelIR, LaunchPlan
 from evaluator.problem import Case, Problem
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
@@ -30,6 +30,7 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 from seeds import seed_source
 from tests.evaluator.attacks.attack import HONEST, edited
+from tests.evaluator.judging.test_autotuning import autotuned, config
 
 
 def smallest(problem: Problem) -> Case:
@@ -44,11 +45,14 @@ PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode":
 
 
 class Miscompiler(Compiler):
-    """One whose pipelining makes a sum of a product."""
+    """One whose pipelining makes a sum of a product, in every kernel or in the ``spoilt`` ones."""
+
+    spoilt: tuple[KernelIR, ...] | None = None
 
     def gpu_ir(self, kernel: KernelIR, target: Target) -> str | Fault:
         text = super().gpu_ir(kernel, target)
-        return text if isinstance(text, Fault) else _wrong(text)
+        spared = self.spoilt is not None and kernel not in self.spoilt
+        return text if isinstance(text, Fault) or spared else _wrong(text)
 
     def trace(
         self, kernel: KernelIR, target: Target, wanted: str | None = None, *, to_gpu_ir: bool = False
@@ -144,23 +148,54 @@ def test_a_kernel_that_is_compiled_wrong_does_not_become_a_version(server: ForkS
 
 
 @pytest.mark.long
-def test_the_checks_that_follow_lose_no_time(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, left = [0.0], []
+def test_a_configuration_that_is_compiled_wrong_is_refused_though_another_is_scored(server: ForkServer) -> None:
+    compiler = Miscompiler(None, server=server)
+    tools = tools_of(server, compiler)
+    source = autotuned(config(64, 32, 4, 2), config(64, 32, 8, 2))
+    (plans,) = tools.planner.alternatives(Candidate("mha", source), MHA, [CASE])
+    scored, other = plans
+    compiler.spoilt = other.kernels
 
-    def check(*_: object) -> None:
-        now[0] += execution.EXECUTION_S
+    def check_all(fit: Sequence[Configuration]) -> None:
+        compiled.check_all(tools, MHA, [(CASE, plans)], [scored], fit)
 
-    def sampled(checker: Checker, *_: object) -> None:
-        left.append(checker.deadline - now[0])
-        raise Refused(Fault(Status.INCORRECT, "enough seen"))
+    check_all(())
+    with pytest.raises(Refused, match=r"wrong after pass \d+, .*num_warps=8") as caught:
+        check_all(other.configurations)
+    assert caught.value.fault.status is Status.MISCOMPILED
+
+
+def test_what_is_scored_is_looked_at_first_and_whole_and_then_a_case_of_each_other_that_fits() -> None:
+    def plan(case: Case, choice: str) -> LaunchPlan:
+        return LaunchPlan(case.name, (), (), (), (Configuration("k", case.name, choice),))
+
+    cases, names = MHA.correctness_cases[:3], ("slow", "too large", "fast", "slower")
+    small = [(case, [plan(case, name) for name in names]) for case in cases]
+    fit = [Configuration("k", "another key", name) for name in ("slow", "fast", "slower")]
+
+    def chosen(seed: int) -> list[tuple[str, str]]:
+        found = compiled.chosen(small, [plan(cases[0], "fast")], fit, random.Random(seed))
+        return [(case.name, plan.configurations[0].choice) for case, plan in found]
+
+    first = chosen(1)
+    assert first[:3] == [(case.name, "fast") for case in cases]
+    assert [choice for _, choice in first[3:]] == ["slow", "slower"]
+    assert {name for seed in range(20) for name, _ in chosen(seed)[3:]} == {case.name for case in cases}
+
+
+def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, begun = [0.0], []
+
+    def check(*given: object) -> None:
+        begun.append(given)
+        now[0] += execution.EXECUTION_S / 2 + 1
 
     monkeypatch.setattr(time, "process_time", lambda: now[0])
     monkeypatch.setattr(compiled, "check", check)
-    monkeypatch.setattr(Checker, "sampled", sampled)
-    with pytest.raises(Refused, match="enough seen"):
-        examination(tools_of(server, Compiler(None, server=server))).score(None)
-    assert now[0] > 0
-    assert left == [execution.CLOSELY_S]
+    plan = LaunchPlan("any", (), (), ())
+    cases = [(case, [plan]) for case in MHA.correctness_cases]
+    compiled.check_all(tools_of(server, Compiler(None, server=server)), MHA, cases, [plan], ())
+    assert len(begun) == 2 < len(cases)
 
 
 @pytest.mark.corpus
