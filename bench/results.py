@@ -4,10 +4,10 @@ from their records.
 python -m bench.results --minutes 15 --out docs/results.md    does the runs that are missing, then writes the document
 python -m bench.results --out docs/results.md --write         writes it from the existing runs
 
-A run starts from the plain seed where its problem has one, and has a database of its own below ``--folder``. A run that
-was stopped goes on for the rest of its minutes; a finished one is left as it is. Other settings have their run and their
-section too if --problems names them. Runs that have no database there stay as the document has them, so that it can be
-made in parts. Every number is predicted.
+A run starts from the plain seed where its problem has one, and has a database of its own below ``--folder``. A run
+that was stopped goes on for the rest of its minutes; a finished one is left as it is. Other settings have their run and
+their section too if --problems names them. Runs that have no database there stay as the document has them, so that it
+can be made in parts. Every number is predicted.
 """
 
 import argparse

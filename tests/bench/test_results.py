@@ -121,3 +121,14 @@ def test_a_run_that_is_none_yet_is_started_in_a_database_of_its_own(
         "avo", "run", "--problem", "fsa", "--target", "b200", "--operator", "mutate", "--name",
     ]  # fmt: skip
     assert command[-3:] == ["0.2500", "--db", str(tmp_path / "fsa-b200.db")]
+
+
+def test_a_run_starts_from_the_plain_seed_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(results, "conditions", lambda command, note: Conditions(command, "def", "3.9.0", "here"))
+    monkeypatch.setattr(results.subprocess, "run", lambda command, **_: calls.append(command) or Done())
+    for problem in ("mha", "fsa"):
+        search(tmp_path, problem, "h100", 15.0, 2)
+    mha, fsa = calls
+    assert mha[mha.index("--seed-kernel") + 1] == "plain"
+    assert "--seed-kernel" not in fsa
