@@ -27,6 +27,8 @@ executed or an order that the sanitiser misses, are no verdict.
 """
 
 
+_CASES = 4
+"""How many small cases are executed in a configuration that is not scored."""
 Small = Iterable[tuple[Case, Sequence[LaunchPlan]]]
 """Small cases, each with its plans in some configurations."""
 
@@ -35,7 +37,7 @@ def check_all(
     tools: Tools, problem: Problem, small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration]
 ) -> None:
     """Execute what the compiler makes of small cases that are right in Triton IR: of all in the configurations of the
-    ``fastest`` plans, then of one in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
+    ``fastest`` plans, then of some in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
     """
     gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
     checker = Checker(problem, tools.inputs, tools.chance, deadline())
@@ -49,7 +51,7 @@ def check_all(
 def chosen(
     small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration], chance: random.Random
 ) -> Iterator[tuple[Case, LaunchPlan]]:
-    """Yield what ``check_all`` looks at, in its order; the case of a choice of others that ``fit`` is drawn."""
+    """Yield what ``check_all`` looks at, in its order; the cases of a choice of others that ``fit`` are drawn."""
     scored, fitting = {_choice(plan) for plan in fastest}, set(map(str, fit))
     others: dict[tuple[str, ...], list[tuple[Case, LaunchPlan]]] = defaultdict(list)
     for case, plans in small:
@@ -58,7 +60,8 @@ def chosen(
                 yield case, plan
             elif fitting.issuperset(choice):
                 others[choice].append((case, plan))
-    yield from map(chance.choice, others.values())
+    for pairs in others.values():
+        yield from chance.sample(pairs, min(_CASES, len(pairs)))
 
 
 def _choice(plan: LaunchPlan) -> tuple[str, ...]:

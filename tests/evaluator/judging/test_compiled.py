@@ -165,11 +165,11 @@ def test_a_configuration_that_is_compiled_wrong_is_refused_though_another_is_sco
     assert caught.value.fault.status is Status.MISCOMPILED
 
 
-def test_what_is_scored_is_looked_at_first_and_whole_and_then_a_case_of_each_other_that_fits() -> None:
+def test_what_is_scored_is_looked_at_first_and_whole_and_then_some_cases_of_each_other_that_fits() -> None:
     def plan(case: Case, choice: str) -> LaunchPlan:
         return LaunchPlan(case.name, (), (), (), (Configuration("k", case.name, choice),))
 
-    cases, names = MHA.correctness_cases[:3], ("slow", "too large", "fast", "slower")
+    cases, names = MHA.correctness_cases[:6], ("slow", "too large", "fast", "slower")
     small = [(case, [plan(case, name) for name in names]) for case in cases]
     fit = [Configuration("k", "another key", name) for name in ("slow", "fast", "slower")]
 
@@ -178,9 +178,10 @@ def test_what_is_scored_is_looked_at_first_and_whole_and_then_a_case_of_each_oth
         return [(case.name, plan.configurations[0].choice) for case, plan in found]
 
     first = chosen(1)
-    assert first[:3] == [(case.name, "fast") for case in cases]
-    assert [choice for _, choice in first[3:]] == ["slow", "slower"]
-    assert {name for seed in range(20) for name, _ in chosen(seed)[3:]} == {case.name for case in cases}
+    assert first[:6] == [(case.name, "fast") for case in cases]
+    assert [choice for _, choice in first[6:]] == ["slow"] * 4 + ["slower"] * 4
+    assert len(set(first)) == len(first)
+    assert {name for seed in range(20) for name, _ in chosen(seed)[6:]} == {case.name for case in cases}
 
 
 def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
