@@ -38,7 +38,8 @@ class Code:
         self._needs = needs(function) if function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
         self.bytes_per_program = temporary_bytes(function) + clocks
-        self._takes_over = any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
+        self.takes_over = any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
+        """Whether programs take over the work of others, by cluster launch control."""
         self.side_by_side = self._needs is not None and self._needs.partitions > 1
         """Whether partitions run side by side."""
 
@@ -67,7 +68,7 @@ class Code:
         values = bind(self._launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = max(1, temporaries_bytes // self.bytes_per_program)
-        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self._takes_over)
+        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over)
         run = Run(memory, grid, ids, passes, starts, deadline, self._used, self._polls, script, most_passes=most_passes)
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))

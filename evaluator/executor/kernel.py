@@ -91,8 +91,12 @@ class Kernel:
                 raise StuckProgram(f"{stuck}{before}") from None
             names, asked, uncounted = [a.name for a in memory], None, ""
             counts = Counts(operations(self.function, passes), meter.traffic(names)) if meter else None
+            followed, done = self.function, passes
             try:
-                asked = self._asked(self.function, passes, memory, args, grid, script, deadline) if work else None
+                if work and code.takes_over:  # which work a program took over says nothing about a GPU
+                    followed, told = self._trips.function, prompter(script)
+                    done = self._trips.passes(Memory(memory), args, grid, deadline=deadline, script=told)
+                asked = self._asked(followed, done, memory, args, grid, script, deadline) if work else None
             except UnsupportedOperation as error:
                 uncounted = str(error)
             return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked, uncounted)

@@ -1,7 +1,8 @@
 """Cluster launch control: a program that is done takes over one that has not started (PTX ISA, clusterlaunchcontrol).
 
 A response is 16 bytes in shared memory that only these operations read: here 1 + the linear id of the program that was
-taken over, or 0 where all had started, and 0.
+taken over, or 0 where all had started, and 0. A slice of a kernel has no chip: its programs take over none, so that each
+does the work of its own.
 """
 
 import torch
@@ -52,10 +53,12 @@ def _load_response(op: Op, types: Types) -> Step:
     (source,) = op.operands
     _check_response(op, types, source)
 
-    def run(frame: Frame, chip: Chip) -> None:
-        frame.slots[op.results[0]] = load(frame, chip, op, source)[:, 0]
+    def run(frame: Frame) -> None:
+        chip = frame.run.chip
+        none = torch.zeros(frame.programs, dtype=torch.int64)
+        frame.slots[op.results[0]] = none if chip is None else load(frame, chip, op, source)[:, 0]
 
-    return on_chip(run)
+    return run
 
 
 @step("ttng.clc_is_canceled")

@@ -161,8 +161,9 @@ def test_each_program_runs_or_is_taken_over_once() -> None:
     assert by.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
     execution = session.launches[0].execution
     assert execution is not None
-    assert execution.work is None
-    assert execution.uncounted
+    assert [list(trips) for trips in execution.trips] == [[2] * 6 + [0] * 6]
+    assert execution.work is not None
+    assert [list(trips) for trips in execution.work.trips] == [[1] * 12], "each does the work of its own"
 
 
 def test_a_program_alone_takes_over_all_others() -> None:
