@@ -71,7 +71,8 @@ class Kernel:
         ``Execution.work`` or ``Execution.uncounted``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError``
         when arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
-        ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
+        chosen = None if programs is None else programs.to(torch.int64)
+        ids = torch.arange(math.prod(grid)) if chosen is None else chosen
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
 
@@ -85,7 +86,7 @@ class Kernel:
             seen = cast(Memory, meter) if meter else space
             limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
             try:
-                passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
+                passes = code.passes(seen, args, grid, chosen, **limits, script=prompter(script, acts=True))
             except StuckProgram as stuck:
                 before = "".join(f"; before that, {fault.message}" for fault in space.faults[:1])
                 raise StuckProgram(f"{stuck}{before}") from None

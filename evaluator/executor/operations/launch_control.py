@@ -1,8 +1,8 @@
 """Cluster launch control: a program that is done takes over one that has not started (PTX ISA, clusterlaunchcontrol).
 
 A response is 16 bytes in shared memory that only these operations read: here 1 + the linear id of the program that was
-taken over, or 0 where all had started, and 0. A slice of a kernel has no chip: its programs take over none, so that each
-does the work of its own.
+taken over, or 0 where all had started, and 0. A slice of a kernel has no chip: each of its programs takes over none and
+does its own work.
 """
 
 import torch

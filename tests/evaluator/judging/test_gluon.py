@@ -16,7 +16,9 @@ from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
 
-HOPPER = (Path(__file__).parents[1] / "gluon/hopper_attention.py").read_text(encoding="utf-8")
+KERNELS = Path(__file__).parents[1] / "gluon"
+HOPPER = (KERNELS / "hopper_attention.py").read_text(encoding="utf-8")
+LAUNCH_CONTROL = (KERNELS / "blackwell_launch_control.py").read_text(encoding="utf-8")
 CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
 """Few cases: each test here goes through all of them."""
@@ -100,6 +102,25 @@ def test_programs_of_several_ctas_are_executed_counted_and_scored(judge: Judge) 
     assert evaluation.status is Status.CORRECT, evaluation.message
     assert evaluation.score is not None
     assert evaluation.score.cases[0].utilisation["tensor"] > 0.2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        ("", "", Status.CORRECT),
+        ("response.program_id(0), response.program_id(1)", "response.program_id(0), batch_head", Status.INCORRECT),
+        ("        mbarrier.wait(answered, answers & 1)\n", "", Status.RACE),
+    ],
+)
+def test_programs_that_take_over_others_are_executed_counted_and_scored(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, old: str, new: str, status: Status
+) -> None:
+    monkeypatch.setitem(PROBLEMS, "brief", BRIEF)
+    with Judge(get_target("b200"), "brief", server=fork_server) as judge:
+        evaluation = judged(judge, LAUNCH_CONTROL.replace(old, new))
+    assert evaluation.status is status, evaluation.message
+    assert (evaluation.score is not None) == (status is Status.CORRECT)
 
 
 @pytest.mark.parametrize(
