@@ -103,6 +103,19 @@ def _scaled_erfc(value: Tensor) -> Tensor:
     return torch.where(value.abs() < 1, raised * torch.erfc(value), result)
 
 
+def _cube_root(value: Tensor) -> Tensor:
+    """Return the cube root after a step of Newton's method: C libraries may be off by more than one unit in the last
+    place (glibc 2.41 at -27).
+    """
+    third = torch.div(torch.frexp(value)[1], 3, rounding_mode="floor")
+    part = scale(value, -3 * third)
+    root = _numpy(np.cbrt)(part)
+    square, rest = two_product(root, root)
+    cube, last = two_product(square, root)
+    root = root - (cube - part + (last + rest * root)) / (3 * square)
+    return torch.where(torch.isfinite(value) & (value != 0), scale(root, third), value)
+
+
 def _exponentiate(value: Tensor, exponent: Tensor) -> Tensor:
     """Return a float to the power of an int32."""
     result = _numpy(np.power)(value.to(torch.float64), exponent.to(torch.float64))
@@ -143,8 +156,8 @@ _UNARY: dict[str, Elementwise] = {
     "atanh": _numpy(np.arctanh),
     "sinpi": lambda x: _sine_of_pi(x, 0),
     "cospi": lambda x: _sine_of_pi(x, 1),
-    "cbrt": _numpy(np.cbrt),
-    "rcbrt": lambda x: 1 / _numpy(np.cbrt)(x),
+    "cbrt": _cube_root,
+    "rcbrt": lambda x: 1 / _cube_root(x),
     "erfinv": torch.erfinv,
     "erfcinv": _inverse_erfc,
     "erfcx": _scaled_erfc,
