@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -197,18 +197,30 @@ def _section(name: str, report: Report, steps: Sequence[Step], sessions: Sequenc
     for _, line in lines(score, published(report.run.problem), report.versions) if score else ():
         yield f"Published on these cases, geometric mean: {line.name} {line.published:.0f} TFLOPS."
     yield ""
-    yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | gain | what changed |"
+    yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | over the best before | what changed |"
     yield "|---|---|---|---|---|---|---|"
     places = {attempt.attempt_id: place for place, attempt in enumerate(report.attempts, 1)}
+    gains = _gains(report)
     for entry in report.by_number:
-        yield _version(entry, steps, places[entry.version.attempt.id])
+        yield _version(entry, steps, places[entry.version.attempt.id], gains.get(entry.version.number))
     yield ""
     yield "| move | tries | versions | predicted gain of these versions together |"
     yield "|---|---|---|---|"
-    yield from _moves(report)
+    yield from _moves(report, gains)
 
 
-def _version(entry: VersionEntry, steps: Sequence[Step], place: int) -> str:
+def _gains(report: Report) -> dict[int, float]:
+    """Return by how much each version but the seeds is faster than all before it, by number."""
+    gains, best = {}, 0.0
+    for entry in report.by_number:
+        speed = geomean(entry.version)
+        if entry.gain is not None:
+            gains[entry.version.number] = speed / best - 1
+        best = max(best, speed)
+    return gains
+
+
+def _version(entry: VersionEntry, steps: Sequence[Step], place: int, gain: float | None) -> str:
     version = entry.version
     held_out, accepted = version.attempt.evaluation.held_out_tflops, version.accepted
     # Pauses between sessions do not count.
@@ -219,12 +231,12 @@ def _version(entry: VersionEntry, steps: Sequence[Step], place: int) -> str:
         f"v{version.number}",
         f"{geomean(version):.1f}",
         "" if held_out is None else f"{held_out:.1f}",
-        percent(entry.gain),
+        percent(gain),
         first_line(version.attempt.change),
     )
 
 
-def _moves(report: Report) -> Iterator[str]:
+def _moves(report: Report, known: Mapping[int, float]) -> Iterator[str]:
     """Yield a row for each move, the largest gain first; a gain of several moves counts for each of them."""
     tries: dict[str, int] = defaultdict(int)
     gains: dict[str, list[float]] = defaultdict(list)
@@ -232,8 +244,9 @@ def _moves(report: Report) -> Iterator[str]:
         for move in _names(attempt.change):
             tries[move] += 1
     for entry in report.entries:
-        for move in _names(entry.version.attempt.change) if entry.gain is not None else ():
-            gains[move].append(math.log1p(entry.gain or 0.0))
+        if (gain := known.get(entry.version.number)) is not None:
+            for move in _names(entry.version.attempt.change):
+                gains[move].append(math.log1p(gain))
     for move in sorted(tries, key=lambda move: (-sum(gains[move]), move)):
         paid = percent(math.expm1(sum(gains[move]))) if gains[move] else ""
         yield _row(move, tries[move], len(gains[move]), paid)

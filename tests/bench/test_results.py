@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
         run.step(200.0, (0,), "skip: fully masked blocks", seconds=30)
         run.step(Status.INCORRECT, (1,), "tile: BLOCK_N 64 -> 128", seconds=30)
         run.step(150.0, (1,), "warps: num_warps 4 -> 8", accept=False, seconds=15)
-        run.step(220.0, (1,), "exp2: folded in; warps: num_warps 4 -> 2", seconds=15)
+        run.step(220.0, (0,), "exp2: folded in; warps: num_warps 4 -> 2", seconds=15)
         run.finish()
     (tmp_path / "mha-h100.json").write_text(json.dumps([asdict(CONDITIONS)]))
     return tmp_path
