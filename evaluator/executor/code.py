@@ -68,9 +68,7 @@ class Code:
         values = bind(self._launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = max(1, temporaries_bytes // self.bytes_per_program)
-        # Of a choice of programs each does its own work, as where a card has room for all.
-        taken = self.takes_over and programs is None
-        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=taken)
+        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over)
         run = Run(memory, grid, ids, passes, starts, deadline, self._used, self._polls, script, most_passes=most_passes)
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))

@@ -47,6 +47,7 @@ class Kernel:
         self.waiting = waiting_loops(function)
         """Indices into ``loops`` of the loops that only wait; how often they repeat is chance."""
         self._whole = Code(function, function)
+        self.takes_over = self._whole.takes_over
         self._slices: dict[tuple[bool, frozenset[int]], Code] = {}
 
     def run(
@@ -71,8 +72,7 @@ class Kernel:
         ``Execution.work`` or ``Execution.uncounted``. ``deadline`` is a ``time.process_time`` value. Raises ``IRError``
         when arguments do not fit the kernel or its IR is inconsistent, and ``ExecutionTimeout``.
         """
-        chosen = None if programs is None else programs.to(torch.int64)
-        ids = torch.arange(math.prod(grid)) if chosen is None else chosen
+        ids = torch.arange(math.prod(grid)) if programs is None else programs.to(torch.int64)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
 
@@ -86,7 +86,7 @@ class Kernel:
             seen = cast(Memory, meter) if meter else space
             limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
             try:
-                passes = code.passes(seen, args, grid, chosen, **limits, script=prompter(script, acts=True))
+                passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
             except StuckProgram as stuck:
                 before = "".join(f"; before that, {fault.message}" for fault in space.faults[:1])
                 raise StuckProgram(f"{stuck}{before}") from None
@@ -94,7 +94,7 @@ class Kernel:
             counts = Counts(operations(self.function, passes), meter.traffic(names)) if meter else None
             followed, done = self.function, passes
             try:
-                if work and code.takes_over:  # which work a program took over says nothing about a GPU
+                if work and self.takes_over:  # which work a program took over says nothing about a GPU
                     followed, told = self._trips.function, prompter(script)
                     done = self._trips.passes(Memory(memory), args, grid, deadline=deadline, script=told)
                 asked = self._asked(followed, done, memory, args, grid, script, deadline) if work else None

@@ -12,7 +12,6 @@ class Starts:
         """At most ``together`` start at once; if others ``may_be_taken``, at most half of all, so that some are."""
         self._ids = ids
         self._next = 0
-        self._may_be_taken = may_be_taken
         self._together = min(together, -(-ids.numel() // 2)) if may_be_taken else together
 
     def start(self) -> Tensor | None:
@@ -22,7 +21,5 @@ class Starts:
 
     def take(self, wanted: int) -> Tensor:
         """Return the ids of programs that are taken over now, int64 [m]: as many as wanted, while there are some."""
-        if not self._may_be_taken:
-            return self._ids[:0]
         first, self._next = self._next, min(self._next + wanted, self._ids.numel())
         return self._ids[first : self._next]

@@ -131,10 +131,13 @@ class Stage:
         return self.run.attempt(self.launch, find)
 
     def uncounted(self, programs: torch.Tensor, execution: Execution) -> list[torch.Tensor]:
-        """Return, for each loop that does more than wait, by how much programs [n] looped more often than counted."""
+        """Return, for each loop that does more than wait, by how much programs [n] looped more often than counted:
+        each, or where one may do the work of others all together, [1].
+        """
         counted = (torch.from_numpy(trips[programs.numpy()]) for trips in self.counted.trips)
         pairs = enumerate(zip(execution.trips, counted, strict=True))
-        return [torch.from_numpy(ran) - known for i, (ran, known) in pairs if i not in self.kernel.waiting]
+        more = [torch.from_numpy(ran) - known for i, (ran, known) in pairs if i not in self.kernel.waiting]
+        return [each.sum(0, keepdim=True) for each in more] if self.kernel.takes_over else more
 
     def flops(self, programs: torch.Tensor) -> float:
         """Return the matrix work of programs."""

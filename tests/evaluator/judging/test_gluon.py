@@ -23,6 +23,8 @@ CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
 """Few cases: each test here goes through all of them."""
 
+TILES = "gl.cdiv(last, block_n)"
+LOOP = f"        for tile in range({TILES}):\n"
 PRODUCT = "        acc = warpgroup_mma(gl.convert_layout(p.to(gl.bfloat16), p_layout), v, acc)\n"
 FREED = "        mbarrier.arrive(v_free.index(stage), count=1)\n"
 CLOCK = """\
@@ -111,6 +113,12 @@ def test_programs_of_several_ctas_are_executed_counted_and_scored(judge: Judge) 
         ("", "", Status.CORRECT),
         ("response.program_id(0), response.program_id(1)", "response.program_id(0), batch_head", Status.INCORRECT),
         ("        mbarrier.wait(answered, answers & 1)\n", "", Status.RACE),
+        (
+            LOOP,
+            f"        tiles = {TILES}\n        if (answers > 0) & (kv_len > 2000):\n            tiles = 1\n"
+            "        for tile in range(tiles):\n",
+            Status.INCORRECT,
+        ),
     ],
 )
 def test_programs_that_take_over_others_are_executed_counted_and_scored(
