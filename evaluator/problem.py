@@ -154,6 +154,15 @@ class Baseline:
     """Name of the problem's seed that is judged in place of published figures."""
 
 
+_BEYOND = 2
+"""Longest cases that a candidate is judged on, as a multiple of the longest benchmark case."""
+
+
+def longest(problem: "Problem") -> int:
+    """Return the most keys that a candidate is judged on before acceptance."""
+    return _BEYOND * max(case.kv_len for suite in problem.suites.values() for case in suite)
+
+
 class Problem(Protocol):
     """One attention computation."""
 

@@ -63,8 +63,7 @@ def baselines(
     """Show what a kernel can be compared with: published figures with their sources, and what can be judged here.
 
     With --target cuda, libraries are timed on this machine's GPU and shown next to what was published for its
-    architecture. For fsa we know of times at one shape, in the suite script, and of a ratio, both on h200: there the
-    seed in the order of Native Sparse Attention is judged, which takes a minute.
+    architecture. Where a ratio to another kernel was published, that kernel is judged, which takes a minute.
 
     Example: avo baselines --problem mha --target b200 --suite paper
     """

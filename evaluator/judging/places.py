@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
-from evaluator.problem import Case, Problem
+from evaluator.problem import Case, Problem, longest
 
 Kinds = Callable[[Sequence[Case]], Sequence[str]]
 """Returns the kind of a candidate's plan for each case."""
 
-SHORTEST, BEYOND = 128, 2
-"""The shortest length that is drawn, and the longest as a multiple of the problem's longest benchmark case."""
+SHORTEST = 128
+"""The shortest length that is drawn."""
 LENGTHS = 16
 """Number of cases at drawn lengths, one in each of as many equal parts of the range on a logarithmic scale."""
 _GRAIN = 16
@@ -88,10 +88,9 @@ class _Line:
 
 def _line(problem: Problem, case: Case, chance: random.Random) -> _Line:
     """Return a line along which, if it can be had, only lengths change."""
-    longest = _longest(problem)
     for _ in range(_TRIES):
         line = _Line(problem, case, chance.getrandbits(62))
-        few, many = (replace(line.at(length), name="", q_len=1, kv_len=1) for length in (SHORTEST, longest))
+        few, many = (replace(line.at(length), name="", q_len=1, kv_len=1) for length in (SHORTEST, longest(problem)))
         if few == many:
             break
     return line
@@ -124,17 +123,13 @@ def _between(low: int, high: int) -> list[int]:
 
 def _lengths(problem: Problem, chance: random.Random) -> list[int]:
     """Return a length from each part of the range, or the multiple of a power of two that is nearest to it."""
-    longest = _longest(problem)
-    lengths = [int(SHORTEST * (longest / SHORTEST) ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
+    range_ = longest(problem) / SHORTEST
+    lengths = [int(SHORTEST * range_ ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
     steps = [[step for step in _STEPS if 2 * step <= length] or [1] for length in lengths]
     return [
         _rounded(length, chance.choice(fitting)) if chance.random() < 0.5 else length
         for length, fitting in zip(lengths, steps, strict=True)
     ]
-
-
-def _longest(problem: Problem) -> int:
-    return BEYOND * max(case.kv_len for case in _benchmark_cases(problem))
 
 
 def _rounded(length: float, step: int = _GRAIN) -> int:

@@ -7,7 +7,18 @@ import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _by_torch
-from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, gradients_by, launch
+from ._dispatch import (
+    NAMESPACE,
+    Call,
+    as_judged,
+    candidates,
+    choose,
+    decline,
+    empty_like,
+    gradients_by,
+    launch,
+    length_of,
+)
 
 Result = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
@@ -53,7 +64,11 @@ def attention(
     reason = _unsupported(query, key, value, mask, dropout_p, causal, scale, enable_gqa)
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     if not reason:
-        reason = candidates(_call(query, key, value, causal, window or 0, sinks, packed=False))[1]
+        call = _call(query, key, value, causal, window or 0, sinks, packed=False)
+        reason = candidates(call, length_of(key))[1]
+        # One query that sees all keys is the last of a causal mask: kernels of some settings were judged on that only.
+        if reason and query.shape[2] == 1 and not candidates(call._replace(causal=True), length_of(key))[1]:
+            causal, reason = True, ""
     if not reason:
         if is_causal and key.shape[2] > query.shape[2]:
             key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
@@ -109,7 +124,7 @@ def packed_attention(
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     reason = _unsupported(q, k, v, None, 0.0, False, scale, True)
-    if not reason and not candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True))[1]:
+    if not reason and not candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True), length_of(k))[1]:
         starts = cu_seqlens_q.to(torch.int32).contiguous(), cu_seqlens_k.to(torch.int32).contiguous()
         longest = max_seqlen_q, max_seqlen_k
         out, lse = _run(q, k, v, sinks, *starts, is_causal, factor, window or 0, longest)
@@ -118,7 +133,8 @@ def packed_attention(
     for rows, keys, values in _by_torch.each_sequence(q, k, v, cu_seqlens_q, cu_seqlens_k):
         within = window if window is not None and window < keys.shape[2] else 0
         reason = _unsupported(rows, keys, values, None, 0.0, is_causal, scale, True)
-        reason = reason or candidates(_call(rows, keys, values, is_causal, within, sinks, packed=False))[1]
+        call = _call(rows, keys, values, is_causal, within, sinks, packed=False)
+        reason = reason or candidates(call, length_of(keys))[1]
         if reason:
             decline(reason, on_unsupported)
             out = _by_torch.attend(rows, keys, values, is_causal, factor, within, sinks)
@@ -309,7 +325,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, tor
     query, key, value, sinks, starts_q, starts_k, *ctx.settings = inputs
     causal, _, window, *_ = ctx.settings
     call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
-    ctx.by_kernel = bool(gradients_by(call))
+    ctx.by_kernel = bool(gradients_by(call, length_of(key)))
     kept = output if ctx.by_kernel or sinks is not None else (None, None)  # all else is computed again
     ctx.save_for_backward(query, key, value, sinks, starts_q, starts_k, *kept)
     ctx.mark_non_differentiable(output[1])

@@ -5,7 +5,7 @@ import math
 import torch
 
 from . import _by_torch
-from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, launch
+from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, launch, length_of
 
 MOST_QUERIES = 8
 """Queries of a sequence that kernels were judged on."""
@@ -38,7 +38,8 @@ def decode(
     sinks = None if sinks is None else sinks.float().contiguous()
     table, sizes = (each.to(torch.int32).contiguous() for each in (block_table, lengths))
     reason = _unsupported(query, key, value, block_table, lengths, factor)
-    reason = reason or candidates(_call(query, key, value, window or 0, sinks))[1]
+    keys = table.shape[1] * length_of(key)  # those that there are pages for
+    reason = reason or candidates(_call(query, key, value, window or 0, sinks), keys)[1]
     if reason:
         decline(reason, on_unsupported)
         out, lse = by_torch(query, key, value, table, sizes, sinks, factor, window or 0, with_lse=return_lse)

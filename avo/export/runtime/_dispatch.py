@@ -64,6 +64,8 @@ class ExportedKernel:
     """Whether it was judged with the causal mask, without, or both."""
     block_sizes: tuple[int, ...]
     """Sizes of selected blocks or of pages; empty for dense attention."""
+    longest: int
+    """Most keys that it was judged on: of the longest sequence, or of all together where they are packed."""
     interpretable: bool
     """Whether Triton's interpreter can run the kernel."""
 
@@ -139,8 +141,8 @@ KERNELS, SPEEDS = _read()
 """The kernels in order of preference of their targets, and their speeds."""
 
 
-def candidates(call: Call, *, backward: bool = False) -> tuple[list[ExportedKernel], str]:
-    """Return the kernels that take a call; where there are none, in a few words why."""
+def candidates(call: Call, keys: int = 0, *, backward: bool = False) -> tuple[list[ExportedKernel], str]:
+    """Return the kernels that take a call with so many ``keys``; where there are none, in a few words why."""
     found = [each for each in KERNELS if each.function == call.function and each.backward == backward]
     dtype = str(call.dtype).removeprefix("torch.")
     if INTERPRETED:
@@ -181,7 +183,10 @@ def candidates(call: Call, *, backward: bool = False) -> tuple[list[ExportedKern
         found = [each for each in found if takes(each)]
         if not found:
             return [], reason
-    return found, ""
+    longest = max(each.longest for each in found)
+    if keys > longest:
+        return [], f"more than {longest} keys"
+    return [each for each in found if keys <= each.longest], ""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -191,7 +196,10 @@ def _capability(device: int | None) -> tuple[int, int]:
 
 def choose(call: Call, q_len: int, kv_len: int, *, backward: bool = False) -> ExportedKernel:
     """Return the kernel that runs a call, for which there are ``candidates``, at these lengths."""
-    found = tuple(candidates(call, backward=backward)[0])
+    taking, reason = candidates(call, kv_len, backward=backward)
+    if reason:  # a graph is for any length, see ``length_of``
+        warn_once(f"{NAMESPACE} was judged on no call with {reason}")
+    found = tuple(taking or candidates(call, backward=backward)[0])
     name = _fastest(found, call.head_dims, call.causal, call.group, call.window, call.block_size, q_len, kv_len)
     return next(each for each in found if each.name == name)
 
@@ -249,6 +257,11 @@ def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor
     contextvars.copy_context().run(call)
 
 
+def length_of(key: torch.Tensor) -> int:
+    """Return the number of keys, or 0 while torch compiles or exports: a graph is for any length."""
+    return 0 if torch.compiler.is_compiling() else key.shape[2]
+
+
 def as_judged(tensor: torch.Tensor) -> torch.Tensor:
     """Return ``tensor``, or a copy where its last stride is not 1 or its rows are not aligned as the judge's."""
     *strides, last = tensor.stride()
@@ -285,9 +298,9 @@ def warn_once(text: str) -> bool:
     return True
 
 
-def gradients_by(call: Call) -> Sequence[ExportedKernel]:
+def gradients_by(call: Call, keys: int = 0) -> Sequence[ExportedKernel]:
     """Return the kernels for the gradients of a call. Where there are none for it, but for other calls, say so once."""
-    found, reason = candidates(call, backward=True)
+    found, reason = candidates(call, keys, backward=True)
     if not found and any(each.backward and each.function == call.function for each in KERNELS):
         warn_once(f"{NAMESPACE} has no backward kernel for {reason}: torch computes the gradients")
     return found

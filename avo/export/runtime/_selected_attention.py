@@ -7,8 +7,22 @@ from typing import Any
 import torch
 
 from . import _by_torch
-from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, gradients_by, launch
+from ._dispatch import (
+    NAMESPACE,
+    Call,
+    UnsupportedCall,
+    as_judged,
+    candidates,
+    choose,
+    decline,
+    empty_like,
+    gradients_by,
+    launch,
+    length_of,
+)
 
+_FORCED = 3
+"""Number of blocks that every query selects, as far as they differ: block 0, its own and the one before it."""
 _ROWS = 1024
 """Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
 
@@ -25,6 +39,7 @@ def selected_attention(
     max_seqlen: int | None = None,
     scale: float | None = None,
     return_lse: bool = False,
+    check_selection: bool = True,
     on_unsupported: str | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Return causal attention in which each query sees the keys of the blocks that it selects.
@@ -32,10 +47,11 @@ def selected_attention(
     query is [batch, heads, length, head_dim], key and value [batch, kv_heads, length, head_dim]; kv_heads may be a
     divisor of heads. block_indices is an integer tensor [batch, kv_heads, length, blocks]: numbers of blocks of
     ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u if u <= t and u // block_size is among
-    the numbers of t. These must include the query's own block and no block behind it. The result has the shape and type
-    of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse): lse is
-    float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a query
-    sees, and has no gradient.
+    the numbers of t. These must include block 0, the query's own block and the one before it, and no block behind it.
+    That the three are there is looked at, which waits for the GPU, unless ``check_selection`` is False or a CUDA graph
+    is recorded. The result has the shape and type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With
+    ``return_lse`` the result is (out, lse): lse is float32 [batch, heads, length], the natural logarithm of the sum of
+    exponentials of the scaled scores that a query sees, and has no gradient.
 
     ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``cu_seqlens``, int32
     [sequences + 1], several sequences are packed one after another, and the batch is 1: sequence s has the queries and
@@ -53,6 +69,9 @@ def selected_attention(
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     given = query, key, value, block_indices
     reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)
+    later = check_selection and torch.compiler.is_compiling()
+    if check_selection and not reason and not later:
+        reason = _lacking(block_indices, cu_seqlens, block_size)
     if reason:
         decline(reason, on_unsupported)
         out = by_torch(*given, sinks, cu_seqlens, block_size, factor)
@@ -63,7 +82,7 @@ def selected_attention(
     starts = None if cu_seqlens is None else cu_seqlens.to(torch.int32).contiguous()
     found: tuple[torch.Tensor, torch.Tensor]
     found = _forward(
-        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0
+        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0, later
     )
     return found if return_lse else found[0]
 
@@ -104,7 +123,28 @@ def _unsupported(
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates(_call(query, key, sinks, starts, block_size))[1]
+    return candidates(_call(query, key, sinks, starts, block_size), length_of(key))[1]
+
+
+def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
+    """Return in a few words what some queries do not select and all must; an empty string if nothing is missing."""
+    if torch.cuda.is_current_stream_capturing():
+        return ""
+    if block_indices.shape[3] < _FORCED:
+        return f"fewer than {_FORCED} selected blocks a query"
+    places = torch.arange(block_indices.shape[2], device=block_indices.device)
+    if starts is not None:
+        places = places - _first_keys(places, starts)
+    own = places // block_size
+    for wanted in (torch.zeros_like(own), (own - 1).clamp(min=0), own):
+        if not bool((block_indices == wanted[:, None]).any(3).all()):
+            return "queries without block 0, their own or the one before it"
+    return ""
+
+
+def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Return the first key of the sequence that each of some keys is of."""
+    return starts[torch.searchsorted(starts, places, right=True) - 1]
 
 
 def _call(
@@ -130,8 +170,11 @@ def _forward(
     block_size: int,
     scale: float,
     longest: int,
+    check: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest)
+    if check and (lacking := _lacking(block_indices, starts, block_size)):
+        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {lacking}")
+    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, check)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
     kernel = choose(_call(query, key, sinks, starts, block_size), query.shape[2], key.shape[2])
@@ -150,6 +193,7 @@ def _empty(
     block_size: int,
     scale: float,
     longest: int,
+    check: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
 
@@ -214,8 +258,8 @@ def _scalars(block_size: int, scale: float, longest: int) -> dict[str, Any]:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, block_indices, sinks, starts, *ctx.settings = inputs
-    ctx.by_kernel = bool(gradients_by(_call(query, key, sinks, starts, ctx.settings[0])))
+    query, key, value, block_indices, sinks, starts, *ctx.settings, _ = inputs
+    ctx.by_kernel = bool(gradients_by(_call(query, key, sinks, starts, ctx.settings[0]), length_of(key)))
     kept = output if ctx.by_kernel else (None, None)  # torch computes all else again
     ctx.save_for_backward(query, key, value, block_indices, sinks, starts, *kept)
     ctx.mark_non_differentiable(output[1])
@@ -224,19 +268,19 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, tor
 
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
     if grad is None:
-        return (None,) * 9
+        return (None,) * 10
     query, key, value, block_indices, sinks, starts, out, lse = ctx.saved_tensors
     if ctx.by_kernel:
         given = query, key, value, block_indices, sinks, starts, out, lse
         dq, dk, dv, dsinks = _gradients(grad, *given, *ctx.settings)
-        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), None, None, None, None
+        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), None, None, None, None, None
     with torch.enable_grad():
         leaves = [each.detach().requires_grad_() for each in (query, key, value, sinks) if each is not None]
         again = leaves[3] if sinks is not None else None
         block_size, scale, _ = ctx.settings
         out = by_torch(leaves[0], leaves[1], leaves[2], block_indices, again, starts, block_size, scale)
         dq, dk, dv, *rest = torch.autograd.grad(out, leaves, grad)
-    return dq, dk, dv, None, rest[0] if rest else None, None, None, None, None
+    return dq, dk, dv, None, rest[0] if rest else None, None, None, None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_remember)
@@ -286,8 +330,7 @@ def _selected(
     """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
     heads, length = query.shape[1:3]
     keys = torch.arange(length, device=query.device)
-    # The first key of each key's sequence.
-    first = torch.zeros_like(keys) if starts is None else starts[torch.searchsorted(starts, keys, right=True) - 1]
+    first = torch.zeros_like(keys) if starts is None else _first_keys(keys, starts)
     rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
     selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)

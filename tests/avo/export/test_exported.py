@@ -93,14 +93,14 @@ def write_seeds(folder: Path, name: str, *problems: str, kind: str | None = None
 
 def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
     package = write_seeds(tmp_path, "sparse", "fsa", "fsa_backward")
-    picked = "results or refused or falls or itself or one-token or less-than"
+    picked = "results or refused or falls or itself or one-token or less-than or rely"
     done = own_tests(package, "-k", picked, interpret="0")
-    assert "8 passed" in done.stdout, done.stdout + done.stderr
+    assert "9 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_selected_attention_with_sinks_and_packed_sequences_passes_its_own_tests(tmp_path: Path) -> None:
     package = write_seeds(tmp_path, "mine", "fsa-sinks-packed", "fsa_backward-sinks-packed")
-    picked = "results or sound or compiles or uneven or group-2 or rising or one-token or held"
+    picked = "results or sound or compiles or uneven or group-2 or rising or one-token or held or rely"
     done = own_tests(package, "-k", picked)
     assert done.returncode == 0, done.stdout + done.stderr
 

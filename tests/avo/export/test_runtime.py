@@ -145,6 +145,15 @@ def test_what_no_kernel_takes_is_named(
     assert dispatch.candidates(call(package, **changes)) == ([], reason)
 
 
+def test_a_call_with_more_keys_than_were_judged_is_no_kernels(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert dispatch.candidates(call(package), 65536)[0]
+    assert dispatch.candidates(call(package), 65537) == ([], "more than 65536 keys")
+
+
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(1, 4, 2, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 6)

@@ -31,6 +31,7 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path)
             "grouped": False,
             "causal": [False, True],
             "block_sizes": [],
+            "longest": 65536,
             "interpretable": True,
         }
     ]
