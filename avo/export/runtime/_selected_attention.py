@@ -128,7 +128,7 @@ def _unsupported(
 
 def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
     """Return in a few words what some queries do not select and all must; an empty string if nothing is missing."""
-    if torch.cuda.is_current_stream_capturing():
+    if block_indices.is_cuda and torch.cuda.is_current_stream_capturing():
         return ""
     if block_indices.shape[3] < _FORCED:
         return f"fewer than {_FORCED} selected blocks a query"
