@@ -21,6 +21,7 @@ from bench.tables import Table, main, row
 from evaluator.judging import places
 from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE, Sample, random_groups, some_of
 from evaluator.problem import HELD_OUT, Case
+from evaluator.problem import longest as longest_judged
 from evaluator.problems.mha import MHA
 from evaluator.target import TARGETS
 
@@ -129,7 +130,7 @@ def lengths() -> Table:
     yield row("wrong at lengths", "and only", "accepted")
     yield row(*["---"] * 3)
     chance = random.Random(0)
-    shortest, longest = places.SHORTEST, places.BEYOND * max(case.kv_len for case in MHA.suites["paper"])
+    shortest, longest = places.SHORTEST, longest_judged(MHA)
     structures: dict[str, Callable[[Case], bool]] = {
         "": lambda case: True,
         "where memory is not contiguous": lambda case: case.layout != "contiguous",

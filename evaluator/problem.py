@@ -159,7 +159,7 @@ _BEYOND = 2
 
 
 def longest(problem: "Problem") -> int:
-    """Return the most keys that a candidate is judged on before acceptance."""
+    """Return the end of the range of lengths that a candidate is judged at before acceptance, in keys."""
     return _BEYOND * max(case.kv_len for suite in problem.suites.values() for case in suite)
 
 

@@ -135,7 +135,7 @@ EFFECTS: Mapping[str, Effects] = {
     "ttg.local_gather": Effects(on_chip=True, reads_chip=True),
     "ttg.local_scatter": Effects(on_chip=True),
     "ttg.local_atomic_scatter_rmw": Effects(on_chip=True, reads_chip=True),
-    "ttng.clc_load_result": Effects(on_chip=True),
+    "ttng.clc_load_result": Effects(on_chip=True, reads_chip=True),
     "ttng.tmem_load": Effects(on_chip=True, reads_chip=True),
     "ttng.warp_group_dot": Effects(work="dot", on_chip=True, reads_chip=True),
     "ttng.tc_gen5_mma": Effects(work="dot", on_chip=True),

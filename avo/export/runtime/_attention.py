@@ -65,7 +65,7 @@ def attention(
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     if not reason:
         call = _call(query, key, value, causal, window or 0, sinks, packed=False)
-        reason = candidates(call, length_of(key))[1]
+        reason = candidates(call, length_of(key[:, :, : query.shape[2]] if is_causal else key))[1]
         # One query that sees all keys is the last of a causal mask: kernels of some settings were judged on that only.
         if reason and query.shape[2] == 1 and not candidates(call._replace(causal=True), length_of(key))[1]:
             causal, reason = True, ""

@@ -28,7 +28,8 @@ def decode(
 
     query is [batch, heads, q_len, head_dim]; key and value are pages, [pages, kv_heads, page_size, head_dim] and
     [pages, kv_heads, page_size, head_dim_v]; kv_heads may be a divisor of heads. ``block_table`` is an integer tensor
-    [batch, most]: the pages of each sequence in order, then -1. ``lengths`` [batch] are the keys of each sequence, its
+    [batch, most]: the pages of each sequence in order, then -1. Its width counts as the number of keys: where that is
+    more than kernels were judged on, torch computes the call. ``lengths`` [batch] are the keys of each sequence, its
     q_len last tokens among them: query i sees the keys up to i + length - q_len, with ``window`` the last ``window`` of
     these. ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result
     is (out, lse); lse is float32 [batch, heads, q_len]. ``on_unsupported``: see ``attention``.

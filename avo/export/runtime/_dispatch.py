@@ -65,7 +65,7 @@ class ExportedKernel:
     block_sizes: tuple[int, ...]
     """Sizes of selected blocks or of pages; empty for dense attention."""
     longest: int
-    """Most keys that it was judged on: of the longest sequence, or of all together where they are packed."""
+    """Most keys of the range that it was judged in: of a sequence, or of all together where they are packed."""
     interpretable: bool
     """Whether Triton's interpreter can run the kernel."""
 

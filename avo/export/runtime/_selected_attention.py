@@ -47,9 +47,10 @@ def selected_attention(
     query is [batch, heads, length, head_dim], key and value [batch, kv_heads, length, head_dim]; kv_heads may be a
     divisor of heads. block_indices is an integer tensor [batch, kv_heads, length, blocks]: numbers of blocks of
     ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u if u <= t and u // block_size is among
-    the numbers of t. These must include block 0, the query's own block and the one before it, and no block behind it.
-    That the three are there is looked at, which waits for the GPU, unless ``check_selection`` is False or a CUDA graph
-    is recorded. The result has the shape and type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With
+    the numbers of t, of which there is room for three or more. These must include block 0, the query's own block and
+    the one before it, and no block behind it. That the three are there is looked at, which waits for the GPU, unless
+    ``check_selection`` is False or a CUDA graph is recorded; in a compiled graph the call raises ``UnsupportedCall`` if
+    they are not. The result has the shape and type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With
     ``return_lse`` the result is (out, lse): lse is float32 [batch, heads, length], the natural logarithm of the sum of
     exponentials of the scaled scores that a query sees, and has no gradient.
 
@@ -133,13 +134,12 @@ def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_siz
     if block_indices.shape[3] < _FORCED:
         return f"fewer than {_FORCED} selected blocks a query"
     places = torch.arange(block_indices.shape[2], device=block_indices.device)
-    if starts is not None:
-        places = places - _first_keys(places, starts)
-    own = places // block_size
-    for wanted in (torch.zeros_like(own), (own - 1).clamp(min=0), own):
-        if not bool((block_indices == wanted[:, None]).any(3).all()):
-            return "queries without block 0, their own or the one before it"
-    return ""
+    complete = torch.zeros_like(places, dtype=torch.bool) if starts is None else places >= starts[-1]  # no one's tokens
+    own = (places if starts is None else places - _first_keys(places, starts)) // block_size
+    selected = [(block_indices == each[:, None]).any(3) for each in (own * 0, (own - 1).clamp(min=0), own)]
+    if bool((complete | (selected[0] & selected[1] & selected[2])).all()):
+        return ""
+    return "queries without block 0, their own or the one before it"
 
 
 def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

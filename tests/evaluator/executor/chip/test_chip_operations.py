@@ -166,6 +166,27 @@ def test_each_program_runs_or_is_taken_over_once() -> None:
     assert [list(trips) for trips in execution.work.trips] == [[1] * 12], "each does the work of its own"
 
 
+@gluon.jit
+def works_for_others(out):
+    answer = gl.allocate_shared_memory(gl.int64, [2], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, 16)
+    clc.try_cancel(answer, ready)
+    mbarrier.wait(ready, 0)
+    if clc.load_result(answer).is_canceled():
+        gl.store(out, gl.exp2(gl.load(out)))
+
+
+def test_what_is_done_only_by_those_who_take_over_is_counted() -> None:
+    with offline(target="b200") as session:
+        works_for_others[(4,)](torch.zeros(1), num_warps=4)
+    execution = session.launches[0].execution
+    assert execution is not None
+    assert execution.work is not None
+    assert execution.work.outside.exponentials > 0
+
+
 def test_a_program_alone_takes_over_all_others() -> None:
     out, by = torch.zeros(12, dtype=torch.int32), torch.empty(12, dtype=torch.int32)
     with offline(target="b200", temporaries_bytes=0) as session:
