@@ -121,7 +121,7 @@ def main() -> None:
     with Store.read(url) as store:
         report = read_report(store, options.run, datetime.now(UTC))
     if not report.view.versions:
-        parser.error(f"{options.run} has no version: search longer, for example with make pictures HOURS=0.2")
+        parser.error(f"{options.run} has no version: search longer")
     draw_run(report.view)
     draw_report(report)
     case = report.trajectories[0].cases[-1].name

@@ -88,9 +88,10 @@ class _Line:
 
 def _line(problem: Problem, case: Case, chance: random.Random) -> _Line:
     """Return a line along which, if it can be had, only lengths change."""
+    ends = SHORTEST, longest(problem)
     for _ in range(_TRIES):
         line = _Line(problem, case, chance.getrandbits(62))
-        few, many = (replace(line.at(length), name="", q_len=1, kv_len=1) for length in (SHORTEST, longest(problem)))
+        few, many = (replace(line.at(length), name="", q_len=1, kv_len=1) for length in ends)
         if few == many:
             break
     return line
@@ -123,8 +124,8 @@ def _between(low: int, high: int) -> list[int]:
 
 def _lengths(problem: Problem, chance: random.Random) -> list[int]:
     """Return a length from each part of the range, or the multiple of a power of two that is nearest to it."""
-    range_ = longest(problem) / SHORTEST
-    lengths = [int(SHORTEST * range_ ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
+    most = longest(problem)
+    lengths = [int(SHORTEST * (most / SHORTEST) ** ((i + chance.random()) / LENGTHS)) for i in range(LENGTHS)]
     steps = [[step for step in _STEPS if 2 * step <= length] or [1] for length in lengths]
     return [
         _rounded(length, chance.choice(fitting)) if chance.random() < 0.5 else length

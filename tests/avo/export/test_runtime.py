@@ -18,7 +18,7 @@ from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
 from tests.avo.export.sample import chosen, passed, sample
 
-PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode")
+PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode", "fsa")
 NAME = "for_tests_of_the_runtime"
 
 
@@ -152,6 +152,16 @@ def test_a_call_with_more_keys_than_were_judged_is_no_kernels(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert dispatch.candidates(call(package), 65536)[0]
     assert dispatch.candidates(call(package), 65537) == ([], "more than 65536 keys")
+
+
+def test_what_every_query_must_select_is_asked_of_each_sequence_and_not_of_padding(package: ModuleType) -> None:
+    lacking = importlib.import_module(f"{NAME}._selected_attention")._lacking
+    starts, none = torch.tensor([0, 6, 10]), torch.full((1, 1, 3), -1)
+    places = torch.cat((torch.arange(6), torch.arange(4)))[:, None]
+    chosen = torch.cat((places * 0, (places // 2 - 1).clamp(min=0), places // 2), 1)[None, None]
+    padded = torch.cat((chosen, none[None].expand(1, 1, 2, 3)), 2)
+    assert lacking(padded, starts, 2) == ""
+    assert lacking(padded, None, 2) == lacking(padded.where(padded > 0, -1), starts, 2) != ""
 
 
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
