@@ -51,7 +51,6 @@ class Judge(Evaluator):
         target: Target,
         suite: str,
         *,
-        capture_cpu_s: int = capture.DEFAULT_LIMITS.cpu_s,
         sandbox: Sandbox = Sandbox.AUTO,
         server: ForkServer | None = None,
         speed: Speed | None = None,
@@ -66,7 +65,7 @@ class Judge(Evaluator):
         self._shared = server is not None
         self._server = server = server or ForkServer(JOB_MODULES, sandbox=sandbox)
         cached = Compiler(Path(self._private.name), server=server, most_kept=_MOST_BINARIES)
-        capturer = Capturer(server, replace(capture.DEFAULT_LIMITS, cpu_s=capture_cpu_s))
+        capturer = Capturer(server)
         # Seeds are this process's secret; and as candidates never meet data, inputs may serve many of them.
         chance = random.Random(secrets.randbits(64))
         self._tools = Tools(

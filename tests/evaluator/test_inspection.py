@@ -51,7 +51,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 
 @pytest.fixture(scope="module")
 def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=8) as judge:
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
 
 
@@ -96,7 +96,7 @@ def test_the_speed_of_what_does_not_fit_is_that_fault_with_what_the_kernel_needs
 @pytest.mark.long
 def test_where_speed_is_measured_a_look_predicts_it_for_the_card(fork_server: ForkServer) -> None:
     card = replace(get_target("h100"), name="cuda", kind=ScoreKind.MEASURED)
-    with Judge(card, "quick", server=fork_server, capture_cpu_s=8) as judge:
+    with Judge(card, "quick", server=fork_server) as judge:
         score = look(judge, Look.SPEED).score
     assert score is not None
     assert (score.kind, score.target) == (ScoreKind.PREDICTED, "cuda")

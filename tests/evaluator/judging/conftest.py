@@ -1,11 +1,10 @@
 """A judge and its verdict on the seed, for the tests that ask for no other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from evaluator import capture
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.judging.judge import Judge
@@ -16,12 +15,20 @@ from seeds import seed_source
 
 @pytest.fixture(scope="session")
 def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    """A judge whose patience ends after 3 seconds of processor time, on a machine however busy."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(capture, "DEFAULT_LIMITS", replace(capture.DEFAULT_LIMITS, wall_s=600))
-        judge = Judge(get_target("h100"), "quick", server=fork_server, capture_cpu_s=3)
-    with judge:  # other judges keep the usual limits
+    """A judge for the tests that need no other."""
+    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
         yield judge
+
+
+@pytest.fixture
+def impatient(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give candidates' host code limits of the test's own: a test that waits for one should not wait long."""
+
+    def limit(**limits: int) -> None:
+        capturer = judge._tools.planner._capturer
+        monkeypatch.setattr(capturer, "_limits", replace(capturer._limits, **limits))
+
+    return limit
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -192,8 +193,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", sample(FAULTS, 6))
-def test_a_fault_is_seen_as_what_it_is(judge: Judge, name: str) -> None:
+def test_a_fault_is_seen_as_what_it_is(judge: Judge, impatient: Callable[..., None], name: str) -> None:
     source, status, message = FAULTS[name]
+    if name == "endless loop":
+        impatient(cpu_s=3)
     evaluation = judged(judge, source)
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message), evaluation.message
