@@ -9,6 +9,7 @@ from statistics import median_low
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import wavefronts
+from evaluator.performance.clockwork import PARTITIONS
 from evaluator.performance.constants import Constants
 from evaluator.performance.lines import ir_lines
 from evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
@@ -16,7 +17,7 @@ from evaluator.performance.passes import LightPass, Pass, PlayedKernel
 from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
 from evaluator.performance.roles import find_roles, leading
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
-from evaluator.performance.simulate import PARTITIONS, play
+from evaluator.performance.simulate import play
 from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
 from evaluator.target import Target
 from evaluator.work import Paces, Shares

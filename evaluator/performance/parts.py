@@ -11,7 +11,7 @@ from evaluator.performance.mbarriers import ORDERED
 from evaluator.performance.pipes import Costs, Op
 from evaluator.performance.roles import ARRIVALS, WAITS, Role, passes_in_step
 from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark, Played, Team, play
+from evaluator.performance.simulate import Mark, Played, Team, Teams, play
 from evaluator.performance.streams import Stream
 from evaluator.performance.structure import Loop
 
@@ -74,14 +74,14 @@ def play_parts(
     return clocks, fmean(end for _, end in found), counts
 
 
-def _teams(streams: Sequence[tuple[Sequence[Op | Mark], int]], resident: int) -> list[Team]:
+def _teams(streams: Sequence[tuple[Sequence[Op | Mark], int]], resident: int) -> Teams:
     """Return the teams of all CTAs, from the (stream, warps) of each part."""
     teams: list[Team] = []
     for cta in range(resident):
         for ops, warps in streams:
             first = teams[-1].first_warp + teams[-1].warps if teams else 0
             teams.append(Team(cta, first, warps, ops))
-    return teams
+    return Teams(teams)
 
 
 def _sure(values: Sequence[float]) -> bool:

@@ -53,6 +53,8 @@ PIPE_NAMES = {
 class Kind(IntEnum):
     """How an instruction is played."""
 
+    MARK = -1
+    """No instruction: a place in a stream whose time is recorded."""
     PLAIN = 0
     CTA_BARRIER = 1
     WGMMA = 2
@@ -97,7 +99,8 @@ class Op:
     l2: float
     """Clocks that the bytes take of the SM's share of L2 when all SMs ask for as much."""
     stall: int
-    waits: tuple[int, ...]
+    waits: int
+    """The scoreboard barriers that are waited for, a bit for each."""
     write_barrier: int
     read_barrier: int
     count: int
@@ -188,7 +191,6 @@ _ALU = frozenset(
         *("FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
-_WAITS = tuple(tuple(barrier for barrier in range(6) if mask >> barrier & 1) for mask in range(64))
 """The scoreboard barriers of each wait mask."""
 _FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
@@ -341,7 +343,7 @@ class Costs:
             shared,
             l2,
             max(1, i.stall),
-            _WAITS[i.wait_mask],
+            i.wait_mask,
             write_barrier,
             i.read_barrier,
             count,

@@ -175,7 +175,8 @@ def account(stream: Sequence[Op | Mark], issues: Sequence[Issue]) -> Iterator[Sp
         assert isinstance(op, Op)
         if last is not None:
             yield from _held(stream, last, issue, waited_for)
-        clear, setter = max((setters[barrier] for barrier in op.waits), default=(0.0, None), key=itemgetter(0))
+        waited = (setter for barrier, setter in enumerate(setters) if op.waits >> barrier & 1)
+        clear, setter = max(waited, default=(0.0, None), key=itemgetter(0))
         clear = min(max(clear, issue.due), issue.ready)
         taken = min(issue.ready + issue.queued, issue.issued)
         asked = MBARRIERS.get(setter.kind, Reason.SCOREBOARD) if setter else Reason.SCOREBOARD

@@ -131,7 +131,7 @@ def test_an_instruction_that_is_never_executed_occupies_nothing() -> None:
 
 def test_the_schedule_is_taken_from_the_control_bits() -> None:
     op = cost("h100", "FFMA")
-    assert (op.stall, op.waits, op.write_barrier, op.read_barrier) == (4, (0, 5), 2, 7)
+    assert (op.stall, op.waits, op.write_barrier, op.read_barrier) == (4, 0b100001, 2, 7)
 
 
 def test_a_wait_for_copied_bytes_is_told_from_a_wait_for_a_product() -> None:

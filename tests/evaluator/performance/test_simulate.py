@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evaluator.performance.pipes import Kind, Op, Pipe
 from evaluator.performance.simulate import Mark, Team, play
 
-NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, (), 7, 7, 0, False, 0)
+NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, 0, 7, 7, 0, False, 0)
 FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)
 EXP = replace(NOP, pipe=Pipe.EXP, busy=8.0, latency=18)
 LOAD = replace(NOP, pipe=Pipe.LSU, busy=8.0, latency=600, write_barrier=0, queue=64.0)
@@ -25,7 +25,7 @@ def clocks(*stream: Op | Mark, warps: int = 1) -> float:
 
 
 def wait_for(barrier: int) -> Op:
-    return replace(NOP, waits=(barrier,))
+    return replace(NOP, waits=1 << barrier)
 
 
 def test_a_warp_issues_when_its_stall_count_has_passed() -> None:
