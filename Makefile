@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # It ends by attempts, so that a slow machine takes longer and shows as much.
 SEARCH := $(BIN)/avo run --problem mha --target h100 --seed-kernel plain --operator mutate --max-attempts 5 --max-hours 0.25
 
-run: $(READY)  ## Evolve mha for h100 without GPU or key: five attempts, in four to nine minutes.
+run: $(READY)  ## Evolve mha for h100 without GPU or key: five attempts, in five to ten minutes.
 	$(SEARCH)
 
 first-contact: $(READY)  ## Ten minutes on a borrowed GPU: evidence in the order of its value, in one archive.

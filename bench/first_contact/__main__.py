@@ -2,10 +2,10 @@
 
 python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [--list]
 
-Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, nvidia-ml-py and libcst, is fetched by pip
-into the folder if it is not installed. Each step runs in a process and within a limit of its own, and has the time that
-those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it to an
-issue, or add the files of its folder ``timings`` to ``bench/timings`` in a pull request.
+Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, numba, nvidia-ml-py and libcst, is fetched
+by pip into the folder if it is not installed. Each step runs in a process and within a limit of its own, and has the
+time that those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it
+to an issue, or add the files of its folder ``timings`` to ``bench/timings`` in a pull request.
 """
 
 import argparse
@@ -40,8 +40,8 @@ take, so that each step begins, however slow the card is.
 CLOCKS = "clocks"
 """The step beside the others: it logs clocks, power and temperature."""
 REPOSITORY = Path(__file__).parents[2]
-_SMALL = {"msgspec": "msgspec", "pynvml": "nvidia-ml-py", "libcst": "libcst"}
-"""Modules that steps need besides torch, Triton and numpy, and the packages that bring them. By the last one moves make
+_FETCHED = {each: each for each in ("msgspec", "llvmlite", "numba", "libcst")} | {"pynvml": "nvidia-ml-py"}
+"""Modules that steps need besides torch, Triton and numpy, and the packages that bring them. By ``libcst`` moves make
 the best kernels known of ``fsa``.
 """
 _PACKAGES = "packages"
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
 def _fetched(folder: Path) -> str:
     """Make what the steps import importable for them; return why it is not."""
     paths = [str(REPOSITORY)]
-    if lacking := [package for module, package in _SMALL.items() if find_spec(module) is None]:
+    if lacking := [package for module, package in _FETCHED.items() if find_spec(module) is None]:
         packages = folder / _PACKAGES
         patience = ("--retries", "1", "--timeout", "10")  # without a network it is part of the ten minutes
         pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *patience)

@@ -13,6 +13,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
+from evaluator.performance.clockwork import SCOREBOARDS
 from evaluator.performance.constants import Constants, constants
 from evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
 from evaluator.performance.sass import Instruction
@@ -37,16 +38,7 @@ class Pipe(IntEnum):
     """The SM's tensor cores that work on tensor memory (sm_100)."""
 
 
-PIPE_NAMES = {
-    Pipe.FMA: "fma",
-    Pipe.ALU: "alu",
-    Pipe.EXP: "exp",
-    Pipe.TENSOR: "tensor",
-    Pipe.TENSOR_SM: "tensor",
-    Pipe.TENSOR_MEMORY: "tensor_memory",
-    Pipe.SHARED: "shared",
-    Pipe.LSU: "lsu",
-}
+PIPE_NAMES = {pipe: pipe.name.lower().removesuffix("_sm") for pipe in Pipe if pipe}
 """Names of pipes in reports."""
 
 
@@ -308,7 +300,8 @@ class Costs:
             kind = Kind.COPY_COMMIT
         elif base == "DEPBAR" and i.opcode.startswith("DEPBAR.LE"):
             barrier, _, most = i.operands.partition(",")
-            kind, write_barrier, count = Kind.COUNT_WAIT, int(barrier.strip()[2:]), int(most.split(",")[0], 0)
+            kind, count = Kind.COUNT_WAIT, max(0, int(most.split(",")[0], 0))
+            write_barrier = range(SCOREBOARDS)[int(barrier.strip()[2:])]
         elif base == "WARPGROUP" and "DEPBAR" in i.opcode:
             outstanding = _COUNT.search(i.operands)
             kind, count = Kind.WGMMA_WAIT, int(outstanding[1], 0) if outstanding else 0

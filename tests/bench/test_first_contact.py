@@ -255,27 +255,28 @@ sys.meta_path.insert(0, Absent())
 for module in ("bench.first_contact.__main__", "bench.first_contact.steps", "bench.first_contact.faulty",
                "avo.doctor", "avo.search.canary", "evaluator.cuda.baselines", "evaluator.cuda.worker"):
     importlib.import_module(module)
-assert list(sys.modules["bench.first_contact.steps"].kernels(90))
+h100 = sys.modules["evaluator.targets"].get_target("h100")
+assert list(sys.modules["bench.first_contact.steps"].kernels(h100))
 print(*sorted(absent))
 """
 
 
 @pytest.mark.long
-def test_no_more_is_needed_than_torch_triton_numpy_and_three_small_packages() -> None:
-    there = ["torch", "triton", "numpy", "msgspec", "nvidia", "libcst", "avo"]
+def test_no_more_is_needed_than_torch_triton_numpy_and_a_few_packages() -> None:
+    there = ["torch", "triton", "numpy", "msgspec", "numba", "llvmlite", "nvidia", "libcst", "avo"]
     of_torch = ["jinja2", "mpmath"]
     done = subprocess.run(
         [sys.executable, "-c", BARE, *there, *of_torch], cwd=command.REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert {"sqlalchemy", "ray", "typer", "pytest"} <= set(done.stdout.split())
-    assert sorted(command._SMALL.values()) == ["libcst", "msgspec", "nvidia-ml-py"]
+    assert sorted(command._FETCHED.values()) == ["libcst", "llvmlite", "msgspec", "numba", "nvidia-ml-py"]
 
 
 @pytest.mark.parametrize(
     ("code", "trouble"), [(0, ""), (1, "pip does not fetch what is missing: install nvidia-ml-py")]
 )
-def test_small_packages_that_are_missing_are_fetched_into_the_folder(
+def test_packages_that_are_missing_are_fetched_into_the_folder(
     code: int, trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[list[str]] = []

@@ -1,6 +1,8 @@
 """No luck: kernels that do the same in another order of independent statements are predicted to take the same time."""
 
+import ast
 import math
+import random
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -178,6 +180,47 @@ def test_exchanged_statements_make_no_difference_where_exponentials_are_in_part_
     for one, same in zip(given, other, strict=True):
         assert _code(one.work) != _code(same.work)  # else nothing would be shown
     assert spread([math.prod(launch.predict().us for launch in each) ** 0.5 for each in (given, other)]) < 0.02
+
+
+@pytest.mark.long
+def test_generated_orders_differ_by_what_the_compiler_makes_of_them_and_not_by_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    source = made(["mha/plain", "specialise"], "h100")
+    launches = [_launches(permuted(source, random.Random(seed)), tmp_path) for seed in range(2, 10)]
+    codes = [_code(full.work) for full, _ in launches]
+    assert len(set(codes)) >= 5  # else little would be shown
+    scores = [math.prod(launch.predict().us for launch in each) ** 0.5 for each in launches]
+    assert spread(scores) < 0.1
+    slowest, fastest = (launches[scores.index(extreme(scores))] for extreme in (max, min))
+    others = [math.prod(mean_us(each.work, DRAWS) for each in pair) ** 0.5 for pair in (slowest, fastest)]
+    assert others == pytest.approx([max(scores), min(scores)], rel=0.03)
+
+
+def permuted(source: str, chance: random.Random) -> str:
+    """Write the statements of the loop with roles in another order that gives the same results."""
+    tree = ast.parse(source)
+    (loop,) = (
+        each for each in ast.walk(tree) if isinstance(each, ast.For) and "warp_specialize" in ast.unparse(each.iter)
+    )
+    left, loop.body = loop.body, []
+    while left:
+        free = [each for place, each in enumerate(left) if all(_independent(each, before) for before in left[:place])]
+        loop.body.append(chance.choice(free))
+        left.remove(loop.body[-1])
+    return ast.unparse(tree)
+
+
+def _independent(one: ast.stmt, other: ast.stmt) -> bool:
+    (of_one, set_by_one), (of_other, set_by_other) = map(_names, (one, other))
+    return set_by_one.isdisjoint(of_other) and set_by_other.isdisjoint(of_one)
+
+
+def _names(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """The names in a statement, and those of them that it sets."""
+    names = [each for each in ast.walk(statement) if isinstance(each, ast.Name)]
+    return {each.id for each in names}, {each.id for each in names if isinstance(each.ctx, ast.Store)}
 
 
 def _launches(source: str, folder: Path) -> list[Launch]:
