@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +41,7 @@ take, so that each step begins, however slow the card is.
 CLOCKS = "clocks"
 """The step beside the others: it logs clocks, power and temperature."""
 REPOSITORY = Path(__file__).parents[2]
-_FETCHED = {each: each for each in ("msgspec", "llvmlite", "numba", "libcst")} | {"pynvml": "nvidia-ml-py"}
+_FETCHED = {each: each for each in ("msgspec", "numba", "libcst")} | {"pynvml": "nvidia-ml-py"}
 """Modules that steps need besides torch, Triton and numpy, and the packages that bring them. By ``libcst`` moves make
 the best kernels known of ``fsa``.
 """
@@ -95,8 +96,10 @@ def _fetched(folder: Path) -> str:
     if lacking := [package for module, package in _FETCHED.items() if find_spec(module) is None]:
         packages = folder / _PACKAGES
         patience = ("--retries", "1", "--timeout", "10")  # without a network it is part of the ten minutes
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *patience)
-        install = [*pip, "--target", str(packages), *lacking]
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", *patience)
+        # numba needs llvmlite, and numpy, which stays as it is
+        needs = [f"numpy=={version('numpy')}"] if "numba" in lacking else ["--no-deps"]
+        install = [*pip, *needs, "--target", str(packages), *lacking]
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"pip does not fetch what is missing: install {' and '.join(lacking)}"

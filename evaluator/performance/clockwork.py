@@ -1,9 +1,11 @@
 """The loop of a play, compiled by numba: instruction streams go through an SM's schedulers, scoreboards and pipes.
 
 All that is compiled, and every constant in it, is in this file: numba keeps the machine code until the file changes.
+Nothing checks indices there: what comes from a listing is bounded before.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -13,21 +15,16 @@ from numba import njit
 Integers: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 _Sm: TypeAlias = tuple[Integers, Floats, Floats, Floats, Integers, Floats, Integers, Integers]
-"""What a warp needs to be queued: ``state``, ``at``, ``barriers``, ``following``, ``warps``, ``begins``, ``stream`` and
-``ops`` of ``run``."""
+"""The arrays of ``play`` by which a warp is queued: state, at, barriers, following, warps, begins, stream, ops."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile the function when it is first called; keep the result on the disk, unless no folder can be written."""
-    try:
-        return cast(_Function, njit(cache=True)(function))
-    except RuntimeError:
-        return cast(_Function, njit(function))
+@cache
+def compiled(function: _Function) -> _Function:
+    """Compile the function when it is first called."""
+    return cast(_Function, njit(nogil=True)(function))
 
 
-PARTITIONS = 4
-SCOREBOARDS = 6
 EVERY = -1
 """The sub-partition of warps that are on all of them."""
 _AHEAD = 2
@@ -39,16 +36,18 @@ _UNEVEN = 0.3
 docs/performance-model.md). As none can be shorter than a clock, those of one clock take 1.075 in the mean."""
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
+_MOST_PHASES = 2**23
+"""Room for phases of mbarriers, in numbers of eight bytes: no honest kernel comes near."""
 _LATEST = 1e12
 """More clocks than any play takes."""
 
-# Kinds and pipes by the numbers that they have in ``pipes.py``.
+# The numbers of ``pipes.py``.
 _MARK, _CTA_BARRIER, _WGMMA, _WGMMA_WAIT, _COPY, _COPY_COMMIT, _COUNT_WAIT, _BULK_COPY = -1, *range(1, 8)
 _TENSOR_MMA, _TENSOR_COMMIT, _WAIT_COPY, _WAIT_TENSOR, _WAIT_ROLE, _ARRIVE, _INIT = range(8, 15)
-_SHARED, _PIPES = 6, 9
+_SHARED, _PIPES, _PARTITIONS, _SCOREBOARDS = 6, 9, 4, 6
 
 # Columns of the whole numbers of an instruction or mark.
-KIND, PIPE, WAITS, WRITE_BARRIER, READ_BARRIER, COUNT, LEADER, MBARRIER, IN_TURN = range(9)
+KIND, PIPE, WAITS, WRITE_BARRIER, READ_BARRIER, COUNT, LEADER, IN_TURN, MBARRIER = range(9)
 # Those of a mark, which waits for nothing.
 NAME, TURN, FIRST_COPY, COPIES = 1, 3, 4, 5
 # Columns of its clocks.
@@ -64,15 +63,15 @@ _PC, _WAITS_FOR, _LATE, _PASSES, _SINCE = range(5)
 # Of its times: when it may go on, its place among those that take turns, when it asked, when its copies are done.
 _TIME, _FIRST, _ASKED, _COPIED = range(4)
 # What it waits for: nothing more, its turn, a phase, a role behind it, all roles, its team.
-_NOTHING, _TURN, _PHASE, _BEHIND, _ROLES, _REST = range(6)
+_NOTHING, _TURN, _PHASE, _BEHIND, _ROLES, _TEAM = range(6)
 
 
-@_compiled
+@compiled
 def multiply(memory: Floats, start: float, end: float, clocks: float) -> float:
     """Read the operands of a product that the tensor cores do from ``start`` to ``end``; return when it is done.
 
-    ``memory`` is the time until which shared memory is taken by operands, and by what was served beside them, and the
-    clocks of other accesses that are still to be served then. Where both wait, others get a clock for each of operands.
+    ``memory`` is the time until which shared memory is taken by operands, and by what was served beside them; and the
+    clocks of other accesses still to be served then. Where both wait, others get a clock for each clock of operands.
     """
     first = max(memory[0], start)
     memory[1] = max(0.0, memory[1] - (first - memory[0]))
@@ -84,11 +83,13 @@ def multiply(memory: Floats, start: float, end: float, clocks: float) -> float:
     return float(end)
 
 
-@_compiled
+@compiled
 def _complete(phases: Floats, done: Integers, cta: int, mbarrier: int, at: float) -> Floats:
-    """Complete a phase; return all phases, in more room where there was none."""
+    """Complete a phase; return all phases, enlarged if they were full."""
     count = done[cta, mbarrier]
     if count == phases.shape[2]:
+        if phases.size > _MOST_PHASES:
+            raise ValueError("too many phases of mbarriers")
         more = np.zeros((phases.shape[0], phases.shape[1], 2 * count))
         more[:, :, :count] = phases
         phases = more
@@ -97,7 +98,7 @@ def _complete(phases: Floats, done: Integers, cta: int, mbarrier: int, at: float
     return phases
 
 
-@_compiled
+@compiled
 def _queue(w: int, earliest: float, issued: float, sm: _Sm) -> float:
     """Queue the warp, or say that it is done: the clocks since its CTA began, or 0 while it is not.
 
@@ -109,7 +110,7 @@ def _queue(w: int, earliest: float, issued: float, sm: _Sm) -> float:
         return earliest - begins[w]  # type: ignore[no-any-return]
     row = stream[state[w, _PC]]
     due = earliest
-    for barrier in range(SCOREBOARDS):
+    for barrier in range(_SCOREBOARDS):
         if ops[row, WAITS] >> barrier & 1:
             earliest = max(earliest, barriers[w, barrier])
     if ops[row, KIND] != _MARK:
@@ -123,7 +124,7 @@ def _queue(w: int, earliest: float, issued: float, sm: _Sm) -> float:
     return 0.0
 
 
-@_compiled
+@compiled
 def _waiting(what: int, cta: int, team: int, sm: _Sm) -> Integers:
     """Return the warps of a CTA, or of one of its teams unless it is negative, that wait for that."""
     state, warps = sm[0], sm[4]
@@ -131,7 +132,7 @@ def _waiting(what: int, cta: int, team: int, sm: _Sm) -> Integers:
     return np.nonzero(found & ((warps[:, TEAM] == team) | (team < 0)))[0]
 
 
-@_compiled
+@compiled
 def _first(state: Integers, at: Floats) -> int:
     """Return the warp whose turn is next, or -1: the earliest; of these one that has just issued, then the first that
     asked for its turn, then the youngest.
@@ -146,7 +147,7 @@ def _first(state: Integers, at: Floats) -> int:
     return first
 
 
-@_compiled
+@compiled
 def _free_slots(
     awaiting: Integers, cta: int, now: float, phases: Floats, done: Integers, freed: Integers, waited: Integers,
     teams: Integers, sm: _Sm,
@@ -170,8 +171,7 @@ def _free_slots(
     return phases
 
 
-@_compiled
-def run(
+def play(
     stream: Integers, ops: Integers, clocks: Floats, copies: Integers, warps: Integers, teams: Integers,
     starts: Floats, begins: Floats, chance: Floats, issue_clocks: float, sums: Floats, counts: Integers,
     mbarriers: int, groups: int, trace: Floats,
@@ -179,10 +179,11 @@ def run(
     """Play all warps' streams to their end; return the longest time from the start of a CTA, and the issues traced.
 
     ``stream`` has the rows of ``ops`` and ``clocks`` of all streams, one after the other, and a warp its part of it;
-    ``copies`` the pairs of mbarrier and phases of all marks. A warp starts at ``starts``, its CTA began at ``begins``.
-    ``chance`` has as many numbers from 0 to 1 as may be drawn, or none. ``sums`` and ``counts`` are those of the times
-    at which a team, in rows, passed the marks of a name. There are so many ``mbarriers``, and at most ``groups`` of
-    products or of copies in a stream. Each issue is a row of ``trace``, if it has rows.
+    ``copies`` the pairs of mbarrier and phases of all marks. Columns are named above; times are in clocks. A warp
+    starts at ``starts``, its CTA began at ``begins``. ``chance`` has as many numbers from 0 to 1 as may be drawn, or
+    none. ``sums`` and ``counts``, of teams x names of marks, get the times at which marks were passed. ``mbarriers`` is
+    the number of mbarriers, ``groups`` the most groups of products or copies in a stream. ``trace`` has a row for each
+    issue, or none.
     """
     number, ctas = len(warps), warps[:, CTA].max() + 1
     jittered, traced = len(chance) > 0, len(trace) > 0
@@ -194,8 +195,8 @@ def run(
     barriers, waited = np.zeros((number, 8)), np.zeros((number, mbarriers), np.int64)
     products = np.zeros((number, groups))
     first_product, products_end = np.zeros(number, np.int64), np.zeros(number, np.int64)
-    copied = np.zeros((number, SCOREBOARDS, groups))
-    first_copied, copied_end = np.zeros((number, SCOREBOARDS), np.int64), np.zeros((number, SCOREBOARDS), np.int64)
+    copied = np.zeros((number, _SCOREBOARDS, groups))
+    first_copied, copied_end = np.zeros((number, _SCOREBOARDS), np.int64), np.zeros((number, _SCOREBOARDS), np.int64)
     following = np.zeros((number, DONE + 1))
     sm = (state, at, barriers, following, warps, begins, stream, ops)
     # Of each CTA and mbarrier: when its phases were complete, and what has arrived for the next.
@@ -208,8 +209,8 @@ def run(
     stretch = np.ones(len(teams))
     # When schedulers and pipes are free. For a single warp: its sub-partition's, and not before four warps together had
     # all of them. For four: the last of all. A pipe of the SM's has only that.
-    scheduler, schedulers_taken, schedulers_free = np.zeros(PARTITIONS), 0.0, 0.0
-    pipes, pipes_taken, pipes_free = np.zeros((_PIPES, PARTITIONS)), np.zeros(_PIPES), np.zeros(_PIPES)
+    scheduler, schedulers_taken, schedulers_free = np.zeros(_PARTITIONS), 0.0, 0.0
+    pipes, pipes_taken, pipes_free = np.zeros((_PIPES, _PARTITIONS)), np.zeros(_PIPES), np.zeros(_PIPES)
     l2 = 0.0  # when L2 has delivered all that the SM asked for so far
     memory = np.zeros(2)
 
@@ -333,8 +334,8 @@ def run(
             elif kind == _COPY:
                 at[w, _COPIED] = max(at[w, _COPIED], ready)
             elif kind == _COPY_COMMIT:
-                copied[w, write_barrier % SCOREBOARDS, copied_end[w, write_barrier % SCOREBOARDS]] = at[w, _COPIED]
-                copied_end[w, write_barrier % SCOREBOARDS] += 1
+                copied[w, write_barrier % _SCOREBOARDS, copied_end[w, write_barrier % _SCOREBOARDS]] = at[w, _COPIED]
+                copied_end[w, write_barrier % _SCOREBOARDS] += 1
             elif kind == _COUNT_WAIT:
                 outstanding = copied_end[w, write_barrier] - first_copied[w, write_barrier]
                 if outstanding > count:
@@ -380,19 +381,20 @@ def run(
                     end = max(end, _queue(other, now + 1, -1.0, sm))
             if kind == _CTA_BARRIER:
                 state[w, _PC] += 1
-                state[w, _WAITS_FOR] = what = _ROLES if count else _REST
+                state[w, _WAITS_FOR] = what = _ROLES if count else _TEAM
                 joined = _waiting(what, cta, -1 if count else team, sm)
                 if len(joined) == (members[cta] if count else teams[team, ROWS]):
                     for other in joined:
                         end = max(end, _queue(other, now + clocks[row, LATENCY], -1.0, sm))
                 continue
-            if write_barrier < SCOREBOARDS and kind != _COPY_COMMIT and kind != _COUNT_WAIT:
+            if write_barrier < _SCOREBOARDS and kind != _COPY_COMMIT and kind != _COUNT_WAIT:
                 barriers[w, write_barrier] = max(barriers[w, write_barrier], ready)
-            if ops[row, READ_BARRIER] < SCOREBOARDS:
+            if ops[row, READ_BARRIER] < _SCOREBOARDS:
                 read = start + busy + clocks[row, READ_LATENCY]
                 barriers[w, ops[row, READ_BARRIER]] = max(barriers[w, ops[row, READ_BARRIER]], read)
             state[w, _PC] += 1
             end = max(end, _queue(w, until, now, sm))
+            now = until
             continue
         state[w, _PC] += 1
         end = max(end, _queue(w, now, issued, sm))

@@ -9,12 +9,11 @@ from statistics import median_low
 
 from evaluator.binary import Binary
 from evaluator.performance.banks import wavefronts
-from evaluator.performance.clockwork import PARTITIONS
 from evaluator.performance.constants import Constants
 from evaluator.performance.lines import ir_lines
 from evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
 from evaluator.performance.passes import LightPass, Pass, PlayedKernel
-from evaluator.performance.pipes import PIPE_NAMES, Costs, Kind, Pipe
+from evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Costs, Kind, Pipe
 from evaluator.performance.roles import find_roles, leading
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import play
@@ -86,7 +85,7 @@ def _sense() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise ModelError(f"the disassembly makes no sense: {error!r:.200}") from error
 
 

@@ -13,12 +13,18 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
-from evaluator.performance.clockwork import SCOREBOARDS
 from evaluator.performance.constants import Constants, constants
 from evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
 from evaluator.performance.sass import Instruction
 from evaluator.performance.structure import MATRIX, SINGLE_ISSUE
 from evaluator.target import Target
+
+PARTITIONS = 4
+"""Sub-partitions of an SM, each with a scheduler."""
+SCOREBOARDS = 6
+"""Scoreboard barriers of a warp."""
+_MOST_LEFT = 63
+"""More than a wait can leave outstanding: its field has six bits."""
 
 
 class Pipe(IntEnum):
@@ -183,7 +189,6 @@ _ALU = frozenset(
         *("FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
-"""The scoreboard barriers of each wait mask."""
 _FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
 
@@ -300,11 +305,11 @@ class Costs:
             kind = Kind.COPY_COMMIT
         elif base == "DEPBAR" and i.opcode.startswith("DEPBAR.LE"):
             barrier, _, most = i.operands.partition(",")
-            kind, count = Kind.COUNT_WAIT, max(0, int(most.split(",")[0], 0))
+            kind, count = Kind.COUNT_WAIT, min(max(0, int(most.split(",")[0], 0)), _MOST_LEFT)
             write_barrier = range(SCOREBOARDS)[int(barrier.strip()[2:])]
         elif base == "WARPGROUP" and "DEPBAR" in i.opcode:
             outstanding = _COUNT.search(i.operands)
-            kind, count = Kind.WGMMA_WAIT, int(outstanding[1], 0) if outstanding else 0
+            kind, count = Kind.WGMMA_WAIT, min(int(outstanding[1], 0), _MOST_LEFT) if outstanding else 0
         elif base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode):
             kind, latency, count = Kind.CTA_BARRIER, table.barrier_latency, int(i.joins_all)
         elif base == "UTCBAR":

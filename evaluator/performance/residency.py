@@ -2,7 +2,7 @@
 
 from evaluator.binary import Binary
 from evaluator.evaluation import Resources
-from evaluator.performance.clockwork import PARTITIONS
+from evaluator.performance.pipes import PARTITIONS
 from evaluator.target import Target
 
 _REGISTER_UNIT = 256

@@ -10,27 +10,32 @@ pipes for. Where a stream uses no pipe of the SM's they agree.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, pairwise
 from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
+from numba import njit
 
 from evaluator.performance.clockwork import (
     COPIES,
+    DONE,
     EVERY,
     FIRST_COPY,
     KIND,
     MBARRIER,
     NAME,
-    PARTITIONS,
+    READ_LATENCY,
     TURN,
     Floats,
-    run,
+    compiled,
 )
-from evaluator.performance.pipes import Kind, Op
+from evaluator.performance.clockwork import play as loop
+from evaluator.performance.pipes import PARTITIONS, Kind, Op
 
+_MOST_GROUPS = 2**22
+"""Groups of products or copies, times warps, for which there is room: no honest kernel comes near."""
 _STAGGER = 2000.0
 """Clocks within which CTAs that run together start, where starts are jittered."""
 _LATE = 1000.0
@@ -116,7 +121,7 @@ def play(
     then waits for its pipe. Bytes from L2 arrive at the SM's share of its bandwidth, one request after the other. A
     warp's n-th wait at an mbarrier is for its n-th phase. Where all warps of a CTA wait, the slots of a ring that no
     one has used yet are free: what waits for them goes on, those who load before those who multiply, and these before
-    the others. Teams of one CTA whose streams count turns stay within ``_AHEAD`` of each other.
+    the others. Teams of one CTA whose streams count turns stay within two passes of each other.
 
     Every issue is appended to ``trace``, if given. A scheduler is taken for ``issue_clocks`` by each. With a ``seed``,
     chance decides when CTAs start, how long latencies and, in each pass of one of several teams, stalls are, and which
@@ -137,11 +142,15 @@ def play(
             place = team.first_warp + first
             partition = EVERY if width == PARTITIONS else place % PARTITIONS
             warps.append((index, ctas[team.cta], *table.parts[index], width, partition, first == 0, place))
+    if not warps:
+        return Played(0.0, {})
+    if len(warps) * table.groups > _MOST_GROUPS:
+        raise ValueError("too many groups of products or copies")
     of_teams = [(len(_rows(team.warps)), rank) for team, rank in zip(teams, table.ranks, strict=True)]
     steps = sum(end - begin for _, _, begin, end, *_ in warps)
     sums, counts = np.zeros((len(teams), len(table.names))), np.zeros((len(teams), len(table.names)), np.int64)
-    issues = np.zeros((0 if trace is None else steps, _ISSUE))
-    end, issued = run(
+    issues = np.zeros((0 if trace is None else steps, DONE + 1))
+    end, issued = _run(
         table.stream,
         table.ops,
         table.clocks,
@@ -170,11 +179,11 @@ def play(
 
 
 _COLUMNS = attrgetter(
-    # the whole numbers, then the clocks
-    "kind", "pipe", "waits", "write_barrier", "read_barrier", "count", "leader", "mbarrier", "in_turn",
+    # the whole numbers but for the mbarrier, then the clocks
+    "kind", "pipe", "waits", "write_barrier", "read_barrier", "count", "leader", "in_turn",
     "busy", "latency", "shared", "l2", "stall", "queue", "read_latency",
 )  # fmt: skip
-_NUMBERS, _CLOCKS, _ISSUE = 9, 7, 9
+_CLOCKS = READ_LATENCY + 1
 
 
 class _Table:
@@ -185,26 +194,27 @@ class _Table:
         names = [list(map(id, stream)) for stream in streams]
         distinct = dict(zip(chain(*names), chain(*streams), strict=True))
         marks = {name: mark for name, mark in distinct.items() if isinstance(mark, Mark)}
-        ops = {name: op for name, op in distinct.items() if name not in marks}
+        ops = {name: op for name, op in distinct.items() if isinstance(op, Op)}
         rows = {name: row for row, name in enumerate(chain(ops, marks))}
         self.stream = np.fromiter(map(rows.__getitem__, chain(*names)), np.int64)
         self.names = {name: place for place, name in enumerate({mark.name for mark in marks.values()})}
         copies = [[*(mark.copies or {}).items()] for mark in marks.values()]
         firsts = np.cumsum([0, *map(len, copies)])
-        columns = np.fromiter(chain(*map(_COLUMNS, ops.values())), np.float64).reshape(-1, _NUMBERS + _CLOCKS)
-        self.ops = np.zeros((len(distinct), _NUMBERS), np.int64)
-        self.ops[: len(ops)] = columns[:, :_NUMBERS]
+        columns = np.fromiter(chain(*map(_COLUMNS, ops.values())), np.float64).reshape(-1, MBARRIER + _CLOCKS)
+        self.ops = np.zeros((len(distinct), MBARRIER + 1), np.int64)
+        self.ops[: len(ops), :MBARRIER] = columns[:, :MBARRIER]
         of_marks = self.ops[len(ops) :]
         of_marks[:, KIND] = Kind.MARK
         of_marks[:, NAME] = [self.names[mark.name] for mark in marks.values()]
         of_marks[:, TURN] = [mark.turn for mark in marks.values()]
         of_marks[:, FIRST_COPY], of_marks[:, COPIES] = firsts[:-1], np.diff(firsts)
         self.clocks = np.zeros((len(distinct), _CLOCKS))
-        self.clocks[: len(ops)] = columns[:, _NUMBERS:]
-        self.copies = np.array([*chain(*copies)], np.int64).reshape(-1, 2)
-        mbarriers = np.unique(np.concatenate([columns[:, MBARRIER], self.copies[:, 0]]))
-        self.ops[: len(ops), MBARRIER] = np.searchsorted(mbarriers, columns[:, MBARRIER])
-        self.copies[:, 0] = np.searchsorted(mbarriers, self.copies[:, 0])
+        self.clocks[: len(ops)] = columns[:, MBARRIER:]
+        pairs = [*chain(*copies)]
+        named = chain((op.mbarrier for op in ops.values()), (name for name, _ in pairs))
+        mbarriers = {name: place for place, name in enumerate(dict.fromkeys(named))}
+        self.ops[: len(ops), MBARRIER] = [mbarriers[op.mbarrier] for op in ops.values()]
+        self.copies = np.array([(mbarriers[name], phases) for name, phases in pairs], np.int64).reshape(-1, 2)
         self.mbarriers = len(mbarriers)
         parts = [*pairwise(np.cumsum([0, *map(len, streams)]).tolist())]
         kinds = self.ops[self.stream, KIND] - Kind.MARK
@@ -213,6 +223,17 @@ class _Table:
         place = {id(stream): place for place, stream in enumerate(streams)}
         self.parts = [parts[place[id(team.stream)]] for team in teams]
         self.ranks = [_rank(counts[place[id(team.stream)]]) for team in teams]
+
+
+def _run(*arguments: Any) -> tuple[float, int]:
+    """Run the compiled loop. Its machine code is kept on the disk, unless that cannot be written or read."""
+    try:
+        return cast(tuple[float, int], _kept(loop)(*arguments))
+    except (RuntimeError, OSError, EOFError):
+        return cast(tuple[float, int], compiled(loop)(*arguments))
+
+
+_kept = cache(njit(cache=True, nogil=True))
 
 
 def _numbers(chance: random.Random, count: int) -> Floats:

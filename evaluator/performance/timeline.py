@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.performance.clockwork import PARTITIONS
 from evaluator.performance.passes import Pass
-from evaluator.performance.pipes import PIPE_NAMES, Op, Pipe
+from evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Op, Pipe
 from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
 from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 

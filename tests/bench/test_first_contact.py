@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 
 from bench import timings
@@ -263,14 +264,14 @@ print(*sorted(absent))
 
 @pytest.mark.long
 def test_no_more_is_needed_than_torch_triton_numpy_and_a_few_packages() -> None:
-    there = ["torch", "triton", "numpy", "msgspec", "numba", "llvmlite", "nvidia", "libcst", "avo"]
+    there = ["torch", "triton", "numpy", "msgspec", "numba", "nvidia", "libcst", "avo"]
     of_torch = ["jinja2", "mpmath"]
     done = subprocess.run(
         [sys.executable, "-c", BARE, *there, *of_torch], cwd=command.REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert {"sqlalchemy", "ray", "typer", "pytest"} <= set(done.stdout.split())
-    assert sorted(command._FETCHED.values()) == ["libcst", "llvmlite", "msgspec", "numba", "nvidia-ml-py"]
+    assert sorted(command._FETCHED.values()) == ["libcst", "msgspec", "numba", "nvidia-ml-py"]
 
 
 @pytest.mark.parametrize(
@@ -291,8 +292,21 @@ def test_packages_that_are_missing_are_fetched_into_the_folder(
     assert command._fetched(tmp_path) == trouble
     ((*_, where, package),) = ran
     assert (where, package) == (str(tmp_path / "packages"), "nvidia-ml-py")
+    assert "--no-deps" in ran[0]
     if not code:
         assert os.environ["PYTHONPATH"] == f"{command.REPOSITORY}:{tmp_path / 'packages'}:/mine"
+
+
+def test_numba_is_fetched_with_what_it_needs_and_numpy_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "numba" else object())
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: ran.append(words) or SimpleNamespace(returncode=0))
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert command._fetched(tmp_path) == ""
+    assert f"numpy=={numpy.__version__}" in ran[0]
+    assert "--no-deps" not in ran[0]
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ import pytest
 
 from evaluator.performance import clockwork
 from evaluator.performance.clockwork import Floats, multiply
-from evaluator.performance.pipes import Kind, Pipe
+from evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Pipe
 
 
 def idle() -> Floats:
@@ -57,4 +57,5 @@ def test_what_is_owed_is_served_while_no_product_reads() -> None:
 def test_the_compiled_loop_knows_kinds_and_pipes_by_their_numbers() -> None:
     names = {"_" + kind.name.replace("MBARRIER_", ""): int(kind) for kind in Kind if kind is not Kind.PLAIN}
     assert {name: getattr(clockwork, name) for name in names} == names
-    assert (Pipe.SHARED, len(Pipe)) == (clockwork._SHARED, clockwork._PIPES)
+    numbers = (clockwork._SHARED, clockwork._PIPES, clockwork._PARTITIONS, clockwork._SCOREBOARDS)
+    assert numbers == (Pipe.SHARED, len(Pipe), PARTITIONS, SCOREBOARDS)

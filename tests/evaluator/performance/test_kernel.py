@@ -27,6 +27,16 @@ from tests.evaluator.performance.handmade import launched, loop, nominal, nops, 
 H100 = get_target("h100")
 
 
+@pytest.mark.parametrize(
+    "text", ["WARPGROUP.DEPBAR.LE gsb0, 0x8000000000000000", "DEPBAR.LE SB0, 0x8000000000000000", "DEPBAR.LE SB0, -0x1"]
+)
+def test_a_wait_for_impossible_counts_waits_for_nothing(text: str) -> None:
+    listing = f".text.k:\n /*0000*/ {text} ; /* 0x0000000000000000 */\n /* 0x0000000000000000 */\n"
+    listing += listing.replace(text, "EXIT").replace(".text.k:\n", "")
+    binary = replace(compile_variant(Variant(128, 64, 8, 3), 90), listing=listing)
+    assert measure(binary, H100, 1, nominal()).outside.clocks < 100
+
+
 @pytest.mark.parametrize("text", ["S2R R0", "DEPBAR.LE SBx, 0x0", "DEPBAR.LE SB9, 0x0", "HGMMA.64x128x16.F32 R24"])
 def test_a_listing_that_no_disassembler_wrote_is_refused_in_one_line(text: str) -> None:
     listing = f".text.k:\n /*0000*/ {text} ; /* 0x0000000000000000 */\n /* 0x0000000000000000 */\n"

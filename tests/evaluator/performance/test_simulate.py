@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from evaluator.performance import simulate
 from evaluator.performance.pipes import Kind, Op, Pipe
-from evaluator.performance.simulate import Mark, Team, play
+from evaluator.performance.simulate import Issue, Mark, Played, Team, play
 
 NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, 0, 7, 7, 0, False, 0)
 FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)
@@ -110,6 +111,38 @@ def test_what_the_leader_issues_costs_the_other_warps_nothing() -> None:
     lead = replace(NOP, leader=True, stall=10)
     assert play([Team(0, 0, 1, [lead, Mark(0)])]).marks[0, 0] == 10
     assert play([Team(0, 0, 8, [lead, Mark(0)])]).marks[0, 0] == 10 / 2  # four warps are played as one
+
+
+def test_a_role_that_nobody_serves_goes_on_once_the_others_are_done() -> None:
+    done = [replace(NOP, stall=500)]
+    assert play([Team(0, 0, 4, done), Team(0, 4, 4, [ROLE, wait_for(0), Mark(0)])]).marks[1, 0] == 502
+
+
+def test_nothing_to_play_takes_no_time() -> None:
+    assert play([]) == play([Team(0, 0, 0, [FMA])]) == play([Team(0, 0, 4, [])]) == Played(0.0, {})
+
+
+def test_a_role_may_be_far_ahead_of_another() -> None:
+    """The room for phases of mbarriers grows."""
+    served = [op for _ in range(100) for op in (ROLE, wait_for(0), replace(NOP, stall=9))]
+    assert play([Team(0, 0, 4, [ARRIVE] * 100), Team(0, 4, 4, served)]).end == 1200
+
+
+def test_places_in_a_trace_are_those_of_each_teams_own_stream() -> None:
+    trace: list[Issue] = []
+    play([Team(0, 0, 4, [Mark(0), FMA, EXP]), Team(0, 4, 4, [FMA, Mark(0), EXP, FMA])], trace)
+    assert {(issue.team, issue.place) for issue in trace} == {(0, 1), (0, 2), (1, 0), (1, 2), (1, 3)}
+
+
+@pytest.mark.long
+def test_without_room_on_the_disk_the_loop_is_compiled_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = clocks(LOAD, wait_for(0))
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(simulate, "_kept", lambda _: full)
+    assert clocks(LOAD, wait_for(0)) == expected
 
 
 def test_warps_at_a_barrier_no_one_else_will_reach_go_on() -> None:
