@@ -62,7 +62,7 @@ WORK = {
         edited(
             (
                 "@triton.jit\ndef attention_kernel",
-                "@triton.jit\ndef mixed(number):\n    for _ in range(65536):\n        number = (number ^ (number >> 3)) * 5 + 1\n"
+                "@triton.jit\ndef mixed(number):\n    for _ in range(4096):\n        number = (number ^ (number >> 3)) * 5 + 1\n"
                 "    return number\n\n\n@triton.jit\ndef attention_kernel",
             ),
             (
