@@ -77,7 +77,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 
 CHAIN = """\
     number = q_len
-    for _ in range(kv_len * 8):
+    for _ in range(kv_len):
         number = (number ^ (number >> 3)) * 5 + 1
 """
 SCALARS = """\
