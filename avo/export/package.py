@@ -29,6 +29,7 @@ from avo.export.table import figure, mentions, names, of_seed, others, published
 from avo.watch.wording import SPREAD, compared, place, spread, unit
 from evaluator.problem import Case
 from evaluator.problem_sources import attend_source, module_source
+from evaluator.target import TARGETS
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -168,6 +169,7 @@ def _umask() -> int:
 
 def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], now: datetime) -> dict[str, Any]:
     first = versions[0].chosen.problem.correctness_cases[0]
+    architectures = {each.target.arch for each in versions}
     return {
         "package": name,
         "distribution": name.replace("_", "-"),
@@ -175,6 +177,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "triton": _triton(versions),
         "public": ["UnsupportedCall", *sorted(each for function in functions for each in _PUBLIC[function])],
         "kernels": list(zip(names(versions), versions, strict=True)),
+        "cards": {divmod(card.arch, 10): card.name for card in TARGETS.values() if card.arch in architectures},
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
         "table": (made := table(versions)),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from triton import knobs
-from triton.backends.nvidia.compiler import get_ptxas
+from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 
 from evaluator.cuda.device import MachineFault
 from evaluator.cuda.nvml import COMPUTE_MODES
@@ -22,8 +22,6 @@ _COMPUTE_MODE, _MPS_ENABLED = 20, 133
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do
 not know the second.
 """
-_PTX_VERSIONS = {100: "8.6", 103: "8.8", 120: "8.7"}
-"""The first version of PTX for a compute capability times ten (PTX ISA, "Release Notes"); 7.8 for earlier ones."""
 _EMPTY = ".version {version}\n.target sm_{arch}\n.address_size 64\n.visible .entry empty() {{ ret; }}\n"
 
 
@@ -97,7 +95,7 @@ class Driver:
         ``arch`` is the compute capability times ten, ``driver`` the driver's version.
         """
         tool = get_ptxas(arch)
-        if failed := self._run_empty(_assembled(tool.path, arch)):
+        if failed := self._run_empty(_assembled(tool, arch)):
             supported = self.cuda()
             variable = VARIABLES[tool.path == knobs.nvidia.ptxas_blackwell.path]
             here = f"ptxas {tool.version} ({tool.path})"
@@ -135,15 +133,16 @@ class Driver:
         return None if failed else value.value
 
 
-def _assembled(ptxas: str, arch: int) -> bytes:
+def _assembled(ptxas: knobs.NvidiaTool, arch: int) -> bytes:
+    version = "{}.{}".format(*divmod(ptx_get_version(ptxas.version), 10))
     with tempfile.TemporaryDirectory() as folder:
         text, cubin = Path(folder, "empty.ptx"), Path(folder, "empty.cubin")
-        text.write_text(_EMPTY.format(version=_PTX_VERSIONS.get(arch, "7.8"), arch=arch))
-        command = [ptxas, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
+        text.write_text(_EMPTY.format(version=version, arch=arch))
+        command = [ptxas.path, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise MachineFault(f"{ptxas} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
+            raise MachineFault(f"{ptxas.path} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
         return cubin.read_bytes()
 
 
