@@ -18,6 +18,7 @@ def decode(
     block_table: torch.Tensor,
     lengths: torch.Tensor,
     *,
+    max_seqlen_k: int | None = None,
     scale: float | None = None,
     window: int | None = None,
     sinks: torch.Tensor | None = None,
@@ -28,13 +29,16 @@ def decode(
 
     query is [batch, heads, q_len, head_dim]; key and value are pages, [pages, kv_heads, page_size, head_dim] and
     [pages, kv_heads, page_size, head_dim_v]; kv_heads may be a divisor of heads. ``block_table`` is an integer tensor
-    [batch, most]: the pages of each sequence in order, then -1. Its width counts as the number of keys: where that is
-    more than kernels were judged on, torch computes the call. ``lengths`` [batch] are the keys of each sequence, its
+    [batch, most]: the pages of each sequence in order, then -1. ``lengths`` [batch] are the keys of each sequence, its
     q_len last tokens among them: query i sees the keys up to i + length - q_len, with ``window`` the last ``window`` of
-    these. ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result
-    is (out, lse); lse is float32 [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
+    these. ``max_seqlen_k`` is the longest of ``lengths`` or more; without it the width of ``block_table`` counts as the
+    number of keys, and where that is more than kernels were judged on, torch computes the call. ``sinks`` [heads] are
+    logits that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse); lse is float32
+    [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
     """
-    _check(query, key, value, block_table, lengths, window)
+    _check(query, key, value, block_table, lengths, window, max_seqlen_k)
+    if max_seqlen_k is not None:
+        block_table = block_table[:, : -(-max_seqlen_k // key.shape[2])]
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     sinks = None if sinks is None else sinks.float().contiguous()
     table, sizes = (each.to(torch.int32).contiguous() for each in (block_table, lengths))
@@ -56,6 +60,7 @@ def _check(
     block_table: torch.Tensor,
     lengths: torch.Tensor,
     window: int | None,
+    max_seqlen_k: int | None,
 ) -> None:
     if not query.ndim == key.ndim == value.ndim == 4:
         raise ValueError("query, key and value should have 4 dimensions")
@@ -67,6 +72,8 @@ def _check(
         raise ValueError("block_table should be [batch, most], and lengths [batch]")
     if window is not None and window < 1:
         raise ValueError(f"window should be 1 or more, not {window}")
+    if max_seqlen_k is not None and not 1 <= max_seqlen_k <= block_table.shape[1] * key.shape[2]:
+        raise ValueError(f"max_seqlen_k should be from 1 to the keys that block_table has room for, not {max_seqlen_k}")
 
 
 def _unsupported(

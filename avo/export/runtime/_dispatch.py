@@ -23,6 +23,8 @@ NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels. They then take tensors on the CPU, in types that its interpreter computes in."""
+SIDE_BY_SIDE = "sequences side by side"
+"""What a package has no kernel for whose kernels are all for packed sequences."""
 _INTERPRETED_DTYPES = ("float16", "float32")
 _MODES = ("sdpa", "raise")
 _DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
@@ -166,7 +168,7 @@ def candidates(call: Call, keys: int = 0, *, backward: bool = False) -> tuple[li
             f"head dim {key}" if key == value else f"head dims {key} of keys and {value} of values",
         ),
         (lambda each: each.grouped or call.group == 1, f"groups of {call.group} query heads"),
-        (lambda each: each.packed == call.packed, "packed sequences" if call.packed else "sequences side by side"),
+        (lambda each: each.packed == call.packed, "packed sequences" if call.packed else SIDE_BY_SIDE),
         (lambda each: call.causal in each.causal, "causal attention" if call.causal else "attention without a mask"),
         (lambda each: not call.window or "window" in each.scalars, "a sliding window"),
         # What a query's lse says of keys elsewhere holds for sinks, too, so gradients need none of their own.

@@ -154,6 +154,22 @@ def test_a_call_with_more_keys_than_were_judged_is_no_kernels(
     assert dispatch.candidates(call(package), 65537) == ([], "more than 65536 keys")
 
 
+def test_packed_sequences_with_more_keys_than_were_judged_are_refused_for_that(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)  # takes tensors on the CPU
+    (kernel,) = (each for each in dispatch.KERNELS if each.packed)
+    monkeypatch.setattr(dispatch, "KERNELS", (kernel,))
+    tokens = torch.zeros(1, 1, 128).expand(kernel.longest + 1, 1, 128)
+    starts = torch.tensor([0, 5, len(tokens)])
+    with pytest.raises(package.UnsupportedCall, match=f"no kernel for more than {kernel.longest} keys"):
+        package.packed_attention(
+            tokens, tokens, tokens, starts, starts, max_seqlen_q=len(tokens), max_seqlen_k=len(tokens),
+            is_causal=True, on_unsupported="raise",
+        )  # fmt: skip
+
+
 def test_what_every_query_must_select_is_asked_of_each_sequence_and_not_of_padding(package: ModuleType) -> None:
     lacking = importlib.import_module(f"{NAME}._selected_attention")._lacking
     starts, none = torch.tensor([0, 6, 10]), torch.full((1, 1, 3), -1)
