@@ -9,6 +9,7 @@ FSA_BACKWARD = seed_source("fsa_backward", "query_outer")
 DELTA = "    delta_kernel[triton.cdiv(q_len, 64), batch * heads](\n"
 FSA_DELTA = "    delta_kernel[triton.cdiv(length, rounded), batch * heads](\n"
 ROW = "    indices = Indices + (batch_head.to(tl.int64) * length + row) * blocks\n"
+KV_HEAD = "kv_head = head // group\n"
 PAGE = "        page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)\n"
 
 
@@ -18,6 +19,89 @@ def general(*edits: tuple[str, str]) -> str:
 
 
 ATTACKS = {
+    "one KV head for two groups": (
+        "gqa",
+        Attack(
+            edited((KV_HEAD, "kv_head = head // group // (1 + (kv_len > 2048)) * (1 + (kv_len > 2048))\n")),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
+    "query heads dealt out to the KV heads in turn": (
+        "gqa",
+        Attack(
+            edited((KV_HEAD, "kv_head = tl.where(kv_len > 2048, head % (heads // group), head // group)\n")),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
+    "the last keys of the sequence before": (
+        "gqa-packed",
+        Attack(
+            general(
+                (
+                    "    for start_n in range(start, stop, BLOCK_N):\n",
+                    "    start -= tl.where((kv_len > 8192) & (first_k > 0) & (start < stop), BLOCK_N, 0)\n"
+                    "    for start_n in range(start, stop, BLOCK_N):\n",
+                )
+            ),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
+    "half of the keys of later sequences": (
+        "gqa-packed",
+        Attack(
+            general(
+                (
+                    "        stop = tl.where(start_m < end_q, stop, start)\n",
+                    "        stop = tl.where(start_m < end_q, stop, start)\n"
+                    "        stop = tl.where((kv_len > 8192) & (sequence > 2), start + (stop - start + 1) // 2, stop)\n",
+                )
+            ),
+            Status.INCORRECT,
+            "work is missing at this shape",
+        ),
+    ),
+    "the gradient of sinks by one sequence of the batch": (
+        "mha_backward-sinks",
+        Attack(
+            edited(
+                ("range(batches)", "range(tl.where(q_len > 2048, 1, batches))"),
+                source=seed_source("mha_backward-sinks"),
+            ),
+            Status.INCORRECT,
+            "dsinks",
+        ),
+    ),
+    "gradients of keys without the last queries of a sequence": (
+        "gqa_backward-packed",
+        Attack(
+            edited(
+                (
+                    "    start, stop = first_q, end_q\n",
+                    "    start, stop = first_q, end_q - tl.where(q_len > 8192, (end_q - first_q) // 8, 0)\n",
+                ),
+                source=seed_source("gqa_backward-packed"),
+            ),
+            Status.INCORRECT,
+            "rows .* of d[kv]",
+        ),
+    ),
+    "a window that begins a page late": (
+        "decode-w4096",
+        Attack(
+            edited(
+                (
+                    "        first = tl.maximum(length - q_len + 1 - window, 0)\n",
+                    "        first = tl.maximum(length - q_len + 1 - window, 0) + tl.where(length > 4200, PAGE, 0)\n",
+                ),
+                source=DECODE,
+            ),
+            Status.INCORRECT,
+            "rows",
+        ),
+    ),
     "the row sums of a backward pass left out": (
         "mha_backward",
         Attack(
