@@ -26,17 +26,17 @@ PYTEST := pytest --numprocesses 2 --dist worksteal
 test: $(READY)  ## What must hold at every step: style, types, import rules, and the tests of each part.
 	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
 
-test-rest: $(READY)  ## All other tests that need no GPU: corpora, PostgreSQL, browser, long ones.
-	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu'"
+test-rest: $(READY)  ## The other tests that need no GPU: corpora, PostgreSQL, browser, long ones.
+	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu and not soak'"
 
 test-all: test test-rest
 
 test-versions: $(READY)  ## The evaluator on Triton 3.6, and on Python 3.13 what needs no torch.
 	.ci/test-versions
 
-soak: $(READY)  ## The long tests and the property tests with seeds of chance, which they print.
+soak: $(READY)  ## The long tests, those too dear for CI, and property tests with seeds of chance, which they print.
 	AVO_SOAK_SEED=$${AVO_SOAK_SEED:-$$(date +%s)} \
-	    $(MEASURED) "$(PYTEST) -m '(long or hypothesis) and not gpu' --hypothesis-profile search"
+	    $(MEASURED) "$(PYTEST) -m '(long or soak or hypothesis) and not gpu' --hypothesis-profile search"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

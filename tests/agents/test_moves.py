@@ -201,11 +201,11 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
 
 
 @pytest.mark.long
-def test_many_random_compositions_stay_correct(complaint: Callable[[str], str]) -> None:
-    soak = "AVO_SOAK_SEED" in os.environ
+@pytest.mark.parametrize("count", [24, pytest.param(300, marks=pytest.mark.soak)])
+def test_many_random_compositions_stay_correct(complaint: Callable[[str], str], count: int) -> None:
     first = int(os.environ.get("AVO_SOAK_SEED", "0"))
     wrong = {}
-    for seed in range(first, first + (300 if soak else 24)):
+    for seed in range(first, first + count):
         depth = 3 + seed % 6
         if depth < 6:  # the test above draws such
             continue
@@ -216,7 +216,7 @@ def test_many_random_compositions_stay_correct(complaint: Callable[[str], str]) 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 @pytest.mark.parametrize(
     ("name", "case"),
     [
@@ -473,6 +473,7 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
 
 
 @pytest.mark.corpus
+@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=pytest.mark.soak) for first in (1, 2))])
 @pytest.mark.parametrize(
     ("problem", "cases"),
     [
@@ -487,12 +488,12 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
     ids=lambda part: getattr(part, "name", ""),
 )
 def test_moves_keep_other_seeds_correct(
-    problem: Problem, cases: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, cases: tuple[str, ...], first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     variants = [variant for move in MOVES for variant in move.variants(seed_source(problem.name), H100)]
     assert len(variants) >= 20
-    for variant in variants:
+    for variant in variants[first::3]:
         module = module_of(variant.source, tmp_path)
         faults = [fault_of(problem, case, module) for case in problem.correctness_cases if case.name in cases]
         assert faults == [None, None], variant.label

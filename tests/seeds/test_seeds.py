@@ -127,7 +127,14 @@ def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(f
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SEEDS for name in seeds_of(problem)])
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        pytest.param(problem, name, marks=pytest.mark.soak if (problem, name) == ("gqa", "blackwell") else ())
+        for problem in SEEDS
+        for name in seeds_of(problem)
+    ],
+)
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))

@@ -296,7 +296,7 @@ def test_a_run_of_several_workers_that_die_leads_to_the_same_lineage(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(10, 14))
+@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (10, 12, 13))])
 @pytest.mark.parametrize("population", ["lineage", "islands", "archive"])
 def test_longer_runs_of_several_workers_that_die_lead_to_the_same_lineage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, population: str, seed: int

@@ -175,7 +175,9 @@ def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Pat
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("name", HONEST_KERNELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak) if name == "no lists" else name for name in HONEST_KERNELS]
+)
 def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
     assert first_fault(FSA_BACKWARD, module_of(HONEST_KERNELS[name], tmp_path)) is None
 
