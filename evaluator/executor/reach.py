@@ -1,6 +1,7 @@
 """Finds out which bytes programs that run together ask for, from the addresses of a sample of programs and passes."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -53,13 +54,32 @@ class _Seen:
     buffers: dict[int, float] = field(default_factory=dict)
 
 
+class _Offsets:
+    """A set that grows, as sorted parts of which each is at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def add(self, offsets: Tensor) -> Tensor:
+        """Add ``offsets``, sorted and distinct; return those of them that are new."""
+        for part in self._parts:
+            at = torch.searchsorted(part, offsets).clamp_(max=part.numel() - 1)
+            offsets = offsets[part[at] != offsets]
+        added = offsets
+        while self._parts and self._parts[-1].numel() < 2 * added.numel():
+            added = torch.cat((self._parts.pop(), added)).sort().values
+        if added.numel():
+            self._parts.append(added)
+        return offsets
+
+
 class Reach(Marks):
     """A memory that only observes the addresses of stores. The location of each is its place: see ``placed``."""
 
     def __init__(self, allocations: Sequence[Allocation]) -> None:
         super().__init__([replace(a, initialised=None, written=None, readonly=False) for a in allocations])
         self._seen: dict[str, _Seen] = {}
-        self._known: dict[int, Tensor] = {}
+        self._known: defaultdict[int, _Offsets] = defaultdict(_Offsets)
 
     def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
         """Observe one access of a block of type ``kind``."""
@@ -98,9 +118,7 @@ class Reach(Marks):
         if not asked:
             return
         distinct = (start.flatten() if active is None else start[active]).unique()
-        known = self._known.get(buffer)
-        fresh = distinct if known is None else distinct[~torch.isin(distinct, known, assume_unique=True)]
-        self._known[buffer] = fresh if known is None else torch.cat((known, fresh))
+        fresh = self._known[buffer].add(distinct)
         scale = programs / start.shape[0]  # one row of all programs, or of some
         share = distinct.numel() * length * (1.0 if start.shape[0] == 1 else scale)
         seen.asked += asked * length * scale

@@ -28,7 +28,11 @@ def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("place", PLACES, ids="-".join)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(place, marks=pytest.mark.soak if place[1] == "b200" else ()) for place in PLACES],
+    ids="-".join,
+)
 def test_a_known_kernel_is_correct(place: tuple[str, str]) -> None:
     problem, target = place
     with local_judge(get_target(target), "quick") as judge:

@@ -84,7 +84,7 @@ SCALARS = """\
         if kv_len < 0:
             acc = acc * 2.0
         if start_n + kv_len > 0:
-            for step in tl.static_range(200):
+            for step in tl.static_range(50):
                 number = (number ^ (number >> 3)) * 5 + step
 """
 READER = """

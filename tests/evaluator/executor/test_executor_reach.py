@@ -5,7 +5,7 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor.reach import MORE_PASSES
+from evaluator.executor.reach import MORE_PASSES, _Offsets
 from evaluator.work import SAMPLED_PROGRAMS
 
 
@@ -395,3 +395,13 @@ def test_a_store_that_most_passes_go_around_is_performed_in_the_others_only(exec
     seen = accesses(executor.prepare(flattened, *tensors, 4, steps, BLOCK=64, grid=(1,)))
     assert (seen["Input"].program_bytes, seen["Output"].program_bytes) == (256, 256)
     assert (seen["Input"].often, seen["Output"].often) == (1, 1 / steps)
+
+
+def test_of_offsets_those_are_new_that_were_never_added():
+    generator = torch.Generator().manual_seed(0)
+    offsets, known = _Offsets(), set()
+    for count in [5, 0, 300, 1, 2, 80, 80, 3, 1000] * 3:
+        added = torch.randint(2000, (count,), generator=generator).unique()
+        assert offsets.add(added).tolist() == sorted(set(added.tolist()) - known)
+        known |= set(added.tolist())
+    assert len(known) > 1500

@@ -218,7 +218,10 @@ def test_gradients_by_chance_are_refused(fork_server: ForkServer, name: str) -> 
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("name", "sums"),
-    [("one walk", "atomic"), ("a program has all of a block's list", "in order")],
+    [
+        ("one walk", "atomic"),
+        pytest.param("a program has all of a block's list", "in order", marks=pytest.mark.soak),
+    ],
     ids=["atomic", "not"],
 )
 def test_the_judge_takes_sums_in_any_order_and_says_which(fork_server: ForkServer, name: str, sums: str) -> None:
