@@ -26,7 +26,7 @@ PYTEST := pytest --numprocesses 2 --dist worksteal
 test: $(READY)  ## What must hold at every step: style, types, import rules, and the tests of each part.
 	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
 
-test-rest: $(READY)  ## The other tests that need no GPU: corpora, PostgreSQL, browser, long ones.
+test-rest: $(READY)  ## The other tests that need no GPU, except the soak's: corpora, PostgreSQL, browser, long ones.
 	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu and not soak'"
 
 test-all: test test-rest

@@ -19,7 +19,7 @@ def test_this_test_sees_no_gpu(request: pytest.FixtureRequest) -> None:
         ("gpu", True),
         ("gpu and long", True),
         ("not gpu and not long", False),
-        ("(long or hypothesis) and not gpu", False),
+        ("(long or soak or hypothesis) and not gpu", False),
         ("long", False),
     ],
 )

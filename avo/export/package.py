@@ -177,7 +177,9 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "triton": _triton(versions),
         "public": ["UnsupportedCall", *sorted(each for function in functions for each in _PUBLIC[function])],
         "kernels": list(zip(names(versions), versions, strict=True)),
-        "cards": {divmod(card.arch, 10): card.name for card in TARGETS.values() if card.arch in architectures},
+        "cards": {
+            divmod(card.arch, 10): card.name for card in reversed(TARGETS.values()) if card.arch in architectures
+        },
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
         "table": (made := table(versions)),

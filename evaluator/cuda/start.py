@@ -133,16 +133,17 @@ class Driver:
         return None if failed else value.value
 
 
-def _assembled(ptxas: knobs.NvidiaTool, arch: int) -> bytes:
-    version = "{}.{}".format(*divmod(ptx_get_version(ptxas.version), 10))
+def _assembled(tool: knobs.NvidiaTool, arch: int) -> bytes:
+    # The newest PTX that an assembler reads has every architecture that it knows.
+    version = "{}.{}".format(*divmod(ptx_get_version(tool.version), 10))
     with tempfile.TemporaryDirectory() as folder:
         text, cubin = Path(folder, "empty.ptx"), Path(folder, "empty.cubin")
         text.write_text(_EMPTY.format(version=version, arch=arch))
-        command = [ptxas.path, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
+        command = [tool.path, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise MachineFault(f"{ptxas.path} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
+            raise MachineFault(f"{tool.path} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
         return cubin.read_bytes()
 
 

@@ -5,6 +5,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -201,11 +202,11 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("count", [24, pytest.param(300, marks=pytest.mark.soak)])
-def test_many_random_compositions_stay_correct(complaint: Callable[[str], str], count: int) -> None:
+@pytest.mark.parametrize("seeds", [range(24), pytest.param(range(24, 300), marks=pytest.mark.soak)], ids=str)
+def test_many_random_compositions_stay_correct(complaint: Callable[[str], str], seeds: range) -> None:
     first = int(os.environ.get("AVO_SOAK_SEED", "0"))
     wrong = {}
-    for seed in range(first, first + count):
+    for seed in range(first + seeds.start, first + seeds.stop):
         depth = 3 + seed % 6
         if depth < 6:  # the test above draws such
             continue
@@ -215,16 +216,22 @@ def test_many_random_compositions_stay_correct(complaint: Callable[[str], str], 
     assert wrong == {}
 
 
+SMALL = (
+    ("gqa-d64-w128-sinks", "fewer-queries"),
+    ("gqa-d64-packed", "uneven-causal"),
+    ("mha-d192x128", "odd-causal"),
+    ("mha_backward-d64", "edge-1-causal"),
+    ("decode-d64-w128", "eight-queries"),
+)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 @pytest.mark.parametrize(
-    ("name", "case"),
+    ("name", "case", "seed"),
     [
-        ("gqa-d64-w128-sinks", "fewer-queries"),
-        ("gqa-d64-packed", "uneven-causal"),
-        ("mha-d192x128", "odd-causal"),
-        ("mha_backward-d64", "edge-1-causal"),
-        ("decode-d64-w128", "eight-queries"),
+        pytest.param(name, case, seed, marks=pytest.mark.soak if (place + seed) % 3 else ())
+        for place, (name, case) in enumerate(SMALL)
+        for seed in range(3)
     ],
 )
 def test_random_compositions_on_other_seeds_stay_correct(
@@ -473,7 +480,7 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=pytest.mark.soak) for first in (1, 2))])
+@pytest.mark.parametrize("further", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["first", "further"])
 @pytest.mark.parametrize(
     ("problem", "cases"),
     [
@@ -488,12 +495,12 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
     ids=lambda part: getattr(part, "name", ""),
 )
 def test_moves_keep_other_seeds_correct(
-    problem: Problem, cases: tuple[str, ...], first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, cases: tuple[str, ...], further: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-    variants = [variant for move in MOVES for variant in move.variants(seed_source(problem.name), H100)]
-    assert len(variants) >= 20
-    for variant in variants[first::3]:
+    variants = [move.variants(seed_source(problem.name), H100) for move in MOVES]
+    assert sum(map(len, variants)) >= 20
+    for variant in chain.from_iterable(each[1:] if further else each[:1] for each in variants):
         module = module_of(variant.source, tmp_path)
         faults = [fault_of(problem, case, module) for case in problem.correctness_cases if case.name in cases]
         assert faults == [None, None], variant.label

@@ -9,6 +9,7 @@ from evaluator.evaluators import EvaluateRequest, local_judge
 from evaluator.targets import get_target
 
 PLACES = [*PATHS, *(("fsa", target) for target in SPARSE)]
+OF_CI = [("mha", "h100"), ("mha", "b200"), ("fsa", "h100")]
 
 
 def test_there_is_a_kernel_for_each_path_of_moves() -> None:
@@ -30,7 +31,7 @@ def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "place",
-    [pytest.param(place, marks=pytest.mark.soak if place[1] == "b200" else ()) for place in PLACES],
+    [pytest.param(place, marks=() if place in OF_CI else pytest.mark.soak) for place in PLACES],
     ids="-".join,
 )
 def test_a_known_kernel_is_correct(place: tuple[str, str]) -> None:

@@ -124,9 +124,9 @@ def packed_attention(
         window = None
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    reason = _unsupported(q, k, v, None, 0.0, False, scale, True)
-    together = reason or candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True), length_of(k))[1]
-    if not together:
+    against = _unsupported(q, k, v, None, 0.0, False, scale, True)
+    against = against or candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True), length_of(k))[1]
+    if not against:
         starts = cu_seqlens_q.to(torch.int32).contiguous(), cu_seqlens_k.to(torch.int32).contiguous()
         longest = max_seqlen_q, max_seqlen_k
         out, lse = _run(q, k, v, sinks, *starts, is_causal, factor, window or 0, longest)
@@ -138,7 +138,7 @@ def packed_attention(
         call = _call(rows, keys, values, is_causal, within, sinks, packed=False)
         reason = reason or candidates(call, length_of(keys))[1]
         if reason:
-            decline(together if reason == SIDE_BY_SIDE else reason, on_unsupported)
+            decline(against if reason == SIDE_BY_SIDE else reason, on_unsupported)
             out = _by_torch.attend(rows, keys, values, is_causal, factor, within, sinks)
             lse = _by_torch.lse(rows, keys, is_causal, factor, within, sinks) if return_lse else lses[0]
         else:

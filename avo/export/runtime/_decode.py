@@ -31,9 +31,9 @@ def decode(
     [pages, kv_heads, page_size, head_dim_v]; kv_heads may be a divisor of heads. ``block_table`` is an integer tensor
     [batch, most]: the pages of each sequence in order, then -1. ``lengths`` [batch] are the keys of each sequence, its
     q_len last tokens among them: query i sees the keys up to i + length - q_len, with ``window`` the last ``window`` of
-    these. ``max_seqlen_k`` is the longest of ``lengths`` or more; without it the width of ``block_table`` counts as the
-    number of keys, and where that is more than kernels were judged on, torch computes the call. ``sinks`` [heads] are
-    logits that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse); lse is float32
+    these. ``max_seqlen_k`` says that no length is greater; without it the width of ``block_table`` counts as the number
+    of keys, and where that is more than kernels were judged on, torch computes the call. ``sinks`` [heads] are logits
+    that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse); lse is float32
     [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
     """
     _check(query, key, value, block_table, lengths, window, max_seqlen_k)
@@ -72,8 +72,9 @@ def _check(
         raise ValueError("block_table should be [batch, most], and lengths [batch]")
     if window is not None and window < 1:
         raise ValueError(f"window should be 1 or more, not {window}")
-    if max_seqlen_k is not None and not 1 <= max_seqlen_k <= block_table.shape[1] * key.shape[2]:
-        raise ValueError(f"max_seqlen_k should be from 1 to the keys that block_table has room for, not {max_seqlen_k}")
+    room = block_table.shape[1] * key.shape[2]
+    if max_seqlen_k is not None and not 1 <= max_seqlen_k <= room:
+        raise ValueError(f"max_seqlen_k should be from 1 to {room}, the keys in block_table, not {max_seqlen_k}")
 
 
 def _unsupported(

@@ -24,7 +24,7 @@ NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels. They then take tensors on the CPU, in types that its interpreter computes in."""
 SIDE_BY_SIDE = "sequences side by side"
-"""What a package has no kernel for whose kernels are all for packed sequences."""
+"""The reason against a dense call where all kernels are for packed sequences."""
 _INTERPRETED_DTYPES = ("float16", "float32")
 _MODES = ("sdpa", "raise")
 _DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")

@@ -397,7 +397,7 @@ def test_a_store_that_most_passes_go_around_is_performed_in_the_others_only(exec
     assert (seen["Input"].often, seen["Output"].often) == (1, 1 / steps)
 
 
-def test_of_offsets_those_are_new_that_were_never_added():
+def test_only_offsets_that_were_never_added_are_new():
     generator = torch.Generator().manual_seed(0)
     offsets, known = _Offsets(), set()
     for count in [5, 0, 300, 1, 2, 80, 80, 3, 1000] * 3:
