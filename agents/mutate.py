@@ -14,7 +14,7 @@ from agents.edits import Edit, edit_of, moves_of
 from agents.errors import CandidateTaken
 from agents.moves import MOVES, Move
 from agents.operator import Brief, Proposal
-from agents.scouting import LOOKS, Scout, critical_resources
+from agents.scouting import Scout, critical_resources, most_looks
 from lineage_db.entries import Intervention
 from lineage_db.records import Attempt, AttemptSummary, Version
 
@@ -98,7 +98,7 @@ class Mutate:
         left, looked = brief.desk.left().looks, set[str]()
         if brief.look is not None and left != 0:
             scout = Scout(brief, brief.look, self._moves, values, rng)
-            if scout.explore(LOOKS if left is None else left):
+            if scout.explore(most_looks(brief, left)):
                 yield from scout.ranked(tried)
             looked = scout.known  # and faulty, or else it would have been tried
         for parent, base, start in _starts(brief, rng):

@@ -138,6 +138,8 @@ class Brief:
     """None: the operator can only evaluate."""
     looks: Sequence[Looked] = ()
     """Everything that the run has looked at so far, oldest first."""
+    minutes: float | None = None
+    """Minutes that were left of the step or of the session when the step began; None: no limit."""
     transferred: Transferred | None = None
     """The lineage of another problem that the run starts from, if any.
 

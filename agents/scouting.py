@@ -9,6 +9,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from itertools import chain, islice
 from typing import TypeAlias
@@ -19,6 +20,7 @@ from agents.operator import Brief, Looker, Variation
 from evaluator.evaluation import Score, Status, geometric_mean
 from evaluator.target import ScoreKind
 from lineage_db.decision import Ruling
+from lineage_db.looked import Looked
 from lineage_db.records import AttemptSummary, Version
 
 LOOKS = 24
@@ -37,6 +39,9 @@ _FAULT = -0.3
 """What a change that led to a fault gained, in log speed-up: elsewhere it may fit."""
 _LOSS = -0.1
 """Least gain that counts against other variants of a move."""
+
+_SHARE = 0.5
+"""Share of a step's time that its looks may take: the rest is for the attempt."""
 
 Path: TypeAlias = tuple[str, ...]
 """The changes that lead from a root of the lineage to a source."""
@@ -113,6 +118,22 @@ class Paths:
             gain = math.log(sight.tflops / before.tflops) if sight.tflops else _FAULT
             self._gains[path[-1]].append(gain)
             self.gains[path[-1]] = sum(self._gains[path[-1]]) / len(self._gains[path[-1]])
+
+
+def most_looks(brief: Brief, left: int | None) -> int:
+    """Return how many candidates a step may look at that has ``left`` of them, None for no limit of its own: as many as
+    fit into its time, where it has a limit and earlier steps show how long a look takes.
+    """
+    most = LOOKS if left is None else left
+    batches: defaultdict[int, list[Looked]] = defaultdict(list)
+    for look in brief.looks:
+        batches[look.step_number].append(look)
+    # Of a step's first batch it is not known when it began.
+    timed = [look for looks in batches.values() for look in looks if look.made > looks[0].made]
+    took = sum((looks[-1].made - looks[0].made for looks in batches.values()), timedelta())
+    if brief.minutes is None or not timed:
+        return most
+    return min(most, int(_SHARE * brief.minutes * len(timed) / (took / timedelta(minutes=1))))
 
 
 def seen_of(score: Score, digest: str, plan_digest: str | None) -> Sight:

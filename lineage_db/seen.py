@@ -24,6 +24,8 @@ class Seen:
     """Number of the step whose attempts and looks it was not shown, because it repeats that step."""
     looks: int = 0
     """Id of the last look; 0: none."""
+    minutes: float | None = None
+    """Minutes that were left of the step or of the session, whichever were fewer; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

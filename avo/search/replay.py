@@ -139,6 +139,7 @@ class _Again:
                 looks=[
                     look for look in record.looked if look.look_id <= seen.looks and look.step_number != seen.hidden
                 ],
+                minutes=seen.minutes,
                 interventions=[made for made in record.interventions if made.id in seen.interventions],
                 memories=[memory for memory in record.memories if memory.id <= seen.memories],
                 transcript=record.transcript(step),

@@ -241,7 +241,7 @@ class _OpenStep:
         work, run, journal = self._work, self._work.run, self._work.store.journal
         history = work.store.history(run.id)
         hidden = self._origin.number if self._earlier and not self._transcript else None
-        memories = journal.memories(run.id)
+        memories, minutes = journal.memories(run.id), self._desk.left().minutes
         brief = Brief(
             problem=get_problem(run.problem),
             target=self._target,
@@ -254,6 +254,7 @@ class _OpenStep:
             profile=work.evaluator.profile,
             look=self._looks,
             looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
+            minutes=minutes,
             transferred=transferred(work.store, run),
             requirement=work.config.requirement,
             focus=self._home.selection.focus if self._home.selection else None,
@@ -271,6 +272,7 @@ class _OpenStep:
             unresolved=tuple(attempt.attempt_id for attempt in brief.unresolved) if brief.versions else (),
             hidden=hidden,
             looks=history.looks[-1].look_id if history.looks else 0,
+            minutes=minutes,
         )
         work.store.claims.see(self._step.id, seen, now=work.clock())
         return brief

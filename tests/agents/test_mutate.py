@@ -130,13 +130,16 @@ class World:
         return found
 
     def step(self, seed: int, operator: Mutate, *interventions: Intervention, looks: int = 0) -> Proposal:
+        return operator.vary(replace(self.brief(seed, looks), interventions=interventions))
+
+    def brief(self, seed: int, looks: int = 0) -> Brief:
+        """The brief of a step that may look at so many candidates."""
         versions, attempts = tuple(self.versions), tuple(self.attempts)
         problem, target = get_problem("mha"), get_target("h100")
         explain = FakeEvaluator(lambda candidate: verdict(1.0)).profile
         brief = Brief(problem, target, "quick", seed, versions, attempts, Library(()), self, explain)
         desk = FakeDesk(attempts=self.made, budget=Left(looks=looks))
-        brief = replace(brief, desk=desk.desk, look=self.look, looks=tuple(self.looks))
-        return operator.vary(replace(brief, interventions=interventions))
+        return replace(brief, desk=desk.desk, look=self.look, looks=tuple(self.looks))
 
 
 def _edit_number(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

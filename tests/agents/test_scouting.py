@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import libcst as cst
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from agents.moves.anatomy import Anatomy
 from agents.moves.move import Move
 from agents.mutate import Mutate
+from agents.scouting import LOOKS, most_looks
 from evaluator.candidate import Candidate
 from evaluator.evaluation import CaseScore, Score
 from evaluator.target import ScoreKind, Target
@@ -193,3 +195,28 @@ def test_without_looks_and_where_they_say_nothing_an_edit_is_drawn_as_ever() -> 
     assert blind.looks == []
     assert len(seeing.looks) == 3
     assert world.last.digest not in {look.digest for look in seeing.looks}
+
+
+def test_looks_take_half_of_the_time_that_a_step_has() -> None:
+    world = World(score=additive, predict=additive)
+    world.step(1, Mutate(MOVES), looks=16)
+    for look in world.looks[8:]:
+        world.looks[look.look_id - 1] = replace(look, made=look.made + timedelta(seconds=80))
+    brief = world.brief(2)
+    assert most_looks(brief, None) == LOOKS
+    assert most_looks(replace(brief, minutes=2.0), None) == 6, "a look took ten seconds"
+    assert most_looks(replace(brief, minutes=2.0), 3) == 3
+    assert most_looks(replace(brief, minutes=0.1), None) == 0
+    assert most_looks(replace(brief, minutes=2.0, looks=brief.looks[:8]), None) == LOOKS, (
+        "that one batch took is unknown"
+    )
+
+
+def test_a_step_that_has_no_time_to_look_evaluates_the_best_that_was_seen() -> None:
+    world = World(score=additive, predict=additive)
+    world.step(1, Mutate(MOVES), looks=16)
+    world.looks[8:] = [replace(look, made=look.made + timedelta(hours=1)) for look in world.looks[8:]]
+    seen = max(look.geomean_tflops for look in world.looks if look.digest != world.last.digest)
+    Mutate(MOVES).vary(replace(world.brief(2, looks=24), minutes=1.0))
+    assert len(world.looks) == 16
+    assert world.last.evaluation.geomean_tflops == seen

@@ -54,6 +54,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         self.store = Store.open(str(path))
+        self.config = CONFIG
         self.run = make_run(self.store, CONFIG)
         self.now = NOW
 
@@ -64,7 +65,7 @@ class Recording:
     def step(
         self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge, worker: str = "w0"
     ) -> None:
-        config = CONFIG.model_copy(update={"supervisor": "off"})
+        config = self.config.model_copy(update={"supervisor": "off"})
         work = make_work(
             self.store,
             self.run,
@@ -84,8 +85,8 @@ class Recording:
     def replayed(self, judge: FakeEvaluator | None = None) -> tuple[str, Run]:
         """Return how the replay differs, and the run that it made; by default verdicts are those of the record."""
         record = RecordedRun.read(self.store, self.run)
-        made = make_run(self.store, CONFIG, name="again")
-        found = replay(record, self.store, made, CONFIG, judge or recorded_judge(record), self.clock)
+        made = make_run(self.store, self.config, name="again")
+        found = replay(record, self.store, made, self.config, judge or recorded_judge(record), self.clock)
         return found, made
 
     def change(self, statement: str) -> None:
@@ -257,6 +258,23 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     looks, again = (recording.store.history(run.id).looks for run in (recording.run, made))
     assert [look.digest for look in again] == [look.digest for look in looks]
     assert len(looks) == 3 * CONFIG.step_looks
+
+
+def test_a_step_that_had_time_for_few_looks_makes_as_many_again(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
+    recording.step(SeedOperator(seed_source("mha")), any_kernel)
+    for minutes in (None, 0.25):
+        recording.config = CONFIG.model_copy(update={"step_looks": 24, "step_minutes": minutes})
+        recording.step(few_moves(), any_kernel)
+    looks = recording.store.history(recording.run.id).looks
+    first, second = ([look.digest for look in looks if look.step_number == number] for number in (1, 2))
+    assert len(first) == 24
+    assert 0 < len(second) < 24
+    different, made = recording.replayed()
+    assert different == ""
+    assert [look.digest for look in recording.store.history(made.id).looks] == first + second
 
 
 def test_recorded_attempts_are_made_again_on_request_where_mutate_has_other_moves_by_now(
