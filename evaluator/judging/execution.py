@@ -15,7 +15,7 @@ from evaluator.judging.buffers import Buffers
 from evaluator.judging.refusal import Refused
 from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan, Level
 
-EXECUTION_S, CLOSELY_S = 150.0, 480.0
+EXECUTION_S, CLOSELY_S = 150.0, 900.0
 """Limits on executing all plans of one candidate; the second before acceptance, when more is executed. They count the
 processor time of the judge's process, so that a busy machine refuses no candidate that a quiet one accepts. That of one
 thread would not do: programs that wait for each other have a thread each.
