@@ -39,7 +39,6 @@ _FAULT = -0.3
 """What a change that led to a fault gained, in log speed-up: elsewhere it may fit."""
 _LOSS = -0.1
 """Least gain that counts against other variants of a move."""
-
 _SHARE = 0.5
 """Share of a step's time that its looks may take: the rest is for the attempt."""
 

@@ -1,6 +1,6 @@
-"""Chooses, among many kernels that are judged alike, those that belong to every run of the tests."""
+"""Chooses, among many kernels that are judged alike, those that belong to every run of the tests, or to CI's."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import pytest
@@ -8,7 +8,13 @@ import pytest
 
 def sample(names: Iterable[Any], every: int) -> list[Any]:
     """Return parameters for a test of all of them; all but one in ``every`` are marked ``corpus``."""
-    return [
-        pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.corpus if place % every else ())
-        for place, name in enumerate(names)
-    ]
+    return [_parameters(name, *[pytest.mark.corpus] * bool(place % every)) for place, name in enumerate(names)]
+
+
+def soaked(names: Iterable[Any], left_out: Container[Any]) -> list[Any]:
+    """Return parameters for a test of all of them; those ``left_out`` by CI are marked ``soak``."""
+    return [_parameters(name, *[pytest.mark.soak] * (name in left_out)) for name in names]
+
+
+def _parameters(name: Any, *marks: pytest.MarkDecorator) -> Any:
+    return pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=marks)

@@ -48,19 +48,24 @@ class Allowance:
         of_run = store.journal.spend(run.id)
         of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
         tried = sum(store.pages.attempt_counts([part.id for part in parts]).values())
-        until = None if self.step_minutes is None else parts[-1].started + timedelta(minutes=self.step_minutes)
-        ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
+        minutes = self.minutes_left(parts[-1], now)
         return Left(
             tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
             usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
             evaluations=_least(
                 (self.max_attempts, len(store.history(run.id).attempts)), (self.step_evaluations, tried)
             ),
-            minutes=max(0.0, min(ends)) if ends else None,
+            minutes=minutes,
             spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
             or used_up(of_step, self.step_tokens, self.step_usd, "step")
-            or ("its time is up" if ends and min(ends) <= 0 else ""),
+            or ("its time is up" if minutes == 0 else ""),
         )
+
+    def minutes_left(self, step: Step, now: datetime) -> float | None:
+        """Return how many minutes ``step`` has left now; None where its time has no limit."""
+        until = None if self.step_minutes is None else step.started + timedelta(minutes=self.step_minutes)
+        ends = [(end - now) / timedelta(minutes=1) for end in (until, self.deadline) if end is not None]
+        return max(0.0, min(ends)) if ends else None
 
 
 UNLIMITED = Allowance()

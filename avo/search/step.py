@@ -241,7 +241,8 @@ class _OpenStep:
         work, run, journal = self._work, self._work.run, self._work.store.journal
         history = work.store.history(run.id)
         hidden = self._origin.number if self._earlier and not self._transcript else None
-        memories, minutes = journal.memories(run.id), self._desk.left().minutes
+        memories = journal.memories(run.id)
+        minutes = work.allowance.minutes_left(self._step, work.clock())
         brief = Brief(
             problem=get_problem(run.problem),
             target=self._target,

@@ -27,7 +27,7 @@ from evaluator.target import Target
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from seeds import seed_source
-from tests.corpus import sample
+from tests.corpus import sample, soaked
 from tests.evaluator.problems.offline_kernel import fault_of
 
 SEED = seed_source("mha")
@@ -202,7 +202,7 @@ def test_random_compositions_stay_correct(seed: int, depth: int, target: str, co
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seeds", [range(24), pytest.param(range(24, 300), marks=pytest.mark.soak)], ids=str)
+@pytest.mark.parametrize("seeds", soaked([range(24), range(24, 300)], [range(24, 300)]), ids=str)
 def test_many_random_compositions_stay_correct(complaint: Callable[[str], str], seeds: range) -> None:
     first = int(os.environ.get("AVO_SOAK_SEED", "0"))
     wrong = {}
@@ -223,16 +223,13 @@ SMALL = (
     ("mha_backward-d64", "edge-1-causal"),
     ("decode-d64-w128", "eight-queries"),
 )
+COMPOSED = [(*small, seed) for small in SMALL for seed in range(3)]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "case", "seed"),
-    [
-        pytest.param(name, case, seed, marks=pytest.mark.soak if (place + seed) % 3 else ())
-        for place, (name, case) in enumerate(SMALL)
-        for seed in range(3)
-    ],
+    soaked(COMPOSED, [each for each in COMPOSED if (SMALL.index(each[:2]) + each[2]) % 3]),
 )
 def test_random_compositions_on_other_seeds_stay_correct(
     name: str, case: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -480,7 +477,7 @@ def test_shares_of_lists_are_tuned_where_another_kernel_multiplies_too() -> None
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("further", [False, pytest.param(True, marks=pytest.mark.soak)], ids=["first", "further"])
+@pytest.mark.parametrize("further", soaked([False, True], [True]), ids=["first", "further"])
 @pytest.mark.parametrize(
     ("problem", "cases"),
     [

@@ -7,9 +7,10 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import EvaluateRequest, local_judge
 from evaluator.targets import get_target
+from tests.corpus import soaked
 
 PLACES = [*PATHS, *(("fsa", target) for target in SPARSE)]
-OF_CI = [("mha", "h100"), ("mha", "b200"), ("fsa", "h100")]
+OF_CI = {("mha", "h100"), ("mha", "b200"), ("fsa", "h100")}
 
 
 def test_there_is_a_kernel_for_each_path_of_moves() -> None:
@@ -29,14 +30,9 @@ def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "place",
-    [pytest.param(place, marks=() if place in OF_CI else pytest.mark.soak) for place in PLACES],
-    ids="-".join,
-)
-def test_a_known_kernel_is_correct(place: tuple[str, str]) -> None:
-    problem, target = place
+@pytest.mark.parametrize(("problem", "target"), soaked(PLACES, set(PLACES) - OF_CI))
+def test_a_known_kernel_is_correct(problem: str, target: str) -> None:
     with local_judge(get_target(target), "quick") as judge:
-        found = judge.ask(EvaluateRequest(Candidate(problem, sources()[place])))
+        found = judge.ask(EvaluateRequest(Candidate(problem, sources()[problem, target])))
     assert isinstance(found, Evaluation)
     assert found.status is Status.CORRECT

@@ -21,7 +21,7 @@ from evaluator.problems.selection import SelectedCase
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import SEEDS, fitting, seed_source, seeds_of
-from tests.corpus import sample
+from tests.corpus import sample, soaked
 from tests.evaluator.problems.offline_kernel import fault_of
 
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
@@ -129,11 +129,7 @@ def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(f
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("problem", "name"),
-    [
-        pytest.param(problem, name, marks=pytest.mark.soak if (problem, name) == ("gqa", "blackwell") else ())
-        for problem in SEEDS
-        for name in seeds_of(problem)
-    ],
+    soaked(((problem, name) for problem in SEEDS for name in seeds_of(problem)), [("gqa", "blackwell")]),
 )
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:

@@ -41,6 +41,7 @@ from tests.avo import fakes
 from tests.avo.fakes import NOW, SEED, Scripted, correct, judge, make_run, make_work, proposing
 from tests.avo.interleaved import MEASURED, PREDICTED, Interleaved, World, any_kernel, few_moves
 from tests.avo.measured import MeasuringEvaluator, kernel
+from tests.corpus import soaked
 
 CONFIG = RunConfig(workers=1, step_looks=5)
 
@@ -315,7 +316,7 @@ def test_a_run_of_several_workers_that_die_leads_to_the_same_lineage(
 
 @pytest.mark.long
 # Of these seeds, 11 has all the operators.
-@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (10, 12, 13))])
+@pytest.mark.parametrize("seed", soaked([11, 10, 12, 13], [10, 12, 13]))
 @pytest.mark.parametrize("population", ["lineage", "islands", "archive"])
 def test_longer_runs_of_several_workers_that_die_lead_to_the_same_lineage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, population: str, seed: int

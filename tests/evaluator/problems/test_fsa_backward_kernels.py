@@ -13,7 +13,7 @@ from evaluator.problems.fsa_backward import FSA_BACKWARD
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
-from tests.corpus import sample
+from tests.corpus import sample, soaked
 from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
@@ -175,9 +175,7 @@ def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Pat
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.soak) if name == "no lists" else name for name in HONEST_KERNELS]
-)
+@pytest.mark.parametrize("name", soaked(HONEST_KERNELS, ["no lists"]))
 def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
     assert first_fault(FSA_BACKWARD, module_of(HONEST_KERNELS[name], tmp_path)) is None
 
@@ -215,13 +213,13 @@ def test_gradients_by_chance_are_refused(fork_server: ForkServer, name: str) -> 
     assert re.search(mutant.message, evaluation.message), evaluation.message
 
 
+IN_ORDER = "a program has all of a block's list", "in order"
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("name", "sums"),
-    [
-        ("one walk", "atomic"),
-        pytest.param("a program has all of a block's list", "in order", marks=pytest.mark.soak),
-    ],
+    soaked([("one walk", "atomic"), IN_ORDER], [IN_ORDER]),
     ids=["atomic", "not"],
 )
 def test_the_judge_takes_sums_in_any_order_and_says_which(fork_server: ForkServer, name: str, sums: str) -> None:
