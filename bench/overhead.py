@@ -159,7 +159,7 @@ class Watch:
 
 def measure(url: str, workers: int, attempts: int, before: int, *, display: bool) -> None:
     """Do a run and print its line."""
-    config = RunConfig(workers=workers, max_attempts=attempts)
+    config = RunConfig(workers=workers, max_attempts=attempts, max_steps=10**9)  # so that steps are counted, too
     with Store.open(url) as store:
         now = datetime.now(UTC)
         run = store.create_run(

@@ -240,10 +240,19 @@ class Store(Part):
         return None if row is None else record(Step, row)
 
     @transactional()
-    def count_ended_steps(self, connection: Connection, run_id: int, *, but_of: str) -> int:
-        """Return how many steps of the run are done or failed, without those of the operator ``but_of``."""
+    def count_ended_steps(
+        self, connection: Connection, run_id: int, *, but_of: str, first: int = 0, before: int | None = None
+    ) -> int:
+        """Return how many steps of the run are done or failed, without those of the operator ``but_of``.
+
+        Only steps from number ``first`` on and below ``before`` count. The cost grows with how many these are.
+        """
         ended = steps.c.state.in_((StepState.DONE, StepState.FAILED))
-        query = select(func.count()).where(steps.c.run_id == run_id, ended, steps.c.operator != but_of)
+        query = select(func.count()).where(
+            steps.c.run_id == run_id, steps.c.number >= first, ended, steps.c.operator != but_of
+        )
+        if before is not None:
+            query = query.where(steps.c.number < before)
         return connection.scalar(query) or 0
 
     @transactional()

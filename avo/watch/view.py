@@ -1,7 +1,7 @@
 """The current state of a run, from which every display of it starts.
 
 Reading it costs the same however long the run is: a refresh reads what is new and a fixed number of recent rows. The
-first reading also counts the run's attempts and looks through the unresolved ones, in an index.
+first reading also counts the run's attempts and steps and looks through the unresolved attempts, in an index.
 """
 
 from collections import Counter
@@ -60,8 +60,10 @@ class RunView:
     steps: int
     """Number of steps begun."""
     ended: int
-    """Number of steps that count against the run's limit on steps; 0 where it has none: counting takes longer the more
-    they are.
+    """Number of steps that count against the run's limit on steps; 0 where it has none."""
+    settled: tuple[int, int]
+    """A number of steps from the first on that have all ended, and how many of them count against that limit: they need
+    not be counted again.
     """
     latest: tuple[tuple[datetime, Status], ...]
     """Finishing times and verdicts of the last attempts, newest first."""
@@ -183,7 +185,11 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         counts = Counter(counts) + Counter(store.pages.verdicts(run.id, after=known))
         latest = (*store.pages.latest(run.id, _LATEST, after=known), *latest)[:_LATEST]
     state = run.state_at(now)
-    running = store.pages.running(run.id) if state in _AT_WORK else []
+    unfinished, begun = store.pages.running(run.id), store.pages.begun(run.id)
+    settled, ended = (0, 0), 0
+    if run.config.get("max_steps"):
+        settled, ended = _count_ended(store, run, unfinished[0].number if unfinished else begun, previous)
+    running = unfinished if state in _AT_WORK else []
     spend = store.journal.spend(run.id)
     last_call = store.journal.last_call(run.id) if spend.calls else None
     recent = tuple(store.pages.accepted(run.id, last=_RECENT))
@@ -205,8 +211,9 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         counts=dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))),
         ahead=ahead,
         turned_down=tuple(store.pages.turned_down(run.id, last=_AMONG, most=_TURNED_DOWN)),
-        steps=store.pages.begun(run.id),
-        ended=store.count_ended_steps(run.id, but_of=SEED_OPERATOR) if run.config.get("max_steps") else 0,
+        steps=begun,
+        ended=ended,
+        settled=settled,
         latest=latest,
         attempts_per_minute=_pace(store, run) if latest else None,
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
@@ -217,6 +224,13 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         recent=recent,
         intervention=interventions[-1] if interventions else None,
     )
+
+
+def _count_ended(store: Store, run: Run, unfinished: int, previous: RunView | None) -> tuple[tuple[int, int], int]:
+    """Return ``settled`` and ``ended``; ``unfinished`` is the number of the first step that has not ended."""
+    known, counted = previous.settled if previous else (0, 0)
+    counted += store.count_ended_steps(run.id, but_of=SEED_OPERATOR, first=known, before=unfinished)
+    return (unfinished, counted), counted + store.count_ended_steps(run.id, but_of=SEED_OPERATOR, first=unfinished)
 
 
 def read_progress(store: Store, steps: Sequence[Step]) -> dict[int, StepProgress]:

@@ -14,7 +14,7 @@ from avo.watch.view import RunView, read_view
 from bench.long_run import lengthen
 from evaluator.candidate import Candidate
 from lineage_db.decision import Lead
-from lineage_db.records import Attempt, Step
+from lineage_db.records import Attempt, RunState, Step
 from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
@@ -68,6 +68,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         with Store.open(str(made[-1])) as store:
             run = Recorded(store)
             run.drive()
+            store.set_run_state(run.run.id, RunState.RUNNING, now=START, config={"max_steps": 10**6})  # counts steps
             run.step(100.0)
             run.step(120.0, (0,))
             run.step(121.0, (1,), accept=False, decision=Lead(1, 0.01, 0.5).decide(0.01, 0.9))

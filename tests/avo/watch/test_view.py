@@ -233,3 +233,18 @@ def test_a_first_version_that_appears_while_the_view_is_read_is_seed_and_best_or
 def test_an_unknown_run_is_the_stores_error(store: Store) -> None:
     with pytest.raises(UnknownRun):
         read_view(store, "nothing", START)
+
+
+def test_steps_count_against_their_limit_once_they_have_ended_in_whatever_order(store: Store) -> None:
+    run = Recorded(store)
+    run.store.set_run_state(run.run.id, RunState.RUNNING, now=run.now, config={"max_steps": 9})
+    slow = run.claim("worker-1")
+    view, ended = read(run), []
+    for _ in range(2):
+        run.step(100.0)
+        view = read(run, view)
+        ended.append(view.ended)
+    run.conclude(slow, run.evaluate(slow, 90.0, ()), accept=False)
+    run.step(100.0)
+    view = read(run, view)
+    assert [*ended, view.ended, read(run).ended, read(run, view).ended] == [1, 2, 4, 4, 4]
