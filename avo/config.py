@@ -37,7 +37,7 @@ from avo.sources import explain, options_given, read_toml
 from evaluator.catalogue import get_problem, get_suite, problem_name
 from evaluator.errors import EvaluatorError
 from evaluator.evaluation import TRAITS
-from evaluator.evaluators import WALL_S
+from evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Clock
 from evaluator.problem import HELD_OUT
 from evaluator.target import CARDS, ScoreKind, check_target, score_kind
 from lineage_db.decision import requirement
@@ -153,9 +153,9 @@ class RunConfig(BaseModel):
     """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
     evaluator_command: Annotated[str | None, Flag(JUDGE, "COMMAND", "this machine", EVERY_JUDGE)] = None
     """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
-    cascade: Annotated[float | Literal["off"], Flag(MEASURING, "FRACTION|off")] = 0.25
+    cascade: Annotated[float | Literal["off"], Flag(MEASURING, "FRACTION|off")] = CASCADE
     """Do not time a candidate whose predicted speed, at its highest, is below the best version's by this fraction."""
-    clock: Annotated[Literal["sustained", "burst"], Flag(MEASURING, commands=(*EVERY_JUDGE, "baselines"))] = "sustained"
+    clock: Annotated[Clock, Flag(MEASURING, commands=(*EVERY_JUDGE, "baselines"))] = CLOCKS[0]
     """Run each kernel for a stretch before each timed run, or not (burst)."""
     device: Annotated[str | None, Flag(MEASURING, "N", "all GPUs", (*EVERY_JUDGE, "baselines"))] = None
     """The GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
@@ -177,7 +177,7 @@ class RunConfig(BaseModel):
     """
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability with which a whole run may accept any version that is not faster, where speed is measured."""
-    equivalence_margin: float = Field(default=0.005, gt=0, lt=0.5)
+    equivalence_margin: float = Field(default=EQUIVALENCE_MARGIN, gt=0, lt=0.5)
     """Measured speeds that differ by less than this fraction count as equal."""
 
     islands: int = Field(default=4, ge=2, le=64)

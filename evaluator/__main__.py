@@ -18,7 +18,7 @@ from typing import Any
 from evaluator import cuda
 from evaluator.cuda.holding import hold
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import WALL_S, Progress
+from evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Progress
 from evaluator.isolation import Sandbox
 from evaluator.machine import choose_gpus
 from evaluator.sandbox.jobs import hide
@@ -94,11 +94,11 @@ def main() -> int:
         help="where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)",
     )  # fmt: skip
     parser.add_argument(
-        "--equivalence-margin", type=_margin, default=cuda.EQUIVALENCE_MARGIN, metavar="FRACTION",
+        "--equivalence-margin", type=_margin, default=EQUIVALENCE_MARGIN, metavar="FRACTION",
         help="on cuda: speeds that differ by less are the same",
     )  # fmt: skip
     parser.add_argument(
-        "--cascade", type=_cascade, default=cuda.CASCADE, metavar="FRACTION|off",
+        "--cascade", type=_cascade, default=CASCADE, metavar="FRACTION|off",
         help="on cuda: do not time candidates predicted to be further than this behind the incumbent",
     )  # fmt: skip
     parser.add_argument(
@@ -106,7 +106,7 @@ def main() -> int:
         help="on cuda: a comparison that takes so long that an evaluation might take more ends undecided",
     )  # fmt: skip
     parser.add_argument("--device", metavar="N", help="on cuda: the GPU, as nvidia-smi counts, or its uuid")
-    parser.add_argument("--clock", choices=cuda.CLOCKS, default=cuda.CLOCKS[0], help=f"on cuda: {cuda.CLOCK_HELP}")
+    parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=f"on cuda: {cuda.CLOCK_HELP}")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="on cuda: append every run's times, as JSON lines")
     parser.add_argument(
         "--worker-prefix", type=shlex.split, default=[], metavar="COMMAND",
@@ -151,7 +151,7 @@ def main() -> int:
             margin=options.equivalence_margin,
             cascade=options.cascade,
             start=partial(start_worker, prefix=options.worker_prefix),
-            sustained=options.clock == cuda.CLOCKS[0],
+            sustained=options.clock == CLOCKS[0],
             profiler=shlex.join(options.worker_prefix),
             audience=Audience(tell, partial(_keep, options.trace)),
         )

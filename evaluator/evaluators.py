@@ -8,7 +8,7 @@ of its own or on another machine, and a search shares several of these among its
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.catalogue import get_cases, get_problem
@@ -23,6 +23,15 @@ WALL_S = 300.0
 """How long an answer may take by default."""
 CLOSELY = 4
 """How many times as long an examination before acceptance may take: it looks at many more cases."""
+EQUIVALENCE_MARGIN = 0.005
+"""Measured speeds that differ by less than this fraction count as equal by default."""
+CASCADE = 0.25
+"""By default, a candidate whose optimistic prediction is further than this fraction below the incumbent's is not timed.
+"""
+Clock: TypeAlias = Literal["sustained", "burst"]
+"""Which clock speeds are measured at: the one under lasting work, as published figures are, or that of single runs."""
+CLOCKS: tuple[Clock, ...] = get_args(Clock)
+"""The default first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,6 @@ from evaluator.target import Target
 if TYPE_CHECKING:
     from evaluator.cuda.cards import Card
 
-EQUIVALENCE_MARGIN = 0.005
-"""Speeds that differ by less than this fraction count as equal."""
-CASCADE = 0.25
-"""A candidate whose optimistic prediction is further than this fraction below the incumbent's is not timed."""
-
-
-CLOCKS = ("sustained", "burst")
-"""Which clock speeds are measured at: the one under lasting work, as published figures are, or that of single runs."""
 CLOCK_HELP = "run each kernel for a stretch before each timed run (sustained), or time single runs (burst)"
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluator.catalogue import get_problem, get_suite
-from evaluator.cuda import CLOCK_HELP, CLOCKS
+from evaluator.cuda import CLOCK_HELP
 from evaluator.cuda.contender import WorkerContender
 from evaluator.cuda.device import Clocks, Device
 from evaluator.cuda.holding import hold
@@ -30,7 +30,7 @@ from evaluator.cuda.running import Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault, Status
-from evaluator.evaluators import Progress, Tell
+from evaluator.evaluators import CLOCKS, Progress, Tell
 from evaluator.judging.speed import CompiledPlan
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem, signature

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from evaluator.cuda import CASCADE, EQUIVALENCE_MARGIN
 from evaluator.cuda.cards import Card
 from evaluator.cuda.contender import Contender, start_worker
 from evaluator.cuda.device import Clocks, Setup
@@ -18,7 +17,7 @@ from evaluator.cuda.nvml import SLOWDOWN, in_words
 from evaluator.cuda.sequential import ROUNDS
 from evaluator.errors import EvaluatorUnavailable
 from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
-from evaluator.evaluators import Progress
+from evaluator.evaluators import CASCADE, EQUIVALENCE_MARGIN, Progress
 from evaluator.judging.planning import digest_of
 from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from evaluator.problem import Problem

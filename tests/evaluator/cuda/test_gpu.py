@@ -5,11 +5,11 @@ import statistics
 import pytest
 
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.cuda import EQUIVALENCE_MARGIN
 from evaluator.cuda.contender import Timed
 from evaluator.cuda.measured import Measured
 from evaluator.cuda.measuring import LAG_S
 from evaluator.evaluation import CaseResult, Fault, Status, Verdict
+from evaluator.evaluators import EQUIVALENCE_MARGIN
 from evaluator.judging.judge import Judge
 from evaluator.target import ScoreKind, Target
 from evaluator.targets import get_target
