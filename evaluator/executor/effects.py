@@ -43,6 +43,10 @@ class Effects:
     keeps of such an operation is its access to global memory."""
     reads_chip: bool = False
     """Whether its results depend on what shared or tensor memory holds."""
+    shared: str | None = None
+    """``load`` or ``store`` where threads move a block from or to shared memory; products that read it have none."""
+    predicate: int | None = None
+    """Place, not counting tokens, of an operand that says whether it does anything."""
     control: bool = False
     """Whether it directs what is executed next; ``flow`` and ``control`` know how."""
 
@@ -75,7 +79,7 @@ _CONTROL = """scf.for scf.while scf.if scf.yield scf.condition tt.call tt.return
 tt.scan.return tt.map_elementwise.return ttg.warp_specialize ttg.warp_yield ttg.warp_return"""
 _VIEWS = "ttg.memdesc_index ttg.memdesc_subslice ttg.memdesc_trans ttg.memdesc_reshape ttg.memdesc_reinterpret \
 ttng.tmem_subslice"
-_ON_CHIP = """ttg.local_alloc ttg.local_store ttg.local_dealloc ttg.async_commit_group ttg.async_wait ttng.tmem_alloc
+_ON_CHIP = """ttg.local_dealloc ttg.async_commit_group ttg.async_wait ttng.tmem_alloc
 ttng.tmem_store ttng.tmem_copy ttng.tc_gen5_commit ttng.init_barrier ttng.inval_barrier ttng.barrier_expect
 ttng.wait_barrier ttng.arrive_barrier ttng.async_copy_mbarrier_arrive ttng.async_tma_store_wait
 ttng.fence_async_shared ttng.fence_mbarrier_init_release_cluster ttng.cluster_barrier
@@ -131,15 +135,17 @@ EFFECTS: Mapping[str, Effects] = {
     **dict.fromkeys(_PURE.split(), Effects()),
     **dict.fromkeys(_VIEWS.split(), Effects(on_chip=True)),
     **dict.fromkeys(_ON_CHIP.split(), Effects(on_chip=True)),
-    "ttg.local_load": Effects(on_chip=True, reads_chip=True),
-    "ttg.local_gather": Effects(on_chip=True, reads_chip=True),
+    "ttg.local_alloc": Effects(on_chip=True, shared="store"),
+    "ttg.local_store": Effects(on_chip=True, shared="store"),
+    "ttg.local_load": Effects(on_chip=True, reads_chip=True, shared="load"),
+    "ttg.local_gather": Effects(on_chip=True, reads_chip=True, shared="load"),
     "ttg.local_scatter": Effects(on_chip=True),
     "ttg.local_atomic_scatter_rmw": Effects(on_chip=True, reads_chip=True),
     "ttng.clc_load_result": Effects(on_chip=True, reads_chip=True),
     "ttng.tmem_load": Effects(on_chip=True, reads_chip=True),
     "ttng.warp_group_dot": Effects(work="dot", on_chip=True, reads_chip=True),
-    "ttng.tc_gen5_mma": Effects(work="dot", on_chip=True),
-    "ttng.tc_gen5_mma_scaled": Effects(work="dot", on_chip=True),
+    "ttng.tc_gen5_mma": Effects(work="dot", on_chip=True, predicate=4),
+    "ttng.tc_gen5_mma_scaled": Effects(work="dot", on_chip=True, predicate=6),
 }
 """The row of each operation, by name."""
 

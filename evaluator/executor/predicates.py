@@ -3,12 +3,9 @@
 from dataclasses import replace
 from itertools import count
 
+from evaluator.executor.effects import effects
 from evaluator.executor.ir import Block, Function, Op, Region, walk
 from evaluator.executor.slicing import used_slots
-
-_PREDICATE = {"ttng.tc_gen5_mma": 4, "ttng.tc_gen5_mma_scaled": 6}
-"""Place of the predicate among the operands of a product but its token: after both factors, the accumulator, their
-scales and whether to add to it."""
 
 
 def in_branches(function: Function) -> Function:
@@ -24,8 +21,8 @@ def in_branches(function: Function) -> Function:
 
     def put(op: Op) -> Op:
         slots = [slot for slot in op.operands if function.types[slot].element != "token"]
-        place = _PREDICATE.get(op.name, len(slots))
-        if not used.isdisjoint(op.results) or len(slots) <= place or slots[place] in always:
+        place = effects(op.name).predicate
+        if place is None or not used.isdisjoint(op.results) or len(slots) <= place or slots[place] in always:
             return replace(op, regions=tuple(map(visit, op.regions)))
         end = Op("scf.yield", (), (), op.location)
         branch = Region((Block("", (), (op, end), next(number)),))

@@ -26,8 +26,6 @@ Operations = Counter[OpKind]
 _ARITHMETIC = {"float": 1, "convert": 4}
 """What an operation of each kind counts as in ``Body.arithmetic``. An SM converts at most 128 numbers a clock, two in
 each of 64 instructions (CUDA C++ Programming Guide 12, arithmetic instructions), a quarter of what it adds."""
-_LOADS_SHARED = frozenset({"ttg.local_load", "ttg.local_gather"})
-_STORES_SHARED = frozenset({"ttg.local_store", "ttg.local_alloc"})
 _LIBDEVICE_EXPONENTIALS = ("__nv_exp", "__nv_fast_exp")
 _LIBDEVICE_LOOPS = ("__nv_fmod", "__nv_jn", "__nv_powi", "__nv_remainder", "__nv_remquo", "__nv_yn")
 """Functions with a loop that is passed as often as their arguments say, as far as the PTX of libdevice shows. The loops
@@ -253,9 +251,9 @@ def _through_shared(op: Op, types: Sequence[Type]) -> list[int]:
     if effects(op.name).work == "dot":
         buffers = (slot for slot in op.operands[:2] if types[slot].element == "memdesc")
         return [slot for slot in buffers if not types[slot].in_tensor_memory]
-    if op.name in _LOADS_SHARED:
+    if effects(op.name).shared == "load":
         return list(op.results)
-    return list(op.operands[:1]) if op.name in _STORES_SHARED else []
+    return list(op.operands[:1]) if effects(op.name).shared == "store" else []
 
 
 def _floating(op: Op, types: Sequence[Type]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluator.executor import UnsupportedOperation
+from evaluator.executor.effects import EFFECTS, READS, WRITES
 from evaluator.locations import without_locations
 from evaluator.work import ALL_ROLES
 
@@ -34,14 +35,14 @@ _LAYOUT = re.compile(r",\s*#[\w.]+")
 _ELEMENT = re.compile(r"i\d+|bf16|f\d\w*")
 
 _SAME_VALUE = ("ttg.convert_layout", "ttng.warp_group_dot_wait")
-_PRODUCTS = ("ttng.warp_group_dot", "ttng.tc_gen5_mma")
-_LOADS = ("ttng.async_tma_copy_global_to_local", "ttng.async_tma_gather", "ttg.async_copy_global_to_local")
-_STORES = ("ttng.async_tma_copy_local_to_global", "ttng.async_tma_reduce", "ttng.async_tma_scatter")
 _KEPT = ("arith", "math", "tt")
 """Dialects whose operations are Triton IR."""
 _LEFT_OUT = ("ttg", "ttng", "gpu", "ub")
 """Dialects whose operations go; what they give is left open."""
 _REFUSED = ("tt.call", "ttng.tc_gen5_mma_scaled")
+_ON_CHIP = frozenset(name for name, row in EFFECTS.items() if row.on_chip)
+_LOADS, _STORES = _ON_CHIP & READS, _ON_CHIP & WRITES
+_PRODUCTS = frozenset(name for name in _ON_CHIP if EFFECTS[name].work == "dot").difference(_REFUSED)
 
 
 @dataclass(frozen=True)
