@@ -35,6 +35,10 @@ class Architecture:
     ctas_per_sm: int
     tensor_memory_columns: int
     """Columns of tensor memory; 0 where the architecture has none."""
+    ctas_per_cluster: int
+    """Most CTAs of a cluster: 8 wherever there are clusters, 16 if asked for on Hopper and on the Blackwell of data
+    centres (their tuning guides; for others nothing is published).
+    """
     architecture_source: str
     """Where these figures were published."""
 
@@ -57,13 +61,6 @@ class Architecture:
     def asynchronous_products(self) -> bool:
         """Whether its tensor cores work while the warps that started a product go on (wgmma, tcgen05)."""
         return self.warpgroup_products or self.tensor_memory
-
-    @property
-    def ctas_per_cluster(self) -> int:
-        """Most CTAs of a cluster: 8 wherever there are clusters, 16 if asked for on Hopper and on the Blackwell of data
-        centres (their tuning guides; for others nothing is published).
-        """
-        return 1 if self.arch < 90 else 16 if self.arch // 10 in (9, 10) else 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,7 @@ _AMPERE = Architecture(
     warps_per_sm=64,
     ctas_per_sm=32,
     tensor_memory_columns=0,
+    ctas_per_cluster=1,
     architecture_source=f"NVIDIA A100 Tensor Core GPU Architecture whitepaper (2020); {_GUIDE}",
 )
 _ADA = Architecture(
@@ -129,6 +127,7 @@ _ADA = Architecture(
     warps_per_sm=48,
     ctas_per_sm=24,
     tensor_memory_columns=0,
+    ctas_per_cluster=1,
     architecture_source=f"NVIDIA Ada GPU Architecture whitepaper (2022), tensor cores at full rate; {_GUIDE}",
 )
 _HOPPER = Architecture(
@@ -142,6 +141,7 @@ _HOPPER = Architecture(
     warps_per_sm=64,
     ctas_per_sm=32,
     tensor_memory_columns=0,
+    ctas_per_cluster=16,
     architecture_source=f"NVIDIA H100 Tensor Core GPU Architecture whitepaper (2022); {_GUIDE}",
 )
 _BLACKWELL = Architecture(
@@ -155,6 +155,7 @@ _BLACKWELL = Architecture(
     warps_per_sm=64,
     ctas_per_sm=32,
     tensor_memory_columns=512,
+    ctas_per_cluster=16,
     architecture_source=f"NVIDIA Blackwell architecture technical brief (2024): 2.25 PFLOPS dense bf16; {_GUIDE}",
 )
 _BLACKWELL_ULTRA = replace(
@@ -167,6 +168,7 @@ _BLACKWELL_ULTRA = replace(
 _BLACKWELL_RTX = replace(
     _ADA,
     arch=120,
+    ctas_per_cluster=8,
     architecture_source=f"NVIDIA RTX Blackwell GPU Architecture whitepaper (2025), tensor cores at full rate; {_GUIDE}",
 )
 

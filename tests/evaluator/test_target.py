@@ -63,6 +63,11 @@ def test_pages_that_list_the_targets_list_all_of_them(page: str) -> None:
     assert not [name for name in TARGETS if name not in text]
 
 
+def test_the_page_about_measuring_lists_the_architectures_that_are_known() -> None:
+    text = (Path(__file__).parents[2] / "docs/cuda.md").read_text(encoding="utf-8")
+    assert not [target.arch for target in TARGETS.values() if f" {target.arch // 10}.{target.arch % 10}" not in text]
+
+
 def test_what_an_architecture_has_follows_from_its_figures() -> None:
     cards = [TARGETS[name] for name in ("a100", "rtx4090", "h100", "b200", "b300", "rtx5090")]
     assert [target.bulk_copies for target in cards] == [False, False, True, True, True, True]

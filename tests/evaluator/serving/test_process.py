@@ -163,7 +163,7 @@ def test_noise_among_the_answers_costs_one_verdict_and_a_fresh_judge(elsewhere: 
 def test_what_a_command_leaves_behind_does_not_keep_us(
     elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "_END_S", 1.0)
+    monkeypatch.setattr(child, "_END_S", 5.0)  # in which what the command said is read
     # Like the shared connection that ssh may leave: out of the group, and holding the standard error it was given.
     pid = tmp_path / "pid"
     stays = f"setsid sh -c 'echo $$ > {pid}; exec sleep 3600' > /dev/null &"
