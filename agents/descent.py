@@ -21,7 +21,7 @@ class Descent:
     def __init__(self, versions: Sequence[Version], attempts: Iterable[AttemptSummary] = ()) -> None:
         """``versions`` and ``attempts`` are those that are known: others count as missing."""
         self._bases: dict[int, Base] = {}
-        """What to compare with an edit of an attempt, by the attempt's id; a faulty one is passed over for its own."""
+        """By an attempt's id: what an edit of it is compared with. A faulty attempt hands on its own base."""
         self._versions = {
             version.number: Base(f"version {version.number}", version.attempt.evaluation.geomean_tflops)
             for version in versions

@@ -28,7 +28,7 @@ def hand_over(bench: Workbench, desk: Desk, ending: str, last_words: str = "") -
 
 
 def abridged(text: str) -> str:
-    """Return the first lines of ``text``, ``MOST_WORDS`` at most; of a longer first line, whole sentences."""
+    """Return the first lines of ``text``, ``MOST_WORDS`` words at most; if the first is longer, its whole sentences."""
     kept: list[str] = []
     left = MOST_WORDS
     for line in text.strip().splitlines():

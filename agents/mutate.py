@@ -93,7 +93,7 @@ class Mutate:
     ) -> Iterator[tuple[Version, Edit, int | None]]:
         """Yield edits that are not ``tried``, a set that grows: those predicted best, then drawn ones.
 
-        With each go the version that it is of, and the attempt that it was built on since, if any.
+        Each comes with the version that it goes back to, and with the attempt since then that it was built on, if any.
         """
         left, looked = brief.desk.left().looks, set[str]()
         if brief.look is not None and left != 0:
@@ -218,8 +218,8 @@ def _parents(
 ) -> Iterator[Version]:
     """Yield every version once, the best first, which is the last; now and then another one comes before it.
 
-    Of several seeds, those that were never ``edited`` come first, in any order: a slower one may lead further. One that
-    is ``asked`` for comes before all.
+    If there are several seeds, those that were never ``edited`` come first, in any order: a slower one may lead
+    further. A version that is ``asked`` for comes before all.
     """
     ranked = sorted(versions, key=lambda version: -version.number)
     if len(ranked) > 1 and rng.random() >= _BEST_PARENT:

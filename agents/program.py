@@ -12,7 +12,7 @@ from typing import IO
 from agents import keeper
 
 TAIL_CHARS = 16_000
-"""Characters of what a program writes that are kept, of each of its two streams: the last ones."""
+"""How many characters of what a program writes are kept, for each of its two streams: the last ones."""
 _ENVIRONMENT = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     | {"NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}

@@ -127,7 +127,7 @@ def most_looks(brief: Brief, left: int | None) -> int:
     batches: defaultdict[int, list[Looked]] = defaultdict(list)
     for look in brief.looks:
         batches[look.step_number].append(look)
-    # Of a step's first batch it is not known when it began.
+    # It is not known when a step's first batch began.
     timed = [look for looks in batches.values() for look in looks if look.made > looks[0].made]
     took = sum((looks[-1].made - looks[0].made for looks in batches.values()), timedelta())
     if brief.minutes is None or not timed:
@@ -204,9 +204,9 @@ class Scout:
         return True
 
     def ranked(self, tried: Collection[str]) -> Iterator[tuple[Version, Edit, int | None]]:
-        """Yield the edits that were seen and not ``tried``, by digest, the fastest first; of equal plans only one.
+        """Yield the edits that were seen and whose digests were not ``tried``, fastest first, only one for equal plans.
 
-        With each go the version that it is of, and the attempt that it was built on since, if any.
+        Each comes with the version that it goes back to, and with the attempt since then that it was built on, if any.
         """
         plans = {sight.plan_digest for sight in self._paths.seen.values() if sight.digest in tried} - {None}
         for path, sight in self._nodes():

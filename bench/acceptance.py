@@ -82,7 +82,7 @@ class SimulatedGpu:
     kind: str = "normal"
     """One of ``KINDS``."""
     noise: float = 0.01
-    """Noise of one time; of its body, where the noise has tails."""
+    """Noise of one time; where the noise has tails, only that of its body."""
     placement: float = 0.001
     """Difference between two processes of the same kernel, which lasts as long as they do."""
 

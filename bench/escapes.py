@@ -85,7 +85,7 @@ def by_tile(rows: torch.Tensor, kernel: Tiling) -> torch.Tensor:
 
 @cache
 def seen(case: Case, kernel: Tiling, sample: Sample) -> list[dict[str, tuple[int, int]]]:
-    """Return of how many rows, tiles and heads some rows are looked at, and of how many, for each of many checks."""
+    """Return, for each of ``TRIALS`` checks, how many rows, tiles and heads are looked at, and how many there are."""
     chance = random.Random(f"{case.name} {kernel.name}")
     checks = [looked_at(case, kernel, sample, chance) for _ in range(TRIALS)]
     found = [{"rows": rows, "tiles": by_tile(rows, kernel), "heads": rows.any(-1)} for rows in checks]

@@ -87,7 +87,7 @@ def named(kind: str, setting: Setting) -> str:
 
 
 def kind_and_setting(name: str) -> tuple[str, Setting | None]:
-    """Return the kind and the setting of a problem; of a problem in no setting, its name and None.
+    """Return the kind and the setting of a problem; for a problem in no setting, its name and None.
 
     A problem of the user's own may have a name like ``decode-mla``: it says no setting.
     """
@@ -98,7 +98,7 @@ def kind_and_setting(name: str) -> tuple[str, Setting | None]:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of a problem in a setting; the name itself of any other problem."""
+    """Return the kind of a problem in a setting; for any other problem, its name."""
     return kind_and_setting(name)[0]
 
 

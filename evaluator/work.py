@@ -35,7 +35,7 @@ class Body:
 
 Shares = tuple[tuple[range, float], ...]
 """Lines of the text of the IR, counted from 1, that fewer passes reach than the loop around them makes, or fewer
-programs than there are; and the share, 0 to 1, that does. Of ranges that hold a line the smallest counts."""
+programs than there are; and the share, 0 to 1, that does. If several ranges hold a line, the smallest counts."""
 
 
 class Pace(NamedTuple):
@@ -51,8 +51,8 @@ class Pace(NamedTuple):
 
 
 Paces = tuple[tuple[range, Pace], ...]
-"""Lines of the text of the IR of loops that partitions pass at another pace. Of ranges that hold a line the smallest
-counts."""
+"""Lines of the text of the IR of loops that partitions pass at another pace. If several ranges hold a line, the
+smallest counts."""
 Trips = tuple[npt.NDArray[np.int64], ...]
 """For each loop, how often each program executes its body, int64 [programs]."""
 
@@ -163,10 +163,10 @@ class Counted:
 def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
     """Return work in which partitions of a warp-specialised region, which run at the same time, are counted together.
 
-    The loops of all ``roles``, see ``Counted``, are added to those of the one with most loops, in order; of several, of
-    the one that does most matrix products. Loops without a counterpart count as outside; where partitions are started
-    in a loop, in that of the leading one that is passed most. An access then asks each time for what it asks for in a
-    pass of the loop that it is counted in.
+    The loops of all ``roles``, see ``Counted``, are added, in order, to those of the leading role: the one with most
+    loops, or if several have as many, the one of these that does most matrix products. A loop without a counterpart
+    counts as outside, or, where partitions are started in a loop, in the leading role's loop that is passed most. An
+    access then says what it asks for in a pass of the loop that it is counted in.
     """
     of_role = {role: [i for i, each in enumerate(roles) if each == role] for role in sorted(set(roles))}
     shared = of_role.pop(ALL_ROLES, [])

@@ -229,7 +229,7 @@ class Database:
         return self.persist(ask)
 
     def _prepare(self, *, create: bool) -> None:
-        """Bring the schema to the newest revision; of a database that is only read, raise ``OlderDatabase``."""
+        """Bring the schema to the newest revision; raise ``OlderDatabase`` if it is older and only read."""
         scripts = _scripts()
         with self.transaction() as connection:
             revision = self._revision(connection, scripts, create=create)

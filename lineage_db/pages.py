@@ -98,7 +98,7 @@ class Pages(Part):
 
     @transactional()
     def verdicts(self, connection: Connection, run_id: int, *, after: int = 0) -> Mapping[Status, int]:
-        """Return the number of attempts by verdict, of the run's attempts with ids larger than ``after``.
+        """Return how many of the run's attempts with ids larger than ``after`` have each verdict.
 
         The cost grows with their number: they are counted in an index.
         """
@@ -153,7 +153,7 @@ class Pages(Part):
 
     @transactional()
     def accepted(self, connection: Connection, run_id: int, *, after: int = -1, last: int = NEWEST) -> list[Accepted]:
-        """Return the run's versions with numbers larger than ``after``, and of those the ``last``, oldest first."""
+        """Return the latest ``last`` of the run's versions with numbers larger than ``after``, oldest first."""
         rows = connection.execute(_ACCEPTED, {"run_key": run_id, "after": after, "most": last}).all()[::-1]
         speeds = {row.number: row.geomean_tflops for row in rows}
         if missing := sorted({number for row in rows for number in row.parents} - speeds.keys()):

@@ -50,8 +50,8 @@ class _Bound:
     flag: str
     """The constexpr that switches it on; empty if it is unconditional."""
     times: int
-    """1: of the tiles that end at ``limit`` or before; -1: of those that begin there or behind; 0: of all if ``limit``,
-    a condition, holds.
+    """Which tiles satisfy the comparison: 1, those that end at or before ``limit``; -1, those that begin at or after
+    it; 0, all of them, if the condition ``limit`` holds.
     """
     limit: str
 

@@ -126,7 +126,7 @@ class _Heads:
             found += [(name, f"{base} + {{member}}[:, None] * {stride}") for _, name in within]
         single = [(a, n) for a in addresses for n in tree.find(a, cst.Name) if n.value == self.number]
         flat = all(row in tree.names(address) and not tree.find(address, cst.Subscript) for address, _ in single)
-        # Beside these: where it is defined, and what batch and head are made of.
+        # Besides these uses: where it is defined, and what batch and head are made of.
         if not bases or self.count(self.head) != bases + 2 or self.count(self.number) != len(single) + 3 or not flat:
             return []
         return found + [(name, f"({self.number} * {self.group} + {{member}})") for _, name in single]

@@ -140,7 +140,7 @@ def assignment(statement: cst.CSTNode) -> tuple[str, cst.BaseExpression] | None:
 
 
 def assignments(tree: cst.CSTNode, name: str) -> list[cst.BaseExpression]:
-    """Return the values of all assignments to ``name`` in ``tree``, of a tuple its own; loop variables count too."""
+    """Return the values of all assignments to ``name`` in ``tree``, in tuples only its own; loop variables count."""
     found: list[cst.BaseExpression] = []
     for node in _nodes(tree):
         if isinstance(node, cst.Assign):

@@ -22,7 +22,8 @@ def page(text: str, first: int, most: int) -> str:
 def main_loop(text: str) -> int | None:
     """Return the number of the line, from 1, at which the loop begins that has most matrix products; None: no loop.
 
-    Of loops with as many it is the last, so that of nested ones it is the innermost. ``text`` is MLIR or PTX.
+    If several loops have as many, it is the last of them, and so the innermost if they are nested. ``text`` is MLIR or
+    PTX.
     """
     lines = text.splitlines()
     found = []

@@ -18,7 +18,7 @@ def moves(
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
-    """List the moves of the operator mutate: what each does, what it needs, and what it makes of a seed now.
+    """List the moves of the operator mutate: what each does, what it needs, and which variants of a seed it makes.
 
     A move without variants here may have some after another move. Splitting a loop at the diagonal, for example, needs
     a loop that is whole.

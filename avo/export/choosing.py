@@ -20,7 +20,7 @@ class Chosen:
     run: Run
     problem: Problem
     line: tuple[Version, ...]
-    """The version and all its ancestors, oldest first; of an attempt that is no version, its ancestors alone."""
+    """The version and all its ancestors, oldest first; for an attempt that is no version, its ancestors alone."""
     attempt: Attempt
     source: str
     """The source as it is exported, without the header of comments."""

@@ -61,7 +61,7 @@ class RecordingLooks:
 
 
 def found_again(look: Looked) -> Findings:
-    """Return of a look what its record keeps: the fault's status, or the mean over the cases as one case."""
+    """Return what the record of a look keeps: the fault's status, or the mean over the cases as one case."""
     if look.fault is not None:
         return Findings(Fault(look.fault, "as recorded"), plan_digest=look.plan_digest)
     case = CaseScore("mean", look.geomean_tflops, 1.0, "", doubt=look.doubt)

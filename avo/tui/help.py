@@ -72,7 +72,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Find", "Find versions or attempts by words (/)", "ask('find', 'find:')"),
     ("Filter", "Show only some versions or attempts (f)", "ask('filter', 'filter:')"),
     ("Diff with", "Compare with another version or attempt (v)", "ask('compare', 'diff with:')"),
-    ("Side by side", "Diff side by side, or unified; of an attempt, diff or source (d)", "sides"),
+    ("Side by side", "Diff side by side, or unified; for an attempt, diff or source (d)", "sides"),
     ("Copy", "Copy the source, the digest or a command (y)", "copy"),
     ("Zoom", "Give the part next to a list the whole width (z)", "zoom"),
     ("Profile", "Have the judge profile the hot loop (p)", "profile"),

@@ -69,7 +69,7 @@ class Picture:
     newest: AttemptSummary | None
     """The newest attempt; None once there is a version."""
     want: Want
-    """What else was asked for. Of the fields below, what was not is empty."""
+    """What else was asked for. The fields below that were not asked for are empty."""
     groups: tuple[Failures, ...] = ()
     tried: AttemptScores = NOTHING
     attempts: Mapping[int, AttemptSummary] = field(default_factory=dict)

@@ -51,7 +51,7 @@ class Reason:
 
     count: int
     words: str
-    """What was said of the first of them; of refusals that came with a gain, the ruling and the range of the gains."""
+    """What was said of the first of them; for refusals that came with a gain, the ruling and the range of the gains."""
 
 
 def reasons(attempts: Iterable[AttemptSummary]) -> tuple[Reason, ...]:

@@ -129,7 +129,7 @@ def _axes(canvas: _Canvas, shown: Trajectory, marks: Sequence[float], x: Scale, 
 
 
 def _path(steps: Iterable[tuple[int, float]], x: Scale, y: Scale) -> list[tuple[int, int]]:
-    """Return column and row of each step; of those in one column, the last."""
+    """Return column and row of each step; if several are in one column, only the last counts."""
     return list({round(x(place)): round(y(value)) for place, value in steps}.items())
 
 

@@ -71,8 +71,8 @@ class Trajectory:
     versions: tuple[int, ...]
     """Numbers of the versions; never empty."""
     places: tuple[int, ...]
-    """Which attempt of the run each version was, counted from 1; of a version whose attempt was made before that of an
-    earlier version, the earlier version's.
+    """Which attempt of the run each version was, counted from 1. A version whose attempt was made before that of an
+    earlier version has the earlier version's place.
     """
     scores: tuple[float, ...]
     """Geometric mean over the cases, in TFLOPS, one for each version."""
@@ -84,9 +84,9 @@ class Trajectory:
     attempts: int
     """Number of attempts of the run: where the lines end."""
     refused: tuple[tuple[int, float], ...] = ()
-    """Place and TFLOPS of each correct attempt that is no version; of the trajectory of all cases only."""
+    """Place and TFLOPS of each correct attempt that is no version; empty unless the trajectory is that of all cases."""
     faulty: tuple[int, ...] = ()
-    """Place of each attempt without a score; of the trajectory of all cases only."""
+    """Place of each attempt without a score; empty unless the trajectory is that of all cases."""
 
     @property
     def best(self) -> tuple[float, ...]:

@@ -148,7 +148,7 @@ def _version(package: str) -> str:
 
 
 def clocks(bench: Bench) -> None:
-    """Log clocks, power and temperature until the end: of the driver's first card until a worker has told its own."""
+    """Log clocks, power and temperature until the end, for the driver's first card until a worker has told its own."""
     from evaluator.cuda.nvml import Nvml
 
     nvml, uuid = Nvml(), None

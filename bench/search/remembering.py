@@ -37,7 +37,7 @@ class RememberingJudge(Evaluator):
     def __init__(self, target: str, suite: str, folder: Path, closely_from: float = 0.0) -> None:
         """``folder`` keeps the answers; several processes may share it.
 
-        Of what has fewer TFLOPS than ``closely_from``, the verdict stands in for that of the close examination.
+        Candidates below ``closely_from`` TFLOPS are not examined closely; their ordinary verdict is used instead.
         """
         self._target, self._suite = target, suite
         self._folder = folder / version_of_the_judge() / f"{target}-{suite}"

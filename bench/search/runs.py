@@ -62,7 +62,7 @@ class Point:
     attempts: int
     looks: int
     seconds: float
-    """Processor time, the operator's and the judge's; of a remembered answer what it took when it was given."""
+    """Processor time, the operator's and the judge's; a remembered answer counts what it took when it was given."""
     tflops: float
 
 

@@ -59,8 +59,8 @@ class Code:
     ) -> torch.Tensor:
         """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
 
-        Of programs that may wait for others, groups of ``lockstep`` take each step together, so that none can wait for
-        another of its group, and at most ``resident`` groups run at a time, if given.
+        Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
+        wait for another of its group. At most ``resident`` groups run at a time, if given.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """

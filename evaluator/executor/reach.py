@@ -179,7 +179,7 @@ def _access(place: str, seen: _Seen, often: float) -> Access:
 
 
 def busiest(passes: Tensor, most: int) -> Tensor:
-    """Return ``most`` consecutive programs that execute most blocks; of several such groups the middle one.
+    """Return ``most`` consecutive programs that execute most blocks; if several groups do, the middle one.
 
     Programs that do nothing could hide from a sample what the others ask for.
     """

@@ -36,8 +36,8 @@ Small = Iterable[tuple[Case, Sequence[LaunchPlan]]]
 def check_all(
     tools: Tools, problem: Problem, small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration]
 ) -> None:
-    """Execute what the compiler makes of small cases that are right in Triton IR: of all in the configurations of the
-    ``fastest`` plans, then of some in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
+    """Execute what the compiler makes of small cases that are right in Triton IR: all in the configurations of the
+    ``fastest`` plans, then some in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
     """
     gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
     checker = Checker(problem, tools.inputs, tools.chance, deadline())

@@ -86,7 +86,7 @@ class Examination:
         if tell := self._tell:
             small = self._plans[: len(self._cases.small)]
             checks = sum(map(len, small)) + len(self._cases.large) + len(self._drawn)
-            # Of an autotuned candidate further configurations are checked at the end.
+            # Further configurations of an autotuned candidate are checked at the end.
             self._checker.checked = lambda count: tell(Progress(min(count, checks), checks))
         return self.plan_digest
 
@@ -203,8 +203,8 @@ class Examination:
         )
 
     def ir(self, before: str | None) -> str:
-        """Return the IR before a pass, see ``Inspection.before``, of each kernel of the first benchmark case: of those
-        of its fastest plan, or of the one that does not compile.
+        """Return the IR before a pass, see ``Inspection.before``, for each kernel of the first benchmark case's fastest
+        plan, or for the one that does not compile.
         """
         compiler, target = self._tools.compiler, self._tools.target
         kernels = outcome(lambda: list(dict(self._compile(_kernels(self._fastest())))))

@@ -97,7 +97,7 @@ class Judge(Evaluator):
         return self.follow(request, lambda progress: None)
 
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
-        """Return the answer; of a verdict, ``tell`` hears how many checks are done.
+        """Return the answer; if it is a verdict, ``tell`` hears how many checks are done.
 
         Raises ``EvaluatorUnavailable`` when a child process does not start, or when the incumbent can no longer be
         timed.
@@ -207,9 +207,9 @@ def _sized(case: Case) -> Case:
 
 
 def _smallest_of_each(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """Return the causal case and the other one with least work, of those that are larger than a tile of a usual size.
+    """Return the causal and the full case with the least work among those that are larger than a tile of a usual size.
 
-    What a problem has of one kind only is one case.
+    If all cases of a problem are of one kind, this is one case.
     """
     kinds = ([case for case in cases if case.causal is causal] for causal in (False, True))
     larger = ([case for case in of_kind if case.q_len > _TILE] or of_kind for of_kind in kinds)

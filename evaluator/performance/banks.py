@@ -78,8 +78,8 @@ def _access(i: Instruction, state: State, threads: int) -> float | None:
 def _warp_clocks(addresses: Sequence[int], lanes: Sequence[int], width: int, matrices: bool) -> int:
     """Return the clocks of one warp's access, ``width`` bytes a lane, by those of its ``lanes`` that take part.
 
-    Of each phase, the most different words of one bank. A matrix of LDSM and STSM takes its rows' addresses from eight
-    lanes, each of four words.
+    Each phase takes as many clocks as the busiest bank has different words; the phases add up. A matrix of LDSM or
+    STSM takes the addresses of its rows, which have four words each, from eight lanes.
     """
     together = 8 if matrices else min(LANES, WAVEFRONT // max(width, _WORD))
     words = 4 if matrices else max(1, width // _WORD)

@@ -60,7 +60,7 @@ ROWS, RANK = range(2)
 WARP, PLACE, DUE, READY, QUEUED, ISSUED, START, READ, DONE = range(9)
 # Columns of the state of a warp.
 _PC, _WAITS_FOR, _LATE, _PASSES, _SINCE = range(5)
-# Of its times: when it may go on, its place among those that take turns, when it asked, when its copies are done.
+# Columns of its times: when it may go on, its place among those that take turns, when it asked, when its copies end.
 _TIME, _FIRST, _ASKED, _COPIED = range(4)
 # What it waits for: nothing more, its turn, a phase, a role behind it, all roles, its team.
 _NOTHING, _TURN, _PHASE, _BEHIND, _ROLES, _TEAM = range(6)
@@ -134,8 +134,8 @@ def _waiting(what: int, cta: int, team: int, sm: _Sm) -> Integers:
 
 @compiled
 def _first(state: Integers, at: Floats) -> int:
-    """Return the warp whose turn is next, or -1: the earliest; of these one that has just issued, then the first that
-    asked for its turn, then the youngest.
+    """Return the warp whose turn is next, or -1: the earliest. Among equally early ones it is one that has just issued,
+    then the first that asked for its turn, then the youngest.
     """
     first = -1
     for w in range(len(state)):
@@ -190,7 +190,7 @@ def play(
     several = len(teams) > ctas  # roles; a stream alone counts what it copied over all phases
     issues, drawn, moment, end, now = 0, 0, 0, 0.0, 0.0
 
-    # Of each warp: where it is, what is under way for it, and the issue that follows.
+    # For each warp: where it is, what is under way for it, and the issue that follows.
     state, at = np.zeros((number, 5), np.int64), np.zeros((number, 4))
     barriers, waited = np.zeros((number, 8)), np.zeros((number, mbarriers), np.int64)
     products = np.zeros((number, groups))
@@ -199,11 +199,11 @@ def play(
     first_copied, copied_end = np.zeros((number, _SCOREBOARDS), np.int64), np.zeros((number, _SCOREBOARDS), np.int64)
     following = np.zeros((number, DONE + 1))
     sm = (state, at, barriers, following, warps, begins, stream, ops)
-    # Of each CTA and mbarrier: when its phases were complete, and what has arrived for the next.
+    # For each CTA and mbarrier: when its phases were complete, and what has arrived for the next.
     phases, done = np.zeros((ctas, mbarriers, 16)), np.zeros((ctas, mbarriers), np.int64)
     arrived, last_arrived = np.zeros((ctas, mbarriers), np.int64), np.zeros((ctas, mbarriers))
     freed = np.zeros((ctas, mbarriers), np.int64)
-    # Of each CTA: its warps, and when its products on tensor memory are done.
+    # For each CTA: its warps, and when its products on tensor memory are done.
     members = np.zeros(ctas, np.int64)
     tensor_done, tensor_committed = np.zeros(ctas), np.zeros(ctas)
     stretch = np.ones(len(teams))

@@ -212,8 +212,8 @@ def _pass(
 def _copies(instructions: Sequence[Instruction]) -> float:
     """Return how often a loop's code holds what PTX states once: how far ptxas unrolled the loop.
 
-    Where no instruction surely stands for one of PTX, it counts as not unrolled, which is dear: of others ptxas makes
-    several from one, as from a division.
+    If no instruction is known to come from exactly one PTX instruction, the loop counts as not unrolled, which
+    overestimates its cost. ptxas expands some PTX instructions, such as divisions, into several.
     """
     counts = Counter((i.base, i.ptx_line) for i in instructions if i.base in _UNROLLED and i.ptx_line is not None)
     return float(median_low(counts.values())) if counts else 1.0

@@ -78,9 +78,10 @@ def _owners(loops: Sequence[LoopWork], kernel: PlayedKernel) -> list[int | None]
     """Return for each pass the loop of the IR that it stands for, None where it stands for none or is not known.
 
     The jump back of a loop may go straight to the beginning of the one around it, which then has the inner loop's line.
-    And what is made of an operation, or of the loop itself, may loop within it: a wait, for one. Of two loops with the
-    line of the same one, that is the loop which holds most of its instructions. Where no jump back of a pass has a
-    line, it stands for the loop that most of its instructions are from, unless others have that loop's lines.
+    And the code made from an operation, or from the loop itself, may contain a loop of its own, as that of a wait does.
+    If two loops have the line of the same one, the one that holds most of its instructions stands for it. Where no jump
+    back of a pass has a line, it stands for the loop that most of its instructions are from, unless others have that
+    loop's lines.
     """
     owners = [_innermost(loops, passed.lines[-1]) if passed.lines else None for passed in kernel.loops]
     known = {loops[owner].lines for owner in owners if owner is not None}

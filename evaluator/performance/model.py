@@ -29,8 +29,8 @@ BUSY = 0.6
 _SCHEDULED_ONE_BY_ONE = 300_000
 _GRADE = 1.1
 _UNEXPLAINED = 1.1
-"""Factor by which published measurements differ that no constant explains, in both directions: of those that no
-constant was fitted to, about nine of ten lie within the draws widened by it."""
+"""Factor by which published measurements differ that no constant explains, in both directions: about nine in ten of
+those that no constant was fitted to lie within the draws widened by it."""
 _LOAD_FELT = 3
 """Exponent of the load on HBM with which its latency grows. Fitted to published measurements (bench/measured)."""
 _COLD = Timing(cold=True)

@@ -34,7 +34,7 @@ def critical(binary: Binary, target: Target, resident: int, place: int | None, c
     """Return the critical resource of the loop at ``place`` of a kernel as ``measure`` plays it, or of its code outside
     loops; empty where none is.
 
-    Of the pipes, the two busiest are tried, on the outermost loop alone.
+    Among the pipes, only the two busiest are tried, and only the outermost loop is played.
     """
     kernel = measure(binary, target, resident, conditions)
     replay = Replay.of(binary, target, resident, conditions)

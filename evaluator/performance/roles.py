@@ -81,8 +81,8 @@ def _starting(own: Sequence[Loop]) -> Loop | None:
 
 
 def leading(roles: Sequence[Role], costs: Costs) -> Role:
-    """Return the role whose loops stand for those of all: the one with most, so that each phase has a loop; of several,
-    the one that multiplies most.
+    """Return the role whose loops stand for those of all: the one with most, so that each phase has a loop. If several
+    have as many, it is the one of these that multiplies most.
     """
     return max(roles, key=lambda role: (len(role.paths()), _flops(role, costs)))
 

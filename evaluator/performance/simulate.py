@@ -115,7 +115,7 @@ def play(
 ) -> Played:
     """Play all teams' streams to their end on one SM.
 
-    A scheduler issues one instruction a clock: of the warp that issued in the clock before if it can, else of the
+    A scheduler issues one instruction a clock: from the warp that issued in the clock before if it can, else from the
     youngest that can (Huerta et al., "Analyzing Modern NVIDIA GPU cores", arXiv:2503.20481). A warp is ready when its
     last instruction's stall count has passed and the scoreboard barriers in its wait mask are clear. An instruction
     then waits for its pipe. Bytes from L2 arrive at the SM's share of its bandwidth, one request after the other. A

@@ -123,7 +123,7 @@ class Recorder:
 def charge(recorder: Recorder, passed: Pass, *, loop: bool = True) -> tuple[tuple[Charge, ...], ...]:
     """Return for each part of ``passed`` what its instructions cost, most first; nothing for one that was not played.
 
-    Of a ``loop``, the first and last passes do not count.
+    If ``passed`` is a ``loop``, its first and last passes do not count.
     """
     return tuple(
         _charge_part(recorder, frozenset(i.index for i in instructions), loop) for instructions, _ in passed.parts
@@ -155,7 +155,7 @@ def _charge_part(recorder: Recorder, members: frozenset[int], loop: bool) -> tup
 def passes(stream: Sequence[Op | Mark], members: frozenset[int], *, loop: bool = True) -> list[range]:
     """Return the places between marks at which the stream passes instructions of ``members``, in order.
 
-    Of a ``loop``, only those in which it runs steadily, where there are enough.
+    In a ``loop``, only the passes in which it runs steadily are returned, if there are enough of them.
     """
     bounds = [-1, *(place for place, op in enumerate(stream) if isinstance(op, Mark)), len(stream)]
     pieces = [range(start + 1, stop) for start, stop in pairwise(bounds)]

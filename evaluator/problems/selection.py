@@ -20,7 +20,7 @@ _FORCED = 3
 
 @dataclass(frozen=True, slots=True)
 class SelectedCase(DenseCase):
-    """A case whose queries select blocks of keys; of packed sequences, of the keys of their own."""
+    """A case whose queries select blocks of keys; if sequences are packed, blocks of their own sequence's keys."""
 
     block_size: int = 0
     """Keys of one block."""

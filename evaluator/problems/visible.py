@@ -112,7 +112,7 @@ def seen(case: Case, rows: "torch.Tensor", *, apart: bool = True) -> "tuple[torc
 
 def flops_an_element(case: Case) -> int:
     """Return the FLOPs of one product of queries and keys with vectors of a single element: 2 for each query head and
-    key that it sees. Of causal cases without a window it is half of all pairs of a sequence, as the AVO paper counts.
+    key that it sees. In causal cases without a window, half of all pairs of a sequence count, as in the AVO paper.
     """
     window, found = dense(case).window, 0
     for queries, keys in lengths(case):
@@ -127,7 +127,7 @@ def flops_an_element(case: Case) -> int:
 
 
 def redrawn(case: Case, chance: "Random") -> Case:
-    """Return ``case``, half of the time with another window, and with other sequences; of what the call has."""
+    """Return ``case`` with other sequences, and half of the time with another window, if its call has any."""
     of = dense(case)
     window = chance.choice((chance.randint(1, _SHORT), chance.randint(1, _LONG)))
     sequences, even = chance.randint(1, _MOST_SEQUENCES), chance.random() < 0.5

@@ -8,7 +8,7 @@
                                                     no operator is shown; null: there was no evaluation before this
 <- {"id": 3, "done": 5, "of": 23, "words": ""}                         before an answer: a ``Progress``
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
-<- {"id": 4, "profiles": [...]}  or, of a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
+<- {"id": 4, "profiles": [...]}  or, for a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
 <- {"id": 5, "findings": {...}}
 <- {"id": 5, "error": "..."}                                           instead of any answer: why there is none

@@ -43,7 +43,7 @@ def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[
 
 
 def _said(raised: str) -> str:
-    """Return in one line what an error says below its traceback: of several lines the first and the last."""
+    """Return in one line what an error says below its traceback, or the first and the last line of several."""
     lines = raised.splitlines()
     frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
     said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 if frames else 0 :])) or lines

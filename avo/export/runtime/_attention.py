@@ -43,11 +43,11 @@ def attention(
 
     query is [batch, heads, q_len, head_dim], key [batch, kv_heads, kv_len, head_dim] and value [batch, kv_heads,
     kv_len, head_dim_v]; with ``enable_gqa`` kv_heads may be a divisor of heads. ``is_causal`` lets query i see the keys
-    up to i. Of masks, the kernels take ``torch.nn.attention.bias.causal_lower_right``: query i sees the keys up to
-    i + kv_len - q_len. With ``window``, which needs one of these two, it sees the last ``window`` of them. ``sinks``
-    [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse):
-    lse is float32 [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled scores and
-    sinks, and has no gradient.
+    up to i. The only mask that the kernels take is ``torch.nn.attention.bias.causal_lower_right``: query i sees the
+    keys up to i + kv_len - q_len. With ``window``, which needs one of these two, it sees the last ``window`` of them.
+    ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result is
+    (out, lse): lse is float32 [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled
+    scores and sinks, and has no gradient.
 
     Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
     A call that no kernel takes is computed by torch, with one warning for each reason, or raises ``UnsupportedCall`` if

@@ -94,7 +94,7 @@ _MANY, _FEWER = 2**16, 64
 
 
 def _and(a: Tensor, b: Tensor) -> Tensor:
-    """Return a & b. Of two masks that broadcast to a large one, the smaller is often true everywhere; then the other is
+    """Return a & b. If two masks broadcast to a large one, the smaller is often true everywhere; then the other is
     returned unexpanded.
     """
     if a.dtype == torch.bool:

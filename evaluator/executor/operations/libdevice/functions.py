@@ -127,7 +127,7 @@ def _scaled_fast(function: Elementwise, factor: float) -> Elementwise:
 
 
 _COMMON: dict[str, tuple[Elementwise, Elementwise]] = {
-    # Of float32, and of float64.
+    # For float32, and for float64.
     "sqrt": (lambda x: square_root(flush(x)), square_root),
     "rsqrt": (rsqrt, rsqrt),
     "exp": (torch.exp, torch.exp),
