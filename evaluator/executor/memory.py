@@ -1,5 +1,6 @@
 """Device memory: reads, writes and atomic cells. No access leaves the buffers of the launch."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -201,16 +202,19 @@ class Memory(Space):
         self, address: Tensor, mask: Tensor | None, kind: Type, site: Site
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return, for each buffer, the buffer as a typed tensor, the element indices [n] of atomic accesses to it, and
-        their places [n] in the flattened block, in program order. Faulty accesses are reported and left out.
+        their places [n] in the flattened block, in the order in which they take effect: that of the programs, and the
+        elements of each block out of order. Faulty accesses are reported and left out.
         """
         cells = []
+        if mask is not None and all_true(mask):
+            mask = None
         for access in self._locate(address, mask, kind.item_bytes, "write", site):
             self.observe_update(access)
-            index = access.index.flatten()
-            where = (
-                torch.arange(index.numel()) if access.active is None else access.active.flatten().nonzero().flatten()
-            )
-            index = index.index_select(0, where)
+            index = _mixed(access.index, kind.elements)
+            where = _mixed(torch.arange(index.numel()), kind.elements)
+            if access.active is not None:
+                active = _mixed(access.active, kind.elements).nonzero().flatten()
+                index, where = index.index_select(0, active), where.index_select(0, active)
             self._mark(self._allocations[access.buffer], index, kind.item_bytes)
             cells.append((self._bits(access.buffer, kind.item_bytes).view(DTYPES[kind.element]), index, where))
         return cells
@@ -220,6 +224,21 @@ class Memory(Space):
         if self._version is not None:
             self._changes(cells.view(RAW[cells.element_size()]), index, values.view(RAW[cells.element_size()]))
         cells[index] = values
+
+    def add_up(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
+        """Add values [n] to elements at indices [n] of a typed tensor from ``gather_cells``, one after another."""
+        held = cells.view(RAW[cells.element_size()])
+        before = None if self._version is None else held[index]
+        cells.index_add_(0, index, values)
+        if before is not None:
+            self._changes(held, index, before)
+
+
+def _mixed(blocks: Tensor, elements: int) -> Tensor:
+    """Return the elements of blocks of so many, [n], with those of each block out of order."""
+    parts = math.gcd(elements, 8)
+    order = torch.arange(parts) ^ parts * 5 // 8
+    return blocks.reshape(-1, parts, elements // parts).index_select(1, order).flatten()
 
 
 def _zero(like: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 order that no kernel may expect: on a GPU it is free.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -27,6 +29,7 @@ _SEMANTICS = {
 """Whether an operation with these semantics acquires and releases."""
 _SCOPES = ("gpu", "cta", "sys")
 _FIRST = torch.zeros(1, dtype=torch.int64)
+_SUBNORMAL = torch.tensor(1e-40)
 
 
 def _order(op: Op, words: int = 0) -> Ordering:
@@ -123,14 +126,6 @@ def in_turns(held: Tensor, index: Tensor, values: Tensor, update: Update) -> Ten
     return before
 
 
-def _mixed(index: Tensor, lanes: Tensor, elements: int) -> tuple[Tensor, Tensor]:
-    """Return indices [n] and lanes [n], places in blocks of ``elements``, with the lanes of each block out of order."""
-    if elements == 1:
-        return index, lanes
-    order = torch.argsort(lanes ^ elements * 5 // 8)
-    return index[order], lanes[order]
-
-
 def _update(
     frame: Frame, where: Site, address: Tensor, mask: Tensor | None, kind: Type, new: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
@@ -139,7 +134,6 @@ def _update(
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
     flat = address.flatten()
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
-        index, lanes = _mixed(index, lanes, kind.elements)
         for turn in _Ordered.by(index).turns() if index.numel() > 1 else [_FIRST]:
             frame.run.check_time()
             chosen = lanes[turn]
@@ -152,19 +146,57 @@ def _update(
     return before.view(address.shape)
 
 
-def _combine(
-    frame: Frame, where: Site, address: Tensor, mask: Tensor | None, kind: Type, values: Tensor, update: Update
-) -> Tensor:
-    """Update every address [P, ...] with ``values`` [n]; return the old values.
+def _adds(update: Update, values: Tensor) -> bool:
+    """Whether ``Memory.add_up`` can do an update."""
+    return update in (torch.add, _add) and (values.dtype != torch.float32 or _flushes())
 
-    Integers take all turns at once, as their updates are associative.
+
+@cache
+def _flushes() -> bool:
+    """Whether this processor can flush subnormal numbers to zero, as those of x86-64 and AArch64 can."""
+    with _flushing(torch.float32) as flushes:
+        return flushes
+
+
+@contextmanager
+def _flushing(dtype: torch.dtype) -> Iterator[bool]:
+    """Let this thread do arithmetic of ``dtype`` as ``_add`` does; yield whether the processor can."""
+    if dtype != torch.float32:
+        yield True
+        return
+    flushed_before = not bool(_SUBNORMAL * 1)
+    try:
+        yield torch.set_flush_denormal(True)
+    finally:
+        torch.set_flush_denormal(flushed_before)
+
+
+def _combine(
+    frame: Frame,
+    where: Site,
+    address: Tensor,
+    mask: Tensor | None,
+    kind: Type,
+    values: Tensor,
+    update: Update,
+    *,
+    wanted: bool,
+) -> Tensor:
+    """Update every address [P, ...] with ``values`` [n]; return the old values, or anything if they are not ``wanted``.
+
+    Integers take all turns at once, as their updates are associative. Sums whose old values nobody wants need no turns.
     """
+    memory = frame.run.memory
+    if not wanted and _adds(update, values) and not memory.observes_turns:
+        for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
+            frame.run.check_time()
+            with _flushing(values.dtype):
+                memory.add_up(cells, index, values[lanes])
+        return torch.zeros_like(values).view(address.shape)
     if values.dtype.is_floating_point or address.numel() == 1:
         return _update(frame, where, address, mask, kind, lambda old, lanes: update(old, values[lanes]))
-    memory = frame.run.memory
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])
     for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
-        index, lanes = _mixed(index, lanes, kind.elements)
         frame.run.check_time()
         ordered = _Ordered.by(index)
         chosen, here, first = lanes[ordered.positions], index[ordered.positions], ordered.turn == 0
@@ -202,6 +234,11 @@ def _used(op: Op, frame: Frame) -> bool:
     return bool(op.results) and op.results[0] in frame.run.used
 
 
+def _recorded(op: Op, frame: Frame) -> bool:
+    script = frame.run.script
+    return script is not None and not script.slots.isdisjoint(op.results)
+
+
 @step("tt.atomic_rmw")
 def _atomic_rmw(op: Op, types: Types) -> Step:
     kind_word = op.words[0] if op.words else ""
@@ -221,7 +258,8 @@ def _atomic_rmw(op: Op, types: Types) -> Step:
         values = full(frame.tensor(value), value_type, programs).flatten()
         used = _used(op, frame)
         where = site(frame, op, replace(order, blind=kind_word == "exch" and not used, returns=used))
-        before = _combine(frame, where, address, active, value_type, values, update)
+        wanted = used or _recorded(op, frame)
+        before = _combine(frame, where, address, active, value_type, values, update, wanted=wanted)
         for slot in op.results:
             frame.slots[slot] = before
 
@@ -357,4 +395,4 @@ def reduce_block(frame: Frame, op: Op, block: Type, values: Tensor, update: Upda
     places = full(address.base + address.offset, block, programs)
     active = None if mask is None else full(mask, block, programs)
     where = replace(site(frame, op, Ordering(acquire=False, release=False, returns=False)), sent=sent)
-    _combine(frame, where, places, active, block, values.flatten(), update)
+    _combine(frame, where, places, active, block, values.flatten(), update, wanted=False)

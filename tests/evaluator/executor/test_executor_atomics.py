@@ -136,6 +136,25 @@ def test_floating_point_numbers_are_updated_with_one_rounding_each(executor, dty
 
 
 @triton.jit
+def sums(A, V, Mask, BLOCK: tl.constexpr, CELLS: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.atomic_add(A + i % CELLS, tl.load(V + i), mask=tl.load(Mask + i) != 0)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int32], ids=str)
+def test_sums_that_nobody_reads_are_made_in_the_same_order(executor, dtype):
+    generator = torch.Generator().manual_seed(5)
+    n, cells = 256, 3
+    values = (torch.randn(n, generator=generator, dtype=torch.float64) * 1e9).to(dtype)
+    mask = torch.randint(0, 4, (n,), generator=generator, dtype=torch.int32)
+    table = torch.ones(cells, dtype=dtype)
+    executor.run(sums, table, values, mask, grid=(4,), BLOCK=64, CELLS=cells)
+    expected = np.ones_like(table.numpy())
+    one_by_one(expected, np.add, np.arange(n) % cells, values.numpy(), mask.numpy(), block=64)
+    np.testing.assert_array_equal(table.numpy(), expected)
+
+
+@triton.jit
 def swapped(X, Old, BLOCK: tl.constexpr, CELLS: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     dtype: tl.constexpr = X.dtype.element_ty
