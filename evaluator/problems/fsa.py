@@ -25,6 +25,7 @@ from evaluator.problems.dense import (
     softmax_scale,
     structured,
     total_bytes,
+    value_dim,
     views,
 )
 from evaluator.problems.selection import (
@@ -97,10 +98,7 @@ class SelectedAttention:
         )
 
     def flops(self, case: Case) -> int:
-        """Return 4 * head_dim for each query head and each key that it selects and sees.
-
-        Makers of block indices fix how many there are: see ``selection``.
-        """
+        """Return ``flops_an_element`` times the elements of a key and of a value."""
         return _flops(_of(case))
 
     def least_bytes(self, case: Case) -> int:
@@ -197,8 +195,16 @@ def _sequences(case: SelectedCase) -> tuple[SelectedCase, ...]:
     return tuple(replace(case, q_len=length, kv_len=length, sequences=0) for length, _ in lengths(case) if length)
 
 
+def flops_an_element(case: SelectedCase) -> int:
+    """Return 2 for each query head and each key that it selects and sees.
+
+    Makers of block indices fix how many there are: see ``selection``.
+    """
+    return 2 * case.batch * case.heads * sum(map(selected_pairs, _sequences(case)))
+
+
 def _flops(case: SelectedCase) -> int:
-    return 4 * case.head_dim * case.batch * case.heads * sum(map(selected_pairs, _sequences(case)))
+    return flops_an_element(case) * (case.head_dim + value_dim(case))
 
 
 def block_indices(case: Case) -> TensorSpec:

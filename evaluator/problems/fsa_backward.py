@@ -9,13 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.dense import total_bytes
+from evaluator.problems.dense import total_bytes, value_dim
 from evaluator.problems.fsa import (
     FSA,
     ROWS_AT_ONCE,
     block_indices,
     blocks_of_keys,
     chosen_blocks,
+    flops_an_element,
     make_blocks,
     make_more,
     reported,
@@ -88,10 +89,8 @@ class SelectedAttentionBackward:
         return FSA.at_length(case, length, chance)
 
     def flops(self, case: Case) -> int:
-        """Return 10 * head_dim for each query head and each key that it selects and sees: five products to the two of
-        the forward pass.
-        """
-        return FSA.flops(case) * 5 // 2
+        """Return ``flops_an_element`` for five products, as in ``backward``."""
+        return flops_an_element(_of(case)) * (3 * case.head_dim + 2 * value_dim(case))
 
     def least_bytes(self, case: Case) -> int:
         """Return the bytes of all tensors."""

@@ -1,5 +1,5 @@
 """Selected attention backward in the order of Flash Sparse Attention (arXiv 2508.18224), with what some models have
-besides: a sink for each query head, and sequences packed one after another.
+besides: a sink for each query head, sequences packed one after another, and values of another length than keys.
 
 The queries that selected a block of keys are gathered into tiles, so that small groups fill them too. ``count_kernel``,
 ``place_kernel`` and ``list_kernel`` list them by a histogram, a scan and a scatter on the device. Blocks of packed
@@ -136,7 +136,8 @@ def keys_kernel(
     stride_qb, stride_qh, stride_qm, stride_qd, stride_kb, stride_kh, stride_kn, stride_kd,
     stride_vb, stride_vh, stride_vn, stride_vd, stride_gb, stride_gh, stride_gm, stride_gd,
     kv_heads, group, length, blocks, n_blocks, block_size, sequences,
-    PACKED: tl.constexpr, SEQUENCES: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    PACKED: tl.constexpr, SEQUENCES: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, SHARE: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Add what one share of the list of one block makes of all gradients. A row is one query head of one token."""
@@ -152,7 +153,7 @@ def keys_kernel(
     rows = tl.load(Counts + batch_head * n_blocks + block, mask=there, other=0) * group
     start = tl.load(Places + batch_head * n_blocks + block, mask=there, other=0)
 
-    offs_n, offs_d = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D)
+    offs_n, offs_d, offs_v = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_V)
     first, end = 0, length
     if PACKED:
         _, first_blocks = load_starts(Starts, sequences, block_size, SEQUENCES)
@@ -162,17 +163,17 @@ def keys_kernel(
     keys = first + block * block_size + offs_n
     in_n = (offs_n < block_size) & (keys < end)
     k = load_rows(K, batch, kv_head, keys, in_n, stride_kb, stride_kh, stride_kn, stride_kd, HEAD_DIM, BLOCK_D)
-    v = load_rows(V, batch, kv_head, keys, in_n, stride_vb, stride_vh, stride_vn, stride_vd, HEAD_DIM, BLOCK_D)
+    v = load_rows(V, batch, kv_head, keys, in_n, stride_vb, stride_vh, stride_vn, stride_vd, VALUE_DIM, BLOCK_V)
 
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_N, BLOCK_V], tl.float32)
     for begin in range(share * SHARE, tl.minimum(rows, (share + 1) * SHARE), BLOCK_M):
         row = begin + tl.arange(0, BLOCK_M)
         in_m = row < rows
         token = tl.load(Lists + batch_head * length * blocks + start + row // group, mask=in_m, other=0)
         head = kv_head * group + row % group
         q = load_rows(Q, batch, head, token, in_m, stride_qb, stride_qh, stride_qm, stride_qd, HEAD_DIM, BLOCK_D)
-        dout = load_rows(Dout, batch, head, token, in_m, stride_gb, stride_gh, stride_gm, stride_gd, HEAD_DIM, BLOCK_D)
+        dout = load_rows(Dout, batch, head, token, in_m, stride_gb, stride_gh, stride_gm, stride_gd, VALUE_DIM, BLOCK_V)
         of_row = (batch * kv_heads * group + head) * length + token
         lse = tl.load(Lse + of_row, mask=in_m, other=0.0)
         delta = tl.load(Delta + of_row, mask=in_m, other=0.0)
@@ -184,10 +185,10 @@ def keys_kernel(
         part = tl.dot(tl.trans(ds.to(q.dtype)), k) * scale
         of_part = of_row[:, None] * HEAD_DIM + offs_d[None, :]
         tl.atomic_add(SumQ + of_part, part, mask=in_m[:, None] & (offs_d < HEAD_DIM)[None, :], sem="relaxed")
-    place = (batch_head * length + keys[:, None]) * HEAD_DIM + offs_d[None, :]
-    inside = in_n[:, None] & (offs_d < HEAD_DIM)[None, :]
-    tl.atomic_add(SumK + place, dk * scale, mask=inside, sem="relaxed")
-    tl.atomic_add(SumV + place, dv, mask=inside, sem="relaxed")
+    of_key = batch_head * length + keys[:, None]
+    in_k, in_v = in_n[:, None] & (offs_d < HEAD_DIM)[None, :], in_n[:, None] & (offs_v < VALUE_DIM)[None, :]
+    tl.atomic_add(SumK + of_key * HEAD_DIM + offs_d[None, :], dk * scale, mask=in_k, sem="relaxed")
+    tl.atomic_add(SumV + of_key * VALUE_DIM + offs_v[None, :], dv, mask=in_v, sem="relaxed")
 
 
 @triton.jit
@@ -218,14 +219,16 @@ def selected_attention_backward(
     group, pairs = heads // kv_heads, batch * kv_heads
     n_blocks = length // block_size + sequences if max_seqlen_q else triton.cdiv(length, block_size)
     block_m, share, listed, rounded = 64, 1024, 32, 64
-    widths = {"HEAD_DIM": head_dim, "BLOCK_D": triton.next_power_of_2(head_dim)}
+    of_keys, of_values = (
+        {"HEAD_DIM": width, "BLOCK_D": triton.next_power_of_2(width)} for width in (head_dim, v.shape[3])
+    )
     block_n = max(16, triton.next_power_of_2(block_size))
     slots = triton.next_power_of_2(blocks)
     strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
 
     delta = lse.new_empty(lse.shape)
     delta_kernel[triton.cdiv(length, rounded), batch * heads](
-        out, dout, delta, heads, length, *out.stride(), *dout.stride(), **widths, BLOCK_M=rounded
+        out, dout, delta, heads, length, *out.stride(), *dout.stride(), **of_values, BLOCK_M=rounded
     )
     if sinks is not None:
         sinks_kernel[(heads,)](sinks, lse, delta, dsinks, batch, heads, length, BLOCK_M=1024)
@@ -243,9 +246,10 @@ def selected_attention_backward(
     keys_kernel[n_blocks + length * blocks * group // share, pairs](
         q, k, v, starts, dout, lse, delta, counts, places, ends, lists, sum_q, sum_k, sum_v, scale, *strides,
         kv_heads, group, length, blocks, n_blocks, block_size, sequences,
-        **packed, **widths, BLOCK_M=block_m, BLOCK_N=block_n, **shares, num_warps=4, num_stages=1,
+        **packed, **of_keys, VALUE_DIM=v.shape[3], BLOCK_V=triton.next_power_of_2(v.shape[3]),
+        BLOCK_M=block_m, BLOCK_N=block_n, **shares, num_warps=4, num_stages=1,
     )  # fmt: skip
-    for total, gradient in ((sum_q, dq), (sum_k, dk), (sum_v, dv)):
+    for total, gradient, widths in ((sum_q, dq, of_keys), (sum_k, dk, of_keys), (sum_v, dv, of_values)):
         rounding_kernel[triton.cdiv(length, rounded), batch * gradient.shape[1]](
             total, gradient, *gradient.stride(), gradient.shape[1], length, **widths, BLOCK_M=rounded
         )

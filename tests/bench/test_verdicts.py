@@ -39,6 +39,7 @@ def test_settings_have_every_part_with_every_kind_of_function() -> None:
         assert any(setting.packed for setting in those) or passes == ("decode",)
     for kind in ("fsa", "fsa_backward"):
         assert any(setting.sinks and setting.packed for name, setting in found if name == kind)
+        assert any(setting.head_dim_v for name, setting in found if name == kind)
     assert all([*wanted([name], ["h100"])] for name in SETTINGS)
 
 

@@ -44,15 +44,16 @@ def selected_attention(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Return causal attention in which each query sees the keys of the blocks that it selects.
 
-    query is [batch, heads, length, head_dim], key and value [batch, kv_heads, length, head_dim]; kv_heads may be a
-    divisor of heads. block_indices is an integer tensor [batch, kv_heads, length, blocks]: numbers of blocks of
-    ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u if u <= t and u // block_size is among
-    the numbers of t, of which there is room for three or more. These must include block 0, the query's own block and
-    the one before it, and no block behind it. That the three are there is looked at, which waits for the GPU, unless
-    ``check_selection`` is False or a CUDA graph is recorded; in a compiled graph the call raises ``UnsupportedCall`` if
-    they are not. The result has the shape and type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With
-    ``return_lse`` the result is (out, lse): lse is float32 [batch, heads, length], the natural logarithm of the sum of
-    exponentials of the scaled scores that a query sees, and has no gradient.
+    query is [batch, heads, length, head_dim], key [batch, kv_heads, length, head_dim] and value [batch, kv_heads,
+    length, head_dim_v]; kv_heads may be a divisor of heads. block_indices is an integer tensor [batch, kv_heads,
+    length, blocks]: numbers of blocks of ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u
+    if u <= t and u // block_size is among the numbers of t, of which there is room for three or more. These must
+    include block 0, the query's own block and the one before it, and no block behind it. That the three are there is
+    looked at, which waits for the GPU, unless ``check_selection`` is False or a CUDA graph is recorded; in a compiled
+    graph the call raises ``UnsupportedCall`` if they are not. The result is [batch, heads, length, head_dim_v], in the
+    type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse): lse
+    is float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a
+    query sees, and has no gradient.
 
     ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``cu_seqlens``, int32
     [sequences + 1], several sequences are packed one after another, and the batch is 1: sequence s has the queries and
@@ -94,7 +95,7 @@ def _check(
     if not query.ndim == key.ndim == value.ndim == block_indices.ndim == 4:
         raise ValueError("query, key, value and block_indices should have 4 dimensions")
     batch, heads, length, head_dim = query.shape
-    if key.shape != value.shape or (key.shape[0], key.shape[2], key.shape[3]) != (batch, length, head_dim):
+    if key.shape[:3] != value.shape[:3] or (key.shape[0], key.shape[2], key.shape[3]) != (batch, length, head_dim):
         raise ValueError(f"shapes do not fit together: {query.shape}, {key.shape}, {value.shape}")
     if key.shape[1] == 0 or heads % key.shape[1]:
         raise ValueError(f"{heads} query heads cannot share {key.shape[1]} KV heads")
@@ -124,7 +125,7 @@ def _unsupported(
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates(_call(query, key, sinks, starts, block_size), length_of(key))[1]
+    return candidates(_call(query, key, value, sinks, starts, block_size), length_of(key))[1]
 
 
 def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
@@ -150,11 +151,12 @@ def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
 def _call(
     query: torch.Tensor,
     key: torch.Tensor,
+    value: torch.Tensor,
     sinks: torch.Tensor | None,
     starts: torch.Tensor | None,
     block_size: int,
 ) -> Call:
-    dims, group, has = (query.shape[3], key.shape[3]), query.shape[1] // key.shape[1], sinks is not None
+    dims, group, has = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1], sinks is not None
     packed = starts is not None
     return Call("selected_attention", query.device, query.dtype, dims, group, True, 0, has, packed, block_size)
 
@@ -177,7 +179,7 @@ def _forward(
     out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, check)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
-    kernel = choose(_call(query, key, sinks, starts, block_size), query.shape[2], key.shape[2])
+    kernel = choose(_call(query, key, value, sinks, starts, block_size), query.shape[2], key.shape[2])
     launch(kernel, given, _scalars(block_size, scale, longest))
     return out, lse
 
@@ -218,7 +220,7 @@ def _gradients(
     given = {name: as_judged(each) for name, each in tensors.items()}
     given |= _others(block_indices, sinks, starts) | {"lse": lse}
     given |= dict(zip(("dq", "dk", "dv", "dsinks"), made, strict=True))
-    kernel = choose(_call(query, key, sinks, starts, block_size), query.shape[2], key.shape[2], backward=True)
+    kernel = choose(_call(query, key, value, sinks, starts, block_size), query.shape[2], key.shape[2], backward=True)
     launch(kernel, given, _scalars(block_size, scale, longest))
     dq, dk, dv, dsinks = made
     if sinks is not None and "dsinks" not in kernel.tensors:
@@ -259,7 +261,7 @@ def _scalars(block_size: int, scale: float, longest: int) -> dict[str, Any]:
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     query, key, value, block_indices, sinks, starts, *ctx.settings, _ = inputs
-    ctx.by_kernel = bool(gradients_by(_call(query, key, sinks, starts, ctx.settings[0]), length_of(key)))
+    ctx.by_kernel = bool(gradients_by(_call(query, key, value, sinks, starts, ctx.settings[0]), length_of(key)))
     kept = output if ctx.by_kernel else (None, None)  # torch computes all else again
     ctx.save_for_backward(query, key, value, block_indices, sinks, starts, *kept)
     ctx.mark_non_differentiable(output[1])

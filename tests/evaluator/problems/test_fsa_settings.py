@@ -1,5 +1,5 @@
-"""Selected attention with sinks and packed sequences, forward and backward: the references are the definition, and
-kernels that are subtly wrong are told apart from right ones.
+"""Selected attention with sinks, packed sequences and values of another length than keys, forward and backward: the
+references are the definition, and kernels that are subtly wrong are told apart from right ones.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 
 from bench.orders import module_of
 from evaluator.catalogue import get_problem
-from evaluator.problem import Problem, rows_of, signature
+from evaluator.problem import HELD_OUT, Problem, rows_of, signature
 from evaluator.problems.fsa import SelectedAttention
 from evaluator.problems.fsa_backward import SelectedAttentionBackward
 from evaluator.problems.selection import SelectedCase
@@ -32,6 +32,8 @@ from tests.evaluator.wrong.mutant import Mutant, one
 Tensors = dict[str, torch.Tensor]
 SINKS, PACKED, BOTH = (f"fsa-{parts}" for parts in ("sinks", "packed", "sinks-packed"))
 BACKWARD = "fsa_backward-sinks-packed"
+SHORT, SHORT_BACKWARD = "fsa-d192x128-sinks-packed", "fsa_backward-d192x128-sinks-packed"
+"""With values that are shorter than keys."""
 GENERAL, GRADIENTS = seed_source(BOTH), seed_source(BACKWARD)
 
 
@@ -59,7 +61,14 @@ def defined(case: SelectedCase, scale: float, view: Tensors) -> tuple[torch.Tens
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [(SINKS, "group-2"), (SINKS, "uneven"), (PACKED, "group-1"), (PACKED, "one-token"), (BOTH, "skewed")],
+    [
+        (SINKS, "group-2"),
+        (SINKS, "uneven"),
+        (PACKED, "group-1"),
+        (PACKED, "one-token"),
+        (BOTH, "skewed"),
+        (SHORT, "group-2"),
+    ],
 )
 def test_the_reference_is_the_definition(name: str, case: str) -> None:
     problem, of = get_problem(name), small(name, case)
@@ -72,9 +81,15 @@ def test_the_reference_is_the_definition(name: str, case: str) -> None:
         torch.testing.assert_close(my_lse, lse[0, head])
 
 
-@pytest.mark.parametrize("case", ["group-2", "uneven", "nearly-dense", "one-token", "less-than-a-block"])
-def test_the_gradients_are_those_that_autograd_finds(case: str) -> None:
-    problem, of = get_problem(BACKWARD), small(BACKWARD, case)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        *((BACKWARD, case) for case in ("group-2", "uneven", "nearly-dense", "one-token", "less-than-a-block")),
+        (SHORT_BACKWARD, "group-2"),
+    ],
+)
+def test_the_gradients_are_those_that_autograd_finds(name: str, case: str) -> None:
+    problem, of = get_problem(name), small(name, case)
     view = views(problem, of)
     names = [*"qkv", "sinks"]
     leaves = [view[name].requires_grad_() for name in names]
@@ -82,8 +97,8 @@ def test_the_gradients_are_those_that_autograd_finds(case: str) -> None:
     expected = torch.autograd.grad(out, leaves, view["dout"])
     made = found(problem, of, {name: each.detach() for name, each in {**view, "out": out, "lse": lse}.items()})
     assert [f"d{name}" for name in names] == [output.name for output in problem.outputs]
-    for name, right in zip(names, expected, strict=True):
-        torch.testing.assert_close(made[f"d{name}"].view_as(right), right, rtol=1e-9, atol=1e-9)
+    for leaf, right in zip(names, expected, strict=True):
+        torch.testing.assert_close(made[f"d{leaf}"].view_as(right), right, rtol=1e-9, atol=1e-9)
 
 
 def test_out_and_lse_of_a_backward_pass_have_the_sinks_in_them() -> None:
@@ -119,16 +134,29 @@ def test_every_sequence_selects_blocks_of_its_own() -> None:
         assert bool((chosen <= own).all())
 
 
-@pytest.mark.parametrize("name", [PACKED, BACKWARD])
-def test_flops_are_those_of_the_pairs_that_are_selected_in_each_sequence(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "elements"),
+    [(PACKED, 2 * 128), (BACKWARD, 5 * 128), (SHORT, 192 + 128), (SHORT_BACKWARD, 3 * 192 + 2 * 128)],
+)
+def test_flops_are_those_of_the_pairs_that_are_selected_in_each_sequence(name: str, elements: int) -> None:
     problem = get_problem(name)
     for case in ("uneven", "one-token", "blocks-of-64"):
         of = small(name, case)
         view = views(problem, of)
         parts = (view["block_indices"][:, :, a:b] for a, b in pairwise(view["cu_seqlens_q"].tolist()))
         pairs = sum(int(selected(part, of.block_size).sum()) for part in parts)
-        products = 5 if name == BACKWARD else 2
-        assert problem.flops(of) == 2 * products * 128 * pairs * of.heads // of.kv_heads
+        assert problem.flops(of) == 2 * elements * pairs * of.heads // of.kv_heads
+
+
+def test_a_models_heads_and_shapes_make_the_suite_and_keep_the_blocks() -> None:
+    problem = get_problem("fsa-h32x4-d192x128-4096x1-8192x2")
+    assert problem.suites.keys() == {"quick", HELD_OUT}
+    shapes = [(case.name, case.batch, case.heads, case.kv_heads, case.kv_len) for case in problem.suites["quick"]]
+    assert shapes == [("4096x1", 1, 32, 4, 4096), ("8192x2", 2, 32, 4, 8192)]
+    cases = [case for suite in problem.suites.values() for case in suite]
+    assert all(isinstance(case, SelectedCase) and case.q_len == case.kv_len for case in cases)
+    assert {(each.block_size, each.blocks) for each in cases if isinstance(each, SelectedCase)} == {(64, 16)}
+    assert [case.heads // case.kv_heads for case in problem.suites[HELD_OUT]] == [8, 8, 8]
 
 
 def test_small_cases_have_empty_sequences_and_edges_of_sequences_within_blocks() -> None:
@@ -334,7 +362,18 @@ def complaints(problem: Problem, source: str, folder: Path, names: tuple[str, ..
     return [f"{case.name}: {fault.message}" for case in cases if (fault := fault_of(problem, case, module))]
 
 
-@pytest.mark.parametrize("name", [SINKS, PACKED, "fsa-d96-fp16-sinks-packed", BACKWARD, "fsa_backward-d64-fp16-packed"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        SINKS,
+        PACKED,
+        "fsa-d96-fp16-sinks-packed",
+        BACKWARD,
+        "fsa_backward-d64-fp16-packed",
+        "fsa-d192x128",
+        "fsa_backward-d192x128",
+    ],
+)
 def test_the_seed_is_right(name: str, tmp_path: Path) -> None:
     assert not complaints(get_problem(name), seed_source(name), tmp_path, ("group-8", "uneven", "one-token"))
 
