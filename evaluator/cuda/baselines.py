@@ -1,7 +1,8 @@
 """``python -m evaluator.cuda.baselines``: the speed of libraries on this card, timed as candidates are.
 
 A library returns tensors of its own, which are compared after the clock has stopped. Most libraries do not return lse:
-it is computed here, so only their out is judged. None of this has run on a GPU yet.
+it is computed here, so only their out is judged. Of a backward pass the gradients alone are timed, from an out that the
+library computed before. None of this has run on a GPU yet.
 """
 
 import argparse
@@ -12,44 +13,33 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda import CLOCK_HELP
 from evaluator.cuda.contender import WorkerContender
 from evaluator.cuda.device import Clocks, Device
 from evaluator.cuda.holding import hold
+from evaluator.cuda.libraries import LIBRARIES, Attend, Library
 from evaluator.cuda.measured import conditions
 from evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
-from evaluator.cuda.running import Running
+from evaluator.cuda.running import Inputs, Running
 from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
 from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from evaluator.evaluation import CaseScore, Fault, Status
 from evaluator.evaluators import CLOCKS, Progress, Tell
 from evaluator.judging.speed import CompiledPlan
+from evaluator.machine import KNOWN_TO_LIBRARIES, libraries_know
 from evaluator.plan import Buffer, LaunchPlan
-from evaluator.problem import Case, Problem, signature
+from evaluator.problem import Case, Problem
+from evaluator.problems.backward import BackwardCase
 from evaluator.problems.dense import softmax_scale
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Computes out from q, k and v, each [batch, heads, length, head_dim]; causal is aligned to the bottom right."""
 _LSE_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Library:
-    """One implementation of dense attention."""
-
-    name: str
-    package: str
-    prepare: Callable[[Case, torch.device], Attend]
-    """Returns the function to time for a case on a device; raises ``ImportError`` or ``RuntimeError`` where the library
-    is not available."""
 
 
 @dataclass(frozen=True)
@@ -75,88 +65,6 @@ class Found:
         return self.unavailable or "; ".join(failed)
 
 
-def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:
-    def prepare(case: Case, place: torch.device) -> Attend:
-        square = case.q_len == case.kv_len  # the two alignments of the diagonal then coincide
-        mask = None
-        if case.causal and not square:
-            from torch.nn.attention.bias import causal_lower_right  # imports dynamo, which takes a second
-
-            mask = causal_lower_right(case.q_len, case.kv_len)
-        options: dict[str, Any]
-        options = {"is_causal": case.causal and square, "scale": softmax_scale(case), "enable_gqa": _grouped(case)}
-
-        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            with sdpa_kernel(backend):
-                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
-
-        return attend
-
-    return prepare
-
-
-_SHAPES = 1000
-"""Shapes of one process that dynamo may compile FlexAttention for."""
-
-
-def flex(case: Case, place: torch.device, backend: str | Callable[..., Any] | None = "inductor") -> Attend:
-    """Return FlexAttention compiled by ``backend`` for the shape of ``case``; None: not compiled.
-
-    Dynamo compiles a function for 8 shapes (``torch._dynamo.config.recompile_limit``), and after that runs it eagerly,
-    which materialises all scores (https://github.com/vllm-project/vllm/issues/27178). With ``fullgraph`` it is an error
-    instead (https://github.com/pytorch/torchtitan/issues/3898).
-    """
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    ahead = case.kv_len - case.q_len
-
-    def visible(batch: Any, head: Any, row: Any, key: Any) -> Any:
-        return key <= row + ahead
-
-    mask = None
-    if case.causal:
-        mask = create_block_mask(visible, None, None, case.q_len, case.kv_len, device=str(place))
-    called: Any = flex_attention
-    if backend is not None:
-        called = torch.compile(flex_attention, dynamic=False, fullgraph=True, backend=backend)
-
-    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
-            out = called(q, k, v, block_mask=mask, scale=softmax_scale(case), enable_gqa=_grouped(case))
-        assert isinstance(out, torch.Tensor)
-        return out
-
-    return attend
-
-
-def _flash_attn(module: str) -> Callable[[Case, torch.device], Attend]:
-    def prepare(case: Case, place: torch.device) -> Attend:
-        function = __import__(module, fromlist=["flash_attn_func"]).flash_attn_func
-
-        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            # The library takes [batch, length, heads, head_dim]; its causal is aligned to the bottom right since 2.1.
-            moved = (tensor.transpose(1, 2) for tensor in (q, k, v))
-            out = function(*moved, softmax_scale=softmax_scale(case), causal=case.causal)
-            out = out[0] if isinstance(out, tuple) else out
-            assert isinstance(out, torch.Tensor)
-            return out.transpose(1, 2)
-
-        return attend
-
-    return prepare
-
-
-LIBRARIES = (
-    Library("SDPA, FlashAttention", "torch", _sdpa(SDPBackend.FLASH_ATTENTION)),
-    Library("SDPA, cuDNN", "torch", _sdpa(SDPBackend.CUDNN_ATTENTION)),
-    Library("SDPA, efficient", "torch", _sdpa(SDPBackend.EFFICIENT_ATTENTION)),
-    Library("FlexAttention", "torch", flex),
-    Library("FlashAttention-2", "flash-attn", _flash_attn("flash_attn")),
-    Library("FlashAttention-3", "flash-attn-3", _flash_attn("flash_attn_interface")),
-    Library("FlashAttention-4", "flash-attn-4", _flash_attn("flash_attn.cute")),
-)
-
-
 class LibraryRunning(Running):
     """A case that a library computes instead of a plan."""
 
@@ -174,10 +82,48 @@ class LibraryRunning(Running):
         assert self._result is not None
         self.view("out").copy_(self._result)
         self.view("lse").zero_()
-        group = self.case.heads // self.case.kv_heads
         for batch, head in self.compared()["queries"].any(-1).nonzero().tolist():
-            q, k = self.view("q")[batch, head], self.view("k")[batch, head // group]
-            self.view("lse")[batch, head] = lse(q, k, self.case)
+            self._take_lse(batch, head)
+
+    def _take_lse(self, batch: int, head: int) -> None:
+        kv_head = head // (self.case.heads // self.case.kv_heads)
+        self.view("lse")[batch, head] = lse(self.view("q")[batch, head], self.view("k")[batch, kv_head], self.case)
+
+
+class GradientsRunning(LibraryRunning):
+    """A case of a backward pass that a library computes by torch's autograd.
+
+    It is given the out that the library itself computed, and the lse of the keys at hand: a candidate's may be of more.
+    """
+
+    def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
+        super().__init__(device, problem, case, plan, attend)
+        self._computed: dict[str, torch.Tensor] = {}
+        self._gradients: tuple[torch.Tensor, ...] = ()
+
+    def renew(self, seed: int, *, whole: bool = False) -> None:
+        """Make new inputs, and have the library compute out from them, which is not timed."""
+        self._computed = {}
+        super().renew(seed, whole=whole)
+        self._leaves = tuple(self.view(name).detach().requires_grad_() for name in ("q", "k", "v"))
+        self._result = self._attend(*self._leaves)
+        self.view("out").copy_(self._result.detach())
+        for batch, head in product(range(self.case.batch), range(self.case.heads)):
+            self._take_lse(batch, head)
+        self._computed = {name: self.flat(name).clone() for name in ("out", "lse")}
+
+    def enqueue(self) -> None:
+        """Enqueue the library's backward pass."""
+        assert self._result is not None
+        self._gradients = torch.autograd.grad(self._result, self._leaves, self.view("dout"), retain_graph=True)
+
+    def collect(self) -> None:
+        """Copy the gradients into ``dq``, ``dk`` and ``dv``."""
+        for name, gradient in zip(("dq", "dk", "dv"), self._gradients, strict=True):
+            self.view(name).copy_(gradient)
+
+    def _inputs(self) -> Inputs:
+        return {**super()._inputs(), **self._computed}
 
 
 class LibraryWorker(Worker):
@@ -189,8 +135,8 @@ class LibraryWorker(Worker):
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
         """See ``Worker.running``."""
-        attend = self._library.prepare(case, self.device.place)
-        return LibraryRunning(self.device, problem, case, plan, attend)
+        kind = GradientsRunning if isinstance(case, BackwardCase) else LibraryRunning
+        return kind(self.device, problem, case, plan, self._library.prepare(case, self.device.place))
 
 
 def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
@@ -295,10 +241,6 @@ def _plan(problem: Problem, case: Case) -> LaunchPlan:
     return LaunchPlan(case.name, tuple(Buffer(s.name, s.dtype, s.size, s.role) for s in specs), (), ())
 
 
-def _grouped(case: Case) -> bool:
-    return case.heads != case.kv_heads
-
-
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -329,8 +271,8 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
     options = parser.parse_args(arguments)
     try:
         problem = get_problem(options.problem)
-        if signature(problem) != signature(get_problem("mha")):
-            raise UnknownProblem("problem with library baselines", options.problem, ("mha", "gqa"))
+        if not libraries_know(problem):
+            raise UnknownProblem("problem with library baselines", options.problem, KNOWN_TO_LIBRARIES)
         cases = get_suite(problem, options.suite)
         device = (open_device or _gpu)()
         card = device.card

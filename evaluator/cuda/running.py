@@ -78,8 +78,12 @@ class Running:
 
     def view(self, name: str) -> torch.Tensor:
         """Return one of the call's tensors, on the device."""
+        return _view(self.flat(name), self._specs[name])
+
+    def flat(self, name: str) -> torch.Tensor:
+        """Return the storage of one of the call's tensors."""
         (flat,) = (region.flat for region in self._regions if region.buffer.name == name)
-        return _view(flat, self._specs[name])
+        return flat
 
     def renew(self, seed: int, *, whole: bool = False) -> None:
         """Replace all inputs with what ``seed`` makes, and poison outputs and scratch.

@@ -9,16 +9,19 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from evaluator.cuda import baselines
-from evaluator.cuda.baselines import Found, Library, measure
+from evaluator.catalogue import get_problem
+from evaluator.cuda import baselines, libraries
+from evaluator.cuda.baselines import Found, measure
+from evaluator.cuda.libraries import Library
 from evaluator.evaluators import Progress
 from evaluator.problem import Case
+from evaluator.problems.backward import BackwardCase
 from tests import forward
 from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
 
 GROUPED = Case("grouped", 1, 4, 2, 48, 48, 128, True)
 CASES = (CASE, OTHER, GROUPED)
-MATH = Library("math", "torch", baselines._sdpa(SDPBackend.MATH))
+MATH = Library("math", "torch", libraries._sdpa(SDPBackend.MATH))
 
 
 def device() -> FakeDevice:
@@ -30,7 +33,7 @@ def run(library: Library, *cases: Case) -> Found:
 
 
 (FLASH,) = (each for each in baselines.LIBRARIES if each.name == "SDPA, FlashAttention")
-FLEX = Library("FlexAttention", "torch", lambda case, place: baselines.flex(case, place, backend=None))
+FLEX = Library("FlexAttention", "torch", lambda case, place: libraries.flex(case, place, backend=None))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -65,8 +68,45 @@ def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
     )
 
 
+BACKWARD = BackwardCase("small", 1, 4, 2, 40, 72, 128, True, inputs="dominant", elsewhere=1.0)
+
+
+def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def noted(case: Case, place: torch.device) -> libraries.Attend:
+        right = FLASH.prepare(case, place)
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            done.append("forward")
+            return right(q, k, v)
+
+        return attend
+
+    enqueue = baselines.GradientsRunning.enqueue
+    monkeypatch.setattr(baselines.GradientsRunning, "enqueue", lambda self: done.append("backward") or enqueue(self))
+    problem = get_problem("gqa_backward")
+    found = measure(device(), problem, (BACKWARD,), Library("noted", "torch", noted), random.Random(1))
+    assert found.unavailable == ""
+    (score,) = found.cases
+    assert score.tflops == pytest.approx(problem.flops(BACKWARD) / score.time_us / 1e6)
+    assert done[0] == "forward"
+    assert done.count("forward") < done.count("backward")
+
+
+def test_a_library_with_wrong_gradients_gets_no_figures() -> None:
+    def doubled(case: Case, place: torch.device) -> libraries.Attend:
+        right = FLASH.prepare(case, place)
+        return lambda q, k, v: 2 * (out := right(q, k, v)) - out.detach()
+
+    library = Library("doubled", "torch", doubled)
+    found = measure(device(), get_problem("gqa_backward"), (BACKWARD,), library, random.Random(1))
+    assert found.cases == ()
+    assert found.unavailable.startswith("case small: rows ")
+
+
 def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures() -> None:
-    def upper_left(case: Case, place: torch.device) -> baselines.Attend:
+    def upper_left(case: Case, place: torch.device) -> libraries.Attend:
         return lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     found = run(Library("wrong", "torch", upper_left), CASE)
@@ -85,7 +125,7 @@ def test_a_library_that_is_not_there_says_why(name: str) -> None:
 
 
 def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another() -> None:
-    def some(case: Case, place: torch.device) -> baselines.Attend:
+    def some(case: Case, place: torch.device) -> libraries.Attend:
         right = MATH.prepare(case, place)
         return right if case.name != OTHER.name else lambda q, k, v: torch.zeros_like(q)
 
@@ -110,12 +150,12 @@ def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(m
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     for length in (8, 16, 24):
         q = torch.randn(1, 1, length, 128)
-        baselines.flex(Case("", 1, 1, 1, length, length, 128, False), torch.device("cpu"), backend)(q, q, q)
+        libraries.flex(Case("", 1, 1, 1, length, length, 128, False), torch.device("cpu"), backend)(q, q, q)
     assert len(compiled) == 3
-    monkeypatch.setattr(baselines, "_SHAPES", 1)
+    monkeypatch.setattr(libraries, "_SHAPES", 1)
     q = torch.randn(1, 1, 32, 128)
     with pytest.raises(FailOnRecompileLimitHit, match="fullgraph"):
-        baselines.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
+        libraries.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
 
 
 def test_a_library_that_breaks_the_gpu_is_the_last_one_tried(
@@ -138,7 +178,7 @@ def test_the_command_prints_a_table_and_writes_json(
 ) -> None:
     file = tmp_path / "figures.json"
 
-    def stopped(case: Case, place: torch.device) -> baselines.Attend:
+    def stopped(case: Case, place: torch.device) -> libraries.Attend:
         assert json.loads(file.read_text())["libraries"][0]["name"] == "math", "the first is there already"
         raise ImportError("No module named 'flash_attn'")
 
