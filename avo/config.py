@@ -76,8 +76,8 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     problem: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = "mha"
-    """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; dense
-    attention also in other settings, such as mha-d64-fp16.
+    """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; each
+    but the last also in other settings, such as mha-d64-fp16.
     """
     target: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = Field(
         default="h100",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evaluator.cuda.nvml import CardState as CardState
 
 KNOWN_TO_LIBRARIES = ("mha", "gqa", "mha_backward", "gqa_backward")
-"""The problems that libraries are timed on."""
+"""The problems that libraries are timed on, as well as their settings with the same call."""
 
 
 def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:

@@ -227,10 +227,10 @@ def refusal(kind: str, setting: Setting) -> str:
 
 def _refused_of_selected(kind: str, setting: Setting) -> str:
     """Return why selected attention is not served in a setting that dense attention is served in."""
-    if not setting.window and not setting.everywhere:
-        return ""
-    dense = "gqa" + kind.removeprefix("fsa")
-    return (
-        f"{kind} has no window: in sparse attention that is a separate branch with its own keys, "
-        f"see {dense}-w{setting.window or 512}"
-    )
+    if setting.window or setting.everywhere:
+        dense = "gqa" + kind.removeprefix("fsa")
+        return (
+            f"{kind} has no window: in sparse attention that is a separate branch with its own keys, "
+            f"see {dense}-w{setting.window or 512}"
+        )
+    return ""

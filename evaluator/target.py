@@ -36,7 +36,7 @@ class Architecture:
     tensor_memory_columns: int
     """Columns of tensor memory; 0 where the architecture has none."""
     ctas_per_cluster: int
-    """Most CTAs of a cluster: 8 wherever there are clusters, 16 if asked for on Hopper and on the Blackwell of data
+    """Most CTAs of a cluster: 1 without clusters, else 8, and 16 if asked for on Hopper and on the Blackwell of data
     centres (their tuning guides; for others nothing is published).
     """
     architecture_source: str

@@ -1,7 +1,7 @@
 """``python -m evaluator.cuda.baselines``: the speed of libraries on this card, timed as candidates are.
 
 A library returns tensors of its own, which are compared after the clock has stopped. Most libraries do not return lse:
-it is computed here, so only their out is judged. Of a backward pass the gradients alone are timed, from an out that the
+it is computed here, so only their out is judged. In a backward pass the gradients alone are timed, from an out that the
 library computed before. None of this has run on a GPU yet.
 """
 
@@ -36,7 +36,6 @@ from evaluator.judging.speed import CompiledPlan
 from evaluator.machine import KNOWN_TO_LIBRARIES, libraries_know
 from evaluator.plan import Buffer, LaunchPlan
 from evaluator.problem import Case, Problem
-from evaluator.problems.backward import BackwardCase
 from evaluator.problems.dense import softmax_scale
 
 _LSE_ROWS = 1024
@@ -96,15 +95,21 @@ class GradientsRunning(LibraryRunning):
     It is given the out that the library itself computed, and the lse of the keys at hand: a candidate's may be of more.
     """
 
+    ungraphed = "torch runs a backward pass on the stream of its forward pass, which is not recorded"
+
     def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
         super().__init__(device, problem, case, plan, attend)
+        self._leaves: tuple[torch.Tensor, ...] = ()
         self._computed: dict[str, torch.Tensor] = {}
         self._gradients: tuple[torch.Tensor, ...] = ()
 
     def renew(self, seed: int, *, whole: bool = False) -> None:
-        """Make new inputs, and have the library compute out from them, which is not timed."""
+        """See ``Running.renew``."""
         self._computed = {}
         super().renew(seed, whole=whole)
+
+    def prepare(self) -> None:
+        """Have the library compute out."""
         self._leaves = tuple(self.view(name).detach().requires_grad_() for name in ("q", "k", "v"))
         self._result = self._attend(*self._leaves)
         self.view("out").copy_(self._result.detach())
@@ -135,7 +140,8 @@ class LibraryWorker(Worker):
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
         """See ``Worker.running``."""
-        kind = GradientsRunning if isinstance(case, BackwardCase) else LibraryRunning
+        backward = any(output.name == "dq" for output in problem.outputs)
+        kind = GradientsRunning if backward else LibraryRunning
         return kind(self.device, problem, case, plan, self._library.prepare(case, self.device.place))
 
 

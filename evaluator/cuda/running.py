@@ -53,10 +53,13 @@ class _Region:
 
 
 class Running:
-    """A plan with memory of its own. A run is ``renew``, ``enqueue``, ``collect`` and ``verify``.
+    """A plan with memory of its own. A run is ``renew``, ``prepare``, ``enqueue``, ``collect`` and ``verify``.
 
     Inputs are made on the device from a seed, and made again to verify: nothing that a kernel could reach is trusted.
     """
+
+    ungraphed = ""
+    """Why what ``enqueue`` does cannot be recorded as a graph; empty where it can."""
 
     def __init__(
         self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]
@@ -98,6 +101,9 @@ class Running:
                 region.flat.copy_(inputs[region.buffer.name])
             else:
                 region.poison()
+
+    def prepare(self) -> None:
+        """Do on new inputs what is not timed: a plan needs nothing."""
 
     def enqueue(self) -> None:
         """Enqueue the plan's steps."""

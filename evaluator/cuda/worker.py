@@ -162,6 +162,9 @@ class Worker:
     def _record(self, running: Running) -> None:
         """Record a plan as a graph, or note why it has none."""
         case = running.case.name
+        if running.ungraphed:
+            self._ungraphed[case] = running.ungraphed
+            return
         with self._watched():
             try:
                 self._replays[case, True] = self.device.record(running.enqueue)
@@ -189,6 +192,7 @@ class Worker:
     def _once(self, running: Running, seed: int, enqueue: Enqueue, whole: bool) -> Checked:
         running.renew(seed, whole=whole)
         with self._watched():
+            running.prepare()
             enqueue()
         running.collect()
         return running.verify()

@@ -6,6 +6,7 @@ operation reads or writes, which of its operands is a mask, and how its work is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from evaluator.executor.ir import Op, Type
 
@@ -43,7 +44,7 @@ class Effects:
     keeps of such an operation is its access to global memory."""
     reads_chip: bool = False
     """Whether its results depend on what shared or tensor memory holds."""
-    shared: str | None = None
+    shared: Literal["load", "store"] | None = None
     """``load`` or ``store`` where threads move a block from or to shared memory; products that read it have none."""
     predicate: int | None = None
     """Place, not counting tokens, of an operand that says whether it does anything."""

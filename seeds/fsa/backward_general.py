@@ -219,7 +219,7 @@ def selected_attention_backward(
     group, pairs = heads // kv_heads, batch * kv_heads
     n_blocks = length // block_size + sequences if max_seqlen_q else triton.cdiv(length, block_size)
     block_m, share, listed, rounded = 64, 1024, 32, 64
-    of_keys, of_values = (
+    key_widths, value_widths = (
         {"HEAD_DIM": width, "BLOCK_D": triton.next_power_of_2(width)} for width in (head_dim, v.shape[3])
     )
     block_n = max(16, triton.next_power_of_2(block_size))
@@ -228,7 +228,7 @@ def selected_attention_backward(
 
     delta = lse.new_empty(lse.shape)
     delta_kernel[triton.cdiv(length, rounded), batch * heads](
-        out, dout, delta, heads, length, *out.stride(), *dout.stride(), **of_values, BLOCK_M=rounded
+        out, dout, delta, heads, length, *out.stride(), *dout.stride(), **value_widths, BLOCK_M=rounded
     )
     if sinks is not None:
         sinks_kernel[(heads,)](sinks, lse, delta, dsinks, batch, heads, length, BLOCK_M=1024)
@@ -246,10 +246,10 @@ def selected_attention_backward(
     keys_kernel[n_blocks + length * blocks * group // share, pairs](
         q, k, v, starts, dout, lse, delta, counts, places, ends, lists, sum_q, sum_k, sum_v, scale, *strides,
         kv_heads, group, length, blocks, n_blocks, block_size, sequences,
-        **packed, **of_keys, VALUE_DIM=v.shape[3], BLOCK_V=triton.next_power_of_2(v.shape[3]),
+        **packed, **key_widths, VALUE_DIM=value_widths["HEAD_DIM"], BLOCK_V=value_widths["BLOCK_D"],
         BLOCK_M=block_m, BLOCK_N=block_n, **shares, num_warps=4, num_stages=1,
     )  # fmt: skip
-    for total, gradient, widths in ((sum_q, dq, of_keys), (sum_k, dk, of_keys), (sum_v, dv, of_values)):
+    for total, gradient, widths in ((sum_q, dq, key_widths), (sum_k, dk, key_widths), (sum_v, dv, value_widths)):
         rounding_kernel[triton.cdiv(length, rounded), batch * gradient.shape[1]](
             total, gradient, *gradient.stride(), gradient.shape[1], length, **widths, BLOCK_M=rounded
         )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import triton
 
+from bench.verdicts import SETTINGS
 from evaluator.candidate import Candidate
 from evaluator.capture import Capturer
 from evaluator.catalogue import get_problem, get_suite
@@ -135,3 +136,9 @@ def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: s
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, name)))
     assert evaluation.status is Status.CORRECT, evaluation.message
+
+
+@pytest.mark.parametrize("problem", [*SEEDS, *SETTINGS])
+def test_seeds_that_stand_for_earlier_work_are_for_the_problem(problem: str) -> None:
+    named = [baseline.seed for baseline in get_problem(problem).baselines if baseline.seed]
+    assert set(named) <= seeds_of(problem).keys()

@@ -29,7 +29,8 @@ _SEMANTICS = {
 """Whether an operation with these semantics acquires and releases."""
 _SCOPES = ("gpu", "cta", "sys")
 _FIRST = torch.zeros(1, dtype=torch.int64)
-_SUBNORMAL = torch.tensor(1e-40)
+_SUBNORMAL = torch.ones(1, dtype=torch.int32).view(torch.float32)
+"""The smallest number above 0, made of its bits: this thread may flush such numbers already."""
 
 
 def _order(op: Op, words: int = 0) -> Ordering:
@@ -190,9 +191,10 @@ def _combine(
     if not wanted and _adds(update, values) and not memory.observes_turns:
         for cells, index, lanes in memory.gather_cells(address, mask, kind, where):
             frame.run.check_time()
-            with _flushing(values.dtype):
-                memory.add_up(cells, index, values[lanes])
-        return torch.zeros_like(values).view(address.shape)
+            added = values[lanes]
+            with _flushing(values.dtype):  # only what is serial: threads that start here would go on flushing
+                memory.add_up(cells, index, added)
+        return values.view(address.shape)
     if values.dtype.is_floating_point or address.numel() == 1:
         return _update(frame, where, address, mask, kind, lambda old, lanes: update(old, values[lanes]))
     before = torch.zeros(address.numel(), dtype=DTYPES[kind.element])

@@ -99,7 +99,7 @@ def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> Non
 
 
 def test_selected_attention_with_sinks_and_packed_sequences_passes_its_own_tests(tmp_path: Path) -> None:
-    package = write_seeds(tmp_path, "mine", "fsa-d192x128-sinks-packed", "fsa_backward-sinks-packed")
+    package = write_seeds(tmp_path, "mine", "fsa-d192x128-sinks-packed", "fsa_backward-d192x128-sinks-packed")
     picked = "results or sound or compiles or uneven or group-2 or rising or one-token or held or rely"
     done = own_tests(package, "-k", picked)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -90,8 +90,15 @@ def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monke
     assert found.unavailable == ""
     (score,) = found.cases
     assert score.tflops == pytest.approx(problem.flops(BACKWARD) / score.time_us / 1e6)
+    assert "stream of its forward pass" in found.conditions
     assert done[0] == "forward"
     assert done.count("forward") < done.count("backward")
+
+
+def test_a_forward_pass_that_fails_is_the_librarys_fault_in_a_backward_pass_too() -> None:
+    (cudnn,) = (each for each in baselines.LIBRARIES if each.name == "SDPA, cuDNN")
+    found = measure(device(), get_problem("gqa_backward"), (BACKWARD,), cudnn, random.Random(1))
+    assert found.unavailable.startswith("case small: the GPU reports: ")
 
 
 def test_a_library_with_wrong_gradients_gets_no_figures() -> None:

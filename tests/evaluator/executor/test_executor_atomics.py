@@ -8,7 +8,9 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from evaluator.executor import UnsupportedOperation, load
+from evaluator.executor import Allocation, UnsupportedOperation, load
+from evaluator.executor.memory import Memory
+from evaluator.executor.operations import atomics
 from evaluator.executor.parser import parse
 
 ORACLE = "numpy, one element at a time"
@@ -100,8 +102,11 @@ def numbers(A, B, C, D, V, CELLS: tl.constexpr, BLOCK: tl.constexpr, ALL: tl.con
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-40, -3e-39, float("inf"), float("-inf"), 5e4, -6e4, 1e-6, 3.0]
 
 
+@pytest.mark.parametrize("flushes", [True, False], ids=["by the processor", "by torch"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, *FLOATS], ids=str)
-def test_floating_point_numbers_are_updated_with_one_rounding_each(executor, dtype):
+def test_floating_point_numbers_are_updated_with_one_rounding_each(executor, monkeypatch, dtype, flushes):
+    if not flushes:
+        monkeypatch.setattr(atomics, "_flushes", lambda: False)
     generator = torch.Generator().manual_seed(4)
     n, cells = 64, 16
     values = torch.randn(n, generator=generator).to(dtype)
@@ -129,6 +134,8 @@ def test_floating_point_numbers_are_updated_with_one_rounding_each(executor, dty
         last[at] = values[i]
     raw = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
     torch.testing.assert_close(tables[0], total, rtol=0, atol=0, equal_nan=True)
+    known = ~total.isnan()
+    assert torch.equal(tables[0].view(raw)[known], total.view(raw)[known]), "the signs of zeros differ"
     assert bool(total[2]) == (dtype is not torch.float32 and dtype is not torch.float16)
     if wide:
         for table, expected in zip(tables[1:], (high, low, last), strict=True):
@@ -152,6 +159,16 @@ def test_sums_that_nobody_reads_are_made_in_the_same_order(executor, dtype):
     expected = np.ones_like(table.numpy())
     one_by_one(expected, np.add, np.arange(n) % cells, values.numpy(), mask.numpy(), block=64)
     np.testing.assert_array_equal(table.numpy(), expected)
+
+
+def test_sums_count_as_a_change_of_memory_if_they_change_it():
+    cells = torch.zeros(4)
+    memory = Memory([Allocation("x", cells)])
+    assert memory.version == 0
+    memory.add_up(cells, torch.tensor([1, 1]), torch.tensor([0.0, 0.0]))
+    assert memory.version == 0
+    memory.add_up(cells, torch.tensor([1, 1]), torch.tensor([2.0, 3.0]))
+    assert (memory.version, cells.tolist()) == (1, [0.0, 5.0, 0.0, 0.0])
 
 
 @triton.jit

@@ -22,6 +22,8 @@ SETTINGS = (
     "mha_backward-d192x128-sinks",
     "decode-d192x128-w128-global-sinks",
     "fsa-d64-fp16",
+    "fsa-h64x4-d192x128-8192x1",
+    "fsa_backward-d192x128-packed",
 )
 
 
