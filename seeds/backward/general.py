@@ -237,7 +237,7 @@ def parts(dim: int) -> tuple[int, int]:
 def attention_backward(
     q, k, v, *others, causal: bool, scale: float, window: int = 0, max_seqlen_q: int = 0, max_seqlen_k: int = 0
 ) -> None:
-    # Of packed sequences the cumulative lengths come first; then the sinks, whose gradient is the last output.
+    # If sequences are packed, their cumulative lengths come first; then the sinks, whose gradient is the last output.
     starts_q, starts_k, *rest = others if max_seqlen_q else (None, None, *others)
     sinks, *rest, dsinks = rest if len(rest) == 8 else (None, *rest, None)
     out, lse, dout, dq, dk, dv = rest

@@ -208,8 +208,8 @@ def rounding_kernel(
 def selected_attention_backward(
     q, k, v, block_indices, *others, block_size: int, scale: float, max_seqlen_q: int = 0, max_seqlen_k: int = 0
 ) -> None:
-    # Of packed sequences the cumulative lengths come first, those of keys as those of queries; then the sinks, whose
-    # gradient is the last output.
+    # If sequences are packed, their cumulative lengths come first, those of keys as those of queries; then the sinks,
+    # whose gradient is the last output.
     starts, _, *rest = others if max_seqlen_q else (others[0], None, *others)
     sinks, *rest, dsinks = rest if len(rest) == 8 else (None, *rest, None)
     out, lse, dout, dq, dk, dv = rest

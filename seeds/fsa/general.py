@@ -90,7 +90,7 @@ def selected_attention_kernel(
 def selected_attention(
     q, k, v, block_indices, *others, block_size: int, scale: float, max_seqlen_q: int = 0, max_seqlen_k: int = 0
 ) -> None:
-    # Of packed sequences the cumulative lengths come first, those of keys as those of queries; then the sinks.
+    # If sequences are packed, their cumulative lengths come first, those of keys as those of queries; then the sinks.
     *further, out, lse = others
     starts, _, *sinks = further if max_seqlen_q else (lse, lse, *further)
     sequences = starts.shape[0] - 1 if max_seqlen_q else 1
