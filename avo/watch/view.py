@@ -138,7 +138,7 @@ class RunView:
     def rates(self, now: datetime) -> Mapping[Status, float]:
         """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger.
 
-        Of a run that is over, they are the ten minutes before its last attempt.
+        If the run is over, these are the ten minutes before its last attempt.
         """
         if self.over and self.latest:
             now = self.latest[0][0]

@@ -168,7 +168,7 @@ class Memory(Space):
             number, bits = number.flatten(), bits.reshape(-1, length)
         else:
             number, bits = number[active], bits[active]
-        # Of two programs the last one wins, and a copy of rows promises no order.
+        # If two programs store a row, the last one wins, and a copy of rows promises no order.
         if number.unique().numel() < number.numel() or not self._takes_rows(access, phase * kind.item_bytes):
             return False
         allocation = self._allocations[rows.buffer]

@@ -117,7 +117,7 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
 
 
 def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
-    """Return, for each loop, the share of its passes that enter the branches of its body: of the most entered one.
+    """Return, for each loop, the share of its passes that enter the most entered branch of its body.
 
     Branches that hold nothing but scalars do not count: they cost little. What elements branch around on their own
     counts as entered. A mean would let a branch that is never entered lower the price of one that always is.
