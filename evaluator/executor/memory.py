@@ -236,6 +236,8 @@ class Memory(Space):
 
 def _mixed(blocks: Tensor, elements: int) -> Tensor:
     """Return the elements of blocks of so many, [n], with those of each block out of order."""
+    if elements == 1:
+        return blocks.flatten()
     parts = math.gcd(elements, 8)
     order = torch.arange(parts) ^ parts * 5 // 8
     return blocks.reshape(-1, parts, elements // parts).index_select(1, order).flatten()
