@@ -2,7 +2,7 @@
 
 import ast
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -43,6 +43,10 @@ def replace(tree: Node, edits: Edits) -> Node:
     return tree.visit(_Replacer(edits, above))  # type: ignore[return-value]
 
 
+_LAYOUT = {cst.SimpleWhitespace, cst.Newline, cst.TrailingWhitespace, cst.Comma, cst.Dot}
+"""Most nodes of a tree are of these kinds or below them, and no move looks there."""
+
+
 @lru_cache(maxsize=512)
 def _parents(tree: cst.CSTNode) -> Mapping[cst.CSTNode, Sequence[cst.CSTNode]]:
     """All nodes of an (immutable) tree in source order, outer ones first, each with those that it is a child of.
@@ -53,30 +57,39 @@ def _parents(tree: cst.CSTNode) -> Mapping[cst.CSTNode, Sequence[cst.CSTNode]]:
     pending = [tree]
     while pending:
         node = pending.pop()
-        children = node.children
+        children = () if type(node) in _LAYOUT else node.children
         for child in children:
             found.setdefault(child, []).append(node)
         pending += reversed(children)
     return found
 
 
-def _nodes(tree: cst.CSTNode) -> Collection[cst.CSTNode]:
-    return _parents(tree).keys()
+@lru_cache(maxsize=512)
+def _by_kind(tree: cst.CSTNode) -> Mapping[type[cst.CSTNode], Sequence[cst.CSTNode]]:
+    """The nodes of a tree of each class itself, in source order."""
+    found: dict[type[cst.CSTNode], list[cst.CSTNode]] = {}
+    for node in _parents(tree):
+        found.setdefault(type(node), []).append(node)
+    return found
 
 
 def places(tree: cst.CSTNode) -> dict[cst.CSTNode, int]:
     """Return the place of each node in source order, outer ones first."""
-    return {node: place for place, node in enumerate(_nodes(tree))}
+    return {node: place for place, node in enumerate(_parents(tree))}
 
 
 def find(tree: cst.CSTNode, kind: type[Node]) -> list[Node]:
     """Return the nodes of ``kind`` in ``tree``, in source order, outer ones first."""
-    return [node for node in _nodes(tree) if isinstance(node, kind)]
+    nodes = _by_kind(tree)
+    kinds = {each for each in nodes if issubclass(each, kind)}
+    if len(kinds) > 1:
+        return [node for node in _parents(tree) if type(node) in kinds]  # type: ignore[misc]
+    return [node for each in kinds for node in nodes[each]]  # type: ignore[misc]
 
 
 def statement_lines(tree: cst.CSTNode) -> list[cst.BaseStatement]:
     """Return the statements in ``tree``, compound ones too, in source order, outer ones first."""
-    return [node for node in _nodes(tree) if isinstance(node, cst.BaseStatement)]
+    return find(tree, cst.BaseStatement)  # type: ignore[type-abstract]
 
 
 def calls(tree: cst.CSTNode, name: str) -> list[cst.Call]:
@@ -141,15 +154,24 @@ def assignment(statement: cst.CSTNode) -> tuple[str, cst.BaseExpression] | None:
 
 def assignments(tree: cst.CSTNode, name: str) -> list[cst.BaseExpression]:
     """Return the values of all assignments to ``name`` in ``tree``, in tuples only its own; loop variables count."""
-    found: list[cst.BaseExpression] = []
-    for node in _nodes(tree):
+    return [*_assigned(tree).get(name, ())]
+
+
+@lru_cache(maxsize=512)
+def _assigned(tree: cst.CSTNode) -> Mapping[str, Sequence[cst.BaseExpression]]:
+    """The values of all assignments in ``tree`` by the names that their targets mention, in source order."""
+    found: dict[str, list[cst.BaseExpression]] = {}
+    for node in _parents(tree):
+        pairs: list[tuple[cst.CSTNode, cst.BaseExpression]] = []
         if isinstance(node, cst.Assign):
             pairs = [pair for target in node.targets for pair in _paired(target.target, node.value)]
-            found += [value for target, value in pairs if name in names(target)]
-        elif isinstance(node, cst.AugAssign | cst.AnnAssign | cst.NamedExpr) and name in names(node.target):
-            found += [node.value] if node.value else []
-        elif isinstance(node, cst.For) and name in names(node.target):
-            found.append(node.iter)
+        elif isinstance(node, cst.AugAssign | cst.AnnAssign | cst.NamedExpr) and node.value:
+            pairs = [(node.target, node.value)]
+        elif isinstance(node, cst.For):
+            pairs = [(node.target, node.iter)]
+        for target, value in pairs:
+            for name in names(target):
+                found.setdefault(name, []).append(value)
     return found
 
 
