@@ -40,7 +40,7 @@ _RESERVED = {
 }  # fmt: skip
 """Names of what the package and its tests import, and of modules in its tests."""
 _MODULES = {
-    "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "transformers.py"),
+    "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "_decode.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_by_torch.py", "_selected_attention.py"),
     "decode": ("_dispatch.py", "_by_torch.py", "_decode.py"),
 }

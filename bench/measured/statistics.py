@@ -1,9 +1,10 @@
 """How well predictions agree with published measurements."""
 
 import math
+import os
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,6 +20,7 @@ from bench.measured import capture, families, liger, points, searches
 from bench.measured.families import FAMILIES, rows
 from bench.measured.points import Problem, Row, held_out
 from bench.measured.searches import Configuration, Search
+from bench.search.remembering import version_of_the_judge
 from bench.timings import spearman
 from evaluator import executor, target, work
 from evaluator.executor.triton_offline import OfflineError
@@ -115,7 +117,16 @@ def judge(row: Row) -> Judged:
 
 
 def search(asked: Search) -> Searched:
-    """Predict the configurations of a search; those that do not fit the card are left out."""
+    """Predict the configurations of a search; those that do not fit the card are left out.
+
+    What was found is kept: all searches take hours, and whoever was stopped goes on.
+    """
+    key = sha256(f"{_digest()} {version_of_the_judge()} {asked.problem}".encode()).hexdigest()
+    (found,) = _kept_in(_CACHE / f"search-{key}.pickle", lambda: [_search(asked)])
+    return found  # type: ignore[no-any-return]
+
+
+def _search(asked: Search) -> Searched:
     source, times = asked.source, dict[Configuration, float]()
     for configuration, launch in asked.launches.items():
         try:
@@ -180,10 +191,15 @@ def _spread(work: Callable[[Any], Any], items: Sequence[Any], processes: int) ->
 
 def _kept(name: str, make: Callable[[], Iterator[Any]]) -> list[Any]:
     """Return what ``make`` yields, made anew only if kernels, data, compiler or executor have changed."""
-    path = _CACHE / f"{name}-{_digest()}.pickle"
+    return _kept_in(_CACHE / f"{name}-{_digest()}.pickle", make)
+
+
+def _kept_in(path: Path, make: Callable[[], Iterable[Any]]) -> list[Any]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps(list(make())))
+        written = path.with_suffix(f".{os.getpid()}")
+        written.write_bytes(pickle.dumps(list(make())))
+        written.replace(path)
     found: list[Any] = pickle.loads(path.read_bytes())
     return found
 

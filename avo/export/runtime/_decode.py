@@ -1,11 +1,24 @@
 """``decode``: attention of a few queries a sequence over a paged cache, by the kernels of this package."""
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from . import _by_torch
-from ._dispatch import NAMESPACE, Call, as_judged, candidates, choose, decline, empty_like, launch, length_of
+from ._dispatch import (
+    KERNELS,
+    NAMESPACE,
+    Call,
+    as_judged,
+    candidates,
+    choose,
+    decline,
+    empty_like,
+    is_as_judged,
+    launch,
+    length_of,
+)
 
 MOST_QUERIES = 8
 """Queries of a sequence that kernels were judged on."""
@@ -51,6 +64,67 @@ def decode(
     else:
         out, lse = _run(query, key, value, table, sizes, sinks, factor, window or 0)
     return (out, lse) if return_lse else out
+
+
+def to_dense(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    sinks: torch.Tensor | None,
+    scale: float,
+    window: int,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return out and lse of the last tokens of each sequence to keys that are one tensor, [batch, kv_heads, kv_len,
+    head_dim], and values likewise; None where no kernel takes them.
+
+    Nothing is copied: the kernel gets pages that lie in these tensors. So behind the last key there must be memory for
+    the rest of its page, as ``GrowingCache`` has it.
+    """
+    if query.shape[2] > MOST_QUERIES or torch.compiler.is_compiling():
+        return None
+    if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
+        return None
+    sizes = [size for kernel in KERNELS if kernel.function == "decode" for size in kernel.block_sizes]
+    if not sizes:
+        return None
+    keys, values = (_pages_of(each, min(sizes)) for each in (key, value))
+    if keys is None or values is None or keys.steps != values.steps:
+        return None
+    batch, length = key.shape[0], key.shape[2]
+    if candidates(_call(query, keys.pages, values.pages, window, sinks), length)[1]:
+        return None
+    in_order, sequences = (
+        torch.arange(count, dtype=torch.int32, device=key.device) * step
+        for count, step in zip((-(-length // min(sizes)), batch), keys.steps, strict=True)
+    )
+    table, lengths = sequences[:, None] + in_order, torch.full_like(sequences, length)
+    sinks = None if sinks is None else sinks.float().contiguous()
+    found: tuple[torch.Tensor, torch.Tensor]
+    found = _run(query, keys.pages, values.pages, table, lengths, sinks, scale, window)
+    return found
+
+
+class _Pages(NamedTuple):
+    pages: torch.Tensor
+    """[pages, kv_heads, page_size, head_dim]; pages overlap where they begin closer together than they are long."""
+    steps: tuple[int, int]
+    """How many pages further the next page of a sequence is, and the first one of the next sequence."""
+
+
+def _pages_of(tensor: torch.Tensor, size: int) -> _Pages | None:
+    """Return the pages of ``size`` rows in [batch, kv_heads, rows, head_dim]; None where they do not fit in."""
+    batch, heads, rows, dim = tensor.shape
+    sequence, head, row, _ = tensor.stride()
+    apart = math.gcd(size * row, sequence) if batch > 1 else size * row
+    if not apart:
+        return None
+    page, sequence = size * row // apart, sequence // apart if batch > 1 else 0
+    last = (batch - 1) * sequence + (-(-rows // size) - 1) * page
+    end = tensor.storage_offset() + last * apart + (heads - 1) * head + (size - 1) * row + dim
+    if end * tensor.itemsize > tensor.untyped_storage().nbytes():
+        return None
+    pages = tensor.as_strided((last + 1, heads, size, dim), (apart, head, row, tensor.stride(3)))
+    return _Pages(pages, (page, sequence)) if is_as_judged(pages) else None
 
 
 def _check(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -28,6 +29,55 @@ def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
     AttentionMaskInterface.register(name, sequences_mask)
     return name
+
+
+_ROOM = 256
+"""Tokens that a layer of ``GrowingCache`` has room for are a multiple of this, and of every page of the kernels."""
+
+
+class GrowingCache(Cache):  # type: ignore[misc]
+    """A cache for ``past_key_values`` that has room for more tokens behind the last one: kernels of ``decode`` take it
+    as it is, and a new token is written there. transformers' own dynamic cache is copied for each token. It is for
+    inference: there are no gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=_GrowingLayer)
+
+
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    keys: torch.Tensor
+    values: torch.Tensor
+    _memory: tuple[torch.Tensor, ...] = ()
+    """Of keys and values, [batch, kv_heads, room, head_dim]; the cached ones are its first tokens."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put tokens behind the last one; return all keys and all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = key_states.detach(), value_states.detach()
+        before = self.get_seq_length()
+        end = before + key_states.shape[2]
+        cached = (self.keys, self.values) if before else ()
+        # Beam search and offloading put other tensors in the place of those in memory.
+        if not before or end > self._room(cached):
+            room = -(-(end + end // 4) // _ROOM) * _ROOM
+            self._memory = tuple(each.new_zeros(*each.shape[:2], room, each.shape[3]) for each in new)
+            for own, old in zip(self._memory, cached, strict=False):
+                own[:, :, :before] = old
+        for own, each in zip(self._memory, new, strict=True):
+            own[:, :, before:end] = each
+        self.keys, self.values = (own[:, :, :end] for own in self._memory)
+        return self.keys, self.values
+
+    def _room(self, cached: tuple[torch.Tensor, ...]) -> int:
+        """Return how many tokens there is memory for where the cached ones are, 0 where they are elsewhere."""
+        for old, own in zip(cached, self._memory, strict=True):
+            if old.data_ptr() != own.data_ptr() or old.shape[0] != own.shape[0]:
+                return 0
+        return self._memory[0].shape[2]
 
 
 @dataclass(frozen=True)

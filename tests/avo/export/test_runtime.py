@@ -195,6 +195,81 @@ def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -
         torch.testing.assert_close(mine, right)
 
 
+def cached(layout: str, tokens: int) -> list[torch.Tensor]:
+    """Return keys and values [2, 2, tokens, 128] laid out as ``layout``."""
+    made = [torch.randn(2, 2, tokens, 128) for _ in range(2)]
+    if layout == "with room":
+        return [torch.nn.functional.pad(each, (0, 0, 0, 37), value=torch.nan)[:, :, :tokens] for each in made]
+    if layout == "tokens first":
+        return [each.transpose(1, 2).contiguous().transpose(1, 2) for each in made]
+    if layout == "one in the other":
+        return [torch.stack(made, 3)[:, :, :, place] for place in range(2)]
+    return made
+
+
+@pytest.fixture
+def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels for pages that were launched, on the CPU; torch does their work."""
+    dispatch, of_pages = (importlib.import_module(f"{NAME}.{module}") for module in ("_dispatch", "_decode"))
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)  # takes tensors on the CPU
+    names = []
+
+    def launch(kernel: Any, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
+        names.append(kernel.name)
+        given = [tensors[name] for name in ("q", "k", "v", "block_table", "lengths")]
+        found = of_pages.by_torch(*given, None, scalars["scale"], scalars["window"], with_lse=True)
+        for name, each in zip(("out", "lse"), found, strict=True):
+            tensors[name].copy_(each)
+
+    monkeypatch.setattr(of_pages, "launch", launch)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("layout", "tokens", "q_len", "taken"),
+    [
+        ("with room", 53, 1, True),
+        ("with room", 53, 8, True),
+        ("with room", 53, 9, False),
+        ("side by side", 64, 2, True),
+        ("side by side", 53, 2, False),  # the last page would end behind all memory
+        ("tokens first", 96, 3, True),
+        ("tokens first", 53, 3, False),
+        ("one in the other", 48, 3, True),
+    ],
+)
+def test_few_queries_to_a_cache_that_is_one_tensor_are_decoded_where_its_memory_holds_whole_pages(
+    package: ModuleType, launched: list[str], layout: str, tokens: int, q_len: int, taken: bool
+) -> None:
+    query, (key, value) = torch.randn(2, 4, q_len, 128), cached(layout, tokens)
+    to_dense = importlib.import_module(f"{NAME}._decode").to_dense
+    assert (to_dense(query, key, value, None, 0.3, 0) is not None) == taken
+    if taken:
+        mask = causal_lower_right(q_len, tokens) if q_len > 1 else None
+        options = {"scale": 0.3, "enable_gqa": True, "return_lse": True, "on_unsupported": "raise"}
+        found = package.attention(query, key, value, mask, **options)
+        for mine, right in zip(found, naive(query, key, value, True, 0, None), strict=True):
+            torch.testing.assert_close(mine, right)
+        assert launched == ["decode_v3"] * 2
+    assert to_dense(query, key.requires_grad_(), value, None, 0.3, 0) is None
+
+
+def test_few_queries_of_packed_sequences_are_decoded_one_sequence_at_a_time(
+    package: ModuleType, launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    monkeypatch.setattr(dispatch, "KERNELS", tuple(each for each in dispatch.KERNELS if not each.packed))
+    query, (key, value) = torch.randn(2, 4, 3, 128), cached("side by side", 96)
+    q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
+    out = package.packed_attention(
+        q, k, v, torch.tensor([0, 3, 6]), torch.tensor([0, 96, 192]), max_seqlen_q=3, max_seqlen_k=96, is_causal=True,
+        scale=0.3, on_unsupported="raise",
+    )  # fmt: skip
+    right = naive(query, key, value, True, 0, None)[0]
+    torch.testing.assert_close(out.unflatten(0, (2, -1)).transpose(1, 2), right)
+    assert launched == ["decode_v3"] * 2
+
+
 def test_queries_that_would_see_no_key_are_no_kernels(package: ModuleType) -> None:
     q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 3, 8)
     with pytest.warns(UserWarning, match="Lower right causal bias will produce NaNs"):

@@ -60,7 +60,10 @@ def test_the_table_shows_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table[-1].startswith("| all |")
 
 
-def test_a_search_is_judged_by_the_published_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_judged_by_the_published_winner_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_CACHE", tmp_path)
     times = {"a": 3.0, "b": 2.0, "c": None}
 
     class Launch:
@@ -78,6 +81,8 @@ def test_a_search_is_judged_by_the_published_winner(monkeypatch: pytest.MonkeyPa
     asked = Search(source, ("source", 1, 2, 3), "a", {name: Launch(name) for name in times}, 0)  # type: ignore
     found = statistics.search(asked)
     assert (found.candidates, found.regret) == (2, 1.5)
+    times["a"] = 9.0
+    assert statistics.search(asked) == found
 
 
 class Judgement:
