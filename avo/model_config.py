@@ -43,26 +43,41 @@ _OWN_WINDOW = {
 _INTERVAL = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
 """Model types in which one layer of ``full_attention_interval`` sees all keys and the others are linear."""
 _OWN_LAYERS = (
-    "attn_layer_period", "attn_layer_indices", "block_types", "cross_attention_layers", "full_attn_idxs",
-    "hybrid_override_pattern", "layers_block_type",
+    "attn_layer_period", "attn_layer_indices", "block_types", "cross_attention_layers",
+    "dense_attention_every_n_layers", "full_attn_idxs", "hybrid_override_pattern", "layers_block_type",
+    "linear_attn_config",
 )  # fmt: skip
 """Fields in which some models say which layers attend."""
 _OWN_KV_HEADS = ("multi_query", "num_kv_heads", "multi_query_group_num")
 """Fields in which some models say how many KV heads there are."""
-_SINKS = {"gpt_oss"}
+_OTHER_NAMES = {"attention": FULL, "mamba": LINEAR}
+"""Earlier names of kinds of layers, which transformers 5 replaces too."""
+_SINKS = {"flint", "gpt_oss", "granite_swa", "granitemoe_swa"}
 """Model types whose heads have a learned sink, which no field of the configuration says."""
 _REFUSED = {
     "attn_logit_softcapping": "soft caps of scores",
     "alibi": "biases by distance (ALiBi)",
     "attention_chunk_size": "attention in chunks",
     "index_topk": "keys that an index selects",
-    "sparse_attention_config": "sparse attention",
+    "sparse_attention_config": "sparse attention, whose problem is fsa (MiniMax-M3: --problem fsa --suite minimax-m3),",
+    "blocksparse_block_size": "block-sparse attention",
+    "block_configs": "blocks that differ from each other",
     "global_head_dim": "layers with another head dim",
     "attention_k_eq_v": "keys that are the values",
     "use_bidirectional_attention": "attention in both directions",
     "is_encoder_decoder": "an encoder",
 }
 """Fields that change what attention computes, or its shapes, wherever they are set."""
+_REFUSED_TYPES = {
+    "baichuan": "biases by distance (ALiBi) in the larger models, which no field says,",
+    "big_bird": "block-sparse attention",
+    "diffllama": "differential attention",
+    "doge": "masks that layers compute",
+    "mimo_v2_flash": "layers with other heads, of which some have sinks,",
+}
+"""Model types whose attention is another one, though no field says so."""
+_HEADS_OF_SOME = ("num_attention_heads_per_layer", "num_sliding_attention_heads", "per_layer_config")
+"""Fields in which some models say that layers differ in heads or head dims."""
 _CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 _MOST_CHARACTERS = 60
 """How much of a model's name is in that of a run, which has at most 80 characters."""
@@ -120,18 +135,25 @@ def read_model(
     for field, what in _REFUSED.items():
         if config.get(field):
             raise config.error(f"{field}: {what} cannot be served")
+    if config.type in _REFUSED_TYPES:
+        raise config.error(f"model type {config.type!r}: {_REFUSED_TYPES[config.type]} cannot be served")
     for field in _OWN_KV_HEADS:
         if config.get(field) and config.get("num_key_value_heads") is None:
             raise config.error(f"{field}: how many KV heads this makes is not known: add num_key_value_heads")
     heads = config.count("num_attention_heads")
     kv_heads = config.count("num_key_value_heads", heads)
+    for field in _HEADS_OF_SOME:
+        if _differs(config.get(field), heads):
+            raise config.error(f"{field}: layers with other heads or head dims cannot be served")
     kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(
         "gqa" if heads > kv_heads else "mha"
     )
     head_dim, head_dim_v = _head_dims(config, heads)
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
     if dtype not in ("bfloat16", "float16"):
-        raise config.error(f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16")
+        raise config.error(
+            f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16, so write down the one to run in"
+        )
     if phase == "train" and config.get("attention_dropout"):
         raise config.error("attention_dropout: dropout cannot be served in training")
     layers, window = _layers(config)
@@ -161,7 +183,8 @@ def read_model(
     # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
     if refused := refusal(kind, replace(short, packed=False)):
         raise config.error(refused)
-    for options, part in (("--packed", short), ("--lengths, --batch", setting)):
+    sizes = "--lengths, --batch" if lengths or batch > 1 else f"--lengths, by default {DEFAULT_LENGTHS[phase][0]}"
+    for options, part in (("--packed", short), (sizes, setting)):
         if refused := refusal(kind, part):
             raise ConfigError(f"{options}: {refused}")
     return ModelProblem(
@@ -249,6 +272,13 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
+def _differs(value: Any, heads: int) -> bool:
+    """Return whether a field says of some layer that it has other heads than ``heads``, or another head dim."""
+    if isinstance(value, dict):
+        return any("head" in field for each in value.values() if isinstance(each, dict) for field in each)
+    return any(each not in (None, heads) for each in (value if isinstance(value, list) else [value]))
+
+
 def _head_dims(config: _Fields, heads: int) -> tuple[int, int]:
     """Return the head dim of keys, and that of values where it is another one, else 0."""
     if config.get("kv_lora_rank"):
@@ -256,7 +286,9 @@ def _head_dims(config: _Fields, heads: int) -> tuple[int, int]:
         values = config.count("v_head_dim")
         return keys, 0 if keys == values else values
     if config.get("head_dim") is not None:
-        return config.count("head_dim"), 0
+        keys = config.count("head_dim")
+        values = config.count("v_head_dim", keys)
+        return keys, 0 if keys == values else values
     if config.type in _OWN_HEAD_DIM:
         raise config.error(
             f"it has no head_dim, and model type {config.type!r} has a default of its own: write it down"
@@ -289,7 +321,7 @@ def _kinds(config: _Fields) -> Counter[str]:
         if not isinstance(listed, list) or len(listed) != count:
             raise config.error(f"{field}: it should list the kinds of all layers, num_hidden_layers: {count}")
         if field == "layer_types":
-            return Counter(_printable(str(each)) for each in listed)
+            return Counter(_OTHER_NAMES.get(str(each), _printable(str(each))) for each in listed)
         return Counter(FULL if each == 1 else LINEAR for each in listed)
     for field in _OWN_LAYERS:
         if config.get(field) is not None:

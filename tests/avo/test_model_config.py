@@ -3,6 +3,7 @@
 ``configs/`` has what the published configurations of five models say of their attention; all other fields are left out.
 """
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,50 @@ def test_latent_keys_are_keys_of_their_own_size(tmp_path: Path) -> None:
     assert "latent keys and values (kv_lora_rank) as expanded ones" in found.read
 
 
+def test_values_may_have_a_head_dim_of_their_own(tmp_path: Path) -> None:
+    path = written(tmp_path, head_dim=192, v_head_dim=128, num_key_value_heads=32)
+    assert read_model(path, "prefill").problem == "mha-h32x32-d192x128-8192x1"
+
+
+def test_layers_that_say_the_same_do_not_differ(tmp_path: Path) -> None:
+    usual = read_model(written(tmp_path), "prefill").problem
+    same = {"num_attention_heads_per_layer": [32] * 32, "num_sliding_attention_heads": 32, "per_layer_config": {}}
+    assert read_model(written(tmp_path, **same), "prefill").problem == usual
+
+
+def test_a_default_length_that_does_not_fit_is_called_that(tmp_path: Path) -> None:
+    path = written(tmp_path, num_attention_heads=128, num_key_value_heads=128, head_dim=256)
+    with pytest.raises(ConfigError, match=r"^--lengths, by default 32768: "):
+        read_model(path, "decode")
+    with pytest.raises(ConfigError, match=r"^--lengths, --batch: "):
+        read_model(path, "decode", (65536,))
+
+
+@pytest.mark.long
+def test_the_configurations_of_all_models_of_transformers_are_read_or_refused_and_sinks_are_never_missed(
+    tmp_path: Path,
+) -> None:
+    models = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    classes = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
+    without_defaults = {"gemma4_assistant"}
+    read = 0
+    for kind in sorted({*models} - without_defaults):
+        config = classes[kind]()
+        fields = {**config.to_dict(), "model_type": kind, "dtype": "bfloat16", "architectures": [models[kind]]}
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(fields, default=str))
+        try:
+            found = read_model(path, "prefill")
+        except ConfigError:
+            continue
+        read += 1
+        assert get_problem(found.problem).suites["quick"]
+        folder = Path(str(importlib.import_module(type(config).__module__).__file__)).parent
+        if any("s_aux=" in source.read_text() for source in folder.glob("modeling_*.py")):
+            assert "a sink for each query head" in found.read, kind
+    assert read > 50
+
+
 def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
     for field in ({"torch_dtype": "float16"}, {"torch_dtype": None, "dtype": "torch.float16"}):
         assert read_model(written(tmp_path, **field), "prefill").problem == "gqa-h32x8-fp16-8192x1"
@@ -125,10 +170,17 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"hidden_size": 2560}, "head dim 80 is not served"),
         ({"hidden_size": 4100}, "hidden_size 4100 is no multiple of 32 heads"),
         ({"model_type": "qwen3"}, "it has no head_dim, and model type 'qwen3' has a default of its own"),
-        ({"torch_dtype": "float32"}, "dtype 'float32' cannot be served"),
+        ({"torch_dtype": "float32"}, "bfloat16 and float16, so write down the one to run in"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: soft caps of scores cannot be served"),
         ({"alibi": True}, "alibi: biases by distance"),
         ({"index_topk": 2048}, "index_topk: keys that an index selects cannot be served"),
+        ({"sparse_attention_config": {"topk": 16}}, "problem is fsa (MiniMax-M3: --problem fsa --suite minimax-m3)"),
+        ({"block_configs": [{}]}, "block_configs: blocks that differ from each other cannot be served"),
+        ({"linear_attn_config": {}}, "linear_attn_config: which layers attend is not known: add layer_types"),
+        ({"model_type": "diffllama"}, "model type 'diffllama': differential attention cannot be served"),
+        ({"num_attention_heads_per_layer": [32, 48]}, "num_attention_heads_per_layer: layers with other heads"),
+        ({"num_sliding_attention_heads": 64}, "num_sliding_attention_heads: layers with other heads"),
+        ({"per_layer_config": {"5": {"head_dim": 512}}}, "per_layer_config: layers with other heads or head dims"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder: an encoder cannot be served"),
         ({"architectures": ["BertForMaskedLM"]}, "'BertForMaskedLM' is not known to be a causal language model"),
         ({"sliding_window": 4096}, "which layers of model type 'llama' have it is not known: add layer_types"),

@@ -48,11 +48,11 @@ def selected_attention(
     length, head_dim_v]; kv_heads may be a divisor of heads. block_indices is an integer tensor [batch, kv_heads,
     length, blocks]: numbers of blocks of ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u
     if u <= t and u // block_size is among the numbers of t, of which there is room for three or more. These must
-    include block 0, the query's own block and the one before it, and no block behind it. That the three are there is
-    looked at, which waits for the GPU, unless ``check_selection`` is False or a CUDA graph is recorded; in a compiled
-    graph the call raises ``UnsupportedCall`` if they are not. The result is [batch, heads, length, head_dim_v], in the
-    type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse): lse
-    is float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a
+    include block 0, the query's own block and the one before it, and no block behind it. All this is looked at, which
+    waits for the GPU, unless ``check_selection`` is False or a CUDA graph is recorded: torch computes other selections,
+    and in a compiled graph the call raises ``UnsupportedCall``. The result is [batch, heads, length, head_dim_v], in
+    the type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse):
+    lse is float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a
     query sees, and has no gradient.
 
     ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``cu_seqlens``, int32
@@ -73,7 +73,7 @@ def selected_attention(
     reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)
     later = check_selection and torch.compiler.is_compiling()
     if check_selection and not reason and not later:
-        reason = _lacking(block_indices, cu_seqlens, block_size)
+        reason = _unfit(block_indices, cu_seqlens, block_size)
     if reason:
         decline(reason, on_unsupported)
         out = by_torch(*given, sinks, cu_seqlens, block_size, factor)
@@ -128,8 +128,8 @@ def _unsupported(
     return candidates(_call(query, key, value, sinks, starts, block_size), length_of(key))[1]
 
 
-def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
-    """Return in a few words what some queries do not select and all must; an empty string if nothing is missing."""
+def _unfit(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
+    """Return in a few words what kernels rely on and some queries' selections are not; an empty string if all are."""
     if block_indices.is_cuda and torch.cuda.is_current_stream_capturing():
         return ""
     if block_indices.shape[3] < _FORCED:
@@ -138,9 +138,13 @@ def _lacking(block_indices: torch.Tensor, starts: torch.Tensor | None, block_siz
     complete = torch.zeros_like(places, dtype=torch.bool) if starts is None else places >= starts[-1]  # no one's tokens
     own = (places if starts is None else places - _first_keys(places, starts)) // block_size
     selected = [(block_indices == each[:, None]).any(3) for each in (own * 0, (own - 1).clamp(min=0), own)]
-    if bool((complete | (selected[0] & selected[1] & selected[2])).all()):
-        return ""
-    return "queries without block 0, their own or the one before it"
+    if not bool((complete | (selected[0] & selected[1] & selected[2])).all()):
+        return "queries without block 0, their own or the one before it"
+    before, after = block_indices[..., :-1], block_indices[..., 1:]
+    ascending = ((after == -1) | ((before >= 0) & (after > before))).all(3)
+    if not bool((complete | (ascending & (block_indices <= own[:, None]).all(3))).all()):
+        return "selected blocks that are not ascending with -1 at the end, or are behind the query"
+    return ""
 
 
 def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
@@ -174,8 +178,8 @@ def _forward(
     longest: int,
     check: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if check and (lacking := _lacking(block_indices, starts, block_size)):
-        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {lacking}")
+    if check and (unfit := _unfit(block_indices, starts, block_size)):
+        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {unfit}")
     out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, check)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
@@ -335,6 +339,7 @@ def _selected(
     first = torch.zeros_like(keys) if starts is None else _first_keys(keys, starts)
     rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
+    chosen = chosen.where(chosen < blocks, -1)  # a block behind all keys has none to see
     selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
     selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
     visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])

@@ -170,14 +170,18 @@ def test_packed_sequences_with_more_keys_than_were_judged_are_refused_for_that(
         )  # fmt: skip
 
 
-def test_what_every_query_must_select_is_asked_of_each_sequence_and_not_of_padding(package: ModuleType) -> None:
-    lacking = importlib.import_module(f"{NAME}._selected_attention")._lacking
-    starts, none = torch.tensor([0, 6, 10]), torch.full((1, 1, 3), -1)
-    places = torch.cat((torch.arange(6), torch.arange(4)))[:, None]
-    chosen = torch.cat((places * 0, (places // 2 - 1).clamp(min=0), places // 2), 1)[None, None]
-    padded = torch.cat((chosen, none[None].expand(1, 1, 2, 3)), 2)
-    assert lacking(padded, starts, 2) == ""
-    assert lacking(padded, None, 2) == lacking(padded.where(padded > 0, -1), starts, 2) != ""
+def test_what_kernels_rely_on_is_asked_of_each_sequence_and_not_of_padding(package: ModuleType) -> None:
+    unfit = importlib.import_module(f"{NAME}._selected_attention")._unfit
+    starts = torch.tensor([0, 6, 10])
+    own = [place // 2 for place in (*range(6), *range(4))]
+    rows = [[*sorted({0, max(block - 1, 0), block}), -1, -1][:3] for block in own] + [[-1] * 3] * 2
+    chosen = torch.tensor(rows)[None, None]
+    assert unfit(chosen, starts, 2) == ""
+    assert unfit(chosen, None, 2) == unfit(chosen.where(chosen > 0, -1), starts, 2) != ""
+    for row in ([2, 1, 0], [0, 1, 2, 2], [0, -1, 1, 2], [0, 1, 2, 3]):
+        other = torch.nn.functional.pad(chosen, (0, 1), value=-1)
+        other[0, 0, 5] = torch.tensor([*row, -1][:4])
+        assert "not ascending with -1 at the end, or are behind" in unfit(other, starts, 2), row
 
 
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
