@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from avo.config import START, TRANSFERRED
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
 from avo.model_config import model_of
+from avo.search.transfer import Use
 from avo.watch.wording import printable
 from evaluator.catalogue import get_problem
-from evaluator.problem import Problem
+from evaluator.problem import Problem, signature
 from evaluator.problem_sources import public_function
 from lineage_db.records import Attempt, Run, Version
 
@@ -81,26 +83,43 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
 
 def check_together(chosen: Sequence[Chosen]) -> None:
     """Raise ``ExportError`` unless there is a forward pass for each version that computes gradients."""
-    forward = {each.function for each in chosen if each.problem.entry == each.function}
+    forward = [each for each in chosen if each.problem.entry == each.function]
     for each in chosen:
-        if each.function not in forward:
+        of_function = [other for other in forward if other.function == each.function]
+        if not of_function:
             raise ExportError(
                 f"{each.label} computes gradients of {each.function}: name a version that computes {each.function} too"
             )
+        if not any(_taken(each) & _taken(other) for other in of_function):
+            raise ExportError(
+                f"{each.label} computes gradients that no other version named here needs: its types, head dims or "
+                "packing are others"
+            )
+
+
+def _taken(chosen: Chosen) -> set[tuple[str, int, int, bool]]:
+    """Return the types and head dims that a version takes, and whether sequences are packed."""
+    problem = chosen.problem
+    packed = "cu_seqlens_q" in signature(problem)[1]
+    return {(case.dtype, case.head_dim, case.head_dim_v or case.head_dim, packed) for case in problem.correctness_cases}
 
 
 def _describing_itself(chosen: Chosen) -> str:
     """Return the source of a version; where its docstring is still that of the first one, it says what was changed."""
     source, line = chosen.attempt.source, chosen.line
     start = line[0].attempt if line else chosen.attempt
-    if start.id == chosen.attempt.id or about(source) != about(start.source):
+    taken = (chosen.run.config.get(TRANSFERRED) or {}).get("use") == Use.SEED
+    if about(source) != about(start.source) or (start.id == chosen.attempt.id and not taken):
         return source
     steps = [*line[1:], *(() if chosen.version else (chosen.attempt,))]
-    changes = "\n".join(f"- {printable(' '.join(step.change.split())):.110}" for step in steps if step.change.strip())
+    changes = [f"- {printable(' '.join(step.change.split())):.110}" for step in steps if step.change.strip()]
+    origin = f"\nThat run started from {chosen.run.config[START][0]['origin']}." if taken else ""
     text = (
         f"{chosen.problem.entry} for the problem {chosen.problem.name} on {chosen.run.target}:\n"
-        f"{chosen.mark} of the run {chosen.run.name}.\n\nWhat the search changed, in order:\n{changes}"
+        f"{chosen.mark} of the run {chosen.run.name}.{origin}"
     )
+    if changes:
+        text += "\n\nWhat the search changed, in order:\n" + "\n".join(changes)
     try:
         return saying(source, text)
     except (SyntaxError, ValueError):

@@ -168,7 +168,9 @@ def _umask() -> int:
 
 
 def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], now: datetime) -> dict[str, Any]:
-    first = versions[0].chosen.problem.correctness_cases[0]
+    problem = versions[0].chosen.problem
+    first = problem.correctness_cases[0]
+    heads, kv_heads = next((case.heads, case.kv_heads) for cases in problem.suites.values() for case in cases)
     architectures = {each.target.arch for each in versions}
     return {
         "package": name,
@@ -184,8 +186,12 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
         "table": (made := table(versions)),
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
-        "examples": list(dict.fromkeys(map(_further, filter(_is_plain, made["kernels"])))),
-        "dims": (first.head_dim, first.head_dim, first.head_dim_v or first.head_dim),
+        "examples": {
+            function: list(dict.fromkeys(_further(each, heads) for each in made["kernels"] if _is_of(each, function)))
+            for function in ("attention", "packed_attention", "selected_attention", "decode")
+        },
+        "heads": (heads, kv_heads),
+        "dims": (first.head_dim, first.head_dim_v or first.head_dim),
         "dtype": first.dtype,
         "now": now,
         "variant": str(VARIANT),
@@ -201,14 +207,15 @@ def _triton(versions: Sequence[Passed]) -> str:
     return "triton>=3.6"
 
 
-def _is_plain(kernel: Mapping[str, Any]) -> bool:
-    return kernel["entry"] == "attention" and "cu_seqlens_q" not in kernel["tensors"]
+def _is_of(kernel: Mapping[str, Any], function: str) -> bool:
+    packed = kernel["function"] == "attention" and "cu_seqlens_q" in kernel["tensors"]
+    return "dout" not in kernel["tensors"] and function == ("packed_attention" if packed else kernel["function"])
 
 
-def _further(kernel: Mapping[str, Any]) -> str:
-    """Return what a call of ``attention`` has besides, so that a kernel takes it."""
+def _further(kernel: Mapping[str, Any], heads: int) -> str:
+    """Return what a call has besides, so that a kernel takes it."""
     window = ", window=1024" if "window" in kernel["scalars"] else ""
-    return window + (', sinks=torch.zeros(16, device="cuda")' if "sinks" in kernel["tensors"] else "")
+    return window + (f', sinks=torch.zeros({heads}, device="cuda")' if "sinks" in kernel["tensors"] else "")
 
 
 def _environment() -> Environment:

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avo.config import START, TRANSFERRED
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
 from avo.export.hub import HUB_VARIANT
@@ -130,6 +131,10 @@ def test_a_docstring_that_is_still_the_seeds_says_what_was_changed(
     assert "not fast" not in changed
     assert "v1 of the run mha-h100" in changed
     assert f"- {first.change}" in changed
+    config = {**run.config, START: [{"origin": "mha-h100@7", "source": source}], TRANSFERRED: {"use": "seed"}}
+    taken = choose(replace(run, config=config), versions[:1], versions[0].attempt).source
+    assert "not fast" not in taken
+    assert "That run started from mha-h100@7." in taken
     own = replace(versions[1].attempt, source='"""Mine."""\n\nX = 1\n')
     assert choose(run, [versions[0], replace(versions[1], attempt=own)], own).source.startswith('"""Mine."""')
 

@@ -113,6 +113,9 @@ def test_gradients_alone_are_not_exported(tmp_path: Path) -> None:
     check_together([forward, backward])
     with pytest.raises(ExportError, match="fsa_backward@3 computes gradients of selected_attention: name a version"):
         check_together([forward, backward, other])
+    packed = chosen(run, versions, problem="gqa_backward-packed", name="packed")
+    with pytest.raises(ExportError, match="packed@3 computes gradients that no other version named here needs"):
+        check_together([forward, backward, packed])
 
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:
