@@ -49,7 +49,8 @@ _LAYOUT = {cst.SimpleWhitespace, cst.Newline, cst.TrailingWhitespace, cst.Comma,
 
 @lru_cache(maxsize=512)
 def _parents(tree: cst.CSTNode) -> Mapping[cst.CSTNode, Sequence[cst.CSTNode]]:
-    """All nodes of an (immutable) tree in source order, outer ones first, each with those that it is a child of.
+    """All nodes of an (immutable) tree in source order, outer ones first, each with those that it is a child of. What
+    lies below ``_LAYOUT`` is left out, as are comments in it: it can be neither found nor replaced.
 
     Kept because a walk is slow and the same trees are searched again and again.
     """

@@ -119,9 +119,10 @@ def judge(row: Row) -> Judged:
 def search(asked: Search) -> Searched:
     """Predict the configurations of a search; those that do not fit the card are left out.
 
-    What was found is kept: all searches take hours, and whoever was stopped goes on.
+    What was found is kept: all searches take hours, and an interrupted run continues where it stopped.
     """
-    key = sha256(f"{_digest()} {version_of_the_judge()} {asked.problem}".encode()).hexdigest()
+    made_by = f"{_digest()} {version_of_the_judge()} {sha256(Path(__file__).read_bytes()).hexdigest()}"
+    key = sha256(f"{made_by} {asked.problem}".encode()).hexdigest()
     (found,) = _kept_in(_CACHE / f"search-{key}.pickle", lambda: [_search(asked)])
     return found  # type: ignore[no-any-return]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from . import _by_torch, _decode
+from . import _by_torch
 from ._dispatch import (
     NAMESPACE,
     SIDE_BY_SIDE,
@@ -49,9 +49,6 @@ def attention(
     (out, lse): lse is float32 [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled
     scores and sinks, and has no gradient.
 
-    Up to eight queries without gradients, aligned to the lower right, go to a kernel of ``decode`` if the package has
-    one that takes them: see ``_decode.to_dense``.
-
     Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
     A call that no kernel takes is computed by torch, with one warning for each reason, or raises ``UnsupportedCall`` if
     ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
@@ -67,10 +64,6 @@ def attention(
     mask = None if lower_right else attn_mask
     reason = _unsupported(query, key, value, mask, dropout_p, causal, scale, enable_gqa)
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    if not reason and (lower_right or (query.shape[2] == 1 and not causal)):
-        decoded = _decode.to_dense(query, key, value, sinks, factor, window or 0)
-        if decoded is not None:
-            return decoded if return_lse else decoded[0]
     if not reason:
         call = _call(query, key, value, causal, window or 0, sinks, packed=False)
         reason = candidates(call, length_of(key[:, :, : query.shape[2]] if is_causal else key))[1]
@@ -142,12 +135,6 @@ def packed_attention(
     for rows, keys, values in _by_torch.each_sequence(q, k, v, cu_seqlens_q, cu_seqlens_k):
         within = window if window is not None and window < keys.shape[2] else 0
         reason = _unsupported(rows, keys, values, None, 0.0, is_causal, scale, True)
-        if not reason and (is_causal or rows.shape[2] == 1):
-            decoded = _decode.to_dense(rows, keys, values, sinks, factor, within)
-            if decoded is not None:
-                outs.append(decoded[0])
-                lses.append(decoded[1])
-                continue
         call = _call(rows, keys, values, is_causal, within, sinks, packed=False)
         reason = reason or candidates(call, length_of(keys))[1]
         if reason:

@@ -1,7 +1,6 @@
 """``decode``: attention of a few queries a sequence over a paged cache, by the kernels of this package."""
 
 import math
-from typing import NamedTuple
 
 import torch
 
@@ -15,13 +14,14 @@ from ._dispatch import (
     choose,
     decline,
     empty_like,
-    is_as_judged,
     launch,
     length_of,
 )
 
 MOST_QUERIES = 8
 """Queries of a sequence that kernels were judged on."""
+MEMORY = "_memory_of_a_growing_cache"
+"""The attribute in which keys and values of a ``GrowingCache`` have the memory whose first tokens they are."""
 
 
 def decode(
@@ -66,65 +66,41 @@ def decode(
     return (out, lse) if return_lse else out
 
 
-def to_dense(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    scale: float,
-    window: int,
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return out and lse of the last tokens of each sequence to keys that are one tensor, [batch, kv_heads, kv_len,
-    head_dim], and values likewise; None where no kernel takes them.
+def from_growing_cache(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, scale: float | None
+) -> torch.Tensor | None:
+    """Return attention of one query a sequence to all keys of a ``GrowingCache``; None where no kernel takes it.
 
-    Nothing is copied: the kernel gets pages that lie in these tensors. So behind the last key there must be memory for
-    the rest of its page, as ``GrowingCache`` has it.
+    query is [batch, heads, 1, head_dim]. Nothing is copied: the kernel gets pages that lie in the cache's memory.
     """
-    if query.shape[2] > MOST_QUERIES or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return None
-    if torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value)):
-        return None
+    memory: list[torch.Tensor | None] = [getattr(each, MEMORY, None) for each in (key, value)]
     sizes = [size for kernel in KERNELS if kernel.function == "decode" for size in kernel.block_sizes]
-    if not sizes:
+    asked = query.requires_grad or (sinks is not None and sinks.requires_grad)
+    if memory[0] is None or memory[1] is None or not sizes or (asked and torch.is_grad_enabled()):
         return None
-    keys, values = (_pages_of(each, min(sizes)) for each in (key, value))
-    if keys is None or values is None or keys.steps != values.steps:
-        return None
-    batch, length = key.shape[0], key.shape[2]
-    if candidates(_call(query, keys.pages, values.pages, window, sinks), length)[1]:
-        return None
-    in_order, sequences = (
-        torch.arange(count, dtype=torch.int32, device=key.device) * step
-        for count, step in zip((-(-length // min(sizes)), batch), keys.steps, strict=True)
+    size, (batch, kv_heads, room, _) = min(sizes), memory[0].shape
+    apart = kv_heads * room // size  # pages from one sequence to the next
+    k, v = (
+        each.as_strided(
+            ((batch - 1) * apart + room // size, kv_heads, size, each.shape[3]),
+            (size * each.shape[3], room * each.shape[3], each.shape[3], 1),
+        )
+        for each in memory
+        if each is not None
     )
-    table, lengths = sequences[:, None] + in_order, torch.full_like(sequences, length)
-    sinks = None if sinks is None else sinks.float().contiguous()
-    found: tuple[torch.Tensor, torch.Tensor]
-    found = _run(query, keys.pages, values.pages, table, lengths, sinks, scale, window)
-    return found
-
-
-class _Pages(NamedTuple):
-    pages: torch.Tensor
-    """[pages, kv_heads, page_size, head_dim]; pages overlap where they begin closer together than they are long."""
-    steps: tuple[int, int]
-    """How many pages further the next page of a sequence is, and the first one of the next sequence."""
-
-
-def _pages_of(tensor: torch.Tensor, size: int) -> _Pages | None:
-    """Return the pages of ``size`` rows in [batch, kv_heads, rows, head_dim]; None where they do not fit in."""
-    batch, heads, rows, dim = tensor.shape
-    sequence, head, row, _ = tensor.stride()
-    apart = math.gcd(size * row, sequence) if batch > 1 else size * row
-    if not apart:
+    factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
+    sinks, keys = None if sinks is None else sinks.float().contiguous(), key.shape[2]
+    if not factor > 0.0 or candidates(_call(query, k, v, 0, sinks), keys)[1]:
         return None
-    page, sequence = size * row // apart, sequence // apart if batch > 1 else 0
-    last = (batch - 1) * sequence + (-(-rows // size) - 1) * page
-    end = tensor.storage_offset() + last * apart + (heads - 1) * head + (size - 1) * row + dim
-    if end * tensor.itemsize > tensor.untyped_storage().nbytes():
-        return None
-    pages = tensor.as_strided((last + 1, heads, size, dim), (apart, head, row, tensor.stride(3)))
-    return _Pages(pages, (page, sequence)) if is_as_judged(pages) else None
+    table = torch.arange(-(-keys // size), dtype=torch.int32, device=query.device)[None]
+    if batch > 1:
+        first = torch.arange(0, batch * apart, apart, dtype=torch.int32, device=query.device)
+        table = table + first[:, None]
+    lengths = torch.full((batch,), keys, dtype=torch.int32, device=query.device)
+    out: torch.Tensor = _run(query, k, v, table, lengths, sinks, factor, 0)[0]
+    return out
 
 
 def _check(

@@ -265,15 +265,12 @@ def length_of(key: torch.Tensor) -> int:
 
 
 def as_judged(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ``tensor``, or a copy where it is not laid out as the judge's."""
-    return tensor if is_as_judged(tensor) else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def is_as_judged(tensor: torch.Tensor) -> bool:
-    """Return whether the last stride is 1 and rows are aligned as the judge's."""
+    """Return ``tensor``, or a copy where its last stride is not 1 or its rows are not aligned as the judge's."""
     *strides, last = tensor.stride()
-    addresses = (tensor.data_ptr(), *(stride * tensor.itemsize for stride in strides))
-    return last == 1 and all(strides) and all(address % _ALIGNMENT == 0 for address in addresses)
+    aligned = [address % _ALIGNMENT == 0 for address in (tensor.data_ptr(), *(s * tensor.itemsize for s in strides))]
+    if last == 1 and all(strides) and all(aligned):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def empty_like(tensor: torch.Tensor, elements: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ take. It is done once for each forward pass, not for each layer.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ._attention import attention, packed_attention
+from ._decode import MEMORY, from_growing_cache
 from ._dispatch import NAMESPACE, decline
 
 
@@ -36,9 +38,9 @@ _ROOM = 256
 
 
 class GrowingCache(Cache):  # type: ignore[misc]
-    """A cache for ``past_key_values`` that has room for more tokens behind the last one: kernels of ``decode`` take it
-    as it is, and a new token is written there. transformers' own dynamic cache is copied for each token. It is for
-    inference: there are no gradients.
+    """A cache for ``past_key_values`` that kernels of ``decode`` take as it is: it has room for more tokens behind the
+    last one, and a new one is written there, where transformers' own dynamic cache is copied. It keeps all tokens, also
+    in layers with a sliding window, and is for inference: there are no gradients.
     """
 
     def __init__(self) -> None:
@@ -49,35 +51,63 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
     keys: torch.Tensor
     values: torch.Tensor
     _memory: tuple[torch.Tensor, ...] = ()
-    """Of keys and values, [batch, kv_heads, room, head_dim]; the cached ones are its first tokens."""
+    """Of keys and values, [batch, kv_heads, room, head_dim]: the cached tokens, and numbers that are finite."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put tokens behind the last one; return all keys and all values."""
+        if torch.is_grad_enabled() and (key_states.requires_grad or value_states.requires_grad):
+            raise ValueError("GrowingCache is for inference: call the model under torch.no_grad()")
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        new = key_states.detach(), value_states.detach()
-        before = self.get_seq_length()
+        new, before = (key_states, value_states), self.get_seq_length()
         end = before + key_states.shape[2]
-        cached = (self.keys, self.values) if before else ()
-        # Beam search and offloading put other tensors in the place of those in memory.
-        if not before or end > self._room(cached):
-            room = -(-(end + end // 4) // _ROOM) * _ROOM
-            self._memory = tuple(each.new_zeros(*each.shape[:2], room, each.shape[3]) for each in new)
-            for own, old in zip(self._memory, cached, strict=False):
-                own[:, :, :before] = old
-        for own, each in zip(self._memory, new, strict=True):
-            own[:, :, before:end] = each
-        self.keys, self.values = (own[:, :, :end] for own in self._memory)
+        if not before or end > self._memory[0].shape[2]:
+            room, old = -(-(end + end // 4) // _ROOM) * _ROOM, self._memory
+            with torch.inference_mode(False):  # so that it can be written in either mode
+                self._memory = tuple(
+                    torch.zeros(*each.shape[:2], room, each.shape[3], dtype=each.dtype, device=each.device)
+                    for each in new
+                )
+            if before:
+                self._write(tuple(each[:, :, :before] for each in old), 0)
+        self._write(new, before)
         return self.keys, self.values
 
-    def _room(self, cached: tuple[torch.Tensor, ...]) -> int:
-        """Return how many tokens there is memory for where the cached ones are, 0 where they are elsewhere."""
-        for old, own in zip(cached, self._memory, strict=True):
-            if old.data_ptr() != own.data_ptr() or old.shape[0] != own.shape[0]:
-                return 0
-        return self._memory[0].shape[2]
+    def _write(self, new: tuple[torch.Tensor, ...], place: int) -> None:
+        for own, each in zip(self._memory, new, strict=True):
+            own[:, :, place : place + each.shape[2]] = each
+        self._show(place + new[0].shape[2])
+
+    def _show(self, tokens: int) -> None:
+        self.keys, self.values = (own[:, :, :tokens] for own in self._memory)
+        for shown, own in zip((self.keys, self.values), self._memory, strict=True):
+            setattr(shown, MEMORY, own)
+
+    def _change(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Change the batch by ``change``, the room with it."""
+        if tokens := self.get_seq_length():
+            with torch.inference_mode(False):
+                self._memory = tuple(change(own).contiguous() for own in self._memory)
+            self._show(tokens)
+
+    def reset(self) -> None:
+        """See ``DynamicLayer``."""
+        super().reset()
+        self._memory = ()
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """See ``DynamicLayer``."""
+        self._change(lambda own: own.index_select(0, beam_idx.to(own.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """See ``DynamicLayer``."""
+        self._change(lambda own: own.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """See ``DynamicLayer``."""
+        self._change(lambda own: own[indices, ...])
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,10 @@ def attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **options
         )
         return found[0], None
+    if attention_mask is None and query.shape[2] == 1 and not dropout:
+        decoded = from_growing_cache(query, key, value, s_aux, scaling)
+        if decoded is not None:
+            return decoded.transpose(1, 2).contiguous(), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     plain = attention_mask is None and causal and query.shape[2] > 1
     out = attention(

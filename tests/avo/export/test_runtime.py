@@ -4,7 +4,7 @@ import importlib
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import ModuleType
@@ -13,12 +13,24 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.attention.bias import causal_lower_right
+from transformers import DynamicCache
 
 from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
 from tests.avo.export.sample import chosen, passed, sample
 
-PROBLEMS = ("mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode", "fsa")
+PROBLEMS = (
+    "mha",
+    "gqa",
+    "mha_backward",
+    "mha-w1024",
+    "mha-w1024-sinks",
+    "gqa-packed",
+    "mha-d192x128",
+    "decode",
+    "decode-sinks",
+    "fsa",
+)
 NAME = "for_tests_of_the_runtime"
 
 
@@ -199,29 +211,22 @@ def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -
         torch.testing.assert_close(mine, right)
 
 
-def cached(layout: str, tokens: int) -> list[torch.Tensor]:
-    """Return keys and values [2, 2, tokens, 128] laid out as ``layout``."""
-    made = [torch.randn(2, 2, tokens, 128) for _ in range(2)]
-    if layout == "with room":
-        return [torch.nn.functional.pad(each, (0, 0, 0, 37), value=torch.nan)[:, :, :tokens] for each in made]
-    if layout == "tokens first":
-        return [each.transpose(1, 2).contiguous().transpose(1, 2) for each in made]
-    if layout == "one in the other":
-        return [torch.stack(made, 3)[:, :, :, place] for place in range(2)]
-    return made
-
-
 @pytest.fixture
 def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels for pages that were launched, on the CPU; torch does their work."""
     dispatch, of_pages = (importlib.import_module(f"{NAME}.{module}") for module in ("_dispatch", "_decode"))
     monkeypatch.setattr(dispatch, "INTERPRETED", True)  # takes tensors on the CPU
-    names = []
+    monkeypatch.setattr(dispatch, "_DEFAULT_MODE", "sdpa")
+    of_decode = tuple(each for each in dispatch.KERNELS if each.function == "decode")
+    monkeypatch.setattr(dispatch, "KERNELS", of_decode)
+    names: list[str] = []
 
     def launch(kernel: Any, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
         names.append(kernel.name)
         given = [tensors[name] for name in ("q", "k", "v", "block_table", "lengths")]
-        found = of_pages.by_torch(*given, None, scalars["scale"], scalars["window"], with_lse=True)
+        assert all(each.is_contiguous() for each in given[3:])
+        sinks, window = tensors.get("sinks"), scalars["window"]
+        found = of_pages.by_torch(*given, sinks, scalars["scale"], window, with_lse=True)
         for name, each in zip(("out", "lse"), found, strict=True):
             tensors[name].copy_(each)
 
@@ -229,49 +234,78 @@ def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.parametrize(("sinks", "kernel"), [(False, "decode_v3"), (True, "decode_sinks_v3")])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
+    package: ModuleType, launched: list[str], batch: int, sinks: bool, kernel: str
+) -> None:
+    transformers = importlib.import_module(f"{NAME}.transformers")
+    cache, logits = transformers.GrowingCache(), torch.randn(4) if sinks else None
+
+    def layer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
+        out = transformers.attention_forward(torch.nn.Module(), query, key, value, None, scaling=0.3, **options)[0]
+        assert isinstance(out, torch.Tensor)
+        return out.transpose(1, 2)
+
+    for tokens in (53, 1, 250, 1, 1):
+        key, value = cache.update(*(torch.randn(batch, 2, tokens, 128) for _ in range(2)), 0)
+    query = torch.randn(batch, 4, 1, 128)
+    right = naive(query, key, value, True, 0, logits)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(layer(query, key, value, s_aux=logits), right)
+        assert launched == [kernel]
+        for other in ({"dropout": 0.5}, {"s_aux": torch.randn(4, requires_grad=True)}):
+            layer(query, key, value, **other)
+        layer(query, key.clone(), value)
+        layer(query.requires_grad_(), key, value)
+        layer(torch.randn(batch, 4, 2, 128), key, value, is_causal=False)
+    assert launched == [kernel]
+
+
+def tokens_of(count: int, batch: int = 3) -> list[torch.Tensor]:
+    return [torch.randn(batch, 2, count, 8) for _ in range(2)]
+
+
 @pytest.mark.parametrize(
-    ("layout", "tokens", "q_len", "taken"),
+    "change",
     [
-        ("with room", 53, 1, True),
-        ("with room", 53, 8, True),
-        ("with room", 53, 9, False),
-        ("side by side", 64, 2, True),
-        ("side by side", 53, 2, False),  # the last page would end behind all memory
-        ("tokens first", 96, 3, True),
-        ("tokens first", 53, 3, False),
-        ("one in the other", 48, 3, True),
+        lambda cache: cache.reorder_cache(torch.tensor([2, 0, 0])),
+        lambda cache: cache.crop(-3),
+        lambda cache: cache.batch_select_indices(torch.tensor([1, 2])),
+        lambda cache: cache.batch_repeat_interleave(2),
+        lambda cache: cache.reset(),
+        lambda cache: None,
     ],
+    ids=["reordered", "cropped", "selected", "repeated", "reset", "nothing"],
 )
-def test_few_queries_to_a_cache_that_is_one_tensor_are_decoded_where_its_memory_holds_whole_pages(
-    package: ModuleType, launched: list[str], layout: str, tokens: int, q_len: int, taken: bool
+@pytest.mark.parametrize("before", [torch.no_grad, torch.inference_mode])
+def test_a_growing_cache_holds_what_a_dynamic_one_does(
+    package: ModuleType, change: Callable[[Any], None], before: Callable[[], Any]
 ) -> None:
-    query, (key, value) = torch.randn(2, 4, q_len, 128), cached(layout, tokens)
-    to_dense = importlib.import_module(f"{NAME}._decode").to_dense
-    assert (to_dense(query, key, value, None, 0.3, 0) is not None) == taken
-    if taken:
-        mask = causal_lower_right(q_len, tokens) if q_len > 1 else None
-        options = {"scale": 0.3, "enable_gqa": True, "return_lse": True, "on_unsupported": "raise"}
-        found = package.attention(query, key, value, mask, **options)
-        for mine, right in zip(found, naive(query, key, value, True, 0, None), strict=True):
-            torch.testing.assert_close(mine, right)
-        assert launched == ["decode_v3"] * 2
-    assert to_dense(query, key.requires_grad_(), value, None, 0.3, 0) is None
+    growing, dynamic = importlib.import_module(f"{NAME}.transformers").GrowingCache(), DynamicCache()
+    with before():
+        for count in (5, 300, 1):
+            given = tokens_of(count)
+            for mine, other in zip(growing.update(*given, 0), dynamic.update(*given, 0), strict=True):
+                assert torch.equal(mine, other)
+        for cache in (growing, dynamic):
+            change(cache)
+    with torch.no_grad():
+        batch = dynamic.layers[0].keys.shape[0] if dynamic.get_seq_length() else 3
+        for _ in range(2):
+            given = tokens_of(1, batch)
+            for mine, other in zip(growing.update(*given, 0), dynamic.update(*given, 0), strict=True):
+                assert torch.equal(mine, other)
+        place = growing.layers[0].keys.data_ptr()
+        growing.update(*tokens_of(1, batch), 0)
+        assert growing.layers[0].keys.data_ptr() == place
 
 
-def test_few_queries_of_packed_sequences_are_decoded_one_sequence_at_a_time(
-    package: ModuleType, launched: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dispatch = importlib.import_module(f"{NAME}._dispatch")
-    monkeypatch.setattr(dispatch, "KERNELS", tuple(each for each in dispatch.KERNELS if not each.packed))
-    query, (key, value) = torch.randn(2, 4, 3, 128), cached("side by side", 96)
-    q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (query, key, value))
-    out = package.packed_attention(
-        q, k, v, torch.tensor([0, 3, 6]), torch.tensor([0, 96, 192]), max_seqlen_q=3, max_seqlen_k=96, is_causal=True,
-        scale=0.3, on_unsupported="raise",
-    )  # fmt: skip
-    right = naive(query, key, value, True, 0, None)[0]
-    torch.testing.assert_close(out.unflatten(0, (2, -1)).transpose(1, 2), right)
-    assert launched == ["decode_v3"] * 2
+def test_a_growing_cache_is_not_for_training(package: ModuleType) -> None:
+    cache = importlib.import_module(f"{NAME}.transformers").GrowingCache()
+    with pytest.raises(ValueError, match="GrowingCache is for inference"):
+        cache.update(*(each.requires_grad_() for each in tokens_of(2)), 0)
 
 
 def test_queries_that_would_see_no_key_are_no_kernels(package: ModuleType) -> None:
