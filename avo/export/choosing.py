@@ -1,13 +1,13 @@
 """Choosing: the versions and attempts to export, and how each came from the seed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from avo.config import START, TRANSFERRED
+from avo.config import START
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
 from avo.model_config import model_of
-from avo.search.transfer import Use
 from avo.watch.wording import printable
 from evaluator.catalogue import get_problem
 from evaluator.problem import Problem, signature
@@ -108,15 +108,16 @@ def _describing_itself(chosen: Chosen) -> str:
     """Return the source of a version; where its docstring is still that of the first one, it says what was changed."""
     source, line = chosen.attempt.source, chosen.line
     start = line[0].attempt if line else chosen.attempt
-    taken = (chosen.run.config.get(TRANSFERRED) or {}).get("use") == Use.SEED
+    (origin, *_) = [each["origin"] for each in chosen.run.config.get(START, ())] or [""]
+    taken = re.fullmatch(r".+[@#]\d+", origin)  # a version or attempt of another run, not a file
     if about(source) != about(start.source) or (start.id == chosen.attempt.id and not taken):
         return source
     steps = [*line[1:], *(() if chosen.version else (chosen.attempt,))]
     changes = [f"- {printable(' '.join(step.change.split())):.110}" for step in steps if step.change.strip()]
-    origin = f"\nThat run started from {chosen.run.config[START][0]['origin']}." if taken else ""
+    whence = f"\nThat run started from {origin}." if taken else ""
     text = (
         f"{chosen.problem.entry} for the problem {chosen.problem.name} on {chosen.run.target}:\n"
-        f"{chosen.mark} of the run {chosen.run.name}.{origin}"
+        f"{chosen.mark} of the run {chosen.run.name}.{whence}"
     )
     if changes:
         text += "\n\nWhat the search changed, in order:\n" + "\n".join(changes)

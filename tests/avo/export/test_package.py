@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.config import START, TRANSFERRED
+from avo.config import START
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
 from avo.export.hub import HUB_VARIANT
@@ -131,7 +131,7 @@ def test_a_docstring_that_is_still_the_seeds_says_what_was_changed(
     assert "not fast" not in changed
     assert "v1 of the run mha-h100" in changed
     assert f"- {first.change}" in changed
-    config = {**run.config, START: [{"origin": "mha-h100@7", "source": source}], TRANSFERRED: {"use": "seed"}}
+    config = {**run.config, START: [{"origin": "mha-h100@7", "source": source}]}
     taken = choose(replace(run, config=config), versions[:1], versions[0].attempt).source
     assert "not fast" not in taken
     assert "That run started from mha-h100@7." in taken
