@@ -19,7 +19,7 @@ from agents.settings import ModelSettings, Settings
 from agents.task import told
 from agents.tools import Toolbox, Workbench
 from agents.tools.arguments import READ_ONLY
-from agents.tools.toolbox import ERROR, MOST_CHARS, cut
+from agents.tools.toolbox import ERROR, MOST_CHARS, NOT_RUN, cut
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -30,7 +30,6 @@ LAST_TURNS = 4
 """Replies that the model still gets after its last evaluation, to submit by itself."""
 _RESULT_SHARE = 0.1
 """Largest share of the context that the result of one tool may take."""
-_NOT_RUN = "not run: the call before failed"
 
 
 class Agentic:
@@ -149,7 +148,7 @@ class _Step:
             self._conversation.reply(reply)
         stopped = False
         for calls in _together(reply.calls):
-            for call, said in zip(calls, [_NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
+            for call, said in zip(calls, [NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
                 self._keep_state()  # before the result, so that nothing the model has read is ever lost
                 self._conversation.add(result_message(call.id, said))
                 stopped = stopped or said.startswith(ERROR)

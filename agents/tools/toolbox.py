@@ -30,6 +30,8 @@ EXPECTED = " (expected: "
 """What stands between a hypothesis and its expectation where an attempt keeps both as one text."""
 ERROR = "error: "
 """How the result of a call that could not be performed begins."""
+NOT_RUN = "not run: the call before failed"
+"""The result of a call that was asked for together with one that could not be performed, and after it."""
 _NOTE_CHARS = 200
 """Characters of a result reserved for the note that there is more."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from agents.conversation import MESSAGE
 from agents.model import ChatMessage, Reply, ToolCall
 from agents.operator import SEED_OPERATOR
+from agents.tools.toolbox import ERROR, NOT_RUN
 from avo.errors import RunFailed
 from avo.search.looking import found_again
 from evaluator.candidate import Candidate, Incumbent
@@ -25,7 +26,7 @@ from lineage_db.records import Attempt, AttemptSummary, Run, Step, StepState, Ve
 from lineage_db.seen import Answer, Seen
 from lineage_db.store import Store
 
-_ERROR = "error: "
+_UNDONE = (ERROR, NOT_RUN)
 """How the answer to a call begins that changed nothing."""
 _NO_CHANGE = ("view_source", "{}")
 
@@ -144,7 +145,7 @@ def replies(messages: Sequence[Message]) -> list[Reply]:
     """Return what a model said in a transcript.
 
     Calls that were never answered are left out. One that was answered with an error changed nothing, for reasons that
-    need not hold again, such as a budget: another that changes nothing stands for it.
+    need not hold again, such as a budget, and those after it were not run: a call that changes nothing stands for each.
     """
     said: list[tuple[ChatMessage, dict[str, str]]] = []
     for entry in messages:
@@ -157,7 +158,7 @@ def replies(messages: Sequence[Message]) -> list[Reply]:
         Reply(
             message.get("content") or "",
             tuple(
-                ToolCall(call["id"], *(_NO_CHANGE if answers[call["id"]].startswith(_ERROR) else _called(call)))
+                ToolCall(call["id"], *(_NO_CHANGE if answers[call["id"]].startswith(_UNDONE) else _called(call)))
                 for call in message.get("tool_calls", ())
                 if call["id"] in answers
             ),

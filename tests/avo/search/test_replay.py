@@ -125,6 +125,22 @@ def test_what_an_agent_did_leads_to_the_same_lineage(of_an_agent: Recording, aga
     assert of_an_agent.store.journal.spend(made.id).calls == 0
 
 
+def test_calls_that_were_not_run_after_one_that_failed_are_not_run_again(recording: Recording) -> None:
+    failing = ("edit_source", {"old": "no such passage", "new": ""})
+    recording.step(SeedOperator(SEED))
+    recording.agent(
+        says(write("tflops = 120.0"), EVALUATE),
+        says(failing, write("tflops = 90.0"), EVALUATE),
+        says(failing, submit(2)),
+        says(write("tflops = 130.0"), EVALUATE),
+        says(submit(3)),
+    )
+    different, made = recording.replayed()
+    assert different == ""
+    versions = recording.store.versions(made.id)
+    assert [version.attempt.source for version in versions] == [SEED, "tflops = 130.0"]
+
+
 def test_steps_are_replayed_in_the_order_in_which_they_added_to_the_lineage(recording: Recording) -> None:
     def overtaken(_: object) -> Reply:
         recording.agent(says(write("tflops = 150.0"), EVALUATE), says(submit(3)), worker="w1")
