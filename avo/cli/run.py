@@ -1,5 +1,6 @@
 """``avo run``: start a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -129,7 +130,9 @@ def run(
     model = _model(for_model, phase, lengths, batch, packed, settings)
     if model is not None:
         settings["problem"] = model.problem
-    chosen = ready(RunConfig.resolve(config, settings))
+    chosen = RunConfig.resolve(config, settings)
+    _check_operator(settings, chosen)
+    chosen = ready(chosen)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
         if model is not None:
@@ -214,6 +217,17 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
         taken[TIMED_FIRST] = waiting
         err.print(f"avo: timed first, unresolved in {other.name}: {', '.join(each['name'] for each in waiting)}")
     return {START: [{"origin": named.label, "source": attempt.source}], **taken}
+
+
+def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
+    """Fail for options that the chosen operator does not look at."""
+    from agents.operator import COMMAND_OPERATOR
+    from agents.registry import asks_models
+
+    if given.get("model") and not asks_models(chosen.operator):
+        fail(f"--model: operator {chosen.operator!r} asks no model: add --operator agent")
+    if given.get("command") and chosen.operator != COMMAND_OPERATOR:
+        fail(f"--command: operator {chosen.operator!r} starts no program: add --operator {COMMAND_OPERATOR}")
 
 
 def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:

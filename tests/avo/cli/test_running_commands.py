@@ -49,6 +49,8 @@ from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
         (["--name", "mha-h100"], ["'mha-h100' exists already"]),
         (["--sandbox", "never"], ["--sandbox", "'never'", "'auto' or 'require'"]),
         (["--ray-address", "head"], ["--ray-address: nobody answers at head: give auto"]),
+        (["--model", "gpt-5"], ["--model: operator 'mutate' asks no model: add --operator agent"]),
+        (["--command", "claude"], ["--command: operator 'mutate' starts no program: add --operator command"]),
         (["--device", "0"], ["--device is for --target cuda", "for h100 speed is predicted"]),
     ],
 )
