@@ -13,6 +13,8 @@ _SHOWN_SHARE = 0.1
 """Sections with a smaller share of a case's time are not shown."""
 _SHOWN_LINES = 8
 _MOST_LINE = 160
+_MOST_OF_BOTH = 240
+"""Characters of what was changed and what came of it."""
 _SENTENCE_END = re.compile(r"(?<=[.!?;])(?= )")
 
 
@@ -59,14 +61,14 @@ def lineage(
             _numbers(version.parents),
             f"{version.attempt.evaluation.geomean_tflops:.1f}",
             _gain(version.attempt.evaluation.geomean_tflops, descent.parent(version.parents)),
-            short(version.change + (f" -- seen: {version.seen}" if version.seen else ""), 240),
+            _outcome_first(f"seen: {version.seen}" if version.seen else "", version.change),
         )
         for version in versions
     ]
     parts = []
     if versions:
         parts.append(f"Versions, {kind} TFLOPS (geometric mean), the last is the best:")
-        parts.append(table(("", "from", "TFLOPS", "gain", "change"), accepted))
+        parts.append(table(("", "from", "TFLOPS", "gain", "outcome -- change"), accepted))
     if attempts:
         rows = [
             (
@@ -74,13 +76,19 @@ def lineage(
                 _origin(attempt),
                 f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status.words,
                 _gain(attempt.geomean_tflops, descent.base(attempt)),
-                short(f"{attempt.change}{f' -- {why}' if (why := why_not(attempt)) else ''}", 240),
+                _outcome_first(why_not(attempt), attempt.change),
             )
             for attempt in attempts
         ]
         parts += [*([""] if parts else []), "Latest attempts that were not accepted:"]
-        parts.append(table(("attempt", "from", "TFLOPS", "gain", "change -- why not"), rows))
+        parts.append(table(("attempt", "from", "TFLOPS", "gain", "why not -- change"), rows))
     return "\n".join(parts)
+
+
+def _outcome_first(outcome: str, change: str) -> str:
+    """Return both on one line, of which the outcome has half at most, and a long change does not hide it."""
+    told = f"{short(outcome, _MOST_OF_BOTH // 2)} -- " if outcome else ""
+    return told + short(change, _MOST_OF_BOTH - len(told))
 
 
 def unresolved(attempts: Sequence[AttemptSummary]) -> str:

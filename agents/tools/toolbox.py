@@ -258,7 +258,13 @@ class Toolbox:
     def _recall(self, asked: arguments.Recall) -> str:
         brief = self._brief
         found = recalled(asked.query, brief.memories, brief.attempts, brief.versions, asked.limit)
-        return "\n\n".join(found) or "nothing found: use other words, or fewer"
+        whole, room = list[str](), self._most_chars - _NOTE_CHARS
+        for passage in found:
+            if (room := room - len(passage) - 2) < 0 and whole:
+                whole.append(f"({len(found) - len(whole)} more did not fit: ask with other words, or more)")
+                break
+            whole.append(passage)
+        return "\n\n".join(whole) or "nothing found: use other words, or fewer"
 
     def _submit(self, asked: arguments.Submit) -> str:
         bench = self.bench

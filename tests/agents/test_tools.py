@@ -245,7 +245,9 @@ def test_a_version_is_read_in_the_words_of_its_submission() -> None:
         "version 1 (attempt 3), from #2: all of it\nseen: as expected\n"
         "its last edit, made to attempt 2: to tflops = 121.0\nhypothesis: why\n"
     )
-    assert "+21.0%  all of it -- seen: as expected" in bench.call("read_lineage")
+    assert "+21.0%  seen: as expected -- all of it" in bench.call("read_lineage")
+    world.versions[1] = replace(world.versions[1], whole_change="another word " * 100)
+    assert "+21.0%  seen: as expected -- another word another" in Bench(world).call("read_lineage")
 
 
 def test_all_that_steps_left_is_found_by_words_each_in_full_and_the_outcome_first() -> None:
@@ -263,6 +265,10 @@ def test_all_that_steps_left_is_found_by_words_each_in_full_and_the_outcome_firs
     assert "step 2: attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0. Changed:" in (first + second)
     assert "\n\n" not in bench.call("recall", query="barrier", limit=1)
     assert bench.call("recall", query="zyzzyva").startswith("nothing found")
+    few = Toolbox(world.brief(memories=memories), most_chars=1300)
+    found = few.call("recall", json.dumps({"query": "barrier"}))
+    assert found.endswith("\n\n(1 more did not fit: ask with other words, or more)")
+    assert "cut" not in found
 
 
 def test_an_evaluation_keeps_hypothesis_and_outcome_together() -> None:
