@@ -195,6 +195,7 @@ def profile(found: Profile) -> str:
     score = found.score
     between = f" ({score.low_tflops:.0f} to {score.high_tflops:.0f})" if score.low_tflops else ""
     parts = [f"{score.case}: {score.tflops:.1f}{between} {found.kind} TFLOPS, {score.time_us:.1f} us"]
+    parts += [f"with {', '.join(score.configurations)}"] if score.configurations else []
     parts += [f"the model does not know: {doubt}" for doubt in score.doubts]
     parts.append(table(("time", "us", "share"), [(p.name, f"{p.time_us:.1f}", f"{p.share:.1%}") for p in found.parts]))
     for launch in found.launches:

@@ -26,6 +26,7 @@ def render(profile: "Profile") -> RenderableType:
     parts: list[RenderableType] = [
         Text(),
         Text(f"{score.case}: {score.tflops:.1f}{between} {profile.kind} TFLOPS, {score.time_us:.1f} us", "bold"),
+        *([Text(f"with {', '.join(map(one_line, score.configurations))}")] if score.configurations else []),
         *(Text(f"not known to the model: {one_line(doubt)}") for doubt in score.doubts),
         Text(),
         _parts(profile),

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from evaluator.binary import Binary
@@ -169,11 +170,11 @@ class Examination:
             useful, least = self._problem.flops(each.case), self._problem.least_bytes(each.case)
             try:
                 irs = [each.plan.kernels[launch.kernel].ttir for launch in each.plan.launches]
-                profiles.append(
-                    explain(each.case.name, useful, least, each.works, target, source, irs, most=most_costs)
-                )
+                found = explain(each.case.name, useful, least, each.works, target, source, irs, most=most_costs)
             except ModelError as error:
                 raise Refused(Fault(Status.UNSUPPORTED, f"no prediction for {target.name}: {error}")) from None
+            configurations = tuple(map(str, each.plan.configurations))
+            profiles.append(replace(found, score=replace(found.score, configurations=configurations)))
         return tuple(profiles)
 
     def speed(self) -> Findings:

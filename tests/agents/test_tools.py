@@ -340,6 +340,8 @@ def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     bench = Bench(explain=lambda candidate, case=None: (PROFILE,))
     said = bench.call("profile")
     assert "8k-full: 200.0 (190 to 210) predicted TFLOPS" in said
+    tuned = replace(PROFILE, score=replace(PROFILE.score, configurations=("k: BLOCK_M=64",)))
+    assert "\n\nwith k: BLOCK_M=64\n\n" in Bench(explain=lambda candidate, case=None: (tuned,)).call("profile")
     assert "critical: latency" in said
     assert "k = tl.load(" in said
     bench.world.desk.findings = Findings(text="\n".join(f"line {n} " + "x" * 40 for n in range(1, 1001)))

@@ -157,6 +157,13 @@ def test_the_winning_configuration_is_named_and_one_that_does_not_fit_is_left_ou
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
 
 
+def test_a_profile_names_the_winning_configuration(judge: Judge) -> None:
+    found = judge.profile(Candidate("brief", autotuned(config(64, 16, 4), config(64, 32, 4))))
+    assert not isinstance(found, Fault), found
+    (winner,) = found[0].score.configurations
+    assert winner.startswith("attention_kernel: BLOCK_M=64, BLOCK_N=32, ")
+
+
 def test_a_wrong_configuration_among_right_ones_is_found_before_any_is_compiled(judge: Judge) -> None:
     evaluation = judged(judge, config(64, 64, 4), config(32, 64, 4, wrong=True), config(64, 32, 4))
     assert evaluation.status is Status.INCORRECT
