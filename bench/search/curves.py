@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median_low
+from statistics import median_high
 from xml.etree.ElementTree import Element
 
 from avo.report.svg import node, picture, text
@@ -79,7 +79,7 @@ def _median(records: Sequence[Record], level: float) -> str:
     points = [record.reached(level) for record in records]
 
     def of(value: Callable[[Point], float]) -> float:
-        return median_low([math.inf if point is None else value(point) for point in points])
+        return median_high([math.inf if point is None else value(point) for point in points])
 
     attempts, looks, seconds = of(lambda p: p.attempts), of(lambda p: p.looks), of(lambda p: p.seconds)
     if math.isinf(attempts):

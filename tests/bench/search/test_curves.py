@@ -32,8 +32,10 @@ def test_the_table_has_the_median_of_what_each_level_took_and_says_what_was_not_
 
 def test_the_table_says_in_how_many_attempts_a_run_did_not_arrive_that_ended_earlier() -> None:
     short = record("tpe", 1, (0, 0, 0.0, 100.0), (6, 144, 400.0, 120.0), allowed=6)
-    assert list(table([*RECORDS, short]))[3].endswith(
-        "| 2 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 6 | not in 6 |"
+    assert list(table([*RECORDS, short]))[3].endswith("| 2 of 5 | not in 6 | not in 6 | not in 6 |")
+    third = record("tpe", 2, (0, 0, 0.0, 100.0), (3, 72, 300.0, 182.0))
+    assert list(table([*RECORDS, short, third]))[3].endswith(
+        "| 3 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 3 | not in 3 |"
     )
 
 
