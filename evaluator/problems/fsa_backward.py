@@ -186,6 +186,7 @@ FSA_BACKWARD = SelectedAttentionBackward(
         ),
     },
     baselines=(
+        Baseline("seed query_outer", "", {}, "the order of Native Sparse Attention", seed="query_outer"),
         Baseline(
             "Flash Sparse Attention",
             "h200",
