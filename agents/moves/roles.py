@@ -50,8 +50,10 @@ def _edit_device_descriptors(anatomy: Anatomy, target: Target) -> Iterator[tuple
     bases = {tile.base: tile for tile in tiles}
     if extents.keys() != bases.keys() or len(boxes) != len(bases):
         return
+    looped = [line for loop in plain.loops for line in tree.find(loop.node, cst.SimpleStatementLine)]
+    apart = [tile for tile in tiles if target.warpgroup_products and tile.statement not in looped]
     edits: dict[cst.CSTNode, tree.Replacement] = {
-        tile.statement: _by_descriptor(tile, _descriptor(plain, tile)) for tile in tiles
+        tile.statement: _by_descriptor(tile, _descriptor(plain, tile), apart=tile in apart) for tile in tiles
     }
     flag = tree.fresh(plain.module, "DESCRIPTORS")
     for tile in bases.values():
@@ -85,9 +87,16 @@ def _descriptor(anatomy: Anatomy, tile: Tile) -> str:
     return tree.fresh(anatomy.module, f"{anatomy.arguments[tile.base]}_tiles")
 
 
-def _by_descriptor(tile: Tile, descriptor: str) -> cst.BaseStatement:
+def _by_descriptor(tile: Tile, descriptor: str, *, apart: bool) -> cst.BaseStatement:
+    """Return the load by ``descriptor`` where there is one.
+
+    ``apart``: its first row is no value that anything else has. Triton's pass for roles on Hopper
+    (``nvgpu-warp-specialization`` of 3.9) gives each group of warps half of the rows: it moves that value, and whatever
+    else is made of it is then moved twice. A stride is never below zero, which the compiler does not know.
+    """
     name, _ = tree.assignment(tile.statement) or ("", None)
-    return choice(tile, descriptor, f"{name} = {descriptor}.load([{tile.first}, 0]){'.T' if tile.transposed else ''}")
+    first = f"{tile.first} + tl.minimum({tile.stride}, 0)" if apart else tile.first
+    return choice(tile, descriptor, f"{name} = {descriptor}.load([{first}, 0]){'.T' if tile.transposed else ''}")
 
 
 def _without_descriptors(anatomy: Anatomy) -> Anatomy | None:

@@ -87,7 +87,7 @@ def attention_kernel(
     o_base = Out + batch * stride_ob + head * stride_oh
 
     if q_tiles is not None:
-        q = q_tiles.load([block_m * BLOCK_M, 0])
+        q = q_tiles.load([block_m * BLOCK_M + tl.minimum(stride_qm, 0), 0])
     else:
         q = tl.load(
             q_base + offs_m[:, None] * stride_qm + offs_d[None, :] * stride_qd,

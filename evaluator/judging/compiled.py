@@ -23,9 +23,8 @@ from evaluator.problem import Case, Problem
 
 _WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS)
 """Faults that are the compiler's, if the kernel's Triton IR has none. All others, such as an operation that is not
-executed or an order that the sanitiser misses, are no verdict.
+executed or an order that the sanitiser misses, are no verdict; but see ``_is_wrong``.
 """
-
 
 _CASES = 4
 """How many small cases are executed in a configuration that is not scored."""
@@ -94,7 +93,7 @@ def check(
             return None
         checker.chance.setstate(drawn)
         found = outcome(lambda: checker.whole(case, compiled))
-        return found if isinstance(found, Fault) and found.status in _WRONG else None
+        return found if isinstance(found, Fault) and _is_wrong(found) else None
 
     if not texts or fault(texts) is None:
         return
@@ -105,6 +104,11 @@ def check(
             made_wrong = _pass(tools, kernel, fault)
             message = f"kernel {kernel.name} is compiled wrong: right in Triton IR, wrong after {made_wrong}"
             raise Refused(replace(wrong, status=Status.MISCOMPILED, message=f"{message}: {wrong.message}"))
+
+
+def _is_wrong(fault: Fault) -> bool:
+    """Return whether a fault is the compiler's if the Triton IR has none: one program's rows over another's are."""
+    return fault.status in _WRONG or (fault.status is Status.RACE and ": write race in " in fault.message)
 
 
 def _pass(tools: Tools, kernel: KernelIR, fault: Callable[[dict[KernelIR, str]], Fault | None]) -> str:

@@ -52,6 +52,8 @@ _HINT_ATTRIBUTES = frozenset(
         "tt.disallow_acc_multi_buffer",
         "tt.flatten",
         "tt.warp_specialize",
+        "ttg.ws_generated_barrier",
+        "async_task_id",
         "llvm.loop_annotation",
         "cachePolicy",
         "cacheModifier",

@@ -39,6 +39,7 @@ def smallest(problem: Problem) -> Case:
 
 CASE = smallest(MHA)
 SEED = seed_source("mha", "plain")
+KNOWN = (Path(__file__).parents[3] / "bench" / "known" / "mha_h100.py").read_text(encoding="utf-8")
 GUILTY = "tritongpu-pipeline"
 PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode": "decode"}
 """The problems that the honest kernels in each folder are for."""
@@ -95,9 +96,10 @@ def checker_of(tools: Tools, problem: Problem = MHA) -> Remembering:
     return Remembering(problem, tools.inputs, tools.chance)
 
 
-def check(tools: Tools, checker: Checker, source: str = SEED) -> None:
-    """Check the smallest case of a problem."""
-    problem, case = checker.problem, smallest(checker.problem)
+def check(tools: Tools, checker: Checker, source: str = SEED, name: str = "") -> None:
+    """Check the case of a problem called ``name``, by default the smallest."""
+    problem = checker.problem
+    case = next((each for each in problem.correctness_cases if each.name == name), smallest(problem))
     (plan, *_) = tools.planner.alternatives(Candidate(problem.name, source), problem, [case])[0]
     compiled.check(tools, checker, case, plan, lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
 
@@ -128,6 +130,22 @@ def test_a_kernel_that_is_compiled_wrong_is_refused_with_the_pass_that_does_it(s
     assert caught.value.fault.status is Status.MISCOMPILED
     assert len(checker.results) > 2
     assert len(checker.states) == 1, "all on the same inputs"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["odd-causal", "square-full"])
+def test_rows_that_tritons_roles_on_hopper_move_twice_are_refused_and_those_that_they_move_once_are_right(
+    server: ForkServer, case: str
+) -> None:
+    """Of several tiles, one program's wrong rows lie over another's."""
+    tools = tools_of(server, Compiler(None, server=server))
+    checker = checker_of(tools)
+    check(tools, checker, KNOWN, case)
+    assert checker.results, "it was executed"
+    shared = edited((" + tl.minimum(stride_qm, 0)", ""), source=KNOWN)
+    with pytest.raises(Refused, match=r"wrong after pass \d+, nvgpu-warp-specialization: ") as caught:
+        check(tools, checker, shared, case)
+    assert caught.value.fault.status is Status.MISCOMPILED
 
 
 @pytest.mark.long

@@ -48,7 +48,7 @@ def describes(a_ptr, b_ptr, c_ptr, tiles, steps, size: tl.constexpr, roles: tl.c
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("target", "roles"), [("h100", False), ("b200", False), ("b200", True)])
+@pytest.mark.parametrize(("target", "roles"), [("h100", False), ("h100", True), ("b200", False), ("b200", True)])
 def test_descriptors_that_the_compiler_makes_a_kernel_write_are_read_from_where_it_writes_them(
     target: str, roles: bool
 ) -> None:
