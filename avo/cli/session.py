@@ -191,6 +191,10 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
 
     view = read_view(store, name, utc_now())
     taken = progress(store, view.run)
+    reached = view.best.attempt.evaluation.geomean_tflops if view.best else 0.0
+    waiting = [store.attempt(view.run.id, each) for each in store.pages.acceptable(view.run.id)]
+    faster = [attempt for attempt in waiting if attempt.evaluation.geomean_tflops > reached]
+    fastest = max(faster, key=lambda attempt: attempt.evaluation.geomean_tflops, default=None)
     return {
         "run": name,
         "state": view.run.state,
@@ -198,6 +202,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "looks": view.run.looks,
         "versions": view.versions,
         "unresolved": view.unresolved,
+        "unexamined": {"attempt": fastest.id, "tflops": fastest.evaluation.geomean_tflops} if fastest else None,
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,
         "gain": view.gain,
@@ -232,6 +237,12 @@ def in_words(summary: dict[str, Any]) -> str:
         lines.append(f"Its limit was reached before a seed was judged: avo resume {name} --max-hours 1")
     if summary["unresolved"]:
         lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
+    if waiting := summary["unexamined"]:
+        label = f"{name}#{waiting['attempt']}"
+        lines.append(
+            f"Attempt {waiting['attempt']} would be accepted with {waiting['tflops']:.1f} TFLOPS; the run ended before "
+            f"it was examined: avo resume {name} --max-hours 1 goes on, avo run --from {label} starts from it."
+        )
     if summary["spend"]:
         lines.append(f"Models: {_spent(summary['spend'])}.")
     if summary["transferred"]:

@@ -20,11 +20,13 @@ from evaluator import targets
 from evaluator.evaluators import FakeEvaluator
 from evaluator.isolation import isolation
 from evaluator.sandbox import bubblewrap
+from lineage_db.decision import Decision, Ruling
 from lineage_db.errors import DatabaseUnavailable
 from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
+from tests.avo.recorded import Recorded
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,19 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
         "avo ui mha-h100",
         "avo export mha-h100 --out DIR",
     ]
+
+
+def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examined_in_time(tmp_path: Path) -> None:
+    better = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        run = Recorded(store)
+        run.step(100.0, change="seed")
+        step = run.claim()
+        for tflops, source in ((120.0, "tile"), (130.0, "warps")):
+            run.evaluate(step, tflops, (0,), source, decision=better)
+        words = in_words(summarise(store, "live"))
+    assert "Attempt 3 would be accepted with 130.0 TFLOPS; the run ended before it was examined: avo resume" in words
+    assert "avo run --from live#3 starts from it" in words
 
 
 def test_the_summary_of_a_run_that_ended_before_a_seed_was_judged_says_how_to_go_on(sample_db: str) -> None:
