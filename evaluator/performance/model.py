@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -203,14 +203,14 @@ class CaseTime:
 class PredictedTime:
     """How long launches take, in microseconds, and how sure that is."""
 
-    nominal: CaseTime
+    nominal: CaseTime = field(repr=False)
     """The time with every constant in the middle of its range."""
     us: float
     low_us: float
     """Low end of the range."""
     high_us: float
     """High end of the range, doubts included."""
-    draws_us: tuple[float, ...]
+    draws_us: tuple[float, ...] = field(repr=False)
     """The time in each joint draw of the model's constants. The draws are the same for all kernels."""
     doubt: float
     """Factor on the time, 1 or more, if all doubts are true."""

@@ -14,8 +14,10 @@ from evaluator.executor.triton_offline.autotuning import hooks
 from evaluator.executor.triton_offline.launches import Launch
 from evaluator.executor.triton_offline.patches import Patches
 
-_FAILURES = (CompilationError, OutOfResources, PTXASError, EvaluatorError)
-"""What makes one configuration impossible and says nothing about others."""
+_FAILURES = (CompilationError, OutOfResources, PTXASError, EvaluatorError, AssertionError)
+"""What makes one configuration impossible and says nothing about others. Triton asserts what options may be, such as a
+power of two for ``num_warps``; on a GPU that ends the script.
+"""
 Named = tuple[tuple[str, str], ...]
 """Names with values, as text."""
 

@@ -75,6 +75,20 @@ def test_a_configuration_that_cannot_be_launched_says_why() -> None:
     assert large.launch is None
 
 
+@triton.autotune([triton.Config({}, num_warps=warps) for warps in (3, 4)], key=["n"])
+@triton.jit
+def clear(x, n):
+    tl.store(x + tl.arange(0, 64), 0.0)
+
+
+def test_an_option_that_triton_refuses_is_the_fault_of_its_configuration_alone() -> None:
+    with counting() as session:
+        clear[(1,)](torch.zeros(64, device="cuda"), 64)
+    reasons = {trial.config.num_warps: trial.reason for trial in session.trials}
+    assert reasons == {3: "num_warps must be a power of 2", 4: ""}
+    assert len(repr(session.launches[-1].predict())) < 400
+
+
 def test_hooks_are_called_as_in_a_benchmark() -> None:
     count = torch.full((1,), 5, dtype=torch.int32)
     calls.clear()
