@@ -39,7 +39,8 @@ def smallest(problem: Problem) -> Case:
 
 CASE = smallest(MHA)
 SEED = seed_source("mha", "plain")
-KNOWN = (Path(__file__).parents[3] / "bench" / "known" / "mha_h100.py").read_text(encoding="utf-8")
+BEST = Path(__file__).parents[3] / "bench" / "known"
+KNOWN = (BEST / "mha_h100.py").read_text(encoding="utf-8")
 GUILTY = "tritongpu-pipeline"
 PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode": "decode"}
 """The problems that the honest kernels in each folder are for."""
@@ -215,6 +216,18 @@ def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch:
     cases = [(case, [plan]) for case in MHA.correctness_cases]
     compiled.check_all(tools_of(server, Compiler(None, server=server)), MHA, cases, [plan], ())
     assert len(begun) == 2 < len(cases)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", sorted(BEST.glob("[!_]*_*.py")), ids=lambda path: path.stem)
+def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right(
+    server: ForkServer, path: Path
+) -> None:
+    problem, target = path.stem.split("_")
+    tools = tools_of(server, Compiler(None, server=server), target)
+    checker = checker_of(tools, get_problem(problem))
+    check(tools, checker, path.read_text(encoding="utf-8"), "odd-causal")
+    assert checker.results
 
 
 @pytest.mark.corpus
