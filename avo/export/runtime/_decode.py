@@ -92,13 +92,13 @@ def from_growing_cache(
     )
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     sinks, keys = None if sinks is None else sinks.float().contiguous(), key.shape[2]
-    if not factor > 0.0 or candidates(_call(query, k, v, 0, sinks), keys)[1]:
-        return None
     table = torch.arange(-(-keys // size), dtype=torch.int32, device=query.device)[None]
     if batch > 1:
         first = torch.arange(0, batch * apart, apart, dtype=torch.int32, device=query.device)
         table = table + first[:, None]
     lengths = torch.full((batch,), keys, dtype=torch.int32, device=query.device)
+    if _unsupported(query, k, v, table, lengths, factor) or candidates(_call(query, k, v, 0, sinks), keys)[1]:
+        return None
     out: torch.Tensor = _run(query, k, v, table, lengths, sinks, factor, 0)[0]
     return out
 

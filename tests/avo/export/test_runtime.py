@@ -243,7 +243,8 @@ def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
     cache, logits = transformers.GrowingCache(), torch.randn(4) if sinks else None
 
     def layer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
-        out = transformers.attention_forward(torch.nn.Module(), query, key, value, None, scaling=0.3, **options)[0]
+        options = {"scaling": 0.3, **options}
+        out = transformers.attention_forward(torch.nn.Module(), query, key, value, None, **options)[0]
         assert isinstance(out, torch.Tensor)
         return out.transpose(1, 2)
 
@@ -258,6 +259,7 @@ def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
         for other in ({"dropout": 0.5}, {"s_aux": torch.randn(4, requires_grad=True)}):
             layer(query, key, value, **other)
         layer(query, key.clone(), value)
+        layer(query, key, value, scaling=-0.3)
         layer(query.requires_grad_(), key, value)
         layer(torch.randn(batch, 4, 2, 128), key, value, is_causal=False)
     assert launched == [kernel]
