@@ -2,6 +2,8 @@
 
 import re
 
+from agents.tools.tables import fitting
+
 _LOOP = re.compile(r"^( *)(?:%\S+ = )?scf\.(?:for|while)\b|^(\$L\w+):.*Loop Header")
 _PRODUCT = re.compile(r"\btt(?:ng)?\.\w*(?:dot|mma)\w*|\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b")
 
@@ -9,11 +11,7 @@ _PRODUCT = re.compile(r"\btt(?:ng)?\.\w*(?:dot|mma)\w*|\b(?:wgmma\.mma_async|mma
 def page(text: str, first: int, most: int) -> str:
     """Return lines from line ``first`` on, at most ``most`` characters, and where to continue."""
     lines = text.splitlines()
-    chosen: list[str] = []
-    for line in lines[first - 1 :]:
-        if sum(map(len, chosen)) + len(chosen) + len(line) > most:
-            break
-        chosen.append(line)
+    chosen = fitting(lines[first - 1 :], most, "\n")
     last = first - 1 + len(chosen)
     more = f"\n[... lines {last + 1} to {len(lines)}: call again with first: {last + 1}]" if last < len(lines) else ""
     return ("\n".join(chosen) or "there are no such lines") + more

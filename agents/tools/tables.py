@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 from agents.descent import Base, Descent
 from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
@@ -45,6 +46,12 @@ def short(text: str, most: int = _MOST_LINE) -> str:
         return f"{head[: ends[-1]]} ..."
     words, blank, _ = head.rpartition(" ")
     return f"{words} ..." if blank else f"{head}..."
+
+
+def fitting(passages: Sequence[str], most: int, between: str) -> Sequence[str]:
+    """Return the first of ``passages``, one at least, that have ``most`` characters when ``between`` joins them."""
+    ends = accumulate(len(each) + len(between) for each in passages)
+    return passages[: max(1, sum(end - len(between) <= most for end in ends))]
 
 
 def lineage(

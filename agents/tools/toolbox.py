@@ -14,6 +14,7 @@ from agents.tools import arguments, tables
 from agents.tools.arguments import BadCall, parse, tool_specs
 from agents.tools.code import main_loop, page
 from agents.tools.editing import Passage, edited
+from agents.tools.tables import fitting
 from agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
 from evaluator.catalogue import get_suite, name_of
 from evaluator.errors import EvaluatorUnavailable, UnknownProblem
@@ -258,13 +259,10 @@ class Toolbox:
     def _recall(self, asked: arguments.Recall) -> str:
         brief = self._brief
         found = recalled(asked.query, brief.memories, brief.attempts, brief.versions, asked.limit)
-        whole, room = list[str](), self._most_chars - _NOTE_CHARS
-        for passage in found:
-            if (room := room - len(passage) - 2) < 0 and whole:
-                whole.append(f"({len(found) - len(whole)} more did not fit: ask with other words, or more)")
-                break
-            whole.append(passage)
-        return "\n\n".join(whole) or "nothing found: use other words, or fewer"
+        whole = fitting(found, self._most_chars - _NOTE_CHARS, "\n\n")
+        left = len(found) - len(whole)
+        more = f"\n\n({left} more did not fit: ask with other words, or more)" if left else ""
+        return "\n\n".join(whole) + more or "nothing found: use other words, or fewer"
 
     def _submit(self, asked: arguments.Submit) -> str:
         bench = self.bench

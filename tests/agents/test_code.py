@@ -1,6 +1,6 @@
 """The main loop of compiled code is found where a reader would look for it."""
 
-from agents.tools.code import main_loop
+from agents.tools.code import main_loop, page
 
 MLIR = """\
 module {
@@ -45,3 +45,11 @@ def test_the_loop_with_most_products_is_the_main_one_and_the_innermost_of_equals
 def test_code_without_a_loop_has_none() -> None:
     assert main_loop("module {\n}\n") is None
     assert main_loop("") is None
+
+
+def test_a_page_ends_with_a_whole_line_and_has_one_at_least() -> None:
+    text = "\n".join(("one", "three", "a line that no page holds"))
+    assert page(text, 1, 9) == "one\nthree\n[... lines 3 to 3: call again with first: 3]"
+    assert page(text, 1, 8) == "one\n[... lines 2 to 3: call again with first: 2]"
+    assert page(text, 3, 9) == "a line that no page holds"
+    assert page(text, 4, 9) == "there are no such lines"
