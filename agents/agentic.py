@@ -19,7 +19,7 @@ from agents.settings import ModelSettings, Settings
 from agents.task import told
 from agents.tools import Toolbox, Workbench
 from agents.tools.arguments import READ_ONLY
-from agents.tools.toolbox import ERROR, MOST_CHARS, NOT_RUN, cut
+from agents.tools.toolbox import MOST_CHARS, NOT_RUN, cut, failed
 from lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -151,7 +151,7 @@ class _Step:
             for call, said in zip(calls, [NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
                 self._keep_state()  # before the result, so that nothing the model has read is ever lost
                 self._conversation.add(result_message(call.id, said))
-                stopped = stopped or said.startswith(ERROR)
+                stopped = stopped or failed(call.name, said)
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))
 

@@ -10,6 +10,8 @@ from evaluator.inspection import Findings
 from evaluator.profile import LaunchProfile, Profile, Role, Section
 from lineage_db.records import Attempt, AttemptSummary, Version
 
+SOUND = "ok: compiles, fits, and is right on these cases"
+"""How the result of a check that found no fault begins."""
 _SHOWN_SHARE = 0.1
 """Sections with a smaller share of a case's time are not shown."""
 _SHOWN_LINES = 8
@@ -186,7 +188,7 @@ def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
 def check(findings: Findings) -> str:
     """Return the result of a check."""
     fault = findings.fault
-    said = f"{fault.status.words}: {fault.message}" if fault else "ok: compiles, fits, and is right on these cases"
+    said = f"{fault.status.words}: {fault.message}" if fault else SOUND
     parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
     return "\n".join([*parts, *((_resources(findings.resources),) if findings.resources else ())])
 

@@ -32,7 +32,7 @@ EXPECTED = " (expected: "
 ERROR = "error: "
 """How the result of a call that could not be performed begins."""
 NOT_RUN = "not run: the call before failed"
-"""The result of a call that was asked for together with one that could not be performed, and after it."""
+"""The result of a call that was asked for together with one that ``failed``, and after it."""
 _NOTE_CHARS = 200
 """Characters of a result reserved for the note that there is more."""
 
@@ -344,6 +344,13 @@ def cut(text: str, most: int) -> str:
     if 0 < start < len(tail) // 2:
         tail = tail[start:]
     return f"{head}\n[... {len(text) - len(head) - len(tail)} of {len(text)} characters left out here ...]\n{tail}"
+
+
+def failed(name: str, result: str) -> bool:
+    """Return whether the calls after one of the tool ``name`` would go on from what is not so: from a call that could
+    not be performed, or from a kernel whose check found a fault.
+    """
+    return result.startswith(ERROR) or (name == "check" and not result.startswith(tables.SOUND))
 
 
 def difference(old: str, new: str, old_name: str, new_name: str) -> str:

@@ -139,6 +139,16 @@ def test_the_calls_after_one_that_fails_are_not_performed() -> None:
     assert told(model) == "   1 tflops = 120.0"
 
 
+def test_the_calls_after_a_check_that_finds_a_fault_are_not_performed() -> None:
+    world = World()
+    world.desk.findings = Findings(Fault(Status.INCORRECT, "rows 1 to 2 are off"))
+    model = ScriptedModel(says(write("tflops = 120.0"), ("check", {}), ("view_source", {}), EVALUATE), says(EVALUATE))
+    run(world, model)
+    answers = [str(message["content"]) for message in model.asked[1] if message["role"] == "tool"]
+    assert answers[1:] == ["incorrect: rows 1 to 2 are off", "   1 tflops = 120.0", "not run: the call before failed"]
+    assert world.tried == ["tflops = 120.0"], "a model that insists is heard"
+
+
 def test_calls_that_only_read_are_performed_side_by_side_and_answered_in_order() -> None:
     together = Barrier(2, timeout=600)
 

@@ -27,8 +27,9 @@ from avo.search.run import RunSession, Stop, utc_now
 from avo.search.seeding import SeedOperator
 from avo.search.workers import hire
 from evaluator.candidate import Candidate, Incumbent
-from evaluator.evaluation import Comparison, Evaluation, Verdict
+from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
 from evaluator.evaluators import Evaluator, FakeEvaluator
+from evaluator.inspection import Findings
 from evaluator.targets import get_target
 from knowledge_base.library import Library
 from lineage_db.decision import Ruling
@@ -58,6 +59,8 @@ class Recording:
         self.config = CONFIG
         self.run = make_run(self.store, CONFIG)
         self.now = NOW
+        self.found = Findings()
+        """What a check finds."""
 
     def clock(self) -> datetime:
         self.now += timedelta(seconds=1)
@@ -67,10 +70,12 @@ class Recording:
         self, operator: VariationOperator, verdict: Callable[[Candidate], Evaluation] = judge, worker: str = "w0"
     ) -> None:
         config = self.config.model_copy(update={"supervisor": "off"})
+        evaluator = FakeEvaluator(verdict)
+        evaluator.findings = self.found
         work = make_work(
             self.store,
             self.run,
-            FakeEvaluator(verdict),
+            evaluator,
             config,
             clock=self.clock,
             knowledge=Library.load(),
@@ -134,6 +139,22 @@ def test_calls_that_were_not_run_after_one_that_failed_are_not_run_again(recordi
         says(failing, submit(2)),
         says(write("tflops = 130.0"), EVALUATE),
         says(submit(3)),
+    )
+    different, made = recording.replayed()
+    assert different == ""
+    versions = recording.store.versions(made.id)
+    assert [version.attempt.source for version in versions] == [SEED, "tflops = 130.0"]
+
+
+def test_what_was_not_run_after_a_faulty_check_is_not_run_again_though_no_check_is_repeated(
+    recording: Recording,
+) -> None:
+    recording.step(SeedOperator(SEED))
+    recording.found = Findings(Fault(Status.INCORRECT, "rows 1 to 2 are off"))
+    recording.agent(
+        says(write("tflops = 120.0"), ("check", {}), EVALUATE, submit(2)),
+        says(write("tflops = 130.0"), EVALUATE),
+        says(submit(2)),
     )
     different, made = recording.replayed()
     assert different == ""
