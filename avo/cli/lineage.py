@@ -7,18 +7,22 @@ from rich.table import Table
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import gain, row, table
-from avo.watch.wording import in_a_list, percent, unit
+from avo.watch.wording import cut, first_line, in_a_list, percent, unit
 
 if TYPE_CHECKING:
     from lineage_db.entries import Intervention
     from lineage_db.records import Run, Version
+
+_SEEN_CHARS = 200
+"""Characters of what was seen of a version; ``avo show`` has all."""
 
 
 def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) -> None:
     """Show the accepted versions of a run as a tree.
 
     Each line has a version's score, its gain over its best parent and what changed; the best version stands out. Where
-    versions live on islands or are kept by kind, their niche is shown.
+    versions live on islands or are kept by kind, their niche is shown. What a model saw of a version, against what it
+    expected, is a line below.
 
     A figure published for all of the run's cases is a line before the version that reaches it. What the supervisor said
     is a line where the lineage stood at the time.
@@ -81,6 +85,8 @@ def _tree(
             made, rails, f"v{line['version']}", parents, *([line["niche"]] if niches else []), f"{line['score']:.1f}",
             percent(line["gain"]), in_a_list(line["change"]), style="bold green" if line["version"] == best else "",
         )  # fmt: skip
+        if seen := first_line(line["seen"]):
+            row(made, "", "", "", *blank, "", "", f"seen: {cut(seen, _SEEN_CHARS)}", style="dim")
     draw(len(versions))
     return made
 

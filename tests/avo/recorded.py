@@ -6,7 +6,7 @@ from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from lineage_db.decision import Decision
 from lineage_db.looked import Looked
-from lineage_db.records import Attempt, Run, RunState, Step, StepState
+from lineage_db.records import Attempt, Run, RunState, Step, StepState, Submission
 from lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import decided
@@ -64,8 +64,8 @@ class Recorded:
             decision=decision,
         )
 
-    def conclude(self, step: Step, attempt: Attempt, accept: bool) -> None:
-        """End a step."""
+    def conclude(self, step: Step, attempt: Attempt, accept: bool, seen: str = "") -> None:
+        """End a step; ``seen`` makes it one of a model, which says so."""
         self.store.results.conclude(
             step.id,
             attempt_id=attempt.id,
@@ -73,6 +73,7 @@ class Recorded:
             reason="",
             now=self.now,
             decide=lambda versions, attempt: decided(attempt, accept),
+            submission=Submission(attempt.id, attempt.change, "", "", seen) if seen else None,
         )
 
     def step(
@@ -85,12 +86,13 @@ class Recorded:
         seconds: float = 6.0,
         source: str = "",
         decision: Decision | None = None,
+        seen: str = "",
     ) -> None:
         """Claim, evaluate and conclude; accepted if correct unless told otherwise."""
         step = self.claim()
         self.wait(seconds)
         attempt = self.evaluate(step, verdict, parents, change, source, decision)
-        self.conclude(step, attempt, attempt.evaluation.correct if accept is None else accept)
+        self.conclude(step, attempt, attempt.evaluation.correct if accept is None else accept, seen)
 
     def abandon(self, step: Step) -> None:
         """End a step as a dead worker's is ended."""

@@ -72,6 +72,20 @@ def test_what_the_supervisor_said_stands_where_the_lineage_stood(avo: Avo, tmp_p
     assert "v1" in lines[2]
 
 
+def test_what_a_model_saw_is_a_line_below_its_version(avo: Avo, tmp_path: Path) -> None:
+    url = str(tmp_path / "seen.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        run.step(100.0)
+        run.step(120.0, (0,), "wider", seen="+20%; none on causal\nand more")
+        run.step(130.0, (1,), "deeper", seen="x" * 300)
+    lines = [line.split() for line in avo("lineage", "live", "--db", url).stdout.splitlines()[2:]]
+    assert [line[0] for line in lines[:3]] == ["●", "●", "seen:"]
+    assert lines[2] == ["seen:", "+20%;", "none", "on", "causal"]
+    assert lines[3][1] == "v2"
+    assert sum(line.count("x") for line in map("".join, lines)) == 200
+
+
 def test_lineage_json_has_scores_and_parents(avo: Avo) -> None:
     records = json.loads(avo("lineage", "mha-h100", "--json").stdout)
     assert [(record["version"], record["attempt"], record["parents"]) for record in records] == [

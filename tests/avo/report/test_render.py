@@ -156,6 +156,18 @@ def test_a_summary_has_best_baselines_and_trajectory(sample: Report) -> None:
     assert "\n\n\n" not in text
 
 
+def test_a_summary_says_below_its_table_what_was_seen_of_versions(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    assert "What was seen" not in to_markdown(read_report(store, "live", START), START)
+    run.step(120.0, (0,), "wider tiles", seen="+20% on full,\nnone on causal")
+    text = to_markdown(read_report(store, "live", START), START)
+    assert (
+        "\n\nWhat was seen of versions, against what was expected:\n\n- Version 1: +20% on full, none on causal\n\n"
+        in text
+    )
+
+
 def test_a_long_edit_is_named_by_its_moves_in_tables_and_told_whole_once(store: Store) -> None:
     run, change = Recorded(store), f"skip: {'masked blocks, ' * 9}; exp2: fold"
     run.step(100.0)
