@@ -242,5 +242,8 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
         return [{"origin": seed, "source": read_source(Path(seed))}]
     if not known:
         fail(f"there is no seed for problem {settings.problem!r}: give one with --seed-kernel FILE")
-    names = [seed] if seed is not None else fitting(settings.problem, TARGETS.get(settings.target))
+    names = fitting(settings.problem, TARGETS.get(settings.target))
+    if seed not in (None, *names):
+        fail(f"--seed-kernel: {seed!r} is not for {settings.target}: choose one of {', '.join(names)}")
+    names = names if seed is None else [seed]
     return [{"origin": known[name], "source": seed_source(settings.problem, name)} for name in names]

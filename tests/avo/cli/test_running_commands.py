@@ -33,6 +33,7 @@ from tests.avo.recorded import Recorded
     ("arguments", "parts"),
     [
         (["--seed-kernel", "b"], ["--seed-kernel", "'b' is neither a file nor a seed (plain, tuned"]),
+        (["--seed-kernel", "hopper", "--target", "b200"], ["'hopper' is not for b200: choose one of plain, tuned"]),
         (["--from", "mha-h100", "--seed-kernel", "b"], ["--from names the seed already"]),
         (["--from", "nope@1"], ["no run 'nope'", "mha-h100"]),
         (["--from", "mha-h100@99"], ["no version 99"]),
