@@ -12,6 +12,8 @@ WARPS = 4
 STAGES = 2
 POLYNOMIAL = False
 """Whether half of the exponentials are computed by a polynomial, without conversions."""
+RELATIVE = False
+"""Whether causal masks are counted from the block's first key."""
 
 
 @triton.jit
@@ -36,7 +38,8 @@ def exponentials(x, POLYNOMIAL: tl.constexpr):
 @triton.jit
 def forward(
     Q, K, V, Out, Lse, scale, q_len, kv_len,
-    CAUSAL: tl.constexpr, POLYNOMIAL: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    CAUSAL: tl.constexpr, POLYNOMIAL: tl.constexpr, RELATIVE: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
+    N: tl.constexpr,
 ):  # fmt: skip
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
@@ -56,7 +59,10 @@ def forward(
     for n in tl.range(0, stop, N, warp_specialize=True):
         scores = tl.dot(q, k_desc.load([n, 0]).T)
         if CAUSAL:
-            visible = n + tl.arange(0, N)[None, :] <= rows[:, None] + (kv_len - q_len)
+            if RELATIVE:
+                visible = tl.arange(0, N)[None, :] <= (rows - n)[:, None] + (kv_len - q_len)
+            else:
+                visible = n + tl.arange(0, N)[None, :] <= rows[:, None] + (kv_len - q_len)
             scores = tl.where(visible, scores, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(scores, 1) * scale)
         p = exponentials(scores * scale - new_max[:, None], POLYNOMIAL)
@@ -73,5 +79,6 @@ def attention(q, k, v, out, lse, *, causal, scale):
     batch, heads, q_len, head_dim = q.shape
     forward[triton.cdiv(q_len, ROWS), batch * heads](
         q, k, v, out, lse, scale, q_len, k.shape[2],
-        CAUSAL=causal, POLYNOMIAL=POLYNOMIAL, D=head_dim, M=ROWS, N=KEYS, num_warps=WARPS, num_stages=STAGES,
+        CAUSAL=causal, POLYNOMIAL=POLYNOMIAL, RELATIVE=RELATIVE, D=head_dim, M=ROWS, N=KEYS, num_warps=WARPS,
+        num_stages=STAGES,
     )  # fmt: skip
