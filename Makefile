@@ -61,6 +61,7 @@ bench: $(READY)  ## The figures of docs/benchmarks.md and docs/performance-model
 
 bench-model: $(READY)  ## The tables of docs/performance-model.md anew: minutes of compiling and playing.
 	$(BIN)/python -m bench.model --write
+	$(BIN)/python -m bench.gluon --write
 
 results: $(READY)  ## docs/results.md anew: six hours of searching, which go on where they were stopped.
 	$(BIN)/python -m bench.results --minutes 15 --out docs/results.md

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import escapes, model, tutorials
+from bench import escapes, gluon, model, tutorials
 from bench.tables import put
 
 PLACES = [
-    (module.DOCUMENT, f"{module.__name__}: {name}") for module in (model, escapes) for name in sorted(module.TABLES)
+    (module.DOCUMENT, f"{module.__name__}: {name}")
+    for module in (model, escapes, gluon)
+    for name in sorted(module.TABLES)
 ]
 PLACES.append((tutorials.DOCUMENT, tutorials.PLACE))
 
