@@ -79,6 +79,9 @@ class Fault:
     status: Status
     message: str
     """One line or a few that an author can act on."""
+    kind: str = ""
+    """What is wrong, without the case that shows it, where the status does not say all: which kind of finding the
+    executor reports, or after which pass a kernel is wrong."""
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class PlanRun:
         if execution.faults:
             first, *others = execution.faults
             more = f" (and {len(others)} more)" if others else ""
-            raise Refused(Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}"))
+            raise Refused(Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}", first.kind))
         return execution
 
     def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True) -> _Result:

@@ -38,6 +38,17 @@ PLAN = LaunchPlan("case", (Buffer("count", "int32", 1, Role.SCRATCH),), (KernelI
 MISFIT = Fault(Status.DOES_NOT_FIT, "too many registers")
 
 
+RACE = """\
+module {
+  tt.func public @race(%count: !tt.ptr<i32>) {
+    %id = tt.get_program_id x : i32
+    tt.store %count, %id : !tt.ptr<i32>
+    tt.return
+  }
+}
+"""
+
+
 def on_card(held: int | Fault | Exception) -> PlanRun:
     """The plan on a card that holds so many of its programs."""
 
@@ -82,3 +93,11 @@ def test_a_card_is_asked_once_how_many_programs_of_a_launch_it_holds() -> None:
 def test_that_the_compiler_does_not_start_is_no_verdict_on_the_kernel() -> None:
     with pytest.raises(EvaluatorUnavailable):
         check_progress(on_card(EvaluatorUnavailable("no sandbox")))
+
+
+def test_a_finding_is_a_fault_that_says_of_which_kind_it_is() -> None:
+    run = on_card(4)
+    run = replace(run, plan=replace(PLAN, kernels=(KernelIR("race", RACE, ()),)))
+    found = outcome(lambda: run.run(LAUNCH, sanitize=True))
+    assert isinstance(found, Fault)
+    assert (found.status, found.kind) == (Status.RACE, "write race")
