@@ -256,6 +256,9 @@ class Evaluation:
     score is."""
     examined: Status | None = None
     """What a closer look at a correct candidate before acceptance found: ``CORRECT`` or one of ``REFUSED``."""
+    compiled: str = ""
+    """What a closer look says of what the compiler made of the kernels, which tells nothing of the cases: after which
+    pass one is wrong, or what was not checked and why."""
     traits: Mapping[str, str] = field(default_factory=dict)
     """What kind of kernel a correct candidate is, in words that a search can sort kernels by. Names: ``TRAITS``."""
 

@@ -165,15 +165,15 @@ def timed(comparison: Comparison | None, version: int) -> Decision:
     return Decision(Ruling.ACCEPTABLE if faster else Ruling.NOT_SHOWN, compared(comparison))
 
 
-def failed(found: Status) -> Decision:
+def failed(found: Status, compiled: str = "") -> Decision:
     """Return the decision on an attempt that failed the closer look. Which shapes it failed on stays unknown."""
-    return Decision(Ruling.EXAMINED, f"correct on the suite, but {closer_look(found)}")
+    return Decision(Ruling.EXAMINED, f"correct on the suite, but {closer_look(found, compiled)}")
 
 
-def closer_look(found: Status) -> str:
-    """Return what a closer look at a correct attempt found, in words."""
+def closer_look(found: Status, compiled: str) -> str:
+    """Return what a closer look at a correct attempt found, in words; ``compiled`` as in ``Evaluation``."""
     if found is Status.MISCOMPILED:
-        return "miscompiled by one of Triton's passes (avo evaluate --closely names it)"
+        return compiled or "miscompiled by one of Triton's passes (avo evaluate --closely names it)"
     return f"{found.words} at other shapes or in a larger sample"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, update
 
 from evaluator.candidate import Candidate
-from evaluator.evaluation import Comparison, Evaluation, Status
+from evaluator.evaluation import Comparison, Evaluation
 from lineage_db import queries
 from lineage_db.decision import Decision, Ruling, ending, final
 from lineage_db.engine import Database, Part, transactional
@@ -138,16 +138,16 @@ class Results(Part):
         return self._amend(step_id, attempt_id, compared, now)
 
     def record_examination(
-        self, step_id: int, attempt_id: int, found: Status, held_out_tflops: float | None, *, now: datetime
+        self, step_id: int, attempt_id: int, found: Evaluation, held_out_tflops: float | None, *, now: datetime
     ) -> Attempt:
-        """Record what a closer look at a correct attempt found, and return the attempt.
+        """Record what a closer look at a correct attempt ``found``, and return the attempt.
 
         ``held_out_tflops`` is its speed on the held-out shapes, where it was timed there. Raises ``StepNotRunning`` or
         ``UnknownAttempt``.
         """
 
         def examined(evaluation: Evaluation) -> Evaluation:
-            return replace(evaluation, examined=found, held_out_tflops=held_out_tflops)
+            return replace(evaluation, examined=found.status, held_out_tflops=held_out_tflops, compiled=found.compiled)
 
         return self._amend(step_id, attempt_id, examined, now)
 

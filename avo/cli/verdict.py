@@ -32,10 +32,12 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
         if evaluation.held_out_tflops is not None:
             words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
         if evaluation.refused:
-            words += f"; {closer_look(evaluation.refused)}"
+            words += f"; {closer_look(evaluation.refused, evaluation.compiled)}"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
         if evaluation.traits.get("sums") == "atomic":
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
+        if evaluation.compiled and not evaluation.refused:
+            parts.append(Text(printable(evaluation.compiled)))
         if evaluation.correct:
             parts += _published(score, published(problem, evaluation.target))
         parts += [*_configurations(score), *_pipes(score)]

@@ -219,14 +219,15 @@ class RecordedJudge(Evaluator):
                 verdict = Verdict.FASTER if candidate.digest in self._versions else Verdict.UNDECIDED
                 comparison = replace(comparison, plan_digest=rival, verdict=verdict)
             score = replace(score, comparison=replace(comparison, alpha=incumbent.alpha))
-        return replace(found, score=score, held_out_tflops=None, examined=None)
+        return replace(found, score=score, held_out_tflops=None, examined=None, compiled="")
 
     def _verify(self, candidate: Candidate) -> Evaluation:
         """Return what came of the closer look on record; a version was correct."""
         found = self._known[candidate.digest]
         if candidate.digest not in self._versions or found.score is None:
             status = found.refused or Status.INCORRECT
-            return Evaluation(status, "no version in the record", found.target, HELD_OUT, 0.0)
+            why = "no version in the record"
+            return Evaluation(status, why, found.target, HELD_OUT, 0.0, compiled=found.compiled)
         tflops = found.held_out_tflops or found.geomean_tflops
         case = replace(found.score.cases[0], tflops=tflops)
         score = replace(found.score, cases=(case,))

@@ -10,7 +10,7 @@ from avo.search.acceptance import share_of_alpha
 from avo.search.activity import Activity
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Status
+from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
 from evaluator.evaluators import Evaluator, Tell
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
@@ -111,25 +111,21 @@ class RecordingScorer:
             comparison = score.comparison
         return self._store.results.record_comparison(self._step.id, attempt.id, comparison, now=self._clock())
 
-    def examine(self, attempt: Attempt) -> tuple[Attempt, Status]:
-        """Examine a correct attempt more closely; return it as it is recorded then, and the verdict.
+    def examine(self, attempt: Attempt) -> Decision | None:
+        """Examine a correct attempt more closely and record the verdict; return why it is refused, if it is.
 
         Launch plans that the run has refused once are not examined again.
         """
-        refused = [one.evaluation.refused for one in self._with_plan(attempt.plan_digest)]
-        if status := next((status for status in refused if status), None):
-            return attempt, status
+        if refusal := _refusal(self._with_plan(attempt.plan_digest)):
+            return refusal
         candidate = Candidate(self._run.problem, attempt.source)
         what = f"attempt {attempt.id}" if attempt.parents else _named(attempt.change)
         with self.activity.during(f"examining {what} closely") as tell:
             found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest, tell))
-        if not found.correct and found.refused is None:
-            return attempt, found.status
-        tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
-        recorded = self._store.results.record_examination(
-            self._step.id, attempt.id, found.status, tflops, now=self._clock()
-        )
-        return recorded, found.status
+        if found.correct or found.refused:
+            tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
+            self._store.results.record_examination(self._step.id, attempt.id, found, tflops, now=self._clock())
+        return None if found.correct else failed(found.status, found.compiled)
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None, *, tell: Tell) -> Evaluation:
         """Return the verdict without recording it, of which ``tell`` hears; ask again when the evaluator is
@@ -159,8 +155,7 @@ class RecordingScorer:
             return decision
         if decision.refused:
             return repeated(f"attempt {twins[0].id}")
-        found = next((twin.evaluation.refused for twin in twins if twin.evaluation.refused), None)
-        return failed(found) if found else decision
+        return _refusal(twins) or decision
 
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
         """Return the run's attempts with these launch plans, oldest first."""
@@ -169,6 +164,12 @@ class RecordingScorer:
 
 def _named(change: str) -> str:
     return change.strip().partition("\n")[0] or "a candidate"
+
+
+def _refusal(twins: Sequence[Attempt]) -> Decision | None:
+    """Return the decision on launch plans that one of ``twins`` was refused for, if one was."""
+    found = (one.evaluation for one in twins)
+    return next((failed(each.refused, each.compiled) for each in found if each.refused), None)
 
 
 def _shared(evaluation: Evaluation, twins: Sequence[Attempt]) -> Evaluation:

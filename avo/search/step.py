@@ -33,7 +33,7 @@ from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import Evaluator
 from evaluator.target import Target
 from knowledge_base.library import Library
-from lineage_db.decision import Decision, Ruling, ending, failed, final, timed
+from lineage_db.decision import Decision, Ruling, ending, final, timed
 from lineage_db.entries import Intervention
 from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
 from lineage_db.records import Attempt, PendingReply, Run, Step, StepState, Version
@@ -194,9 +194,8 @@ class _OpenStep:
                 if self._scorer.compare(error.attempt, error.best) is None:
                     refusals[error.attempt.id] = timed(None, error.best.number)
             except _UnexaminedError as error:
-                _, found = self._scorer.examine(error.attempt)
-                if found is not Status.CORRECT:
-                    refusals[error.attempt.id] = failed(found)
+                if refusal := self._scorer.examine(error.attempt):
+                    refusals[error.attempt.id] = refusal
             else:
                 return version, ending(reason, decided)
 

@@ -126,6 +126,8 @@ def _summary(
         text.append(f"\n{printable(score.conditions)}", "dim")
     if score.comparison:
         text.append(f"\n{compared(score.comparison)}", "dim")
+    if version.attempt.evaluation.compiled:
+        text.append(f"\n{printable(version.attempt.evaluation.compiled)}", "dim")
     return text
 
 

@@ -6,8 +6,8 @@ make of that is not looked at.
 
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -16,14 +16,14 @@ from evaluator.evaluation import Fault, Status
 from evaluator.judging.autotuning import in_words
 from evaluator.judging.cases import Tools
 from evaluator.judging.checking import Checker
-from evaluator.judging.execution import deadline, executable
+from evaluator.judging.execution import beyond, deadline, executable
 from evaluator.judging.refusal import Refused, outcome, told
 from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
 from evaluator.problem import Case, Problem
 
 _WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS)
-"""Faults that are the compiler's, if the kernel's Triton IR has none. All others, such as an operation that is not
-executed or an order that the sanitiser misses, are no verdict; but see ``_is_wrong``.
+"""Faults that are the compiler's, if the kernel's Triton IR has none. So is a write race: one program's wrong rows lie
+over another's. All others, such as an order that the sanitiser misses, are no verdict.
 """
 
 _CASES = 4
@@ -34,17 +34,25 @@ Small = Iterable[tuple[Case, Sequence[LaunchPlan]]]
 
 def check_all(
     tools: Tools, problem: Problem, small: Small, fastest: Sequence[LaunchPlan], fit: Iterable[Configuration]
-) -> None:
+) -> str:
     """Execute what the compiler makes of small cases that are right in Triton IR: all in the configurations of the
-    ``fastest`` plans, then some in each other that is known to ``fit``, as far as there is time. Raises ``Refused``.
+    ``fastest`` plans, then some in each other that is known to ``fit``, as far as there is time.
+
+    Returns in words what was not checked and why, which tells nothing of the cases; ``""`` if all was checked. Raises
+    ``Refused``.
     """
     gpu_ir = cache(lambda kernel: tools.compiler.gpu_ir(kernel, tools.target))
     checker = Checker(problem, tools.inputs, tools.chance, deadline())
-    for case, plan in chosen(small, fastest, fit, tools.chance):
+    pairs = list(chosen(small, fastest, fit, tools.chance))
+    unchecked: Counter[str] = Counter()
+    for done, (case, plan) in enumerate(pairs):
         if time.process_time() > checker.deadline:
-            return
+            unchecked["no time was left"] = len(pairs) - done
+            break
         with told(after=in_words(plan.configurations)):
-            check(tools, checker, case, plan, gpu_ir)
+            unchecked.update(dict.fromkeys(check(tools, checker, case, plan, gpu_ir), 1))
+    reasons = "; ".join(f"{reason} ({count} of {len(pairs)} cases)" for reason, count in unchecked.items())
+    return f"Not all that the compiler made was checked: {reasons}" if reasons else ""
 
 
 def chosen(
@@ -70,48 +78,62 @@ def _choice(plan: LaunchPlan) -> tuple[str, ...]:
 
 def check(
     tools: Tools, checker: Checker, case: Case, plan: LaunchPlan, gpu_ir: Callable[[KernelIR], str | Fault]
-) -> None:
+) -> Sequence[str]:
     """Execute a small case, which was right in Triton IR, from what the compiler makes of its kernels: ``gpu_ir``.
 
-    Raises ``Refused`` where that is wrong, with the kernel and the pass after which it is. All is executed on the same
-    inputs; where the Triton IR is wrong on these too, its fault is raised.
+    Returns what kept a kernel, or all of them, from being checked. Raises ``Refused`` where what the compiler makes is
+    wrong, with the kernel and the pass after which it is. All is executed on the same inputs; where the Triton IR is
+    wrong on these too, its fault is raised.
     """
-    texts = {
-        kernel: text
-        for kernel in plan.kernels
-        if kernel.level is Level.TTIR and isinstance(text := gpu_ir(kernel), str)
-    }
+    texts: dict[KernelIR, str] = {}
+    unchecked = []
+    for kernel in plan.kernels:
+        if kernel.level is Level.TTIR:
+            text = gpu_ir(kernel)
+            if why := text.message if isinstance(text, Fault) else beyond(_made(kernel, text)):
+                unchecked.append(f"kernel {kernel.name}: {why}")
+            elif isinstance(text, str):
+                texts[kernel] = text
     drawn = checker.chance.getstate()
 
-    def fault(made: dict[KernelIR, str]) -> Fault | None:
-        kernels = tuple(
-            replace(kernel, ttir=made[kernel], level=Level.TTGIR) if kernel in made else kernel
-            for kernel in plan.kernels
-        )
-        compiled = replace(plan, kernels=kernels)
+    def found(made: Mapping[KernelIR, str]) -> Fault | None:
+        kernels = (_made(kernel, made[kernel]) if kernel in made else kernel for kernel in plan.kernels)
+        compiled = replace(plan, kernels=tuple(kernels))
         if not executable(compiled):
             return None
         checker.chance.setstate(drawn)
-        found = outcome(lambda: checker.whole(case, compiled))
-        return found if isinstance(found, Fault) and _is_wrong(found) else None
+        return outcome(lambda: checker.whole(case, compiled))
 
-    if not texts or fault(texts) is None:
-        return
-    if (wrong := fault({})) is not None:
-        raise Refused(wrong)
+    def wrong(made: Mapping[KernelIR, str]) -> Fault | None:
+        fault = found(made)
+        return fault if fault and _is_wrong(fault) else None
+
+    together = found(texts) if texts else None
+    if together is None:
+        return unchecked
+    what = f"{together.status.words}: {together.kind}" if together.kind else together.status.words
+    if not _is_wrong(together):
+        return [*unchecked, what]
+    if before := wrong({}):
+        raise Refused(before)
     for kernel, text in texts.items():
-        if (wrong := fault({kernel: text})) is not None:
-            made_wrong = _pass(tools, kernel, fault)
-            message = f"kernel {kernel.name} is compiled wrong: right in Triton IR, wrong after {made_wrong}"
-            raise Refused(replace(wrong, status=Status.MISCOMPILED, message=f"{message}: {wrong.message}"))
+        if fault := wrong({kernel: text}):
+            after = _pass(tools, kernel, wrong)
+            kind = f"kernel {kernel.name} is compiled wrong: right in Triton IR, wrong after {after}"
+            raise Refused(Fault(Status.MISCOMPILED, f"{kind}: {fault.message}", kind + in_words(plan.configurations)))
+    return [*unchecked, f"{what}, but not because of one kernel alone"]
+
+
+def _made(kernel: KernelIR, text: str) -> KernelIR:
+    """Return a kernel as the compiler makes it: ``text`` is its Triton GPU IR."""
+    return replace(kernel, ttir=text, level=Level.TTGIR)
 
 
 def _is_wrong(fault: Fault) -> bool:
-    """Return whether a fault is the compiler's if the Triton IR has none: one program's rows over another's are."""
-    return fault.status in _WRONG or (fault.status is Status.RACE and ": write race in " in fault.message)
+    return fault.status in _WRONG or fault.kind == "write race"
 
 
-def _pass(tools: Tools, kernel: KernelIR, fault: Callable[[dict[KernelIR, str]], Fault | None]) -> str:
+def _pass(tools: Tools, kernel: KernelIR, wrong: Callable[[Mapping[KernelIR, str]], Fault | None]) -> str:
     """Return the pass after which the IR of a kernel is seen to have a fault, which it has after the last one."""
     trace = tools.compiler.trace(kernel, tools.target, to_gpu_ir=True)
     if isinstance(trace, Fault) or not trace.passes:
@@ -120,7 +142,7 @@ def _pass(tools: Tools, kernel: KernelIR, fault: Callable[[dict[KernelIR, str]],
     while last - right > 1:
         middle = (right + last) // 2
         seen = tools.compiler.trace(kernel, tools.target, str(middle + 1), to_gpu_ir=True)
-        if isinstance(seen, Trace) and fault({kernel: seen.ir}) is not None:
+        if isinstance(seen, Trace) and wrong({kernel: seen.ir}):
             last = middle
         else:
             right = middle

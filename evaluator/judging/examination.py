@@ -62,6 +62,8 @@ class Examination:
         self._predicted: Score | None = None
         """The prediction for a candidate whose numbers cannot be checked."""
         self._traits: dict[str, str] = {}
+        self._unchecked = ""
+        """What was not checked of what the compiler made, and why."""
         self._started = time.monotonic()
 
     @property
@@ -116,6 +118,7 @@ class Examination:
             plan_digest=self.plan_digest,
             predicted=self._predicted,
             traits=self._traits,
+            compiled=fault.kind if fault and fault.status is Status.MISCOMPILED else self._unchecked,
         )
 
     def score(self, incumbent: Incumbent | None) -> Score:
@@ -137,7 +140,7 @@ class Examination:
         fitting = self._check_further(plans)
         if cases.closely:
             every = [pair for of_cases in (small, *mixtures) for pair in zip(cases.small, of_cases, strict=True)]
-            compiled.check_all(self._tools, self._problem, every, plans, fitting)
+            self._unchecked = compiled.check_all(self._tools, self._problem, every, plans, fitting)
         checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
         challenge = None
         if incumbent:

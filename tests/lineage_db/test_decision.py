@@ -61,6 +61,10 @@ def test_every_other_refusal_has_a_sentence() -> None:
             "not accepted: correct on the suite, but miscompiled by one of Triton's passes "
             "(avo evaluate --closely names it)"
         ),
+        failed(Status.MISCOMPILED, "kernel k is compiled wrong: right in Triton IR, wrong after pass 41, p"): (
+            "not accepted: correct on the suite, but kernel k is compiled wrong: right in Triton IR, "
+            "wrong after pass 41, p"
+        ),
         failed(Status.OUT_OF_BOUNDS): (
             "not accepted: correct on the suite, but out of bounds at other shapes or in a larger sample"
         ),

@@ -95,15 +95,22 @@ def test_an_unverified_kernel_is_shown_with_a_prediction_that_is_called_so() -> 
 
 
 @pytest.mark.parametrize(
-    ("examined", "told"),
+    ("examined", "compiled", "told"),
     [
-        (Status.RACE, "; race at other shapes or in a larger sample"),
-        (Status.MISCOMPILED, "; miscompiled by one of Triton's passes (avo evaluate --closely names it)"),
+        (Status.RACE, "", "; race at other shapes or in a larger sample"),
+        (Status.MISCOMPILED, "", "; miscompiled by one of Triton's passes (avo evaluate --closely names it)"),
+        (Status.MISCOMPILED, "kernel k is compiled wrong", "; kernel k is compiled wrong"),
     ],
 )
-def test_what_a_closer_look_found_is_told(examined: Status, told: str) -> None:
-    words = " ".join(shown(replace(make_evaluation(200.0), examined=examined)).split())
+def test_what_a_closer_look_found_is_told(examined: Status, compiled: str, told: str) -> None:
+    words = " ".join(shown(replace(make_evaluation(200.0), examined=examined, compiled=compiled)).split())
     assert f"geomean of quick{told}" in words
+    assert words.count("compiled wrong") <= 1
+
+
+def test_what_was_not_checked_of_what_the_compiler_made_is_told() -> None:
+    unchecked = "Not all that the compiler made was checked: no time was left (3 of 20 cases)"
+    assert unchecked in shown(replace(make_evaluation(200.0), compiled=unchecked)).splitlines()
 
 
 def test_a_prediction_for_a_card_that_was_checked_by_nobody_says_so() -> None:

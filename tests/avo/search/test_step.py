@@ -102,6 +102,23 @@ def test_what_fails_on_shapes_held_out_is_no_version_and_the_reason_does_not_giv
     assert [attempt.status for attempt in seeded.store.attempt_summaries(seeded.run.id)] == [Status.CORRECT] * 2
 
 
+def test_what_is_compiled_wrong_is_no_version_and_the_reason_names_the_pass(seeded: Desk) -> None:
+    made = "kernel k is compiled wrong: right in Triton IR, wrong after pass 41, tritongpu-pipeline"
+    wrong = Evaluation(Status.MISCOMPILED, f"{made}: case 6k-causal: off", "h100", "held_out", 0.1, compiled=made)
+    seeded.evaluator.held_out = lambda candidate: wrong
+    first = seeded.step(Scripted(proposing("tflops = 110.0")))
+    second = seeded.step(Scripted(proposing("tflops = 110.0\n# the same plan")))
+    assert first.reason == second.reason == f"as told; not accepted: correct on the suite, but {made}"
+    assert len(seeded.evaluator.verified) == 2, "the seed and the first"
+
+
+def test_a_version_says_what_was_not_checked_of_what_the_compiler_made_of_it(seeded: Desk) -> None:
+    unchecked = "Not all that the compiler made was checked: no time was left (3 of 20 cases)"
+    seeded.evaluator.held_out = lambda candidate: replace(correct(70.0, suite="held_out"), compiled=unchecked)
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
+    assert seeded.store.version(seeded.run.id, 1).attempt.evaluation.compiled == unchecked
+
+
 @pytest.mark.parametrize("again", ["tflops = 110.0", "tflops = 110.0\n# the same plan"])
 def test_what_fails_a_closer_look_is_not_looked_at_again(seeded: Desk, again: str) -> None:
     """A sample may be lucky, so a wrong kernel that is sampled often enough would pass in the end."""

@@ -1,6 +1,7 @@
 """A kernel that the compiler makes wrong is refused, with the pass that does it; one that it makes right is not."""
 
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from evaluator.judging.examination import Examination
 from evaluator.judging.planning import Planner
 from evaluator.judging.refusal import Refused
 from evaluator.judging.speed import Predicted
-from evaluator.plan import Configuration, KernelIR, LaunchPlan
+from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
 from evaluator.problem import Case, Problem
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
@@ -162,8 +163,66 @@ def test_the_compiler_is_not_blamed_for_a_kernel_that_is_wrong_before_it(server:
 
 @pytest.mark.long
 def test_a_kernel_that_is_compiled_wrong_does_not_become_a_version(server: ForkServer) -> None:
-    with pytest.raises(Refused, match="is compiled wrong: right in Triton IR"):
-        examination(tools_of(server, Miscompiler(None, server=server))).score(None)
+    examined = examination(tools_of(server, Miscompiler(None, server=server)))
+    with pytest.raises(Refused, match="is compiled wrong: right in Triton IR") as caught:
+        examined.score(None)
+    found = examined.evaluation(caught.value.fault).compiled
+    told = rf"kernel attention_kernel is compiled wrong: right in Triton IR, wrong after pass \d+, {GUILTY}"
+    assert re.fullmatch(told, found), "without the case"
+
+
+class Unheard(Compiler):
+    """One that makes an operation that the executor does not know."""
+
+    def gpu_ir(self, kernel: KernelIR, target: Target) -> str | Fault:
+        return 'module { tt.func public @k() { "ttg.unheard_of"() : () -> () tt.return } }'.replace(" { ", " {\n")
+
+
+UNHEARD = (
+    "Not all that the compiler made was checked: "
+    "kernel attention_kernel: unsupported operation ttg.unheard_of at line 3 of the IR"
+)
+
+
+def test_what_the_compiler_makes_and_the_executor_does_not_know_is_told(server: ForkServer) -> None:
+    cases, kernel = MHA.correctness_cases[:2], KernelIR("attention_kernel", "module {}", ())
+    plan = LaunchPlan("any", (), (kernel,), ())
+    small = [(case, [plan]) for case in cases]
+    tools = tools_of(server, Unheard(None, server=server))
+    assert compiled.check_all(tools, MHA, small, [plan], ()) == f"{UNHEARD} (2 of 2 cases)"
+
+
+@pytest.mark.long
+def test_a_kernel_that_was_not_executed_as_compiled_may_become_a_version_which_says_so(server: ForkServer) -> None:
+    examined = examination(tools_of(server, Unheard(None, server=server)))
+    evaluation = examined.evaluation(examined.score(None))
+    assert evaluation.correct
+    assert evaluation.compiled == f"{UNHEARD} (1 of 1 cases)"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (Fault(Status.RACE, "case a: missing barrier", "missing barrier"), "race: missing barrier"),
+        (Fault(Status.TIMED_OUT, "case a: kernel k: out of time"), "timed out"),
+        (Fault(Status.RACE, "case a: a race", "write race"), "race: write race, but not because of one kernel alone"),
+    ],
+)
+def test_what_is_found_of_what_the_compiler_makes_and_is_no_verdict_is_told_without_the_case(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch, found: Fault, told: str
+) -> None:
+    """Here it is found only where both kernels are as the compiler makes them."""
+    empty = "module {\n  tt.func public @k() {\n    tt.return\n  }\n}\n"
+    plan = LaunchPlan("any", (), (KernelIR("k", empty, ()), KernelIR("other", empty, ())), ())
+    tools = tools_of(server, Compiler(None, server=server))
+    checker = checker_of(tools)
+
+    def whole(case: Case, plan: LaunchPlan) -> None:
+        if all(kernel.level is Level.TTGIR for kernel in plan.kernels):
+            raise Refused(found)
+
+    monkeypatch.setattr(checker, "whole", whole)
+    assert compiled.check(tools, checker, CASE, plan, lambda kernel: kernel.ttir) == [told]
 
 
 @pytest.mark.long
@@ -206,16 +265,19 @@ def test_what_is_scored_is_looked_at_first_and_whole_and_then_some_cases_of_each
 def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     now, begun = [0.0], []
 
-    def check(*given: object) -> None:
+    def check(*given: object) -> Sequence[str]:
         begun.append(given)
         now[0] += execution.EXECUTION_S / 2 + 1
+        return ()
 
     monkeypatch.setattr(time, "process_time", lambda: now[0])
     monkeypatch.setattr(compiled, "check", check)
     plan = LaunchPlan("any", (), (), ())
     cases = [(case, [plan]) for case in MHA.correctness_cases]
-    compiled.check_all(tools_of(server, Compiler(None, server=server)), MHA, cases, [plan], ())
+    found = compiled.check_all(tools_of(server, Compiler(None, server=server)), MHA, cases, [plan], ())
     assert len(begun) == 2 < len(cases)
+    left = f"{len(cases) - 2} of {len(cases)} cases"
+    assert found == f"Not all that the compiler made was checked: no time was left ({left})"
 
 
 @pytest.mark.long
