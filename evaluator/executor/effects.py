@@ -69,7 +69,7 @@ _COUNTED = {
     "compare": "arith.cmpf arith.cmpi",
     "select": "arith.select",
     "convert": "arith.extf arith.extsi arith.extui arith.fptosi arith.fptoui arith.sitofp arith.truncf arith.trunci "
-    "arith.uitofp tt.fp_to_fp",
+    "arith.uitofp tt.fp_to_fp ttg.fp4_to_fp",
     "address": "tt.addptr",
     "external": "tt.extern_elementwise tt.elementwise_inline_asm",
 }

@@ -1,9 +1,9 @@
-"""``tt.dot_scaled``: products of operands in microscaling formats (OCP Microscaling Formats specification, v1.0).
+"""``tt.dot_scaled``: products of operands in microscaling formats (OCP Microscaling Formats specification, v1.0), and
+``ttg.fp4_to_fp``, with which the compiler unpacks 4-bit numbers for targets without such tensor cores.
 
 They are computed as Triton decomposes them for targets without such tensor cores (DecomposeScaledBlocked.cpp): operands
 and scales become bfloat16, or float16 if an operand is; their product is rounded, and the matrix product is summed in
-float32. Hardware with these formats gives other results for products that bfloat16 cannot hold and for the scale 0,
-which is 2^-127.
+float32. Hardware with these formats gives other results for products that bfloat16 cannot hold.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import torch
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.registry import Types, check_variant, step
+from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import full
 
 Tensor = torch.Tensor
@@ -23,6 +23,9 @@ _ELEMENTS = {"e2m1": "i8", "e4m3": "f8E4M3FN", "e5m2": "f8E5M2", "bf16": "bf16",
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
 """The numbers of the 4-bit format by their bits."""
+
+_UNPACKED = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
+"""The types that 4-bit numbers are converted to, all of which hold them exactly."""
 
 _NAN_SCALE = -1
 """The scale that stands for NaN: 0xFF, read as a signed byte."""
@@ -35,11 +38,28 @@ def unpack_e2m1(packed: Tensor, axis: int) -> Tensor:
     return pairs.flatten(axis, axis + 1)
 
 
+@step("ttg.fp4_to_fp")
+def _fp4_to_fp(op: Op, types: Types) -> Step:
+    check_variant(op, attributes=["axis"])
+    (slot,), (result,), axis = op.operands, op.results, integer(op, "axis")
+    packed, kind = types[slot], types[result]
+    dtype = _UNPACKED.get(kind.element)
+    if packed.element != "i8" or dtype is None:
+        raise UnsupportedOperation(f"{op.name} of {packed} to {kind}", op.location)
+    if kind.shape != tuple(extent * (2 if i == axis else 1) for i, extent in enumerate(packed.shape)):
+        raise IRError(f"{op.name} at {op.location} of {packed} along axis {axis} does not make {kind}")
+
+    def run(frame: Frame) -> None:
+        frame.slots[result] = unpack_e2m1(full(frame.tensor(slot), packed), axis + 1).to(dtype)
+
+    return run
+
+
 def _scale(value: Tensor, kind: Type, dtype: torch.dtype) -> Tensor:
     if kind.floating:
         return value.to(dtype)
-    # As bits of float32 without mantissa; the scale 0 becomes 0.0 instead of 2^-127, as in the decomposition.
-    return ((value.to(torch.int32) & 0xFF) << 23).view(torch.float32).to(dtype)
+    # The exponent of a float32 without mantissa. The scale 0 is 2^-127, which is a subnormal float32.
+    return ((value.to(torch.int32) & 0xFF) << 23).clamp_min(1 << 22).view(torch.float32).to(dtype)
 
 
 Operand = Callable[[Frame], Tensor]

@@ -8,8 +8,9 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import IRError, UnsupportedOperation, load
+from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from evaluator.executor.operations.products import truncate_tf32
+from evaluator.plan import Pointer
 
 ORACLE = "float64, exact integers, and the methods' published error bounds"
 
@@ -222,6 +223,43 @@ def test_a_scale_of_all_ones_is_nan_unless_mathematics_is_fast(executor, fast):
     assert result[0, 4:].isfinite().all()
 
 
+def test_the_least_scale_is_a_power_of_two_too(executor):
+    def edit(sa, sb):
+        sa[:, 1], sb[:, 1] = 0, 250
+
+    result, expected = run_scaled(executor, "e2m1", "e2m1", edit=edit)
+    torch.testing.assert_close(result[0], expected[0], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    ("element", "dtype"), [("f16", torch.float16), ("bf16", torch.bfloat16), ("f32", torch.float32)]
+)
+def test_numbers_of_4_bits_are_unpacked_along_an_axis(axis, element, dtype):
+    shape = "32x16" if axis == 0 else "16x32"
+    lines = [
+        "%i = tt.make_range {end = 256 : i32, start = 0 : i32} : tensor<256xi32>",
+        "%j = tt.make_range {end = 512 : i32, start = 0 : i32} : tensor<512xi32>",
+        "%p = tt.splat %x : !tt.ptr<i8> -> tensor<256x!tt.ptr<i8>>",
+        "%q = tt.addptr %p, %i : tensor<256x!tt.ptr<i8>>, tensor<256xi32>",
+        "%b = tt.load %q : tensor<256x!tt.ptr<i8>>",
+        "%m = tt.reshape %b : tensor<256xi8> -> tensor<16x16xi8>",
+        f"%f = ttg.fp4_to_fp %m {{axis = {axis} : i32}} : tensor<16x16xi8> -> tensor<{shape}x{element}>",
+        f"%g = tt.reshape %f : tensor<{shape}x{element}> -> tensor<512x{element}>",
+        f"%r = tt.splat %y : !tt.ptr<{element}> -> tensor<512x!tt.ptr<{element}>>",
+        f"%s = tt.addptr %r, %j : tensor<512x!tt.ptr<{element}>>, tensor<512xi32>",
+        f"tt.store %s, %g : tensor<512x!tt.ptr<{element}>>",
+    ]
+    body = "\n    ".join([*lines, "tt.return"])
+    kernel = load(f"module {{\n  tt.func public @k(%x: !tt.ptr<i8>, %y: !tt.ptr<{element}>) {{\n    {body}\n  }}\n}}")
+    packed, result = torch.arange(256, dtype=torch.uint8), torch.empty(512, dtype=dtype)
+    memory = [Allocation("x", packed.view(torch.int8), None, True), Allocation("y", result, None, False)]
+    assert kernel.run(memory, [Pointer(0, 0), Pointer(1, 0)], (1, 1, 1)).faults == ()
+    expected = decoded("e2m1", packed.view(16, 16), axis).flatten()
+    assert torch.equal(result.double(), expected)
+    assert torch.equal(result.signbit(), expected.signbit())
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -231,9 +269,13 @@ def test_a_scale_of_all_ones_is_nan_unless_mathematics_is_fast(executor, fast):
         ("%d = tt.dot_scaled %a, %b, %c lhs = e9m9 rhs = fp16 : tensor<16x32xf16> * tensor<32x16xf16>", "lhs = e9m9"),
         ("%d = tt.dot_scaled %a scale %i, %b, %c lhs = fp16 rhs = fp16 : tensor<16x32xf16>", "with scales"),
         ("%d = tt.dot_scaled %a, %b, scale %c lhs = fp16 rhs = fp16 : tensor<16x32xf16>", "operands, scales at"),
+        ("%d = ttg.fp4_to_fp %i {axis = 0 : i32} : tensor<16x16xi32> -> tensor<32x16xf16>", "of tensor<16x16xi32> to"),
+        ("%d = ttg.fp4_to_fp %e {axis = 0 : i32} : tensor<16x16xi8> -> tensor<32x16xf64>", "to tensor<32x16xf64>"),
+        ("%d = ttg.fp4_to_fp %e {axis = 1 : i32} : tensor<16x16xi8> -> tensor<32x16xf16>", "along axis 1"),
     ],
 )
 def test_products_that_make_no_sense_are_refused(line, message):
     arguments = "%a: tensor<16x32xf16>, %b: tensor<32x16xf16>, %c: tensor<16x16xf32>, %i: tensor<16x16xi32>"
+    arguments += ", %e: tensor<16x16xi8>"
     with pytest.raises((IRError, UnsupportedOperation), match=message):
         load(f"module {{\n  tt.func public @k({arguments}) {{\n    {line}\n    tt.return\n  }}\n}}")

@@ -88,6 +88,51 @@ def test_what_the_compiler_made_computes_what_the_source_says(target: str, roles
 
 
 @triton.jit
+def scaled(
+    a,
+    a_scales,
+    b,
+    b_scales,
+    c,
+    left: tl.constexpr,
+    right: tl.constexpr,
+    a_depth: tl.constexpr,
+    b_depth: tl.constexpr,
+):
+    i, g = tl.arange(0, 64), tl.arange(0, 4)
+    x = tl.load(a + i[:, None] * a_depth + tl.arange(0, a_depth)[None, :])
+    y = tl.load(b + tl.arange(0, b_depth)[:, None] * 64 + i[None, :])
+    x_scale, y_scale = tl.load(a_scales + i[:, None] * 4 + g[None, :]), tl.load(b_scales + i[:, None] * 4 + g[None, :])
+    tl.store(c + i[:, None] * 64 + i[None, :], tl.dot_scaled(x, x_scale, left, y, y_scale, right))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("target", "made"), [("a100", "tt.dot "), ("h100", "ttng.warp_group_dot")])
+@pytest.mark.parametrize(("left", "right"), [("e2m1", "e2m1"), ("bf16", "e2m1"), ("e2m1", "e5m2")])
+def test_products_of_packed_numbers_are_those_of_the_source(target: str, made: str, left: str, right: str) -> None:
+    """Also with the least scale, the greatest and the one that is no number."""
+    torch.manual_seed(0)
+
+    def operand(form: str) -> torch.Tensor:
+        if form == "e2m1":
+            return torch.randint(0, 256, (64 * 64,), dtype=torch.uint8)
+        return torch.randn(64 * 128).to(torch.bfloat16 if form == "bf16" else torch.float8_e5m2)
+
+    a, b, (a_scales, b_scales) = operand(left), operand(right), torch.randint(120, 134, (2, 64, 4), dtype=torch.uint8)
+    a_scales[:3, 1], b_scales[:, 1] = torch.tensor([0, 254, 255]), 250
+    results = []
+    for level in ("source", "compiled"):
+        c = torch.empty(64, 64)
+        with offline(target, level=level) as session:  # type: ignore[arg-type]
+            scaled[(1,)](a, a_scales, b, b_scales, c, left, right, len(a) // 64, len(b) // 64)
+        assert session.report().clean
+        results.append(c)
+    assert made in session.launches[0].ir
+    assert "ttg.fp4_to_fp" in session.launches[0].ir
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+@triton.jit
 def shifted(x, y, n):
     i = tl.program_id(0) * 128 + tl.arange(0, 128)
     tl.store(y + i, tl.load(x + i + 1, mask=i < n))
