@@ -25,6 +25,8 @@ Phase = Literal["prefill", "train", "decode"]
 PHASES: tuple[str, ...] = get_args(Phase)
 DEFAULT_LENGTHS: Mapping[Phase, tuple[int, ...]] = {"prefill": (8192,), "train": (8192,), "decode": (32768,)}
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+SELECTED = "minimax_m3_sparse"
+"""Layers whose queries select blocks of keys, their own always: MiniMax Sparse Attention (arXiv 2606.13392)."""
 
 _OWN_HEAD_DIM = {
     "gemma", "gemma2", "gemma3_text", "gemma4_text", "gpt_oss", "llama4_text", "qwen3", "qwen3_next", "qwen3_5_text",
@@ -59,7 +61,6 @@ _REFUSED = {
     "alibi": "biases by distance (ALiBi)",
     "attention_chunk_size": "attention in chunks",
     "index_topk": "keys that an index selects",
-    "sparse_attention_config": "sparse attention, whose problem is fsa (MiniMax-M3: --problem fsa --suite minimax-m3),",
     "blocksparse_block_size": "block-sparse attention",
     "block_configs": "blocks that differ from each other",
     "global_head_dim": "layers with another head dim",
@@ -76,6 +77,7 @@ _REFUSED_TYPES = {
     "mimo_v2_flash": "layers with other heads, of which some have sinks,",
 }
 """Model types whose attention is another one, though no field says so."""
+_SPARSE = "sparse_attention_config"
 _HEADS_OF_SOME = ("num_attention_heads_per_layer", "num_sliding_attention_heads", "per_layer_config")
 """Fields in which some models say that layers differ in heads or head dims."""
 _CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -145,9 +147,6 @@ def read_model(
     for field in _HEADS_OF_SOME:
         if _differs(config.get(field), heads):
             raise config.error(f"{field}: layers with other heads or head dims cannot be served")
-    kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(
-        "gqa" if heads > kv_heads else "mha"
-    )
     head_dim, head_dim_v = _head_dims(config, heads)
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
     if dtype not in ("bfloat16", "float16"):
@@ -163,8 +162,14 @@ def read_model(
         + (f" with a window of {window} keys" if layer == SLIDING else "")
         for layer, count in layers.items()
     }
-    served = [layer for layer in layers if layer in (FULL, SLIDING)]
+    selects = SELECTED in layers
+    if selects and phase == "decode":
+        raise config.error(f"{SELECTED}: decoding with selected blocks cannot be served: take another --phase")
+    block_size, blocks = _blocks(config, kv_heads) if selects else (0, 0)
+    served = [layer for layer in layers if layer in ((SELECTED,) if selects else (FULL, SLIDING))]
     not_served = tuple(words[layer] for layer in layers if layer not in served)
+    dense = "fsa" if selects else "gqa" if heads > kv_heads else "mha"
+    kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(dense)
     if not served:
         raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
     shapes = tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase])
@@ -172,6 +177,9 @@ def read_model(
         head_dim,
         head_dim_v,
         dtype,
+        block_size=block_size,
+        blocks=blocks,
+        local=selects,
         window=window if SLIDING in served else 0,
         everywhere=len(served) > 1,
         sinks=sinks,
@@ -197,6 +205,7 @@ def read_model(
             setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
             *(words[layer] for layer in served),
             *([f"a window of {window} keys, longer than any case"] if window > LONGEST else []),
+            *([f"{blocks} selected blocks of {block_size} keys, the query's own always among them"] if selects else []),
             *(["a sink for each query head"] if sinks else []),
             *(["latent keys and values (kv_lora_rank) as expanded ones"] if config.get("kv_lora_rank") else []),
             *(["packed sequences"] if packed else []),
@@ -307,6 +316,8 @@ def _layers(config: _Fields) -> tuple[dict[str, int], int]:
     Layers whose window is longer than any case see all keys.
     """
     layers = _kinds(config)
+    if _sparse(config) and not layers[SELECTED]:
+        raise config.error(f"{_SPARSE}: which layers select blocks is not known")
     window = config.count("sliding_window") if layers[SLIDING] else 0
     if window > LONGEST:
         layers[FULL] += layers.pop(SLIDING)
@@ -323,6 +334,10 @@ def _kinds(config: _Fields) -> Counter[str]:
         if field == "layer_types":
             return Counter(_OTHER_NAMES.get(str(each), _printable(str(each))) for each in listed)
         return Counter(FULL if each == 1 else LINEAR for each in listed)
+    if (selecting := _sparse(config).get("sparse_attention_freq")) is not None:
+        if not isinstance(selecting, list) or len(selecting) != count:
+            raise config.error(f"sparse_attention_freq: it should list all layers, num_hidden_layers: {count}")
+        return Counter(SELECTED if each else FULL for each in selecting)
     for field in _OWN_LAYERS:
         if config.get(field) is not None:
             raise config.error(f"{field}: which layers attend is not known: add layer_types")
@@ -345,6 +360,27 @@ def _kinds(config: _Fields) -> Counter[str]:
     raise config.error(
         f"sliding_window: which layers of model type {config.type!r} have it is not known: add layer_types"
     )
+
+
+def _sparse(config: _Fields) -> Mapping[str, Any]:
+    """Return what is said of sparse attention in fields of its own; nothing where there is none."""
+    found = config.get(_SPARSE) or {}
+    if not isinstance(found, dict):
+        raise config.error(f"{_SPARSE}: {found!r} should be an object")
+    return found if found.get("use_sparse_attention", True) else {}
+
+
+def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
+    """Return how many keys a block has that queries select, and how many blocks they select at most."""
+    found = _Fields(config.path, {**config.values, **_sparse(config)})
+
+    def either(*fields: str) -> int:
+        return found.count(next((field for field in fields if field in found.values), fields[0]))
+
+    if (heads := either("sparse_num_index_heads", "index_n_heads")) != kv_heads:
+        raise config.error(f"a selection for each of {heads} groups cannot be served: there are {kv_heads} KV heads")
+    either("sparse_local_block", "index_local_blocks")  # without one, some queries would not select their own
+    return either("sparse_block_size", "index_block_size"), either("sparse_topk_blocks", "index_topk_blocks")
 
 
 def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:

@@ -53,6 +53,11 @@ def blocks_of(case: Case) -> tuple[int, int]:
     return (case.block_size, case.blocks) if isinstance(case, SelectedCase) else (0, 0)
 
 
+def is_local(case: Case) -> bool:
+    """Return whether a query's own block is the only one that it always selects."""
+    return isinstance(case, SelectedCase) and case.local
+
+
 def module_source(module: str) -> str:
     """Return the source of a module of ``evaluator.problems``, e.g. ``inputs.py``."""
     return files(problems).joinpath(module).read_text(encoding="utf-8")

@@ -24,12 +24,19 @@ LONGEST = 2**16
 MOST_ELEMENTS = 2**28
 """Most elements of q, and of k, in a benchmark case: half a gigabyte."""
 
+BLOCK_SIZES = (16, 32, 64, 128)
+"""The sizes of selected blocks that problems are tested with."""
+BLOCKS = range(3, 65)
+"""How many blocks a query may select at most."""
+
 _DTYPES = {"fp16": "float16"}
 """Types besides bfloat16, by the part of a name."""
 _PARTS = (
     r"h(?P<heads>\d{1,9})x(?P<kv_heads>\d{1,9})",
     r"d(?P<head_dim>\d{1,9})(x(?P<head_dim_v>\d{1,9}))?",
     r"(?P<dtype>fp16)",
+    r"b(?P<block_size>\d{1,9})x(?P<blocks>\d{1,9})",
+    r"(?P<local>local)",
     r"w(?P<window>\d{1,9})",
     r"(?P<everywhere>global)",
     r"(?P<sinks>sinks)",
@@ -46,6 +53,12 @@ class Setting:
     head_dim_v: int = 0
     """Elements of a value; 0 stands for ``head_dim``."""
     dtype: str = "bfloat16"
+    block_size: int = 0
+    """Keys of a selected block; 0: those of the problem's own cases."""
+    blocks: int = 0
+    """Blocks that a query may select at most, where ``block_size`` is given."""
+    local: bool = False
+    """Whether its own block is the only one that a query always selects."""
     window: int = 0
     """Number of keys that a query sees, its own and those before it; 0: all."""
     everywhere: bool = False
@@ -67,6 +80,8 @@ class Setting:
             *([f"h{self.heads[0]}x{self.heads[1]}"] if self.heads else []),
             *([dims] if dims != f"d{HEAD_DIM}" else []),
             *(part for part, dtype in _DTYPES.items() if dtype == self.dtype),
+            *([f"b{self.block_size}x{self.blocks}"] if self.block_size else []),
+            *(["local"] if self.local else []),
             *([f"w{self.window}"] if self.window else []),
             *(["global"] if self.everywhere else []),
             *(["sinks"] if self.sinks else []),
@@ -129,6 +144,9 @@ def read(name: str) -> tuple[str, Setting] | None:
         head_dim=int(head_dim),
         head_dim_v=int(found["head_dim_v"]) if found.get("head_dim_v", head_dim) != head_dim else 0,
         dtype=_DTYPES[found["dtype"]] if "dtype" in found else "bfloat16",
+        block_size=int(found.get("block_size", 0)),
+        blocks=int(found.get("blocks", 0)),
+        local="local" in found,
         window=int(found.get("window", 0)),
         everywhere="everywhere" in found,
         sinks="sinks" in found,
@@ -152,6 +170,8 @@ def meaning(kind: str, setting: Setting) -> str:
         of = "v, out, dout and dv" if kind.endswith("backward") else "v and out"
         said.append(f"The rows of {of} have {setting.head_dim_v} elements.")
     sparse = kind.startswith("fsa")
+    if setting.local:
+        said.append("Only the block of t is always among those that t selects.")
     if setting.packed:
         counted = "t, u and the blocks" if sparse else "i, j, q_len and kv_len"
         said.append(
@@ -192,6 +212,8 @@ def refusal(kind: str, setting: Setting) -> str:
         return f"head dim {setting.head_dim} is not served: choose one of {', '.join(map(str, HEAD_DIMS))}"
     if kind.startswith("fsa") and (refused := _refused_of_selected(kind, setting)):
         return refused
+    if not kind.startswith("fsa") and (setting.block_size or setting.local):
+        return f"{kind} selects no blocks: parts like b128x16 and local are for fsa and fsa_backward"
     if setting.packed and kind == "decode":
         return "sequences are not packed in decode: each has its own length and pages"
     if setting.window > LONGEST:
@@ -233,4 +255,12 @@ def _refused_of_selected(kind: str, setting: Setting) -> str:
             f"{kind} has no window: in sparse attention that is a separate branch with its own keys, "
             f"see {dense}-w{setting.window or 512}"
         )
+    if not setting.block_size and not setting.blocks:
+        return ""
+    if setting.block_size not in BLOCK_SIZES:
+        return f"blocks of {setting.block_size} keys are not served: choose one of {', '.join(map(str, BLOCK_SIZES))}"
+    if setting.blocks not in BLOCKS:
+        return f"a query may select {BLOCKS[0]} to {BLOCKS[-1]} blocks, not {setting.blocks}"
+    if not setting.heads:
+        return "the size and number of blocks go with a model's heads and shapes, as in h64x4-b128x16-8192x1"
     return ""

@@ -10,7 +10,7 @@ from typing import Any
 from avo.export.judging import Passed
 from avo.watch.wording import place
 from evaluator.problem import Baseline, Case, longest, signature
-from evaluator.problem_sources import blocks_of, lengths_of, window_of
+from evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
 from evaluator.target import TARGETS, ScoreKind
 
 
@@ -58,6 +58,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "grouped": any(case.heads != case.kv_heads for case in cases),
         "causal": sorted({case.causal for case in cases}),
         "block_sizes": sorted({blocks_of(case)[0] for case in cases} - {0}),
+        "local": any(is_local(case) for case in cases),
         "longest": longest(passed.chosen.problem),
         "interpretable": not mentions(source, "gluon") and not mentions(source, "bfloat16"),
     }
@@ -137,6 +138,7 @@ def takes(kernel: Mapping[str, Any]) -> str:
         "attention sinks" if "sinks" in kernel["tensors"] else "",
         "packed sequences" if "cu_seqlens_q" in kernel["tensors"] else "",
         f"{pages} of {', '.join(map(str, kernel['block_sizes']))} keys" if kernel["block_sizes"] else "",
+        "any selection that has a query's own block" if kernel["local"] else "",
         f"up to {kernel['longest']:,} keys",
     ]
     return ", ".join(filter(None, parts))

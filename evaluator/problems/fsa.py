@@ -57,8 +57,8 @@ class SelectedAttention:
     [batch, heads, q_len], contiguous, the natural logarithm of the sum of exponentials of the scaled scores.
     block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous, ascending, padded with -1 at the tail. Query t
     of head h sees key u when ``u <= t`` and ``u // block_size`` is in ``block_indices[b, h // (heads / kv_heads), t]``.
-    Block 0, the block of t and the one before it always are, and none behind it ever is. block_size is 16, 32, 64 or
-    128, and blocks is 3 or more.
+    The block of t always is, none behind it ever is, and block 0 and the one before that of t always are, unless the
+    problem's name says local. block_size is 16, 32, 64 or 128, and blocks is 3 or more.
     """
 
     name: str

@@ -60,9 +60,9 @@ class SelectedAttentionBackward:
     q, out, dout and dq are [batch, heads, q_len, head_dim], k, v, dk and dv [batch, kv_heads, q_len, head_dim], lse
     float32 [batch, heads, q_len], contiguous. block_indices is int32 [batch, kv_heads, q_len, blocks], contiguous,
     ascending, padded with -1 at the tail. Query t of head h sees key u when ``u <= t`` and ``u // block_size`` is in
-    ``block_indices[b, h // (heads / kv_heads), t]``. Block 0, the block of t and the one before it always are, and none
-    behind it ever is. block_size is 16, 32, 64 or 128, and blocks is 3 or more. The gradients of a KV head are sums
-    over its query heads.
+    ``block_indices[b, h // (heads / kv_heads), t]``. The block of t always is, none behind it ever is, and block 0 and
+    the one before that of t always are, unless the problem's name says local. block_size is 16, 32, 64 or 128, and
+    blocks is 3 or more. The gradients of a KV head are sums over its query heads.
 
     With P = exp(scale * q k^T - lse) where a key is seen, and 0 elsewhere: dv = P^T dout, dS = P * (dout v^T -
     rowsum(dout * out)), dq = scale * dS k, dk = scale * dS^T q. lse and out are taken as they are: they may be of more

@@ -1,8 +1,9 @@
 """Makers of block indices: which blocks of keys each query of ``fsa`` selects.
 
-As in Native Sparse Attention (arXiv 2502.11089) a query selects its own block, the one before and block 0; how many
-others, and which, is the maker's choice. How many blocks a query selects depends on its own block and the case alone,
-and its own block is always one of them, so the number of selected pairs follows without a look at the indices.
+As in Native Sparse Attention (arXiv 2502.11089) a query selects its own block, the one before and block 0; in ``local``
+cases, as in MiniMax Sparse Attention (arXiv 2606.13392), its own alone. How many others, and which, is the maker's
+choice. How many blocks a query selects depends on its own block and the case alone, and its own block is always one of
+them, so the number of selected pairs follows without a look at the indices.
 """
 
 import math
@@ -15,8 +16,6 @@ from evaluator.problems.visible import DenseCase
 if TYPE_CHECKING:
     import torch
 
-_FORCED = 3
-
 
 @dataclass(frozen=True, slots=True)
 class SelectedCase(DenseCase):
@@ -28,21 +27,28 @@ class SelectedCase(DenseCase):
     """Blocks that a query may select at most."""
     selection: str = ""
     """Name of the maker of what is selected."""
+    local: bool = False
+    """Whether a query's own block is the only one that it always selects."""
+
+    @property
+    def forced(self) -> int:
+        """Number of blocks that a query always selects, as far as they differ."""
+        return 1 if self.local else 3
 
 
 @dataclass(frozen=True)
 class Selection:
     """One way to select blocks."""
 
-    count: Callable[[int, int], int]
-    """Number of blocks that a query selects, given its own block and the largest number it may select: at least 1, and
-    no more than either allows.
+    count: Callable[[int, int, int], int]
+    """Number of blocks that a query selects, given its own block, the largest number it may select and how many are
+    forced: at least 1, and no more than the first two allow.
     """
     hot: bool = False
-    """Whether all queries of a head select the same block besides block 0, if they can."""
+    """Whether all queries of a head select the same block besides the forced ones, if they can."""
 
 
-def _all(own: int, most: int) -> int:
+def _all(own: int, most: int, forced: int) -> int:
     return min(most, own + 1)
 
 
@@ -50,10 +56,10 @@ SELECTIONS = {
     "random": Selection(_all),
     "skewed": Selection(_all, hot=True),
     # All but one.
-    "dense": Selection(lambda own, most: min(most, max(own, min(_FORCED, own + 1)))),
-    "shortest": Selection(lambda own, most: min(most, _FORCED, own + 1)),
+    "dense": Selection(lambda own, most, forced: min(most, max(own, min(forced, own + 1)))),
+    "shortest": Selection(lambda own, most, forced: min(most, forced, own + 1)),
     # Neighbouring blocks of queries select different numbers of blocks.
-    "uneven": Selection(lambda own, most: min(most, _FORCED + 5 * own % 7, own + 1)),
+    "uneven": Selection(lambda own, most, forced: min(most, forced + 5 * own % 7, own + 1)),
 }
 """The ways to select, by the name that ``SelectedCase.selection`` gives."""
 
@@ -64,7 +70,7 @@ def selected_pairs(case: SelectedCase) -> int:
     pairs = 0
     for own in range(math.ceil(case.q_len / size)):
         queries = min(size, case.q_len - own * size)
-        pairs += (count(own, case.blocks) - 1) * size * queries + queries * (queries + 1) // 2
+        pairs += (count(own, case.blocks, case.forced) - 1) * size * queries + queries * (queries + 1) // 2
     return pairs
 
 
@@ -74,21 +80,23 @@ def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "tor
 
     selection = SELECTIONS[case.selection]
     own = torch.arange(case.q_len) // case.block_size
-    counts = torch.tensor([selection.count(block, case.blocks) for block in range(int(own[-1]) + 1)])[own][:, None]
+    blocks = range(int(own[-1]) + 1)
+    counts = torch.tensor([selection.count(block, case.blocks, case.forced) for block in blocks])[own][:, None]
     own = own[:, None]
     shape = (case.batch, case.kv_heads, case.q_len, case.blocks)
 
     # Sorted draws from [0, n - m], plus 0, 1, ... m - 1, are m different numbers below n.
-    free = (own - 2).clamp(min=0)
-    others = (counts - _FORCED).clamp(min=0)
+    free = own if case.local else (own - 2).clamp(min=0)
+    others = (counts - case.forced).clamp(min=0)
     drawn = (torch.rand(shape, generator=generator) * (free - others + 1)).long()
     slot = torch.arange(case.blocks)
     drawn = drawn.where(slot < others, case.q_len).sort(-1).values + slot
     if selection.hot:
         drawn = _with_hot(drawn, others, free)
-    between = 1 + drawn.roll(1, -1)
-    indices = torch.where((slot == 0) & (counts > 1), 0, between)
-    indices = torch.where((slot == counts - 2) & (counts >= _FORCED), own - 1, indices)
+    indices = drawn
+    if not case.local:
+        indices = torch.where((slot == 0) & (counts > 1), 0, 1 + drawn.roll(1, -1))
+        indices = torch.where((slot == counts - 2) & (counts >= case.forced), own - 1, indices)
     indices = torch.where(slot == counts - 1, own, indices)
     return indices.where(slot < counts, -1).to(torch.int32)
 

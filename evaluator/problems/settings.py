@@ -74,10 +74,11 @@ def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:
 
 
 def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
-    """Return causal cases like ``case`` with the heads and shapes of a model, and three held-out ones: with the heads
-    of one of several devices; at a length that no tile divides; and with one sequence more.
+    """Return causal cases like ``case`` with the heads, blocks and shapes of a model, and three held-out ones: with the
+    heads of one of several devices; at a length that no tile divides; and with one sequence more.
     """
     assert setting.heads is not None
+    blocks: Any = {"block_size": setting.block_size, "blocks": setting.blocks} if setting.block_size else {}
 
     def shaped(heads: tuple[int, int], length: int, batch: int) -> Case:
         return replace(
@@ -90,6 +91,7 @@ def _of_a_model(case: Case, setting: Setting) -> dict[str, tuple[Case, ...]]:
             q_len=length if case.q_len == case.kv_len else case.q_len,
             kv_len=length,
             causal=True,
+            **blocks,
         )
 
     heads, kv_heads = setting.heads

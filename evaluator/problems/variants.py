@@ -45,13 +45,13 @@ def small_decodes(setting: Setting, cases: tuple[DenseCase, ...]) -> tuple[Dense
 
 
 def small_selected(setting: Setting, cases: tuple[SelectedCase, ...]) -> tuple[SelectedCase, ...]:
-    """Return the small cases of selected attention with the sinks and packed sequences of a setting."""
+    """Return the small cases of selected attention with the forced blocks, sinks and packed sequences of a setting."""
     if setting.packed:
         cases = tuple(
             replace(case, batch=1, sequences=sequences, even=even)
             for case, (sequences, even) in zip(cases, cycle(_SEQUENCES))
         )
-    return tuple(replace(case, sinks=setting.sinks) for case in cases)
+    return tuple(replace(case, sinks=setting.sinks, local=setting.local) for case in cases)
 
 
 def suite_variants(setting: Setting, suites: Mapping[str, tuple[DenseCase, ...]]) -> dict[str, tuple[DenseCase, ...]]:
@@ -68,6 +68,8 @@ def _of_suite(setting: Setting, cases: tuple[DenseCase, ...]) -> list[DenseCase]
     made = [*cases]
     if setting.sinks:
         made = [replace(case, sinks=True) for case in made]
+    if setting.local:
+        made = [replace(case, local=True) for case in made if isinstance(case, SelectedCase)]
     if setting.packed:
         made = [
             replace(case, batch=1, q_len=case.batch * case.q_len, kv_len=case.batch * case.kv_len,

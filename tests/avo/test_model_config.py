@@ -130,6 +130,53 @@ def test_a_default_length_that_does_not_fit_is_called_that(tmp_path: Path) -> No
         read_model(path, "decode", (65536,))
 
 
+SPARSE = {
+    "sparse_block_size": 128, "sparse_topk_blocks": 16, "sparse_local_block": 1, "sparse_num_index_heads": 4,
+    "sparse_attention_freq": [0, 1, 1, 1],
+}  # fmt: skip
+M3 = {
+    "architectures": ["MiniMaxM3SparseForConditionalGeneration"], "model_type": "minimax_m3",
+    "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "num_hidden_layers": 4,
+}  # fmt: skip
+
+
+def test_layers_that_select_blocks_are_selected_attention_with_a_models_blocks(tmp_path: Path) -> None:
+    path = written(tmp_path, **M3, sparse_attention_config=SPARSE)
+    found = read_model(path, "prefill", (8192, 16384))
+    assert found.problem == "fsa-h64x4-b128x16-local-8192x1-16384x1"
+    assert found.not_served == ("1 layer of full_attention",)
+    assert "16 selected blocks of 128 keys, the query's own always among them" in found.read
+    assert read_model(path, "train").problem == "fsa_backward-h64x4-b128x16-local-8192x1"
+    with pytest.raises(ConfigError, match="decoding with selected blocks cannot be served: take another --phase"):
+        read_model(path, "decode")
+
+
+def test_the_blocks_are_read_from_what_transformers_writes_too(tmp_path: Path) -> None:
+    layers = ["full_attention", *["minimax_m3_sparse"] * 3]
+    fields = {"index_block_size": 64, "index_topk_blocks": 8, "index_local_blocks": 2, "index_n_heads": 4}
+    path = written(tmp_path, **M3, layer_types=layers, **fields)
+    assert read_model(path, "prefill").problem == "fsa-h64x4-b64x8-local-8192x1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparse_num_index_heads": 1}, "a selection for each of 1 groups cannot be served: there are 4 KV heads"),
+        ({"sparse_local_block": 0}, "sparse_local_block: 0 should be a whole number above zero"),
+        ({"sparse_topk_blocks": None}, "it has no sparse_topk_blocks: write it down"),
+        ({"sparse_topk_blocks": 2048}, "a query may select 3 to 64 blocks, not 2048"),
+        ({"sparse_attention_freq": [1]}, "sparse_attention_freq: it should list all layers, num_hidden_layers: 4"),
+        ({"sparse_attention_freq": None}, "sparse_attention_config: which layers select blocks is not known"),
+        ({"sparse_attention_freq": [0] * 4}, "sparse_attention_config: which layers select blocks is not known"),
+    ],
+)
+def test_a_selection_that_cannot_be_served_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, **M3, sparse_attention_config={**SPARSE, **changes})
+    with pytest.raises(ConfigError) as raised:
+        read_model(path, "prefill")
+    assert message in str(raised.value)
+
+
 @pytest.mark.long
 def test_the_configurations_of_all_models_of_transformers_are_read_or_refused_and_sinks_are_never_missed(
     tmp_path: Path,
@@ -174,7 +221,8 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: soft caps of scores cannot be served"),
         ({"alibi": True}, "alibi: biases by distance"),
         ({"index_topk": 2048}, "index_topk: keys that an index selects cannot be served"),
-        ({"sparse_attention_config": {"topk": 16}}, "problem is fsa (MiniMax-M3: --problem fsa --suite minimax-m3)"),
+        ({"sparse_attention_config": {"topk": 16}}, "sparse_attention_config: which layers select blocks is not known"),
+        ({"sparse_attention_config": 16}, "sparse_attention_config: 16 should be an object"),
         ({"block_configs": [{}]}, "block_configs: blocks that differ from each other cannot be served"),
         ({"linear_attn_config": {}}, "linear_attn_config: which layers attend is not known: add layer_types"),
         ({"model_type": "diffllama"}, "model type 'diffllama': differential attention cannot be served"),

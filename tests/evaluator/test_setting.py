@@ -16,6 +16,10 @@ SETTINGS = {
     "gqa-h64x8-d64-8192x1-4096x2": Setting(64, heads=(64, 8), shapes=((8192, 1), (4096, 2))),
     "fsa-d64-fp16": Setting(64, dtype="float16"),
     "fsa_backward-sinks-packed": Setting(sinks=True, packed=True),
+    "fsa-fp16-local-sinks": Setting(dtype="float16", local=True, sinks=True),
+    "fsa-h64x4-b128x16-local-8192x1": Setting(
+        block_size=128, blocks=16, local=True, heads=(64, 4), shapes=((8192, 1),)
+    ),
     "decode-h48x8-32768x4": Setting(heads=(48, 8), shapes=((32768, 4),)),
 }
 
@@ -55,6 +59,12 @@ def test_other_problems_say_no_setting() -> None:
         ("fsa_backward-w64-packed", "fsa_backward has no window"),
         ("fsa_backward-w64-packed", "see gqa_backward-w64"),
         ("fsa-global", "fsa has no window"),
+        ("gqa-local", "gqa selects no blocks: parts like b128x16 and local are for fsa and fsa_backward"),
+        ("decode-h64x4-b128x16-8192x1", "decode selects no blocks"),
+        ("fsa-b128x16", "the size and number of blocks go with a model's heads and shapes"),
+        ("fsa-h64x4-b0x16-8192x1", "blocks of 0 keys are not served: choose one of 16, 32, 64, 128"),
+        ("fsa-h64x4-b48x16-8192x1", "blocks of 48 keys are not served"),
+        ("fsa-h64x4-b64x2-8192x1", "a query may select 3 to 64 blocks, not 2"),
         ("fsa_backward-d64x128", "head dims 64 of keys and 128 of values are not served"),
         ("fsa-h32x5-8192x1", "32 query heads cannot share 5 KV heads"),
         ("gqa-h32x8", "heads and shapes go together"),

@@ -66,6 +66,8 @@ class ExportedKernel:
     """Whether it was judged with the causal mask, without, or both."""
     block_sizes: tuple[int, ...]
     """Sizes of selected blocks or of pages; empty for dense attention."""
+    local: bool
+    """Whether, of the blocks that a query selects, it relies on none but the query's own."""
     longest: int
     """Most keys of the range that it was judged in: of a sequence, or of all together where they are packed."""
     interpretable: bool
@@ -125,6 +127,8 @@ class Call(NamedTuple):
     sinks: bool = False
     packed: bool = False
     block_size: int = 0
+    local: bool = False
+    """Whether queries may select neither block 0 nor the one before their own."""
 
 
 def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
@@ -180,6 +184,7 @@ def candidates(call: Call, keys: int = 0, *, backward: bool = False) -> tuple[li
             lambda each: not call.block_size or call.block_size in each.block_sizes,
             f"{'pages' if call.function == 'decode' else 'blocks'} of {call.block_size} keys",
         ),
+        (lambda each: each.local or not call.local, "queries without block 0 or the one before their own"),
     )
     for takes, reason in wanted:
         found = [each for each in found if takes(each)]

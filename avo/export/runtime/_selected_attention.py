@@ -21,8 +21,8 @@ from ._dispatch import (
     length_of,
 )
 
-_FORCED = 3
-"""Number of blocks that every query selects, as far as they differ: block 0, its own and the one before it."""
+_FEWEST = 3
+"""Room for selected blocks that a query has at least."""
 _ROWS = 1024
 """Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
 
@@ -48,12 +48,14 @@ def selected_attention(
     length, head_dim_v]; kv_heads may be a divisor of heads. block_indices is an integer tensor [batch, kv_heads,
     length, blocks]: numbers of blocks of ``block_size`` keys, ascending, padded with -1 at the end. Query t sees key u
     if u <= t and u // block_size is among the numbers of t, of which there is room for three or more. These must
-    include block 0, the query's own block and the one before it, and no block behind it. All this is looked at, which
-    waits for the GPU, unless ``check_selection`` is False or a CUDA graph is recorded: torch computes other selections,
-    and in a compiled graph the call raises ``UnsupportedCall``. The result is [batch, heads, length, head_dim_v], in
-    the type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless given. With ``return_lse`` the result is (out, lse):
-    lse is float32 [batch, heads, length], the natural logarithm of the sum of exponentials of the scaled scores that a
-    query sees, and has no gradient.
+    include the query's own block and no block behind it; for kernels that were judged on no other selections, also
+    block 0 and the one before its own. All this is looked at, which waits for the GPU, unless ``check_selection`` is
+    False or a CUDA graph is recorded: torch computes other selections, and in a compiled graph the call raises
+    ``UnsupportedCall``. Where nothing is looked at, kernels for any selection go first.
+
+    The result is [batch, heads, length, head_dim_v], in the type of ``query``. ``scale`` is 1 / sqrt(head_dim) unless
+    given. With ``return_lse`` the result is (out, lse): lse is float32 [batch, heads, length], the natural logarithm
+    of the sum of exponentials of the scaled scores that a query sees, and has no gradient.
 
     ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``cu_seqlens``, int32
     [sequences + 1], several sequences are packed one after another, and the batch is 1: sequence s has the queries and
@@ -72,8 +74,10 @@ def selected_attention(
     given = query, key, value, block_indices
     reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)
     later = check_selection and torch.compiler.is_compiling()
-    if check_selection and not reason and not later:
-        reason = _unfit(block_indices, cu_seqlens, block_size)
+    local = False
+    if not reason:
+        call = _call(query, key, value, sinks, cu_seqlens, block_size, local=True)
+        reason, local = _selects(call, length_of(key), block_indices, cu_seqlens, look=check_selection and not later)
     if reason:
         decline(reason, on_unsupported)
         out = by_torch(*given, sinks, cu_seqlens, block_size, factor)
@@ -84,8 +88,9 @@ def selected_attention(
     starts = None if cu_seqlens is None else cu_seqlens.to(torch.int32).contiguous()
     found: tuple[torch.Tensor, torch.Tensor]
     found = _forward(
-        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0, later
-    )
+        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0, local,
+        later,
+    )  # fmt: skip
     return found if return_lse else found[0]
 
 
@@ -125,26 +130,39 @@ def _unsupported(
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates(_call(query, key, value, sinks, starts, block_size), length_of(key))[1]
+    return candidates(_call(query, key, value, sinks, starts, block_size, local=False), length_of(key))[1]
 
 
-def _unfit(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> str:
-    """Return in a few words what kernels rely on and some queries' selections are not; an empty string if all are."""
-    if block_indices.is_cuda and torch.cuda.is_current_stream_capturing():
-        return ""
-    if block_indices.shape[3] < _FORCED:
-        return f"fewer than {_FORCED} selected blocks a query"
+def _selects(
+    call: Call, keys: int, block_indices: torch.Tensor, starts: torch.Tensor | None, *, look: bool
+) -> tuple[str, bool]:
+    """Return in a few words why no kernel takes a selection, an empty string where one does; and whether kernels for
+    any selection do, which is what ``call`` asks for, rather than all.
+    """
+    taking, reason = candidates(call, keys)
+    if not look or (block_indices.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return "", bool(taking)
+    unfit, local = _unfit(block_indices, starts, call.block_size)
+    return unfit or (reason if local else ""), local
+
+
+def _unfit(block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int) -> tuple[str, bool]:
+    """Return in a few words what all kernels rely on and some queries' selections are not, an empty string if all are;
+    and whether some lack block 0 or the one before their own.
+    """
+    if block_indices.shape[3] < _FEWEST:
+        return f"fewer than {_FEWEST} selected blocks a query", False
     places = torch.arange(block_indices.shape[2], device=block_indices.device)
     complete = torch.zeros_like(places, dtype=torch.bool) if starts is None else places >= starts[-1]  # no one's tokens
     own = (places if starts is None else places - _first_keys(places, starts)) // block_size
-    selected = [(block_indices == each[:, None]).any(3) for each in (own * 0, (own - 1).clamp(min=0), own)]
-    if not bool((complete | (selected[0] & selected[1] & selected[2])).all()):
-        return "queries without block 0, their own or the one before it"
+    first, last, itself = ((block_indices == each[:, None]).any(3) for each in (own * 0, (own - 1).clamp(min=0), own))
+    if not bool((complete | itself).all()):
+        return "queries without their own block", False
     before, after = block_indices[..., :-1], block_indices[..., 1:]
     ascending = ((after == -1) | ((before >= 0) & (after > before))).all(3)
     if not bool((complete | (ascending & (block_indices <= own[:, None]).all(3))).all()):
-        return "selected blocks that are not ascending with -1 at the end, or are behind the query"
-    return ""
+        return "selected blocks that are not ascending with -1 at the end, or are behind the query", False
+    return "", not bool((complete | (first & last)).all())
 
 
 def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
@@ -159,10 +177,12 @@ def _call(
     sinks: torch.Tensor | None,
     starts: torch.Tensor | None,
     block_size: int,
+    *,
+    local: bool,
 ) -> Call:
     dims, group, has = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1], sinks is not None
     packed = starts is not None
-    return Call("selected_attention", query.device, query.dtype, dims, group, True, 0, has, packed, block_size)
+    return Call("selected_attention", query.device, query.dtype, dims, group, True, 0, has, packed, block_size, local)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selected_attention", mutates_args=())
@@ -176,14 +196,18 @@ def _forward(
     block_size: int,
     scale: float,
     longest: int,
+    local: bool,
     check: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if check and (unfit := _unfit(block_indices, starts, block_size)):
-        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {unfit}")
-    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, check)
+    if check:
+        any_selection = _call(query, key, value, sinks, starts, block_size, local=True)
+        if reason := _selects(any_selection, 0, block_indices, starts, look=True)[0]:
+            raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
+    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, local, check)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
-    kernel = choose(_call(query, key, value, sinks, starts, block_size), query.shape[2], key.shape[2])
+    call = _call(query, key, value, sinks, starts, block_size, local=local)
+    kernel = choose(call, query.shape[2], key.shape[2])
     launch(kernel, given, _scalars(block_size, scale, longest))
     return out, lse
 
@@ -199,6 +223,7 @@ def _empty(
     block_size: int,
     scale: float,
     longest: int,
+    local: bool,
     check: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
@@ -218,13 +243,16 @@ def _gradients(
     block_size: int,
     scale: float,
     longest: int,
+    local: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    made = _empty_gradients(dout, query, key, value, block_indices, sinks, starts, out, lse, block_size, scale, longest)
+    inputs = dout, query, key, value, block_indices, sinks, starts, out, lse
+    made = _empty_gradients(*inputs, block_size, scale, longest, local)
     tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
     given = {name: as_judged(each) for name, each in tensors.items()}
     given |= _others(block_indices, sinks, starts) | {"lse": lse}
     given |= dict(zip(("dq", "dk", "dv", "dsinks"), made, strict=True))
-    kernel = choose(_call(query, key, value, sinks, starts, block_size), query.shape[2], key.shape[2], backward=True)
+    call = _call(query, key, value, sinks, starts, block_size, local=local)
+    kernel = choose(call, query.shape[2], key.shape[2], backward=True)
     launch(kernel, given, _scalars(block_size, scale, longest))
     dq, dk, dv, dsinks = made
     if sinks is not None and "dsinks" not in kernel.tensors:
@@ -246,6 +274,7 @@ def _empty_gradients(
     block_size: int,
     scale: float,
     longest: int,
+    local: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
     return dq, dk, dv, lse.new_empty(1, 0 if sinks is None else sinks.shape[0], 1)
@@ -265,7 +294,9 @@ def _scalars(block_size: int, scale: float, longest: int) -> dict[str, Any]:
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     query, key, value, block_indices, sinks, starts, *ctx.settings, _ = inputs
-    ctx.by_kernel = bool(gradients_by(_call(query, key, value, sinks, starts, ctx.settings[0]), length_of(key)))
+    block_size, _, _, local = ctx.settings
+    call = _call(query, key, value, sinks, starts, block_size, local=local)
+    ctx.by_kernel = bool(gradients_by(call, length_of(key)))
     kept = output if ctx.by_kernel else (None, None)  # torch computes all else again
     ctx.save_for_backward(query, key, value, block_indices, sinks, starts, *kept)
     ctx.mark_non_differentiable(output[1])
@@ -274,19 +305,19 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, tor
 
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
     if grad is None:
-        return (None,) * 10
+        return (None,) * 11
     query, key, value, block_indices, sinks, starts, out, lse = ctx.saved_tensors
     if ctx.by_kernel:
         given = query, key, value, block_indices, sinks, starts, out, lse
         dq, dk, dv, dsinks = _gradients(grad, *given, *ctx.settings)
-        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), None, None, None, None, None
+        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), *(None,) * 6
     with torch.enable_grad():
         leaves = [each.detach().requires_grad_() for each in (query, key, value, sinks) if each is not None]
         again = leaves[3] if sinks is not None else None
-        block_size, scale, _ = ctx.settings
+        block_size, scale, *_ = ctx.settings
         out = by_torch(leaves[0], leaves[1], leaves[2], block_indices, again, starts, block_size, scale)
         dq, dk, dv, *rest = torch.autograd.grad(out, leaves, grad)
-    return dq, dk, dv, None, rest[0] if rest else None, None, None, None, None, None
+    return dq, dk, dv, None, rest[0] if rest else None, *(None,) * 6
 
 
 _forward.register_autograd(_backward, setup_context=_remember)

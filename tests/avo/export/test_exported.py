@@ -91,8 +91,9 @@ def write_seeds(folder: Path, name: str, *problems: str, kind: str | None = None
     return folder / "out"
 
 
-def test_selected_attention_works_on_the_offline_executor(tmp_path: Path) -> None:
-    package = write_seeds(tmp_path, "sparse", "fsa", "fsa_backward")
+@pytest.mark.parametrize("setting", ["", "-local"])
+def test_selected_attention_works_on_the_offline_executor(tmp_path: Path, setting: str) -> None:
+    package = write_seeds(tmp_path, "sparse", f"fsa{setting}", f"fsa_backward{setting}")
     picked = "results or refused or falls or itself or one-token or less-than or rely"
     done = own_tests(package, "-k", picked, interpret="0")
     assert "9 passed" in done.stdout, done.stdout + done.stderr

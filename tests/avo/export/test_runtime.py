@@ -30,6 +30,7 @@ PROBLEMS = (
     "decode",
     "decode-sinks",
     "fsa",
+    "fsa-local",
 )
 NAME = "for_tests_of_the_runtime"
 
@@ -188,12 +189,33 @@ def test_what_kernels_rely_on_is_asked_of_each_sequence_and_not_of_padding(packa
     own = [place // 2 for place in (*range(6), *range(4))]
     rows = [[*sorted({0, max(block - 1, 0), block}), -1, -1][:3] for block in own] + [[-1] * 3] * 2
     chosen = torch.tensor(rows)[None, None]
-    assert unfit(chosen, starts, 2) == ""
-    assert unfit(chosen, None, 2) == unfit(chosen.where(chosen > 0, -1), starts, 2) != ""
+    assert unfit(chosen, starts, 2) == ("", False)
+    for selection, of in ((chosen, None), (chosen.where(chosen > 0, -1), starts)):
+        assert unfit(selection, of, 2)[0] == "queries without their own block"
     for row in ([2, 1, 0], [0, 1, 2, 2], [0, -1, 1, 2], [0, 1, 2, 3]):
         other = torch.nn.functional.pad(chosen, (0, 1), value=-1)
         other[0, 0, 5] = torch.tensor([*row, -1][:4])
-        assert "not ascending with -1 at the end, or are behind" in unfit(other, starts, 2), row
+        assert "not ascending with -1 at the end, or are behind" in unfit(other, starts, 2)[0], row
+
+
+def test_selections_without_forced_blocks_go_to_kernels_that_were_judged_on_them(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch, sparse = (importlib.import_module(f"{NAME}.{module}") for module in ("_dispatch", "_selected_attention"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    wanted = call(package, function="selected_attention", block_size=16, local=True)
+    assert [each.name for each in dispatch.candidates(wanted)[0]] == ["fsa_local_v3"]
+    assert [each.name for each in dispatch.candidates(wanted._replace(local=False))[0]] == ["fsa_v3", "fsa_local_v3"]
+    own = [place // 16 for place in range(100)]
+    forced = torch.tensor([[*sorted({0, max(block - 1, 0), block}), -1, -1][:3] for block in own])[None, None]
+    alone = torch.tensor([[block, -1, -1] for block in own])[None, None]
+    for selection, look, local in ((forced, True, False), (alone, True, True), (forced, False, True)):
+        assert sparse._selects(wanted, 100, selection, None, look=look) == ("", local)
+    monkeypatch.setattr(dispatch, "KERNELS", tuple(each for each in dispatch.KERNELS if not each.local))
+    assert sparse._selects(wanted, 100, forced, None, look=True) == ("", False)
+    reason = "queries without block 0 or the one before their own"
+    assert sparse._selects(wanted, 100, alone, None, look=True) == (reason, True)
+    assert sparse._selects(wanted, 100, alone, None, look=False) == ("", False)
 
 
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:

@@ -31,6 +31,7 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path)
             "grouped": False,
             "causal": [False, True],
             "block_sizes": [],
+            "local": False,
             "longest": 65536,
             "interpretable": True,
         }
@@ -70,7 +71,8 @@ def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path
         ("gqa-packed", {"grouped": True, "causal": [False, True]}, "packed sequences"),
         ("mha_backward", {"function": "attention", "entry": "attention_backward"}, "the causal mask"),
         ("fsa_backward", {"function": "selected_attention"}, "blocks of 16, 32, 64, 128 keys"),
-        ("fsa-sinks-packed", {"function": "selected_attention"}, "attention sinks, packed sequences, blocks of 16"),
+        ("fsa-sinks-packed", {"local": False}, "attention sinks, packed sequences, blocks of 16"),
+        ("fsa-local", {"local": True}, "blocks of 16, 32, 64, 128 keys, any selection that has a query's own block"),
         ("decode", {"function": "decode", "block_sizes": [16, 32, 64, 128]}, "pages of 16, 32, 64, 128 keys"),
         ("mha_backward-w1024-sinks", {"function": "attention", "grouped": False}, "attention sinks"),
     ],

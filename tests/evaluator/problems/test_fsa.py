@@ -17,10 +17,11 @@ FSA = get_problem("fsa")
 CASES = {case.name: case for case in FSA.correctness_cases}
 
 
-def case(selection: str, length: int, block_size: int, blocks: int, group: int = 1) -> SelectedCase:
-    return SelectedCase(
-        "x", 2, 2 * group, 2, length, length, 128, True, block_size=block_size, blocks=blocks, selection=selection
-    )
+def case(
+    selection: str, length: int, block_size: int, blocks: int, group: int = 1, *, local: bool = False
+) -> SelectedCase:
+    selected = {"block_size": block_size, "blocks": blocks, "selection": selection, "local": local}
+    return SelectedCase("x", 2, 2 * group, 2, length, length, 128, True, **selected)
 
 
 def selected(chosen: torch.Tensor, block_size: int) -> torch.Tensor:
@@ -38,6 +39,7 @@ any_case = st.builds(
     st.integers(1, 200),
     st.sampled_from([1, 3, 16, 64]),
     st.integers(1, 20),
+    local=st.booleans(),
 )
 
 
@@ -53,7 +55,7 @@ def test_block_indices_ascend_end_in_padding_and_hold_what_is_forced(made: Selec
     assert ((steps > 0) | ~there[..., 1:]).all()  # ascending
     assert (there[..., :-1] | ~there[..., 1:]).all()  # nothing behind padding
     assert (chosen <= own).all()
-    for forced in [own, 0 * own, (own - 1).clamp(min=0)][: made.blocks]:
+    for forced in [own, 0 * own, (own - 1).clamp(min=0)][: min(made.forced, made.blocks)]:
         assert (chosen == forced).any(-1).all()
 
 
@@ -80,8 +82,17 @@ def test_random_selections_reach_every_block_and_differ_between_heads() -> None:
     assert set(chosen[0, 0, -100:].flatten().tolist()) == set(range(600 // 16 + 1))
 
 
+def test_where_its_own_block_alone_is_forced_a_query_may_select_no_other_and_any_other() -> None:
+    alone = make_block_indices(case("shortest", 200, 16, 6, local=True), torch.Generator().manual_seed(1))
+    assert (alone[..., 0] == torch.arange(200) // 16).all()
+    assert (alone[..., 1:] == -1).all()
+    last = make_block_indices(case("random", 200, 16, 6, local=True), torch.Generator().manual_seed(1))[:, :, -1]
+    assert not (last == 0).any(-1).all()
+    assert not (last == 11).any(-1).all()
+
+
 def test_nearly_dense_leaves_one_block_out_and_uneven_gives_neighbours_different_numbers() -> None:
-    counts = {name: [SELECTIONS[name].count(own, 16) for own in range(12)] for name in ("dense", "uneven")}
+    counts = {name: [SELECTIONS[name].count(own, 16, 3) for own in range(12)] for name in ("dense", "uneven")}
     assert counts["dense"] == [1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert all(a != b for a, b in zip(counts["uneven"][8:], counts["uneven"][9:], strict=False))
 

@@ -159,6 +159,16 @@ def test_a_models_heads_and_shapes_make_the_suite_and_keep_the_blocks() -> None:
     assert [case.heads // case.kv_heads for case in problem.suites[HELD_OUT]] == [8, 8, 8]
 
 
+def test_a_models_blocks_are_those_of_its_suite_and_small_cases_keep_their_own() -> None:
+    problem = get_problem("fsa_backward-h64x4-b128x32-local-4096x1")
+    cases = [case for suite in problem.suites.values() for case in suite]
+    assert {(each.block_size, each.blocks) for each in cases if isinstance(each, SelectedCase)} == {(128, 32)}
+    small = [case for case in problem.correctness_cases if isinstance(case, SelectedCase)]
+    assert {case.block_size for case in small} == {16, 32, 64, 128}
+    drawn = problem.at_length(small[0], 300, Random(0))
+    assert all(isinstance(case, SelectedCase) and case.local for case in (*cases, *small, drawn))
+
+
 def test_small_cases_have_empty_sequences_and_edges_of_sequences_within_blocks() -> None:
     cases = [small(PACKED, case.name) for case in get_problem(PACKED).correctness_cases]
     assert {case.sequences for case in cases} == {1, 2, 3, 4, 5}
@@ -340,6 +350,28 @@ HONEST_GRADIENTS = {
 }  # fmt: skip
 
 
+SLOT = "block = tl.load(indices + slot)"
+RELIES = {
+    "block 0 unseen": (SLOT, f"{SLOT}\n        block = tl.where((slot == 0) & (block > 0), 0, block)"),
+    "the block before unseen": (
+        SLOT,
+        f"{SLOT}\n        after = tl.load(indices + slot + 1, mask=slot + 1 < blocks, other=-1)\n"
+        "        own = position // block_size\n"
+        "        block = tl.where((block >= 0) & (block < own) & (after == own), own - 1, block)",
+    ),
+}
+"""Kernels that take a forced block for granted. They are right where it is forced."""
+
+
+@pytest.mark.parametrize("name", RELIES)
+def test_a_kernel_that_relies_on_blocks_that_are_not_forced_is_caught(name: str, tmp_path: Path) -> None:
+    module = module_of(edited(RELIES[name], source=seed_source("fsa", "query_outer")), tmp_path)
+    assert fault_of(get_problem("fsa"), small("fsa", "group-2"), module) is None
+    fault = fault_of(get_problem("fsa-local"), small("fsa-local", "group-2"), module)
+    assert fault is not None
+    assert "rows" in fault.message
+
+
 @pytest.mark.parametrize("wrong", sample(WRONG, 3))
 def test_a_wrong_kernel_is_caught(wrong: str, tmp_path: Path) -> None:
     name, case, mutant = WRONG[wrong]
@@ -372,6 +404,8 @@ def complaints(problem: Problem, source: str, folder: Path, names: tuple[str, ..
         "fsa_backward-d64-fp16-packed",
         "fsa-d192x128",
         "fsa_backward-d192x128",
+        "fsa-local",
+        "fsa_backward-local",
     ],
 )
 def test_the_seed_is_right(name: str, tmp_path: Path) -> None:
