@@ -1,21 +1,32 @@
 """``avo evaluate``: the full judgement of one file."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avo.cli import completion
 from avo.cli.common import (
+    DbOption,
     JsonOption,
     console,
     fail,
     print_json,
     read_source,
+    read_store,
+    run_name,
     telling,
 )
 from avo.cli.options import takes_settings
 from avo.cli.verdict import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avo.config import RunConfig
+    from lineage_db.records import Run, Version
 
 _UNLIMITED_S = 1e6
 """Limit where GPU workers run under a profiler, which may run each kernel dozens of times."""
@@ -29,6 +40,16 @@ def evaluate(
         bool,
         typer.Option(help="Examine it as before it is accepted: at drawn and held-out shapes, in larger samples."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            callback=run_name,
+            help="Judge it as this run does, and say whether it would be accepted there.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
+    db: DbOption = None,
     as_json: JsonOption = False,
     **settings: Any,
 ) -> None:
@@ -45,6 +66,7 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
+    from avo.search.acceptance import Thresholds, decide
     from avo.search.evaluators import measuring
     from evaluator.candidate import Candidate
     from evaluator.catalogue import get_problem, get_suite, problem_name
@@ -53,7 +75,12 @@ def evaluate(
     from evaluator.machine import choose_gpus
     from evaluator.targets import get_target
 
-    config = RunConfig.resolve(None, settings, search=False)
+    run: Run | None = None
+    versions: Sequence[Version] = ()
+    if against is None:
+        config = RunConfig.resolve(None, settings, search=False)
+    else:
+        config, run, versions = _lineage(against, db, settings, closely=closely)
     target, suite, problem = config.target, config.suite, problem_name(config.problem)
     if config.device is not None:
         choose_gpus(config.device)
@@ -76,8 +103,35 @@ def evaluate(
         ) as judge,
     ):
         evaluation = judge.verify(candidate, tell=tell) if closely else judge.evaluate(candidate, tell=tell)
+    decision = decide(versions, evaluation, Thresholds(config.min_gain, config.min_share)) if run else None
     if as_json:
-        print_json(evaluation.to_json())
+        print_json(evaluation.to_json() | ({"decision": asdict(decision) if decision else None} if run else {}))
     else:
         console.print(render(evaluation, judged))
+        if run and decision:
+            console.print(f"\n{run.name}: {decision.answer}")
     raise typer.Exit(0 if evaluation.correct else 1)
+
+
+def _lineage(
+    name: str, db: str | None, settings: dict[str, Any], *, closely: bool
+) -> "tuple[RunConfig, Run, Sequence[Version]]":
+    """Return the configuration of a run, the run and its versions; leave with one line where a file cannot be held
+    against them.
+    """
+    from avo.config import RunConfig
+
+    if closely:
+        fail("--against: acceptance goes by the suite of the run, which --closely leaves out: give one of the two")
+    with read_store(db) as store:
+        run = store.run(name)
+        versions = store.versions(run.id)
+    config = RunConfig.stored(run, settings)
+    for setting, own in (("problem", run.problem), ("target", run.target), ("suite", run.suite)):
+        if (given := settings[setting]) not in (None, own):
+            fail(f"--{setting}: {run.name} has {own}, not {given}")
+    if config.measured:
+        fail(
+            f"--against: {run.name} measures speed, and accepts what is faster when timed in turn: name a predicted run"
+        )
+    return config, run, versions

@@ -44,6 +44,46 @@ def test_a_correct_file_is_exit_code_0_with_a_predicted_score(avo: Avo, tmp_path
     assert 10 < record["score"]["geomean_tflops"] < 989
 
 
+@pytest.mark.parametrize(
+    ("tflops", "answer"),
+    [
+        (900.0, "mha-h100: would be accepted: yes, "),
+        (90.0, "mha-h100: would be accepted: no, -"),
+    ],
+)
+def test_a_file_is_held_against_the_lineage_of_a_run(
+    avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tflops: float, answer: str
+) -> None:
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(tflops))
+    file = tmp_path / "kernel.py"
+    file.write_text("x = 1\n")
+    result = avo("evaluate", str(file), "--against", "mha-h100")
+    assert result.exit_code == 0, result.output
+    assert answer in result.stdout.splitlines()[-1]
+    record = json.loads(avo("evaluate", str(file), "--against", "mha-h100", "--json").stdout)
+    assert record["decision"]["ruling"] == ("acceptable" if tflops == 900.0 else "no_gain")
+    assert "would be accepted" not in avo("evaluate", str(file)).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["nothing"], "no run"),
+        (["mha-h100", "--target", "b200"], "--target: mha-h100 has h100, not b200"),
+        (["mha-h100", "--closely"], "--against: acceptance goes by the suite of the run"),
+        (["mha-h100@3"], "this command is about a whole run"),
+    ],
+)
+def test_what_cannot_be_held_against_a_run_is_exit_code_2(
+    avo: Avo, tmp_path: Path, options: list[str], message: str
+) -> None:
+    file = tmp_path / "kernel.py"
+    file.write_text("x = 1\n")
+    result = avo("evaluate", str(file), "--against", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
 def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Evaluation(Status.PARSE_ERROR, "candidate.py, line 1: expected ':'", "h100", "quick", 0.1)
     monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: found)
