@@ -75,21 +75,15 @@ def from_growing_cache(
     """
     if torch.compiler.is_compiling():
         return None
-    memory: list[torch.Tensor | None] = [getattr(each, MEMORY, None) for each in (key, value)]
     sizes = [size for kernel in KERNELS if kernel.function == "decode" for size in kernel.block_sizes]
     asked = query.requires_grad or (sinks is not None and sinks.requires_grad)
-    if memory[0] is None or memory[1] is None or not sizes or (asked and torch.is_grad_enabled()):
+    if not sizes or (asked and torch.is_grad_enabled()):
         return None
-    size, (batch, kv_heads, room, _) = min(sizes), memory[0].shape
-    apart = kv_heads * room // size  # pages from one sequence to the next
-    k, v = (
-        each.as_strided(
-            ((batch - 1) * apart + room // size, kv_heads, size, each.shape[3]),
-            (size * each.shape[3], room * each.shape[3], each.shape[3], 1),
-        )
-        for each in memory
-        if each is not None
-    )
+    size = min(sizes)
+    (k, apart), (v, _) = _pages(key, size), _pages(value, size)
+    if k is None or v is None:
+        return None
+    batch = key.shape[0]
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     sinks, keys = None if sinks is None else sinks.float().contiguous(), key.shape[2]
     table = torch.arange(-(-keys // size), dtype=torch.int32, device=query.device)[None]
@@ -101,6 +95,21 @@ def from_growing_cache(
         return None
     out: torch.Tensor = _run(query, k, v, table, lengths, sinks, factor, 0)[0]
     return out
+
+
+def _pages(part: torch.Tensor, size: int) -> tuple[torch.Tensor | None, int]:
+    """Return the memory of a ``GrowingCache`` that has ``part``, as pages of ``size`` rows, and how many pages one
+    sequence is from the next; None where ``part`` is of no such cache.
+    """
+    memory: torch.Tensor | None = getattr(part, MEMORY, None)
+    if memory is None:
+        return None, 0
+    batch, kv_heads, room, dim = memory.shape
+    apart = kv_heads * room // size
+    pages = memory.as_strided(
+        ((batch - 1) * apart + room // size, kv_heads, size, dim), (size * dim, room * dim, dim, 1)
+    )
+    return pages, apart
 
 
 def _check(
