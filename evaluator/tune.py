@@ -149,13 +149,14 @@ class Ran:
     failed: str = ""
     """Which tests failed, in words, ``""`` if none did."""
     raised: str = ""
-    """The script's own error as a traceback, ``""`` if there was none."""
+    """The script's own error, ``""`` if there was none."""
 
 
 def run_script(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
     """Run a script, or a file of tests, in a process of its own that counts launches and executes none.
 
-    ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises or ends its process.
+    ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises before it has launched an
+    autotuned kernel, or ends its process.
     """
     from evaluator.tuning.running import run
 

@@ -95,6 +95,8 @@ def _refuse(error: TyperException) -> NoReturn:
     said, context = error.format_message().replace("Value error, ", ""), getattr(error, "ctx", None)
     if "\n" in said:  # the help, where nothing is asked for
         raise error
+    if context and context.info_name == "tune" and said.startswith("No such option"):
+        said += " (those of the script stand behind --)"
     fail(f"{said.rstrip('.')}: see {context.command_path if context else 'avo'} --help")
 
 

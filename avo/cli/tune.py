@@ -205,6 +205,11 @@ def _kept(kernel: tuple[str, str], rankings: "Sequence[Ranking]", most: int) -> 
 def _print_notes(script: Path, run: "Ran") -> None:
     if run.refused:
         err.print(f"avo: {script} was stopped for {run.target}, later launches are missing: {printable(run.refused)}")
+    if run.raised:
+        err.print(
+            f"avo: {script} ended for {run.target}, later launches are missing: {printable(run.raised)}; no kernel "
+            "computed, so comparisons of results fail"
+        )
     if run.failed:
         err.print(f"avo: for {run.target} {printable(run.failed)}; no kernel computed, so comparisons of results fail")
 
@@ -228,6 +233,7 @@ def _record(
                 "target": run.target,
                 "held_against_measurements": not unchecked(run.target),
                 "stopped": run.refused,
+                "raised": run.raised,
                 "failed_tests": run.failed,
             }
             for run in runs

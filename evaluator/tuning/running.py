@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import dropwhile
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[
         if not out.exists():
             raise ScriptFailed(f"{script} ended its process, exit code {process.returncode}, so nothing is known of it")
         record = decode(out.read_bytes())
-    if record.raised:
+    if record.raised and not record.tried:
         raise ScriptFailed(f"{script} does not run for {target.name}: {_said(record.raised)}", record.raised)
-    return record
+    return replace(record, raised=_said(record.raised)) if record.raised else record
 
 
 def _said(raised: str) -> str:

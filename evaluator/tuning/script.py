@@ -3,6 +3,7 @@
 The script is its user's own and is not confined: it may do whatever its user may.
 """
 
+import ast
 import runpy
 import sys
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import triton
 from triton import knobs
 
 from evaluator.errors import EvaluatorError
@@ -93,8 +95,8 @@ def _error(error: BaseException) -> dict[str, str]:
         if isinstance(first, EvaluatorError):
             return {"refused": str(first)}
         first = first.__cause__ or first.__context__
-    here = str(Path(__file__).parent), "<frozen runpy>"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(here)]
+    others = str(Path(__file__).parents[1]), str(Path(triton.__file__).parent), ast.__file__, "<frozen runpy>"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
     text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
     return {"raised": text[-_MOST_CHARS:].strip()}
 

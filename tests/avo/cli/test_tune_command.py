@@ -49,6 +49,7 @@ class FakeTuner:
     said: tuple[str, ...] = ()
     refused: str = ""
     failed: str = ""
+    raised: str = ""
     failure: ScriptFailed | None = None
     launches: bool = True
     rankings: tuple[Ranking, ...] = (ranking("h100", 1024),)
@@ -61,7 +62,7 @@ class FakeTuner:
             raise self.failure
         subject = Subject("scale", "/src/kernels.py:7", target.name, (), ())
         tried = tuple(CountedChoice(subject, listed, None) for listed in LISTED if self.launches)
-        return Ran(target.name, tried, "cache", self.refused, self.failed)
+        return Ran(target.name, tried, "cache", self.refused, self.failed, self.raised)
 
     def rank(self, runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
         for _ in LISTED * len(runs):
@@ -198,6 +199,11 @@ def test_a_script_that_was_stopped_is_said_to_have_been(avo: Avo, tuner: FakeTun
         "avo: script.py was stopped for h100, later launches are missing: script.py:3 reads contents",
         "avo: for h100 1 test failed: test_it; no kernel computed, so comparisons of results fail",
     ]
+    tuner.refused, tuner.failed, tuner.raised = "", "", "ValueError: too far off"
+    assert avo("tune", "script.py").stderr.splitlines()[-1] == (
+        "avo: script.py ended for h100, later launches are missing: ValueError: too far off; no kernel computed, so "
+        "comparisons of results fail"
+    )
 
 
 def test_a_script_without_autotuned_kernels_is_refused_in_one_line(avo: Avo, tuner: FakeTuner) -> None:
@@ -232,6 +238,7 @@ def test_a_script_that_raises_shows_its_own_traceback_and_one_line(avo: Avo, tun
             "--json: nowhere/tuned.json is not a file in an existing folder",
         ),
         (["script.py", "--keep", "0"], "'--keep'"),
+        (["script.py", "--size", "8"], "No such option: --size (those of the script stand behind --): see"),
         ([], "Missing argument 'SCRIPT.py'"),
     ],
 )

@@ -102,6 +102,20 @@ def test_a_script_that_reads_what_was_not_computed_is_stopped_and_what_came_befo
     assert ran.raised == ""
 
 
+def test_what_a_script_launched_before_it_raised_counts(tmp_path: Path) -> None:
+    ran, _ = run(tmp_path, "call(2**20)\nraise ValueError('too far off')")
+    assert len(ran.tried) == 2
+    assert ran.raised == "ValueError: too far off"
+
+
+def test_a_traceback_has_the_scripts_frames_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\nimport json\ndef grid(meta):\n    json.loads('{')\nscale[grid](torch.randn(8, device='cuda'), 8)"
+    raised = here(tmp_path, text, monkeypatch).raised
+    assert raised.count('script.py", line') == 2
+    assert "JSONDecodeError" in raised.splitlines()[-1]
+    assert not {"triton", "evaluator"} & {*raised.replace("/", " ").replace(".", " ").split()}
+
+
 ERRORS = {
     "import nowhere": "ModuleNotFoundError: No module named 'nowhere'",
     "sys.exit(3)": "it ended with exit code 3",
