@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_store
+from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_store, run_name
 from avo.watch.tables import row, table
 
 UNITS = {"attempts": "attempts", "looks": "looks", "hours": "hours of work", "tokens": "tokens", "usd": "USD"}
@@ -29,6 +29,8 @@ def compare(
     """
     from avo.watch.comparison import COSTS, check_comparable, course, marks
 
+    for name in runs:
+        run_name(name)
     if len(set(runs)) < 2:
         fail("give two different runs or more, e.g. avo compare mha-agent mha-mutate")
     with read_store(db) as store:

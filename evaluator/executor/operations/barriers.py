@@ -217,7 +217,7 @@ def _wait(op: Op, types: Types) -> Step:
             one = next(int(number[at]) for _, number, _ in waiting if bool(barriers.waits(row, number[at], parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
             size = f"{amount} bytes" if amount >= 0 else f"got {-amount} bytes too many"
-            lacks = f"lacks {arrivals} arrivals and {size}"
+            lacks = f"lacks {arrivals} arrival{'s' * (arrivals != 1)} and {size}"
             asked = f"phase {int(parity_at)} of barrier {barriers.names[one]}"
             return f"waits for {asked}, which {lacks} ({chip.arrivals(one)})"
 

@@ -79,7 +79,7 @@ class OfflineSession:
             if chosen and not execute:
                 raise OfflineError(f"{option} needs kernels to be executed, and execute=False only counts their work")
         sanitize = execute if sanitize is None else sanitize
-        self.target = get_target(target) if isinstance(target, str) else target
+        self.target = target if isinstance(target, Target) else get_target(target)
         self.launches: list[Launch] = []
         self.trials: list[Trial] = []
         """With ``execute=False`` and ``autotune="all"``: what became of each configuration of autotuned kernels."""

@@ -65,6 +65,7 @@ def test_json_has_every_advance_with_what_it_had_cost(avo: Avo, url: str) -> Non
     [
         (("plain",), "give two different runs or more"),
         (("plain", "plain"), "give two different runs or more"),
+        (("plain", "other#2"), "names an attempt, and this command is about a whole run: write other without #ATTEMPT"),
         (("plain", "elsewhere"), "plain and elsewhere differ in target (h100, b200)"),
         (("plain", "empty"), "run 'empty' has no accepted version yet"),
         (("plain", "nothing"), "no run 'nothing'"),

@@ -172,7 +172,7 @@ def test_everything_is_written_as_json(avo: Avo, tuner: FakeTuner, tmp_path: Pat
     record = json.loads((tmp_path / "tuned.json").read_text())
     assert (record["kind"], record["script"]) == ("predicted", "script.py")
     assert record["targets"] == [
-        {"target": "h100", "held_against_measurements": True, "stopped": "", "failed_tests": ""}
+        {"target": "h100", "held_against_measurements": True, "stopped": "", "raised": "", "failed_tests": ""}
     ]
     (found,) = record["rankings"]
     assert (found["kernel"], found["target"], found["key"]) == ("scale", "h100", {"n": "1024"})

@@ -144,7 +144,7 @@ def test_programs_that_take_over_others_are_executed_counted_and_scored(
             "mbarrier.arrive(k_free.index(stage), count=1)",
             "mbarrier.arrive(k_free.index(stage), count=1, pred=tile > 1)",
             Status.TIMED_OUT,
-            "waits for phase . of barrier . of k_free of .*, which lacks 1 arrivals",
+            "waits for phase . of barrier . of k_free of .*, which lacks 1 arrival",
         ),
         ("s * scale", "s * scale * 1.1", Status.INCORRECT, ""),
     ],

@@ -291,7 +291,7 @@ def test_a_commit_arrives_in_every_cta_that_holds_a_copy_of_an_operand() -> None
     with offline(target="b200") as session:
         counted_commits[(1,)](*descriptors, 0, num_warps=4, num_ctas=4)
         assert session.report().clean
-        with pytest.raises(StuckProgram, match="which lacks 1 arrivals and 0 bytes"):
+        with pytest.raises(StuckProgram, match="which lacks 1 arrival and 0 bytes"):
             counted_commits[(1,)](*descriptors, 1, num_warps=4, num_ctas=4)
 
 

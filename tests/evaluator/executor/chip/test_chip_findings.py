@@ -437,7 +437,7 @@ def another_of_the_array(STUCK: gl.constexpr):
         (
             lambda stuck: crossed[(3,)](stuck, num_warps=4),
             r"^kernel crossed: deadlock: the default partition of program \(0, 0, 0\) at test_chip_findings\.py:\d+ "
-            r"waits for phase 0 of barrier bar of \S+, which lacks 1 arrivals and 0 bytes "
+            r"waits for phase 0 of barrier bar of \S+, which lacks 1 arrival and 0 bytes "
             r"\(what may arrive there: partition 0 at test_chip_findings\.py:\d+\); partition 0 of program .* at",
         ),
         (

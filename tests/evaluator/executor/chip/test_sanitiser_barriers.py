@@ -191,7 +191,7 @@ CASES = {
         wrong=(1, 0), right=(1, 1),
     ),
     "two partitions that are too few": Case(
-        waiting_for_each_other, "h100", DEADLOCK, r"lacks 1 arrivals and 0 bytes .*; partition 0 .* lacks 1 arrivals",
+        waiting_for_each_other, "h100", DEADLOCK, r"lacks 1 arrival and 0 bytes .*; partition 0 .* lacks 1 arrival",
         wrong=(2, 1), right=(2, 2),
     ),
     "more arrivals than a phase takes": Case(
@@ -214,7 +214,7 @@ CASES = {
         copied_by_two_warps, "h100", EARLY, r"reads line of .*, which an asynchronous copy \(cp\.async\) of partition 0"
     ),
     "partitions that wait for copies": Case(
-        waiting_for_copies, "h100", DEADLOCK, "default partition .* waits for .* 1 arrivals .*; partition 0 ended$"
+        waiting_for_copies, "h100", DEADLOCK, "default partition .* waits for .* 1 arrival .*; partition 0 ended$"
     ),
 }  # fmt: skip
 

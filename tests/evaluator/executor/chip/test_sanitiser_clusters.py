@@ -313,7 +313,7 @@ CASES = {
         divided=COPIES,
     ),
     "an arrival in one CTA of two": Case(
-        told_by_one_of_two, "b200", DEADLOCK, "barrier 0 of bar of .*, which lacks 1 arrivals", divided=COPIES
+        told_by_one_of_two, "b200", DEADLOCK, "barrier 0 of bar of .*, which lacks 1 arrival", divided=COPIES
     ),
     "partitions that both wait before CTAs meet": Case(
         met_after_partitions, "h100", DEADLOCK, "default partition of .*; partition 0 of", divided=COPIES

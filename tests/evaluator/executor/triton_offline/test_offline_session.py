@@ -82,6 +82,8 @@ def test_sessions_do_not_nest() -> None:
 def test_wrong_settings_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownTarget, match="choose one of"):
         offline("rtx")
+    with pytest.raises(UnknownTarget, match="unknown target None"):
+        offline(None)  # type: ignore[arg-type]
     with pytest.raises(OfflineError, match="on_fault must be one of collect, raise, not 'explode'"):
         offline(on_fault="explode")  # type: ignore[arg-type]
     monkeypatch.setenv("TRITON_INTERPRET", "1")
