@@ -185,6 +185,11 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "targets": tuple(dict.fromkeys(place(each.scores[0]) for each in versions)),
         "kinds": tuple(dict.fromkeys(each.scores[0].kind for each in versions)),
         "table": (made := table(versions)),
+        "atomic": [
+            kernel
+            for kernel, each in zip(names(versions), versions, strict=True)
+            if any(judged.traits.get("sums") == "atomic" for judged in each.evaluations)
+        ],
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
         "examples": {
             function: list(dict.fromkeys(_further(each, heads) for each in made["kernels"] if _is_of(each, function)))

@@ -12,6 +12,7 @@ from ._dispatch import (
     SIDE_BY_SIDE,
     Call,
     as_judged,
+    autocast,
     candidates,
     choose,
     decline,
@@ -49,13 +50,15 @@ def attention(
     (out, lse): lse is float32 [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled
     scores and sinks, and has no gradient.
 
-    Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
-    A call that no kernel takes is computed by torch, with one warning for each reason, or raises ``UnsupportedCall`` if
-    ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
+    Under ``torch.autocast`` query, key and value are taken in its type. Gradients come from a backward kernel if the
+    package has one for the call; otherwise torch computes the call again. A call that no kernel takes is computed by
+    torch, with one warning for each reason, or raises ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather
+    than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
     """
     lower_right = isinstance(attn_mask, CausalBias) and attn_mask.variant == CausalVariant.LOWER_RIGHT
     if is_causal and lower_right:
         raise ValueError("is_causal aligns to the upper left, causal_lower_right to the lower right: leave one out")
+    query, key, value = autocast(query, key, value)
     causal = is_causal or lower_right
     if window is not None and (not causal or window < 1):
         raise ValueError("window should be 1 or more, with is_causal=True or causal_lower_right as attn_mask")
@@ -122,7 +125,7 @@ def packed_attention(
         raise ValueError("window should be 1 or more, with is_causal=True")
     if window is not None and window >= max_seqlen_k:
         window = None
-    q, k, v = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    q, k, v = (tensor.transpose(0, 1)[None] for tensor in autocast(query, key, value))
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     against = _unsupported(q, k, v, None, 0.0, False, scale, True)
     against = against or candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True), length_of(k))[1]

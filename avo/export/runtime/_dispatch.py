@@ -264,6 +264,14 @@ def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor
     contextvars.copy_context().run(call)
 
 
+def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return tensors in the type of ``torch.autocast``, where that is on, as torch's own attention takes them."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(each if each.dtype == torch.float64 else each.to(torch.get_autocast_dtype(kind)) for each in tensors)
+
+
 def length_of(key: torch.Tensor) -> int:
     """Return the number of keys, or 0 while torch compiles or exports: a graph is for any length."""
     return 0 if torch.compiler.is_compiling() else key.shape[2]

@@ -12,6 +12,7 @@ from ._dispatch import (
     Call,
     UnsupportedCall,
     as_judged,
+    autocast,
     candidates,
     choose,
     decline,
@@ -62,14 +63,15 @@ def selected_attention(
     keys from ``cu_seqlens[s]`` to ``cu_seqlens[s + 1] - 1``, its blocks are counted from its own first key, and
     ``max_seqlen`` is the longest.
 
-    Gradients come from a backward kernel if the package has one for the call; otherwise torch computes the call again.
-    A call that no kernel takes goes to ``scaled_dot_product_attention`` with a mask, with one warning for each reason,
-    or raises ``UnsupportedCall`` if ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the
-    environment's AVO_ON_UNSUPPORTED.
+    Under ``torch.autocast`` query, key and value are taken in its type. Gradients come from a backward kernel if the
+    package has one for the call; otherwise torch computes the call again. A call that no kernel takes goes to
+    ``scaled_dot_product_attention`` with a mask, with one warning for each reason, or raises ``UnsupportedCall`` if
+    ``on_unsupported`` is ``"raise"`` rather than ``"sdpa"``. The default is the environment's AVO_ON_UNSUPPORTED.
     """
     _check(query, key, value, block_indices, block_size)
     if (cu_seqlens is None) != (max_seqlen is None) or (cu_seqlens is not None and query.shape[0] != 1):
         raise ValueError("cu_seqlens and max_seqlen go together, with a batch of 1")
+    query, key, value = autocast(query, key, value)
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     given = query, key, value, block_indices
     reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)

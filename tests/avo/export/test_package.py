@@ -249,6 +249,14 @@ def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Passed
     assert "not measured on a GPU" not in measured
 
 
+def test_the_model_card_names_kernels_whose_sums_differ_from_run_to_run(both: list[Passed]) -> None:
+    dense, sparse = both
+    evaluations = tuple(replace(each, traits={"sums": "atomic"}) for each in sparse.evaluations)
+    said = readme([dense, replace(sparse, evaluations=evaluations)])
+    assert said.count("adds by atomics") == said.count("`fsa_v3` adds by atomics: what it computes differs") == 1
+    assert "atomics" not in readme(both)
+
+
 def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     figure = render_package("mine", both, NOW)["speed.svg"]
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
