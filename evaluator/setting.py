@@ -73,6 +73,11 @@ class Setting:
     """Length and batch of each benchmark case, for a model's heads; empty: those of the problem's own cases."""
 
     @property
+    def plain(self) -> bool:
+        """Whether kernels take the arguments of the problem in no setting, and values that are as long as keys."""
+        return not (self.head_dim_v or self.window or self.sinks or self.packed)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """What a problem's name says of it, in order."""
         dims = f"d{self.head_dim}" + (f"x{self.head_dim_v}" if self.head_dim_v else "")

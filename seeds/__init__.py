@@ -42,30 +42,29 @@ _GLUON: dict[str, Callable[[Target], bool]] = {
 """Seeds in Gluon, each with the cards that it is for; seeds in Triton are for all."""
 
 
-def _plain(setting: Setting) -> bool:
-    return not (setting.head_dim_v or setting.window or setting.sinks or setting.packed)
-
-
 def _unpadded(setting: Setting) -> bool:
-    return _plain(setting) and setting.head_dim.bit_count() == 1
+    return setting.plain and setting.head_dim.bit_count() == 1
 
 
 def _in_gluon(setting: Setting) -> bool:
-    return (setting.head_dim, setting.dtype) == (128, "bfloat16") and _plain(setting)
+    return (setting.head_dim, setting.dtype) == (128, "bfloat16") and setting.plain
 
 
 _SETTINGS: dict[str, Callable[[Setting], bool]] = {
-    "mha/plain.py": _plain,
+    "mha/plain.py": lambda setting: setting.plain,
     # Blocks of descriptors are powers of two, and 256 dimensions do not fit with its tiles.
-    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and _plain(setting),
+    "mha/tuned.py": lambda setting: setting.head_dim in (64, 128) and setting.plain,
     "mha/hopper.py": _in_gluon,
     "mha/blackwell.py": _in_gluon,
     # Both take rows of 96 and 192 elements in two parts.
     "mha/general.py": lambda setting: not _unpadded(setting),
     "backward/plain.py": _unpadded,
     "backward/general.py": lambda setting: not _unpadded(setting),
-    **{f"fsa/{name}.py": _plain for name in ("query_outer", "kv_outer", "backward_query_outer", "backward_kv_outer")},
-    **{f"fsa/{name}.py": lambda setting: not _plain(setting) for name in ("general", "backward_general")},
+    **{
+        f"fsa/{name}.py": lambda setting: setting.plain
+        for name in ("query_outer", "kv_outer", "backward_query_outer", "backward_kv_outer")
+    },
+    **{f"fsa/{name}.py": lambda setting: not setting.plain for name in ("general", "backward_general")},
 }
 """Which settings the files are seeds for; the others are for any."""
 

@@ -47,8 +47,7 @@ def in_setting(name: str) -> Problem | None:
         **more,
     )
     # Seeds of earlier work take what the problem itself does.
-    others = setting.sinks or setting.packed or setting.head_dim_v
-    seeds = () if others else tuple(each for each in problem.baselines if each.seed)
+    seeds = tuple(each for each in problem.baselines if each.seed) if setting.plain else ()
     shown: Problem = replace(made, baselines=(*seeds, *published_at(made, kind)))
     return shown
 
