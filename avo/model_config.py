@@ -129,7 +129,9 @@ def read_model(
     Raises ``ConfigError`` with one line for a file that is no such configuration, and for what cannot be served.
     """
     whole = _load(path)
-    config = _Fields(path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype")}, **_text(whole)})
+    config = _Fields(
+        path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype", _SPARSE)}, **_text(whole)}
+    )
     given = whole.get("architectures") or []
     architectures = [str(each) for each in (given if isinstance(given, list) else [given])]
     if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
@@ -363,7 +365,7 @@ def _kinds(config: _Fields) -> Counter[str]:
 
 
 def _sparse(config: _Fields) -> Mapping[str, Any]:
-    """Return what is said of sparse attention in fields of its own; nothing where there is none."""
+    """Return what is said of sparse attention in fields of its own; nothing where there is none, or vLLM sees none."""
     found = config.get(_SPARSE) or {}
     if not isinstance(found, dict):
         raise config.error(f"{_SPARSE}: {found!r} should be an object")
@@ -380,6 +382,9 @@ def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
     if (heads := either("sparse_num_index_heads", "index_n_heads")) != kv_heads:
         raise config.error(f"a selection for each of {heads} groups cannot be served: there are {kv_heads} KV heads")
     either("sparse_local_block", "index_local_blocks")  # without one, some queries would not select their own
+    selecting, without = found.get("sparse_attention_freq") or [], found.get("sparse_disable_index_value") or []
+    if any(selects and not none for selects, none in zip(selecting, without, strict=False)):
+        raise config.error("sparse_disable_index_value: layers whose index adds a value cannot be served")
     return either("sparse_block_size", "index_block_size"), either("sparse_topk_blocks", "index_topk_blocks")
 
 

@@ -22,7 +22,7 @@ are expanded, as in prefill and training. Decoding from the latent cache itself 
 LONGEST = 2**16
 """The longest sequence of a benchmark case, or packed sequences together: drawn cases have up to twice as many keys."""
 MOST_ELEMENTS = 2**28
-"""Most elements of q, and of k, in a benchmark case: half a gigabyte."""
+"""Most elements of q, of k, and of the selected blocks in a benchmark case: half a gigabyte, or one."""
 
 BLOCK_SIZES = (16, 32, 64, 128)
 """The sizes of selected blocks that problems are tested with."""
@@ -74,7 +74,7 @@ class Setting:
 
     @property
     def plain(self) -> bool:
-        """Whether kernels take the arguments of the problem in no setting, and values that are as long as keys."""
+        """Whether kernels take the same arguments as without a setting, and values are as long as keys."""
         return not (self.head_dim_v or self.window or self.sinks or self.packed)
 
     @property
@@ -245,7 +245,7 @@ def refusal(kind: str, setting: Setting) -> str:
         assert setting.heads is not None
         heads, kv_heads = setting.heads
         rows = max(length * kv_heads, heads) if kind == "decode" else length * heads
-        if batch * rows * setting.head_dim > MOST_ELEMENTS:
+        if batch * max(rows * setting.head_dim, length * kv_heads * setting.blocks) > MOST_ELEMENTS:
             return f"{length}x{batch} does not fit the judge's memory: take fewer tokens, sequences or heads"
     if len(set(setting.shapes)) < len(setting.shapes):
         return "a shape is named twice"

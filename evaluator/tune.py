@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from evaluator.errors import EvaluatorError
@@ -149,7 +150,15 @@ class Ran:
     failed: str = ""
     """Which tests failed, in words, ``""`` if none did."""
     raised: str = ""
-    """The script's own error, ``""`` if there was none."""
+    """The script's own error as a traceback, ``""`` if there was none."""
+
+    @property
+    def error(self) -> str:
+        """What that error says, in one line: the first and the last of several."""
+        lines = self.raised.splitlines()
+        frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+        said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 if frames else 0 :])) or lines
+        return said[0] if len(said) == 1 else f"{said[0]} ... {said[-1].strip()}"
 
 
 def run_script(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:

@@ -35,7 +35,10 @@ _UNLIMITED_S = 1e6
 @takes_settings
 def evaluate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Python source with the problem's entry function.")],
-    wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this much work, 1 or more.")] = 300.0,
+    wall: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Give up after this much work, 1 or more. Default: 300, or the run's."),
+    ] = None,
     closely: Annotated[
         bool,
         typer.Option(help="Examine it as before it is accepted: at drawn and held-out shapes, in larger samples."),
@@ -62,12 +65,13 @@ def evaluate(
 
     Example: avo evaluate kernel.py --target b200 --json
     """
-    if not 1 <= wall < math.inf:
+    if wall is not None and not 1 <= wall < math.inf:
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
     from avo.search.acceptance import Thresholds, decide
     from avo.search.evaluators import measuring
+    from avo.search.scoring import with_twins
     from evaluator.candidate import Candidate
     from evaluator.catalogue import get_problem, get_suite, problem_name
     from evaluator.evaluators import judge_process
@@ -96,7 +100,7 @@ def evaluate(
         judge_process(
             target,
             suite,
-            wall if config.worker_prefix is None else _UNLIMITED_S,
+            _UNLIMITED_S if config.worker_prefix else wall or config.evaluation_wall_s,
             sandbox=sandbox,
             command=config.evaluator_command,
             options=measuring(config),
@@ -104,6 +108,9 @@ def evaluate(
     ):
         evaluation = judge.verify(candidate, tell=tell) if closely else judge.evaluate(candidate, tell=tell)
     decision = decide(versions, evaluation, Thresholds(config.min_gain, config.min_share)) if run else None
+    if run and evaluation.plan_digest:
+        with read_store(db) as store:
+            decision = with_twins(decision, store.attempts_of_plan(run.id, evaluation.plan_digest))
     if as_json:
         print_json(evaluation.to_json() | ({"decision": asdict(decision) if decision else None} if run else {}))
     else:
@@ -122,14 +129,16 @@ def _lineage(
     from avo.config import RunConfig
 
     if closely:
-        fail("--against: acceptance goes by the suite of the run, which --closely leaves out: give one of the two")
+        fail("--against is about the score on the run's suite, --closely about other shapes: give one of the two")
     with read_store(db) as store:
         run = store.run(name)
         versions = store.versions(run.id)
     config = RunConfig.stored(run, settings)
     for setting, own in (("problem", run.problem), ("target", run.target), ("suite", run.suite)):
-        if (given := settings[setting]) not in (None, own):
+        if (given := getattr(config, setting)) != own:
             fail(f"--{setting}: {run.name} has {own}, not {given}")
+    if config.population != "lineage":
+        fail(f"--against: versions of {run.name} have rivals of their own ({config.population}): name a single lineage")
     if config.measured:
         fail(
             f"--against: {run.name} measures speed, and accepts what is faster when timed in turn: name a predicted run"

@@ -206,8 +206,9 @@ def _print_notes(script: Path, run: "Ran") -> None:
     if run.refused:
         err.print(f"avo: {script} was stopped for {run.target}, later launches are missing: {printable(run.refused)}")
     if run.raised:
+        err.print(printable(run.raised))
         err.print(
-            f"avo: {script} ended for {run.target}, later launches are missing: {printable(run.raised)}; no kernel "
+            f"avo: {script} stopped for {run.target}, later launches are missing: {printable(run.error)}; no kernel "
             "computed, so comparisons of results fail"
         )
     if run.failed:

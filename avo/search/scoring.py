@@ -88,7 +88,7 @@ class RecordingScorer:
             started=started,
             finished=self._clock(),
             hypothesis=hypothesis,
-            decision=self._decided(versions, evaluation, known),
+            decision=with_twins(self._decide(versions, evaluation), known),
             built_on=built_on,
         )
         self.tried += 1
@@ -146,17 +146,6 @@ class RecordingScorer:
             _check(evaluation.score, former, best.attempt.plan_digest, incumbent.alpha)
         return evaluation
 
-    def _decided(
-        self, versions: Sequence[Version], evaluation: Evaluation, twins: Sequence[Attempt]
-    ) -> Decision | None:
-        """Return what acceptance says of an attempt. ``twins`` are the earlier ones with its launch plans."""
-        decision = self._decide(versions, evaluation)
-        if decision is None or decision.ruling is Ruling.REPEATED or not twins:
-            return decision
-        if decision.refused:
-            return repeated(f"attempt {twins[0].id}")
-        return _refusal(twins) or decision
-
     def _with_plan(self, plan_digest: str | None) -> list[Attempt]:
         """Return the run's attempts with these launch plans, oldest first."""
         return [] if plan_digest is None else self._store.attempts_of_plan(self._run.id, plan_digest)
@@ -164,6 +153,17 @@ class RecordingScorer:
 
 def _named(change: str) -> str:
     return change.strip().partition("\n")[0] or "a candidate"
+
+
+def with_twins(decision: Decision | None, twins: Sequence[Attempt]) -> Decision | None:
+    """Return what acceptance says of an attempt whose score it decided on, with ``twins``: earlier attempts of the run
+    that have its launch plans.
+    """
+    if decision is None or decision.ruling is Ruling.REPEATED or not twins:
+        return decision
+    if decision.refused:
+        return repeated(f"attempt {twins[0].id}")
+    return _refusal(twins) or decision
 
 
 def _refusal(twins: Sequence[Attempt]) -> Decision | None:

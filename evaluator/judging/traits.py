@@ -13,14 +13,17 @@ _PRODUCT = re.compile(r"\btt\.dot(?:_scaled)?\b.*-> tensor<((?:\d+x)+)\w+>")
 
 
 def traits(compiled: CompiledPlan, resources: Mapping[str, Resources], score: Score, target: Target) -> dict[str, str]:
-    """Return the traits of the launch of ``compiled`` that does most matrix products; empty where there are none.
+    """Return the traits of the launch of ``compiled`` that does most matrix products; where there are none, only how it
+    sums.
 
     ``resources`` are by the name of the kernel.
     """
+    atomic = any(_ATOMIC_SUM.search(each.ttir) for each in compiled.plan.kernels)
+    sums = {"sums": "atomic" if atomic else "in order"}
     launches = list(zip(compiled.plan.launches, compiled.works, strict=True)) if compiled.works else []
     launch, work = max(launches, key=lambda pair: pair[1].total("dot_flops"), default=(None, None))
     if launch is None or work is None or not work.total("dot_flops"):
-        return {}
+        return sums
     kernel = compiled.plan.kernels[launch.kernel]
     needs = resources[work.binary.name]
     products = sum(bool(loop.body.dot_flops) for loop in work.loops)
@@ -35,5 +38,5 @@ def traits(compiled: CompiledPlan, resources: Mapping[str, Resources], score: Sc
         "limiter": case.critical or case.limiter,
         "masks": "one loop" if products <= 1 else "split",
         "grid": "persistent" if work.programs <= target.sms * max(needs.ctas_per_sm, 1) else "one a tile",
-        "sums": "atomic" if any(_ATOMIC_SUM.search(each.ttir) for each in compiled.plan.kernels) else "in order",
+        **sums,
     }

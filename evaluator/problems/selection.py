@@ -2,13 +2,13 @@
 
 As in Native Sparse Attention (arXiv 2502.11089) a query selects its own block, the one before and block 0; in ``local``
 cases, as in MiniMax Sparse Attention (arXiv 2606.13392), its own alone. How many others, and which, is the maker's
-choice. How many blocks a query selects depends on its own block and the case alone, and its own block is always one of
+choice. How many blocks a query selects depends on its position and the case alone, and its own block is always one of
 them, so the number of selected pairs follows without a look at the indices.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from evaluator.problems.visible import DenseCase
@@ -40,15 +40,15 @@ class SelectedCase(DenseCase):
 class Selection:
     """One way to select blocks."""
 
-    count: Callable[[int, int, int], int]
-    """Number of blocks that a query selects, given its own block, the largest number it may select and how many are
-    forced: at least 1, and no more than the first two allow.
+    count: Callable[[int, int, int, int], int]
+    """Number of blocks that a query selects, given its position, its own block, the largest number it may select and
+    how many are forced: at least 1, and no more than its block and that number allow.
     """
     hot: bool = False
     """Whether all queries of a head select the same block besides the forced ones, if they can."""
 
 
-def _all(own: int, most: int, forced: int) -> int:
+def _all(position: int, own: int, most: int, forced: int) -> int:
     return min(most, own + 1)
 
 
@@ -56,22 +56,25 @@ SELECTIONS = {
     "random": Selection(_all),
     "skewed": Selection(_all, hot=True),
     # All but one.
-    "dense": Selection(lambda own, most, forced: min(most, max(own, min(forced, own + 1)))),
-    "shortest": Selection(lambda own, most, forced: min(most, forced, own + 1)),
-    # Neighbouring blocks of queries select different numbers of blocks.
-    "uneven": Selection(lambda own, most, forced: min(most, forced + 5 * own % 7, own + 1)),
+    "dense": Selection(lambda position, own, most, forced: min(most, max(own, min(forced, own + 1)))),
+    "shortest": Selection(lambda position, own, most, forced: min(most, forced, own + 1)),
+    # Neighbouring queries select different numbers of blocks.
+    "uneven": Selection(lambda position, own, most, forced: min(most, forced + 5 * position % 7, own + 1)),
 }
 """The ways to select, by the name that ``SelectedCase.selection`` gives."""
 
 
+@cache
 def selected_pairs(case: SelectedCase) -> int:
     """Return how many keys all queries of one batch and KV head, of one sequence, select and see together."""
+    whole = (count - 1 for count in _counts(case))
+    return sum(blocks * case.block_size + t % case.block_size + 1 for t, blocks in enumerate(whole))
+
+
+def _counts(case: SelectedCase) -> list[int]:
+    """Return how many blocks each query selects."""
     count, size = SELECTIONS[case.selection].count, case.block_size
-    pairs = 0
-    for own in range(math.ceil(case.q_len / size)):
-        queries = min(size, case.q_len - own * size)
-        pairs += (count(own, case.blocks, case.forced) - 1) * size * queries + queries * (queries + 1) // 2
-    return pairs
+    return [count(position, position // size, case.blocks, case.forced) for position in range(case.q_len)]
 
 
 def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "torch.Tensor":
@@ -79,10 +82,8 @@ def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "tor
     import torch
 
     selection = SELECTIONS[case.selection]
-    own = torch.arange(case.q_len) // case.block_size
-    blocks = range(int(own[-1]) + 1)
-    counts = torch.tensor([selection.count(block, case.blocks, case.forced) for block in blocks])[own][:, None]
-    own = own[:, None]
+    own = torch.arange(case.q_len)[:, None] // case.block_size
+    counts = torch.tensor(_counts(case))[:, None]
     shape = (case.batch, case.kv_heads, case.q_len, case.blocks)
 
     # Sorted draws from [0, n - m], plus 0, 1, ... m - 1, are m different numbers below n.

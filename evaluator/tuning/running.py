@@ -4,8 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import dropwhile
 from pathlib import Path
 
 from evaluator.target import Target
@@ -39,13 +37,5 @@ def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[
             raise ScriptFailed(f"{script} ended its process, exit code {process.returncode}, so nothing is known of it")
         record = decode(out.read_bytes())
     if record.raised and not record.tried:
-        raise ScriptFailed(f"{script} does not run for {target.name}: {_said(record.raised)}", record.raised)
-    return replace(record, raised=_said(record.raised)) if record.raised else record
-
-
-def _said(raised: str) -> str:
-    """Return in one line what an error says below its traceback, or the first and the last line of several."""
-    lines = raised.splitlines()
-    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
-    said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 if frames else 0 :])) or lines
-    return said[0] if len(said) == 1 else f"{said[0]} ... {said[-1].strip()}"
+        raise ScriptFailed(f"{script} does not run for {target.name}: {record.error}", record.raised)
+    return record

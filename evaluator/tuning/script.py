@@ -4,6 +4,7 @@ The script is its user's own and is not confined: it may do whatever its user ma
 """
 
 import ast
+import os
 import runpy
 import sys
 import traceback
@@ -95,7 +96,8 @@ def _error(error: BaseException) -> dict[str, str]:
         if isinstance(first, EvaluatorError):
             return {"refused": str(first)}
         first = first.__cause__ or first.__context__
-    others = str(Path(__file__).parents[1]), str(Path(triton.__file__).parent), ast.__file__, "<frozen runpy>"
+    folders = Path(__file__).parents[1], Path(str(triton.__file__)).parent
+    others = *(f"{folder}{os.sep}" for folder in folders), ast.__file__, "<frozen runpy>"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
     text = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
     return {"raised": text[-_MOST_CHARS:].strip()}

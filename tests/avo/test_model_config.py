@@ -132,7 +132,7 @@ def test_a_default_length_that_does_not_fit_is_called_that(tmp_path: Path) -> No
 
 SPARSE = {
     "sparse_block_size": 128, "sparse_topk_blocks": 16, "sparse_local_block": 1, "sparse_num_index_heads": 4,
-    "sparse_attention_freq": [0, 1, 1, 1],
+    "sparse_attention_freq": [0, 1, 1, 1], "sparse_disable_index_value": [0, 1, 1, 1],
 }  # fmt: skip
 M3 = {
     "architectures": ["MiniMaxM3SparseForConditionalGeneration"], "model_type": "minimax_m3",
@@ -151,6 +151,14 @@ def test_layers_that_select_blocks_are_selected_attention_with_a_models_blocks(t
         read_model(path, "decode")
 
 
+def test_blocks_are_read_beside_the_configuration_of_the_language_model_too(tmp_path: Path) -> None:
+    text = {**LLAMA, **M3}
+    path = written(tmp_path, text_config=text, sparse_attention_config=SPARSE)
+    assert read_model(path, "prefill").problem == "fsa-h64x4-b128x16-local-8192x1"
+    path = written(tmp_path, **M3, sparse_attention_config={**SPARSE, "use_sparse_attention": False})
+    assert read_model(path, "prefill").problem == "gqa-h64x4-8192x1"
+
+
 def test_the_blocks_are_read_from_what_transformers_writes_too(tmp_path: Path) -> None:
     layers = ["full_attention", *["minimax_m3_sparse"] * 3]
     fields = {"index_block_size": 64, "index_topk_blocks": 8, "index_local_blocks": 2, "index_n_heads": 4}
@@ -164,6 +172,7 @@ def test_the_blocks_are_read_from_what_transformers_writes_too(tmp_path: Path) -
         ({"sparse_num_index_heads": 1}, "a selection for each of 1 groups cannot be served: there are 4 KV heads"),
         ({"sparse_local_block": 0}, "sparse_local_block: 0 should be a whole number above zero"),
         ({"sparse_topk_blocks": None}, "it has no sparse_topk_blocks: write it down"),
+        ({"sparse_disable_index_value": [0, 1, 0, 1]}, "layers whose index adds a value cannot be served"),
         ({"sparse_topk_blocks": 2048}, "a query may select 3 to 64 blocks, not 2048"),
         ({"sparse_attention_freq": [1]}, "sparse_attention_freq: it should list all layers, num_hidden_layers: 4"),
         ({"sparse_attention_freq": None}, "sparse_attention_config: which layers select blocks is not known"),

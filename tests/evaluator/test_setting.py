@@ -65,6 +65,7 @@ def test_other_problems_say_no_setting() -> None:
         ("fsa-h64x4-b0x16-8192x1", "blocks of 0 keys are not served: choose one of 16, 32, 64, 128"),
         ("fsa-h64x4-b48x16-8192x1", "blocks of 48 keys are not served"),
         ("fsa-h64x4-b64x2-8192x1", "a query may select 3 to 64 blocks, not 2"),
+        ("fsa-h64x64-d64-b16x64-65536x2", "65536x2 does not fit the judge's memory"),
         ("fsa_backward-d64x128", "head dims 64 of keys and 128 of values are not served"),
         ("fsa-h32x5-8192x1", "32 query heads cannot share 5 KV heads"),
         ("gqa-h32x8", "heads and shapes go together"),

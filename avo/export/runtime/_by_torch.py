@@ -94,6 +94,9 @@ def lse(
     ``mask`` is bool [..., q_len, kv_len]; all else is as in ``attend``.
     """
     q_len = query.shape[2]
+    if torch.amp.is_autocast_available(query.device.type) and torch.is_autocast_enabled(query.device.type):
+        with torch.autocast(query.device.type, enabled=False):
+            return lse(query, key, causal, scale, window, sinks, mask)
     keys = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3)
     mask = visible(q_len, key.shape[2], window, query.device) if causal else mask
     parts = []

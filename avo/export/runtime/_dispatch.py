@@ -128,7 +128,7 @@ class Call(NamedTuple):
     packed: bool = False
     block_size: int = 0
     local: bool = False
-    """Whether queries may select neither block 0 nor the one before their own."""
+    """Whether queries may lack block 0 or the one before their own."""
 
 
 def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
@@ -184,7 +184,7 @@ def candidates(call: Call, keys: int = 0, *, backward: bool = False) -> tuple[li
             lambda each: not call.block_size or call.block_size in each.block_sizes,
             f"{'pages' if call.function == 'decode' else 'blocks'} of {call.block_size} keys",
         ),
-        (lambda each: each.local or not call.local, "queries without block 0 or the one before their own"),
+        (lambda each: each.local or not call.local, "queries that may lack block 0 or the one before their own"),
     )
     for takes, reason in wanted:
         found = [each for each in found if takes(each)]
@@ -267,7 +267,7 @@ def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return tensors in the type of ``torch.autocast``, where that is on, as torch's own attention takes them."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return tensors
     return tuple(each if each.dtype == torch.float64 else each.to(torch.get_autocast_dtype(kind)) for each in tensors)
 

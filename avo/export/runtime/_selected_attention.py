@@ -138,8 +138,8 @@ def _unsupported(
 def _selects(
     call: Call, keys: int, block_indices: torch.Tensor, starts: torch.Tensor | None, *, look: bool
 ) -> tuple[str, bool]:
-    """Return in a few words why no kernel takes a selection, an empty string where one does; and whether kernels for
-    any selection do, which is what ``call`` asks for, rather than all.
+    """Return in a few words why no kernel takes a selection, an empty string where one does; and whether only kernels
+    for any selection may run, which ``call`` asks for.
     """
     taking, reason = candidates(call, keys)
     if not look or (block_indices.is_cuda and torch.cuda.is_current_stream_capturing()):

@@ -26,7 +26,7 @@ def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str
 
     Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout,
     position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
-    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none.
+    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none, and so do layers that select blocks.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
     AttentionMaskInterface.register(name, sequences_mask)
@@ -218,6 +218,8 @@ def attention_forward(
     """
     if options.get("softcap") is not None:
         raise NotImplementedError(f"{NAMESPACE} has no soft caps, nor has sdpa: take attn_implementation='eager'")
+    if options.get("block_indices") is not None:
+        raise NotImplementedError(f"{NAMESPACE} takes no selected blocks here: take attn_implementation='sdpa'")
     biased = options.get("position_bias") is not None
     if isinstance(attention_mask, Sequences):
         if not biased and not dropout:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,17 @@ from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
 from evaluator.evaluation import CaseResult, Evaluation, Status
 from evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
+from lineage_db.store import Store
 from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
 Avo = Callable[..., Result]
+MINE = """
+from dataclasses import replace
+from evaluator.catalogue import get_problem
+
+PROBLEM = replace(get_problem("mha"), name="mine")
+"""
 
 
 def shown(evaluation: Evaluation) -> str:
@@ -70,7 +78,7 @@ def test_a_file_is_held_against_the_lineage_of_a_run(
     [
         (["nothing"], "no run"),
         (["mha-h100", "--target", "b200"], "--target: mha-h100 has h100, not b200"),
-        (["mha-h100", "--closely"], "--against: acceptance goes by the suite of the run"),
+        (["mha-h100", "--closely"], "--against is about the score on the run's suite"),
         (["mha-h100@3"], "this command is about a whole run"),
     ],
 )
@@ -82,6 +90,28 @@ def test_what_cannot_be_held_against_a_run_is_exit_code_2(
     result = avo("evaluate", str(file), "--against", *options)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_problems_from_files_and_runs_of_several_lineages_are_told_apart(
+    avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(90.0))
+    (tmp_path / "kernel.py").write_text("x = 1\n")
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    with Store.open(str(tmp_path / "own.db")) as store:
+        for name, config in (("one", {}), ("several", {"population": "islands"})):
+            store.create_run(
+                name=name, problem=str(mine), target="h100", suite="quick", operator="mutate", seed=0,
+                config={"problem": str(mine), **config}, now=datetime(2026, 3, 1, tzinfo=UTC),
+            )  # fmt: skip
+    options = ("evaluate", "kernel.py", "--db", "own.db", "--problem", "mine.py", "--against")
+    result = avo(*options, "one")
+    assert result.exit_code == 0, result.output
+    assert "one: would be accepted: yes" in result.stdout
+    result = avo(*options, "several")
+    assert result.exit_code == 2
+    assert "versions of several have rivals of their own (islands)" in result.output
 
 
 def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def test_a_script_that_was_stopped_is_said_to_have_been(avo: Avo, tuner: FakeTun
     ]
     tuner.refused, tuner.failed, tuner.raised = "", "", "ValueError: too far off"
     assert avo("tune", "script.py").stderr.splitlines()[-1] == (
-        "avo: script.py ended for h100, later launches are missing: ValueError: too far off; no kernel computed, so "
+        "avo: script.py stopped for h100, later launches are missing: ValueError: too far off; no kernel computed, so "
         "comparisons of results fail"
     )
 

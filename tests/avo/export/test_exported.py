@@ -99,6 +99,13 @@ def test_selected_attention_works_on_the_offline_executor(tmp_path: Path, settin
     assert "9 passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_kernels_for_forced_and_for_any_selections_pass_the_tests_of_one_package(tmp_path: Path) -> None:
+    package = write_seeds(tmp_path, "mine", "fsa", "fsa-local", "fsa_backward-local")
+    done = own_tests(package, "-k", "results or rely or autocast or sound or compiles")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
+
+
 def test_selected_attention_with_sinks_and_packed_sequences_passes_its_own_tests(tmp_path: Path) -> None:
     package = write_seeds(tmp_path, "mine", "fsa-d192x128-sinks-packed", "fsa_backward-d192x128-sinks-packed")
     picked = "results or sound or compiles or uneven or group-2 or rising or one-token or held or rely"

@@ -213,9 +213,22 @@ def test_selections_without_forced_blocks_go_to_kernels_that_were_judged_on_them
         assert sparse._selects(wanted, 100, selection, None, look=look) == ("", local)
     monkeypatch.setattr(dispatch, "KERNELS", tuple(each for each in dispatch.KERNELS if not each.local))
     assert sparse._selects(wanted, 100, forced, None, look=True) == ("", False)
-    reason = "queries without block 0 or the one before their own"
+    reason = "queries that may lack block 0 or the one before their own"
     assert sparse._selects(wanted, 100, alone, None, look=True) == (reason, True)
     assert sparse._selects(wanted, 100, alone, None, look=False) == ("", False)
+
+
+def test_autocast_leaves_tensors_of_other_devices_alone_and_lse_exact(package: ModuleType) -> None:
+    meta = torch.zeros(1, 2, 5, 8, device="meta")
+    importlib.import_module(f"{NAME}._dispatch")._warned.clear()
+    with pytest.warns(UserWarning, match="no kernel for tensors on meta"):
+        assert package.attention(meta, meta, meta).shape == meta.shape
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 2, 9, 64), torch.randn(1, 2, 33, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _by_torch.lse(q, k, True, 0.3, 0, None)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, _by_torch.lse(q, k, True, 0.3, 0, None))
 
 
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
@@ -426,6 +439,8 @@ def test_soft_caps_which_torch_has_not_either_are_refused(package: ModuleType) -
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(NotImplementedError, match="has no soft caps"):
         forward(torch.nn.Module(), q, q, q, None, softcap=50.0)
+    with pytest.raises(NotImplementedError, match="takes no selected blocks here"):
+        forward(torch.nn.Module(), q, q, q, None, block_indices=torch.zeros(1, 1, 1, 3))
 
 
 def test_a_mask_with_holes_stays_a_mask(package: ModuleType) -> None:

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -92,9 +93,10 @@ def test_where_its_own_block_alone_is_forced_a_query_may_select_no_other_and_any
 
 
 def test_nearly_dense_leaves_one_block_out_and_uneven_gives_neighbours_different_numbers() -> None:
-    counts = {name: [SELECTIONS[name].count(own, 16, 3) for own in range(12)] for name in ("dense", "uneven")}
-    assert counts["dense"] == [1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
-    assert all(a != b for a, b in zip(counts["uneven"][8:], counts["uneven"][9:], strict=False))
+    dense, uneven = SELECTIONS["dense"].count, SELECTIONS["uneven"].count
+    assert [dense(16 * own, own, 16, 3) for own in range(12)] == [1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    counts = [uneven(position, position // 16, 16, 3) for position in range(160, 200)]
+    assert all(a != b for a, b in pairwise(counts))
 
 
 @pytest.mark.parametrize("name", ["group-2", "uneven", "fewer-blocks-than-slots", "one-token", "constant"])

@@ -351,7 +351,12 @@ HONEST_GRADIENTS = {
 
 
 SLOT = "block = tl.load(indices + slot)"
+GRADIENT_SLOT = "keys = tl.load(indices + slot) * block_size"
 RELIES = {
+    "block 0 unseen, backward": (
+        GRADIENT_SLOT,
+        GRADIENT_SLOT.replace("tl.load(", "tl.where(slot == 0, 0, 1) * tl.load("),
+    ),
     "block 0 unseen": (SLOT, f"{SLOT}\n        block = tl.where((slot == 0) & (block > 0), 0, block)"),
     "the block before unseen": (
         SLOT,
@@ -365,9 +370,10 @@ RELIES = {
 
 @pytest.mark.parametrize("name", RELIES)
 def test_a_kernel_that_relies_on_blocks_that_are_not_forced_is_caught(name: str, tmp_path: Path) -> None:
-    module = module_of(edited(RELIES[name], source=seed_source("fsa", "query_outer")), tmp_path)
-    assert fault_of(get_problem("fsa"), small("fsa", "group-2"), module) is None
-    fault = fault_of(get_problem("fsa-local"), small("fsa-local", "group-2"), module)
+    kind = "fsa_backward" if name.endswith("backward") else "fsa"
+    module = module_of(edited(RELIES[name], source=seed_source(kind, "query_outer")), tmp_path)
+    assert fault_of(get_problem(kind), small(kind, "group-2"), module) is None
+    fault = fault_of(get_problem(f"{kind}-local"), small(f"{kind}-local", "group-2"), module)
     assert fault is not None
     assert "rows" in fault.message
 

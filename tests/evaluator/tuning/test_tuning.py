@@ -12,7 +12,6 @@ from evaluator.tune import Asked, Choice, CountedChoice, Outcome, Ran, Ranking, 
 from evaluator.tuning import prediction
 from evaluator.tuning.prediction import ranked
 from evaluator.tuning.records import decode, encode
-from evaluator.tuning.running import _said
 from evaluator.tuning.script import main
 from evaluator.work import Body, Counted
 
@@ -105,7 +104,8 @@ def test_a_script_that_reads_what_was_not_computed_is_stopped_and_what_came_befo
 def test_what_a_script_launched_before_it_raised_counts(tmp_path: Path) -> None:
     ran, _ = run(tmp_path, "call(2**20)\nraise ValueError('too far off')")
     assert len(ran.tried) == 2
-    assert ran.raised == "ValueError: too far off"
+    assert f'script.py", line {END + 1}, in <module>' in ran.raised
+    assert ran.error == "ValueError: too far off"
 
 
 def test_a_traceback_has_the_scripts_frames_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_a_script_that_raises_is_reported_in_one_line_with_its_own_traceback(tmp
     ],
 )
 def test_an_error_of_several_lines_is_called_by_its_first(raised: str, said: str) -> None:
-    assert _said(raised) == said
+    assert Ran("h100", (), raised=raised).error == said
 
 
 def test_a_script_that_ends_its_process_is_reported_in_one_line(tmp_path: Path) -> None:
