@@ -23,6 +23,7 @@ from evaluator.sandbox import bubblewrap
 Avo = Callable[..., Result]
 
 
+@pytest.mark.long
 def test_a_machine_that_can_run_is_exit_code_0_and_the_key_stays_secret(
     avo: Avo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,7 +39,10 @@ def test_a_machine_that_can_run_is_exit_code_0_and_the_key_stays_secret(
     assert "secret" not in result.output
 
 
-def test_a_broken_part_is_exit_code_1_and_says_what_to_do(avo: Avo, tmp_path: Path) -> None:
+def test_a_broken_part_is_exit_code_1_and_says_what_to_do(
+    avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_triton", lambda: iter(()))  # it starts a sandbox and compiles
     (tmp_path / "text.db").write_text("not a database, but long enough to be read as one: " * 40)
     result = avo("doctor", "--db", "text.db")
     assert result.exit_code == 1

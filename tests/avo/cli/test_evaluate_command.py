@@ -25,6 +25,7 @@ from seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
 Avo = Callable[..., Result]
+SMALL = str(Path(__file__).parents[1] / "export" / "small_problem.py")
 MINE = """
 from dataclasses import replace
 from evaluator.catalogue import get_problem
@@ -40,16 +41,23 @@ def shown(evaluation: Evaluation) -> str:
     return out.getvalue()
 
 
-def test_a_correct_file_is_exit_code_0_with_a_predicted_score(avo: Avo, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("problem", "cases"),
+    [(SMALL, {"600-causal", "300-full"}), pytest.param("mha", {"8k-causal", "8k-full"}, marks=pytest.mark.long)],
+    ids=["small", "mha"],
+)
+def test_a_correct_file_is_exit_code_0_with_a_predicted_score(
+    avo: Avo, tmp_path: Path, problem: str, cases: set[str]
+) -> None:
     file = tmp_path / "kernel.py"
     file.write_text(seed_source("mha"))
-    result = avo("evaluate", str(file), "--json")
+    result = avo("evaluate", str(file), "--problem", problem, "--json")
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
     assert (record["status"], record["target"], record["suite"]) == ("correct", "h100", "quick")
     assert record["score"]["kind"] == "predicted"
-    assert {case["case"] for case in record["score"]["cases"]} == {"8k-causal", "8k-full"}
-    assert 10 < record["score"]["geomean_tflops"] < 989
+    assert {case["case"] for case in record["score"]["cases"]} == cases
+    assert 0.1 < record["score"]["geomean_tflops"] < 989
 
 
 @pytest.mark.parametrize(

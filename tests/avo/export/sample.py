@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
+from tempfile import TemporaryDirectory
 
 from avo.export.choosing import Chosen, choose
 from avo.export.judging import Passed
@@ -15,13 +16,15 @@ from lineage_db.store import Store
 from tests.avo.sample_run import make_sample_run
 
 
-def sample(folder: Path) -> tuple[Run, list[Version]]:
+@cache
+def sample() -> tuple[Run, Sequence[Version]]:
     """Return the run mha-h100 and its four versions."""
-    url = str(folder / "lineage.db")
-    name = make_sample_run(url)
-    with Store.open(url) as store:
-        run = store.run(name)
-        return run, store.versions(run.id)
+    with TemporaryDirectory() as folder:
+        url = f"{folder}/lineage.db"
+        name = make_sample_run(url)
+        with Store.open(url) as store:
+            run = store.run(name)
+            return run, tuple(store.versions(run.id))
 
 
 def chosen(run: Run, versions: Sequence[Version], number: int = 3, **changes: str) -> Chosen:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -62,8 +61,8 @@ class Gpu:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run, versions = sample(tmp_path_factory.mktemp("export"))
+def source() -> str:
+    run, versions = sample()
     rendered = render_package("mine", [passed(chosen(run, versions), 300.0, 250.0)], datetime(2026, 3, 1, tzinfo=UTC))
     return str(rendered["benchmark.py"])
 
@@ -152,10 +151,8 @@ def test_packed_sequences_are_timed_as_such(
     assert "8k-full" in capsys.readouterr().out
 
 
-def test_sequences_that_are_decoded_are_as_long_as_the_judged_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, versions = sample(tmp_path)
+def test_sequences_that_are_decoded_are_as_long_as_the_judged_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, versions = sample()
     decoded = passed(chosen(run, versions, problem="decode"), 1.0, 1.0)
     source = str(render_package("mine", [decoded], datetime(2026, 3, 1, tzinfo=UTC))["benchmark.py"])
     judged = next(case for case in table([decoded])["cases"] if case["case"] == "8k-b8-q4-ragged")

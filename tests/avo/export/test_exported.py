@@ -81,7 +81,7 @@ def test_its_own_tests_notice_a_wrong_kernel(package: Path) -> None:
 
 def write_seeds(folder: Path, name: str, *problems: str, kind: str | None = None) -> Path:
     """Write a package of seeds, by default the problems' first ones, as if they had been judged."""
-    run, (seed, *_) = sample(folder)
+    run, (seed, *_) = sample()
     versions = []
     for problem in problems:
         attempt = replace(seed.attempt, source=seed_source(problem, kind))

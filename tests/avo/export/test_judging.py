@@ -39,15 +39,15 @@ def judges(opened: list[tuple[str, str]], faults: dict[tuple[str, str], Evaluati
     return opener
 
 
-def test_a_version_is_judged_on_its_suite_and_the_held_out_one(tmp_path: Path) -> None:
+def test_a_version_is_judged_on_its_suite_and_the_held_out_one() -> None:
     opened: list[tuple[str, str]] = []
-    (judged,) = judge([chosen(*sample(tmp_path))], judges(opened))
+    (judged,) = judge([chosen(*sample())], judges(opened))
     assert opened == [("h100", "quick"), ("h100", "held_out")]
     assert [evaluation.suite for evaluation in judged.evaluations] == ["quick", "held_out"]
 
 
-def test_rivals_are_judged_on_the_same_suites_and_others_are_not(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_rivals_are_judged_on_the_same_suites_and_others_are_not() -> None:
+    run, versions = sample()
     given = [
         chosen(run, versions, 1, name="a"),
         chosen(run, versions, 2, name="b", suite="paper"),
@@ -59,8 +59,8 @@ def test_rivals_are_judged_on_the_same_suites_and_others_are_not(tmp_path: Path)
     assert [(each.target, each.suite) for each in third.evaluations] == [("b200", "quick"), ("b200", "held_out")]
 
 
-def test_the_seed_is_judged_beside_its_versions_once(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_the_seed_is_judged_beside_its_versions_once() -> None:
+    run, versions = sample()
     asked: list[tuple[str, str]] = []
 
     @contextmanager
@@ -79,22 +79,22 @@ def test_the_seed_is_judged_beside_its_versions_once(tmp_path: Path) -> None:
     assert [each.suite for each in first.of_seed] == ["quick", "held_out"]
 
 
-def test_a_seed_is_not_shown_beside_itself(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_a_seed_is_not_shown_beside_itself() -> None:
+    run, versions = sample()
     seed = seed_source("mha")
     attempt = replace(versions[0].attempt, source=seed, digest=Candidate("mha", seed).digest)
     (judged,) = judge([choose(run, [replace(versions[0], attempt=attempt)], attempt)], judges([]))
     assert judged.of_seed == ()
 
 
-def test_a_problem_without_seeds_has_none_beside_its_versions(tmp_path: Path) -> None:
+def test_a_problem_without_seeds_has_none_beside_its_versions() -> None:
     problem = str(Path(__file__).with_name("small_problem.py"))
-    (judged,) = judge([chosen(*sample(tmp_path), problem=problem)], judges([]))
+    (judged,) = judge([chosen(*sample(), problem=problem)], judges([]))
     assert (judged.seed, judged.of_seed) == ("", ())
 
 
-def test_every_version_that_fails_is_named_with_the_reason(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_every_version_that_fails_is_named_with_the_reason() -> None:
+    run, versions = sample()
     wrong = Evaluation(Status.INCORRECT, "case ragged: 12 rows are wrong", "h100", "held_out", 1.0)
     faults = {("held_out", "num_stages=2"): wrong, ("quick", "= 64, 128"): UNVERIFIED}
     with pytest.raises(NotExported) as refused:

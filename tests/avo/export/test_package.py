@@ -40,12 +40,12 @@ INSIDE = "build/torch-universal/mine"
 
 
 @pytest.fixture(scope="module")
-def run_and_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[Version]]:
-    return sample(tmp_path_factory.mktemp("export"))
+def run_and_versions() -> tuple[Run, Sequence[Version]]:
+    return sample()
 
 
 @pytest.fixture(scope="module")
-def both(run_and_versions: tuple[Run, list[Version]]) -> list[Passed]:
+def both(run_and_versions: tuple[Run, Sequence[Version]]) -> list[Passed]:
     """A version for dense attention, and one for selected attention on another target."""
     run, versions = run_and_versions
     sparse = passed(chosen(run, versions, problem="fsa", target="b200", name="fsa"), 50.0, 40.0, target="b200")
@@ -53,7 +53,7 @@ def both(run_and_versions: tuple[Run, list[Version]]) -> list[Passed]:
 
 
 @pytest.fixture
-def decoding(run_and_versions: tuple[Run, list[Version]]) -> Passed:
+def decoding(run_and_versions: tuple[Run, Sequence[Version]]) -> Passed:
     """A version for decoding."""
     return passed(chosen(*run_and_versions, problem="decode", name="decode"), 1.0, 1.0)
 
@@ -62,6 +62,7 @@ def readme(versions: Sequence[Passed]) -> str:
     return render_package("mine", versions, NOW)["README.md"]
 
 
+@pytest.mark.long
 def test_all_of_it_is_formatted_and_clean(both: list[Passed], decoding: Passed, tmp_path: Path) -> None:
     for number, versions in enumerate(([*both, decoding], both[:1], both[1:])):
         write_package(render_package("m" * 40 if number == 1 else "a1", versions, NOW), tmp_path / str(number))
@@ -118,7 +119,7 @@ def test_a_kernel_is_the_judged_source_below_a_header(both: list[Passed]) -> Non
 
 
 def test_a_docstring_that_is_still_the_seeds_says_what_was_changed(
-    run_and_versions: tuple[Run, list[Version]],
+    run_and_versions: tuple[Run, Sequence[Version]],
 ) -> None:
     run, (seed, first, *_) = run_and_versions
     source = seed_source("mha")
@@ -174,6 +175,7 @@ def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> N
     } == {head.count("|")}
 
 
+@pytest.mark.long
 def test_the_layout_of_the_hub_is_what_the_kernels_library_checks_and_loads(
     both: list[Passed], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +222,7 @@ def test_the_judge_s_inputs_and_reference_are_in_the_tests(both: list[Passed]) -
     assert "evaluator" not in files["tests/inputs.py"] + files["tests/selection.py"]
 
 
-def test_provenance_tells_the_whole_story(both: list[Passed], run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_provenance_tells_the_whole_story(both: list[Passed], run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     story = json.loads(render_package("mine", both, NOW)[f"{INSIDE}/provenance.json"])
     kernel = story["kernels"][0]
     assert (kernel["run"], kernel["problem"], kernel["target"], kernel["version"]) == ("mha-h100", "mha", "h100", 3)
@@ -262,28 +264,28 @@ def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
 
 
-def test_speeds_far_below_one_teraflop_are_told_and_drawn(run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_speeds_far_below_one_teraflop_are_told_and_drawn(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     files = render_package("mine", [passed(chosen(*run_and_versions, problem="decode"), 0.00123456, 0.02)], NOW)
     assert json.loads(files[f"{INSIDE}/dispatch.json"])["cases"][0]["tflops"] == 0.001235
     assert "| 0.00123 |" in files["README.md"]
     assert ">0.02<" in files["speed.svg"]
 
 
-def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     run, versions = run_and_versions
     attempt = replace(versions[0].attempt, change="a | b\n\n# {{ run }}", hypothesis="less | traffic")
     text = readme([passed(choose(run, [replace(versions[0], attempt=attempt)], attempt), 1.0, 1.0)])
     assert "TFLOPS, h100 | a \\| b # {{ run }} | less \\| traffic |\n" in text
 
 
-def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_a_problem_that_packages_do_not_know_is_refused(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     run, versions = run_and_versions
     problem = str(Path(__file__).parents[3] / "examples" / "sliding_window.py")
     with pytest.raises(ExportError, match="sliding-window, which no exported package knows"):
         choose(replace(run, problem=problem), versions, versions[3].attempt)
 
 
-def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     seed = run_and_versions[1][0]
     parents: list[tuple[int, ...]] = [(), (0,), (0,), (1,), (1, 2), (4,)]
     versions = [replace(seed, number=number, parents=group) for number, group in enumerate(parents)]
@@ -348,7 +350,7 @@ def test_a_folder_that_is_not_the_user_s_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
-def test_an_attempt_that_is_no_version_is_exported_as_such(run_and_versions: tuple[Run, list[Version]]) -> None:
+def test_an_attempt_that_is_no_version_is_exported_as_such(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     run, versions = run_and_versions
     why = Lead(1, 0.056, 0.71).decide(0.01, 0.9)
     attempt = replace(versions[1].attempt, id=38, parents=(1,), decision=why)

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention.bias import causal_lower_right
-from transformers import DynamicCache
 
 from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
@@ -35,11 +33,16 @@ PROBLEMS = (
 NAME = "for_tests_of_the_runtime"
 
 
+def lower_right(rows: int, columns: int) -> Any:
+    """Return torch's mask. Importing it takes seconds, as transformers does: not where this file is only collected."""
+    return importlib.import_module("torch.nn.attention.bias").causal_lower_right(rows, columns)
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     """A package with a kernel for each of ``PROBLEMS``, imported."""
     folder = tmp_path_factory.mktemp("runtime")
-    run, versions = sample(folder)
+    run, versions = sample()
     made = [passed(chosen(run, versions, problem=problem, name=problem), 1.0, 1.0) for problem in PROBLEMS]
     write_package(render_package(NAME, made, datetime(2026, 3, 1, tzinfo=UTC)), folder / "out")
     sys.path.insert(0, str(folder / "out" / VARIANT))
@@ -320,7 +323,8 @@ def tokens_of(count: int, batch: int = 3) -> list[torch.Tensor]:
 def test_a_growing_cache_holds_what_a_dynamic_one_does(
     package: ModuleType, change: Callable[[Any], None], before: Callable[[], Any]
 ) -> None:
-    growing, dynamic = importlib.import_module(f"{NAME}.transformers").GrowingCache(), DynamicCache()
+    growing = importlib.import_module(f"{NAME}.transformers").GrowingCache()
+    dynamic = importlib.import_module("transformers").DynamicCache()
     with before():
         for count in (5, 300, 1):
             given = tokens_of(count)
@@ -348,7 +352,7 @@ def test_a_growing_cache_is_not_for_training(package: ModuleType) -> None:
 def test_queries_that_would_see_no_key_are_no_kernels(package: ModuleType) -> None:
     q, k = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 3, 8)
     with pytest.warns(UserWarning, match="Lower right causal bias will produce NaNs"):
-        mask = causal_lower_right(5, 3)
+        mask = lower_right(5, 3)
     for arguments in ({"is_causal": True}, {"attn_mask": mask}):
         with pytest.raises(package.UnsupportedCall, match="causal attention with more queries than keys"):
             package.attention(q, k, k, **arguments, on_unsupported="raise")
@@ -373,7 +377,7 @@ def test_with_more_queries_than_keys_is_causal_is_aligned_to_the_upper_left(
 def test_one_call_has_one_causal_mask(package: ModuleType) -> None:
     q, k = torch.randn(1, 2, 3, 8), torch.randn(1, 2, 5, 8)
     with pytest.raises(ValueError, match="leave one out"):
-        package.attention(q, k, k, causal_lower_right(3, 5), is_causal=True)
+        package.attention(q, k, k, lower_right(3, 5), is_causal=True)
 
 
 def test_few_queries_to_many_keys_go_to_the_kernel_that_was_judged_on_that(

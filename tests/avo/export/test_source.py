@@ -67,6 +67,7 @@ def test_windows_line_ends_and_missing_ones_are_mended() -> None:
     assert tidied("x = 1\r\nif x:\r\n    y = 2") == "x = 1\nif x:\n    y = 2\n"
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(st.lists(st.sampled_from(["x=1", "def f(a):\n  return a*2", "# c", "", "  ", "if 1<2:\n\tpass", "s='q'"])))
 def test_what_a_source_says_stays(lines: list[str]) -> None:

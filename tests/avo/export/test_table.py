@@ -1,7 +1,6 @@
 """The table that exported packages dispatch by."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ from evaluator.target import ScoreKind
 from tests.avo.export.sample import chosen, passed, sample
 
 
-def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_kernels_say_what_they_take_and_cases_how_fast_they_were() -> None:
+    run, versions = sample()
     found = table([passed(chosen(run, versions), 300.0, 250.0)])
     assert found["kernels"] == [
         {
@@ -45,8 +44,8 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were(tmp_path: Path)
     ]
 
 
-def test_grouped_queries_and_block_sizes_are_those_that_were_judged(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_grouped_queries_and_block_sizes_are_those_that_were_judged() -> None:
+    run, versions = sample()
     gqa = passed(chosen(run, versions, problem="gqa"), 1.0, 1.0)
     fsa = passed(chosen(run, versions, problem="fsa", name="f"), 1.0, 1.0, target="b200")
     first, second = table([gqa, fsa])["kernels"]
@@ -55,8 +54,8 @@ def test_grouped_queries_and_block_sizes_are_those_that_were_judged(tmp_path: Pa
     assert second["capability"] == [10, 0]
 
 
-def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone() -> None:
+    run, versions = sample()
     found = table([passed(chosen(run, versions, problem="gqa-d64-fp16"), 1.0, 1.0)])
     assert (found["kernels"][0]["dtypes"], found["kernels"][0]["head_dims"]) == (["float16"], [(64, 64)])
     assert {case["head_dim"] for case in found["cases"]} == {64}
@@ -77,17 +76,15 @@ def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone(tmp_path: Path
         ("mha_backward-w1024-sinks", {"function": "attention", "grouped": False}, "attention sinks"),
     ],
 )
-def test_settings_and_backward_passes_say_what_they_take(
-    tmp_path: Path, problem: str, record: dict[str, object], words: str
-) -> None:
-    run, versions = sample(tmp_path)
+def test_settings_and_backward_passes_say_what_they_take(problem: str, record: dict[str, object], words: str) -> None:
+    run, versions = sample()
     (kernel,) = table([passed(chosen(run, versions, problem=problem), 1.0, 1.0)])["kernels"]
     assert {name: kernel[name] for name in record} == record
     assert words in takes(kernel)
 
 
-def test_cases_say_windows_and_packed_sequences(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_cases_say_windows_and_packed_sequences() -> None:
+    run, versions = sample()
     windows, packed = (
         table([passed(chosen(run, versions, problem=problem), 1.0, 1.0)])["cases"]
         for problem in ("mha-w1024-global", "gqa-packed")
@@ -96,8 +93,8 @@ def test_cases_say_windows_and_packed_sequences(tmp_path: Path) -> None:
     assert all(len(case["lengths"]) >= 2 and sum(case["lengths"]) == case["length"] for case in packed)
 
 
-def test_published_figures_are_those_of_the_card_at_the_same_shapes(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_published_figures_are_those_of_the_card_at_the_same_shapes() -> None:
+    run, versions = sample()
     found = published(passed(chosen(run, versions), 300.0, 250.0))
     assert "FlashAttention-3" in {each.name for each in found}
     assert {name for each in found for name in each.tflops} == {"8k-causal", "8k-full"}
@@ -107,8 +104,8 @@ def test_published_figures_are_those_of_the_card_at_the_same_shapes(tmp_path: Pa
     assert published(here) == found
 
 
-def test_gradients_alone_are_not_exported(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_gradients_alone_are_not_exported() -> None:
+    run, versions = sample()
     forward, backward, other = (
         chosen(run, versions, problem=problem, name=problem) for problem in ("gqa", "mha_backward", "fsa_backward")
     )
@@ -120,8 +117,8 @@ def test_gradients_alone_are_not_exported(tmp_path: Path) -> None:
         check_together([forward, backward, packed])
 
 
-def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) -> None:
-    run, versions = sample(tmp_path)
+def test_runs_whose_names_look_alike_get_modules_of_their_own() -> None:
+    run, versions = sample()
     one = chosen(run, versions, 1)
     runs = [replace(run, name=name) for name in ("a.b", "A-b", "1", "---")]
     given = [passed(replace(one, run=each), 1.0, 1.0) for each in runs]
@@ -130,8 +127,8 @@ def test_runs_whose_names_look_alike_get_modules_of_their_own(tmp_path: Path) ->
     assert all(name.isidentifier() for name in found)
 
 
-def test_measured_versions_count_before_predicted_ones(tmp_path: Path) -> None:
-    predicted = passed(chosen(*sample(tmp_path)), 1.0, 1.0)
+def test_measured_versions_count_before_predicted_ones() -> None:
+    predicted = passed(chosen(*sample()), 1.0, 1.0)
     measured: Passed = replace(predicted, target=replace(predicted.target, kind=ScoreKind.MEASURED))
     assert ranked([predicted, measured]) == (measured, predicted)
 

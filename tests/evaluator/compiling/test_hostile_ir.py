@@ -82,6 +82,7 @@ def test_more_memory_than_the_limit_is_the_fault_of_the_ir(compiler: Compiler) -
     assert re.search(r"kernel k\b.*(before giving a result|was ended by|memory)", found.message)
 
 
+@pytest.mark.long
 def test_more_time_than_the_limit_is_the_fault_of_the_ir(compiler: Compiler) -> None:
     compiler._limits = replace(compiler._limits, cpu_s=1)
     found = fault(compiler.compile(copy(2**19), H100))

@@ -1,16 +1,15 @@
 """Kernels that are compiled together are what they are alone, but for the numbers of labels."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evaluator.binary import Binary
-from evaluator.capture import CHILD_MODULE, Capturer
+from evaluator.capture import Capturer
 from evaluator.compiling import compile_job, cubins
-from evaluator.compiling.compiler import JOB_MODULE, Compiler
+from evaluator.compiling.compiler import Compiler
 from evaluator.judging.refusal import passed
 from evaluator.performance.sass import parse
 from evaluator.plan import KernelIR
@@ -39,12 +38,6 @@ def attention(q, k, v, out, lse, *, causal, scale):
 """
 ABORTING = KernelIR("k", ASM.format(asm="mov.u32 $0, 1;", constraints="=no-such-constraint"), ())
 REFUSED = KernelIR("k", ASM.format(asm="no.such.instruction $0;", constraints="=r"), ())
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer((CHILD_MODULE, JOB_MODULE)) as server:
-        yield server
 
 
 def kernels(server: ForkServer, target: Target) -> list[KernelIR]:
@@ -79,7 +72,8 @@ class Jobs:
         self.compiler._server = type("Noting", (), {"run": staticmethod(noted)})()
 
 
-@pytest.mark.parametrize("name", ["h100", *(pytest.param(name, marks=pytest.mark.long) for name in ("a100", "b200"))])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["h100", "a100", "b200"])
 def test_kernels_are_what_they_are_alone(server: ForkServer, tmp_path: Path, name: str) -> None:
     target = get_target(name)
     wanted, jobs = kernels(server, target), Jobs(server, tmp_path)
@@ -93,9 +87,8 @@ def test_kernels_are_what_they_are_alone(server: ForkServer, tmp_path: Path, nam
         assert (code.entry, sorted(code.labels.values())) == (same.entry, sorted(same.labels.values()))
 
 
-@pytest.mark.parametrize(
-    ("failing", "asked"), [(REFUSED, 2), pytest.param(ABORTING, 3, marks=pytest.mark.long)], ids=["refused", "aborting"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("failing", "asked"), [(REFUSED, 2), (ABORTING, 3)], ids=["refused", "aborting"])
 def test_what_fails_together_is_compiled_alone_with_its_own_fault(
     server: ForkServer, tmp_path: Path, failing: KernelIR, asked: int
 ) -> None:

@@ -27,6 +27,7 @@ from evaluator.plan import Argument, KernelIR
 from evaluator.problem import Case, Problem
 from evaluator.problems import PROBLEMS
 from evaluator.problems.mha import MHA
+from evaluator.sandbox.jobs import ForkServer
 from evaluator.target import ScoreKind
 from seeds import seed_source
 from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever
@@ -90,22 +91,23 @@ class ExecutingDevice(FakeDevice):
 class Room:
     """A judge on a made-up card."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: ForkServer) -> None:
         self.spoil: Callable[[Sequence[torch.Tensor]], None] = lambda buffers: None
-        self.judge = Judge(CARD.target(), "one", speed=Measured(CARD.target(), start=self._start))
+        speed = Measured(CARD.target(), start=self._start)
+        self.judge = Judge(CARD.target(), "one", speed=speed, server=server)
 
     def _start(self) -> WorkerContender:
         return WorkerContender(Loopback(ExecutingDevice(lambda buffers: self.spoil(buffers))))
 
 
 @pytest.fixture(scope="module")
-def room() -> Iterator[Room]:
+def room(fork_server: ForkServer) -> Iterator[Room]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROBLEMS, "tiny", TINY)
         patch.setattr(measuring, "RUNS", 6)
         patch.setattr(measuring, "MOST_WARMUPS", 1)
         patch.setattr(measuring, "ROUNDS", (4,))
-        room = Room()
+        room = Room(fork_server)
         with room.judge:
             yield room
 
@@ -138,6 +140,7 @@ def test_what_only_the_gpu_gets_wrong_is_incorrect(room: Room) -> None:
     assert evaluation.message.startswith("case small-causal: ")
 
 
+@pytest.mark.long
 def test_a_gluon_kernel_that_only_a_gpu_runs_is_judged_by_it_alone(room: Room) -> None:
     evaluation = room.judge.evaluate(Candidate("tiny", ONLY_A_GPU))
     assert evaluation.status is Status.CORRECT, evaluation.message
@@ -145,6 +148,7 @@ def test_a_gluon_kernel_that_only_a_gpu_runs_is_judged_by_it_alone(room: Room) -
     assert evaluation.score.kind is ScoreKind.MEASURED
 
 
+@pytest.mark.long
 def test_a_gluon_incumbent_whose_work_cannot_be_counted_is_timed_all_the_same(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +186,7 @@ class Asked:
         return Fault(Status.NOT_TIMED, "not timed")
 
 
+@pytest.mark.long
 def test_configurations_that_were_not_seen_together_run_on_the_gpu_too(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
