@@ -23,7 +23,7 @@ test test-rest soak: export OMP_NUM_THREADS = 1
 MEASURED := $(BIN)/python -m tests.processor_time
 PYTEST := pytest --numprocesses 2 --dist worksteal
 
-test: $(READY)  ## What must hold at every step: style, types, import rules, and the tests of each part.
+test: $(READY)  ## What must hold at every step: style, types, import rules, quick tests of each part. At most 540 s of CPU.
 	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
 
 test-rest: $(READY)  ## The other tests that need no GPU, except the soak's: corpora, PostgreSQL, browser, long ones.

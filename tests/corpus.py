@@ -1,4 +1,4 @@
-"""Chooses, among many kernels that are judged alike, those that belong to every run of the tests, or to CI's."""
+"""Chooses, among many that are tested alike, those that belong to every run of the tests, or to CI's."""
 
 from collections.abc import Container, Iterable
 from typing import Any

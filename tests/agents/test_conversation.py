@@ -144,6 +144,7 @@ def test_a_summary_is_summarised_in_its_turn() -> None:
     assert sum("the source" in (m["content"] or "") for m in book.talk.messages) == 1
 
 
+@pytest.mark.long
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6000)), max_size=12),
     context=st.integers(4000, 20_000),

@@ -46,6 +46,7 @@ async def client(db: str, errors: Path) -> AsyncIterator[ClientSession]:
             yield session
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_it_though_its_input_stays_open(db: str) -> None:
     command = [sys.executable, "-m", "avo", "mcp", "mine", "--db", db]
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}

@@ -48,6 +48,7 @@ def test_every_move_has_a_note_under_its_name() -> None:
     assert [notes.note(move.name).id for move in MOVES] == [move.name for move in MOVES]
 
 
+@pytest.mark.long
 def test_names_and_labels_can_be_read_back_from_a_change() -> None:
     prepared = apply(SEED, "exp2", "descriptors")
     labels = [variant.label for move in MOVES for variant in move.variants(prepared, B200)]
@@ -78,7 +79,7 @@ OF_OTHERS = (
 
 
 @pytest.mark.parametrize(
-    "move", sample((move for move in MOVES if move.name not in OF_OTHERS), 6), ids=lambda move: move.name
+    "move", sample((move for move in MOVES if move.name not in OF_OTHERS), 28), ids=lambda move: move.name
 )
 def test_a_move_makes_distinct_correct_candidates_of_the_seed(move: Move, complaint: Callable[..., str]) -> None:
     source = apply(SEED, *BEFORE.get(move.name, ()))
@@ -123,7 +124,8 @@ ORDERS = {"query_outer": {"kv-outer", "far"}, "kv_outer": {"far", "lots"}}
 """Moves between orders, tested in ``tests/agents/moves/test_far.py``."""
 
 
-@pytest.mark.parametrize("seed", sample(SELECTED, 2))
+@pytest.mark.long
+@pytest.mark.parametrize("seed", SELECTED)
 def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
     seed: str, complaint: Callable[..., str]
 ) -> None:
@@ -137,6 +139,7 @@ def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
     assert complaint(apply(source, *together), "selected_attention") == ""
 
 
+@pytest.mark.long
 def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., str]) -> None:
     source = seed_source("fsa", "kv_outer")
     variants = BY_NAME["forced"].variants(source, H100)
@@ -147,30 +150,29 @@ def test_forced_blocks_are_left_out_of_the_lists_once(complaint: Callable[..., s
         assert BY_NAME["forced"].variants(source.replace(old, new, 1), H100) == ()
 
 
+@pytest.mark.corpus
 @pytest.mark.parametrize(
     "names",
-    sample(
-        [
-            (("split", "skip", "exp2", "descriptors"),),
-            (("descriptors", "skip", "split", "late-scale", "exp2"),),
-            (("descriptors", "skip", "specialise", "reverse", "swap", "polynomial", "reorder"),),
-            (("split", "side", "even", "relative", "merge", "device-descriptors", "lazy"),),
-            (("persistent", "relative", "split", "specialise", "polynomial", "store"),),
-            (("swap", "reverse", "split", "reciprocal", "tile"),),
-            (("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),),
-            (("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),),
-            (("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),),
-            (("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),),
-            (("skew", "group", "split", "pingpong", "persistent"),),
-        ],
-        8,
-    ),
-    ids=lambda names: "+".join(names),
+    [
+        ("split", "skip", "exp2", "descriptors"),
+        ("descriptors", "skip", "split", "late-scale", "exp2"),
+        ("descriptors", "skip", "specialise", "reverse", "swap", "polynomial", "reorder"),
+        ("split", "side", "even", "relative", "merge", "device-descriptors", "lazy"),
+        ("persistent", "relative", "split", "specialise", "polynomial", "store"),
+        ("swap", "reverse", "split", "reciprocal", "tile"),
+        ("group", "skip", "split", "lazy", "persistent", "reverse", "descriptors"),
+        ("persistent", "store", "split", "skip", "descriptors", "reverse", "exp2", "lazy"),
+        ("skip", "split", "exp2", "split-kv", "descriptors", "skew", "store"),
+        ("descriptors", "skip", "split", "lazy", "pingpong", "skew", "swap"),
+        ("skew", "group", "split", "pingpong", "persistent"),
+    ],
+    ids="+".join,
 )
 def test_moves_compose_in_any_order(names: tuple[str, ...], complaint: Callable[[str], str]) -> None:
     assert complaint(apply(SEED, *names)) == ""
 
 
+@pytest.mark.long
 def test_two_tiles_follow_two_skewed_loops(complaint: Callable[[str], str]) -> None:
     skewed = BY_NAME["skew"].variants(apply(SEED, "split"), H100)[1]
     assert "every loop" in skewed.label
@@ -246,6 +248,7 @@ def test_keys_are_not_put_in_parts_where_scores_are_computed_a_tile_ahead() -> N
     assert BY_NAME["split-kv"].variants(apply(SEED, "skew"), H100) == ()
 
 
+@pytest.mark.long
 def test_moves_apply_once() -> None:
     once = (
         "skip",
@@ -264,6 +267,7 @@ def test_moves_apply_once() -> None:
         assert BY_NAME[name].variants(apply(SEED, name), H100) == ()
 
 
+@pytest.mark.long
 def test_ampere_gets_no_descriptors_and_no_specialised_warps() -> None:
     for name in ("descriptors", "device-descriptors", "store", "specialise"):
         assert BY_NAME[name].variants(SEED, get_target("a100")) == ()
@@ -276,46 +280,58 @@ def test_consumer_blackwell_gets_descriptors_but_no_specialised_warps() -> None:
 
 @pytest.mark.parametrize(
     ("change", "names"),
-    [
-        (("scores = tl.where(visible", "scores = tl.where(visible & (offs_n[None, :] % 2 == 0)"), ("skip", "split")),
-        (
-            ("visible = offs_n[None, :] < kv_len", "visible = offs_n[None, :] < kv_len - 1"),
-            ("skip", "even", "relative", "side", "specialise"),
-        ),
-        (("<= offs_m[:, None] + (kv_len - q_len)", "< offs_m[:, None] + (kv_len - q_len)"), ("skip",)),
-        (("tl.dot(q, k) * scale", "tl.dot(q, k) * scale + 1.0"), ("exp2", "late-scale")),
-        (('float("-inf"))\n', "-1000.0)\n"), ("exp2", "late-scale")),
-        (("tl.exp(scores - new_max[:, None])", "tl.exp(scores)"), ("exp2", "late-scale")),
-        (("tl.max(scores, 1))", "tl.max(scores, 1) + 0.0 * tl.sum(scores, 1))"), ("exp2", "late-scale")),
-        (("row_max + tl.log(row_sum)", "row_max + tl.log(row_sum) * 1.0"), ("exp2",)),
-        (("range(0, kv_len, BLOCK_N)", "range(0, kv_len, 2 * BLOCK_N)"), ("skip",)),
-        (("*k.stride()", "*v.stride()"), ("descriptors", "device-descriptors", "specialise")),
-        (
-            ("(offs_n < kv_len)[None, :] & in_d[:, None]", "(offs_n > 0)[None, :] & in_d[:, None]"),
-            ("descriptors", "device-descriptors", "specialise"),
-        ),
-        (("block_m, block_n = 64, 64", "block_m, block_n = sizes()"), ("tile", "shape")),
-        (("num_warps=4", "num_warps=warps()"), ("warps", "shape")),
-        (("attention_kernel[grid](", "kernel = attention_kernel\n    kernel[grid]("), tuple(BY_NAME)),
-        (
-            ("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"),
-            ("swap", "persistent", "side"),
-        ),
-        (("    out = acc /", "    if q_len == 0:\n        return\n    out = acc /"), ("persistent",)),
-        (("acc = acc * rescale[:, None]", "acc = acc * rescale[:, None] * 1.0"), ("lazy",)),
-        (("row_max = new_max\n", "row_max = tl.maximum(new_max, row_max)\n"), ("lazy",)),
-        (("mask=(offs_m < q_len)[:, None] & in_d[None, :],\n    )", "mask=(offs_m > 0)[:, None],\n    )"), ("store",)),
-        (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * head\n"), ("group",)),
-        (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * block_m\n"), ("group",)),
-        (("        heads // kv_heads,\n", "        group(heads),\n"), ("group",)),
-        (("tl.dot(q, k) * scale", "tl.dot(q, k + row_max.to(k.dtype)) * scale"), ("skew",)),
-        (("k_base + offs_n[None, :] * stride_kn", "k_base + (offs_n * 1)[None, :] * stride_kn"), ("skew",)),
-        (("    out = acc /", "    tl.static_assert(BLOCK_M + row_max.shape[0] > 0)\n    out = acc /"), ("pingpong",)),
-        (("tl.arange(0, BLOCK_M)\n", "tl.arange(0, BLOCK_M) * 1\n"), ("pingpong",)),
-        (("batch * stride_kb", "(batch + 0) * stride_kb"), ("split-kv",)),
-        (("range(0, kv_len, BLOCK_N)", "range(BLOCK_N, kv_len, BLOCK_N)"), ("split-kv",)),
-        (("Lse + batch_head", "Q + batch_head"), ("split-kv",)),
-    ],
+    sample(
+        [
+            (
+                ("scores = tl.where(visible", "scores = tl.where(visible & (offs_n[None, :] % 2 == 0)"),
+                ("skip", "split"),
+            ),
+            (
+                ("visible = offs_n[None, :] < kv_len", "visible = offs_n[None, :] < kv_len - 1"),
+                ("skip", "even", "relative", "side", "specialise"),
+            ),
+            (("<= offs_m[:, None] + (kv_len - q_len)", "< offs_m[:, None] + (kv_len - q_len)"), ("skip",)),
+            (("tl.dot(q, k) * scale", "tl.dot(q, k) * scale + 1.0"), ("exp2", "late-scale")),
+            (('float("-inf"))\n', "-1000.0)\n"), ("exp2", "late-scale")),
+            (("tl.exp(scores - new_max[:, None])", "tl.exp(scores)"), ("exp2", "late-scale")),
+            (("tl.max(scores, 1))", "tl.max(scores, 1) + 0.0 * tl.sum(scores, 1))"), ("exp2", "late-scale")),
+            (("row_max + tl.log(row_sum)", "row_max + tl.log(row_sum) * 1.0"), ("exp2",)),
+            (("range(0, kv_len, BLOCK_N)", "range(0, kv_len, 2 * BLOCK_N)"), ("skip",)),
+            (("*k.stride()", "*v.stride()"), ("descriptors", "device-descriptors", "specialise")),
+            (
+                ("(offs_n < kv_len)[None, :] & in_d[:, None]", "(offs_n > 0)[None, :] & in_d[:, None]"),
+                ("descriptors", "device-descriptors", "specialise"),
+            ),
+            (("block_m, block_n = 64, 64", "block_m, block_n = sizes()"), ("tile", "shape")),
+            (("num_warps=4", "num_warps=warps()"), ("warps", "shape")),
+            (("attention_kernel[grid](", "kernel = attention_kernel\n    kernel[grid]("), tuple(BY_NAME)),
+            (
+                ("grid = (triton.cdiv(q_len, block_m), batch * heads)", "grid = lambda meta: (1, 2)"),
+                ("swap", "persistent", "side"),
+            ),
+            (("    out = acc /", "    if q_len == 0:\n        return\n    out = acc /"), ("persistent",)),
+            (("acc = acc * rescale[:, None]", "acc = acc * rescale[:, None] * 1.0"), ("lazy",)),
+            (("row_max = new_max\n", "row_max = tl.maximum(new_max, row_max)\n"), ("lazy",)),
+            (
+                ("mask=(offs_m < q_len)[:, None] & in_d[None, :],\n    )", "mask=(offs_m > 0)[:, None],\n    )"),
+                ("store",),
+            ),
+            (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * head\n"), ("group",)),
+            (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * block_m\n"), ("group",)),
+            (("        heads // kv_heads,\n", "        group(heads),\n"), ("group",)),
+            (("tl.dot(q, k) * scale", "tl.dot(q, k + row_max.to(k.dtype)) * scale"), ("skew",)),
+            (("k_base + offs_n[None, :] * stride_kn", "k_base + (offs_n * 1)[None, :] * stride_kn"), ("skew",)),
+            (
+                ("    out = acc /", "    tl.static_assert(BLOCK_M + row_max.shape[0] > 0)\n    out = acc /"),
+                ("pingpong",),
+            ),
+            (("tl.arange(0, BLOCK_M)\n", "tl.arange(0, BLOCK_M) * 1\n"), ("pingpong",)),
+            (("batch * stride_kb", "(batch + 0) * stride_kb"), ("split-kv",)),
+            (("range(0, kv_len, BLOCK_N)", "range(BLOCK_N, kv_len, BLOCK_N)"), ("split-kv",)),
+            (("Lse + batch_head", "Q + batch_head"), ("split-kv",)),
+        ],
+        4,
+    ),
 )
 def test_an_unknown_shape_is_left_alone(change: tuple[str, str], names: tuple[str, ...]) -> None:
     foreign = SEED.replace(*change)
@@ -362,6 +378,7 @@ def test_stages_make_loads_asynchronous(opcodes: Opcodes) -> None:
     assert opcodes(SEED, H100)["LDGSTS"] == 0 < opcodes(apply(SEED, "stages"), H100)["LDGSTS"]
 
 
+@pytest.mark.long
 def test_descriptors_leave_loads_to_the_tensor_memory_accelerator(opcodes: Opcodes) -> None:
     found = opcodes(apply(SEED, "stages", "descriptors"), H100)
     assert (found["UTMALDG"] > 0, found["LDGSTS"], found["LDG"]) == (True, 0, 0)
@@ -380,6 +397,7 @@ def test_two_tiles_share_the_loads_of_keys_and_values(opcodes: Opcodes) -> None:
     assert one["LDG"] < two["LDG"] < 2 * one["LDG"]
 
 
+@pytest.mark.long
 def test_a_stored_output_takes_one_instruction(opcodes: Opcodes) -> None:
     found = opcodes(apply(SEED, "store"), H100)
     assert (found["UTMASTG"], found["STG"]) == (1, 1)  # the other stores lse
@@ -391,7 +409,8 @@ def test_a_polynomial_takes_half_of_the_exponentials_off_the_special_function_un
     assert opcodes(apply(exp2, "polynomial", target=B200), B200)["MUFU"] < 0.7 * opcodes(exp2, B200)["MUFU"]
 
 
-@pytest.mark.parametrize("name", sample(["h100", "b200"], 2))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["h100", "b200"])
 def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opcodes) -> None:
     target = get_target(name)
     found = opcodes(apply(SEED, "specialise", target=target), target)
@@ -399,6 +418,7 @@ def test_specialised_kernels_have_more_warps_than_asked(name: str, opcodes: Opco
     assert found["threads"] > 8 * 32
 
 
+@pytest.mark.long
 def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_further() -> None:
     source = seed_source("mha_backward")
     constants = {"shape", "stages", "tile", "share", "warps", "registers"}
@@ -416,6 +436,7 @@ def test_of_several_kernels_that_multiply_each_is_tuned_alone_and_edited_no_furt
     assert [label.rpartition(" of ")[2] for label in found["given-exp2"]] == ["keys_kernel", "queries_kernel"]
 
 
+@pytest.mark.long
 def test_programs_of_a_backward_kernel_start_in_another_order() -> None:
     source = seed_source("mha_backward")
     found = {name: BY_NAME[name].variants(source, H100) for name in ("swap", "persistent", "reverse")}
@@ -428,6 +449,7 @@ def test_programs_of_a_backward_kernel_start_in_another_order() -> None:
     assert BY_NAME["reverse"].variants(reversed_again, H100) == ()
 
 
+@pytest.mark.long
 def test_of_a_kernel_with_two_launches_the_grid_stays() -> None:
     source = seed_source("mha_backward")
     launch = source[source.index("    queries_kernel[") :]
@@ -437,7 +459,7 @@ def test_of_a_kernel_with_two_launches_the_grid_stays() -> None:
         assert all("keys_kernel" in label for label in labels)
 
 
-@pytest.mark.parametrize("move", ["swap", "persistent", "reverse", "relative", "skew", "reorder"])
+@pytest.mark.parametrize("move", sample(["reverse", "swap", "persistent", "relative", "skew", "reorder"], 3))
 def test_what_is_made_of_a_backward_kernel_stays_correct(
     move: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

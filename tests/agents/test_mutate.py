@@ -224,6 +224,7 @@ def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:
     assert bad.step(1, operator) == Proposal(None, f"{bad.last.change} (on version 0): incorrect: wrong numbers")
 
 
+@pytest.mark.long
 def test_it_says_when_everything_has_been_tried() -> None:
     world = World()
     operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
@@ -257,6 +258,7 @@ def test_moves_are_combined_once_single_ones_are_used_up() -> None:
     assert sorted(len(attempt.change.split("; ")) for attempt in world.attempts) == [1, 1, 2]
 
 
+@pytest.mark.long
 def test_the_best_version_is_edited_mostly_but_not_only() -> None:
     world = World()
     # The last version is the best, whatever was measured of the one before it.
@@ -301,6 +303,7 @@ def test_the_critical_resource_of_a_version_is_the_models_else_what_limits_it_mo
     assert resources(CaseScore("a", 1.0, 1.0, "")) == set()
 
 
+@pytest.mark.long
 def test_what_holds_the_parent_back_decides_what_is_tried_first() -> None:
     """Two moves of equal priors: with twice the value, one is drawn four times as often."""
     moves = [replace(move, prior=0.1) for move in MOVES if move.name in ("stages", "late-scale")]
@@ -360,6 +363,7 @@ def test_moves_that_the_supervisor_points_out_are_tried_more_often() -> None:
     assert share(told("registers: let two CTAs reside")) > share()
 
 
+@pytest.mark.long
 def test_a_restart_begins_at_the_version_that_the_supervisor_names() -> None:
     world = World()
     for tflops in (120.0, 140.0):
@@ -370,6 +374,7 @@ def test_a_restart_begins_at_the_version_that_the_supervisor_names() -> None:
         assert world.last.parents == (1,)
 
 
+@pytest.mark.long
 def test_an_unresolved_attempt_is_built_on_now_and_then_and_counts_as_an_edit_of_its_own_parent() -> None:
     world = World()
     better = world.attempt(Candidate("mha", f"{SEED}\nbetter = 1\n"), 105.0, "warps: warps to 16", (0,))

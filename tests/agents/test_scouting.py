@@ -53,6 +53,7 @@ def test_moves_that_pay_are_seen_together_and_only_the_best_is_evaluated() -> No
     assert fastest(world) >= 160.0
 
 
+@pytest.mark.long
 def test_equal_briefs_give_equal_looks() -> None:
     worlds = [World(score=additive, predict=additive) for _ in range(2)]
     for world in worlds:
@@ -63,6 +64,7 @@ def test_equal_briefs_give_equal_looks() -> None:
     assert worlds[0].attempts == worlds[1].attempts
 
 
+@pytest.mark.long
 def test_what_earlier_steps_saw_is_not_looked_at_again_and_is_built_on_and_evaluated() -> None:
     world = World(score=additive, predict=additive)
     for seed in range(5):
@@ -89,6 +91,7 @@ def test_a_version_is_edited_with_what_was_seen_on_the_way_to_it() -> None:
     assert fastest(world) == pytest.approx(150.0)
 
 
+@pytest.mark.long
 def test_sources_that_are_equally_fast_leave_room_for_a_slower_one() -> None:
     """Eight moves change nothing; two pay together, of which the first alone does harm, and the second needs it."""
 
@@ -107,6 +110,7 @@ def test_sources_that_are_equally_fast_leave_room_for_a_slower_one() -> None:
         assert fastest(world) == pytest.approx(120.0)
 
 
+@pytest.mark.long
 def test_looks_go_where_most_is_expected_also_from_a_slower_seed() -> None:
     """Slow is slower by half, but a move that it alone allows is worth much."""
 
@@ -129,6 +133,7 @@ def test_looks_go_where_most_is_expected_also_from_a_slower_seed() -> None:
         assert world.last.change.startswith("plan: all at once; ")
 
 
+@pytest.mark.long
 def test_an_attempt_says_which_earlier_one_it_adds_to() -> None:
     world = World(score=additive, predict=additive)
     for seed in range(4):
@@ -142,6 +147,7 @@ def test_an_attempt_says_which_earlier_one_it_adds_to() -> None:
         assert attempt.built_on == (longest.attempt_id if longest else None)
 
 
+@pytest.mark.long
 def test_what_includes_a_change_that_was_wrong_is_not_evaluated() -> None:
     world = World(score=lambda source: 0.0 if "alpha = 3" in source else additive(source), predict=additive)
     for seed in range(5):
@@ -150,6 +156,7 @@ def test_what_includes_a_change_that_was_wrong_is_not_evaluated() -> None:
     assert fastest(world) == pytest.approx(140.0)
 
 
+@pytest.mark.long
 def test_what_a_look_saw_to_be_faulty_or_of_the_same_plan_is_not_evaluated() -> None:
     world = World(score=additive, predict=additive, plan=lambda source: str(additive(source)))
     for seed in range(4):

@@ -228,6 +228,7 @@ def test_what_is_seen_depends_on_the_record_alone(history: list[tuple[bool, str]
     assert once.interventions == again.interventions
 
 
+@pytest.mark.long
 def test_directions_are_moves_that_apply_and_were_not_tried_those_for_the_critical_resource_first() -> None:
     search = Search()
     search.step(110.0, accept=True, change="skip: whole blocks", critical="l2")

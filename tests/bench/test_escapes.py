@@ -28,6 +28,7 @@ CASE = replace(MHA.suites["quick"][0], batch=1, heads=4, kv_heads=4, q_len=1024,
 FEW = replace(EACH_TIME, groups=3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("source", "kernel"),
     [

@@ -9,6 +9,8 @@ from evaluator.evaluators import EvaluateRequest, local_judge
 from evaluator.targets import get_target
 from tests.corpus import soaked
 
+pytestmark = pytest.mark.long
+
 PLACES = [*PATHS, *(("fsa", target) for target in SPARSE)]
 OF_CI = {("mha", "h100"), ("mha", "b200"), ("fsa", "h100")}
 
@@ -23,13 +25,11 @@ def test_the_tables_have_every_kernel_and_every_move() -> None:
     assert all(f"| `{move}`: " in page for path in PATHS.values() for move in path)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("place", PATHS, ids="-".join)
 def test_every_move_of_a_path_applies(place: tuple[str, str]) -> None:
     assert len(list(walk(*place))) == 1 + len(PATHS[place])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("problem", "target"), soaked(PLACES, set(PLACES) - OF_CI))
 def test_a_known_kernel_is_correct(problem: str, target: str) -> None:
     with local_judge(get_target(target), "quick") as judge:

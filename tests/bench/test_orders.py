@@ -12,6 +12,8 @@ from evaluator.problems.dense import softmax_scale, views
 from evaluator.problems.fsa import FSA
 from seeds import seed_source
 
+pytestmark = pytest.mark.long
+
 ORACLE = "the seed query_outer"
 
 

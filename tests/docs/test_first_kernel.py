@@ -15,6 +15,8 @@ import pytest
 
 from tests.agents.endpoint import Endpoint, Line
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "avo" / "export" / "small_problem.py"
 SEED = ROOT / "seeds" / "mha" / "plain.py"
@@ -72,14 +74,12 @@ def use(shell: Shell) -> None:
     assert "torch.Size([1, 68])" in shell.follow("Use it in a model of transformers")
 
 
-@pytest.mark.long
 def test_the_page_leads_from_moves_to_a_model(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     assert "Best: version" in shell.run(*blocks("Search")[0])
     use(shell)
 
 
-@pytest.mark.long
 def test_the_page_leads_from_a_models_kernel_to_a_model(tmp_path: Path) -> None:
     why = {"hypothesis": "it overlaps more", "change": "roles for the warps", "expected": "a third more"}
 

@@ -59,6 +59,7 @@ def look(judge: Judge, what: Look, source: str = SEED, **more: str | None) -> Fi
     return judge.inspect(Inspection(what, "mha", source, **more))
 
 
+@pytest.mark.long
 def test_a_check_compiles_for_the_suite_and_executes_a_small_case_of_each_kind(judge: Judge) -> None:
     found = look(judge, Look.CHECK)
     assert found.fault is None
@@ -66,6 +67,7 @@ def test_a_check_compiles_for_the_suite_and_executes_a_small_case_of_each_kind(j
     assert {kernel.kernel for kernel in found.resources} == {"attention_kernel"}
 
 
+@pytest.mark.long
 def test_the_speed_is_predicted_whether_or_not_the_numbers_are_right(judge: Judge) -> None:
     found = look(judge, Look.SPEED, SEED.replace("acc / row_sum", "acc * row_sum"))
     assert found.fault is None
@@ -80,12 +82,14 @@ def test_the_speed_is_that_of_the_verdict(judge: Judge) -> None:
     assert look(judge, Look.SPEED).score == judge.evaluate(Candidate("mha", SEED)).score
 
 
+@pytest.mark.long
 def test_sources_with_the_same_launch_plans_are_played_once(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     first = look(judge, Look.SPEED)
     monkeypatch.delattr("evaluator.judging.speed.predict")
     assert look(judge, Look.SPEED, f"{SEED}\n\nunused = 1\n") == first
 
 
+@pytest.mark.long
 def test_the_speed_of_what_does_not_fit_is_that_fault_with_what_the_kernel_needs(judge: Judge) -> None:
     found = look(judge, Look.SPEED, SEED.replace("num_stages=1", "num_stages=9"))
     assert found.fault is not None
@@ -102,6 +106,7 @@ def test_where_speed_is_measured_a_look_predicts_it_for_the_card(fork_server: Fo
     assert (score.kind, score.target) == (ScoreKind.PREDICTED, "cuda")
 
 
+@pytest.mark.long
 def test_a_check_names_wrong_numbers_and_still_says_what_the_kernel_needs(judge: Judge) -> None:
     found = look(judge, Look.CHECK, SEED.replace("tl.exp(", "tl.exp2("))
     assert found.fault is not None
@@ -132,6 +137,7 @@ def test_code_is_that_of_the_case_asked_for(judge: Judge) -> None:
         look(judge, Look.PTX, case="nope")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", [None, "nope"])
 def test_of_a_kernel_that_no_compiler_takes_the_ir_before_its_passes_can_be_read(
     judge: Judge, before: str | None
@@ -149,6 +155,7 @@ def test_of_a_kernel_that_no_compiler_takes_the_ir_before_its_passes_can_be_read
         assert any("ttng.warp_group_dot" in line for line in lines)
 
 
+@pytest.mark.long
 def test_machine_code_has_what_its_instructions_wait_for(judge: Judge) -> None:
     text = look(judge, Look.SASS).text
     title, _, *rows = text.splitlines()
@@ -212,6 +219,7 @@ def test_an_answer_without_findings_is_no_answer(line: str) -> None:
         read_answer(7, REQUEST, line)
 
 
+@pytest.mark.long
 def test_a_process_looks_too_and_refuses_what_is_no_case_at_once() -> None:
     with ProcessEvaluator("h100", "quick") as evaluator:
         with pytest.raises(UnknownProblem):

@@ -223,6 +223,7 @@ FLOATS = st.sampled_from([float("nan"), float("inf")])
 ODD = NUMBERS | FLOATS | st.lists(NUMBERS, max_size=9) | st.text(max_size=3) | st.none() | JSON
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_what_is_accepted_can_be_carried_out(data: st.DataObject) -> None:

@@ -93,6 +93,7 @@ def test_the_fixture_fails_a_test_whose_kernels_make_faults(tmp_path: Path) -> N
     assert "3 launches of 1 kernel; tests with faults: 2" in output
 
 
+@pytest.mark.long
 def test_the_flag_takes_in_tests_that_know_nothing_of_it_and_skips_those_with_options_of_their_own(
     tmp_path: Path,
 ) -> None:

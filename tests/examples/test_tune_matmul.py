@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from avo.cli.main import app
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.long
+
 def test_its_configurations_are_ranked(examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     tuned = tmp_path / "tuned.json"

@@ -19,6 +19,8 @@ from lineage_db.records import Attempt, AttemptSummary, Version
 from tests.agents.world import no_profile
 from tests.avo.fakes import correct
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 

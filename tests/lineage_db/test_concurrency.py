@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lineage_db.decision import Decision
 from lineage_db.records import Attempt, RunState, StepState, Version
 from lineage_db.store import Store
@@ -25,6 +27,7 @@ def start(url: str, mode: str) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.long
 def test_four_writers_of_fifty_attempts_lose_nothing(store: Store, make: Any) -> None:
     run = make.run(store, "shared")
     processes = [start(store.url, "write") for _ in range(4)]

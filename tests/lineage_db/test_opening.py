@@ -112,7 +112,9 @@ def fill(connection: Any, make: Any, revision: str) -> None:
 REVISIONS = [f"{number:04}" for number in range(1, 15)]
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize(
+    "revision", [pytest.param(each, marks=pytest.mark.long if each != REVISIONS[0] else ()) for each in REVISIONS]
+)
 def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str, make: Any, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__path__[0])))
@@ -229,6 +231,7 @@ def read_from_a_disk_that_cannot_be_written(path: Path) -> str:
     return subprocess.run([*command, str(path)], capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.long
 @needs_bubblewrap
 def test_a_database_on_a_disk_that_cannot_be_written_is_read_in_use_and_at_rest(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "lineage.db"
@@ -238,6 +241,7 @@ def test_a_database_on_a_disk_that_cannot_be_written_is_read_in_use_and_at_rest(
     assert read_from_a_disk_that_cannot_be_written(path) == "one"
 
 
+@pytest.mark.long
 @needs_bubblewrap
 def test_a_copy_with_a_log_is_read_where_it_can_be_written(tmp_path: Path, make: Any) -> None:
     copy = tmp_path / "copy.db"

@@ -28,6 +28,8 @@ from tests.evaluator.problems.offline_kernel import fault_of
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
 """Seeds for one architecture each, in bfloat16, with a card that has it."""
 NAMES = [(problem, name) for problem in SEEDS for name in seeds_of(problem) if name not in IN_GLUON]
+FIRST = [(problem, next(iter(names))) for problem, names in SEEDS.items()]
+"""The one of each problem that is not in the corpus."""
 CASES = {
     "mha": ("large-causal", "mixed-full"),
     "gqa": ("large-causal", "group-2-causal"),
@@ -60,7 +62,13 @@ def check(problem: Problem, case: Case, module: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.corpus)])
-@pytest.mark.parametrize(("problem", "name"), NAMES)
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        pytest.param(problem, name, marks=pytest.mark.corpus if (problem, name) not in FIRST else ())
+        for problem, name in NAMES
+    ],
+)
 def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str) -> None:
     found = get_problem(problem)
     for case in found.correctness_cases:
@@ -68,7 +76,7 @@ def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str
             check(found, replace(case, dtype=dtype), seed(problem, name))
 
 
-@pytest.mark.parametrize("block_size", [48, 16])
+@pytest.mark.parametrize("block_size", sample([48, 16], 2))
 @pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SPARSE for name in SEEDS[problem]])
 def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(problem: str, name: str, block_size: int) -> None:
     case = SPARSE[problem](
@@ -77,6 +85,7 @@ def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(problem: str, n
     check(get_problem(problem), replace(case, selection="random"), seed(problem, name))
 
 
+@pytest.mark.long
 def test_positions_taken_in_several_lots_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     module = seed("fsa", "kv_outer")
     problem = get_problem("fsa")
@@ -102,10 +111,9 @@ def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
     assert everything == list(seeds_of("mha")), "whether it fits an unknown card is for the judge to find out"
 
 
-@pytest.mark.parametrize("target", sample(["b200", "a100"], 2))
-@pytest.mark.parametrize(
-    ("problem", "name"), sample([("mha", "tuned"), *(("fsa", name) for name in seeds_of("fsa"))], 3)
-)
+@pytest.mark.corpus
+@pytest.mark.parametrize("target", ["b200", "a100"])
+@pytest.mark.parametrize(("problem", "name"), [("mha", "tuned"), *(("fsa", name) for name in seeds_of("fsa"))])
 def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem: str, name: str, target: str) -> None:
     found, architecture = get_problem(problem), get_target(target)
     call = found.call(get_suite(found, "quick")[-1])

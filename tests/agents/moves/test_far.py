@@ -42,6 +42,7 @@ def test_both_forms_of_far_blocks_are_correct(form: str, complaint: Callable[...
     assert [complaint(made, "fsa") for made in (source, moved(lots, "early", "EARLY 0 -> 2"))] == ["", ""]
 
 
+@pytest.mark.long
 def test_a_form_becomes_the_other_with_its_constants_and_back() -> None:
     source = moved(moved(moved(forms()["together"], "early", "-> 4"), "rows", "NEAR_ROWS 64 -> 32"), "share", "-> 2048")
     (other,) = BY_NAME["far"].variants(source, H100)

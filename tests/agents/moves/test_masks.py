@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from agents.moves import MOVES
 from evaluator.targets import get_target
 from seeds import seed_source
@@ -29,6 +31,7 @@ def test_loops_that_differ_in_more_than_masks_are_not_merged() -> None:
     assert BY_NAME["merge"].variants(apply(split, "skew"), H100) == ()
 
 
+@pytest.mark.long
 def test_masks_counted_from_the_block_are_still_known(complaint: Callable[..., str]) -> None:
     source = apply(SEED, "relative", "even", "skip", "split", "reverse", "shape", "side")
     assert source.count("- start_n") == 2

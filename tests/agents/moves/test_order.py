@@ -8,13 +8,14 @@ import pytest
 from agents.moves import MOVES
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.corpus import sample
 
 SEED = seed_source("mha")
 H100 = get_target("h100")
 BY_NAME = {move.name: move for move in MOVES}
 
 
-@pytest.mark.parametrize("before", [(), ("reverse",), ("swap", "reverse")])
+@pytest.mark.parametrize("before", sample([((),), (("reverse",),), (("swap", "reverse"),)], 3))
 def test_each_block_of_each_head_is_computed_once(before: tuple[str, ...]) -> None:
     source = SEED
     for name in before:

@@ -1,5 +1,7 @@
 """Statements change places only where neither assigns what the other mentions."""
 
+import pytest
+
 from agents.moves import MOVES
 from evaluator.targets import get_target
 from seeds import seed_source
@@ -22,6 +24,7 @@ def test_a_loop_with_other_statements_than_assignments_is_left_alone() -> None:
     assert BY_NAME["reorder"].variants(foreign, get_target("h100")) == ()
 
 
+@pytest.mark.long
 def test_order_is_left_to_roles_where_they_take_statements_apart() -> None:
     b200 = get_target("b200")
     assert BY_NAME["reorder"].variants(BY_NAME["specialise"].variants(SEED, b200)[0].source, b200) == ()

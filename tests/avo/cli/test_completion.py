@@ -25,26 +25,28 @@ def completed(db: str, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("avo lineage mha", ["mha-h100-2", "mha-h100"]),
         ("avo show mha-h100@", ["mha-h100@3", "mha-h100@2", "mha-h100@1"]),
-        ("avo diff mha-h100#", ["mha-h100#8", "mha-h100#7"]),
-        ("avo git mha-h100#3", ["mha-h100#3"]),
-        ("avo git mha-h100@", []),
-        ("avo run --target h", ["h100", "h200", "h20"]),
-        ("avo tune bench.py --target ", ["a100"]),
-        ("avo run --operator m", ["mutate"]),
-        ("avo evaluate kernel.py --problem ", ["mha", "gqa", "fsa"]),
-        ("avo evaluate kernel.py --suite ", ["quick", "paper", "held_out"]),
+        pytest.param("avo lineage mha", ["mha-h100-2", "mha-h100"], marks=pytest.mark.long),
+        pytest.param("avo diff mha-h100#", ["mha-h100#8", "mha-h100#7"], marks=pytest.mark.long),
+        pytest.param("avo git mha-h100#3", ["mha-h100#3"], marks=pytest.mark.long),
+        pytest.param("avo git mha-h100@", [], marks=pytest.mark.long),
+        pytest.param("avo run --target h", ["h100", "h200", "h20"], marks=pytest.mark.long),
+        pytest.param("avo tune bench.py --target ", ["a100"], marks=pytest.mark.long),
+        pytest.param("avo run --operator m", ["mutate"], marks=pytest.mark.long),
+        pytest.param("avo evaluate kernel.py --problem ", ["mha", "gqa", "fsa"], marks=pytest.mark.long),
+        pytest.param("avo evaluate kernel.py --suite ", ["quick", "paper", "held_out"], marks=pytest.mark.long),
     ],
 )
 def test_names_are_completed(sample_db: str, line: str, found: list[str]) -> None:
     assert completed(sample_db, line)[: len(found)] == found
 
 
+@pytest.mark.long
 def test_a_search_is_not_offered_the_suite_that_it_must_not_see(sample_db: str) -> None:
     assert completed(sample_db, "avo run --suite ") == ["quick", "paper"]
 
 
+@pytest.mark.long
 def test_without_a_database_nothing_is_completed(tmp_path: Path) -> None:
     assert completed(str(tmp_path / "none.db"), "avo show ") == []
 

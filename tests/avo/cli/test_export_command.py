@@ -27,6 +27,7 @@ def test_export_names_the_files_it_wrote(avo: Avo, tmp_path: Path) -> None:
     assert "mha-h100@1: package avo_kernel_mha_h100 is in kernel; next: pip install ./kernel\n" in result.stderr
 
 
+@pytest.mark.long
 def test_several_versions_become_one_package_and_a_version_given_twice_counts_once(avo: Avo, tmp_path: Path) -> None:
     given = ("mha-h100", "mha-h100@3", "mha-h100-2@1")
     result = avo("export", *given, "--out", "kernel", "--name", "my-kernels", "--json", *judge("none"))
@@ -38,6 +39,7 @@ def test_several_versions_become_one_package_and_a_version_given_twice_counts_on
     assert [kernel["version"] for kernel in table["kernels"]] == ["mha-h100@3", "mha-h100-2@1"]
 
 
+@pytest.mark.long
 def test_attempts_of_two_runs_with_the_same_number_are_two(avo: Avo, tmp_path: Path) -> None:
     result = avo("export", "mha-h100@1", "mha-h100-2@1", "--out", "kernel", "--json", *judge("none"))
     exported = [(kernel["run"], kernel["attempt"]) for kernel in json.loads(result.stdout)["kernels"]]
@@ -45,6 +47,7 @@ def test_attempts_of_two_runs_with_the_same_number_are_two(avo: Avo, tmp_path: P
     assert [run for run, _ in exported] == ["mha-h100", "mha-h100-2"]
 
 
+@pytest.mark.long
 def test_the_layout_of_the_hub_is_written_on_request(avo: Avo, tmp_path: Path) -> None:
     result = avo("export", "mha-h100@1", "--out", "kernel", "--hub-layout", *judge("none"))
     assert result.exit_code == 0, result.output

@@ -192,6 +192,7 @@ def test_the_database_is_below_the_current_folder_by_default(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["attempts", "mha-h100"], ["show", "mha-h100", "--source"], ["runs", "--json"]])
 def test_a_reader_that_goes_away_is_no_error(sample_db: str, command: list[str]) -> None:
     reading, writing = os.pipe()

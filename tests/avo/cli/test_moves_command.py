@@ -8,7 +8,7 @@ from agents.moves import MOVES
 from tests.avo.cli.conftest import Avo
 
 
-@pytest.mark.parametrize("problem", ["gqa", "fsa"])
+@pytest.mark.parametrize("problem", ["gqa", pytest.param("fsa", marks=pytest.mark.long)])
 def test_every_move_is_listed_with_what_it_makes_of_the_seed(avo: Avo, problem: str) -> None:
     told = json.loads(avo("moves", "--problem", problem, "--json").stdout)
     assert [each["move"] for each in told["moves"]] == [move.name for move in MOVES]

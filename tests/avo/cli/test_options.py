@@ -39,6 +39,7 @@ def test_every_option_has_help() -> None:
     assert [setting for setting in FLAGS if not RunConfig.model_fields[setting].description] == []
 
 
+@pytest.mark.long
 def test_the_help_of_a_run_imports_nothing_heavy_but_pydantic() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom avo.cli.main import app\n"

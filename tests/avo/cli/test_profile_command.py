@@ -54,6 +54,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> type[FakeJudge]:
     return FakeJudge
 
 
+@pytest.mark.long
 def test_the_seed_is_explained_in_its_own_lines(avo: Avo, tmp_path: Path) -> None:
     source = seed_source("mha")
     (tmp_path / "kernel.py").write_text(source)

@@ -282,6 +282,7 @@ def test_a_table_that_is_piped_has_no_blanks_at_the_ends_of_its_lines(avo: Avo) 
     assert [line for line in lines if line != line.rstrip()] == []
 
 
+@pytest.mark.long
 def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [sys.executable, "-m", "avo", "lineage", "mha-h100", "--db", sample_db]

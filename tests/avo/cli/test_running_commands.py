@@ -39,7 +39,7 @@ from tests.avo.recorded import Recorded
         (["--from", "mha-h100@99"], ["no version 99"]),
         (["--seed-kernel", "nowhere.py"], ["cannot read nowhere.py"]),
         (["--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
-        (["--target", "cuda"], ["GPU"]),
+        pytest.param(["--target", "cuda"], ["GPU"], marks=pytest.mark.long),
         (["--cascade", "fast"], ["--cascade", "'fast'", "a fraction from 0 to 1, or 'off'"]),
         (["--evaluator-command", ""], ["--evaluator-command", "a command like: ssh gpu-box"]),
         (["--operator", "nope"], ["unknown operator 'nope'", "mutate"]),
@@ -127,6 +127,7 @@ def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used
         assert "has made 1 of 1 attempts: give a larger limit with --max-attempts" in result.stderr
 
 
+@pytest.mark.long
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (
         "import sys\nfrom avo.search.leases import exclusive\nfrom avo.search.run import utc_now\n"
@@ -180,6 +181,7 @@ def test_the_summary_of_a_run_that_ended_before_a_seed_was_judged_says_how_to_go
     ]
 
 
+@pytest.mark.long
 def test_a_seed_that_the_judge_refuses_ends_the_run_with_the_verdict(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def attention(:\n")
     environment = {key: value for key, value in os.environ.items() if key != "AVO_DB"}

@@ -15,6 +15,8 @@ from lineage_db.records import RunState, StepState
 from lineage_db.store import Store
 from tests.avo.search.test_workers import PATIENCE_S, command_line, family, wait_for
 
+pytestmark = pytest.mark.long
+
 NAME = "week"
 JUDGE = f"{sys.executable} {Path(__file__).parents[1] / 'fake_judge.py'} kernels"
 
@@ -80,7 +82,6 @@ def driving(tmp_path: Path) -> Iterator[Driving]:
     made.close()
 
 
-@pytest.mark.long
 def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving) -> None:
     assert driving.call("pause").returncode == 0
     wait_for(lambda: "paused: all steps have ended" in driving.said())
@@ -100,7 +101,6 @@ def test_a_run_pauses_goes_on_and_stops_as_other_processes_ask(driving: Driving)
     assert driving.summary()["state"] == RunState.STOPPED
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("process", "words"), [("raylet/raylet", "Ray has no node left"), ("gcs_server", "Ray's head does not answer")]
 )

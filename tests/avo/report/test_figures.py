@@ -154,6 +154,7 @@ def assert_inside(drawn: str) -> None:
             assert not second or 0 <= float(second) <= height
 
 
+@pytest.mark.long
 @given(trajectories(), st.sampled_from([WIDE, NARROW]))
 def test_no_part_of_a_trajectory_leaves_the_picture(figure: Trajectory, width: int) -> None:
     assert_inside(draw_trajectory(figure, width))

@@ -232,6 +232,7 @@ def test_a_profile_is_a_section_with_its_timeline_and_pipes(sample: Report) -> N
     assert "does not fit: too large" in Page(to_html(sample, START, Fault(Status.DOES_NOT_FIT, "too large"))).text
 
 
+@pytest.mark.long
 def test_ten_thousand_attempts_and_two_hundred_versions_make_a_page_that_can_be_mailed(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0, source="value = 0\n")

@@ -25,6 +25,7 @@ def test_an_identical_kernel_offered_a_hundred_times_is_accepted_at_most_once_an
     assert np.mean(accepted > 0) <= CONFIG.alpha
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("noise", "power"), [(0.01, (0.99, 0.97, 0.9)), (0.005, (0.99, 0.99, 0.99))])
 def test_a_gain_of_a_percent_is_found_as_often_as_told_early_and_late_in_a_run(
     noise: float, power: tuple[float, ...]
@@ -35,6 +36,7 @@ def test_a_gain_of_a_percent_is_found_as_often_as_told_early_and_late_in_a_run(
     assert all((verdict == Verdict.FASTER).mean(axis=-1) >= power)
 
 
+@pytest.mark.long
 def test_what_two_processes_of_a_kernel_lastingly_differ_by_makes_no_version_where_it_is_within_the_margin() -> None:
     bold = CONFIG.model_copy(update={"equivalence_margin": 1e-6})
     accepted, otherwise = (

@@ -214,6 +214,7 @@ def test_the_wrong_number_is_far_from_whatever_the_right_one_is(
     assert ((wrong - right).abs() >= 1).all()
 
 
+@pytest.mark.corpus
 @pytest.mark.parametrize("name", ["plain", "no newline at its end", "entry by assignment", "annotated"])
 def test_variants_launch_what_the_candidate_launches_and_more(capturer: Capturer, name: str) -> None:
     source = {

@@ -10,8 +10,9 @@ from lineage_db.records import StepState
 from lineage_db.store import Store
 from tests.postgresql import Cluster
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.long
+
 @pytest.mark.postgresql
 def test_a_run_on_two_nodes_outlives_one_of_them(cluster: Cluster, tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "nodes.py"

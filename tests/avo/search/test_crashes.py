@@ -22,7 +22,7 @@ def crash(url: str, workers: int, stride: int, folder: Path) -> int:
     return int(done.stdout.split()[-1])
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 29])
 def test_a_run_killed_at_any_write_goes_on_as_if_it_had_not_been(tmp_path: Path, stride: int) -> None:
     assert crash(str(tmp_path / "lineage.db"), 1, stride, tmp_path) > 30
 

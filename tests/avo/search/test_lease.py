@@ -94,6 +94,7 @@ class Silent(InlineCrew):
         super().replace(worker)
 
 
+@pytest.mark.long
 def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Path) -> None:
     now = NOW
 

@@ -66,7 +66,9 @@ def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Pa
         assert store.attempt_summaries(run.id)[1].version == 1
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.77, 0.999])
+@pytest.mark.parametrize(
+    "share", [0.77, *(pytest.param(share, marks=pytest.mark.long) for share in (0.0, 0.2, 0.5, 0.999))]
+)
 def test_a_log_torn_in_the_middle_costs_the_last_writes_and_never_starts_over(tmp_path: Path, share: float) -> None:
     path, torn = tmp_path / "runs.db", tmp_path / "torn.db"
     with Store.open(str(path)) as store:

@@ -109,6 +109,7 @@ def test_what_a_continued_step_looked_at_counts_against_its_budget(run: Run) -> 
     assert run.look("tflops = 2.0").reason == "2 left"
 
 
+@pytest.mark.long
 def test_an_evaluator_that_is_away_for_a_moment_is_asked_again(run: Run) -> None:
     answers = iter([EvaluatorUnavailable("busy")])
 

@@ -151,7 +151,9 @@ def test_an_archive_keeps_the_best_of_each_kind_and_varies_any(tmp_path: Path) -
     assert world.store.version(world.run.id).attempt.evaluation.geomean_tflops >= 204
 
 
-@pytest.mark.parametrize("kind", [Lineage(), Islands(3, 4, 5), ARCHIVE])
+@pytest.mark.parametrize(
+    "kind", [Lineage(), *(pytest.param(kind, marks=pytest.mark.long) for kind in (Islands(3, 4, 5), ARCHIVE))]
+)
 def test_what_is_selected_follows_from_the_record_alone(tmp_path: Path, kind: Population) -> None:
     world = World(tmp_path, kind)
     rng = random.Random(1)
@@ -181,6 +183,7 @@ def test_a_repeated_step_works_on_what_it_worked_on_before(tmp_path: Path) -> No
     assert world.store.steps(world.run.id)[-1].selection == selection
 
 
+@pytest.mark.long
 def test_a_step_that_is_repeated_late_takes_no_turn_from_the_islands(tmp_path: Path) -> None:
     world = World(tmp_path, Islands(3, migrate_every=100, restart_after=5))
     world.steps(30)

@@ -194,6 +194,7 @@ def test_a_step_is_shown_attempts_as_they_were_then(recording: Recording) -> Non
     assert seed is record.history[0], "what has not changed is not copied"
 
 
+@pytest.mark.long
 def test_a_session_of_another_agent_leads_to_the_same_lineage_however_long_it_was(recording: Recording) -> None:
     recording.step(SeedOperator(SEED))
     looks = [("view_source", {})] * (MOST_TURNS + 1)
@@ -211,6 +212,7 @@ def test_a_program_that_left_before_it_submitted_leads_to_the_same_lineage(recor
     assert recording.replayed()[0] == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again", [None, FakeEvaluator(judge)], ids=["verdicts of the record", "judged again"])
 def test_what_an_operator_of_another_package_did_leads_to_the_same_lineage(
     recording: Recording, again: FakeEvaluator | None
@@ -264,11 +266,13 @@ def test_a_comparison_that_the_record_has_not_ends_as_the_lineage_says(tmp_path:
     assert (won.plan_digest, lost.plan_digest) == rivals
 
 
+@pytest.mark.long
 def test_a_transcript_that_was_changed_is_noticed(of_an_agent: Recording) -> None:
     of_an_agent.change("UPDATE messages SET content = replace(content, 'tflops = 150.0', 'tflops = 151.0')")
     assert of_an_agent.replayed()[0] == "step 2 makes a candidate that is not on record"
 
 
+@pytest.mark.long
 def test_a_transcript_that_was_cut_is_noticed(of_an_agent: Recording) -> None:
     last = of_an_agent.store.steps(of_an_agent.run.id)[-1].id
     of_an_agent.change(f"DELETE FROM messages WHERE step_id = {last}")
@@ -298,6 +302,7 @@ def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
     assert len(looks) == 3 * CONFIG.step_looks
 
 
+@pytest.mark.long
 def test_a_step_that_had_time_for_few_looks_makes_as_many_again(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,13 +340,14 @@ AGENTS = ("agent", "mcp")
 EVERY = ("mutate", "single_turn", *AGENTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("world", "population", "operators"),
     [
-        pytest.param(PREDICTED, "lineage", ("mutate",), marks=pytest.mark.long),
-        pytest.param(PREDICTED, "islands", ("mutate", "agent"), marks=pytest.mark.long),
+        (PREDICTED, "lineage", ("mutate",)),
+        (PREDICTED, "islands", ("mutate", "agent")),
         (PREDICTED, "archive", EVERY),
-        pytest.param(MEASURED, "lineage", AGENTS, marks=pytest.mark.long),
+        (MEASURED, "lineage", AGENTS),
     ],
     ids=["lineage", "islands", "archive", "measured"],
 )
@@ -428,6 +434,7 @@ def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording
     assert [summary.run.name for summary in store.runs()] == ["fake"], "a replay is kept where that is asked for"
 
 
+@pytest.mark.long
 def test_a_replay_that_is_kept_is_finished_if_it_came_to_the_end(of_an_agent: Recording, tmp_path: Path) -> None:
     kept = str(tmp_path / "kept.db")
     assert avo(of_an_agent.store, "--into", kept).stdout.endswith("3 versions, kept as fake-replay\n")

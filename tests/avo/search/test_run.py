@@ -132,6 +132,7 @@ def test_every_correct_seed_is_a_version_and_the_run_starts_from_the_best(tmp_pa
     office.store.close()
 
 
+@pytest.mark.long
 def test_no_step_starts_after_the_deadline(office: Office) -> None:
     run = office.drive(Climber(), deadline=NOW + timedelta(seconds=0.1))
     assert run.state is RunState.FINISHED
@@ -325,6 +326,7 @@ with Store.open(sys.argv[1], create=False) as store:
 """
 
 
+@pytest.mark.long
 def test_one_process_at_a_time_drives_a_run(office: Office) -> None:
     make_run(office.store, name="other")
     command = [sys.executable, "-c", ASKS, office.store.url, "other", "fake"]

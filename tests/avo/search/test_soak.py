@@ -32,6 +32,8 @@ from tests.avo.fakes import NOW, make_run
 from tests.avo.search.test_workers import PATIENCE_S, command_line, descent, wait_for
 from tests.postgresql import Cluster
 
+pytestmark = pytest.mark.long
+
 MINUTES = float(os.environ.get("AVO_SOAK_MINUTES", "0"))
 NO_START = "Ray does not start"
 """What a run says where Ray takes more than its minutes to start, as on a machine that is much too busy."""
@@ -244,7 +246,6 @@ def soak(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Soak]:
         yield stack.enter_context(closing(Soak(tmp_path, url, server)))
 
 
-@pytest.mark.long
 def test_nothing_is_lost_however_many_processes_are_killed(soak: Soak) -> None:
     wait_for(lambda: soak.attempts() > 0)
     end = time.monotonic() + 60 * MINUTES

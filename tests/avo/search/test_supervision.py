@@ -64,6 +64,7 @@ def test_a_stall_is_written_down_and_told_until_the_lineage_grows(desk: Desk) ->
     assert desk.stall(1)[-1] == []
 
 
+@pytest.mark.long
 def test_a_plateau_of_any_length_costs_each_step_the_same(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     steps = desk.store.steps

@@ -410,7 +410,8 @@ def test_a_killed_pool_costs_no_step_however_long_another_takes_to_start(drivers
     assert set(drivers.steps()) == {StepState.DONE}, output
 
 
-@pytest.mark.parametrize("who", [pytest.param("operator", marks=pytest.mark.long), "evaluator"])
+@pytest.mark.long
+@pytest.mark.parametrize("who", ["operator", "evaluator"])
 def test_a_worker_that_does_not_start_says_why(drivers: Drivers, who: str) -> None:
     child = drivers.start(workers=1, attempts=16, trick=f"no-{who}")
     output, _ = child.communicate(timeout=PATIENCE_S)
@@ -441,9 +442,8 @@ def test_a_killed_run_leaves_neither_a_process_nor_a_file_and_can_be_resumed(dri
     assert StepState.RUNNING not in drivers.steps()
 
 
-@pytest.mark.parametrize(
-    "sent", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.long)], ids=["Ctrl-C", "closed"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed"])
 def test_a_terminal_that_says_ctrl_c_or_is_closed_lets_workers_finish_what_they_hold(
     drivers: Drivers, sent: signal.Signals
 ) -> None:

@@ -77,6 +77,7 @@ async def test_a_run_opens_on_its_best_version_and_says_what_its_score_is(store:
         assert word in scores
 
 
+@pytest.mark.long
 async def test_a_measured_run_is_shown_with_its_card_quartiles_and_configurations(store: Store) -> None:
     run = Recorded(store, target="cuda")
     run.step(make_measured(600.0))
@@ -95,6 +96,7 @@ async def test_a_measured_run_is_shown_with_its_card_quartiles_and_configuration
     assert not [word for word in ("redicted", "limited by") if word in scores]
 
 
+@pytest.mark.long
 async def test_published_figures_are_lines_across_the_lineage(store: Store) -> None:
     run = Recorded(store)
     run.step(300.0)
@@ -110,6 +112,7 @@ async def test_published_figures_are_lines_across_the_lineage(store: Store) -> N
     assert "FlashAttention-3, published" in drawn[-1]
 
 
+@pytest.mark.long
 async def test_everything_has_its_place_in_80_columns_and_24_rows(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test(size=(80, 24)) as pilot:
@@ -119,6 +122,7 @@ async def test_everything_has_its_place_in_80_columns_and_24_rows(store: Store) 
         assert word in shown
 
 
+@pytest.mark.long
 async def test_attempts_show_status_and_change_in_80_columns(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test(size=(80, 24)) as pilot:
@@ -153,6 +157,7 @@ async def test_a_problem_with_a_long_name_cuts_no_figure_off_the_list_of_runs(st
         await until(pilot, lambda: all(word in page(pilot) for word in (name, "+160%", "finished", "interrupted")))
 
 
+@pytest.mark.long
 async def test_the_best_and_the_selected_version_are_marked_without_colour(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +175,7 @@ async def test_the_best_and_the_selected_version_are_marked_without_colour(
             await pilot.pause()
 
 
+@pytest.mark.long
 async def test_the_tabs_show_source_diff_and_attempts_of_the_selected_version(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test() as pilot:
@@ -186,6 +192,7 @@ async def test_the_tabs_show_source_diff_and_attempts_of_the_selected_version(st
         await until(pilot, lambda: ledger(pilot).count == 8)
 
 
+@pytest.mark.long
 async def test_moving_through_the_lineage_changes_the_detail(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test() as pilot:
@@ -197,6 +204,7 @@ async def test_moving_through_the_lineage_changes_the_detail(store: Store) -> No
             assert f"Version {number} " in text(pilot, "#scores-text")
 
 
+@pytest.mark.long
 async def test_the_seed_has_no_diff(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test() as pilot:
@@ -206,6 +214,7 @@ async def test_the_seed_has_no_diff(store: Store) -> None:
         assert "no parent" in text(pilot, "#diff-text")
 
 
+@pytest.mark.long
 async def test_enter_goes_to_the_detail_which_scrolls_and_escape_comes_back(store: Store) -> None:
     name = make_sample_run(store.url)
     async with app(store.url, name).run_test(size=(80, 24)) as pilot:
@@ -223,6 +232,7 @@ async def test_enter_goes_to_the_detail_which_scrolls_and_escape_comes_back(stor
         assert lineage(pilot).selected == 2
 
 
+@pytest.mark.long
 async def test_a_version_accepted_while_the_ui_is_open_appears_without_losing_the_selection(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)
@@ -239,6 +249,7 @@ async def test_a_version_accepted_while_the_ui_is_open_appears_without_losing_th
         assert pilot.app.screen.query_one(TabbedContent).active == "source"
 
 
+@pytest.mark.long
 async def test_a_branch_above_the_selection_leaves_it_where_it_is_on_the_screen(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)
@@ -258,6 +269,7 @@ async def test_a_branch_above_the_selection_leaves_it_where_it_is_on_the_screen(
         assert [option.id for option in tree.options][20:23] == ["20", "41", "21"]
 
 
+@pytest.mark.long
 async def test_the_detail_keeps_its_scroll_while_attempts_come_in(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0, source="x = 1\n" * 200)
@@ -272,6 +284,7 @@ async def test_the_detail_keeps_its_scroll_while_attempts_come_in(store: Store) 
         assert pilot.app.focused is source
 
 
+@pytest.mark.long
 async def test_an_attempt_is_marked_when_it_becomes_a_version(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)
@@ -285,6 +298,7 @@ async def test_an_attempt_is_marked_when_it_becomes_a_version(store: Store) -> N
         await until(pilot, lambda: f"{attempt.id}  120.0 -> v1" in page(pilot))
 
 
+@pytest.mark.long
 async def test_a_run_is_chosen_from_the_list_and_left_again(store: Store) -> None:
     make_sample_run(store.url)
     Recorded(store, "later").step(50.0)
@@ -308,6 +322,7 @@ async def test_a_run_that_starts_while_the_list_is_open_appears_and_the_cursor_s
         assert table.chosen == "first"
 
 
+@pytest.mark.long
 async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "lineage.db"
     async with app(str(path)).run_test() as pilot:

@@ -36,6 +36,7 @@ def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "a seed: no parent")))
 
 
+@pytest.mark.long
 def test_a_transcript_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     app = AvoApp(store.url, record(store).run.name, poll_s=0.05, clock=lambda: START)
     steps = ("s", "0  done"), ("j j", "+ evaluate"), ("enter j j j j enter", "── ")
@@ -54,6 +55,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
 """What is pressed and then waited for, in turns."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_view_looks_as_it_did(store: Store, snap_compare: Any, view: str) -> None:
     run = record(store)

@@ -72,6 +72,7 @@ async def seen(pilot: Pilot[None], *words: str, gone: str = "\0") -> str:
     return page(pilot)
 
 
+@pytest.mark.long
 async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) -> None:
     async with app(run).run_test(size=(140, 40)) as pilot:
         await seen(pilot, "★ v2 ◆nudge BLOCK_M 64 -> 128", "◆restart: stagnation")
@@ -79,6 +80,7 @@ async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) 
         await seen(pilot, "hypothesis: exp2 is one instruction", "expected: +10% where exp binds", "seen: +20%")
 
 
+@pytest.mark.long
 async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24), notifications=True) as pilot:
         await seen(pilot, "★ v2")
@@ -96,6 +98,7 @@ async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: R
         await seen(pilot, "there is no 'zz'")
 
 
+@pytest.mark.long
 async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) -> None:
     async with app(run).run_test(size=(160, 30)) as pilot:
         await seen(pilot, "★ v2")
@@ -109,6 +112,7 @@ async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) 
         await seen(pilot, "Diff to parent")
 
 
+@pytest.mark.long
 async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recorded) -> None:
     judge = FakeEvaluator(lambda candidate: make_evaluation(1.0), (PROFILE,))
     async with app(run, judge).run_test(size=(140, 30)) as pilot:
@@ -126,6 +130,7 @@ async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recor
         await seen(pilot, "Press p", "case 8k-full")
 
 
+@pytest.mark.long
 async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run: Recorded) -> None:
     run.step(500.0, (2,), "wide", source=f"x = 1{' ' * 90}# the end\n")
     async with app(run).run_test(size=(80, 24)) as pilot:
@@ -138,6 +143,7 @@ async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run
             await seen(pilot, "# the end")
 
 
+@pytest.mark.long
 async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Recorded) -> None:
     run.step(500.0, (2,), "long", source=f"x = '{'z' * 100_000}'\n")
     async with app(run).run_test(size=(80, 24)) as pilot:
@@ -147,6 +153,7 @@ async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Reco
         assert 80 < pilot.app.screen.query_one("#source-page", Scroll).virtual_size.width <= WIDEST + 2
 
 
+@pytest.mark.long
 async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await seen(pilot, "★ v2")
@@ -154,6 +161,7 @@ async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) 
         await seen(pilot, "seconds of a core", "n: another case")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("judge", "words"),
     [
@@ -170,6 +178,7 @@ async def test_a_judge_that_cannot_say_leaves_a_line(
         assert "\x1b" not in await seen(pilot, words)
 
 
+@pytest.mark.long
 async def test_attempts_are_grouped_by_reason_and_described_in_full(run: Recorded) -> None:
     run.step(Status.INCORRECT, (0,), "again wrong")
     run.step(Status.DOES_NOT_FIT, (0,), "too large")
@@ -182,6 +191,7 @@ async def test_attempts_are_grouped_by_reason_and_described_in_full(run: Recorde
         await seen(pilot, *words, gone="too large")
 
 
+@pytest.mark.long
 async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 40)) as pilot:
         await seen(pilot, "★ v2")
@@ -202,6 +212,7 @@ async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recor
         await seen(pilot, "submitted", gone="3  running")
 
 
+@pytest.mark.long
 async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 30)) as pilot:
         await seen(pilot, "★ v2")
@@ -212,6 +223,7 @@ async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> N
         await seen(pilot, "exp2 needs the scale in log2 units")
 
 
+@pytest.mark.long
 async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 24)) as pilot:
         await seen(pilot, "★ v2")
@@ -225,6 +237,7 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
 
 
+@pytest.mark.long
 async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 24)) as pilot:
         await seen(pilot, "agent  running  mha")
@@ -241,6 +254,7 @@ async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_runn
         await seen(pilot, "agent  running  mha")
 
 
+@pytest.mark.long
 async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await pilot.press("r")
@@ -251,6 +265,7 @@ async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
         await seen(pilot, "agent  interrupted ")
 
 
+@pytest.mark.long
 async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_their_lines(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 40)) as pilot:
         await seen(pilot, "★ v2")
@@ -285,6 +300,7 @@ async def test_views_change_without_losing_their_place_and_escape_leads_back(run
         await seen(pilot, "[t] Trajectory")
 
 
+@pytest.mark.long
 async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_last_picture(run: Recorded) -> None:
     async with app(run).run_test(size=(100, 24)) as pilot:
         await seen(pilot, "★ v2")
@@ -297,6 +313,7 @@ async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_l
         await seen(pilot, "● v1")
 
 
+@pytest.mark.long
 async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 30)) as pilot:
         await seen(pilot, "★ v2")
@@ -314,6 +331,7 @@ async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
         await seen(pilot, "0 fastest first, with nowhere")
 
 
+@pytest.mark.long
 async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_version(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 40), notifications=True) as pilot:
         await seen(pilot, "★ v2")
@@ -333,6 +351,7 @@ async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_versi
         await until(pilot, lambda: "+++ attempt 4" not in page(pilot))
 
 
+@pytest.mark.long
 async def test_a_click_on_its_name_opens_a_view(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await seen(pilot, "★ v2")
@@ -342,6 +361,7 @@ async def test_a_click_on_its_name_opens_a_view(run: Recorded) -> None:
         await seen(pilot, "[l] Lineage")
 
 
+@pytest.mark.long
 async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
     made = app(run)
     made._options = " --db x.db"
@@ -362,6 +382,7 @@ async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
             await until(pilot, lambda copied=copied: made.clipboard == copied)  # type: ignore[misc]
 
 
+@pytest.mark.long
 async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorded, tmp_path: Path) -> None:
     file = tmp_path / "settings" / "theme"
     for written, expected in ((None, "textual-dark"), ("gone", "textual-dark"), ("nord\n", "nord")):
@@ -375,6 +396,7 @@ async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorde
         assert file.read_text() == "dracula\n"
 
 
+@pytest.mark.long
 async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, read = Event(), RunReader.read
 
@@ -396,6 +418,7 @@ async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypa
         await seen(pilot, "notes of operators: ", gone="Reading")
 
 
+@pytest.mark.long
 async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
     young = Recorded(run.store, "young")
     young.drive()

@@ -145,6 +145,7 @@ def test_the_first_reading_fetches_no_more_of_a_longer_run(paths: list[Path]) ->
     assert rows[0] == rows[1]
 
 
+@pytest.mark.long
 def test_a_step_of_a_longer_run_is_no_more_work_for_the_database(paths: list[Path]) -> None:
     work = []
     for path in paths:

@@ -139,6 +139,7 @@ def test_time_left_never_runs_below_zero(run: Recorded) -> None:
     assert "0s left" in draw(run, minutes=0.1)
 
 
+@pytest.mark.long
 def test_a_reply_that_comes_is_shown_below_the_worker_that_waits_for_it(run: Recorded) -> None:
     climbed(run)
     run.store.journal.listen(run.claim("worker-1").id, PendingReply("gpt", run.now, run.now, 500), now=run.now)

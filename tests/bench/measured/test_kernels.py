@@ -9,6 +9,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from bench.measured.kernels import attention, matmul
 from evaluator.executor import offline
+from tests.corpus import sample
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
 
 
-@pytest.mark.parametrize("pre_load_v", [False, True])
+@pytest.mark.parametrize("pre_load_v", sample([False, True], 2))
 @pytest.mark.parametrize(("q_lens", "kv_lens"), [([64, 64], [64, 64]), ([17, 50], [40, 50])])
 def test_causal_attention_over_sequences(q_lens: list[int], kv_lens: list[int], pre_load_v: bool) -> None:
     heads, kv_heads, dim, longest = 4, 2, 32, max(q_lens)

@@ -12,6 +12,7 @@ from bench.measured.searches import SPACE, chosen
 from bench.measured.statistics import judge
 from evaluator.executor.triton_offline import OfflineError
 from evaluator.target import TARGETS
+from tests.corpus import sample
 
 TABLES = sorted(path.stem for path in DATA.glob("*.csv") if path.stem != "sources")
 TIMINGS = {"do_bench", "graph", "proton", "events"}
@@ -38,7 +39,7 @@ def test_every_source_is_used() -> None:
     assert {row["source"] for name in TABLES for row in table(name)} == set(sources())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sample(FAMILIES, 2))
 def test_a_row_of_each_family_becomes_launches_of_its_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _first_rows(monkeypatch, 1)
     for row in rows(name):
@@ -65,6 +66,7 @@ def test_what_does_not_compile_is_said() -> None:
         judge(replace(row, launches=(broken,)))
 
 
+@pytest.mark.long
 def test_sequences_of_the_paged_cache_decide_how_often_programs_loop() -> None:
     row = next(each for each in rows("paged attention") if each.label.startswith("16/16/8/16"))
     (launch,) = row.launches

@@ -8,8 +8,10 @@ from bench.search.tuners import Tuner
 from tests.agents.test_mutate import World
 from tests.agents.test_scouting import MOVES, additive
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.parametrize("name", [pytest.param("tpe", marks=pytest.mark.long), "random"])
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
 def test_a_tuner_spends_its_looks_on_compositions_and_evaluates_the_best(name: str) -> None:
     world = World(score=additive, predict=additive)
     tuner = Tuner(name, 0, MOVES)

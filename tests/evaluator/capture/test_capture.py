@@ -75,7 +75,9 @@ copied = torch.ops.mine.copied
 }
 
 
-@pytest.mark.parametrize("way", OPERATORS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.long if way == "triton_op" else ()) for way in OPERATORS]
+)
 def test_an_operator_of_the_candidates_own_around_a_launch_changes_nothing(capture: Capture, way: str) -> None:
     source = f"{PRELUDE}{OPERATORS[way]}\ndef run(x, index, y, *, scale):\n    copied(x, y)\n"
     assert planned(capture(source=source)).digest == planned(capture("copy[(1,)](x, y, 100, BLOCK=16)")).digest

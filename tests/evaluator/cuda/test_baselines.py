@@ -39,7 +39,10 @@ FLEX = Library("FlexAttention", "torch", lambda case, place: libraries.flex(case
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
     ("library", "case"),
-    [*((library, case) for library in (MATH, FLASH) for case in CASES), (FLEX, CASE)],
+    [
+        *((library, case) for library in (MATH, FLASH) for case in CASES),
+        pytest.param(FLEX, CASE, marks=pytest.mark.long),
+    ],
     ids=lambda value: value.name,
 )
 def test_a_library_computes_what_the_reference_does(library: Library, case: Case) -> None:
@@ -71,6 +74,7 @@ def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
 BACKWARD = BackwardCase("small", 1, 4, 2, 40, 72, 128, True, inputs="dominant", elsewhere=1.0)
 
 
+@pytest.mark.long
 def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
@@ -131,6 +135,7 @@ def test_a_library_that_is_not_there_says_why(name: str) -> None:
     assert found.unavailable
 
 
+@pytest.mark.long
 def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another() -> None:
     def some(case: Case, place: torch.device) -> libraries.Attend:
         right = MATH.prepare(case, place)

@@ -25,6 +25,7 @@ def test_a_card_is_held_until_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     hold(MINE).close()
 
 
+@pytest.mark.long
 def test_a_card_is_free_when_its_holder_was_killed() -> None:
     program = (
         "import os, signal\nfrom tests.evaluator.cuda.test_holding import *\n"

@@ -141,6 +141,7 @@ def test_score_and_comparison_are_different_samples_against_an_incumbent_in_a_pr
     assert all(link.closed for link in garage.used)
 
 
+@pytest.mark.long
 def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opened_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -154,6 +155,7 @@ def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opene
     assert set(pairs) == {("honest", "counts"), ("counts", "honest")}
 
 
+@pytest.mark.long
 def test_a_comparison_that_ran_out_of_time_is_said_to_have() -> None:
     speed = Measured(TARGET, cascade=None, start=Garage(honest=1e-3, counts=1e-3).start)
     speed.until = 0.0
@@ -189,8 +191,8 @@ def test_a_hopeless_candidate_is_not_timed_and_the_figures_say_why(predictions: 
     ("bounds", "cascade", "said"),
     [
         ({"honest": 700.0, "counts": 530.0}, 0.25, "cascade passed: predicted at most 530 TFLOPS, the incumbent 700"),
-        ({"honest": 700.0, "counts": 100.0}, None, "cascade off"),
-        ({"honest": 700.0}, 0.25, "cascade passed: it is not to be had"),
+        pytest.param({"honest": 700.0, "counts": 100.0}, None, "cascade off", marks=pytest.mark.long),
+        pytest.param({"honest": 700.0}, 0.25, "cascade passed: it is not to be had", marks=pytest.mark.long),
     ],
 )
 def test_a_timed_candidate_says_why_it_was_timed(
@@ -216,6 +218,7 @@ def test_clocks_are_told_as_a_range_with_all_that_held_them_down() -> None:
     assert clocks_in_words([]) == "clocks not readable"
 
 
+@pytest.mark.long
 def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,6 +251,7 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
     assert len(garage.links) == 8  # the one left over served the next candidate
 
 
+@pytest.mark.long
 def test_a_plan_that_no_graph_holds_and_a_profiler_are_told_in_the_conditions() -> None:
     score = run(Garage(uncapturable=1e-3), "uncapturable")
     assert isinstance(score, Score)

@@ -32,6 +32,7 @@ def test_however_often_one_looks_equals_are_called_faster_at_most_as_often_as_al
     assert ever.mean() <= alpha
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mean", [0.0, -0.001])
 @pytest.mark.parametrize("noise", ["cauchy", "two clocks", "growing"])
 def test_neither_tails_nor_steps_nor_growth_of_the_noise_make_equals_or_slower_ones_faster(

@@ -20,6 +20,7 @@ from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from tests.evaluator.cuda.launch_once import SIZES
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     not Path(sysconfig.get_path("include"), "Python.h").exists(),
     reason="Triton's launcher is compiled: needs Python's headers",

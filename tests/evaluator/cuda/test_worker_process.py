@@ -22,6 +22,7 @@ def greets(then: str) -> tuple[str, ...]:
     return ("sh", "-c", f"echo '{{}}'; read line; echo '{ready}'; {then}")
 
 
+@pytest.mark.long
 def test_a_worker_runs_and_a_kernel_that_hangs_is_killed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.2)
     made = start_worker(COMMAND)
@@ -89,6 +90,7 @@ def test_a_worker_finds_the_c_compiler_that_the_user_has_chosen(monkeypatch: pyt
     assert "OPENAI_API_KEY" not in child.environment()
 
 
+@pytest.mark.long
 def test_without_a_gpu_one_line_says_so() -> None:
     with pytest.raises(EvaluatorUnavailable, match=r"^torch finds no CUDA GPU: [^\n]+ \(torch [^\n]*\)$"):
         ask_card()

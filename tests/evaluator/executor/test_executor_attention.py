@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.work import Body
+from tests.corpus import sample
 
 ORACLE = "float64, and Triton's interpreter"
 
@@ -49,7 +50,7 @@ TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 6e-4, torch.float32: 1e-6}
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("dtype", sample(TOLERANCES, 3))
 @settings(max_examples=6, deadline=None)
 @given(q_len=st.integers(1, 50), more=st.integers(0, 30), heads=st.sampled_from([(1, 1), (4, 2), (3, 1)]))
 def test_attention_matches_float64_at_any_length(attention_kernels, executor, dtype, causal, q_len, more, heads):
@@ -102,6 +103,7 @@ def test_work_is_counted_per_loop_body(attention_kernels, executor):
     assert replace(work.outside, arithmetic=0) == Body(0, 0, load_bytes=16 * 32 * 2, store_bytes=16 * 32 * 2 + 16 * 4)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     release(triton.__version__) < (3, 7) and release(np.__version__) >= (2, 4),
     reason="Triton 3.6 interprets a loop's bound as int() of an array, which numpy 2.4 refuses",

@@ -150,6 +150,7 @@ also keeps bfloat16 as float32.
 """
 
 
+@pytest.mark.long
 def test_kernels_agree_with_the_interpreter_where_that_is_right(ran, tmp_path):
     path = tmp_path / "interpreted.pt"
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

@@ -117,6 +117,7 @@ def library(X, Out, Places, n, N: tl.constexpr):
     tl.store(Places + 2 * N, tl.cdiv(n, 3) + tl.num_programs(0))
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 99), n=st.sampled_from([8, 32]), limit=st.integers(1, 32))
 def test_the_librarys_functions_of_blocks_agree_with_torch(executor, seed, n, limit):

@@ -8,6 +8,7 @@ import torch
 
 from evaluator.executor.operations.approximations import APPROXIMATIONS
 from evaluator.executor.operations.libdevice import FUNCTIONS
+from tests.corpus import sample
 from tests.evaluator.executor.exact import FORMATS
 from tests.evaluator.executor.libdevice_kernels import run_all
 
@@ -111,7 +112,7 @@ def results(executor, tmp_path_factory):
     return run_all(executor, tmp_path_factory.mktemp("libdevice"), wanted)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS_OF_MATHEMATICS)
+@pytest.mark.parametrize("name", sample(FUNCTIONS_OF_MATHEMATICS, 4))
 def test_functions_of_mathematics_are_within_the_bounds_of_the_gpus_own(results, name):
     bounds = {entry.operation: entry for entry in APPROXIMATIONS}
     for symbol in (name, name + "f"):

@@ -80,7 +80,10 @@ def played(monkeypatch):
     return groups
 
 
-@pytest.mark.parametrize(("distance", "groups"), [(-64, [16]), (-20, [16, 64]), (-1, [16, 64, 256, 1024])])
+@pytest.mark.parametrize(
+    ("distance", "groups"),
+    [(-64, [16]), (-20, [16, 64]), pytest.param(-1, [16, 64, 256, 1024], marks=pytest.mark.long)],
+)
 def test_programs_are_played_in_the_largest_groups_that_do_not_wait_for_themselves(executor, played, distance, groups):
     check(launched(executor, distance, grid=1024), 64)
     assert played == groups

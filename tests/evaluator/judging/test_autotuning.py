@@ -157,6 +157,7 @@ def test_the_winning_configuration_is_named_and_one_that_does_not_fit_is_left_ou
     assert Evaluation.from_json(evaluation.to_json()) == evaluation
 
 
+@pytest.mark.long
 def test_a_profile_names_the_winning_configuration(judge: Judge) -> None:
     found = judge.profile(Candidate("brief", autotuned(config(64, 16, 4), config(64, 32, 4))))
     assert not isinstance(found, Fault), found

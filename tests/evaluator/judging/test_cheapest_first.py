@@ -68,6 +68,7 @@ def test_wrong_numbers_end_at_the_first_case_before_anything_is_compiled(judge: 
     assert done == {"jobs": 2, "launches": 1}  # capture, and reading what it captured
 
 
+@pytest.mark.long
 def test_a_kernel_that_does_not_fit_is_not_scored(judge: Judge, done: Counter[str]) -> None:
     large = SEED.replace("num_stages=1", "num_stages=9")
     assert judged(judge, large).status is Status.DOES_NOT_FIT
@@ -84,6 +85,7 @@ def test_a_plan_seen_before_is_not_run_again(judge: Judge, done: Counter[str]) -
     assert (second.score, second.cases, second.plan_digest) == (first.score, first.cases, first.plan_digest)
 
 
+@pytest.mark.long
 def test_a_verdict_that_a_busy_machine_may_have_brought_about_is_not_kept(
     judge: Judge, done: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def check(judge: Judge, attack: Attack, problem: str = "mha") -> None:
     assert re.search(attack.message, evaluation.message), evaluation.message
 
 
-@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 48))
+@pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 96))
 def test_an_attack_is_rejected_for_what_it_does(
     judge: Judge, impatient: Callable[..., None], monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
@@ -61,7 +61,7 @@ def test_an_attack_is_rejected_for_what_it_does(
     check(judge, attack)
 
 
-@pytest.mark.parametrize("name", sample(harmless.CANDIDATES, 16))
+@pytest.mark.parametrize("name", sample(harmless.CANDIDATES, 32))
 def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evaluation, name: str) -> None:
     evaluation = judged(judge, harmless.CANDIDATES[name])
     assert evaluation.status is Status.CORRECT, evaluation.message
@@ -69,13 +69,15 @@ def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evalu
     assert evaluation.score == seed.score
 
 
-@pytest.mark.parametrize("name", sample(harmless.NO_FASTER, 3))
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", harmless.NO_FASTER)
 def test_work_that_depends_on_the_inputs_is_counted(judge: Judge, seed: Evaluation, name: str) -> None:
     for case, honest in beside(seed, judged(judge, harmless.NO_FASTER[name])):
         assert case.tflops <= NO_FASTER * honest.tflops
 
 
-@pytest.mark.parametrize("name", sample(harmless.SLOWER, 4))
+@pytest.mark.corpus
+@pytest.mark.parametrize("name", harmless.SLOWER)
 def test_work_besides_the_problem_is_charged(judge: Judge, seed: Evaluation, name: str) -> None:
     for case, honest in beside(seed, judged(judge, harmless.SLOWER[name])):
         assert case.time_us > honest.time_us + 300

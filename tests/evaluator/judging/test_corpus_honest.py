@@ -12,6 +12,8 @@ from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from tests.evaluator.attacks.attack import HONEST, edited
 
+pytestmark = pytest.mark.corpus
+
 SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
 # Programmatic dependent launch: both kernels start early and wait for what they read.
 SOURCES["dependent_launch"] = edited(
@@ -42,7 +44,6 @@ def quick_judge(fork_server: ForkServer) -> Iterator[Judge]:
         yield judge
 
 
-@pytest.mark.corpus
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
     evaluation = quick_judge.evaluate(Candidate("mha", SOURCES[name]))
@@ -53,7 +54,6 @@ def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
     assert [case.case for case in evaluation.score.cases] == [case.name for case in MHA.suites["quick"]]
 
 
-@pytest.mark.corpus
 @pytest.mark.parametrize("name", ["fsa/atomics", "decode/sequence_search", "decode/two_stages"])
 def test_an_honest_kernel_for_another_problem_is_correct(quick_judge: Judge, name: str) -> None:
     evaluation = quick_judge.evaluate(Candidate(name.partition("/")[0], (HONEST / f"{name}.py").read_text()))

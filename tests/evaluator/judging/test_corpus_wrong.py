@@ -30,11 +30,12 @@ def check(judge: Judge, mutant: Mutant, source: str) -> None:
     assert re.search(mutant.message, evaluation.message), evaluation.message
 
 
-@pytest.mark.parametrize("fault", sample(plain.MUTANTS, 32))
+@pytest.mark.parametrize("fault", sample(plain.MUTANTS, 64))
 def test_a_mutant_of_the_seed_is_caught(judge: Judge, fault: str) -> None:
     check(judge, plain.MUTANTS[fault], seed_source("mha"))
 
 
-@pytest.mark.parametrize(("name", "fault"), sample(styles.MUTANTS, 32))
+@pytest.mark.corpus
+@pytest.mark.parametrize(("name", "fault"), styles.MUTANTS)
 def test_a_mutant_of_an_honest_kernel_is_caught(judge: Judge, name: str, fault: str) -> None:
     check(judge, styles.MUTANTS[name, fault], (HONEST / f"{name}.py").read_text())

@@ -192,7 +192,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", sample(FAULTS, 6))
+@pytest.mark.parametrize("name", sample(FAULTS, 24))
 def test_a_fault_is_seen_as_what_it_is(judge: Judge, impatient: Callable[..., None], name: str) -> None:
     source, status, message = FAULTS[name]
     if name == "endless loop":
@@ -202,6 +202,7 @@ def test_a_fault_is_seen_as_what_it_is(judge: Judge, impatient: Callable[..., No
     assert re.search(message, evaluation.message), evaluation.message
 
 
+@pytest.mark.long
 def test_an_operation_hidden_on_the_line_of_another_is_executed(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     capturer = judge._tools.planner._capturer
     capture = capturer.alternatives
@@ -229,6 +230,7 @@ def test_an_operation_hidden_on_the_line_of_another_is_executed(judge: Judge, mo
     assert "lse is off" in evaluation.message
 
 
+@pytest.mark.long
 def test_neither_a_comment_nor_a_name_changes_verdict_or_plan(judge: Judge, seed: Evaluation) -> None:
     again = judged(judge, "# a comment\n\n" + SEED.replace("attention_kernel", "kernel_of_attention"))
     assert again.plan_digest == seed.plan_digest
@@ -247,6 +249,7 @@ def test_what_is_wrong_only_at_lengths_that_are_held_out_is_seen_there(judge: Ju
     assert (verified.status, verified.suite) == (Status.INCORRECT, "held_out")
 
 
+@pytest.mark.long
 def test_what_is_right_at_the_lengths_in_the_problems_source_only_is_seen(judge: Judge) -> None:
     """A candidate can read which lengths it will be judged on, not those that are drawn."""
     cases = (*MHA.correctness_cases, *(case for suite in MHA.suites.values() for case in suite))
@@ -295,6 +298,7 @@ def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(
     assert re.search("8k-.*: rows", verified.message)
 
 
+@pytest.mark.long
 def test_a_plan_that_was_refused_is_not_tried_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     source, status, _ = FAULTS["ignores causal"]
     first = judged(judge, source)

@@ -158,7 +158,7 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", sample(ATTACKS, 6))
+@pytest.mark.parametrize("name", sample(ATTACKS, 12))
 def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None:
     source, status, message = ATTACKS[name]
     evaluation = judge.evaluate(Candidate("mha", source))
@@ -196,6 +196,7 @@ def test_no_verdict_is_given_where_a_sample_waits_for_programs_outside_of_it(jud
     assert re.search("8k-causal: .*wait for each other.*only those that make a sample", evaluation.message)
 
 
+@pytest.mark.long
 def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) -> None:
     evaluation = judge.evaluate(Candidate("mha", edit((GRID, GRID + "    out.zero_()\n    lse.zero_()\n"))))
     assert evaluation.status is Status.CORRECT, evaluation.message

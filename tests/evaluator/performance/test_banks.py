@@ -169,6 +169,7 @@ def test_a_constant_in_disguise_is_one() -> None:
     assert clocks(half, sass("IMAD", "R1, R0, R4, RZ"), sass("LDS", "R9, [R1]")) == 1
 
 
+@pytest.mark.corpus
 @pytest.mark.parametrize(("variant", "arch"), [(TUNED, 80), (TUNED, 90), (ROLES, 90), (TUNED, 100), (WIDE_ROLES, 100)])
 def test_every_address_of_an_attention_kernel_is_followed_and_none_collides(variant: Variant, arch: int) -> None:
     binary = compile_variant(variant, arch)

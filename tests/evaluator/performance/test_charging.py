@@ -12,6 +12,8 @@ from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import launched
 
+pytestmark = pytest.mark.long
+
 H100 = get_target("h100")
 TILE, PASSES, PROGRAMS = 64, 64, 132
 

@@ -13,6 +13,7 @@ from evaluator.performance.pipes import Costs
 from evaluator.performance.sass import Instruction
 from evaluator.target import ScoreKind
 from evaluator.targets import get_target
+from tests.corpus import sample
 
 FFMA = Instruction(0, 0, "", "FFMA", "", 1, 7, 7, 0)
 LDSM = Instruction(2, 32, "", "LDSM.16.M88.4", "R4, [R2]", 1, 7, 7, 0)
@@ -56,12 +57,13 @@ def test_an_instruction_that_the_model_does_not_know_is_noted_when_it_is_costed(
     assert costs.unknown == {1}
 
 
-@pytest.mark.parametrize("target", ["a100", "h100", "b200"])
+@pytest.mark.parametrize("target", sample(["h100", "a100", "b200"], 3))
 def test_nothing_in_attention_kernels_is_unknown(target: str) -> None:
     score = predict_variant(Variant(128, 64, 8, 3), target)
     assert not any("guessed" in reason for reason in score.doubts)
 
 
+@pytest.mark.long
 def test_the_range_contains_the_prediction_and_what_the_clock_alone_may_change() -> None:
     h100 = get_target("h100")
     low, high = (end / h100.sustained_clock_ratio for end in h100.sustained_clock_range)
@@ -78,6 +80,7 @@ def test_a_doubt_widens_the_range() -> None:
         assert found.slower > found.faster
 
 
+@pytest.mark.long
 def test_related_kernels_are_told_apart_within_the_range_of_one() -> None:
     slower, faster = (predict_variant(Variant(128, 64, 8, 3, exp2=exp2), "h100") for exp2 in (False, True))
     assert slower.high_tflops > faster.tflops

@@ -155,7 +155,12 @@ def test_a_role_with_other_loops_for_the_same_work_is_predicted_little_faster(
     [
         # both consumers together do one 128x64 step
         ("h100", Variant(128, 64, 4, 3, descriptors=True, specialised=True), 4 * 128 * 64 * 128),
-        ("b200", Variant(128, 128, 4, 3, descriptors=True, specialised=True), 4 * 128 * 128 * 128),
+        pytest.param(
+            "b200",
+            Variant(128, 128, 4, 3, descriptors=True, specialised=True),
+            4 * 128 * 128 * 128,
+            marks=pytest.mark.corpus,
+        ),
     ],
 )
 def test_the_roles_of_a_specialised_kernel_make_one_loop(target: str, variant: Variant, products: int) -> None:
@@ -209,6 +214,7 @@ def sums(X, Out, n, N: tl.constexpr):
     tl.store(Out + i, total)
 
 
+@pytest.mark.long
 def test_a_compiled_loop_that_was_unrolled_is_charged_by_the_passes_of_the_ir() -> None:
     values = {"X": torch.empty(64 * 512), "Out": torch.empty(512), "n": 64}
     launch = launched(sums, values, (1, 1, 1), stages=1, N=512)

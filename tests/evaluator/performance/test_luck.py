@@ -26,6 +26,8 @@ from evaluator.targets import get_target
 from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import launched
 
+pytestmark = pytest.mark.long
+
 H100 = get_target("h100")
 COLD = Timing(cold=True)
 ROWS, LENGTH, HEAD_DIM, BLOCK = 64, 8192, 128, 128
@@ -148,7 +150,6 @@ def spread(times: Sequence[float]) -> float:
     return max(times) / min(times) - 1
 
 
-@pytest.mark.long
 def test_independent_statements_in_another_order_make_no_difference() -> None:
     works = [work(order) for order in DIFFERENT]
     assert len({_code(work) for work in works}) == len(works)  # else nothing would be shown
@@ -157,7 +158,6 @@ def test_independent_statements_in_another_order_make_no_difference() -> None:
     assert spread([time_case([work], 0, H100).seconds for work in works]) > 0.02
 
 
-@pytest.mark.long
 def test_no_order_of_independent_statements_makes_a_difference_to_the_score() -> None:
     cases = {name: [work(name, causal) for causal in (False, True)] for name in ORDERS}
     for works in zip(*cases.values(), strict=True):
@@ -169,7 +169,6 @@ def test_no_order_of_independent_statements_makes_a_difference_to_the_score() ->
     assert spread(list(means.values())) < 0.02
 
 
-@pytest.mark.long
 def test_exchanged_statements_make_no_difference_where_exponentials_are_in_part_a_polynomial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +181,6 @@ def test_exchanged_statements_make_no_difference_where_exponentials_are_in_part_
     assert spread([math.prod(launch.predict().us for launch in each) ** 0.5 for each in (given, other)]) < 0.02
 
 
-@pytest.mark.long
 def test_generated_orders_differ_by_the_order_and_not_by_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +232,6 @@ def _launches(source: str, folder: Path) -> list[Launch]:
     return session.launches
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("order", DIFFERENT)
 def test_other_random_numbers_make_no_difference(order: str) -> None:
     times = [mean_us(work(order), seeds) for seeds in (0, DRAWS, 2 * DRAWS)]

@@ -188,6 +188,7 @@ def copied(programs: int, timing: Timing = WARM) -> LaunchTime:
     return launch
 
 
+@pytest.mark.long
 def test_few_active_sms_get_more_of_l2_each_up_to_what_their_port_takes() -> None:
     few, all_ = copied(8), copied(132)
     grade = 1.06  # rates are rounded, so that cases of a kernel share plays
@@ -195,6 +196,7 @@ def test_few_active_sms_get_more_of_l2_each_up_to_what_their_port_takes() -> Non
     assert all_.conditions.table.l2_bytes == pytest.approx(TABLE.l2_bytes, rel=grade - 1)
 
 
+@pytest.mark.long
 def test_a_launch_takes_longer_when_l2_was_overwritten() -> None:
     cold, warm = copied(64, COLD), copied(64)
     assert (warm.hbm, warm.conditions.table.global_latency) == (0, pytest.approx(TABLE.l2_hit_latency, rel=0.06))
@@ -207,6 +209,7 @@ def test_a_launch_takes_longer_when_l2_was_overwritten() -> None:
     assert (first.seconds, second.seconds) == (cold.seconds, warm.seconds)  # the second finds what the first left
 
 
+@pytest.mark.long
 def test_a_launch_that_brings_little_leaves_the_next_one_the_l2_that_was_overwritten() -> None:
     first, second = time_case([copying(1), copying(64)], 0, H100, COLD).launches
     alone = copied(64, COLD)
@@ -214,6 +217,7 @@ def test_a_launch_that_brings_little_leaves_the_next_one_the_l2_that_was_overwri
     assert second.seconds == pytest.approx(alone.seconds, rel=0.02)
 
 
+@pytest.mark.long
 def test_a_launch_replayed_from_a_graph_starts_sooner() -> None:
     graph, events = (predict_time([copying(1)], H100, timing=Timing(graph=graph)) for graph in (True, False))
     sooner = TABLE.launch_us + TABLE.event_us - TABLE.graph_us
@@ -242,6 +246,7 @@ def paged_work() -> LaunchWork:
     return launched(paged, values, (1, 1, 1), PAGE=16, N=512)
 
 
+@pytest.mark.long
 def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
     work = paged_work()
     table = next(access for access in work.accesses if access.buffer == 1)
@@ -257,6 +262,7 @@ def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
     assert costs.op(code[loads[0]]).latency == TABLE.global_latency
 
 
+@pytest.mark.long
 def test_loads_hit_l1_after_as_many_as_there_are_lines_to_fetch() -> None:
     work = paged_work()
 
@@ -270,6 +276,7 @@ def test_loads_hit_l1_after_as_many_as_there_are_lines_to_fetch() -> None:
     assert hits(loop=None) == 0
 
 
+@pytest.mark.long
 def test_a_tile_on_the_line_of_a_table_is_no_table() -> None:
     work = paged_work()
     table = next(access for access in work.accesses if access.buffer == 1)

@@ -39,7 +39,7 @@ def tflops(variant: Variant, target: str = "h100", length: int = 16384) -> float
 
 
 @pytest.mark.parametrize("place", range(len(LENGTHS)))
-@pytest.mark.parametrize("anchor", ANCHORS[:4], ids=lambda anchor: f"{anchor.name}, {anchor.low}")
+@pytest.mark.parametrize("anchor", sample(ANCHORS[:4], 4), ids=lambda anchor: f"{anchor.name}, {anchor.low}")
 def test_plain_triton_on_h100_is_predicted_where_it_was_published(anchor: Anchor, place: int) -> None:
     predicted = predict_variant(anchor.variant, anchor.target, LENGTHS[place], anchor.rows[place]).tflops
     assert anchor.low[place] / 1.2 < predicted < anchor.high[place] * 1.2  # their tiles and compilers are not known
@@ -49,6 +49,7 @@ def test_plain_triton_on_a100_is_predicted_where_it_was_published() -> None:
     assert 150 < tflops(TUNED, "a100") < 200
 
 
+@pytest.mark.long
 def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
     assert 400 < tflops(Variant(128, 128, 8, 3), "b200") < 900
 
@@ -67,26 +68,31 @@ def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
     assert max(fitting, key=lambda each: tflops(each, name, 8192)) == chosen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("length", "published"), [(4096, 567), (8192, 671), (16384, 746)])
 def test_the_tutorials_kernel_on_b200_is_predicted_near_what_was_published(length: int, published: float) -> None:
     assert predict_variant(TUTORIAL, "b200", length, rows=4 * 48).tflops == pytest.approx(published, rel=0.25)
 
 
+@pytest.mark.long
 def test_causal_attention_is_somewhat_slower_than_full() -> None:
     assert 0.8 < tflops(replace(TUNED, schedule="split")) / tflops(TUNED) < 1
 
 
+@pytest.mark.long
 def test_warp_specialisation_on_h100_is_predicted_where_it_was_published() -> None:
     specialised = tflops(Variant(128, 64, 4, 3, descriptors=True, specialised=True))
     assert tflops(Variant(128, 64, 8, 3, descriptors=True)) < specialised
     assert 440 < specialised < 580
 
 
-@pytest.mark.parametrize("pair", sample(PAIRS, 9), ids=lambda pair: f"{pair.target} {pair.name}")
+@pytest.mark.corpus
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair.target} {pair.name}")
 def test_what_is_known_to_be_faster_is_predicted_faster(pair: Pair) -> None:
     assert tflops(pair.slower, pair.target) < tflops(pair.faster, pair.target)
 
 
+@pytest.mark.long
 def test_roles_without_pipelining_are_not_predicted_above_what_the_best_such_kernel_reaches() -> None:
     # FlashAttention-3 without overlap of products and softmax within a warpgroup: 582 (arXiv:2407.08608, table 2)
     assert tflops(Variant(128, 128, 4, 2, descriptors=True, specialised=True)) < 582
@@ -97,11 +103,13 @@ def test_the_kernel_meant_to_spill_spills() -> None:
     assert compile_variant(TUNED, 90).spill_bytes == 0
 
 
+@pytest.mark.long
 def test_a_deliberately_plain_kernel_is_predicted_far_below_a_tuned_one() -> None:
     plain = Variant(64, 64, 4, 1, schedule="all", exp2=False)
     assert tflops(plain) < 0.5 * tflops(replace(TUNED, schedule="split"))
 
 
+@pytest.mark.long
 def test_scalar_products_run_at_a_few_percent_of_the_tensor_cores() -> None:
     assert tflops(Variant(16, 16, 4, 1, tensor_cores=False)) < 0.1 * tflops(TUNED)
 
@@ -113,7 +121,7 @@ def test_a_prediction_is_repeatable() -> None:
     assert predict_variant(TUNED, "h100") == first
 
 
-@pytest.mark.parametrize("variant", [TUNED, Variant(128, 128, 4, 2, descriptors=True, specialised=True)])
+@pytest.mark.parametrize("variant", sample([TUNED, Variant(128, 128, 4, 2, descriptors=True, specialised=True)], 2))
 def test_a_score_is_the_mean_of_its_draws_and_within_its_own_range(variant: Variant) -> None:
     score = predict_variant(variant, "h100")
     assert len(score.draws) == DRAWS
@@ -128,7 +136,7 @@ def test_utilisation_is_a_fraction_of_each_pipe() -> None:
     assert all(0 <= share <= 1 for share in score.utilisation.values())
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize("target", sample(sorted(TARGETS), 5))
 def test_work_that_the_tensor_cores_could_not_do_in_the_time_is_missing(target: str) -> None:
     chosen = get_target(target)
     launch = launch_work(Variant(128, 64, 8, 3), chosen.arch, 16384)

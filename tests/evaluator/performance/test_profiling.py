@@ -27,6 +27,10 @@ def explained(*variants: Variant, flops: int = FLOPS, least_bytes: int = LEAST_B
     return explain("8k", flops, least_bytes, works, H100, SOURCE, [ir_of(variant, 90) for variant in variants])
 
 
+KERNELS = ["profile", *(pytest.param(name, marks=pytest.mark.long) for name in ("causal", "specialised"))]
+"""Profiles, by fixture."""
+
+
 @pytest.fixture(scope="module")
 def profile() -> Profile:
     return explained(TUNED)
@@ -47,7 +51,7 @@ def test_what_is_explained_is_the_prediction(profile: Profile) -> None:
     assert profile.kind is ScoreKind.PREDICTED
 
 
-@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_parts_of_the_time_add_up_to_it(kernel: str, request: pytest.FixtureRequest) -> None:
     made: Profile = request.getfixturevalue(kernel)
     assert sum(part.time_us for part in made.parts) == pytest.approx(made.score.time_us)
@@ -92,7 +96,7 @@ def test_waits_for_products_count_for_the_lines_of_the_products(profile: Profile
     assert all("tl.dot" in source for source in waiting)
 
 
-@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_reasons_of_each_role_are_all_its_time(kernel: str, request: pytest.FixtureRequest) -> None:
     made: Profile = request.getfixturevalue(kernel)
     for section in made.launches[0].sections:
@@ -112,12 +116,14 @@ def test_ir_without_locations_leads_to_no_line() -> None:
     assert {cost.line for cost in loop.roles[0].lines} == {None}
 
 
+@pytest.mark.long
 def test_two_loops_of_one_line_are_told_apart(causal: Profile) -> None:
     line = causal.launches[0].sections[1].line
     names = [section.name for section in causal.launches[0].sections]
     assert names == ["outside loops", f"loop at line {line} #1", f"loop at line {line} #2"]
 
 
+@pytest.mark.long
 def test_every_role_of_a_specialised_kernel_is_explained(specialised: Profile) -> None:
     loop = specialised.launches[0].sections[-1]
     assert len(loop.roles) == 3
@@ -188,13 +194,14 @@ def test_a_timeline_shows_two_passes_of_the_hot_loop(profile: Profile) -> None:
     assert {"matrix product", "running"} <= {state for lane in drawn.warps for state in lane.states}
 
 
+@pytest.mark.long
 def test_a_timeline_names_roles(specialised: Profile) -> None:
     drawn = specialised.timeline
     assert drawn is not None
     assert {lane.name for lane in drawn.warps} >= {"CTA 0 role 1 warps 0-3", "CTA 0 role 2 warps 0-3"}
 
 
-@pytest.mark.parametrize("kernel", ["profile", "causal", "specialised"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_code_of_the_hot_loop_is_whole_and_its_ptx_is_a_loop(kernel: str, request: pytest.FixtureRequest) -> None:
     made: Profile = request.getfixturevalue(kernel)
     code = made.code

@@ -50,10 +50,10 @@ def test_the_resource_that_holds_a_loop_back_is_the_critical_one(
 @pytest.mark.parametrize(
     ("variant", "length", "resource"),
     [
-        (Variant(128, 128, 8, 3), 16384, "tensor"),
-        (Variant(128, 64, 8, 1), 16384, "latency"),
-        (Variant(16, 16, 4, 3), 16384, "shared"),
-        (Variant(64, 64, 4, 3, descriptors=True), 16384, "shared"),
+        pytest.param(Variant(128, 128, 8, 3), 16384, "tensor", marks=pytest.mark.corpus),
+        pytest.param(Variant(128, 64, 8, 1), 16384, "latency", marks=pytest.mark.corpus),
+        pytest.param(Variant(16, 16, 4, 3), 16384, "shared", marks=pytest.mark.corpus),
+        pytest.param(Variant(64, 64, 4, 3, descriptors=True), 16384, "shared", marks=pytest.mark.corpus),
         (Variant(128, 64, 8, 3), 16384, "cta_barrier"),
     ],
 )
@@ -63,6 +63,7 @@ def test_a_prediction_names_the_resource_whose_relief_would_shorten_it_most(
     assert predict_variant(variant, "h100", length).critical == resource
 
 
+@pytest.mark.long
 def test_the_critical_resource_of_roles_and_of_a_second_loop_is_found_where_the_whole_kernel_is_played() -> None:
     for variant in (Variant(128, 128, 4, 2, descriptors=True, specialised=True), Variant(128, 64, 8, 1, "split")):
         useful, least, (work,) = case_of(variant, "h100", 16384)
@@ -104,6 +105,7 @@ def gain(name: str, launch: LaunchWork) -> float:
     )
 
 
+@pytest.mark.long
 def test_a_kernel_that_spills_gains_from_no_spills_and_another_does_not() -> None:
     assert compile_variant(Variant(128, 128, 4, 1), 90).spill_bytes > 0
     assert gain("no_spills", launch_work(Variant(128, 128, 4, 1), 90, 8192)) > 2

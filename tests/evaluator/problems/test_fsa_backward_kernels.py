@@ -13,10 +13,12 @@ from evaluator.problems.fsa_backward import FSA_BACKWARD
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
 from seeds import seed_source
-from tests.corpus import sample, soaked
+from tests.corpus import soaked
 from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
+
+pytestmark = pytest.mark.corpus
 
 PLAIN = seed_source("fsa_backward", "query_outer")
 ONE_WALK = seed_source("fsa_backward", "kv_outer")
@@ -165,7 +167,7 @@ HONEST_KERNELS: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("name", sample(WRONG | WRONG_PARTS, 32))
+@pytest.mark.parametrize("name", WRONG | WRONG_PARTS)
 def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Path) -> None:
     mutant = (WRONG | WRONG_PARTS)[name]
     fault = first_fault(FSA_BACKWARD, module_of(mutant.of(PLAIN if name in WRONG else ONE_WALK), tmp_path))
@@ -174,7 +176,6 @@ def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Pat
     assert re.search(mutant.message, fault.message), fault.message
 
 
-@pytest.mark.corpus
 @pytest.mark.parametrize("name", soaked(HONEST_KERNELS, ["no lists"]))
 def test_an_honest_kernel_is_right_in_every_small_case(name: str, tmp_path: Path) -> None:
     assert first_fault(FSA_BACKWARD, module_of(HONEST_KERNELS[name], tmp_path)) is None
@@ -203,7 +204,6 @@ REFUSED: dict[str, Mutant] = {
 """What only the judge finds, which runs kernels in its sanitiser."""
 
 
-@pytest.mark.corpus
 @pytest.mark.parametrize("name", REFUSED)
 def test_gradients_by_chance_are_refused(fork_server: ForkServer, name: str) -> None:
     mutant = REFUSED[name]
@@ -216,7 +216,6 @@ def test_gradients_by_chance_are_refused(fork_server: ForkServer, name: str) -> 
 IN_ORDER = "a program has all of a block's list", "in order"
 
 
-@pytest.mark.corpus
 @pytest.mark.parametrize(
     ("name", "sums"),
     soaked([("one walk", "atomic"), IN_ORDER], [IN_ORDER]),

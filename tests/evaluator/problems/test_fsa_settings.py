@@ -368,7 +368,7 @@ RELIES = {
 """Kernels that take a forced block for granted. They are right where it is forced."""
 
 
-@pytest.mark.parametrize("name", RELIES)
+@pytest.mark.parametrize("name", sample(RELIES, 3))
 def test_a_kernel_that_relies_on_blocks_that_are_not_forced_is_caught(name: str, tmp_path: Path) -> None:
     kind = "fsa_backward" if name.endswith("backward") else "fsa"
     module = module_of(edited(RELIES[name], source=seed_source(kind, "query_outer")), tmp_path)
@@ -378,7 +378,7 @@ def test_a_kernel_that_relies_on_blocks_that_are_not_forced_is_caught(name: str,
     assert "rows" in fault.message
 
 
-@pytest.mark.parametrize("wrong", sample(WRONG, 3))
+@pytest.mark.parametrize("wrong", sample(WRONG, 9))
 def test_a_wrong_kernel_is_caught(wrong: str, tmp_path: Path) -> None:
     name, case, mutant = WRONG[wrong]
     fault = fault_of(get_problem(name), small(name, case), module_of(mutant.of(GENERAL), tmp_path))
@@ -386,7 +386,8 @@ def test_a_wrong_kernel_is_caught(wrong: str, tmp_path: Path) -> None:
     assert re.search(mutant.message, fault.message), fault.message
 
 
-@pytest.mark.parametrize("wrong", sample(WRONG_GRADIENTS, 3))
+@pytest.mark.corpus
+@pytest.mark.parametrize("wrong", WRONG_GRADIENTS)
 def test_a_wrong_kernel_is_told_which_gradient_is_wrong(wrong: str, tmp_path: Path) -> None:
     case, mutant = WRONG_GRADIENTS[wrong]
     fault = fault_of(get_problem(BACKWARD), small(BACKWARD, case), module_of(mutant.of(GRADIENTS), tmp_path))
@@ -402,17 +403,20 @@ def complaints(problem: Problem, source: str, folder: Path, names: tuple[str, ..
 
 @pytest.mark.parametrize(
     "name",
-    [
-        SINKS,
-        PACKED,
-        "fsa-d96-fp16-sinks-packed",
-        BACKWARD,
-        "fsa_backward-d64-fp16-packed",
-        "fsa-d192x128",
-        "fsa_backward-d192x128",
-        "fsa-local",
-        "fsa_backward-local",
-    ],
+    sample(
+        [
+            PACKED,
+            SINKS,
+            "fsa-d96-fp16-sinks-packed",
+            BACKWARD,
+            "fsa_backward-d64-fp16-packed",
+            "fsa-d192x128",
+            "fsa_backward-d192x128",
+            "fsa-local",
+            "fsa_backward-local",
+        ],
+        9,
+    ),
 )
 def test_the_seed_is_right(name: str, tmp_path: Path) -> None:
     assert not complaints(get_problem(name), seed_source(name), tmp_path, ("group-8", "uneven", "one-token"))

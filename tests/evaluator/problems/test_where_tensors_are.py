@@ -11,6 +11,7 @@ import torch
 from evaluator.catalogue import get_problem
 from evaluator.problem import Case, rows_of
 from evaluator.problems import fsa, fsa_backward, inputs
+from tests.corpus import sample
 
 PLACE = torch.device("meta")
 
@@ -24,7 +25,7 @@ def everything(case: Case, chosen: torch.Tensor, keys: torch.Tensor) -> tuple[to
 
 
 @pytest.mark.parametrize(
-    "name", ["mha", "gqa", "fsa", "mha_backward", "fsa_backward", "gqa_backward-w128-sinks-packed"]
+    "name", sample(["fsa", "mha", "mha_backward", "gqa", "fsa_backward", "gqa_backward-w128-sinks-packed"], 3)
 )
 def test_inputs_and_references_are_on_the_default_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = get_problem(name)

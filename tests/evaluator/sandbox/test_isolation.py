@@ -46,7 +46,7 @@ def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
         yield first, second
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[WAYS[0], pytest.param(WAYS[1], marks=pytest.mark.long)])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both ways of keeping jobs apart; without namespaces what can be read depends on Landlock."""
     if request.param == "plain" and not landlock.version():
@@ -85,6 +85,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
     assert "found in []" in fault.message
 
 
+@pytest.mark.long
 def test_the_judges_process_itself_gets_no_key(secret: tuple[str, str]) -> None:
     with ProcessEvaluator("h100", "quick") as evaluator:
         evaluator._running()

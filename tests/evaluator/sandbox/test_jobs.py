@@ -126,6 +126,7 @@ def test_a_job_that_does_nothing_is_killed_at_its_wall_limit(server: ForkServer)
 SPIN = "import time\ndef spin():\n    while time.process_time() < 0.6: pass\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("work", "limits"),
     [
@@ -146,6 +147,7 @@ def test_a_job_that_spins_is_killed_at_its_cpu_limit(server: ForkServer) -> None
     assert run(server, "while True: pass", replace(LIMITS, cpu_s=1)) == TimedOut("used up 1 s of processor time")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["result = b'done'", "raise ValueError('stopped')"])
 def test_a_job_that_catches_the_signal_of_its_cpu_limit_is_out_of_time_however_it_ends(
     server: ForkServer, end: str

@@ -41,6 +41,7 @@ def elsewhere(tmp_path: Path) -> Elsewhere:
     return make
 
 
+@pytest.mark.long
 def test_a_judge_serves_many_candidates_and_is_replaced_when_killed() -> None:
     with ProcessEvaluator("h100", "quick") as evaluator:
         assert evaluator.evaluate(NO_PYTHON).status is Status.PARSE_ERROR
@@ -58,6 +59,7 @@ def test_a_judge_serves_many_candidates_and_is_replaced_when_killed() -> None:
         os.kill(second, 0)
 
 
+@pytest.mark.long
 def test_a_command_starts_the_judge_and_is_given_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/agent")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")

@@ -128,6 +128,7 @@ def test_the_error_of_a_script_is_its_own(tmp_path: Path, text: str, monkeypatch
     assert here(tmp_path, text, monkeypatch).raised.splitlines()[-1] == ERRORS[text]
 
 
+@pytest.mark.long
 def test_a_script_that_raises_is_reported_in_one_line_with_its_own_traceback(tmp_path: Path) -> None:
     with pytest.raises(ScriptFailed) as failed:
         run(tmp_path, "1 / 0")
@@ -148,6 +149,7 @@ def test_an_error_of_several_lines_is_called_by_its_first(raised: str, said: str
     assert Ran("h100", (), raised=raised).error == said
 
 
+@pytest.mark.long
 def test_a_script_that_ends_its_process_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ScriptFailed, match=r"script.py ended its process, exit code 7, so nothing is known of it$"):
         run(tmp_path, "import os; os._exit(7)")

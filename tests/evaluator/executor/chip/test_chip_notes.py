@@ -13,6 +13,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import StuckProgram, offline
 from seeds import seed_source
+from tests.corpus import sample
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
 
 ORACLE = "torch"
@@ -144,7 +145,7 @@ def with_products(seed: str, example: str) -> str:
 
 @pytest.mark.parametrize(
     ("note", "seed", "target", "put"),
-    [("gluon-hopper", "hopper", "h100", with_turn), ("gluon-blackwell", "blackwell", "b200", with_products)],
+    sample([("gluon-hopper", "hopper", "h100", with_turn), ("gluon-blackwell", "blackwell", "b200", with_products)], 2),
 )
 def test_the_loops_of_the_notes_attend(
     note: str, seed: str, target: str, put: Callable[[str, str], str], tmp_path: Path

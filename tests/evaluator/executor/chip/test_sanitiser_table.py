@@ -21,7 +21,8 @@ def names(file: str) -> set[str]:
         if name.startswith("test_"):
             found.add(name)
             for mark in getattr(test, "pytestmark", ()):
-                found.update(each[0] if isinstance(each, tuple) else each for each in mark.args[1])
+                if mark.name == "parametrize":
+                    found.update(each[0] if isinstance(each, tuple) else each for each in mark.args[1])
     return found
 
 

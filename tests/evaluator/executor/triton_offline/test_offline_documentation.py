@@ -26,6 +26,7 @@ def run(folder: Path, *command: str) -> str:
     return outcome.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "place"), [("softmax.py", 0), ("early.py", 2)])
 def test_a_script_prints_what_the_page_says(tmp_path: Path, name: str, place: int) -> None:
     if name == "early.py" and not hasattr(mbarrier, "allocate_mbarrier"):
@@ -34,6 +35,7 @@ def test_a_script_prints_what_the_page_says(tmp_path: Path, name: str, place: in
     assert run(tmp_path, name) == blocks("text")[place // 2]
 
 
+@pytest.mark.long
 def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
     _, tests, _ = blocks("python")
     (tmp_path / "test_scale.py").write_text(tests)

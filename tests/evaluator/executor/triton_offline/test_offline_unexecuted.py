@@ -261,7 +261,9 @@ def strided(x, out, BLOCK: tl.constexpr, LOADS: tl.constexpr):
     tl.store(out + i, total)
 
 
-@pytest.mark.parametrize("size", [2**22, 64])  # without a mask: the short one ends before what is read
+@pytest.mark.parametrize(
+    "size", [pytest.param(2**22, marks=pytest.mark.long), 64]
+)  # without a mask: the short one ends before what is read
 def test_launches_with_many_loads_and_out_of_bounds_are_predicted(size: int) -> None:
     with offline(execute=False) as session:
         strided[(256,)](torch.randn(size, device="cuda"), torch.empty(2**20, device="cuda"), BLOCK=2048, LOADS=16)
