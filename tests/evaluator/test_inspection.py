@@ -130,6 +130,7 @@ def test_a_score_on_another_suite_says_so(judge: Judge) -> None:
         look(judge, Look.SCORE, suite="nope")
 
 
+@pytest.mark.long
 def test_code_is_that_of_the_case_asked_for(judge: Judge) -> None:
     assert ".target sm_90" in look(judge, Look.PTX, case="8k-full").text
     assert "#ttg.blocked" in look(judge, Look.TTGIR).text

@@ -101,8 +101,8 @@ def test_a_script_that_reads_what_was_not_computed_is_stopped_and_what_came_befo
     assert ran.raised == ""
 
 
-def test_what_a_script_launched_before_it_raised_counts(tmp_path: Path) -> None:
-    ran, _ = run(tmp_path, "call(2**20)\nraise ValueError('too far off')")
+def test_what_a_script_launched_before_it_raised_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = here(tmp_path, "call(2**20)\nraise ValueError('too far off')", monkeypatch)
     assert len(ran.tried) == 2
     assert f'script.py", line {END + 1}, in <module>' in ran.raised
     assert ran.error == "ValueError: too far off"
