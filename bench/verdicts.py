@@ -36,6 +36,7 @@ SETTINGS = (
     "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
     "decode-d64-fp16", "decode-d192x128", "decode-h64x8-d64-w128-global-sinks-32768x1",
     "fsa-d64-fp16-sinks-packed", "fsa_backward-sinks-packed", "fsa-h64x4-d192x128-8192x1", "fsa_backward-d192x128",
+    "fsa-h64x4-b128x16-local-8192x1", "fsa_backward-local",
 )  # fmt: skip
 """Settings in which each part of a setting occurs with each kind of problem that it changes the function of."""
 
