@@ -6,8 +6,10 @@ take. It is done once for each forward pass, not for each layer.
 """
 
 import functools
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,13 +28,19 @@ def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str
 
     Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout,
     position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
-    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none, and so do layers that select blocks.
+    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none. Layers that select blocks of keys,
+    as those of MiniMax-M3, run by ``selected_attention`` where the package has it, without padding and cached keys.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
     AttentionMaskInterface.register(name, sequences_mask)
     return name
 
 
+_SELECTED = "._selected_attention"
+_SELECTING = find_spec(_SELECTED, __package__) is not None
+"""Whether the package has kernels of selected attention."""
+_NONE = 2**30
+"""Stands for no block while blocks are put in order."""
 _ROOM = 256
 """Tokens that a layer of ``GrowingCache`` has room for are a multiple of this, and of every page of the kernels."""
 
@@ -219,7 +227,7 @@ def attention_forward(
     if options.get("softcap") is not None:
         raise NotImplementedError(f"{NAMESPACE} has no soft caps, nor has sdpa: take attn_implementation='eager'")
     if options.get("block_indices") is not None:
-        raise NotImplementedError(f"{NAMESPACE} takes no selected blocks here: take attn_implementation='sdpa'")
+        return _of_blocks(module, query, key, value, attention_mask, dropout, scaling, on_unsupported, options), None
     biased = options.get("position_bias") is not None
     if isinstance(attention_mask, Sequences):
         if not biased and not dropout:
@@ -253,6 +261,47 @@ def attention_forward(
     )
     assert isinstance(out, torch.Tensor)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _of_blocks(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: "torch.Tensor | Sequences | None",
+    dropout: float,
+    scale: float | None,
+    on_unsupported: str | None,
+    options: Mapping[str, Any],
+) -> torch.Tensor:
+    """Return the output of a layer of MiniMax-M3, [batch, q_len, heads, head_dim], whose queries select blocks."""
+    indexer: Any = module.indexer
+    blocks: torch.Tensor = options["block_indices"]
+    reason = "dropout" if dropout else ""
+    if mask is not None or query.shape[2] != key.shape[2]:
+        reason = "selected blocks with padding, packed sequences or a cache"
+    elif not _SELECTING:
+        reason = "selected blocks"
+    if not reason:
+        selected_attention = importlib.import_module(_SELECTED, __package__).selected_attention
+        order = blocks.masked_fill(blocks < 0, _NONE).sort(3).values
+        order = torch.nn.functional.pad(
+            order.masked_fill(order == _NONE, -1), (0, max(3 - order.shape[3], 0)), value=-1
+        )
+        out: torch.Tensor = selected_attention(
+            query, key, value, order, block_size=indexer.block_size, scale=scale, on_unsupported=on_unsupported
+        )
+        return out.transpose(1, 2).contiguous()
+    decline(reason, on_unsupported)
+    positions = options.get("position_ids")
+    if positions is None:
+        positions = torch.arange(key.shape[2] - query.shape[2], key.shape[2], device=query.device)[None]
+    visible = indexer.build_block_mask(
+        blocks, mask.mask if isinstance(mask, Sequences) else mask, key.shape[2], query.dtype, query.device,
+        positions.expand(query.shape[0], -1),
+    )  # fmt: skip
+    found: torch.Tensor = sdpa_attention_forward(module, query, key, value, visible, dropout, scale)[0]
+    return found
 
 
 def _of_sequences(

@@ -234,6 +234,51 @@ def test_autocast_leaves_tensors_of_other_devices_alone_and_lse_exact(package: M
     assert torch.equal(found, _by_torch.lse(q, k, True, 0.3, 0, None))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("without", [False, True])
+def test_layers_that_select_blocks_compute_what_they_do_by_sdpa(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch, without: bool
+) -> None:
+    integration = importlib.import_module(f"{NAME}.transformers")
+    monkeypatch.setattr(integration, "_SELECTING", not without)
+    taken: list[Any] = []
+    sparse = importlib.import_module(f"{NAME}._selected_attention")
+    usual = sparse.selected_attention
+    monkeypatch.setattr(
+        sparse, "selected_attention", lambda *given, **more: taken.append(given) or usual(*given, **more)
+    )
+    m3 = importlib.import_module("transformers.models.minimax_m3_vl")
+    config = m3.MiniMaxM3VLTextConfig(
+        hidden_size=64, intermediate_size=64, dense_intermediate_size=64, shared_intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2, head_dim=32, rotary_dim=16, vocab_size=99,
+        num_local_experts=2, num_experts_per_tok=1, index_n_heads=2, index_head_dim=32, index_block_size=16,
+        index_topk_blocks=3, layer_types=["full_attention", "minimax_m3_sparse"], bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = m3.MiniMaxM3VLTextModel(config).eval()
+    tokens = torch.randint(3, 99, (2, 120))
+    padding = torch.ones_like(tokens)
+    padding[0, :32] = 0
+    whole = slice(None)
+
+    def states(implementation: str) -> list[torch.Tensor]:
+        model.set_attn_implementation(implementation)
+        with torch.no_grad():
+            first = model(tokens[:, :-1], use_cache=True)
+            second = model(tokens[:, -1:], cache=first.past_key_values)
+            padded = model(tokens, attention_mask=padding)
+        return [first.last_hidden_state, second.last_hidden_state, padded.last_hidden_state[1]]
+
+    right = states("sdpa")
+    assert not taken
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = states(integration.register("for_m3"))
+    for mine, other in zip(found, right, strict=True):
+        torch.testing.assert_close(mine[whole], other[whole], atol=1e-5, rtol=1e-5)
+    assert len(taken) == (0 if without else 1), "the prefill"
+
+
 def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(1, 4, 2, 8), torch.randn(1, 2, 7, 8), torch.randn(1, 2, 7, 6)
@@ -443,8 +488,6 @@ def test_soft_caps_which_torch_has_not_either_are_refused(package: ModuleType) -
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(NotImplementedError, match="has no soft caps"):
         forward(torch.nn.Module(), q, q, q, None, softcap=50.0)
-    with pytest.raises(NotImplementedError, match="takes no selected blocks here"):
-        forward(torch.nn.Module(), q, q, q, None, block_indices=torch.zeros(1, 1, 1, 3))
 
 
 def test_a_mask_with_holes_stays_a_mask(package: ModuleType) -> None:
