@@ -147,6 +147,7 @@ def _edit_number(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mo
         yield f"warps to {number}", cst.parse_module(anatomy.module.code.replace("num_warps=4", f"num_warps={number}"))
 
 
+@pytest.mark.long
 def test_equal_briefs_give_equal_candidates() -> None:
     worlds = World(), World()
     for world in worlds:
@@ -165,6 +166,7 @@ def test_different_seeds_explore_differently() -> None:
     assert len(changes) > 1
 
 
+@pytest.mark.long
 def test_nothing_is_tried_twice() -> None:
     world = World({"skip": 1.5})
     for seed in range(15):

@@ -212,6 +212,7 @@ def test_a_restart_goes_to_the_version_that_fewest_candidates_were_made_from_and
     assert targets == [None, None, 2, None, 0, None]
 
 
+@pytest.mark.long
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("ab")), max_size=40))
 def test_what_is_seen_depends_on_the_record_alone(history: list[tuple[bool, str]]) -> None:
     once, again = Search(), Search()

@@ -56,6 +56,7 @@ def test_hopper_gets_no_roles_for_products_outside_the_loop_or_for_four_of_them(
     assert BY_NAME["specialise"].variants(apply(SEED, "pingpong"), H100) == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", sample([B200, H100], 2), ids=lambda target: target.name)
 def test_a_loop_that_branches_on_data_gets_no_roles(target: object) -> None:
     assert BY_NAME["specialise"].variants(apply(SEED, "lazy"), target) == ()  # type: ignore[arg-type]

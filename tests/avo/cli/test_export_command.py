@@ -55,6 +55,7 @@ def test_the_layout_of_the_hub_is_written_on_request(avo: Avo, tmp_path: Path) -
     assert {path.name for path in Path(tmp_path, "kernel").iterdir()} == {"README.md", "LICENSE", "speed.svg", "build"}
 
 
+@pytest.mark.long
 def test_a_version_that_fails_is_not_exported_and_nothing_is_written(avo: Avo, tmp_path: Path) -> None:
     result = avo("export", "mha-h100@1", "mha-h100@2", "--out", "kernel", *judge("num_stages=2"))
     assert result.exit_code == 1

@@ -422,6 +422,7 @@ def avo(store: Store, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["replay", "fake", "--recorded", *arguments, "--db", store.url])
 
 
+@pytest.mark.long
 def test_the_command_says_whether_the_lineage_is_the_same(of_an_agent: Recording) -> None:
     store = of_an_agent.store
     same = avo(store)

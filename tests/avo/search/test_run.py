@@ -226,6 +226,7 @@ def test_a_dead_worker_costs_its_step_and_not_the_run(office: Office) -> None:
     assert office.store.steps(run.id)[0].reason == "the operator's process died"
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_now_and_then_does_not_end_the_run(office: Office) -> None:
     run = office.drive(Climber(), max_attempts=3 * MAX_TROUBLES, deaths=range(1, 100, 2))
     assert run.state is RunState.FINISHED

@@ -373,6 +373,7 @@ async def test_q_quits_also_from_the_help(store: Store, keys: list[str]) -> None
         assert not pilot.app.is_running
 
 
+@pytest.mark.long
 async def test_what_candidates_write_is_shown_as_it_is(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)

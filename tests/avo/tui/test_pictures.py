@@ -31,6 +31,7 @@ def pressing(*steps: tuple[str, str]) -> Callable[[Pilot[None]], Awaitable[None]
     return play
 
 
+@pytest.mark.long
 def test_a_lineage_looks_as_it_did(store: Store, snap_compare: Any) -> None:
     app = AvoApp(store.url, make_sample_run(store.url), poll_s=0.05)
     assert snap_compare(app, terminal_size=(100, 30), run_before=pressing(("home", "a seed: no parent")))

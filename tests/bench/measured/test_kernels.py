@@ -101,6 +101,7 @@ def test_causal_attention_over_sequences(q_lens: list[int], kv_lens: list[int], 
     close(out, torch.cat([causal(*part) for part in parts]))
 
 
+@pytest.mark.long
 def test_attention_over_a_paged_cache() -> None:
     heads, group, dim, page, pages = 8, 4, 32, 16, 12
     q_lens, kv_lens = [1, 20, 5], [33, 20, 48]

@@ -334,6 +334,7 @@ def test_an_instruction_that_ptxas_refuses_is_quoted(compiler: Compiler) -> None
     assert "/tmp" not in found.message
 
 
+@pytest.mark.long
 def test_a_compiler_that_aborts_is_a_value(compiler: Compiler, server: ForkServer, small: KernelIR) -> None:
     pid = server.pid
     ttir = ASM.format(asm="mov.u32 $0, 1;", constraints="=no-such-constraint")

@@ -58,6 +58,7 @@ def test_a_library_computes_what_the_reference_does(library: Library, case: Case
     assert (baselines.lse(q[0, head], k[0, kv_head], case).double() - lse).abs().max() < 1e-3
 
 
+@pytest.mark.long
 def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
     told: list[Progress] = []
     found = measure(device(), MHA, (CASE, GROUPED), MATH, random.Random(1), sustained=False, tell=told.append)

@@ -123,6 +123,7 @@ def test_small_cases_are_run_first_and_their_memory_is_free_again() -> None:
     assert garage.links[0].closed
 
 
+@pytest.mark.long
 def test_score_and_comparison_are_different_samples_against_an_incumbent_in_a_process_of_its_own() -> None:
     garage = Garage(honest=0.9e-3, counts=1e-3)
     score = run(garage, "honest", challenge())

@@ -283,6 +283,7 @@ PIECES = ["add", "mov", ".b32", ".f32", "cvt.rn", "$0", "$1", ",", ";", "{", "}"
 PIECES += ["|", " "]
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(
     text=st.lists(

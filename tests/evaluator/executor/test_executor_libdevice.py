@@ -64,6 +64,7 @@ def exact_rounding(symbol, operands, dtype):
     return flush(rounded(exact, dtype, mode), dtype)
 
 
+@pytest.mark.long
 def test_arithmetic_with_a_rounding_mode_is_rounded_once_and_flushes_float32(results):
     checked = 0
     for symbol in filter(ROUNDED.fullmatch, results):

@@ -165,6 +165,7 @@ def test_a_profile_names_the_winning_configuration(judge: Judge) -> None:
     assert winner.startswith("attention_kernel: BLOCK_M=64, BLOCK_N=32, ")
 
 
+@pytest.mark.long
 def test_a_wrong_configuration_among_right_ones_is_found_before_any_is_compiled(judge: Judge) -> None:
     evaluation = judged(judge, config(64, 64, 4), config(32, 64, 4, wrong=True), config(64, 32, 4))
     assert evaluation.status is Status.INCORRECT

@@ -61,6 +61,7 @@ def test_an_attack_is_rejected_for_what_it_does(
     check(judge, attack)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sample(harmless.CANDIDATES, 32))
 def test_an_attack_that_is_let_through_changes_nothing(judge: Judge, seed: Evaluation, name: str) -> None:
     evaluation = judged(judge, harmless.CANDIDATES[name])

@@ -353,16 +353,16 @@ HONEST_GRADIENTS = {
 SLOT = "block = tl.load(indices + slot)"
 GRADIENT_SLOT = "keys = tl.load(indices + slot) * block_size"
 RELIES = {
-    "block 0 unseen, backward": (
-        GRADIENT_SLOT,
-        GRADIENT_SLOT.replace("tl.load(", "tl.where(slot == 0, 0, 1) * tl.load("),
-    ),
     "block 0 unseen": (SLOT, f"{SLOT}\n        block = tl.where((slot == 0) & (block > 0), 0, block)"),
     "the block before unseen": (
         SLOT,
         f"{SLOT}\n        after = tl.load(indices + slot + 1, mask=slot + 1 < blocks, other=-1)\n"
         "        own = position // block_size\n"
         "        block = tl.where((block >= 0) & (block < own) & (after == own), own - 1, block)",
+    ),
+    "block 0 unseen, backward": (
+        GRADIENT_SLOT,
+        GRADIENT_SLOT.replace("tl.load(", "tl.where(slot == 0, 0, 1) * tl.load("),
     ),
 }
 """Kernels that take a forced block for granted. They are right where it is forced."""
