@@ -84,6 +84,7 @@ def environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
+@pytest.mark.long
 def test_the_fixture_fails_a_test_whose_kernels_make_faults(tmp_path: Path) -> None:
     output = run_pytest(tmp_path, WITH_FIXTURE + OF_ITS_OWN)
     assert "1 failed, 4 passed" in output, output

@@ -293,6 +293,7 @@ def test_lineage_has_all_ancestors_and_no_others(run_and_versions: tuple[Run, Se
     assert [version.number for version in lineage_of(versions, 3)] == [0, 1, 3]
 
 
+@pytest.mark.long
 @given(st.from_regex(r"[A-Za-z0-9._-]{1,80}", fullmatch=True))
 def test_every_run_name_gives_a_package_name(run: str) -> None:
     name = package_name(None, [run])

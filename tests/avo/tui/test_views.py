@@ -280,6 +280,7 @@ async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_t
         await seen(pilot, "x faulty or unverified 2")
 
 
+@pytest.mark.long
 async def test_views_change_without_losing_their_place_and_escape_leads_back(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await seen(pilot, "★ v2")

@@ -132,6 +132,7 @@ def spoil(buffers: Sequence[torch.Tensor]) -> None:
     buffers[3].mul_(1.5)
 
 
+@pytest.mark.long
 def test_what_only_the_gpu_gets_wrong_is_incorrect(room: Room) -> None:
     room.spoil = spoil
     evaluation = room.judge.evaluate(Candidate("tiny", SEED))

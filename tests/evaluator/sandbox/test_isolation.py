@@ -71,6 +71,7 @@ def test_no_job_finds_the_secret(way: None, secret: tuple[str, str], tmp_path: P
     assert json.loads(outcome.result) == []
 
 
+@pytest.mark.long
 def test_no_candidate_finds_the_secret(way: None, secret: tuple[str, str], tmp_path: Path) -> None:
     first, second = secret
     entry = f"""

@@ -86,6 +86,12 @@ def test_an_option_that_triton_refuses_is_the_fault_of_its_configuration_alone()
         clear[(1,)](torch.zeros(64, device="cuda"), 64)
     reasons = {trial.config.num_warps: trial.reason for trial in session.trials}
     assert reasons == {3: "num_warps must be a power of 2", 4: ""}
+
+
+@pytest.mark.long
+def test_a_printed_prediction_is_a_line() -> None:
+    with counting() as session:
+        clear[(1,)](torch.zeros(64, device="cuda"), 64)
     assert len(repr(session.launches[-1].predict())) < 400
 
 
