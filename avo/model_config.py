@@ -242,6 +242,14 @@ class _Fields:
     def type(self) -> str:
         return _printable(str(self.values.get("model_type") or "unknown"))
 
+    @property
+    def sparse(self) -> Mapping[str, Any]:
+        """What is said of sparse attention in fields of its own; nothing where there is none, or vLLM sees none."""
+        found = self.get(_SPARSE) or {}
+        if not isinstance(found, dict):
+            raise self.error(f"{_SPARSE}: {found!r} should be an object")
+        return found if found.get("use_sparse_attention", True) else {}
+
     def error(self, message: str) -> ConfigError:
         return ConfigError(f"--for {self.path}: {message}")
 
@@ -318,7 +326,7 @@ def _layers(config: _Fields) -> tuple[dict[str, int], int]:
     Layers whose window is longer than any case see all keys.
     """
     layers = _kinds(config)
-    if _sparse(config) and not layers[SELECTED]:
+    if config.sparse and not layers[SELECTED]:
         raise config.error(f"{_SPARSE}: which layers select blocks is not known")
     window = config.count("sliding_window") if layers[SLIDING] else 0
     if window > LONGEST:
@@ -336,7 +344,7 @@ def _kinds(config: _Fields) -> Counter[str]:
         if field == "layer_types":
             return Counter(_OTHER_NAMES.get(str(each), _printable(str(each))) for each in listed)
         return Counter(FULL if each == 1 else LINEAR for each in listed)
-    if (selecting := _sparse(config).get("sparse_attention_freq")) is not None:
+    if (selecting := config.sparse.get("sparse_attention_freq")) is not None:
         if not isinstance(selecting, list) or len(selecting) != count:
             raise config.error(f"sparse_attention_freq: it should list all layers, num_hidden_layers: {count}")
         return Counter(SELECTED if each else FULL for each in selecting)
@@ -364,17 +372,9 @@ def _kinds(config: _Fields) -> Counter[str]:
     )
 
 
-def _sparse(config: _Fields) -> Mapping[str, Any]:
-    """Return what is said of sparse attention in fields of its own; nothing where there is none, or vLLM sees none."""
-    found = config.get(_SPARSE) or {}
-    if not isinstance(found, dict):
-        raise config.error(f"{_SPARSE}: {found!r} should be an object")
-    return found if found.get("use_sparse_attention", True) else {}
-
-
 def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
     """Return how many keys a block has that queries select, and how many blocks they select at most."""
-    found = _Fields(config.path, {**config.values, **_sparse(config)})
+    found = _Fields(config.path, {**config.values, **config.sparse})
 
     def either(*fields: str) -> int:
         return found.count(next((field for field in fields if field in found.values), fields[0]))

@@ -6,8 +6,8 @@ python -m bench.results --out docs/results.md --write         writes it from the
 
 A run starts from the plain seed where its problem has one, and has a database of its own below ``--folder``. A run
 that was stopped goes on for the rest of its minutes; a finished one is left as it is. Other settings have their run and
-their section too if --problems names them. Runs that have no database there stay as the document has them, so that it
-can be made in parts. Every number is predicted.
+their section too if --problems names them. Runs that --problems and --targets leave out, and runs without a database
+there, stay as the document has them, so that it can be made in parts. Every number is predicted.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -87,7 +87,8 @@ def main() -> int:
                 failed |= search(options.folder, problem, target, options.minutes, options.workers, options.note) != 0
     shown = tuple(dict.fromkeys((*SEARCHED, *options.problems)))
     before = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
-    options.out.write_text("\n".join(document(options.folder, shown, before)) + "\n", encoding="utf-8")
+    anew = {f"{problem}-{target}" for problem in options.problems for target in options.targets}
+    options.out.write_text("\n".join(document(options.folder, shown, before, anew)) + "\n", encoding="utf-8")
     return int(failed)
 
 
@@ -122,17 +123,23 @@ def conditions(command: str, note: str = "") -> Conditions:
     return Conditions(command, commit + changed, installed("triton"), machine)
 
 
-def document(folder: Path, problems: Sequence[str] = SEARCHED, before: str = "") -> Iterator[str]:
-    """Yield the document, from the runs on ``problems`` in ``folder``; others are as they were ``before``."""
+def document(
+    folder: Path, problems: Sequence[str] = SEARCHED, before: str = "", anew: Collection[str] | None = None
+) -> Iterator[str]:
+    """Yield the document of the runs on ``problems``: those in ``folder`` that are named in ``anew``, by default all of
+    them, and others as they were ``before``.
+    """
     yield "# Results"
     yield ""
     yield "The operator `mutate` found these kernels by itself, without a GPU. They were executed and found correct."
     yield "**Every speed on this page is predicted** by the [performance model](performance-model.md), not measured."
     yield "`python -m bench.results` writes this page; the databases of the runs have every attempt. Compare runs of"
     yield "one commit only: a later one has another model, and `mutate` searches otherwise."
-    names = (f"{problem}-{target}" for problem in problems for target in TARGETS)
-    kept = _parts(before)
-    found = [part for name in names if (part := _part(folder, name) or kept.get(name))]
+    parts = _parts(before)
+    for name in (names := [f"{problem}-{target}" for problem in problems for target in TARGETS]):
+        if (anew is None or name in anew) and (part := _part(folder, name)):
+            parts[name] = part
+    found = [parts[name] for name in names if name in parts]
     yield ""
     yield "| run | commit | minutes | attempts | versions | seed | best | predicted gain |"
     yield "|---|---|---|---|---|---|---|---|"

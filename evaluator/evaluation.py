@@ -287,6 +287,11 @@ class Evaluation:
         return next((status for status in (self.status, self.examined) if status in REFUSED), None)
 
     @property
+    def atomic(self) -> bool:
+        """Whether floating-point numbers are added by atomics, so that results differ in their last bits."""
+        return self.traits.get("sums") == "atomic"
+
+    @property
     def geomean_tflops(self) -> float:
         """The rank: geometric mean of the score, 0.0 for a faulty candidate."""
         return self.score.geomean_tflops if self.score else 0.0

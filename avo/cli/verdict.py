@@ -34,7 +34,7 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
         if evaluation.refused:
             words += f"; {closer_look(evaluation.refused, evaluation.compiled)}"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
-        if evaluation.traits.get("sums") == "atomic":
+        if evaluation.atomic:
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
         if evaluation.compiled and not evaluation.refused:
             parts.append(Text(printable(evaluation.compiled)))

@@ -188,7 +188,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         "atomic": [
             kernel
             for kernel, each in zip(names(versions), versions, strict=True)
-            if any(judged.traits.get("sums") == "atomic" for judged in each.evaluations)
+            if any(judged.atomic for judged in each.evaluations)
         ],
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
         "examples": {

@@ -64,17 +64,17 @@ SELECTIONS = {
 """The ways to select, by the name that ``SelectedCase.selection`` gives."""
 
 
-@cache
 def selected_pairs(case: SelectedCase) -> int:
     """Return how many keys all queries of one batch and KV head, of one sequence, select and see together."""
     whole = (count - 1 for count in _counts(case))
     return sum(blocks * case.block_size + t % case.block_size + 1 for t, blocks in enumerate(whole))
 
 
-def _counts(case: SelectedCase) -> list[int]:
+@cache
+def _counts(case: SelectedCase) -> tuple[int, ...]:
     """Return how many blocks each query selects."""
     count, size = SELECTIONS[case.selection].count, case.block_size
-    return [count(position, position // size, case.blocks, case.forced) for position in range(case.q_len)]
+    return tuple(count(position, position // size, case.blocks, case.forced) for position in range(case.q_len))
 
 
 def make_block_indices(case: SelectedCase, generator: "torch.Generator") -> "torch.Tensor":

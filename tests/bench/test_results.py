@@ -85,6 +85,9 @@ def test_runs_without_a_database_stay_as_the_document_has_them(folder: Path, tmp
         run = Recorded(store, "gqa-b200")
         run.step(300.0, change="seed")
     both = "\n".join(document(folder)) + "\n"
+    older = both.replace("220.0", "210.0")
+    assert "\n".join(document(folder, before=older, anew={"gqa-b200"})) + "\n" == older
+    assert "\n".join(document(folder, before=older, anew={"mha-h100"})) + "\n" == both
     (folder / "mha-h100.db").unlink()
     assert "\n".join(document(folder, before=both)) + "\n" == both
     assert "mha-h100" not in "\n".join(document(folder))

@@ -1,6 +1,7 @@
 """Attention by torch alone, for calls and gradients that no kernel of this package takes."""
 
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
@@ -9,6 +10,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 _ROWS = 1024
 """Number of queries that torch takes at once where it needs a row of scores for each of them and each head."""
+
+
+def autocasts(tensor: torch.Tensor) -> bool:
+    """Return whether ``torch.autocast`` is on for the device of ``tensor``."""
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def attend(
@@ -94,17 +101,15 @@ def lse(
     ``mask`` is bool [..., q_len, kv_len]; all else is as in ``attend``.
     """
     q_len = query.shape[2]
-    if torch.amp.is_autocast_available(query.device.type) and torch.is_autocast_enabled(query.device.type):
-        with torch.autocast(query.device.type, enabled=False):
-            return lse(query, key, causal, scale, window, sinks, mask)
     keys = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3)
     mask = visible(q_len, key.shape[2], window, query.device) if causal else mask
     parts = []
-    for start in range(0, q_len, _ROWS):
-        scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
-        if mask is not None:
-            scores.masked_fill_(~mask[..., start : start + _ROWS, :], -math.inf)
-        parts.append(scores.logsumexp(3))
+    with torch.autocast(query.device.type, enabled=False) if autocasts(query) else nullcontext():
+        for start in range(0, q_len, _ROWS):
+            scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
+            if mask is not None:
+                scores.masked_fill_(~mask[..., start : start + _ROWS, :], -math.inf)
+            parts.append(scores.logsumexp(3))
     found = torch.cat(parts, 2)
     return found if sinks is None else torch.logaddexp(found, sinks.detach().float()[None, :, None])
 

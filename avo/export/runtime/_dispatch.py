@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
+from ._by_torch import autocasts
+
 NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -266,10 +268,10 @@ def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor
 
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return tensors in the type of ``torch.autocast``, where that is on, as torch's own attention takes them."""
-    kind = tensors[0].device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if not autocasts(tensors[0]):
         return tensors
-    return tuple(each if each.dtype == torch.float64 else each.to(torch.get_autocast_dtype(kind)) for each in tensors)
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    return tuple(each if each.dtype == torch.float64 else each.to(dtype) for each in tensors)
 
 
 def length_of(key: torch.Tensor) -> int:

@@ -95,6 +95,12 @@ class Recording:
         found = replay(record, self.store, made, self.config, judge or recorded_judge(record), self.clock)
         return found, made
 
+    def assert_replays_to(self, *sources: str) -> None:
+        """Replay the run, and assert that its lineage has these sources again."""
+        different, made = self.replayed()
+        assert different == ""
+        assert tuple(version.attempt.source for version in self.store.versions(made.id)) == sources
+
     def change(self, statement: str) -> None:
         """Change the record behind the store's back."""
         engine = create_engine(self.store.url)
@@ -140,10 +146,7 @@ def test_calls_that_were_not_run_after_one_that_failed_are_not_run_again(recordi
         says(write("tflops = 130.0"), EVALUATE),
         says(submit(3)),
     )
-    different, made = recording.replayed()
-    assert different == ""
-    versions = recording.store.versions(made.id)
-    assert [version.attempt.source for version in versions] == [SEED, "tflops = 130.0"]
+    recording.assert_replays_to(SEED, "tflops = 130.0")
 
 
 def test_what_was_not_run_after_a_faulty_check_is_not_run_again_though_no_check_is_repeated(
@@ -156,10 +159,7 @@ def test_what_was_not_run_after_a_faulty_check_is_not_run_again_though_no_check_
         says(write("tflops = 130.0"), EVALUATE),
         says(submit(2)),
     )
-    different, made = recording.replayed()
-    assert different == ""
-    versions = recording.store.versions(made.id)
-    assert [version.attempt.source for version in versions] == [SEED, "tflops = 130.0"]
+    recording.assert_replays_to(SEED, "tflops = 130.0")
 
 
 def test_steps_are_replayed_in_the_order_in_which_they_added_to_the_lineage(recording: Recording) -> None:
