@@ -59,7 +59,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
     keys: torch.Tensor
     values: torch.Tensor
     _memory: tuple[torch.Tensor, ...] = ()
-    """Of keys and values, [batch, kv_heads, room, head_dim]: the cached tokens, and numbers that are finite."""
+    """Keys or values [batch, kv_heads, room, head_dim]: those cached, and finite numbers in the room left."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import triton
 
 from evaluator.capture import DEFAULT_LIMITS, Capturer
 from evaluator.catalogue import get_problem
@@ -17,6 +16,7 @@ from evaluator.targets import get_target
 from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.capture.conftest import PRELUDE
+from tests.oldest_triton import newer_triton
 
 Capture = Callable[..., LaunchPlan | Fault]
 
@@ -219,7 +219,7 @@ def run(x, index, y, *, scale):
     assert fault(capture(source=source)).message.endswith("kernel x: RuntimeError: no ttng.tmem_load")
 
 
-@pytest.mark.skipif(triton.__version__.startswith("3.6"), reason="Triton 3.6 lowers it, and refuses it when compiling")
+@newer_triton("Triton 3.6 lowers it, and refuses it when compiling")
 @pytest.mark.parametrize("target", sample(["h100", "a100", "rtx5090"], 3))
 def test_a_blackwell_kernel_for_another_target_is_told_what_it_is(capturer: Capturer, target: str) -> None:
     problem = get_problem("mha")

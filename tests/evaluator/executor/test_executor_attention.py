@@ -8,18 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.work import Body
 from tests.corpus import sample
+from tests.oldest_triton import IS_OLDEST
 
 ORACLE = "float64, and Triton's interpreter"
-
-
-def release(version):
-    return tuple(int(number) for number in version.split(".")[:2])
 
 
 def reference(q, k, v, scale, causal):
@@ -105,7 +101,7 @@ def test_work_is_counted_per_loop_body(attention_kernels, executor):
 
 @pytest.mark.long
 @pytest.mark.skipif(
-    release(triton.__version__) < (3, 7) and release(np.__version__) >= (2, 4),
+    IS_OLDEST and np.lib.NumpyVersion(np.__version__) >= "2.4.0",
     reason="Triton 3.6 interprets a loop's bound as int() of an array, which numpy 2.4 refuses",
 )
 def test_kernels_agree_with_the_interpreter_of_triton(attention_kernels, executor, tmp_path):

@@ -32,6 +32,7 @@ from evaluator.targets import get_target
 from seeds import seed_source
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.judging.test_autotuning import autotuned, config
+from tests.oldest_triton import newer_triton
 
 
 def smallest(problem: Problem) -> Case:
@@ -43,6 +44,7 @@ SEED = seed_source("mha", "plain")
 BEST = Path(__file__).parents[3] / "bench" / "known"
 KNOWN = (BEST / "mha_h100.py").read_text(encoding="utf-8")
 GUILTY = "tritongpu-pipeline"
+NO_ROLES_OF_128_ROWS = newer_triton("Triton 3.6 fails to compile these roles for Hopper")
 PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode": "decode"}
 """The problems that the honest kernels in each folder are for."""
 
@@ -134,12 +136,13 @@ def test_a_kernel_that_is_compiled_wrong_is_refused_with_the_pass_that_does_it(s
     assert len(checker.states) == 1, "all on the same inputs"
 
 
+@NO_ROLES_OF_128_ROWS
 @pytest.mark.long
 @pytest.mark.parametrize("case", ["odd-causal", "square-full"])
 def test_rows_that_tritons_roles_on_hopper_move_twice_are_refused_and_those_that_they_move_once_are_right(
     server: ForkServer, case: str
 ) -> None:
-    """Of several tiles, one program's wrong rows lie over another's."""
+    """One program of several tiles: its wrong rows lie over those of another."""
     tools = tools_of(server, Compiler(None, server=server))
     checker = checker_of(tools)
     check(tools, checker, KNOWN, case)
@@ -281,7 +284,13 @@ def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("path", sorted(BEST.glob("[!_]*_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[NO_ROLES_OF_128_ROWS] * (path.stem == "mha_h100"))
+        for path in sorted(BEST.glob("[!_]*_*.py"))
+    ],
+)
 def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right(
     server: ForkServer, path: Path
 ) -> None:

@@ -12,6 +12,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from evaluator.executor import offline
 from evaluator.executor.triton_offline import OfflineError
 from evaluator.performance import ModelError
+from tests.oldest_triton import IS_OLDEST, newer_triton
+
+BARRIER_TOO_EARLY = newer_triton("Triton 3.6 invalidates barriers that the last product of a role may still signal")
 
 
 @triton.jit
@@ -48,7 +51,10 @@ def describes(a_ptr, b_ptr, c_ptr, tiles, steps, size: tl.constexpr, roles: tl.c
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("target", "roles"), [("h100", False), ("h100", True), ("b200", False), ("b200", True)])
+@pytest.mark.parametrize(
+    ("target", "roles"),
+    [("h100", False), ("h100", True), ("b200", False), pytest.param("b200", True, marks=BARRIER_TOO_EARLY)],
+)
 def test_descriptors_that_the_compiler_makes_a_kernel_write_are_read_from_where_it_writes_them(
     target: str, roles: bool
 ) -> None:
@@ -68,7 +74,7 @@ def test_descriptors_that_the_compiler_makes_a_kernel_write_are_read_from_where_
         ("a100", False, "ttg.async_copy_global_to_local"),
         ("h100", False, "ttng.warp_group_dot"),
         ("b200", False, "ttng.tc_gen5_mma"),
-        ("b200", True, "ttg.warp_specialize"),
+        pytest.param("b200", True, "ttg.warp_specialize", marks=BARRIER_TOO_EARLY),
     ],
 )
 def test_what_the_compiler_made_computes_what_the_source_says(target: str, roles: bool, made: str) -> None:
@@ -119,7 +125,8 @@ def test_products_of_packed_numbers_are_those_of_the_source(target: str, made: s
         return torch.randn(64 * 128).to(torch.bfloat16 if form == "bf16" else torch.float8_e5m2)
 
     a, b, (a_scales, b_scales) = operand(left), operand(right), torch.randint(120, 134, (2, 64, 4), dtype=torch.uint8)
-    a_scales[:3, 1], b_scales[:, 1] = torch.tensor([0, 254, 255]), 250
+    # Triton 3.6 compiles the scale 0, which is 2^-127, to zero.
+    a_scales[:3, 1], b_scales[:, 1] = torch.tensor([int(IS_OLDEST), 254, 255]), 250
     results = []
     for level in ("source", "compiled"):
         c = torch.empty(64, 64)
@@ -187,6 +194,7 @@ def test_hooks_hear_of_a_launch_before_and_after_it() -> None:
     assert heard == [("shifted", False), True] * 2
 
 
+@newer_triton("Triton 3.6 has no option clc")
 @pytest.mark.long
 def test_a_kernel_whose_programs_take_over_from_others_is_compiled_as_one() -> None:
     x, y = torch.randn(128), torch.empty(128)
