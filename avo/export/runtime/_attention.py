@@ -16,7 +16,8 @@ from ._dispatch import (
     candidates,
     choose,
     decline,
-    empty_like,
+    empty_gradients,
+    empty_outputs,
     gradients_by,
     launch,
     length_of,
@@ -232,7 +233,7 @@ def _forward(
     most_q: int,
     most_k: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = _empty(query, key, value, sinks, starts_q, starts_k, causal, scale, window, most_q, most_k)
+    out, lse = empty_outputs(query, value)
     call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
     tensors = {"q": query, "k": key, "v": value}
     given = {name: as_judged(tensor) for name, tensor in tensors.items()}
@@ -243,20 +244,8 @@ def _forward(
 
 
 @_forward.register_fake
-def _empty(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-    most_q: int,
-    most_k: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return empty_outputs(query, value)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
@@ -276,9 +265,7 @@ def _gradients(
     most_q: int,
     most_k: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    made = _empty_gradients(
-        dout, query, key, value, out, lse, sinks, starts_q, starts_k, causal, scale, window, most_q, most_k
-    )
+    made = empty_gradients(query, key, value, sinks)
     call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
     kernel = choose(call, query.shape[2], key.shape[2], backward=True)
     tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
@@ -293,7 +280,7 @@ def _gradients(
 
 
 @_gradients.register_fake
-def _empty_gradients(
+def _(
     dout: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -301,16 +288,9 @@ def _empty_gradients(
     out: torch.Tensor,
     lse: torch.Tensor,
     sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-    most_q: int,
-    most_k: int,
+    *_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
-    return dq, dk, dv, lse.new_empty(1, 0 if sinks is None else sinks.shape[0], 1)
+    return empty_gradients(query, key, value, sinks)
 
 
 def _others(

@@ -1,6 +1,7 @@
 """``decode``: attention of a few queries a sequence over a paged cache, by the kernels of this package."""
 
 import math
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from ._dispatch import (
     candidates,
     choose,
     decline,
-    empty_like,
+    empty_outputs,
     launch,
     length_of,
 )
@@ -172,7 +173,7 @@ def _run(
     scale: float,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = _empty(query, key, value, block_table, lengths, sinks, scale, window)
+    out, lse = empty_outputs(query, value)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= {"block_table": block_table, "lengths": lengths, "out": out, "lse": lse}
     if sinks is not None:
@@ -184,17 +185,8 @@ def _run(
 
 
 @_run.register_fake
-def _empty(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_table: torch.Tensor,
-    lengths: torch.Tensor,
-    sinks: torch.Tensor | None,
-    scale: float,
-    window: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return empty_outputs(query, value)
 
 
 def by_torch(

@@ -296,6 +296,20 @@ def empty_like(tensor: torch.Tensor, elements: int) -> torch.Tensor:
     return tensor.new_empty(batch, heads, rows, elements)
 
 
+def empty_outputs(query: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return memory for the outputs of a call: out, and lse in float32."""
+    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+def empty_gradients(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return memory for the gradients of a call; those of sinks, in float32, have no elements where it has none."""
+    dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
+    dsinks = query.new_empty(1, 0 if sinks is None else sinks.shape[0], 1, dtype=torch.float32)
+    return dq, dk, dv, dsinks
+
+
 def decline(reason: str, on_unsupported: str | None) -> None:
     """Warn, once for each reason, that torch computes the call, or raise ``UnsupportedCall`` if asked to."""
     mode = _DEFAULT_MODE if on_unsupported is None else on_unsupported

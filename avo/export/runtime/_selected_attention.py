@@ -16,7 +16,8 @@ from ._dispatch import (
     candidates,
     choose,
     decline,
-    empty_like,
+    empty_gradients,
+    empty_outputs,
     gradients_by,
     launch,
     length_of,
@@ -205,7 +206,7 @@ def _forward(
         any_selection = _call(query, key, value, sinks, starts, block_size, local=True)
         if reason := _selects(any_selection, 0, block_indices, starts, look=True)[0]:
             raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
-    out, lse = _empty(query, key, value, block_indices, sinks, starts, block_size, scale, longest, local, check)
+    out, lse = empty_outputs(query, value)
     given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
     given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
     call = _call(query, key, value, sinks, starts, block_size, local=local)
@@ -215,20 +216,8 @@ def _forward(
 
 
 @_forward.register_fake
-def _empty(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    scale: float,
-    longest: int,
-    local: bool,
-    check: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return empty_outputs(query, value)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selected_attention_backward", mutates_args=())
@@ -247,8 +236,7 @@ def _gradients(
     longest: int,
     local: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    inputs = dout, query, key, value, block_indices, sinks, starts, out, lse
-    made = _empty_gradients(*inputs, block_size, scale, longest, local)
+    made = empty_gradients(query, key, value, sinks)
     tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
     given = {name: as_judged(each) for name, each in tensors.items()}
     given |= _others(block_indices, sinks, starts) | {"lse": lse}
@@ -263,23 +251,16 @@ def _gradients(
 
 
 @_gradients.register_fake
-def _empty_gradients(
+def _(
     dout: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     block_indices: torch.Tensor,
     sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    block_size: int,
-    scale: float,
-    longest: int,
-    local: bool,
+    *_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
-    return dq, dk, dv, lse.new_empty(1, 0 if sinks is None else sinks.shape[0], 1)
+    return empty_gradients(query, key, value, sinks)
 
 
 def _others(
