@@ -122,12 +122,13 @@ def subject(run: "Run") -> str:
 def read_model(
     path: Path, phase: Phase, lengths: Sequence[int] = (), batch: int = 1, *, packed: bool = False
 ) -> ModelProblem:
-    """Return the problem of the model whose ``config.json`` is at ``path``, in a phase, with a case at each length.
+    """Return the problem of the model whose ``config.json``, or its folder, is at ``path``, with a case at each length.
 
     ``packed``: sequences of several lengths are packed one after another.
 
     Raises ``ConfigError`` with one line for a file that is no such configuration, and for what cannot be served.
     """
+    path = path / "config.json" if path.is_dir() else path
     whole = _load(path)
     config = _Fields(
         path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype", _SPARSE)}, **_text(whole)}
@@ -157,6 +158,9 @@ def read_model(
         )
     if phase == "train" and config.get("attention_dropout"):
         raise config.error("attention_dropout: dropout cannot be served in training")
+    quantised = whole.get("quantization_config")  # of weights it changes no attention
+    if phase == "decode" and isinstance(quantised, dict) and quantised.get("kv_cache_scheme"):
+        raise config.error(f"kv_cache_scheme: a quantised cache cannot be served: leave it out for one of {dtype}")
     layers, window = _layers(config)
     sinks = config.type in _SINKS
     words = {
@@ -258,7 +262,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--for {path}: {error.strerror}") from None
+        raise ConfigError(f"--for {path}: {error.strerror}: name a model's config.json or its folder") from None
     except (ValueError, RecursionError):
         raise ConfigError(f"--for {path}: it is not JSON: name a model's config.json") from None
     if not isinstance(found, dict) or not ("num_attention_heads" in found or "model_type" in found):

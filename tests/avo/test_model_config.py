@@ -84,6 +84,7 @@ def written(folder: Path, **changes: Any) -> Path:
 def test_the_name_is_that_in_the_file_or_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "My-Model").mkdir()
     assert read_model(written(tmp_path / "My-Model"), "prefill").model == "My-Model"
+    assert read_model(tmp_path / "My-Model", "prefill").model == "My-Model"
     found = read_model(written(tmp_path, _name_or_path="org/model"), "prefill")
     assert (found.model, found.label) == ("org/model", "org-model-prefill")
     commit = tmp_path / "models--Qwen--Qwen3-8B" / "snapshots" / "b968826d9c46"
@@ -109,6 +110,16 @@ def test_latent_keys_are_keys_of_their_own_size(tmp_path: Path) -> None:
     found = read_model(path, "decode")
     assert found.problem == "decode-h16x16-d192x128-32768x1"
     assert "latent keys and values (kv_lora_rank) as expanded ones" in found.read
+
+
+def test_quantised_weights_change_no_attention_but_a_quantised_cache_is_not_decoded_from(tmp_path: Path) -> None:
+    usual = read_model(written(tmp_path), "decode").problem
+    weights = {"quant_method": "compressed-tensors", "kv_cache_scheme": None}
+    assert read_model(written(tmp_path, quantization_config=weights), "decode").problem == usual
+    path = written(tmp_path, quantization_config={**weights, "kv_cache_scheme": {"num_bits": 8, "type": "float"}})
+    assert read_model(path, "prefill").problem == "gqa-h32x8-8192x1"
+    with pytest.raises(ConfigError, match="kv_cache_scheme: a quantised cache cannot be served: leave it out"):
+        read_model(path, "decode")
 
 
 def test_values_may_have_a_head_dim_of_their_own(tmp_path: Path) -> None:
@@ -302,7 +313,7 @@ def test_dropout_is_refused_in_training_alone(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.json"
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match=r"No such file or directory: name a model's config\.json or its folder"):
         read_model(path, "prefill")
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
