@@ -1,14 +1,22 @@
 """Functions and classes of ``torch.cuda`` and ``torch.accelerator`` for a GPU on which all work is done at once."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 DEVICE = torch.device("cuda", 0)
-MILLISECONDS = 1.0
+_MILLISECONDS = 1.0
 """The time that benchmarks are given for every call: nothing is timed here, and all configurations are equal."""
+
+
+def untimed() -> float:
+    """Return the time that benchmarks are given, in milliseconds, and warn whoever called their function."""
+    text = "nothing is timed without a GPU: do_bench and CUDA events answer 1 ms whatever runs"
+    warnings.warn(text, stacklevel=3)
+    return _MILLISECONDS
 
 
 class _Device(contextlib.nullcontext[None]):
@@ -63,7 +71,7 @@ class _Event:
 
     def elapsed_time(self, end: "_Event") -> float:
         """Nothing is timed."""
-        return MILLISECONDS
+        return untimed()
 
     def _nothing(self, *args: object) -> None:
         """There is nothing to wait for."""

@@ -14,7 +14,7 @@ from triton._C import libtriton
 
 from evaluator.compiling.gpu import Driver, cuda_answers
 from evaluator.executor.triton_offline.cublas import CublasLt
-from evaluator.executor.triton_offline.cuda import DEVICE, MILLISECONDS, accelerator_answers, cuda_idle
+from evaluator.executor.triton_offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
 from evaluator.executor.triton_offline.patches import Patches
 from evaluator.target import Target
 
@@ -64,7 +64,8 @@ class OfflineDriver(Driver):
 def run_once(call: Callable[[], object], *args: object, quantiles: Any = None, **options: object) -> Any:
     """Stand in for ``triton.testing.do_bench``: call once and answer one millisecond."""
     call()
-    return [MILLISECONDS] * len(quantiles) if quantiles else MILLISECONDS
+    milliseconds = untimed()
+    return [milliseconds] * len(quantiles) if quantiles else milliseconds
 
 
 def present(patches: Patches, target: Target, claim_cuda: bool) -> None:

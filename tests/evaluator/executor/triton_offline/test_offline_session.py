@@ -118,7 +118,10 @@ def test_tensors_pass_for_tensors_on_a_gpu() -> None:
         with torch.cuda.device(x.device), torch.cuda.stream(torch.cuda.Stream()):
             torch.cuda.synchronize()
         torch.manual_seed(3)
-        assert triton.testing.do_bench(lambda: x.add_(1)) == 1.0
+        with pytest.warns(UserWarning, match="nothing is timed without a GPU") as warned:
+            times = triton.testing.do_bench(lambda: x.add_(1)), torch.cuda.Event().elapsed_time(torch.cuda.Event())
+        assert times == (1.0, 1.0)
+        assert [one.filename for one in warned] == [__file__] * 2
         assert x.tolist() == [1.0] * 4
     assert not x.is_cuda
     assert x.device.type == "cpu"
