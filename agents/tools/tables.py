@@ -189,8 +189,9 @@ def check(findings: Findings) -> str:
     """Return the result of a check."""
     fault = findings.fault
     said = f"{fault.status.words}: {fault.message}" if fault else SOUND
-    parts = [said, *(f"case {case.case} passed" for case in findings.cases if case.passed)]
-    return "\n".join([*parts, *((_resources(findings.resources),) if findings.resources else ())])
+    # An autotuned kernel has a result of each case for each configuration.
+    passed = dict.fromkeys(f"case {case.case} passed" for case in findings.cases if case.passed)
+    return "\n".join([said, *passed, *((_resources(findings.resources),) if findings.resources else ())])
 
 
 def script(findings: Findings) -> str:

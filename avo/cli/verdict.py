@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from avo.watch.tables import gain, row, table
+from avo.watch.tables import by_case, gain, row, table
 from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit
 from evaluator.target import ScoreKind, unchecked
 from lineage_db.decision import closer_look
@@ -101,9 +101,9 @@ def _pipes(score: "Score") -> list[RenderableType]:
 
 
 def _correctness(evaluation: "Evaluation") -> RenderableType:
-    passed = sum(case.passed for case in evaluation.cases)
-    made = table(f"CORRECT {passed}/{len(evaluation.cases)}", ">RELATIVE ERROR", ">ABSOLUTE ERROR", "")
-    for case in evaluation.cases:
+    cases = by_case(evaluation.cases)
+    made = table(f"CORRECT {sum(case.passed for case in cases)}/{len(cases)}", ">RELATIVE ERROR", ">ABSOLUTE ERROR", "")
+    for case in cases:
         errors = ["" if error is None else f"{error:.1e}" for error in (case.relative_error, case.absolute_error)]
         row(made, case.case, *errors, case.message, style="" if case.passed else "red")
     return made
@@ -111,7 +111,7 @@ def _correctness(evaluation: "Evaluation") -> RenderableType:
 
 def _resources(evaluation: "Evaluation") -> RenderableType:
     made = table("KERNEL", ">REGISTERS", ">SPILL B", ">SHARED B", ">TENSOR COLS", ">WARPS", ">CTAS/SM")
-    for item in evaluation.resources:
+    for item in dict.fromkeys(evaluation.resources):  # of each case and configuration
         row(
             made, item.kernel, item.registers, item.spill_bytes, item.shared_bytes, item.tensor_memory_columns,
             item.warps, item.ctas_per_sm,

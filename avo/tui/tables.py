@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.watch.scores import compare, gain, geomean
+from avo.watch.tables import by_case
 from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
 from evaluator.evaluation import CaseResult, Resources, Score
 from evaluator.problem import Baseline
@@ -210,7 +211,7 @@ def _kernel(item: Resources) -> RenderableType:
 
 def _correctness(cases: Sequence[CaseResult]) -> RenderableType:
     table = _table("", "verdict", "error", "absolute error")
-    for case in cases:
+    for case in by_case(cases):
         table.add_row(
             case.case, "passed" if case.passed else "failed", _error(case.relative_error), _error(case.absolute_error)
         )

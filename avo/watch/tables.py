@@ -1,10 +1,14 @@
 """Tables and text for a terminal. Control characters of candidates and operators are removed."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from avo.watch.wording import printable
+from evaluator.evaluation import CaseResult
 
 
 def one_line(text: str) -> str:
@@ -44,3 +48,21 @@ def row(target: Table, *cells: object, style: str = "") -> None:
 def gain(new: float, old: float | None) -> float | None:
     """Return ``new / old - 1``; None if ``old`` is None or 0."""
     return new / old - 1 if old else None
+
+
+def by_case(results: Iterable[CaseResult]) -> list[CaseResult]:
+    """Return one result for each case, of an autotuned kernel's many: the one that failed, or the largest errors."""
+    found: dict[str, list[CaseResult]] = {}
+    for result in results:
+        found.setdefault(result.case, []).append(result)
+    return [_worst(of_one) for of_one in found.values()]
+
+
+def _worst(results: list[CaseResult]) -> CaseResult:
+    first = min(results, key=lambda result: result.passed)
+    if len(results) == 1 or not first.passed:
+        return first
+    relative = max((r.relative_error for r in results if r.relative_error is not None), default=None)
+    absolute = max((r.absolute_error for r in results if r.absolute_error is not None), default=None)
+    largest = f"the largest of {len(results)} configurations"
+    return replace(first, relative_error=relative, absolute_error=absolute, message=largest)

@@ -326,10 +326,11 @@ def test_another_suite_is_looked_at_and_not_recorded_and_the_hidden_one_is_refus
 def test_a_check_is_of_the_working_source_and_says_what_it_needs() -> None:
     bench = Bench()
     kernel = Resources("kernel", 128, 0, 1024, 0, 4, 4)
-    bench.world.desk.findings = Findings(resources=(kernel, kernel), cases=(CaseResult("one", True, 0.0, 0.0),))
-    assert bench.call("check").splitlines()[:2] == [
+    bench.world.desk.findings = Findings(resources=(kernel, kernel), cases=(CaseResult("one", True, 0.0, 0.0),) * 2)
+    assert bench.call("check").splitlines()[:3] == [
         "ok: compiles, fits, and is right on these cases",
         "case one passed",
+        "kernel  warps  registers  spill B  shared B  tmem columns  CTAs/SM",
     ]
     bench.world.desk.findings = Findings(Fault(Status.RACE, "two programs store"))
     assert bench.call("check") == "race: two programs store"

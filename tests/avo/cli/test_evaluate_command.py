@@ -18,7 +18,7 @@ from avo.cli.verdict import render
 from evaluator import evaluators, targets
 from evaluator.candidate import Candidate
 from evaluator.catalogue import get_problem
-from evaluator.evaluation import CaseResult, Evaluation, Status
+from evaluator.evaluation import CaseResult, Evaluation, Resources, Status
 from evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
 from lineage_db.store import Store
 from seeds import seed_source
@@ -153,6 +153,22 @@ def test_a_close_look_is_that_before_acceptance_and_tells_what_was_drawn(
     assert result.exit_code == 0
     assert "geomean of held_out" in result.stdout
     assert "odd-full at batch 2, 3 heads, 91 queries, 103 keys" in result.stdout
+
+
+def test_a_case_of_many_configurations_is_shown_once_with_the_largest_errors_or_the_failure() -> None:
+    passed = [CaseResult("odd", True, error, error / 10) for error in (1e-3, 3e-3, 2e-3)]
+    failed = CaseResult("square", False, 0.5, 0.5, "rows are off")
+    kernel = Resources("k", 128, 0, 1024, 0, 4, 4)
+    found = replace(
+        make_evaluation(200.0),
+        cases=(*passed, replace(failed, passed=True, message=""), failed),
+        resources=(kernel,) * 3,
+    )
+    lines = [" ".join(line.split()) for line in shown(found).splitlines()]
+    assert "CORRECT 1/2 RELATIVE ERROR ABSOLUTE ERROR" in lines
+    assert [line for line in lines if line.startswith("odd")] == ["odd 3.0e-03 3.0e-04 the largest of 3 configurations"]
+    assert [line for line in lines if line.startswith("square")] == ["square 5.0e-01 5.0e-01 rows are off"]
+    assert lines.count("k 128 0 1024 0 4 4") == 1
 
 
 def test_a_fault_is_told_in_words_without_control_characters() -> None:
