@@ -5,7 +5,7 @@ import json
 import linecache
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 
@@ -40,9 +40,9 @@ def run(payload: bytes) -> bytes:
     tuning = Tuning()
     try:
         module = _load(request["source"], operators)
-        entry = _entry(module, request["entry"])
-        plans = []
         calls = msgspec.convert(request["calls"], list[Call])
+        entry = _entry(module, request["entry"], calls)
+        plans = []
         for given, wanted in zip(calls, request["configurations"], strict=True):
             call = partial(_call, entry, given, operators)
             found = tuning.every(call) if wanted is None else [tuning.once(call, wanted)]
@@ -75,15 +75,22 @@ def _load(source: str, operators: Operators) -> ModuleType:
     except RefusedError as refusal:
         raise refusal.said("at import, ") from None
     except BaseException as error:  # the candidate's own, whatever it is
-        raise RefusedError(Status.PARSE_ERROR, f"raises at import: {_describe(error)}") from None
+        alone = ": a candidate is one file, put into it what it needs of yours"
+        hint = alone if isinstance(error, ModuleNotFoundError) else ""
+        raise RefusedError(Status.PARSE_ERROR, f"raises at import: {_describe(error)}{hint}") from None
     return module
 
 
-def _entry(module: ModuleType, name: str) -> Callable[..., object]:
+def _entry(module: ModuleType, name: str, calls: Sequence[Call]) -> Callable[..., object]:
     entry: Callable[..., object] | None = getattr(module, name, None)
     if not callable(entry):
-        raise RefusedError(Status.NO_ENTRY, f"defines no function {name}")
+        raise RefusedError(Status.NO_ENTRY, f"defines no function {name}{_arguments(calls[0]) if calls else ''}")
     return entry
+
+
+def _arguments(call: Call) -> str:
+    scalars = dict(call.scalars)
+    return f"({', '.join([spec.name for spec in call.tensors] + (['*', *scalars] if scalars else []))})"
 
 
 def _call(entry: Callable[..., object], call: Call, operators: Operators) -> LaunchPlan:
@@ -94,8 +101,7 @@ def _call(entry: Callable[..., object], call: Call, operators: Operators) -> Lau
     try:
         inspect.signature(entry).bind(*tensors, **scalars)
     except (TypeError, ValueError) as error:
-        expected = ", ".join([spec.name for spec in call.tensors] + (["*", *scalars] if scalars else []))
-        raise RefusedError(Status.NO_ENTRY, f"{name} must take ({expected}): {error}") from None
+        raise RefusedError(Status.NO_ENTRY, f"{name} must take {_arguments(call)}: {error}") from None
     try:
         with without_contents(operators):
             entry(*tensors, **scalars)

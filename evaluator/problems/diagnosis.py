@@ -216,7 +216,9 @@ class _Head:
 
     def _keys(self) -> Iterator[Guess]:
         """Yield runs of keys that are left out or counted twice, and zeros that are counted beyond the last key."""
-        kv_len = self._case.kv_len
+        q_len, kv_len = self._case.q_len, self._case.kv_len
+        if q_len < kv_len:
+            yield "only the first q_len keys count, not all kv_len", lambda: self._without(q_len, kv_len)
         for size in (1, 2, *_TILES):
             first = (kv_len - 1) // size * size
             if first == 0:

@@ -83,6 +83,11 @@ MISTAKES: dict[str, tuple[str, Mistake, str]] = {
         lambda q, k, v, seen, scale: attend(q @ k[64:].T * scale, v[64:]),
         "keys 0 to 63 are ignored",
     ),
+    "one length for queries and keys": (
+        "mixed-full",
+        lambda q, k, v, seen, scale: attend(q @ k[: len(q)].T * scale, v[: len(q)]),
+        "only the first q_len keys count, not all kv_len",
+    ),
     "lse in base 2": ("square-full", lse_in_base_2, "lse is in base 2: multiply it by ln(2)"),
     "lse of 16 bits": (
         "square-full",
