@@ -21,7 +21,10 @@ class ConfigError(AvoError):
 
 
 class SeedFault(AvoError):
-    """The seed is not correct; the message carries the verdict."""
+    """No seed is correct; the message carries the verdict. Resuming would judge the same seeds again."""
+
+    def __init__(self, verdict: str) -> None:
+        super().__init__(f"no seed passes: {verdict}; start another run from a kernel that avo evaluate finds correct")
 
 
 class CanaryFault(AvoError):

@@ -122,7 +122,7 @@ class AgentSession:
         if outcome.state is not StepState.DONE:
             raise RunFailed(outcome.reason)
         if not self._store.versions(self._run.id):
-            raise SeedFault(f"no seed passes: {outcome.reason}")
+            raise SeedFault(outcome.reason)
         self._seeded = True
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:

@@ -330,7 +330,7 @@ class _Driver:
             if outcome.state is StepState.FAILED:
                 raise RunFailed(outcome.reason)
             if outcome.version is None and not self._store.versions(self._run.id):
-                raise SeedFault(f"no seed passes: {outcome.reason}")
+                raise SeedFault(outcome.reason)
             for line in no_versions(self._store, self._run):
                 self._say(line)
             self._seeded = True

@@ -108,7 +108,7 @@ def test_a_run_in_two_sessions_makes_the_same_candidates_as_in_one(office: Offic
 
 def test_faulty_seeds_end_the_run_with_their_verdicts(tmp_path: Path) -> None:
     office = Office(tmp_path / "runs.db", ("nonsense", "more"))
-    why = "no seed passes: parse error: not a kernel: nonsense; parse error: not a kernel: more"
+    why = "no seed passes: parse error: not a kernel: nonsense; parse error: not a kernel: more; start another run from"
     with pytest.raises(SeedFault, match=why):
         office.drive(Climber(), max_attempts=5)
     assert office.sources() == ["nonsense", "more"]
