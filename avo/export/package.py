@@ -37,8 +37,11 @@ _LONGEST_NAME = 40
 _RESERVED = {
     "torch", "triton", "transformers", "kernels", "tests", "benchmark",
     "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
+    "flash_attn", "flash_attn_interface", "xformers", "fla", "vllm", "sglang",
 }  # fmt: skip
-"""Names of what the package and its tests import, and of modules in its tests."""
+"""Names of what the package and its tests import, of modules in its tests, and of packages with attention that people
+have installed.
+"""
 _MODULES = {
     "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "_decode.py", "transformers.py"),
     "selected_attention": ("_dispatch.py", "_by_torch.py", "_selected_attention.py"),

@@ -307,7 +307,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
         package_name(name, ["run"])
 
 
-@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class", "judged"])
+@pytest.mark.parametrize("name", ["torch", "transformers", "json", "class", "judged", "xformers"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match=f"--name: '{name}' is taken"):
         package_name(name, ["run"])
