@@ -27,8 +27,7 @@ def _waits(kernel: Kernel) -> Code:
 
 def decides_waits(kernel: Kernel, args: Sequence[Argument]) -> frozenset[int]:
     """Return the buffers whose contents decide how long programs of a kernel that ``takes_turns`` wait."""
-    sliced = _waits(kernel).function
-    return behind(sliced, touched(sliced, READS), args)
+    return behind(kernel.function, touched(_waits(kernel).function, READS), args)
 
 
 def check_progress(
@@ -48,7 +47,7 @@ def check_progress(
     if all end, they end on the card too. If they do not, smaller groups are played, at last single programs.
     """
     code = _waits(kernel)
-    changed = behind(code.function, touched(code.function, WRITES), args)
+    changed = behind(kernel.function, touched(code.function, WRITES), args)
 
     def play(resident: int, lockstep: int) -> None:
         copies = [

@@ -14,7 +14,7 @@ ORACLE = "the definition of the operation"
 
 
 @triton.jit
-def waits_for(Flag, X, DISTANCE: tl.constexpr, N: tl.constexpr):
+def waits_for(X, Flag, DISTANCE: tl.constexpr, N: tl.constexpr):
     p = tl.program_id(0)
     other = p + DISTANCE
     x = tl.load(X + p * N + tl.arange(0, N))
@@ -36,7 +36,7 @@ def meet(Count, SIZE: tl.constexpr):
 
 def launched(executor, distance, grid=8):
     flags, x = torch.zeros(grid, dtype=torch.int32), torch.zeros(grid, 16)
-    return executor.prepare(waits_for, flags, x, grid=(grid,), DISTANCE=distance, N=16)
+    return executor.prepare(waits_for, x, flags, grid=(grid,), DISTANCE=distance, N=16)
 
 
 def check(launch, resident):
@@ -64,12 +64,14 @@ def test_programs_that_meet_in_small_groups_need_room_for_one_group(executor):
 
 def test_waits_are_played_on_what_memory_holds_and_leave_it_as_it_is(executor):
     launch = launched(executor, 1)
-    assert decides_waits(launch.kernel, launch.args) == {0}
-    flags = launch.memory[0].data
+    assert decides_waits(launch.kernel, launch.args) == {1}
+    x, flags = (allocation.data for allocation in launch.memory)
+    check(launch, 8)
+    assert not flags.any()
     flags.fill_(1)
     check(launch, 1)
     assert flags.tolist() == [1] * 8
-    assert not launch.memory[1].data.any()
+    assert not x.any()
 
 
 @pytest.fixture
