@@ -27,15 +27,17 @@ DEFAULT_TEMPORARIES = 2**31
 class Code:
     """A kernel, or a slice of it, made executable."""
 
-    def __init__(self, function: Function, launched: Function, *, sanitize: bool = False) -> None:
-        """``launched`` is the kernel that ``function`` is, or is a slice of: it takes the arguments."""
+    def __init__(self, function: Function, launched: Function, *, sanitize: bool = False, chip: bool = False) -> None:
+        """``launched`` is the kernel that ``function`` is, or is a slice of: it takes the arguments. Of slices only one
+        that says so has a ``chip``.
+        """
         self.function = function
-        self._launched = launched
+        self.launched = launched
         self._sanitize = sanitize
         self._step: Step = build(function, sanitize=sanitize)
         self._used = used_slots(function)
         self._polls = polls(function)
-        self._needs = needs(function) if function is launched else None
+        self._needs = needs(function) if chip or function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
         self.bytes_per_program = temporary_bytes(function) + clocks
         self.takes_over = any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
@@ -65,7 +67,7 @@ class Code:
         Return how often each program executed each block, int64 [blocks, programs].
         """
         ids = torch.arange(grid[0] * grid[1] * grid[2]) if programs is None else programs
-        values = bind(self._launched, memory, args, sanitize=self._sanitize)
+        values = bind(self.launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = max(1, temporaries_bytes // self.bytes_per_program)
         starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over)
@@ -76,7 +78,7 @@ class Code:
         def execute(positions: torch.Tensor) -> None:
             run.check_time()
             slots: list[Value | None] = [None] * len(self.function.types)
-            for slot, value in zip(self._launched.params, values, strict=True):
+            for slot, value in zip(self.launched.params, values, strict=True):
                 slots[slot] = value
             chip = None if self._needs is None else Chip(positions, self._needs)
             self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))

@@ -11,6 +11,7 @@ from evaluator.executor.diverging import Piece, assign, join, narrowed, parted, 
 from evaluator.executor.effects import CONTROL, READS, WRITES
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
+from evaluator.executor.handing import LOAD
 from evaluator.executor.ir import Block, Function, Op, Region, Type, captured, walk
 from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from evaluator.executor.operations.hints import checked
@@ -108,7 +109,7 @@ class _Builder:
             if op.name in self._control:
                 return self._control[op.name](op)
             step = self._unchecked(op)
-            if op.name in READS and op.results:
+            if op.results and (op.name in READS or op.name == LOAD):
                 step = _scripted(op, self._types, step)
             if self._sanitize:
                 step = watched(op, self._types, step, self._watched)
@@ -334,7 +335,7 @@ class _Builder:
 
 def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
     """Return a step that takes its result from the run's script, or records it there, if the script has it."""
-    (result,) = op.results
+    result = op.results[0]
     kind = types[result]
 
     def run(frame: Frame) -> None:
@@ -350,6 +351,11 @@ def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
         told = script.read(result, programs)
         if told is None:
             raise IRError(f"{op.name} at {op.location} is reached by programs that did not reach it before")
+        if op.name == LOAD and frame.run.chip is not None:
+            step(frame)
+            if not torch.equal(frame.tensor(result).expand_as(told), told):
+                raise UnsupportedOperation("a load from shared memory of what it was not seen to hold", op.location)
+            return
         if script.acts and op.name in READS & WRITES:
             step(frame)
         frame.slots[result] = told

@@ -40,8 +40,8 @@ class Effects:
     rearranges: bool = False
     """Whether its result holds the elements of its only operand, in another place or shape."""
     on_chip: bool = False
-    """Whether it allocates, accesses or synchronises shared or tensor memory. A slice of a kernel has none: what it
-    keeps of such an operation is its access to global memory."""
+    """Whether it allocates, accesses or synchronises shared or tensor memory. What a slice of a kernel keeps of such an
+    operation is its access to global memory; only a script is made with what ``handing`` names."""
     reads_chip: bool = False
     """Whether its results depend on what shared or tensor memory holds."""
     shared: Literal["load", "store"] | None = None

@@ -82,7 +82,7 @@ def reached(function: Function, names: Collection[str]) -> frozenset[int]:
 
     For estimates; ``slicing.touched`` says which parameters are certain to be all.
     """
-    found = _sources(function, function.params)
+    found = sources(function, function.params)
     asked = (op.operands[0] for op in walk(function.body) if op.name in names)
     return frozenset().union(*(found.get(slot, frozenset()) for slot in asked))
 
@@ -91,7 +91,7 @@ def arrivals(function: Function, allocation: int) -> list[tuple[int, str]]:
     """Return the operations that may arrive at, or bring bytes to, the barriers of an allocation, by its slot: the
     partition of each, 0 for the default one, and its location.
     """
-    found = _sources(function, [allocation])
+    found = sources(function, [allocation])
     return [
         (partition, op.location)
         for partition, op in _with_partitions(function.body, 0)
@@ -109,7 +109,7 @@ def _with_partitions(region: Region, partition: int) -> Iterator[tuple[int, Op]]
                 yield from _with_partitions(inner, place if op.name == "ttg.warp_specialize" else partition)
 
 
-def _sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[int]]:
+def sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[int]]:
     """Return from which of some ``slots`` the value of each slot is made, as far as it is known: not through memory."""
     found: dict[int, frozenset[int]] = {slot: frozenset((slot,)) for slot in slots}
     nothing: frozenset[int] = frozenset()
@@ -129,7 +129,7 @@ def _sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[in
                 for targets, sources in links(op, arguments):
                     for target, source in zip(targets, sources, strict=True):
                         add((target,), found.get(source, nothing))
-                if op.name not in CONTROL and not effects(op.name).reads:
+                if op.name not in CONTROL and not (effects(op.name).reads or effects(op.name).reads_chip):
                     add(op.results, nothing.union(*(found.get(slot, nothing) for slot in op.operands)))
                 for inner in op.regions if op.name not in COMBINING else ():
                     visit(inner)

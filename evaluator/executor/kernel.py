@@ -23,6 +23,7 @@ from evaluator.executor.memory import Memory
 from evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
 from evaluator.executor.sanitizer import Sanitizer
 from evaluator.executor.script import Script
+from evaluator.executor.scripting import record, scripted
 from evaluator.executor.waiting import polls, waiting_loops, without_waits
 from evaluator.executor.work import bodies, loops, roles, shares
 from evaluator.plan import Argument, Scalar
@@ -85,19 +86,20 @@ class Kernel:
             meter = Metered(space, ids.numel()) if count else None
             seen = cast(Memory, meter) if meter else space
             limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
+            recorded = self._to_record() if work and script is None else None
             try:
-                passes = code.passes(seen, args, grid, ids, **limits, script=prompter(script, acts=True))
+                passes = code.passes(seen, args, grid, ids, **limits, script=recorded or prompter(script, acts=True))
             except StuckProgram as stuck:
-                before = "".join(f"; before that, {fault.message}" for fault in space.faults[:1])
-                raise StuckProgram(f"{stuck}{before}") from None
+                raise StuckProgram(f"{stuck}{space.suspicion}") from None
             names, asked, uncounted = [a.name for a in memory], None, ""
             counts = Counts(operations(self.function, passes), meter.traffic(names)) if meter else None
             followed, done = self.function, passes
             try:
                 if work and self.takes_over:  # which work a program took over says nothing about a GPU
-                    followed, told = self._trips.function, prompter(script)
+                    recorded = None if script else self.script(memory, args, grid, deadline=deadline)
+                    followed, told = self._trips.function, prompter(script or recorded)
                     done = self._trips.passes(Memory(memory), args, grid, deadline=deadline, script=told)
-                asked = self._asked(followed, done, memory, args, grid, script, deadline) if work else None
+                asked = self._asked(followed, done, memory, args, grid, script or recorded, deadline) if work else None
             except UnsupportedOperation as error:
                 uncounted = str(error)
             return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked, uncounted)
@@ -157,7 +159,7 @@ class Kernel:
                 self._places.passes(space, args, grid, programs, deadline=deadline, script=told, most_passes=most)
             return space
 
-        places = places_of(self._places.function, times)
+        places = places_of(self._places.function, times, self._decisions)
         space = observe(look, busy, places, passes, times.keys())
         work = bodies(self.function, times, passes.shape[1])
         parents, lines = tuple(loop.parent for loop in self.loops), tuple(loop.lines for loop in self.loops)
@@ -287,19 +289,11 @@ class Kernel:
     ) -> Script | None:
         """Return the reads that decide what programs of the grid do and that other programs determine; None if none do.
 
-        Memory is not changed. Where those reads depend on all of the kernel's work, all of it is done. Raises like
-        ``run``.
+        Memory is not changed. All work that those reads depend on is done for it. Raises like ``record``.
         """
         if not self._decisions:
             return None
-        changed = slicing.behind(self.function, slicing.touched(self._scripted.function, WRITES), args)
-        copies = [
-            replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
-            for i, a in enumerate(memory)
-        ]
-        script = Script(self._decisions)
-        self._scripted.passes(Memory(copies), args, grid, deadline=deadline, script=script)
-        return script
+        return record(self._scripted, self._decisions, memory, args, grid, deadline)
 
     def decides(self, args: Sequence[Argument], *, places: bool = False) -> frozenset[int]:
         """Return the buffers whose contents decide how often the kernel loops, or with ``places`` where a sample of its
@@ -380,6 +374,13 @@ class Kernel:
     def _decisions(self) -> frozenset[int]:
         return slicing.deciding_reads(self.function)
 
+    def _to_record(self) -> Script | None:
+        """Return a script for what decides in a run; None where nothing does, or it cannot be told what."""
+        try:
+            return Script(self._decisions) if self._decisions and not self.takes_over else None
+        except UnsupportedOperation:
+            return None
+
     @cached_property
     def _needed(self) -> frozenset[int | None]:
         params = frozenset(self.function.params)
@@ -389,7 +390,7 @@ class Kernel:
 
     @cached_property
     def _scripted(self) -> Code:
-        return Code(slicing.script_slice(self.function, self._decisions), self.function)
+        return scripted(self.function, self._decisions)
 
     @cached_property
     def _sanitized(self) -> Code:

@@ -6,23 +6,22 @@ grid are played in that order: a slice of the kernel has them, and what they dep
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.code import Code
-from evaluator.executor.effects import READS, WRITES
+from evaluator.executor.effects import READS
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.kernel import Kernel
-from evaluator.executor.memory import Memory
-from evaluator.executor.slicing import behind, script_slice, touched
+from evaluator.executor.scripting import follow, scripted
+from evaluator.executor.slicing import behind, touched
 from evaluator.executor.waiting import polls
 from evaluator.plan import Argument
 
 
 @lru_cache(maxsize=16)
 def _waits(kernel: Kernel) -> Code:
-    return Code(script_slice(kernel.function, polls(kernel.function)), kernel.function)
+    return scripted(kernel.function, polls(kernel.function))
 
 
 def decides_waits(kernel: Kernel, args: Sequence[Argument]) -> frozenset[int]:
@@ -47,14 +46,9 @@ def check_progress(
     if all end, they end on the card too. If they do not, smaller groups are played, at last single programs.
     """
     code = _waits(kernel)
-    changed = behind(kernel.function, touched(code.function, WRITES), args)
 
     def play(resident: int, lockstep: int) -> None:
-        copies = [
-            replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
-            for i, a in enumerate(memory)
-        ]
-        code.passes(Memory(copies), args, grid, deadline=deadline, resident=resident, lockstep=lockstep)
+        follow(code, memory, args, grid, deadline=deadline, resident=resident, lockstep=lockstep)
 
     group = resident
     while True:

@@ -9,7 +9,7 @@ import torch
 
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.chip.cluster import bases, parts
-from evaluator.executor.effects import CONTROL, READS, WRITES, effects
+from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
@@ -223,14 +223,19 @@ def observe(
     return space
 
 
-def places_of(function: Function, times: Mapping[int, int]) -> dict[str, int]:
+def places_of(function: Function, times: Mapping[int, int], told: Set[int]) -> dict[str, int]:
     """Return the places of accesses in a ``placed`` function with the indices of their blocks, except in blocks that no
-    program executes.
+    program executes, and except those of atomic operations whose results are ``told``: these are not observed.
 
     ``times`` has how often all programs together executed each block; one that is missing there counts as executed.
     """
     executed = (block for block in walk_blocks(function.body) if times.get(block.index, 1))
-    return {op.location: block.index for block in executed for op in block.ops if op.name in READS | WRITES}
+    return {
+        op.location: block.index
+        for block in executed
+        for op in block.ops
+        if op.name in READS | WRITES and not (op.name in ATOMIC and not told.isdisjoint(op.results))
+    }
 
 
 def shares_of(places: Mapping[str, int], times: Mapping[int, int], trips: Trips) -> dict[str, float]:

@@ -17,6 +17,7 @@ from evaluator.executor.effects import (
 )
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.flow import conditions, followed, links
+from evaluator.executor.handing import LOAD, handing, loaded
 from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
 from evaluator.executor.operations.registry import VALUE_HINTS
 from evaluator.executor.waiting import waiting_loops
@@ -76,7 +77,8 @@ def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) 
         row = effects(op.name)
         if scalars and any(function.types[slot].elements > 1 for slot in op.results):
             return True
-        return (row.reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
+        reads = row.reads or row.reads_chip
+        return (reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
 
     def cheap(promise: Op) -> bool:
         try:
@@ -103,7 +105,8 @@ def meeting_slices(function: Function, told: Set[int] = frozenset()) -> tuple[Fu
 
 def deciding_reads(function: Function) -> frozenset[int]:
     """Return the results of deciding reads: other programs of the launch may determine them, and they determine where a
-    program reads or writes, or how often it loops. All results of atomic operations count that serve more than waiting.
+    program reads or writes, or how often it loops. All results of atomic operations count that serve more than waiting,
+    and what shared memory holds counts where it determines the same.
     """
     waiting = _within(function, waiting_loops(function))
     at_work = [op for op in walk(function.body) if id(op) not in waiting]
@@ -114,35 +117,41 @@ def deciding_reads(function: Function) -> frozenset[int]:
     writes = [op for op in walk(function.body) if op.name in WRITES]
     for sliced in (store_slice(function, params), read_slice(function, params)):
         found.update(slot for op in _overlapping(sliced, writes, origins) for slot in op.results)
+        found.update(loaded(sliced))
     return frozenset(found)
 
 
 def script_slice(function: Function, reads: Set[int]) -> Function:
     """Return a kernel that computes the given reads and the writes that programs make for each other to read.
 
-    Its programs wait for each other if they write by operations other than those reads.
+    Its programs wait for each other if they write by operations other than those reads. If it loads from shared memory,
+    it has what that takes, and needs a chip.
     """
     kept: list[Op] = []
+    handed: frozenset[int] = frozenset()
     origins = _origins(function)
 
     def keeps(op: Op) -> bool:
-        return not reads.isdisjoint(op.results) or any(op is one for one in kept)
+        return not reads.isdisjoint(op.results) or id(op) in handed or any(op is one for one in kept)
 
     while True:
-        sliced = _sliced(function, keeps, frozenset() if kept else waiting_loops(function), frozenset())
+        sliced = _sliced(function, keeps, frozenset() if kept else waiting_loops(function), frozenset(), chip=True)
         left_out = _left_out(function, sliced)
         read = _overlapping(sliced, left_out, origins)
-        if not read:
+        before, handed = handed, handing(function, loaded(sliced))
+        if not read and handed == before:
             return sliced
         kept.extend(op for op in left_out if _may_overlap(read, [op], origins))
 
 
-def _sliced(function: Function, keeps: Callable[[Op], bool], waiting: Set[int], branches: Set[int]) -> Function:
+def _sliced(
+    function: Function, keeps: Callable[[Op], bool], waiting: Set[int], branches: Set[int], *, chip: bool = False
+) -> Function:
     """Return the part of a function that its loops, its branches and the operations to keep depend on.
 
-    Loops that wait are left out.
+    Loops that wait are left out. Without a ``chip``, loads from shared memory are not computed: a script has them.
     """
-    needed = _Needed(keeps, branches, waiting)
+    needed = _Needed(keeps, branches, waiting, chip=chip)
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
@@ -314,12 +323,13 @@ class _Needed:
     Grows until a pass over the kernel adds none.
     """
 
-    def __init__(self, keeps: Callable[[Op], bool], branches: Set[int], waiting: Set[int]) -> None:
+    def __init__(self, keeps: Callable[[Op], bool], branches: Set[int], waiting: Set[int], *, chip: bool) -> None:
         self.slots: set[int] = set()
         self.grew = True
         self._keeps = keeps
         self._branches = branches
         self._waiting = waiting
+        self._chip = chip
 
     def acts(self, op: Op) -> bool:
         """Whether an operation is or contains a loop that does not just wait, a followed branch or what is kept."""
@@ -354,10 +364,10 @@ class _Needed:
         if op.name in CONTROL:
             if op.name not in ("scf.if", "scf.while") or needed or self.acts(op):
                 self._add(*conditions(op))
-        elif op.name == "ttng.clc_load_result":  # in a slice no program takes over another
-            pass
+        elif op.name == "ttng.clc_load_result" or (op.name == LOAD and not self._chip):
+            pass  # in a slice no program takes over another; a script has what is loaded
         elif needed or self._keeps(op):
-            if needed and effects(op.name).reads_chip:
+            if needed and effects(op.name).reads_chip and op.name != LOAD:
                 raise UnsupportedOperation("a loop or an address that depends on what shared memory holds", op.location)
             if self._keeps(op) and effects(op.name).on_chip and effects(op.name).writes:
                 raise UnsupportedOperation("what programs hand to each other out of shared memory", op.location)

@@ -67,6 +67,12 @@ class Space:
         """The findings so far that are not faults."""
         return self._notes.found
 
+    @property
+    def suspicion(self) -> str:
+        """What may be why a program is stuck, in words: the first fault, or a read of what nobody wrote."""
+        unwritten = (note for note in self.notes if note.kind == "read of uninitialised memory")
+        return "".join(f"; before that, {found.message}" for found in [*self.faults, *unwritten][:1])
+
     def address(self, buffer: int, byte_offset: int) -> int:
         """Return the address of a byte of a buffer."""
         return self._addresses[buffer] + byte_offset

@@ -154,7 +154,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
     """Return the stages of a plan, in the run's buffers; raise ``Refused`` where its work cannot be counted."""
     kernels = [run.attempt(launch, lambda kernel: kernel) for launch in run.plan.launches]
     rooms = [run.room(launch) for launch in run.plan.launches]
-    needed = [_needed(run, *each) for each in zip(run.plan.launches, kernels, rooms, strict=True)]
+    needed = [_needed(run, *each) for each in zip(run.plan.launches, rooms, strict=True)]
     whole, fills = _decisive(kernels, run.plan.launches, needed), run.plan.fills
     found: list[Stage] = []
     unmade: frozenset[int] = frozenset()
@@ -173,11 +173,11 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _needed(run: PlanRun, launch: Launch, kernel: executor.Kernel, room: int | None) -> frozenset[int]:
+def _needed(run: PlanRun, launch: Launch, room: int | None) -> frozenset[int]:
     """Return the buffers that must hold what the launch finds there, so that its work can be counted and its programs'
     waits played where the card has ``room`` for so many at once.
     """
-    needs = kernel.needs(launch.args)
+    needs = run.attempt(launch, lambda kernel: kernel.needs(launch.args))
     if room is None:
         return needs
     return needs | run.attempt(launch, lambda kernel: executor.decides_waits(kernel, launch.args))

@@ -1,8 +1,8 @@
 """Cluster launch control: a program that is done takes over one that has not started (PTX ISA, clusterlaunchcontrol).
 
 A response is 16 bytes in shared memory that only these operations read: here 1 + the linear id of the program that was
-taken over, or 0 where all had started, and 0. A slice of a kernel has no chip: each of its programs takes over none and
-does its own work.
+taken over, or 0 where all had started, and 0. A slice of a kernel has no response: each of its programs takes over none
+and does its own work.
 """
 
 import torch
@@ -55,8 +55,10 @@ def _load_response(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         chip = frame.run.chip
-        none = torch.zeros(frame.programs, dtype=torch.int64)
-        frame.slots[op.results[0]] = none if chip is None else load(frame, chip, op, source)[:, 0]
+        if chip is None or frame.slots[source] is None:
+            frame.slots[op.results[0]] = torch.zeros(frame.programs, dtype=torch.int64)
+        else:
+            frame.slots[op.results[0]] = load(frame, chip, op, source)[:, 0]
 
     return run
 

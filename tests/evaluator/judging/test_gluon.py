@@ -20,6 +20,7 @@ from tests.oldest_triton import newer_triton
 
 KERNELS = Path(__file__).parents[1] / "gluon"
 HOPPER = (KERNELS / "hopper_attention.py").read_text(encoding="utf-8")
+TICKETS = (KERNELS / "hopper_tickets.py").read_text(encoding="utf-8")
 LAUNCH_CONTROL = (KERNELS / "blackwell_launch_control.py").read_text(encoding="utf-8")
 CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
@@ -134,6 +135,62 @@ def test_programs_that_take_over_others_are_executed_counted_and_scored(
         evaluation = judged(judge, LAUNCH_CONTROL.replace(old, new))
     assert evaluation.status is status, evaluation.message
     assert (evaluation.score is not None) == (status is Status.CORRECT)
+
+
+@pytest.mark.long
+def test_roles_that_are_handed_tickets_by_one_that_draws_them_are_executed_counted_and_scored(judge: Judge) -> None:
+    evaluation = judged(judge, TICKETS)
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
+    assert evaluation.score.cases[0].utilisation["tensor"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status", "message"),
+    [
+        pytest.param(
+            "gl.full([1], ticket, gl.int32, one)",
+            "gl.full([1], ticket + (drawn & 1), gl.int32, one)",
+            Status.UNWRITTEN,
+            "square-full",
+            marks=pytest.mark.long,
+        ),
+        (
+            "        mbarrier.wait(taken, (drawn & 1) ^ 1)\n",
+            "",
+            Status.RACE,
+            "partition 0 writes handed of .*, which the default partition may still be reading",
+        ),
+        (
+            "    mbarrier.wait(told, turn & 1)\n",
+            "",
+            Status.TIMED_OUT,
+            "before that, .*the default partition reads handed of .*, which nobody has written",
+        ),
+        pytest.param(
+            "mbarrier.wait(taken, (drawn & 1) ^ 1)",
+            "mbarrier.wait(taken, (drawn & 1) ^ 1, pred=kv_len < 2000)",
+            Status.UNSUPPORTED,
+            "8k-causal: .* must be in order by the barriers waited for right before them .*handed of",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "gl.cdiv(last, block_n)",
+            "gl.cdiv(last, block_n) - ((kv_len > 2000) & (ticket % 2 == 1))",
+            Status.INCORRECT,
+            "8k-causal",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_tickets_that_are_handed_over_wrongly_are_refused(
+    judge: Judge, old: str, new: str, status: Status, message: str
+) -> None:
+    assert TICKETS.count(old) == 1
+    evaluation = judged(judge, TICKETS.replace(old, new))
+    assert evaluation.status is status, evaluation.message
+    assert re.search(message, evaluation.message)
+    assert evaluation.score is None
 
 
 @pytest.mark.parametrize(

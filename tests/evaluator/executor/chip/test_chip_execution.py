@@ -26,7 +26,6 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from agents.moves import MOVES
 from evaluator.executor import UnsupportedOperation, offline
-from evaluator.executor.triton_offline.errors import OfflineError
 from evaluator.targets import get_target
 from evaluator.work import ALL_ROLES
 from seeds import seed_source
@@ -465,24 +464,6 @@ def test_what_nobody_has_written_passes_for_no_result(how: str, kind: object, dt
         unwritten[(1,)](y, kind, how, num_warps=4)
     assert [note.kind for note in session.report().notes] == ["read of uninitialised memory"]
     assert not y.eq(0).all()
-
-
-@gluon.jit
-def decided_by_shared_memory(y):
-    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    held = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    held.store(gl.arange(0, 128, layout))
-    for i in range(gl.max(held.load(layout), 0)):
-        gl.store(y + i, i)
-
-
-def test_a_loop_that_shared_memory_decides_about_is_executed_and_not_counted() -> None:
-    y = torch.zeros(128, dtype=torch.int32)
-    with offline() as session:
-        decided_by_shared_memory[(1,)](y, num_warps=4)
-    assert y[:127].tolist() == list(range(127))
-    with pytest.raises(OfflineError, match=r"shared_memory was not counted: .* depends on what shared memory"):
-        session.launches[0].predict()
 
 
 def test_partitions_are_counted_side_by_side() -> None:

@@ -196,6 +196,64 @@ def test_a_program_alone_takes_over_all_others() -> None:
 
 
 @gluon.jit
+def take_over(answer, answered, number, told, taken):
+    one: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    block, turn = gl.program_id(0), 0
+    while block >= 0:
+        mbarrier.wait(taken, (turn & 1) ^ 1)
+        number.store(gl.full([1], block, gl.int32, one))
+        mbarrier.arrive(told, count=1)
+        mbarrier.expect(answered, 16)
+        clc.try_cancel(answer, answered)
+        mbarrier.wait(answered, turn & 1)
+        response = clc.load_result(answer)
+        block = gl.where(response.is_canceled(), response.program_id(0), -1)
+        turn += 1
+    mbarrier.wait(taken, (turn & 1) ^ 1)
+    number.store(gl.full([1], block, gl.int32, one))
+    mbarrier.arrive(told, count=1)
+
+
+@gluon.jit
+def square(y, number, told, taken, num_warps: gl.constexpr):
+    one: gl.constexpr = gl.BlockedLayout([1], [32], [num_warps], [0])
+    block, turn = 0, 0
+    while block >= 0:
+        mbarrier.wait(told, turn & 1)
+        block = gl.max(number.load(one), 0)
+        mbarrier.arrive(taken, count=1)
+        for i in range(block):
+            gl.store(y + block * gl.num_programs(0) + i, i.to(gl.float32))
+        turn += 1
+
+
+@gluon.jit
+def squares(y, num_warps: gl.constexpr):
+    answer = gl.allocate_shared_memory(gl.int64, [2], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    number = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    answered = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(answered, count=1)
+    mbarrier.init(told, count=1)
+    mbarrier.init(taken, count=1)
+    gl.warp_specialize(
+        [(square, (y, number, told, taken, num_warps)), (take_over, (answer, answered, number, told, taken))], [1], [24]
+    )
+
+
+@pytest.mark.parametrize("execute", [False, True])
+def test_what_a_program_hands_over_of_what_it_takes_over_is_counted_as_its_own_work(execute: bool) -> None:
+    with offline(target="b200", execute=execute) as session:
+        y = torch.full((6, 6), -1.0, device="cuda")
+        squares[(6,)](y, num_warps=4)
+    assert not execute or torch.equal(y >= 0, torch.ones(6, 6).tril(-1).bool())
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert [trips.tolist() for trips in counted.trips] == [[2] * 6, [0, 1, 2, 3, 4, 5], [1] * 6]
+
+
+@gluon.jit
 def pixels(image, out_desc, N, H, W, C, DY: gl.constexpr, DX: gl.constexpr):
     tile = gl.allocate_shared_memory(gl.float32, [32, 32], image.layout)
     ready = mbarrier.allocate_mbarrier()

@@ -1,0 +1,75 @@
+"""What partitions hand to each other through shared memory, where it decides what they do next.
+
+One partition stores, say, the number of the tile that it has drawn, and others load it once a barrier says so. A slice
+that follows it has these stores and loads, and the barriers waited for right before them. The chip's clocks tell
+whether these barriers order all of them. If so, the loads give the same in every execution of the kernel, whatever else
+it waits for.
+"""
+
+from collections.abc import Set
+
+from evaluator.executor.effects import CONTROL
+from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.flow import sources
+from evaluator.executor.ir import ALLOCATIONS, Function, Op, walk, walk_blocks
+
+LOAD, _STORE, _WAIT = "ttg.local_load", "ttg.local_store", "ttng.wait_barrier"
+_OF_BUFFERS = (_STORE, "ttg.local_dealloc")
+_OF_BARRIERS = (_WAIT, "ttng.init_barrier", "ttng.arrive_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
+
+
+def loaded(function: Function) -> frozenset[int]:
+    """Return the results of loads from shared memory."""
+    return frozenset(slot for op in walk(function.body) if op.name == LOAD for slot in op.results[:1])
+
+
+def handing(function: Function, loads: Set[int]) -> frozenset[int]:
+    """Return the identities of the operations that the given results of loads from shared memory come from: loads,
+    stores to what they read, and all operations on the barriers waited for right before these.
+
+    Raises ``UnsupportedOperation`` where others write there, or signal such a barrier.
+    """
+    ops = list(walk(function.body))
+    everything = frozenset(op.results[0] for op in ops if op.name in ALLOCATIONS)
+    found = sources(function, everything)
+
+    def allocations(op: Op) -> frozenset[int]:
+        """Return the allocations that an operation uses; all of them where that is not known."""
+        views = (slot for slot in op.operands if function.types[slot].element == "memdesc")
+        return frozenset[int]().union(*(found.get(slot, everything) for slot in views))
+
+    uses = {
+        id(op): allocations(op)
+        for op in ops
+        if op.name not in CONTROL and not any(function.types[slot].element == "memdesc" for slot in op.results)
+    }
+    read = {id(op): uses[id(op)] for op in ops if not loads.isdisjoint(op.results)}
+    buffers = frozenset[int]().union(*read.values())
+    barriers = frozenset[int]()
+    for block in walk_blocks(function.body):
+        waited = frozenset[int]()
+        for op in block.ops:
+            if op.name == _WAIT:
+                waited = uses[id(op)]
+            elif id(op) in read or (op.name == _STORE and uses[id(op)] & buffers):
+                barriers |= waited
+    kept = set(read)
+    for op in ops:
+        used = uses.get(id(op), frozenset())
+        if used & buffers and op.name != LOAD:
+            if op.name not in _OF_BUFFERS:
+                raise UnsupportedOperation(
+                    f"a loop or an address that depends on what {op.name} does to shared memory, where only stores of "
+                    "partitions are followed,",
+                    op.location,
+                )
+            kept.add(id(op))
+        elif used & barriers:
+            if op.name not in _OF_BARRIERS:
+                raise UnsupportedOperation(
+                    f"a loop or an address that depends on shared memory guarded by a barrier of {op.name}, where only "
+                    "arrivals of partitions are followed,",
+                    op.location,
+                )
+            kept.add(id(op))
+    return frozenset(kept)

@@ -1,0 +1,88 @@
+"""How scripts are made: all programs of a launch run the slice of a kernel that has the reads which decide."""
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from evaluator.executor.allocation import Allocation
+from evaluator.executor.code import Code
+from evaluator.executor.effects import WRITES
+from evaluator.executor.errors import StuckProgram, UnsupportedOperation
+from evaluator.executor.faults import Site
+from evaluator.executor.handing import LOAD, loaded
+from evaluator.executor.ir import Function, walk
+from evaluator.executor.memory import Memory
+from evaluator.executor.script import Script
+from evaluator.executor.slicing import behind, script_slice, touched
+from evaluator.plan import Argument
+
+Tensor = torch.Tensor
+
+_DOUBTFUL = ("on-chip access too early", "barrier misused", "read of uninitialised memory", "index out of range")
+"""What is found where loads from shared memory might give something else in another execution."""
+
+
+class _Certain(Memory):
+    """A memory that ends an execution where loads from shared memory are in doubt, lest it go on with chance."""
+
+    def refute(self, kind: str, wrong: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
+        """Raise ``UnsupportedOperation`` for what is doubtful."""
+        if kind in _DOUBTFUL and bool(wrong.any()):
+            raise _doubtful(f"{kind}: {describe(tuple(wrong.nonzero()[0].tolist()))}", site.location)
+        super().refute(kind, wrong, describe, site)
+
+    def remark(self, kind: str, where: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
+        """Like ``refute``."""
+        if kind in _DOUBTFUL:
+            self.refute(kind, where, describe, site)
+        super().remark(kind, where, describe, site)
+
+
+def _doubtful(why: str, place: str) -> UnsupportedOperation:
+    what = "a loop or an address that depends on shared memory, whose stores and loads must be in order by the barriers"
+    return UnsupportedOperation(f"{what} waited for right before them ({why})", place)
+
+
+def scripted(function: Function, reads: Set[int]) -> Code:
+    """Return the executable slice of a kernel that computes the given reads."""
+    sliced = script_slice(function, reads)
+    return Code(sliced, function, chip=bool(loaded(sliced)))
+
+
+def record(
+    code: Code,
+    reads: frozenset[int],
+    memory: Sequence[Allocation],
+    args: Sequence[Argument],
+    grid: tuple[int, int, int],
+    deadline: float | None,
+) -> Script:
+    """Return what programs of the grid read, by the ``scripted`` slice of a kernel. Otherwise like ``follow``."""
+    script = Script(reads)
+    follow(code, memory, args, grid, deadline=deadline, script=script)
+    return script
+
+
+def follow(
+    code: Code,
+    memory: Sequence[Allocation],
+    args: Sequence[Argument],
+    grid: tuple[int, int, int],
+    **options: Any,
+) -> None:
+    """Run a ``scripted`` slice with ``options`` of ``Code.passes``. Memory is not changed.
+
+    Raises ``UnsupportedOperation`` where it is not certain what shared memory holds, and like ``Kernel.run``.
+    """
+    changed = behind(code.launched, touched(code.function, WRITES), args)
+    copies = [
+        replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
+        for i, a in enumerate(memory)
+    ]
+    space = (_Certain if loaded(code.function) else Memory)(copies)
+    try:
+        code.passes(space, args, grid, **options)
+    except StuckProgram as stuck:
+        raise _doubtful(str(stuck), next(op.location for op in walk(code.function.body) if op.name == LOAD)) from None

@@ -1,0 +1,139 @@
+"""Work that depends on what partitions hand to each other through shared memory is counted, or refused."""
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+
+from evaluator.executor import Allocation, UnsupportedOperation, load, offline
+from evaluator.plan import Pointer, Scalar
+
+copy = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared  # its name in triton 3.6
+TICKETS, PROGRAMS = 21, 4
+EVERY = pytest.mark.parametrize("execute", [False, True])
+
+
+@gluon.jit
+def draw(counter, first, n, slots, told, taken, HOW: gl.constexpr):
+    one: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    depth: gl.constexpr = slots.shape[0]
+    drawn, goes_on = 0, True
+    while goes_on:
+        ticket = gl.atomic_add(counter, 1)
+        slot, phase = drawn % depth, (drawn // depth) & 1
+        if HOW != "too early":
+            mbarrier.wait(taken.index(slot), phase ^ 1)
+        if HOW == "copied":
+            copy(slots.index(slot), counter + gl.arange(0, 1, one))
+            async_copy.wait_group(0)
+        else:
+            slots.index(slot).store(gl.full([1], ticket + gl.load(first), gl.int32, one))
+        if HOW == "bytes":
+            mbarrier.expect(told.index(slot), 0)
+        else:
+            mbarrier.arrive(told.index(slot), count=1)
+        goes_on = ticket < n
+        drawn += 1
+
+
+@gluon.jit
+def work(y, n, slots, told, taken, num_warps: gl.constexpr):
+    one: gl.constexpr = gl.BlockedLayout([1], [32], [num_warps], [0])
+    depth: gl.constexpr = slots.shape[0]
+    turn, ticket = 0, -1
+    while ticket < n:
+        slot, phase = turn % depth, (turn // depth) & 1
+        mbarrier.wait(told.index(slot), phase)
+        ticket = gl.max(slots.index(slot).load(one), 0)
+        mbarrier.arrive(taken.index(slot), count=1)
+        for i in range(gl.where(ticket < n, ticket, 0)):
+            gl.store(y + ticket * n + i, i.to(gl.float32))
+        turn += 1
+
+
+@gluon.jit
+def queue(counter, first, y, n, HOW: gl.constexpr, DEPTH: gl.constexpr, num_warps: gl.constexpr):
+    slots = gl.allocate_shared_memory(gl.int32, [DEPTH, 1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    told = gl.allocate_shared_memory(gl.int64, [DEPTH, 1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [DEPTH, 1], mbarrier.MBarrierLayout())
+    for slot in gl.static_range(DEPTH):
+        mbarrier.init(told.index(slot), count=1)
+        mbarrier.init(taken.index(slot), count=1)
+    gl.warp_specialize(
+        [(work, (y, n, slots, told, taken, num_warps)), (draw, (counter, first, n, slots, told, taken, HOW))], [1], [24]
+    )
+
+
+def launch(how: str = "", depth: int = 1) -> torch.Tensor:
+    y = torch.full((TICKETS, TICKETS), -1.0, device="cuda")
+    counter, first = (torch.zeros(1, dtype=torch.int32, device="cuda") for _ in range(2))
+    queue[(PROGRAMS,)](counter, first, y, TICKETS, HOW=how, DEPTH=depth, num_warps=4)
+    return y
+
+
+@EVERY
+@pytest.mark.parametrize("depth", [1, 2])
+def test_tickets_that_one_partition_hands_to_another_are_counted(execute: bool, depth: int) -> None:
+    with offline(execute=execute) as session:
+        y = launch(depth=depth)
+    assert not execute or torch.equal(y >= 0, torch.ones(TICKETS, TICKETS).tril(-1).bool())
+    assert not session.report().faults
+    counted = session.launches[0].counted
+    assert counted is not None
+    rounds, passes, draws = (int(trips.sum()) for trips in counted.trips)
+    assert rounds == draws == TICKETS + PROGRAMS
+    assert passes == TICKETS * (TICKETS - 1) // 2
+    assert [access.loop for access in counted.accesses if access.writes] == [1]
+
+
+def test_a_program_that_is_handed_something_else_than_was_counted_is_refused() -> None:
+    with offline() as session:
+        launch()
+    kernel, grid = load(session.launches[0].ir), (PROGRAMS, 1, 1)
+    args = (Pointer(0, 0), Pointer(1, 0), Pointer(2, 0), Scalar(TICKETS))
+
+    def memory(first: int) -> list[Allocation]:
+        counter, start = (torch.tensor([each], dtype=torch.int32) for each in (0, first))
+        return [Allocation("counter", counter), Allocation("first", start), Allocation("y", torch.zeros(TICKETS**2))]
+
+    script = kernel.script(memory(0), args, grid)
+    assert not kernel.run(memory(0), args, grid, programs=torch.tensor([1]), script=script).faults
+    with pytest.raises(UnsupportedOperation, match="a load from shared memory of what it was not seen to hold"):
+        kernel.run(memory(1), args, grid, programs=torch.tensor([1]), script=script)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "too early",
+            "in order by the barriers waited for right before them .on-chip access too early: .*still be reading",
+        ),
+        ("copied", "what ttg.async_copy_global_to_local does to shared memory, where only stores of partitions"),
+        ("bytes", "guarded by a barrier of ttng.barrier_expect, where only arrivals of partitions are followed"),
+    ],
+)
+def test_what_is_not_certain_to_be_handed_over_is_not_counted(how: str, message: str) -> None:
+    with offline(execute=False) as session, pytest.raises(UnsupportedOperation, match=message):
+        launch(how)
+    assert not session.launches
+
+
+@gluon.jit
+def decided_by_shared_memory(y):
+    layout: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    held = gl.allocate_shared_memory(gl.int32, [128], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    held.store(gl.arange(0, 128, layout))
+    for i in range(gl.max(held.load(layout), 0)):
+        gl.store(y + i, i)
+
+
+@EVERY
+def test_a_loop_that_shared_memory_decides_about_is_counted(execute: bool) -> None:
+    with offline(execute=execute) as session:
+        decided_by_shared_memory[(1,)](torch.zeros(128, dtype=torch.int32, device="cuda"), num_warps=4)
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert [trips.tolist() for trips in counted.trips] == [[127]]
