@@ -21,6 +21,8 @@ class Barriers:
         """Bytes that the current phase still takes."""
         self.phase = torch.zeros(rows, number, dtype=torch.int32)
         """Phases that are complete."""
+        self.begun = torch.zeros(rows, number, dtype=torch.int32)
+        """Phases that were complete when the barrier was initialised last."""
         self._first_actor = first_actor
         self._signaller = torch.zeros(rows, number, dtype=torch.int64)
         self._signalled_at = torch.zeros(rows, number, dtype=torch.int32)
@@ -37,6 +39,7 @@ class Barriers:
         self.bytes[rows, number] = self._signalled_at[rows, number] = 0
         # Phases count on, so that a copy of before is not taken for one of after; the first one has parity 0.
         self.phase[rows, number] += self.phase[rows, number] & 1
+        self.begun[rows, number] = self.phase[rows, number]
 
     def waits(self, rows: Tensor, number: Tensor, parity: Tensor) -> Tensor:
         """Return where the phase with a parity [P or 1] is not complete, bool [P]."""

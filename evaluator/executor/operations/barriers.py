@@ -217,7 +217,9 @@ def _wait(op: Op, types: Types) -> Step:
             one = next(int(number[at]) for _, number, _ in waiting if bool(barriers.waits(row, number[at], parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
             size = f"{amount} bytes" if amount >= 0 else f"got {-amount} bytes too many"
-            lacks = f"lacks {arrivals} arrival{'s' * (arrivals != 1)} and {size}"
+            complete = int(barriers.phase[row, one] - barriers.begun[row, one])
+            after = f" after {complete} complete phase{'s' * (complete != 1)}" if complete else ""
+            lacks = f"lacks {arrivals} arrival{'s' * (arrivals != 1)} and {size}{after}"
             asked = f"phase {int(parity_at)} of barrier {barriers.names[one]}"
             return f"waits for {asked}, which {lacks} ({chip.arrivals(one)})"
 
@@ -225,6 +227,7 @@ def _wait(op: Op, types: Types) -> Step:
         frame.run.memory.observe_barrier(frame.positions)
         for agent, number, places in waiting:
             rows = every[places]
+            chip.waited(agent, rows, number[places], op.location)
             told = barriers.handed_on(rows, number[places])
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)

@@ -426,9 +426,36 @@ def another_of_the_array(STUCK: gl.constexpr):
     mbarrier.wait(bars.index(1 if STUCK else 0), 0)
 
 
+@gluon.jit
+def arrive_each_pass(told, taken, STUCK: gl.constexpr):
+    for i in range(4):
+        mbarrier.wait(taken, (i & 1) ^ 1)
+        mbarrier.arrive(told)
+
+
+@gluon.jit
+def wait_each_pass(told, taken, STUCK: gl.constexpr):
+    for i in range(4):
+        mbarrier.wait(told, 0 if STUCK else i & 1)
+        mbarrier.arrive(taken)
+
+
+@gluon.jit
+def phase_that_never_flips(STUCK: gl.constexpr):
+    told, taken = mbarrier.allocate_mbarrier(), mbarrier.allocate_mbarrier()
+    mbarrier.init(told, count=1)
+    mbarrier.init(taken, count=1)
+    gl.warp_specialize([(wait_each_pass, (told, taken, STUCK)), (arrive_each_pass, (told, taken, STUCK))], [4], [24])
+
+
 @pytest.mark.parametrize(
     ("launch", "message"),
     [
+        (
+            lambda stuck: phase_that_never_flips[(1,)](stuck, num_warps=4),
+            r"which lacks 1 arrival and 0 bytes after 4 complete phases \(what .*; before that, the default partition "
+            r"waited at test_chip_findings\.py:\d+ again for the same phase of barrier bar of \S+$",
+        ),
         (lambda stuck: nobody_arrives[(1,)](stuck, num_warps=4), r"0 bytes \(nothing arrives there\)$"),
         (
             lambda stuck: another_of_the_array[(1,)](stuck, num_warps=4),
