@@ -77,7 +77,9 @@ _REFUSED_TYPES = {
     "mimo_v2_flash": "layers with other heads, of which some have sinks,",
 }
 """Model types whose attention is another one, though no field says so."""
-_SPARSE = "sparse_attention_config"
+_SPARSE, _QUANTISED = "sparse_attention_config", "quantization_config"
+_OUTSIDE = ("dtype", "torch_dtype", _SPARSE, _QUANTISED)  # of the language model's fields, in models with other senses
+_OF_CACHE = ("kv_cache_scheme", "kv_cache_quant_algo")
 _HEADS_OF_SOME = ("num_attention_heads_per_layer", "num_sliding_attention_heads", "per_layer_config")
 """Fields in which some models say that layers differ in heads or head dims."""
 _CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -130,9 +132,7 @@ def read_model(
     """
     path = path / "config.json" if path.is_dir() else path
     whole = _load(path)
-    config = _Fields(
-        path, {**{k: v for k, v in whole.items() if k in ("dtype", "torch_dtype", _SPARSE)}, **_text(whole)}
-    )
+    config = _Fields(path, {**{field: whole[field] for field in _OUTSIDE if field in whole}, **_text(whole)})
     given = whole.get("architectures") or []
     architectures = [str(each) for each in (given if isinstance(given, list) else [given])]
     if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
@@ -158,9 +158,9 @@ def read_model(
         )
     if phase == "train" and config.get("attention_dropout"):
         raise config.error("attention_dropout: dropout cannot be served in training")
-    quantised = whole.get("quantization_config")  # of weights it changes no attention
-    if phase == "decode" and isinstance(quantised, dict) and quantised.get("kv_cache_scheme"):
-        raise config.error(f"kv_cache_scheme: a quantised cache cannot be served: leave it out for one of {dtype}")
+    quantised = config.get(_QUANTISED)  # of weights it changes no attention
+    if phase == "decode" and isinstance(quantised, dict) and any(map(quantised.get, _OF_CACHE)):
+        raise config.error(f"{', '.join(_OF_CACHE)}: a quantised cache cannot be served: leave it out for {dtype}")
     layers, window = _layers(config)
     sinks = config.type in _SINKS
     words = {

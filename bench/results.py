@@ -136,7 +136,8 @@ def document(
     yield "`python -m bench.results` writes this page; the databases of the runs have every attempt. Compare runs of"
     yield "one commit only: a later one has another model, and `mutate` searches otherwise."
     parts = _parts(before)
-    for name in (names := [f"{problem}-{target}" for problem in problems for target in TARGETS]):
+    names = list(dict.fromkeys([*(f"{problem}-{target}" for problem in problems for target in TARGETS), *parts]))
+    for name in names:
         if (anew is None or name in anew) and (part := _part(folder, name)):
             parts[name] = part
     found = [parts[name] for name in names if name in parts]

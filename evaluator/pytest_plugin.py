@@ -89,6 +89,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the ``triton_offline`` mark."""
+    config.addinivalue_line("filterwarnings", "ignore:nothing is timed without a GPU")  # suites run unchanged
     config.addinivalue_line("markers", "triton_offline(**options): options of the triton_offline fixture's session")
     config.stash[_totals] = _Totals()
 

@@ -190,7 +190,8 @@ def check(findings: Findings) -> str:
     fault = findings.fault
     said = f"{fault.status.words}: {fault.message}" if fault else SOUND
     # An autotuned kernel has a result of each case for each configuration.
-    passed = dict.fromkeys(f"case {case.case} passed" for case in findings.cases if case.passed)
+    failed = {case.case for case in findings.cases if not case.passed}
+    passed = dict.fromkeys(f"case {case.case} passed" for case in findings.cases if case.case not in failed)
     return "\n".join([said, *passed, *((_resources(findings.resources),) if findings.resources else ())])
 
 

@@ -75,8 +75,8 @@ def _load(source: str, operators: Operators) -> ModuleType:
     except RefusedError as refusal:
         raise refusal.said("at import, ") from None
     except BaseException as error:  # the candidate's own, whatever it is
-        alone = ": a candidate is one file, put into it what it needs of yours"
-        hint = alone if isinstance(error, ModuleNotFoundError) else ""
+        alone = ": a candidate is one file, which imports torch, triton and the standard library"
+        hint = alone if isinstance(error, ImportError) else ""
         raise RefusedError(Status.PARSE_ERROR, f"raises at import: {_describe(error)}{hint}") from None
     return module
 

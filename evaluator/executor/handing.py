@@ -2,8 +2,9 @@
 
 One partition stores, say, the number of the tile that it has drawn, and others load it once a barrier says so. A slice
 that follows it has these stores and loads, and the barriers waited for right before them. The chip's clocks tell
-whether these barriers order all of them. If so, the loads give the same in every execution of the kernel, whatever else
-it waits for.
+whether these barriers order all of them, and whether whoever arrives or waits there knows that all phases before are
+complete. If so, the kernel, which also waits for other things, has the same arrivals in each phase, and the loads give
+the same.
 """
 
 from collections.abc import Set
@@ -15,7 +16,8 @@ from evaluator.executor.ir import ALLOCATIONS, Function, Op, walk, walk_blocks
 
 LOAD, _STORE, _WAIT = "ttg.local_load", "ttg.local_store", "ttng.wait_barrier"
 _OF_BUFFERS = (_STORE, "ttg.local_dealloc")
-_OF_BARRIERS = (_WAIT, "ttng.init_barrier", "ttng.arrive_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
+_MADE_BY = ("ttng.init_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
+_OF_BARRIERS = (_WAIT, "ttng.arrive_barrier", *_MADE_BY)
 
 
 def loaded(function: Function) -> frozenset[int]:
@@ -53,6 +55,8 @@ def handing(function: Function, loads: Set[int]) -> frozenset[int]:
                 waited = uses[id(op)]
             elif id(op) in read or (op.name == _STORE and uses[id(op)] & buffers):
                 barriers |= waited
+    regions = (region for op in ops if op.name == "ttg.warp_specialize" for region in op.regions)
+    partitioned = {id(op) for region in regions for op in walk(region)}
     kept = set(read)
     for op in ops:
         used = uses.get(id(op), frozenset())
@@ -65,7 +69,7 @@ def handing(function: Function, loads: Set[int]) -> frozenset[int]:
                 )
             kept.add(id(op))
         elif used & barriers:
-            if op.name not in _OF_BARRIERS:
+            if op.name not in _OF_BARRIERS or (op.name in _MADE_BY and id(op) in partitioned):
                 raise UnsupportedOperation(
                     f"a loop or an address that depends on shared memory guarded by a barrier of {op.name}, where only "
                     "arrivals of partitions are followed,",

@@ -33,6 +33,9 @@ class Memory(Space):
         if self._version is not None and not torch.equal(held[index], bits):
             self._version += 1
 
+    certain = False
+    """Whether what partitions do at barriers must be in order in every execution, not in this one alone."""
+
     # Hooks for the sanitiser; they do nothing here.
 
     def watches(self, buffer: int) -> bool:

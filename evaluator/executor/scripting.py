@@ -27,6 +27,8 @@ _DOUBTFUL = ("on-chip access too early", "barrier misused", "read of uninitialis
 class _Certain(Memory):
     """A memory that ends an execution where loads from shared memory are in doubt, lest it go on with chance."""
 
+    certain = True
+
     def refute(self, kind: str, wrong: Tensor, describe: Callable[[tuple[int, ...]], str], site: Site) -> None:
         """Raise ``UnsupportedOperation`` for what is doubtful."""
         if kind in _DOUBTFUL and bool(wrong.any()):
@@ -48,7 +50,11 @@ def _doubtful(why: str, place: str) -> UnsupportedOperation:
 def scripted(function: Function, reads: Set[int]) -> Code:
     """Return the executable slice of a kernel that computes the given reads."""
     sliced = script_slice(function, reads)
-    return Code(sliced, function, chip=bool(loaded(sliced)))
+    code = Code(sliced, function, chip=bool(loaded(sliced)))
+    if loaded(sliced) and any(op.name == "ttng.clc_try_cancel" for op in walk(function.body)):
+        what = "a loop or an address that depends on shared memory, where programs take over the work of others,"
+        raise UnsupportedOperation(what, next(op.location for op in walk(sliced.body) if op.name == LOAD))
+    return code
 
 
 def record(
@@ -77,12 +83,21 @@ def follow(
     Raises ``UnsupportedOperation`` where it is not certain what shared memory holds, and like ``Kernel.run``.
     """
     changed = behind(code.launched, touched(code.function, WRITES), args)
-    copies = [
-        replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
-        for i, a in enumerate(memory)
-    ]
-    space = (_Certain if loaded(code.function) else Memory)(copies)
+    load = next((op.location for op in walk(code.function.body) if op.name == LOAD), "")
+
+    def attempt(**more: Any) -> None:
+        copies = [
+            replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
+            for i, a in enumerate(memory)
+        ]
+        code.passes((_Certain if load else Memory)(copies), args, grid, **options, **more)
+
     try:
-        code.passes(space, args, grid, **options)
-    except StuckProgram as stuck:
-        raise _doubtful(str(stuck), next(op.location for op in walk(code.function.body) if op.name == LOAD)) from None
+        attempt()
+    except StuckProgram:
+        if not load:
+            raise
+        try:
+            attempt(temporaries_bytes=0)  # programs that go different ways may wait for each other, see ``Kernel.run``
+        except StuckProgram as stuck:
+            raise _doubtful(str(stuck), load) from None

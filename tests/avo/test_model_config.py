@@ -118,7 +118,11 @@ def test_quantised_weights_change_no_attention_but_a_quantised_cache_is_not_deco
     assert read_model(written(tmp_path, quantization_config=weights), "decode").problem == usual
     path = written(tmp_path, quantization_config={**weights, "kv_cache_scheme": {"num_bits": 8, "type": "float"}})
     assert read_model(path, "prefill").problem == "gqa-h32x8-8192x1"
-    with pytest.raises(ConfigError, match="kv_cache_scheme: a quantised cache cannot be served: leave it out"):
+    with pytest.raises(ConfigError, match="kv_cache_quant_algo: a quantised cache cannot be served: leave it out"):
+        read_model(path, "decode")
+    text = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({"text_config": text, "model_type": "any"}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="a quantised cache"):
         read_model(path, "decode")
 
 

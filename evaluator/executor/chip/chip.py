@@ -111,9 +111,6 @@ class Chip:
         self._buffers: dict[int, Buffer] = {}
         """The buffer of each allocation, by the slot of its result."""
         self._given = 0
-        self._seen = torch.full((self._rows, wanted.barriers, wanted.partitions * self.ctas), -1, dtype=torch.int32)
-        """Phases that were complete when an agent last waited for a barrier."""
-        self._again = ""
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
         self._running: list[Coroutine] = []
 
@@ -257,16 +254,6 @@ class Chip:
             self._running[partition].hand_over()
         self._waiting.pop(partition, None)
 
-    def waited(self, agent: int, rows: Tensor, number: Tensor, location: str) -> None:
-        """Note that an agent has waited for barriers [P], and where it first did so twice for the same phase."""
-        phase = self.barriers.phase[rows, number]
-        again = self._seen[rows, number, agent] == phase
-        self._seen[rows, number, agent] = phase
-        if not self._again and bool(again.any()):
-            name = self.barriers.names[int(number[again][0])]
-            who = self.clocks.partition(agent)
-            self._again = f"; before that, {who} waited at {location} again for the same phase of barrier {name}"
-
     def give_way(self) -> None:
         """Let partitions run that no longer have to wait, or have not begun: so none runs far ahead of what others can
         do."""
@@ -284,7 +271,7 @@ class Chip:
             found.append(f"{part}program {program} at {site.location} {describe(place)}")
         ended = [self._called(i) for i, each in enumerate(self._running) if each.done]
         ends = f"; {', '.join(ended)} ended" if ended else ""
-        return f"deadlock: {'; '.join(found)}{ends}{self._again}"
+        return f"deadlock: {'; '.join(found)}{ends}"
 
     def arrivals(self, number: int) -> str:
         """Return in words which partitions may arrive at a barrier, or at another of its allocation, and where."""

@@ -46,11 +46,27 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     return (asked & valid).nonzero().flatten()
 
 
+def _in_phase(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, phases: int) -> None:
+    """Where that must be ``certain``, report the ``places`` [n] of programs whose agent does not know that all phases
+    but the last ``phases`` complete ones are: in another execution it might arrive, or go on, in an earlier one.
+    """
+    if not frame.run.memory.certain:
+        return
+    rows, numbers = chip.rows(frame)[places], number[places]
+    actors = (chip.clocks.barrier(0) + numbers).unsqueeze(1)
+    known = chip.clocks.known[rows, agent].gather(1, actors).squeeze(1)
+    unknown = torch.zeros(frame.programs, dtype=torch.bool)
+    unknown[places] = known < chip.barriers.phase[rows, numbers] - phases
+    text = "is at barrier {} without having waited for the phase before"
+    chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
+
+
 def arrive(
     frame: Frame, chip: Chip, op: Op, number: Tensor, agent: int, count: int, active: Tensor | None, expected: int
 ) -> None:
     """Arrive at a barrier, which is then to wait for ``expected`` more bytes, and hand on what the agent knows."""
     places = usable(frame, chip, op, number, active, agent)
+    _in_phase(frame, chip, op, number, places, agent, 0)
     rows, numbers = chip.rows(frame)[places], number[places]
     clocks = chip.clocks
     chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
@@ -227,7 +243,7 @@ def _wait(op: Op, types: Types) -> Step:
         frame.run.memory.observe_barrier(frame.positions)
         for agent, number, places in waiting:
             rows = every[places]
-            chip.waited(agent, rows, number[places], op.location)
+            _in_phase(frame, chip, op, number, places, agent, 1)
             told = barriers.handed_on(rows, number[places])
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)

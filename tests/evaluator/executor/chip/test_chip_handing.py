@@ -137,3 +137,152 @@ def test_a_loop_that_shared_memory_decides_about_is_counted(execute: bool) -> No
     counted = session.launches[0].counted
     assert counted is not None
     assert [trips.tolist() for trips in counted.trips] == [[127]]
+
+
+@gluon.jit
+def put(slot, value):
+    slot.store(gl.full([1], value, gl.int32, gl.BlockedLayout([1], [32], [1], [0])))
+
+
+@gluon.jit
+def as_often_as_told(y, n, slot, told, PARITY: gl.constexpr, num_warps: gl.constexpr):
+    mbarrier.wait(told, PARITY)
+    for i in range(gl.max(slot.load(gl.BlockedLayout([1], [32], [num_warps], [0])), 0)):
+        gl.store(y + gl.program_id(0) * n + i, 1.0)
+
+
+@gluon.jit
+def arrive_late(left, late):
+    mbarrier.wait(late, 0)
+    mbarrier.arrive(left)
+
+
+@gluon.jit
+def arrive_at_once(right):
+    mbarrier.arrive(right)
+
+
+@gluon.jit
+def put_in_turn(slot, value, mine, other, late, told):
+    mbarrier.wait(mine, 0)
+    put(slot, value)
+    mbarrier.arrive(late)
+    mbarrier.arrive(other)
+    mbarrier.arrive(told)
+
+
+@gluon.jit
+def put_twice(slot, n, late, told):
+    put(slot, 0)
+    mbarrier.arrive(told)
+    mbarrier.wait(told, 0)
+    mbarrier.wait(late, 0)
+    put(slot, n)
+    mbarrier.arrive(told)
+
+
+@gluon.jit
+def begin_and_put(slot, n, told):
+    mbarrier.init(told, count=1)
+    put(slot, n)
+    mbarrier.arrive(told)
+
+
+@gluon.jit
+def doubtful(y, n, HOW: gl.constexpr, num_warps: gl.constexpr):
+    slot = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    left = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    right = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    late = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(left, count=1)
+    mbarrier.init(right, count=1)
+    mbarrier.init(late, count=2 if HOW == "two in turn" else 1)
+    if HOW == "two in turn":
+        mbarrier.init(told, count=2)
+        gl.warp_specialize(
+            [
+                (as_often_as_told, (y, n, slot, told, 0, num_warps)),
+                (arrive_late, (left, late)),
+                (put_in_turn, (slot, 0, left, right, late, told)),
+                (put_in_turn, (slot, n, right, left, late, told)),
+                (arrive_at_once, (right,)),
+            ],
+            [1, 1, 1, 1],
+            [24, 24, 24, 24],
+        )
+    elif HOW == "the second at once":
+        mbarrier.init(told, count=1)
+        gl.warp_specialize(
+            [
+                (arrive_at_once, (late,)),
+                (put_twice, (slot, n, late, told)),
+                (as_often_as_told, (y, n, slot, told, 1, 1)),
+            ],
+            [1, 1],
+            [24, 24],
+        )
+    else:
+        gl.warp_specialize(
+            [(as_often_as_told, (y, n, slot, told, 0, num_warps)), (begin_and_put, (slot, n, told))], [1], [24]
+        )
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("two in turn", "barrier misused: .* without having waited for the phase before"),
+        ("the second at once", "barrier misused: .* without having waited for the phase before"),
+        ("a barrier begun by a partition", "guarded by a barrier of ttng.init_barrier"),
+    ],
+)
+def test_what_may_be_handed_over_in_another_order_is_not_counted(how: str, message: str) -> None:
+    """In the whole kernel partitions also wait for what does not guard the slot."""
+    with offline(execute=False) as session, pytest.raises(UnsupportedOperation, match=message):
+        doubtful[(6,)](torch.zeros(6, 9, device="cuda"), 9, HOW=how, num_warps=4)
+    assert not session.launches
+
+
+@gluon.jit
+def put_or_not(slot, n, told, taken):
+    if gl.program_id(0) % 2:
+        for turn in range(2):
+            mbarrier.wait(taken, (turn & 1) ^ 1)
+            put(slot, n + turn)
+            mbarrier.arrive(told)
+    else:
+        mbarrier.wait(taken, 1)
+        put(slot, n)
+        mbarrier.arrive(told)
+
+
+@gluon.jit
+def take_or_not(y, n, slot, told, taken, num_warps: gl.constexpr):
+    for turn in range(1 + gl.program_id(0) % 2):
+        mbarrier.wait(told, turn & 1)
+        held = gl.max(slot.load(gl.BlockedLayout([1], [32], [num_warps], [0])), 0)
+        mbarrier.arrive(taken)
+        for i in range(held):
+            gl.store(y + (gl.program_id(0) * 2 + turn) * 9 + i, 1.0)
+
+
+@gluon.jit
+def other_turns(y, n, num_warps: gl.constexpr):
+    slot = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(told, count=1)
+    mbarrier.init(taken, count=1)
+    gl.warp_specialize(
+        [(take_or_not, (y, n, slot, told, taken, num_warps)), (put_or_not, (slot, n, told, taken))], [1], [24]
+    )
+
+
+@EVERY
+def test_programs_may_hand_over_a_different_number_of_times(execute: bool) -> None:
+    with offline(execute=execute) as session:
+        other_turns[(4,)](torch.zeros(8, 9, device="cuda"), 5, num_warps=4)
+    assert not session.report().faults
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert [int(trips.sum()) for trips in counted.trips] == [6, 4 * 5 + 2 * 6, 2 * 2]
