@@ -200,6 +200,16 @@ def test_hints_of_the_front_end_are_known(executor):
     assert x[0].item() == 2
 
 
+def test_what_the_compiler_notes_for_its_own_passes_changes_nothing(executor):
+    x = torch.ones(8, dtype=torch.int32)
+    text = executor.prepare(hinted, x, 8).ttir
+    notes = "ttg.partition = array<i32: 1>, ttg.warp_specialize.tag = 0 : i32, tt.self_latency = 1 : i32"
+    assert text.count("tt.flatten") == 1
+    kernel = load(text.replace("tt.flatten", f"{notes}, tt.flatten"))
+    assert kernel.run([Allocation("x", x)], (Pointer(0, 0), Scalar(8)), (1, 1, 1)).faults == ()
+    assert x[0].item() == 2
+
+
 def test_locations_prefer_the_authors_line_to_that_of_the_library():
     lines = [
         '#loc1 = loc("/lib/triton/language/standard.py":10:2)',
