@@ -97,6 +97,8 @@ def follow(
     except StuckProgram:
         if not load:
             raise
+        if "script" in options:
+            options["script"].clear()  # what was read before programs got stuck
         try:
             attempt(temporaries_bytes=0)  # programs that go different ways may wait for each other, see ``Kernel.run``
         except StuckProgram as stuck:

@@ -130,18 +130,34 @@ def script_slice(function: Function, reads: Set[int]) -> Function:
     kept: list[Op] = []
     handed: frozenset[int] = frozenset()
     origins = _origins(function)
+    draws = any(op.name in UPDATES and not reads.isdisjoint(op.results) for op in walk(function.body))
+    waiting = frozenset[int]() if draws else waiting_loops(function)
 
     def keeps(op: Op) -> bool:
         return not reads.isdisjoint(op.results) or id(op) in handed or any(op is one for one in kept)
 
     while True:
-        sliced = _sliced(function, keeps, frozenset() if kept else waiting_loops(function), frozenset(), chip=True)
+        sliced = _sliced(function, keeps, frozenset() if kept else waiting, frozenset(), chip=True)
         left_out = _left_out(function, sliced)
         read = _overlapping(sliced, left_out, origins)
         before, handed = handed, handing(function, loaded(sliced))
         if not read and handed == before:
+            _check_partitions(sliced, origins)
             return sliced
         kept.extend(op for op in left_out if _may_overlap(read, [op], origins))
+
+
+def _check_partitions(sliced: Function, origins: Mapping[int, int]) -> None:
+    """Raise ``UnsupportedOperation`` where partitions that run side by side access memory that a slice writes to: a
+    barrier that it leaves out may decide in which order.
+    """
+    writes = [op for op in walk(sliced.body) if op.name in WRITES]
+    for regions in (op.regions for op in walk(sliced.body) if op.name == "ttg.warp_specialize"):
+        inside = ([op for op in walk(region) if effects(op.name).accesses] for region in regions)
+        found = [ops for ops in inside if _may_overlap(ops, writes, origins)]
+        if len(found) > 1:
+            what = "a loop or an address that depends on what several partitions do to memory that programs write,"
+            raise UnsupportedOperation(what, found[1][0].location)
 
 
 def _sliced(

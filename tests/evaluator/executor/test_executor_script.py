@@ -137,6 +137,25 @@ def test_programs_behind_a_lock_make_one_tile_without_the_others(executor):
 
 
 @triton.jit
+def drawn_after_a_wait(Flag, Counter, Out, N: tl.constexpr):
+    if tl.program_id(0) == 0:
+        while tl.atomic_add(Flag, 0) == 0:
+            pass
+    ticket = tl.atomic_add(Counter, 1)
+    if tl.program_id(0) == 1:
+        tl.atomic_xchg(Flag, 1)
+    for i in range(N):
+        if ticket == 0:
+            tl.store(Out + tl.program_id(0) * N + i, 1.0)
+
+
+def test_tickets_are_drawn_in_the_order_in_which_programs_wait_for_each_other(executor):
+    launch = executor.prepare(drawn_after_a_wait, ints(1), ints(1), torch.zeros(2 * N), grid=(2,), N=N)
+    launch.kernel.mark(launch.memory, launch.args, launch.grid)
+    assert launch.memory[-1].written.view(2, N).any(1).tolist() == [False, True]
+
+
+@triton.jit
 def rows(A, Out, n, N: tl.constexpr):
     at = tl.program_id(0) * N + tl.arange(0, N)
     tl.store(Out + at, tl.load(A + at) + tl.load(A + n - 1 - at, mask=at % 2 == 0), mask=at < n)

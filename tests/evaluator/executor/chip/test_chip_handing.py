@@ -286,3 +286,79 @@ def test_programs_may_hand_over_a_different_number_of_times(execute: bool) -> No
     counted = session.launches[0].counted
     assert counted is not None
     assert [int(trips.sum()) for trips in counted.trips] == [6, 4 * 5 + 2 * 6, 2 * 2]
+
+
+@gluon.jit
+def put_and_go_apart(slot, n, told, taken):
+    mbarrier.wait(taken, 1)
+    put(slot, n)
+    mbarrier.arrive(told)
+    if gl.program_id(0) % 2:
+        for turn in range(1, 3):
+            mbarrier.wait(taken, (turn & 1) ^ 1)
+            put(slot, 0)
+            mbarrier.arrive(told)
+    else:
+        for turn in range(1, 3):
+            mbarrier.wait(taken, (turn & 1) ^ 1)
+            put(slot, n)
+            mbarrier.arrive(told)
+
+
+@gluon.jit
+def take_three(y, n, slot, told, taken, num_warps: gl.constexpr):
+    for turn in range(3):
+        mbarrier.wait(told, turn & 1)
+        held = gl.max(slot.load(gl.BlockedLayout([1], [32], [num_warps], [0])), 0)
+        mbarrier.arrive(taken)
+        for i in range(held):
+            gl.store(y + gl.program_id(0) * n + i, 1.0)
+
+
+@gluon.jit
+def going_apart(y, n, num_warps: gl.constexpr):
+    slot = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(told, count=1)
+    mbarrier.init(taken, count=1)
+    gl.warp_specialize(
+        [(take_three, (y, n, slot, told, taken, num_warps)), (put_and_go_apart, (slot, n, told, taken))], [1], [24]
+    )
+
+
+def test_what_programs_read_before_they_got_stuck_does_not_count_twice() -> None:
+    with offline(execute=False) as session:
+        going_apart[(4,)](torch.zeros(4, 9, device="cuda"), 9, num_warps=4)
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert int(counted.trips[1].sum()) == 2 * 9 + 2 * (9 + 9 + 9)
+
+
+@gluon.jit
+def loop_as_loaded(y, given, n, bar, num_warps: gl.constexpr):
+    mbarrier.wait(bar, 0)
+    for i in range(gl.load(given + gl.program_id(0))):
+        gl.store(y + gl.program_id(0) * n + i, 1.0)
+
+
+@gluon.jit
+def take_away(given, bar):
+    gl.store(given + gl.program_id(0), 0)
+    mbarrier.arrive(bar)
+
+
+@gluon.jit
+def through_global_memory(y, given, n, num_warps: gl.constexpr):
+    bar = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(bar, count=1)
+    gl.warp_specialize([(loop_as_loaded, (y, given, n, bar, num_warps)), (take_away, (given, bar))], [1], [24])
+
+
+def test_what_partitions_hand_to_each_other_through_global_memory_is_not_counted() -> None:
+    """No clock says whether a barrier orders it."""
+    told = "depends on what several partitions do to memory that programs write"
+    with offline(execute=False):
+        y, given = torch.zeros(3, 5, device="cuda"), torch.full((3,), 5, dtype=torch.int32, device="cuda")
+        with pytest.raises(UnsupportedOperation, match=told):
+            through_global_memory[(3,)](y, given, 5, num_warps=4)
