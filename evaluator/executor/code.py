@@ -40,8 +40,7 @@ class Code:
         self._needs = needs(function) if chip or function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
         self.bytes_per_program = temporary_bytes(function) + clocks
-        self.takes_over = any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
-        """Whether programs take over the work of others, by cluster launch control."""
+        self.takes_over = takes_over(function)
         self.side_by_side = self._needs is not None and self._needs.partitions > 1
         """Whether partitions run side by side."""
 
@@ -90,6 +89,11 @@ class Code:
             while (chunk := run.starts.start()) is not None:
                 execute(chunk)
         return passes
+
+
+def takes_over(function: Function) -> bool:
+    """Return whether programs take over the work of others, by cluster launch control."""
+    return any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
 
 
 def prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:

@@ -96,8 +96,8 @@ class Kernel:
             followed, done = self.function, passes
             try:
                 if work and self.takes_over:  # which work a program took over says nothing about a GPU
-                    recorded = None if script else self.script(memory, args, grid, deadline=deadline)
-                    followed, told = self._trips.function, prompter(script or recorded)
+                    recorded = script or self.script(memory, args, grid, deadline=deadline)
+                    followed, told = self._trips.function, prompter(recorded)
                     done = self._trips.passes(Memory(memory), args, grid, deadline=deadline, script=told)
                 asked = self._asked(followed, done, memory, args, grid, script or recorded, deadline) if work else None
             except UnsupportedOperation as error:
@@ -293,7 +293,7 @@ class Kernel:
         """
         if not self._decisions:
             return None
-        return record(self._scripted, self._decisions, memory, args, grid, deadline)
+        return record(self._scripted, memory, args, grid, self._decisions, deadline=deadline)
 
     def decides(self, args: Sequence[Argument], *, places: bool = False) -> frozenset[int]:
         """Return the buffers whose contents decide how often the kernel loops, or with ``places`` where a sample of its

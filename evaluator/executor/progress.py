@@ -13,7 +13,7 @@ from evaluator.executor.code import Code
 from evaluator.executor.effects import READS
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.kernel import Kernel
-from evaluator.executor.scripting import follow, scripted
+from evaluator.executor.scripting import record, scripted
 from evaluator.executor.slicing import behind, touched
 from evaluator.executor.waiting import polls
 from evaluator.plan import Argument
@@ -48,7 +48,7 @@ def check_progress(
     code = _waits(kernel)
 
     def play(resident: int, lockstep: int) -> None:
-        follow(code, memory, args, grid, deadline=deadline, resident=resident, lockstep=lockstep)
+        record(code, memory, args, grid, deadline=deadline, resident=resident, lockstep=lockstep)
 
     group = resident
     while True:

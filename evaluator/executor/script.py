@@ -24,10 +24,6 @@ class Script:
         """Record that programs [n], given by linear ids, read ``values`` [n, ...]."""
         self._lines[slot].append((programs, values))
 
-    def clear(self) -> None:
-        """Forget what was recorded."""
-        self._lines.clear()
-
     def lines(self, slot: int) -> tuple[Tensor, Tensor]:
         """Return programs [n], ascending, and the value of each read [n, ...]; a program's reads are in order."""
         if slot not in self._lines:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import Code
+from evaluator.executor.code import Code, takes_over
 from evaluator.executor.effects import WRITES
 from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
-from evaluator.executor.handing import LOAD, loaded
-from evaluator.executor.ir import Function, walk
+from evaluator.executor.handing import LOAD
+from evaluator.executor.ir import Function, Op, walk
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Script
 from evaluator.executor.slicing import behind, script_slice, touched
@@ -50,56 +50,50 @@ def _doubtful(why: str, place: str) -> UnsupportedOperation:
 def scripted(function: Function, reads: Set[int]) -> Code:
     """Return the executable slice of a kernel that computes the given reads."""
     sliced = script_slice(function, reads)
-    code = Code(sliced, function, chip=bool(loaded(sliced)))
-    if loaded(sliced) and any(op.name == "ttng.clc_try_cancel" for op in walk(function.body)):
+    load = _first_load(sliced)
+    if load and takes_over(function):
         what = "a loop or an address that depends on shared memory, where programs take over the work of others,"
-        raise UnsupportedOperation(what, next(op.location for op in walk(sliced.body) if op.name == LOAD))
-    return code
+        raise UnsupportedOperation(what, load.location)
+    return Code(sliced, function, chip=load is not None)
+
+
+def _first_load(function: Function) -> Op | None:
+    """Return the first load from shared memory; None if there is none."""
+    return next((op for op in walk(function.body) if op.name == LOAD), None)
 
 
 def record(
     code: Code,
-    reads: frozenset[int],
     memory: Sequence[Allocation],
     args: Sequence[Argument],
     grid: tuple[int, int, int],
-    deadline: float | None,
-) -> Script:
-    """Return what programs of the grid read, by the ``scripted`` slice of a kernel. Otherwise like ``follow``."""
-    script = Script(reads)
-    follow(code, memory, args, grid, deadline=deadline, script=script)
-    return script
-
-
-def follow(
-    code: Code,
-    memory: Sequence[Allocation],
-    args: Sequence[Argument],
-    grid: tuple[int, int, int],
+    reads: frozenset[int] = frozenset(),
     **options: Any,
-) -> None:
-    """Run a ``scripted`` slice with ``options`` of ``Code.passes``. Memory is not changed.
+) -> Script:
+    """Run a ``scripted`` slice with ``options`` of ``Code.passes``, and return what programs of the grid read of the
+    given ``reads``. Memory is not changed.
 
     Raises ``UnsupportedOperation`` where it is not certain what shared memory holds, and like ``Kernel.run``.
     """
     changed = behind(code.launched, touched(code.function, WRITES), args)
-    load = next((op.location for op in walk(code.function.body) if op.name == LOAD), "")
+    load = _first_load(code.function)
 
-    def attempt(**more: Any) -> None:
+    def attempt(**more: Any) -> Script:
+        script = Script(reads)
         copies = [
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(memory)
         ]
-        code.passes((_Certain if load else Memory)(copies), args, grid, **options, **more)
+        code.passes((_Certain if load else Memory)(copies), args, grid, script=script, **options, **more)
+        return script
 
     try:
-        attempt()
+        return attempt()
     except StuckProgram:
         if not load:
             raise
-        if "script" in options:
-            options["script"].clear()  # what was read before programs got stuck
+        # As in ``Kernel.run``: programs that go different ways may wait for each other.
         try:
-            attempt(temporaries_bytes=0)  # programs that go different ways may wait for each other, see ``Kernel.run``
+            return attempt(temporaries_bytes=0)
         except StuckProgram as stuck:
-            raise _doubtful(str(stuck), load) from None
+            raise _doubtful(str(stuck), load.location) from None

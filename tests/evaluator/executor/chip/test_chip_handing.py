@@ -267,28 +267,6 @@ def take_or_not(y, n, slot, told, taken, num_warps: gl.constexpr):
 
 
 @gluon.jit
-def other_turns(y, n, num_warps: gl.constexpr):
-    slot = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
-    told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    taken = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-    mbarrier.init(told, count=1)
-    mbarrier.init(taken, count=1)
-    gl.warp_specialize(
-        [(take_or_not, (y, n, slot, told, taken, num_warps)), (put_or_not, (slot, n, told, taken))], [1], [24]
-    )
-
-
-@EVERY
-def test_programs_may_hand_over_a_different_number_of_times(execute: bool) -> None:
-    with offline(execute=execute) as session:
-        other_turns[(4,)](torch.zeros(8, 9, device="cuda"), 5, num_warps=4)
-    assert not session.report().faults
-    counted = session.launches[0].counted
-    assert counted is not None
-    assert [int(trips.sum()) for trips in counted.trips] == [6, 4 * 5 + 2 * 6, 2 * 2]
-
-
-@gluon.jit
 def put_and_go_apart(slot, n, told, taken):
     mbarrier.wait(taken, 1)
     put(slot, n)
@@ -316,20 +294,35 @@ def take_three(y, n, slot, told, taken, num_warps: gl.constexpr):
 
 
 @gluon.jit
-def going_apart(y, n, num_warps: gl.constexpr):
+def in_turns(y, n, ALL: gl.constexpr, num_warps: gl.constexpr):
     slot = gl.allocate_shared_memory(gl.int32, [1], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     told = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     taken = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(told, count=1)
     mbarrier.init(taken, count=1)
-    gl.warp_specialize(
-        [(take_three, (y, n, slot, told, taken, num_warps)), (put_and_go_apart, (slot, n, told, taken))], [1], [24]
-    )
+    if ALL:
+        gl.warp_specialize(
+            [(take_three, (y, n, slot, told, taken, num_warps)), (put_and_go_apart, (slot, n, told, taken))], [1], [24]
+        )
+    else:
+        gl.warp_specialize(
+            [(take_or_not, (y, n, slot, told, taken, num_warps)), (put_or_not, (slot, n, told, taken))], [1], [24]
+        )
+
+
+@EVERY
+def test_programs_may_hand_over_a_different_number_of_times(execute: bool) -> None:
+    with offline(execute=execute) as session:
+        in_turns[(4,)](torch.zeros(8, 9, device="cuda"), 5, ALL=False, num_warps=4)
+    assert not session.report().faults
+    counted = session.launches[0].counted
+    assert counted is not None
+    assert [int(trips.sum()) for trips in counted.trips] == [6, 4 * 5 + 2 * 6, 2 * 2]
 
 
 def test_what_programs_read_before_they_got_stuck_does_not_count_twice() -> None:
     with offline(execute=False) as session:
-        going_apart[(4,)](torch.zeros(4, 9, device="cuda"), 9, num_warps=4)
+        in_turns[(4,)](torch.zeros(4, 9, device="cuda"), 9, ALL=True, num_warps=4)
     counted = session.launches[0].counted
     assert counted is not None
     assert int(counted.trips[1].sum()) == 2 * 9 + 2 * (9 + 9 + 9)
