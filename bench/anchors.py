@@ -26,13 +26,19 @@ NARROW = Variant(128, 32, 4, 4)
 """The configuration of Triton's tutorial 06-fused-attention that is predicted to be the fastest on an H100."""
 NARROW_IN_BULK = Variant(128, 32, 4, 3, descriptors=True)
 """The same where the tutorial has descriptors."""
-TUTORIAL = Variant(128, 64, 8, 2, descriptors=True)
-"""The configuration of that tutorial that is predicted to be the fastest on a B200."""
 TUTORIAL_SPACE = tuple(
     Variant(rows, keys, warps, stages, descriptors=True)
     for rows, keys, warps, stages in product((64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
 )
 """What the tutorial tunes over."""
+BLACKWELL_SPACE = tuple(
+    replace(each, specialised=True, halves=each.block_m == 128, registers=168)
+    for each in TUTORIAL_SPACE
+    if each.warps == 4
+)
+"""The same on a B200, with what the tutorial does there unless it is told otherwise; eight warps do not compile."""
+TUTORIAL = replace(WIDE_ROLES, stages=2, halves=True, registers=168)
+"""The configuration in that space that is predicted to be the fastest."""
 HOPPER_SPACE = tuple(each for each in TUTORIAL_SPACE if each.warps == 4 or each.block_m * each.block_n >= 128 * 128)
 """What it tunes over on an H100."""
 
@@ -78,7 +84,7 @@ ANCHORS = (
     _anchor("h100", "128x64 causal, diagonal split off", _SPLIT, _SIXTEEN_K_TOKENS, (353, 369, 378), _FA3),
     _anchor("h100", "128x128, warp-specialised, 2 stages", _ROLES_IN_TWO_STAGES, _FOUR_TIMES_32, (501, 526, 502), _TLX),
     Anchor("a100", "128x64, 8 warps, 3 stages", TUNED, _SIXTEEN_K_TOKENS, (153, 153, 153), (177, 177, 177), _FA2),
-    _anchor("b200", "128x64 on descriptors, 8 warps, 2 stages", TUTORIAL, _FOUR_TIMES_48, (567, 671, 746), _B200),
+    _anchor("b200", "128x128, warp-specialised, 2 stages", TUTORIAL, _FOUR_TIMES_48, (567, 671, 746), _B200),
 )
 
 _WORK = "less work"

@@ -102,9 +102,14 @@ def forward(
 @triton.jit
 def forward_descriptors(
     Q, K, V, Out, Lse, scale, q_len, kv_len,
-    SPECIALISED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    SPECIALISED: tl.constexpr, HALVES: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Forward attention without masks on tensor descriptors, warp-specialised on request."""
+    """Forward attention without masks on tensor descriptors.
+
+    SPECIALISED: with roles for its warps. HALVES: the accumulator is rescaled in two halves, which takes fewer
+    registers where it lies in tensor memory.
+    """
     block_m = tl.program_id(0)
     row = tl.program_id(1)
     rows = tl.num_programs(1)
@@ -123,7 +128,12 @@ def forward_descriptors(
         p = tl.exp2(s * scale - m_new[:, None])
         rescale = tl.exp2(m - m_new)
         l = l * rescale + tl.sum(p, 1)  # noqa: E741
-        acc = acc * rescale[:, None]
+        if HALVES:
+            left, right = acc.reshape([BLOCK_M, 2, HEAD_DIM // 2]).permute(0, 2, 1).split()
+            scaled = tl.join(left * rescale[:, None], right * rescale[:, None])
+            acc = scaled.permute(0, 2, 1).reshape([BLOCK_M, HEAD_DIM])
+        else:
+            acc = acc * rescale[:, None]
         v = v_desc.load([row * kv_len + start_n, 0])
         acc = tl.dot(p.to(v.dtype), v, acc)
         m = m_new
@@ -144,6 +154,9 @@ class Variant:
     tensor_cores: bool = True
     descriptors: bool = False
     specialised: bool = False
+    halves: bool = False
+    registers: int | None = None
+    """Most registers a thread, where the launch says so."""
 
     @property
     def causal(self) -> bool:
@@ -160,6 +173,7 @@ def ir_of(variant: Variant, arch: int) -> str:
         "EXP2": variant.exp2,
         "TENSOR_CORES": variant.tensor_cores,
         "SPECIALISED": variant.specialised,
+        "HALVES": variant.halves,
         "HEAD_DIM": HEAD_DIM,
         "BLOCK_M": variant.block_m,
         "BLOCK_N": variant.block_n,
@@ -177,7 +191,8 @@ def ir_of(variant: Variant, arch: int) -> str:
 
 
 def _options(variant: Variant) -> dict[str, int | bool]:
-    return {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
+    limit = {} if variant.registers is None else {"maxnreg": variant.registers}
+    return {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True, **limit}
 
 
 @lru_cache(maxsize=128)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from bench.anchors import (
     ANCHORS,
+    BLACKWELL_SPACE,
     HOPPER_SPACE,
     LENGTHS,
     NARROW_IN_BULK,
     PAIRS,
     TUTORIAL,
-    TUTORIAL_SPACE,
     Anchor,
     Pair,
 )
@@ -57,7 +57,7 @@ def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "space", "chosen"),
-    [("h100", HOPPER_SPACE, NARROW_IN_BULK), ("b200", TUTORIAL_SPACE, TUTORIAL)],
+    [("h100", HOPPER_SPACE, NARROW_IN_BULK), ("b200", BLACKWELL_SPACE, TUTORIAL)],
     ids=["h100", "b200"],
 )
 def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
@@ -65,13 +65,14 @@ def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
 ) -> None:
     target = get_target(name)
     fitting = [each for each in space if ctas_per_sm(compile_variant(each, target.arch), target)]
-    assert max(fitting, key=lambda each: tflops(each, name, 8192)) == chosen
+    fastest = max(tflops(each, name, 8192) for each in fitting)
+    assert tflops(chosen, name, 8192) > 0.99 * fastest  # where two hardly differ, either will do
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("length", "published"), [(4096, 567), (8192, 671), (16384, 746)])
 def test_the_tutorials_kernel_on_b200_is_predicted_near_what_was_published(length: int, published: float) -> None:
-    assert predict_variant(TUTORIAL, "b200", length, rows=4 * 48).tflops == pytest.approx(published, rel=0.25)
+    assert predict_variant(TUTORIAL, "b200", length, rows=4 * 48).tflops == pytest.approx(published, rel=0.15)
 
 
 @pytest.mark.long
