@@ -15,7 +15,7 @@ from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
-from evaluator.work import SAMPLED_PROGRAMS, Access, Trips
+from evaluator.work import FEW_LINES, SAMPLED_PROGRAMS, Access, Trips
 
 Tensor = torch.Tensor
 
@@ -51,7 +51,20 @@ class _Seen:
     passes: int = 0
     lines: float = 0.0
     """Distinct lines that a program asked for, added up over passes."""
+    again: float = 0.0
+    """Distinct lines that it asked for after its first pass, added up."""
+    fresh_lines: float = 0.0
+    """Those of them that it had not asked for before."""
+    own: dict[int, set[int]] = field(default_factory=dict)
+    """The lines that programs asked for, by program, where they are few."""
     buffers: dict[int, float] = field(default_factory=dict)
+
+    def ask_again(self, program: int, lines: set[int]) -> None:
+        """Count the ``lines`` that a program asks for; some of them it may have asked for before."""
+        if own := self.own.get(program):
+            self.again += len(lines)
+            self.fresh_lines += len(lines - own)
+        self.own.setdefault(program, set()).update(lines)
 
 
 class _Offsets:
@@ -97,7 +110,7 @@ class Reach(Marks):
             active = None
             if mask is not None:
                 active = mask.any(rows.axis)
-            self._observe(seen, rows.buffer, rows.index * kind.item_bytes, active, length, programs)
+            self._observe(seen, rows.buffer, rows.index * kind.item_bytes, active, length, programs, site)
             return
         flat = total(address)
         if mask is not None:
@@ -108,10 +121,10 @@ class Reach(Marks):
             site = replace(site, positions=site.positions[::every])
         for access in self._locate(flat, mask, kind.item_bytes, "read", site):
             start = access.index * kind.item_bytes
-            self._observe(seen, access.buffer, start, access.active, kind.item_bytes, programs)
+            self._observe(seen, access.buffer, start, access.active, kind.item_bytes, programs, site)
 
     def _observe(
-        self, seen: _Seen, buffer: int, start: Tensor, active: Tensor | None, length: int, programs: int
+        self, seen: _Seen, buffer: int, start: Tensor, active: Tensor | None, length: int, programs: int, site: Site
     ) -> None:
         """Observe rows of ``length`` bytes at offsets [P or 1, ...] in a buffer, asked for by P programs."""
         if active is not None:
@@ -132,11 +145,13 @@ class Reach(Marks):
         # the program that asks for most: one that is masked off asks for nothing
         row = 0 if active is None else int(active.reshape(active.shape[0], -1).sum(1).argmax())
         first = start[row] if active is None else start[row][active[row]]
-        seen.lines += (
-            (torch.stack((first, first + length - 1)) // LINE_BYTES).unique().numel()
-            if length <= LINE_BYTES
-            else first.unique().numel() * length / LINE_BYTES
-        )
+        if length > LINE_BYTES:
+            seen.lines += first.unique().numel() * length / LINE_BYTES
+        else:
+            lines = (torch.stack((first, first + length - 1)) // LINE_BYTES).unique()
+            seen.lines += lines.numel()
+            if lines.numel() <= FEW_LINES:
+                seen.ask_again(int(site.positions[row]), set(lines.tolist()))
         seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
 
@@ -171,6 +186,7 @@ def _access(place: str, seen: _Seen, often: float) -> Access:
         ctas * seen.asked / seen.times,
         min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
+        seen.fresh_lines / seen.again if seen.again else 1.0,
         sum(seen.buffers.values()) / seen.runs,
         ctas * seen.lines / seen.passes,
         int(line),

@@ -12,17 +12,15 @@ from evaluator.binary import Binary
 from evaluator.performance.constants import Constants
 from evaluator.performance.kernel import read
 from evaluator.target import Target
-from evaluator.work import SAMPLED_PROGRAMS, Access, LaunchWork
+from evaluator.work import FEW_LINES, SAMPLED_PROGRAMS, Access, LaunchWork
 
 _RELEVANT = 0.1
 """Share of a loop's bytes from which an access counts for the latency of the loop's loads."""
 _SECTOR, _LINE = 32, 128
-_FEW_LINES = 16.0
-"""Lines of an access that L1 keeps until its next ones, whatever else passes through (estimate)."""
 _NARROW = 8
 """Most bytes of a lane for a load to count as one of a table: tiles are loaded in wider pieces, and are no table."""
 _REPEATED = 0.1
-"""An access with a smaller fresh share asks for what it asked for before."""
+"""An access with a smaller share of fresh lines asks for those that it asked for before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def l1_hits(work: LaunchWork) -> frozenset[int]:
 def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
     few = {access.line: access for access in accesses if not access.writes and access.loop is not None}
     for access in accesses:  # a function that is called twice has several on a line
-        if access.program_lines > _FEW_LINES:
+        if access.program_lines > FEW_LINES:
             few.pop(access.line, None)
     if not few:
         return frozenset()
@@ -133,7 +131,7 @@ def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
     return frozenset(
         index
         for line, found in loads.items()
-        for index in found[0 if few[line].fresh < _REPEATED else max(1, round(few[line].program_lines)) :]
+        for index in found[0 if few[line].fresh_lines < _REPEATED else max(1, round(few[line].program_lines)) :]
     )
 
 

@@ -23,7 +23,7 @@ def test_what_partitions_copy_counts_as_often_as_they_do(
     products: list[int], copies: int, loop: int | None, each_time: int
 ) -> None:
     trips = tuple(np.full(PROGRAMS, count) for count in (*products, copies))
-    access = Access(len(products), 0, False, 256, 1.0, 1.0, 256, 2, 9)
+    access = Access(len(products), 0, False, 256, 1.0, 1.0, 1.0, 256, 2, 9)
     bodies = (PRODUCT,) * len(products) + (COPY,)
     counted = Counted(
         trips, bodies, Body(0, 0, 0, 0), (None,) * len(trips), (range(1),) * len(trips), (access,), (2**20,),
@@ -48,7 +48,7 @@ def test_partitions_that_are_started_in_a_loop_are_counted_in_it(
     tiles = 2
     trips = tuple(np.full(PROGRAMS, count) for count in (tiles, *products, copies))
     lines = tuple(range(10 * i, 10 * i + 5) for i in range(len(trips)))
-    access = Access(len(trips) - 1, 0, False, 256, 1.0, 1.0, 256, 2, 9)
+    access = Access(len(trips) - 1, 0, False, 256, 1.0, 1.0, 1.0, 256, 2, 9)
     counted = Counted(
         trips, (PRODUCT, *(PRODUCT for _ in products), COPY), Body(0, 0, 0, 0), (None,) + (0,) * (len(trips) - 1),
         lines, (access,), (2**20,), (ALL_ROLES, *(0 for _ in products), 1),

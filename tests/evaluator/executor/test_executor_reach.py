@@ -405,3 +405,25 @@ def test_only_offsets_that_were_never_added_are_new():
         assert offsets.add(added).tolist() == sorted(set(added.tolist()) - known)
         known |= set(added.tolist())
     assert len(known) > 1500
+
+
+@triton.jit
+def walked(X, Out, n, step, apart, N: tl.constexpr):
+    total = tl.zeros((N,), tl.float32)
+    for place in range(n):
+        total += tl.load(X + tl.program_id(0) * apart + place * step)
+    tl.store(Out + tl.program_id(0) * N + tl.arange(0, N), total)
+
+
+@pytest.mark.parametrize(
+    ("step", "apart", "fresh", "lines"),
+    [
+        (1, 1024, 1, 0),  # from one number to the next, as of scales: the line is the same
+        (32, 1024, 1, 1),
+        (32, 32, 1 / 4, 1),  # where the program beside was before: new to its own L1
+        (0, 1024, 0, 0),
+    ],
+)
+def test_lines_are_new_to_a_program_that_did_not_ask_for_them_before(executor, step, apart, fresh, lines):
+    seen = accesses(executor.prepare(walked, torch.zeros(8192), torch.zeros(64), 3, step, apart, grid=(4,), N=16))
+    assert (seen["X"].fresh, seen["X"].fresh_lines, seen["X"].program_lines) == (fresh, lines, 1)

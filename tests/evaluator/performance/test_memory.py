@@ -29,7 +29,7 @@ L2 = H100.l2_bytes
 TILE = 16384.0
 PROGRAMS = 1024
 
-LOAD = Access(0, 0, False, TILE, 1.0, 1.0, 256.0, 128.0, "k.py:1")
+LOAD = Access(0, 0, False, TILE, 1.0, 1.0, 1.0, 256.0, 128.0, "k.py:1")
 """One tile for each pass, that no other program asks for, in rows of 256 bytes."""
 
 
@@ -271,8 +271,8 @@ def test_loads_hit_l1_after_as_many_as_there_are_lines_to_fetch() -> None:
         return len(l1_hits(replace(work, accesses=tuple(accesses))))
 
     assert [hits(program_lines=lines) for lines in (1, 2, 4, 16)] == [3, 2, 0, 0]
-    assert hits(fresh=0.0) == 4  # the same lines in every pass are there after the first
-    assert hits(fresh=0.0, program_lines=17) == 0  # too many to be kept
+    assert hits(fresh_lines=0.0) == 4  # the same lines in every pass are there after the first
+    assert hits(fresh_lines=0.0, program_lines=17) == 0  # too many to be kept
     assert hits(loop=None) == 0
 
 
