@@ -30,6 +30,8 @@ class Architecture:
     """Dense bf16 tensor-core FLOP with sums in fp32."""
     shared_bytes_per_cta: int
     shared_bytes_per_sm: int
+    cache_bytes_per_sm: int
+    """L1 and shared memory together."""
     registers_per_sm: int
     warps_per_sm: int
     ctas_per_sm: int
@@ -109,6 +111,7 @@ _AMPERE = Architecture(
     tensor_flop=2048,
     shared_bytes_per_cta=166912,
     shared_bytes_per_sm=167936,
+    cache_bytes_per_sm=192 * 2**10,
     registers_per_sm=65536,
     warps_per_sm=64,
     ctas_per_sm=32,
@@ -123,6 +126,7 @@ _ADA = Architecture(
     tensor_flop=1024,
     shared_bytes_per_cta=101376,
     shared_bytes_per_sm=102400,
+    cache_bytes_per_sm=128 * 2**10,
     registers_per_sm=65536,
     warps_per_sm=48,
     ctas_per_sm=24,
@@ -137,6 +141,7 @@ _HOPPER = Architecture(
     tensor_flop=4096,
     shared_bytes_per_cta=232448,
     shared_bytes_per_sm=233472,
+    cache_bytes_per_sm=256 * 2**10,
     registers_per_sm=65536,
     warps_per_sm=64,
     ctas_per_sm=32,
@@ -151,6 +156,7 @@ _BLACKWELL = Architecture(
     tensor_flop=8192,
     shared_bytes_per_cta=232448,
     shared_bytes_per_sm=233472,
+    cache_bytes_per_sm=256 * 2**10,
     registers_per_sm=65536,
     warps_per_sm=64,
     ctas_per_sm=32,

@@ -14,10 +14,11 @@ from evaluator.performance.lines import ir_lines
 from evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
 from evaluator.performance.passes import LightPass, Pass, PlayedKernel
 from evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Costs, Kind, Pipe
-from evaluator.performance.roles import find_roles, leading
+from evaluator.performance.residency import spills_missed
+from evaluator.performance.roles import Role, find_roles, leading
 from evaluator.performance.sass import Code, Instruction, ModelError, parse
 from evaluator.performance.simulate import play
-from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, Graph, Loop, Structure
+from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, SPILLS, Graph, Loop, Structure
 from evaluator.target import Target
 from evaluator.work import Paces, Shares
 
@@ -66,9 +67,32 @@ def structure_of(binary: Binary, shares: Shares, paces: Paces) -> Structure:
 
 
 @lru_cache(maxsize=16)
-def costs_of(binary: Binary, target: Target, conditions: Conditions) -> Costs:
-    """Return the instruction costs of ``read``. Raises ``ModelError`` like ``read``."""
-    return _costs(binary, target).under(conditions.table, conditions.cached)
+def costs_of(binary: Binary, target: Target, resident: int, conditions: Conditions) -> Costs:
+    """Return the instruction costs of ``read`` with ``resident`` CTAs on an SM. Raises ``ModelError`` like ``read``."""
+    spilled = _spilled(binary, conditions.shares, conditions.paces) if binary.spill_bytes else 0
+    missed = spills_missed(spilled, binary, target, resident)
+    return _costs(binary, target).under(conditions.table, conditions.cached, missed)
+
+
+@lru_cache(maxsize=64)
+def _spilled(binary: Binary, shares: Shares, paces: Paces) -> int:
+    structure = structure_of(binary, shares, paces)
+    with _sense():
+        return spilled_bytes(structure, -(-binary.threads // 32))
+
+
+def spilled_bytes(structure: Structure, warps: int) -> int:
+    """Return the bytes of spilled registers that the ``warps`` warps of a CTA touch in a pass of their loops."""
+    roles = find_roles(structure, warps) if structure.dispatches else [Role(structure.top, warps)]
+    return sum(role.warps * max(map(_slots, role.paths().values()), default=0) for role in roles)
+
+
+def _slots(loop: Loop) -> int:
+    """Return the bytes of spilled registers that a warp touches in a pass of a loop, without the loops in it."""
+    touched = {
+        (i.operands.partition("[")[2].partition("]")[0], 32 * i.lane_bytes) for i in loop.own if i.base in SPILLS
+    }
+    return sum(dict(sorted(touched, key=lambda slot: slot[1])).values())
 
 
 @lru_cache(maxsize=16)
@@ -102,7 +126,7 @@ def measure(
     Raises ``ModelError`` when the binary cannot be read.
     """
     structure = structure_of(binary, conditions.shares, conditions.paces)
-    costs = costs_of(binary, target, conditions)
+    costs = costs_of(binary, target, resident, conditions)
     players: list[Player] = [play]
     if seed is not None:
         players = [partial(play, seed=seed * _PLAYS + place) for place in range(_PLAYS)]
@@ -121,7 +145,7 @@ def play_kernel(structure: Structure, costs: Costs, warps: int, resident: int, *
 def _play_kernel(
     structure: Structure, costs: Costs, warps: int, resident: int, players: Sequence[Player]
 ) -> PlayedKernel:
-    if any(loop.dispatch for top in structure.top for loop in top.tree()):
+    if structure.dispatches:
         return _specialised(structure, costs, warps, resident, players)
     clocks, end, counts = play_parts([(structure.items, warps)], costs, resident, players)
     aside = [play_parts([((loop,), warps)], costs, resident, players)[0] for loop in structure.aside]

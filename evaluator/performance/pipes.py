@@ -16,7 +16,7 @@ from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
 from evaluator.performance.constants import Constants, constants
 from evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
 from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import MATRIX, SINGLE_ISSUE
+from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, SPILLS
 from evaluator.target import Target
 
 PARTITIONS = 4
@@ -154,39 +154,10 @@ _NO_PIPE = frozenset(
 _CONSTANTS = frozenset({"LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2UR", "R2UR"})
 _ALU = frozenset(
     {
-        *(
-            "LOP3",
-            "LOP",
-            "LOP32I",
-            "SHF",
-            "SHL",
-            "SHR",
-            "ISETP",
-            "FSETP",
-            "SEL",
-            "FSEL",
-            "FMNMX",
-            "FMNMX3",
-            "IMNMX",
-            "PRMT",
-        ),
-        *(
-            "IADD3",
-            "IADD",
-            "IADD32I",
-            "LEA",
-            "MOV",
-            "MOV32I",
-            "F2FP",
-            "PLOP3",
-            "P2R",
-            "R2P",
-            "VIADD",
-            "VIMNMX",
-            "VIMNMX3",
-        ),
-        *("VIADDMNMX", "VHMNMX", "IABS", "SGXT", "BMSK", "FCHK", "I2FP", "F2IP", "I2IP", "HSETP2", "HMNMX2", "HSET2"),
-        *("FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
+        *("LOP3", "LOP", "LOP32I", "SHF", "SHL", "SHR", "ISETP", "FSETP", "SEL", "FSEL", "FMNMX", "FMNMX3", "IMNMX"),
+        *("PRMT", "IADD3", "IADD", "IADD32I", "LEA", "MOV", "MOV32I", "F2FP", "PLOP3", "P2R", "R2P", "VIADD"),
+        *("VIMNMX", "VIMNMX3", "VIADDMNMX", "VHMNMX", "IABS", "SGXT", "BMSK", "FCHK", "I2FP", "F2IP", "I2IP"),
+        *("HSETP2", "HMNMX2", "HSET2", "FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
 _FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
@@ -230,16 +201,20 @@ class Costs:
         self.serialised = _serialised(instructions)
         self.wavefronts = wavefronts
         self.cached = cached
+        self.spills_missed = 0.0
         self.known: dict[int, Op] = {}
         self.unknown: set[int] = set()
         """Indices of the requested instructions whose costs are guessed."""
         self.unfollowed: set[int] = set()
         """Indices of the requested accesses to shared memory with unknown bank conflicts."""
 
-    def under(self, table: Constants, cached: frozenset[int]) -> "Costs":
-        """Return the costs of the same instructions with other constants, and with other loads that hit L1."""
+    def under(self, table: Constants, cached: frozenset[int], spills_missed: float) -> "Costs":
+        """Return the costs of the same instructions with other constants, and with other loads that hit L1.
+
+        ``spills_missed`` is the share of accesses to spilled registers that go on to L2.
+        """
         other = copy(self)
-        other.table, other.cached = table, cached
+        other.table, other.cached, other.spills_missed = table, cached, spills_missed
         other.known, other.unknown, other.unfollowed = {}, set(), set()
         return other
 
@@ -291,9 +266,10 @@ class Costs:
                 l2, latency = 0.0, table.l1_latency
             if kind == Kind.COPY:
                 shared = busy
-        elif base in {"LDL", "STL"}:
+        elif base in SPILLS:
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
-            latency = table.l1_latency
+            l2 = self.spills_missed * 32 * i.lane_bytes / table.l2_bytes
+            latency = table.l1_latency + self.spills_missed * (table.l2_hit_latency - table.l1_latency)
         elif base in {"UTMALDG", "UBLKCP"}:
             kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
             copied = self.code.bytes.get(i.index, 0.0)

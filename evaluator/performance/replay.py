@@ -47,7 +47,7 @@ class Replay:
     def of(cls, binary: Binary, target: Target, resident: int, conditions: Conditions) -> "Replay":
         """Prepare the kernel; raise ``ModelError`` if the binary cannot be read."""
         structure = structure_of(binary, conditions.shares, conditions.paces)
-        costs = costs_of(binary, target, conditions)
+        costs = costs_of(binary, target, resident, conditions)
         warps = -(-binary.threads // 32)
         return cls(read(binary).code.instructions, structure, costs, warps, resident)
 

@@ -10,6 +10,8 @@ _REGISTER_UNIT = 256
 _RESERVED_SHARED = 1024
 """Bytes of shared memory the system keeps per CTA (CUDA C++ Programming Guide, compute capability 8.0 and later)."""
 _SHARED_UNIT = 128
+_SHARED_SIZES = tuple(kib * 2**10 for kib in (8, 16, 32, 64, 100, 132, 164, 196, 228))
+"""How many bytes of an SM can be shared memory, as far as it has them; the rest is L1 (same guide)."""
 
 
 def ctas_per_sm(binary: Binary, target: Target) -> int:
@@ -17,6 +19,16 @@ def ctas_per_sm(binary: Binary, target: Target) -> int:
     if binary.shared_bytes > target.shared_bytes_per_cta or binary.registers > 255 or binary.threads > 1024:
         return 0
     return min(residency_limits(binary, target).values())
+
+
+def spills_missed(spilled: int, binary: Binary, target: Target, resident: int) -> float:
+    """Return the share of accesses to spilled registers that go on to L2, with ``resident`` CTAs on an SM.
+
+    A pass touches all ``spilled`` bytes of a CTA in turn: of more than L1 has, the rest is gone when needed again.
+    """
+    spilled *= resident
+    shared = next((size for size in _SHARED_SIZES if size >= resident * _shared(binary)), target.shared_bytes_per_sm)
+    return max(0.0, 1 - (target.cache_bytes_per_sm - shared) / spilled) if spilled else 0.0
 
 
 def resources(binary: Binary, target: Target) -> Resources:
@@ -37,13 +49,17 @@ def residency_limits(binary: Binary, target: Target) -> dict[str, int]:
     warps = -(-binary.threads // 32)
     registers_per_warp = -(-binary.registers * 32 // _REGISTER_UNIT) * _REGISTER_UNIT
     by_registers = target.registers_per_sm // max(1, registers_per_warp) // PARTITIONS * PARTITIONS // warps
-    shared = -(-(binary.shared_bytes + _RESERVED_SHARED) // _SHARED_UNIT) * _SHARED_UNIT
     limits = {
         "registers": by_registers,
-        "shared memory": target.shared_bytes_per_sm // shared,
+        "shared memory": target.shared_bytes_per_sm // _shared(binary),
         "warps": target.warps_per_sm // warps,
         "CTAs": target.ctas_per_sm,
     }
     if binary.tensor_memory_columns:
         limits["tensor memory"] = target.tensor_memory_columns // binary.tensor_memory_columns
     return limits
+
+
+def _shared(binary: Binary) -> int:
+    """Return the bytes of shared memory that a CTA takes."""
+    return -(-(binary.shared_bytes + _RESERVED_SHARED) // _SHARED_UNIT) * _SHARED_UNIT

@@ -23,7 +23,8 @@ _POLLS = frozenset({"SYNCS", "USETMAXREG", "UTCATOMSWS"})
 """Opcodes that ask for what another warp gives: a phase of an mbarrier, registers, tensor memory."""
 _LONGEST_POLL = 24
 """Most instructions of a loop that only polls."""
-_SPILLS = frozenset({"LDL", "STL"})
+SPILLS = frozenset({"LDL", "STL"})
+"""Accesses to local memory, as to spilled registers."""
 _TARGET = re.compile(r"`\(([.$\w]+)\)")
 _TABLE = re.compile(r'BRANCH_TARGETS ([^"]+)"')
 _WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
@@ -95,6 +96,11 @@ class Structure:
         """All outermost loops, in address order."""
         loops = [item for item in self.items if isinstance(item, Loop)]
         return tuple(sorted([*loops, *self.aside], key=lambda loop: loop.address))
+
+    @property
+    def dispatches(self) -> bool:
+        """Whether its warps have roles."""
+        return any(loop.dispatch for top in self.top for loop in top.tree())
 
 
 class Graph:
@@ -173,7 +179,7 @@ class Graph:
             items, missed = self._path(header, bodies[header], order, children, bodies, loops, spins, header)
             own = [i for block in bodies[header] for i in range(block, self.stop[block])]
             bases = {self.code.instructions[i].base for i in own}
-            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - _SPILLS:
+            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - SPILLS:
                 spins.add(header)
             dispatch = self._dispatches(set(bodies[header]).difference(*(bodies[child] for child in children)))
             address = self.code.instructions[header].address

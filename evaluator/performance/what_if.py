@@ -17,6 +17,7 @@ from evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from evaluator.performance.replay import Change, Replay
 from evaluator.performance.residency import ctas_per_sm
 from evaluator.performance.sass import Instruction
+from evaluator.performance.structure import SPILLS
 from evaluator.profile import WhatIf
 from evaluator.target import Target
 from evaluator.work import LaunchWork
@@ -52,7 +53,7 @@ def _instantly(_: Instruction, op: Op) -> Op:
 
 
 def _is_spill(i: Instruction) -> bool:
-    return i.base in {"LDL", "STL"}
+    return i.base in SPILLS
 
 
 def _is_exponential(i: Instruction) -> bool:

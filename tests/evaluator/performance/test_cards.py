@@ -17,7 +17,7 @@ SPECIALISED = Variant(128, 64, 4, 2, descriptors=True, specialised=True)
 def test_the_costs_of_all_machine_instructions_are_known(name: str, variant: Variant) -> None:
     target = get_target(name)
     binary = compile_variant(variant, target.arch)
-    costs = costs_of(binary, target, nominal(name))
+    costs = costs_of(binary, target, 1, nominal(name))
     code = read(binary).code
     for instruction in code.instructions:
         costs.op(instruction)

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from bench.variants import Variant, compile_variant
 from evaluator.executor import offline
-from evaluator.performance.kernel import measure, play_kernel, read
+from evaluator.performance.kernel import measure, play_kernel, read, spilled_bytes
 from evaluator.performance.model import time_case
 from evaluator.performance.parts import play_parts
 from evaluator.performance.pipes import Costs
@@ -225,3 +225,17 @@ def test_a_compiled_loop_that_was_unrolled_is_charged_by_the_passes_of_the_ir() 
     assert sum(i.base == "LDG" for instructions, _ in passed.parts for i in instructions) == 4
     assert len(launch.loops) == 1 < sum(i.base == "LDG" for i in code)
     assert made.program_clocks[1, 0] == pytest.approx(64 / 4 * passed.clocks)
+
+
+def spills(*texts: str) -> tuple[Instruction, ...]:
+    return tuple(Instruction(0, 0, "", *text.split(" ", 1), 1, 7, 7, 0) for text in texts)
+
+
+def test_spilled_registers_of_a_pass_are_the_places_that_its_warps_touch() -> None:
+    few = at(1, *spills("LDL R4, [R1]", "LDL.64 R4, [R1]", "STL [R1], R4"))
+    many = at(2, *spills("LDL.LU R4, [R1+0x8]", "STL.128 [R1+0x10], R8"))
+    assert spilled_bytes(Structure((few,), ()), 8) == 8 * 32 * 8
+    assert spilled_bytes(Structure((few, many), ()), 8) == 8 * 32 * (4 + 16)  # one loop after the other
+    assert spilled_bytes(Structure((*spills("STL [R1], R4"), at(3)), ()), 8) == 0  # not in a loop
+    beside = Structure((few, dispatching(many)), ())
+    assert spilled_bytes(beside, 4) == 32 * (8 + 4 + 16)  # roles of one warp each, side by side

@@ -256,7 +256,7 @@ def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
     loads = [i.index for i in code if i.base == "LDG" and i.lane_bytes == 4]
     assert len(loads) == 4  # one for each of 512 rows, by 128 threads
     assert hits == set(loads[1:])  # the first of them brings the line
-    costs = costs_of(work.binary, H100, Conditions(TABLE, hits))
+    costs = costs_of(work.binary, H100, 1, Conditions(TABLE, hits))
     hit = costs.op(code[loads[1]])
     assert (hit.pipe, hit.latency, hit.l2) == (Pipe.LSU, TABLE.l1_latency, 0)
     assert costs.op(code[loads[0]]).latency == TABLE.global_latency
