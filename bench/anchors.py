@@ -36,7 +36,7 @@ BLACKWELL_SPACE = tuple(
     for each in TUTORIAL_SPACE
     if each.warps == 4
 )
-"""The same on a B200, with what the tutorial does there unless it is told otherwise; eight warps do not compile."""
+"""The same on a B200, with what the tutorial does there unless told otherwise; eight warps take too many registers."""
 TUTORIAL = replace(WIDE_ROLES, stages=2, halves=True, registers=168)
 """The configuration in that space that is predicted to be the fastest."""
 HOPPER_SPACE = tuple(each for each in TUTORIAL_SPACE if each.warps == 4 or each.block_m * each.block_n >= 128 * 128)

@@ -50,13 +50,15 @@ def _head(*cells: str) -> Table:
 
 def anchors() -> Table:
     """Predicted against published TFLOPS, each at the batch and the heads that were published."""
-    yield from _head("target", "kernel", "predicted at 4k / 8k / 16k", "range at 16k", "published", "error", "limiter")
+    yield from _head(
+        "target", "kernel", "predicted at 4k / 8k / 16k", "range at 16k", "published", "mean error", "limiter"
+    )
     errors: dict[str, list[float]] = {}
     for anchor in ANCHORS:
         cases = zip(LENGTHS, anchor.rows, strict=True)
         scores = [predict_variant(anchor.variant, anchor.target, length, rows) for length, rows in cases]
         error = _error([score.tflops for score in scores], anchor)
-        errors.setdefault(anchor.target, []).append(abs(error))
+        errors.setdefault(anchor.target, []).append(error)
         last = scores[-1]
         yield row(
             anchor.target,
@@ -64,7 +66,7 @@ def anchors() -> Table:
             " / ".join(f"{score.tflops:.0f}" for score in scores),
             f"{last.low_tflops:.0f} to {last.high_tflops:.0f}",
             f"{_published(anchor)}, {anchor.source}",
-            f"{error:+.0%}",
+            f"{error:.0%}",
             last.limiter,
         )
     means = ", ".join(f"{target} {sum(found) / len(found):.0%}" for target, found in errors.items())
@@ -78,9 +80,9 @@ def _published(anchor: Anchor) -> str:
 
 
 def _error(predicted: Sequence[float], anchor: Anchor) -> float:
-    """Mean over the lengths of predicted over the middle of published, less one."""
+    """Mean over the lengths of |predicted / middle of published - 1|."""
     middles = [(low + high) / 2 for low, high in zip(anchor.low, anchor.high, strict=True)]
-    return sum(mine / theirs for mine, theirs in zip(predicted, middles, strict=True)) / len(middles) - 1
+    return statistics.fmean(abs(mine / theirs - 1) for mine, theirs in zip(predicted, middles, strict=True))
 
 
 def pairs() -> Table:

@@ -75,7 +75,7 @@ ALL_ROLES = -1
 _MOST_PEELED = 2
 """Most passes that a partition is taken to peel off its loops."""
 FEW_LINES = 16
-"""Lines of an access that L1 keeps until its next ones, whatever else passes through (estimate)."""
+"""Lines of a program's access that L1 keeps until its next one, whatever else passes through (estimate)."""
 SAMPLED_PROGRAMS = 256
 """Programs of a sample: consecutive ones, about as many as run at once."""
 
@@ -95,8 +95,8 @@ class Access:
     """Share of the bytes, above 0 to 1, that is left when programs of the sample ask for the same bytes at once."""
     fresh: float
     """Share of the distinct bytes, 0 to 1, that no earlier access of the sample asked for, after its first pass."""
-    fresh_lines: float
-    """Share, 0 to 1, of the lines that one program asks for which it did not ask for before, after its first pass."""
+    fresh_sectors: float
+    """Of the sectors of 32 bytes that a program asks for after its first pass, the share that it had not asked for."""
     run_bytes: float
     """Mean length of the contiguous pieces of the distinct bytes."""
     program_lines: float

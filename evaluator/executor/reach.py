@@ -19,8 +19,10 @@ from evaluator.work import FEW_LINES, SAMPLED_PROGRAMS, Access, Trips
 
 Tensor = torch.Tensor
 
-LINE_BYTES = 128
-"""Bytes of a cache line."""
+LINE_BYTES, SECTOR_BYTES = 128, 32
+"""Bytes of a cache line, and of the part of it that a miss brings."""
+_PROGRAM = 40
+"""From this bit on, the number of a program is kept beside an offset that it asks for."""
 PASSES = 3
 """Passes of every loop that a sample makes, if they show all that the kernel asks for."""
 MORE_PASSES = 10
@@ -50,21 +52,10 @@ class _Seen:
     runs: int = 0
     passes: int = 0
     lines: float = 0.0
-    """Distinct lines that a program asked for, added up over passes."""
-    again: float = 0.0
-    """Distinct lines that it asked for after its first pass, added up."""
-    fresh_lines: float = 0.0
-    """Those of them that it had not asked for before."""
-    own: dict[int, set[int]] = field(default_factory=dict)
-    """The lines that programs asked for, by program, where they are few."""
+    """Distinct lines that a program asked for in the mean, added up over passes."""
     buffers: dict[int, float] = field(default_factory=dict)
-
-    def ask_again(self, program: int, lines: set[int]) -> None:
-        """Count the ``lines`` that a program asks for; some of them it may have asked for before."""
-        if own := self.own.get(program):
-            self.again += len(lines)
-            self.fresh_lines += len(lines - own)
-        self.own.setdefault(program, set()).update(lines)
+    own: "defaultdict[int, _Own]" = field(default_factory=lambda: defaultdict(_Own))
+    """What each program asked for, by buffer, where that is few lines."""
 
 
 class _Offsets:
@@ -86,6 +77,39 @@ class _Offsets:
         if added.numel():
             self._parts.append(added)
         return offsets
+
+
+@dataclass
+class _Own:
+    """What programs asked for by one operation, each for itself: its number is kept beside each offset."""
+
+    programs: _Offsets = field(default_factory=_Offsets)
+    sectors: _Offsets = field(default_factory=_Offsets)
+    starts: _Offsets = field(default_factory=_Offsets)
+    again: float = 0.0
+    """Sectors that programs asked for after their first pass."""
+    fresh: float = 0.0
+    """Those of them that they had not asked for; at least as many as new bytes fill, as a sample has few passes."""
+
+    def ask(self, starts: Tensor, length: int) -> None:
+        """Add pieces of ``length`` bytes that begin at these offsets."""
+        sectors, starts = _touched(starts, length, SECTOR_BYTES), starts.unique()
+        beginners = self.programs.add((starts >> _PROGRAM).unique())
+
+        def later(pairs: Tensor) -> int:
+            return int((~torch.isin(pairs >> _PROGRAM, beginners)).sum())
+
+        self.again += later(sectors)
+        new_bytes = later(self.starts.add(starts)) * length
+        self.fresh += max(later(self.sectors.add(sectors)), new_bytes / SECTOR_BYTES)
+
+
+def _touched(starts: Tensor, length: int, size: int) -> Tensor:
+    """Return where the blocks of ``size`` bytes begin that pieces of ``length`` bytes touch, each once."""
+    first, last = starts // size, (starts + length - 1) // size
+    # Neighbours are most often in one block: leaving them out first saves most of the sorting.
+    blocks: Tensor = torch.cat((first.unique_consecutive(), last[last != first])).unique()
+    return blocks * size
 
 
 class Reach(Marks):
@@ -142,16 +166,17 @@ class Reach(Marks):
             seen.later += distinct.numel()
             seen.fresh += fresh.numel()
         seen.passes += 1
-        # the program that asks for most: one that is masked off asks for nothing
-        row = 0 if active is None else int(active.reshape(active.shape[0], -1).sum(1).argmax())
-        first = start[row] if active is None else start[row][active[row]]
+        numbers = site.ids[site.positions[: start.shape[0]]] % 2 ** (62 - _PROGRAM) << _PROGRAM
+        own = start + numbers.reshape(-1, *[1] * (start.dim() - 1))
+        asking = start.shape[0] if active is None else int(active.reshape(active.shape[0], -1).any(1).sum())
+        own = own.flatten() if active is None else own[active]
         if length > LINE_BYTES:
-            seen.lines += first.unique().numel() * length / LINE_BYTES
+            lines = own.unique().numel() * length / LINE_BYTES
         else:
-            lines = (torch.stack((first, first + length - 1)) // LINE_BYTES).unique()
-            seen.lines += lines.numel()
-            if lines.numel() <= FEW_LINES:
-                seen.ask_again(int(site.positions[row]), set(lines.tolist()))
+            lines = _touched(own, length, LINE_BYTES).numel()
+            if lines <= FEW_LINES * asking:
+                seen.own[buffer].ask(own, length)
+        seen.lines += lines / asking
         seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
 
@@ -186,12 +211,17 @@ def _access(place: str, seen: _Seen, often: float) -> Access:
         ctas * seen.asked / seen.times,
         min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
-        seen.fresh_lines / seen.again if seen.again else 1.0,
+        _fresh_sectors(seen),
         sum(seen.buffers.values()) / seen.runs,
         ctas * seen.lines / seen.passes,
         int(line),
         often,
     )
+
+
+def _fresh_sectors(seen: _Seen) -> float:
+    again, fresh = sum(own.again for own in seen.own.values()), sum(own.fresh for own in seen.own.values())
+    return min(1.0, fresh / again) if again else 1.0
 
 
 def busiest(passes: Tensor, most: int) -> Tensor:

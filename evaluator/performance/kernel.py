@@ -1,5 +1,6 @@
 """One kernel on one SM: clocks per pass through each of its loops, and clocks outside them."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from evaluator.work import Paces, Shares
 
 _PLAYS = 8
 """Most jittered plays that are averaged for one time."""
+_WORD = 4
+"""Bytes of a register."""
+_PLACE = re.compile(r"(\w+)(?:\+(-?0x[0-9a-f]+))?")
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
 
@@ -50,8 +54,8 @@ class Conditions:
     """What a kernel is played with."""
 
     table: Constants
-    cached: frozenset[int] = frozenset()
-    """Indices of loads that hit L1."""
+    l1_missed: tuple[tuple[int, float], ...] = ()
+    """Indices of loads, each with the share of times that it misses L1; others always do."""
     shares: Shares = ()
     """Which lines of the IR are passed by."""
     paces: Paces = ()
@@ -71,7 +75,7 @@ def costs_of(binary: Binary, target: Target, resident: int, conditions: Conditio
     """Return the instruction costs of ``read`` with ``resident`` CTAs on an SM. Raises ``ModelError`` like ``read``."""
     spilled = _spilled(binary, conditions.shares, conditions.paces) if binary.spill_bytes else 0
     missed = spills_missed(spilled, binary, target, resident)
-    return _costs(binary, target).under(conditions.table, conditions.cached, missed)
+    return _costs(binary, target).under(conditions.table, dict(conditions.l1_missed), missed)
 
 
 @lru_cache(maxsize=64)
@@ -89,10 +93,14 @@ def spilled_bytes(structure: Structure, warps: int) -> int:
 
 def _slots(loop: Loop) -> int:
     """Return the bytes of spilled registers that a warp touches in a pass of a loop, without the loops in it."""
-    touched = {
-        (i.operands.partition("[")[2].partition("]")[0], 32 * i.lane_bytes) for i in loop.own if i.base in SPILLS
-    }
-    return sum(dict(sorted(touched, key=lambda slot: slot[1])).values())
+    words = set()
+    for i in loop.own:
+        if i.base in SPILLS:
+            address = i.operands.partition("[")[2].partition("]")[0]
+            register, offset = found.groups() if (found := _PLACE.fullmatch(address)) else (address, None)
+            first = int(offset or "0", 16)
+            words |= {(register, first + place) for place in range(0, i.lane_bytes, _WORD)}
+    return 32 * _WORD * len(words)
 
 
 @lru_cache(maxsize=16)

@@ -19,8 +19,8 @@ _RELEVANT = 0.1
 _SECTOR, _LINE = 32, 128
 _NARROW = 8
 """Most bytes of a lane for a load to count as one of a table: tiles are loaded in wider pieces, and are no table."""
-_REPEATED = 0.1
-"""An access with a smaller share of fresh lines asks for those that it asked for before."""
+Missed = tuple[tuple[int, float], ...]
+"""Indices of loads in the binary, each with the share of times that L1 does not have what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +106,35 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
     return Traffic(sum(each), merged, hbm, latency, fetched)
 
 
-def l1_hits(work: LaunchWork) -> frozenset[int]:
-    """Return the loads, by index in the binary, that find their line in L1.
+def l1_missed(work: LaunchWork) -> Missed:
+    """Return how often loads miss L1, for those that do not always.
 
-    Those are the loads of one operation after as many as there are lines to fetch, where it is a few lines only, as of
-    a table of pages; and all of an operation that asks for the same few lines in every pass.
+    Those are the loads of an operation that asks for the same few lines in its next passes, as of a table of pages or
+    for scales. After as many loads as there are lines to fetch, the others of the operation find them there.
     """
-    return _l1_hits(work.binary, work.accesses)
+    return _l1_missed(work.binary, work.accesses)
 
 
 @lru_cache(maxsize=64)
-def _l1_hits(binary: Binary, accesses: tuple[Access, ...]) -> frozenset[int]:
-    few = {access.line: access for access in accesses if not access.writes and access.loop is not None}
+def _l1_missed(binary: Binary, accesses: tuple[Access, ...]) -> Missed:
+    few: dict[int, tuple[float, float]] = {}
     for access in accesses:  # a function that is called twice has several on a line
-        if access.program_lines > FEW_LINES:
+        if not access.writes and access.loop is not None:
+            share, lines = few.get(access.line, (0.0, 0.0))
+            few[access.line] = max(share, access.fresh_sectors), max(lines, access.program_lines)
+    for access in accesses:
+        if access.program_lines > FEW_LINES or (access.loop is None and not access.writes):
             few.pop(access.line, None)
     if not few:
-        return frozenset()
-    instructions = read(binary).code.instructions
+        return ()
     loads: dict[int, list[int]] = {}
-    for i in instructions:
+    for i in read(binary).code.instructions:
         if i.base == "LDG" and i.lane_bytes <= _NARROW and i.line in few:
             loads.setdefault(i.line, []).append(i.index)
-    return frozenset(
-        index
+    return tuple(
+        (index, few[line][0] if place < max(1, round(few[line][1])) else 0.0)
         for line, found in loads.items()
-        for index in found[0 if few[line].fresh_lines < _REPEATED else max(1, round(few[line].program_lines)) :]
+        for place, index in enumerate(found)
     )
 
 

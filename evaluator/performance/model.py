@@ -16,7 +16,7 @@ from evaluator.performance.constants import DRAWS, Constants, constants, place
 from evaluator.performance.doubts import Doubt, doubts
 from evaluator.performance.kernel import Conditions, measure
 from evaluator.performance.matching import match_loops
-from evaluator.performance.memory import Timing, Traffic, l1_hits, traffic
+from evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
 from evaluator.performance.passes import Pass, PlayedKernel
 from evaluator.performance.reliefs import critical
 from evaluator.performance.residency import ctas_per_sm
@@ -302,7 +302,7 @@ def time_launch(
     resident = max(1, min(fitting, -(-launch.programs * ctas // target.sms)))
     asked = traffic(launch, target, timing, table, brought)
     seen = Conditions(
-        _as_seen(launch, resident, asked, target, table), l1_hits(launch), _rounded(launch.shares), launch.paces
+        _as_seen(launch, resident, asked, target, table), l1_missed(launch), _rounded(launch.shares), launch.paces
     )
     kernel = measured(launch.binary, target, resident, seen, seed)
     matched = match_loops(launch.loops, kernel, launch.shares)

@@ -188,11 +188,8 @@ class Costs:
         target: Target,
         table: Constants | None = None,
         wavefronts: Mapping[int, float] = MappingProxyType({}),
-        cached: frozenset[int] = frozenset(),
     ) -> None:
-        """``wavefronts`` are those of each access to shared memory, if known; see ``banks``. ``cached`` are the indices
-        of loads that hit L1.
-        """
+        """``wavefronts`` are those of each access to shared memory, if known; see ``banks``."""
         self.target = target
         self.table = table or constants(target.arch)
         instructions = tuple(instructions)
@@ -200,7 +197,7 @@ class Costs:
         self.specialised = any(i.base == "USETMAXREG" for i in instructions)
         self.serialised = _serialised(instructions)
         self.wavefronts = wavefronts
-        self.cached = cached
+        self.l1_missed: Mapping[int, float] = {}
         self.spills_missed = 0.0
         self.known: dict[int, Op] = {}
         self.unknown: set[int] = set()
@@ -208,13 +205,14 @@ class Costs:
         self.unfollowed: set[int] = set()
         """Indices of the requested accesses to shared memory with unknown bank conflicts."""
 
-    def under(self, table: Constants, cached: frozenset[int], spills_missed: float) -> "Costs":
-        """Return the costs of the same instructions with other constants, and with other loads that hit L1.
+    def under(self, table: Constants, l1_missed: Mapping[int, float], spills_missed: float) -> "Costs":
+        """Return the costs of the same instructions with other constants.
 
-        ``spills_missed`` is the share of accesses to spilled registers that go on to L2.
+        ``l1_missed`` has how often loads miss L1, by index, where not always; ``spills_missed`` how often accesses to
+        spilled registers do.
         """
         other = copy(self)
-        other.table, other.cached, other.spills_missed = table, cached, spills_missed
+        other.table, other.l1_missed, other.spills_missed = table, l1_missed, spills_missed
         other.known, other.unknown, other.unfollowed = {}, set(), set()
         return other
 
@@ -262,8 +260,8 @@ class Costs:
             kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
             pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
             l2, latency = 32 * i.lane_bytes / table.l2_bytes, table.global_latency
-            if i.index in self.cached:
-                l2, latency = 0.0, table.l1_latency
+            if (missed := self.l1_missed.get(i.index, 1.0)) < 1:
+                l2, latency = missed * l2, table.l1_latency + missed * (table.global_latency - table.l1_latency)
             if kind == Kind.COPY:
                 shared = busy
         elif base in SPILLS:

@@ -12,6 +12,8 @@ _RESERVED_SHARED = 1024
 _SHARED_UNIT = 128
 _SHARED_SIZES = tuple(kib * 2**10 for kib in (8, 16, 32, 64, 100, 132, 164, 196, 228))
 """How many bytes of an SM can be shared memory, as far as it has them; the rest is L1 (same guide)."""
+_UNASKED = 48 * 2**10
+"""Bytes of a CTA above which Triton asks for as much shared memory as an SM has (its driver.c: PREFER_SHARED)."""
 
 
 def ctas_per_sm(binary: Binary, target: Target) -> int:
@@ -24,11 +26,15 @@ def ctas_per_sm(binary: Binary, target: Target) -> int:
 def spills_missed(spilled: int, binary: Binary, target: Target, resident: int) -> float:
     """Return the share of accesses to spilled registers that go on to L2, with ``resident`` CTAs on an SM.
 
-    A pass touches all ``spilled`` bytes of a CTA in turn: of more than L1 has, the rest is gone when needed again.
+    A pass touches all ``spilled`` bytes of a CTA. Of more than L1 has, the rest is gone when it is needed again: an
+    estimate, as which lines L1 gives up is not published, and what else passes through it is not counted.
     """
-    spilled *= resident
-    shared = next((size for size in _SHARED_SIZES if size >= resident * _shared(binary)), target.shared_bytes_per_sm)
-    return max(0.0, 1 - (target.cache_bytes_per_sm - shared) / spilled) if spilled else 0.0
+    shared = target.shared_bytes_per_sm
+    if binary.shared_bytes <= _UNASKED:
+        together = ctas_per_sm(binary, target) * _shared(binary)
+        shared = next((size for size in _SHARED_SIZES if size >= together), shared)
+    kept = target.cache_bytes_per_sm - shared
+    return max(0.0, 1 - kept / (spilled * resident)) if spilled else 0.0
 
 
 def resources(binary: Binary, target: Target) -> Resources:

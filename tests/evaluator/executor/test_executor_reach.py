@@ -416,14 +416,31 @@ def walked(X, Out, n, step, apart, N: tl.constexpr):
 
 
 @pytest.mark.parametrize(
-    ("step", "apart", "fresh", "lines"),
+    ("step", "apart", "fresh", "sectors"),
     [
-        (1, 1024, 1, 0),  # from one number to the next, as of scales: the line is the same
+        (1, 1024, 1, 1 / 8),  # from one number to the next, as of scales: a sector has eight
+        (8, 1024, 1, 1),
         (32, 1024, 1, 1),
         (32, 32, 1 / 4, 1),  # where the program beside was before: new to its own L1
         (0, 1024, 0, 0),
     ],
 )
-def test_lines_are_new_to_a_program_that_did_not_ask_for_them_before(executor, step, apart, fresh, lines):
+def test_sectors_are_new_to_a_program_that_did_not_ask_for_them_before(executor, step, apart, fresh, sectors):
     seen = accesses(executor.prepare(walked, torch.zeros(8192), torch.zeros(64), 3, step, apart, grid=(4,), N=16))
-    assert (seen["X"].fresh, seen["X"].fresh_lines, seen["X"].program_lines) == (fresh, lines, 1)
+    assert (seen["X"].fresh, seen["X"].fresh_sectors, seen["X"].program_lines) == (fresh, sectors, 1)
+
+
+@triton.jit
+def idle(X, Out, n, who, N: tl.constexpr):
+    moves = tl.program_id(0) != who
+    total = tl.zeros((N,), tl.float32)
+    for place in range(n):
+        total += tl.load(X + (tl.program_id(0) * n + place) * N * moves + tl.arange(0, N) * moves)
+    tl.store(Out + tl.program_id(0) * N + tl.arange(0, N), total)
+
+
+@pytest.mark.parametrize("who", [0, 2])
+def test_a_program_that_stays_where_it_is_does_not_speak_for_the_others(executor, who):
+    seen = accesses(executor.prepare(idle, torch.zeros(4 * 3 * 64), torch.zeros(4 * 64), 3, who, grid=(4,), N=64))
+    assert seen["X"].program_lines == (3 * 2 + 1) / 4
+    assert seen["X"].fresh_sectors == pytest.approx(3 * 8 / (3 * 8 + 1))

@@ -232,7 +232,7 @@ def spills(*texts: str) -> tuple[Instruction, ...]:
 
 
 def test_spilled_registers_of_a_pass_are_the_places_that_its_warps_touch() -> None:
-    few = at(1, *spills("LDL R4, [R1]", "LDL.64 R4, [R1]", "STL [R1], R4"))
+    few = at(1, *spills("LDL R4, [R1]", "LDL.64 R4, [R1]", "STL [R1+0x4], R4"))
     many = at(2, *spills("LDL.LU R4, [R1+0x8]", "STL.128 [R1+0x10], R8"))
     assert spilled_bytes(Structure((few,), ()), 8) == 8 * 32 * 8
     assert spilled_bytes(Structure((few, many), ()), 8) == 8 * 32 * (4 + 16)  # one loop after the other

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import triton.language as tl
 from evaluator.binary import Binary
 from evaluator.performance.constants import constants
 from evaluator.performance.kernel import Conditions, costs_of, read
-from evaluator.performance.memory import Timing, Traffic, l1_hits, traffic
+from evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
 from evaluator.performance.model import LaunchTime, predict_time, time_case
 from evaluator.performance.pipes import Pipe
 from evaluator.targets import get_target
@@ -251,12 +252,12 @@ def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
     work = paged_work()
     table = next(access for access in work.accesses if access.buffer == 1)
     assert (table.program_bytes, table.program_lines) == (2048, 1)
-    hits = l1_hits(work)
+    missed = dict(l1_missed(work))
     code = read(work.binary).code.instructions
     loads = [i.index for i in code if i.base == "LDG" and i.lane_bytes == 4]
     assert len(loads) == 4  # one for each of 512 rows, by 128 threads
-    assert hits == set(loads[1:])  # the first of them brings the line
-    costs = costs_of(work.binary, H100, 1, Conditions(TABLE, hits))
+    assert missed == {loads[0]: 1.0, **dict.fromkeys(loads[1:], 0.0)}  # the first of them brings the line
+    costs = costs_of(work.binary, H100, 1, Conditions(TABLE, tuple(missed.items())))
     hit = costs.op(code[loads[1]])
     assert (hit.pipe, hit.latency, hit.l2) == (Pipe.LSU, TABLE.l1_latency, 0)
     assert costs.op(code[loads[0]]).latency == TABLE.global_latency
@@ -266,14 +267,15 @@ def test_loads_of_a_page_table_hit_l1_after_their_line_is_there() -> None:
 def test_loads_hit_l1_after_as_many_as_there_are_lines_to_fetch() -> None:
     work = paged_work()
 
-    def hits(**changed: float) -> int:
+    def missed(**changed: float | None) -> list[float]:
         accesses = [replace(access, **changed) if access.buffer == 1 else access for access in work.accesses]
-        return len(l1_hits(replace(work, accesses=tuple(accesses))))
+        return [share for _, share in l1_missed(replace(work, accesses=tuple(accesses)))]
 
-    assert [hits(program_lines=lines) for lines in (1, 2, 4, 16)] == [3, 2, 0, 0]
-    assert hits(fresh_lines=0.0) == 4  # the same lines in every pass are there after the first
-    assert hits(fresh_lines=0.0, program_lines=17) == 0  # too many to be kept
-    assert hits(loop=None) == 0
+    assert [missed(program_lines=lines) for lines in (1, 2, 4, 16)] == [[1, 0, 0, 0], [1, 1, 0, 0], [1] * 4, [1] * 4]
+    assert missed(fresh_sectors=0.0) == [0] * 4  # the same sectors in every pass are there after the first
+    assert missed(fresh_sectors=0.25, program_lines=2) == [0.25, 0.25, 0, 0]
+    assert missed(fresh_sectors=0.0, program_lines=17) == []  # too many to be kept
+    assert missed(loop=None) == []
 
 
 @pytest.mark.long
@@ -282,4 +284,17 @@ def test_a_tile_on_the_line_of_a_table_is_no_table() -> None:
     table = next(access for access in work.accesses if access.buffer == 1)
     tile = replace(table, buffer=0, program_lines=256.0)
     for accesses in ((*work.accesses, tile), (tile, *work.accesses)):
-        assert l1_hits(replace(work, accesses=accesses)) == frozenset()
+        assert l1_missed(replace(work, accesses=accesses)) == ()
+
+
+@pytest.mark.long
+def test_of_two_accesses_on_a_line_the_one_that_misses_more_counts() -> None:
+    work = paged_work()
+    moving = next(access for access in work.accesses if access.buffer == 1)
+    resting = replace(moving, fresh_sectors=0.0)
+    shares = [
+        [share for _, share in l1_missed(replace(work, accesses=both))] for both in permutations((moving, resting))
+    ]
+    assert shares == [[1, 0, 0, 0]] * 2
+    outside = [replace(work, accesses=both) for both in permutations((resting, replace(resting, loop=None)))]
+    assert [l1_missed(each) for each in outside] == [(), ()]

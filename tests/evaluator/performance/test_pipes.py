@@ -155,7 +155,7 @@ def test_spilled_registers_ask_l2_for_what_l1_does_not_hold(opcode: str) -> None
     table = constants(90)
     access = Instruction(0, 0, "", opcode, "R4, [R1+0x10]", 4, 2, 7, 0)
     costs = Costs([access], get_target("h100"))
-    held, half = (costs.under(table, frozenset(), missed).op(access) for missed in (0.0, 0.5))
+    held, half = (costs.under(table, {}, missed).op(access) for missed in (0.0, 0.5))
     assert (held.latency, held.l2) == (table.l1_latency, 0)
     assert half.latency == (table.l1_latency + table.l2_hit_latency) / 2
     assert half.l2 == 0.5 * 32 * access.lane_bytes / table.l2_bytes
