@@ -5,7 +5,7 @@ Found by mutate from the plain seed.
 - The scores of the next tile are computed before the softmax of this one, so that the tensor cores need not wait.
 - The output has one accumulator: with two, tensor memory would have to be copied in each pass.
 - The sum of a tile's exponentials is added before the product that they go into.
-- Programs are numbered along one axis, the longest blocks of sixteen heads first.
+- Programs are numbered along one axis, the longest blocks of four heads first.
 
 For any strides, lengths and head mapping; strides that descriptors take (multiples of 16 bytes, the last 1) are fast.
 """
@@ -149,7 +149,7 @@ def attention_kernel(
         acc = tl.dot(p.to(v.dtype), v, acc)
         row_max = new_max
 
-    out = acc * (1.0 / row_sum)[:, None]
+    out = acc / row_sum[:, None]
     tl.store(
         o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,
         out.to(Out.dtype.element_ty),
@@ -192,5 +192,5 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         RAGGED=not causal and kv_len % block_n != 0,
         DESCRIPTORS=describable(q, k, v),
         blocks=triton.cdiv(q_len, block_m),
-        SIDE=16 if (batch * heads) % 16 == 0 else 1,
+        SIDE=4 if (batch * heads) % 4 == 0 else 1,
     )
