@@ -24,7 +24,7 @@ from bench.variants import Variant, case_of, compile_variant, predict_variant
 from evaluator.compiling.compile_job import listing
 from evaluator.evaluation import Score
 from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import costs_of, measure, read
+from evaluator.performance.kernel import costs_under, measure, read
 from evaluator.performance.model import time_case
 from evaluator.performance.reliefs import critical
 from evaluator.target import TARGETS, ScoreKind, Target
@@ -234,7 +234,7 @@ def cost() -> Table:
 
 def _costs(anchor: Anchor) -> tuple[float, float, float]:
     binary = compile_variant(anchor.variant, get_target(anchor.target).arch)
-    for cached in (measure, costs_of, read, critical):
+    for cached in (measure, costs_under, read, critical):
         cached.cache_clear()
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(binary.cubin)

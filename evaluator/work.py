@@ -74,6 +74,10 @@ ALL_ROLES = -1
 """The role of a loop around a warp-specialised region, which starts all its partitions in each pass."""
 _MOST_PEELED = 2
 """Most passes that a partition is taken to peel off its loops."""
+LINE_BYTES, SECTOR_BYTES = 128, 32
+"""Bytes of a cache line, and of the part of it that a miss of L1 brings: the unit in which L2 and device memory are
+read and written (Nsight Compute documentation, memory tables).
+"""
 FEW_LINES = 16
 """Lines of a program's access that L1 keeps until its next one, whatever else passes through (estimate)."""
 SAMPLED_PROGRAMS = 256

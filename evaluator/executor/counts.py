@@ -14,15 +14,12 @@ from evaluator.executor.memory import Memory
 from evaluator.executor.space import total
 from evaluator.executor.values import AddressSum
 from evaluator.executor.work import OpKind, block_work
-from evaluator.work import Trips
+from evaluator.work import SECTOR_BYTES, Trips
 
 Tensor = torch.Tensor
 Address = Tensor | AddressSum
 PerProgram = npt.NDArray[np.int64]
 """One number per program that ran."""
-
-SECTOR_BYTES = 32
-"""The unit in which L2 and device memory are read and written (Nsight Compute documentation, memory tables)."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
 from evaluator.executor.space import all_true, total
 from evaluator.executor.values import AddressSum
-from evaluator.work import FEW_LINES, SAMPLED_PROGRAMS, Access, Trips
+from evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, Trips
 
 Tensor = torch.Tensor
 
-LINE_BYTES, SECTOR_BYTES = 128, 32
-"""Bytes of a cache line, and of the part of it that a miss brings."""
 _PROGRAM = 40
 """From this bit on, the number of a program is kept beside an offset that it asks for."""
 PASSES = 3
@@ -166,7 +164,7 @@ class Reach(Marks):
             seen.later += distinct.numel()
             seen.fresh += fresh.numel()
         seen.passes += 1
-        numbers = site.ids[site.positions[: start.shape[0]]] % 2 ** (62 - _PROGRAM) << _PROGRAM
+        numbers = (site.ids[site.positions[: start.shape[0]]] % 2 ** (62 - _PROGRAM)) << _PROGRAM
         own = start + numbers.reshape(-1, *[1] * (start.dim() - 1))
         asking = start.shape[0] if active is None else int(active.reshape(active.shape[0], -1).any(1).sum())
         own = own.flatten() if active is None else own[active]

@@ -28,6 +28,8 @@ _PLAYS = 8
 _WORD = 4
 """Bytes of a register."""
 _PLACE = re.compile(r"(\w+)(?:\+(-?0x[0-9a-f]+))?")
+Missed = tuple[tuple[int, float], ...]
+"""Indices of loads in the binary, each with the share of times that L1 does not have what it asks for."""
 _UNROLLED = (MATRIX | {"LDG", "LDGSTS", "STG", "LDS", "STS", "LDSM", "STSM", "UTMALDG", "ATOMG", "REDG"}) - SINGLE_ISSUE
 """Instructions of which ptxas makes one from one of PTX."""
 
@@ -54,8 +56,8 @@ class Conditions:
     """What a kernel is played with."""
 
     table: Constants
-    l1_missed: tuple[tuple[int, float], ...] = ()
-    """Indices of loads, each with the share of times that it misses L1; others always do."""
+    l1_missed: Missed = ()
+    """How often loads miss L1; those that are not there always do."""
     shares: Shares = ()
     """Which lines of the IR are passed by."""
     paces: Paces = ()
@@ -70,11 +72,15 @@ def structure_of(binary: Binary, shares: Shares, paces: Paces) -> Structure:
         return replace(Graph(code, shares).structure(code.entry), paces=paces)
 
 
-@lru_cache(maxsize=16)
 def costs_of(binary: Binary, target: Target, resident: int, conditions: Conditions) -> Costs:
     """Return the instruction costs of ``read`` with ``resident`` CTAs on an SM. Raises ``ModelError`` like ``read``."""
     spilled = _spilled(binary, conditions.shares, conditions.paces) if binary.spill_bytes else 0
-    missed = spills_missed(spilled, binary, target, resident)
+    return costs_under(binary, target, spills_missed(spilled, binary, target, resident), conditions)
+
+
+@lru_cache(maxsize=16)
+def costs_under(binary: Binary, target: Target, missed: float, conditions: Conditions) -> Costs:
+    """Return the same where so many of the accesses to spilled registers go on to L2."""
     return _costs(binary, target).under(conditions.table, dict(conditions.l1_missed), missed)
 
 

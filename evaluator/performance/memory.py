@@ -10,17 +10,14 @@ from functools import lru_cache
 
 from evaluator.binary import Binary
 from evaluator.performance.constants import Constants
-from evaluator.performance.kernel import read
+from evaluator.performance.kernel import Missed, read
 from evaluator.target import Target
-from evaluator.work import FEW_LINES, SAMPLED_PROGRAMS, Access, LaunchWork
+from evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, LaunchWork
 
 _RELEVANT = 0.1
 """Share of a loop's bytes from which an access counts for the latency of the loop's loads."""
-_SECTOR, _LINE = 32, 128
 _NARROW = 8
 """Most bytes of a lane for a load to count as one of a table: tiles are loaded in wider pieces, and are no table."""
-Missed = tuple[tuple[int, float], ...]
-"""Indices of loads in the binary, each with the share of times that L1 does not have what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ def _l1_missed(binary: Binary, accesses: tuple[Access, ...]) -> Missed:
 
 def _asked(access: Access) -> float:
     """Return the bytes that one program asks of L2 each time: each line once, as L1 has it for the other threads."""
-    return min(access.program_bytes, _LINE * access.program_lines)
+    return min(access.program_bytes, LINE_BYTES * access.program_lines)
 
 
 def _share(access: Access) -> float:
@@ -167,11 +164,11 @@ def _ramp(filled: float) -> float:
 
 def _piece(run_bytes: float, table: Constants) -> float:
     """Return the cost of a contiguous piece's bytes: HBM reads short ones at more than their length."""
-    if run_bytes >= _LINE:
+    if run_bytes >= LINE_BYTES:
         return 1.0
-    if run_bytes >= 2 * _SECTOR:
+    if run_bytes >= 2 * SECTOR_BYTES:
         return table.half_line_cost
-    return table.half_line_cost * 2 * _SECTOR / max(run_bytes, 1.0) / (2 if run_bytes >= _SECTOR else 1)
+    return table.half_line_cost * 2 * SECTOR_BYTES / max(run_bytes, 1.0) / (2 if run_bytes >= SECTOR_BYTES else 1)
 
 
 def _missing(work: LaunchWork, asked: Sequence[float], missing: dict[int, float]) -> float:
