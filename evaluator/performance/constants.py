@@ -195,7 +195,14 @@ _ALL: dict[str, Figure] = {
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
 }
 _BLACKWELL = {
-    "arithmetic_power": _estimate(0.6, 0.8, 0.4, "half of an H100's, as the tensor cores do twice as much in a clock"),
+    "arithmetic_power": _estimate(
+        0.2,
+        0.6,
+        0.1,
+        "B200 capped at 750 W reach 1087 TFLOPS in a matrix product and 932 to 948 in attention (facebookexperimental/"
+        "triton pulls 854 and 377, 2025 and 2026), which allows 0.1, or 0.3 if the near-zero weights of that benchmark "
+        "halve the power of a product; half of an H100's, as tensor cores do twice as much in a clock, would be 0.6",
+    ),
     "free_clock": _estimate(1.06, 1.0, 1.06, "1.965 GHz, the maximum clock that nvidia-smi reports for a B200"),
     "l2_bytes": _estimate(36, 28, 45, "that of an H100"),
     "mma_sync_share": _estimate(0.31, 0.31, 0.5, "the rate per SM of an H100, at twice its peak"),

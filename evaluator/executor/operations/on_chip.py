@@ -13,6 +13,7 @@ from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.memory import site
+from evaluator.executor.operations.reductions import WHOLE
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import BufferView, stepped
 
@@ -260,17 +261,37 @@ def _reinterpret(op: Op, types: Types) -> Step:
     return on_chip(run)
 
 
+_EXTREMES = {
+    ("#ttng.redOp<max>", False): "arith.maxnumf",
+    ("#ttng.redOp<max>", True): "arith.maximumf",
+    ("#ttng.redOp<min>", False): "arith.minnumf",
+    ("#ttng.redOp<min>", True): "arith.minimumf",
+}
+"""What combines two elements, by a load's ``redOp`` and whether it propagates NaN."""
+
+
 @step("ttg.local_load", "ttng.tmem_load")
 def _load(op: Op, types: Types) -> Step:
-    check_variant(op, words=["token"])
+    asked = op.attributes.get("redOp")
+    check_variant(op, words=["token"], attributes=() if asked is None else ("redOp", "abs", "NaN"))
     (source,) = values(op, types)
     result = types[op.results[0]]
     check_own_parts(op, types, source)
     if block_of(op, types, source) != result:
         raise UnsupportedOperation(f"{op.name} of {types[source].block} as {result}", op.location)
+    extreme = None
+    if asked is not None:
+        name = _EXTREMES.get((asked, op.attributes.get("NaN") == "true"))
+        if name is None or len(result.shape) != 2:
+            raise UnsupportedOperation(f"{op.name} of {result} with redOp = {asked[:60]}", op.location)
+        extreme = WHOLE[name]
+    of_sizes = op.attributes.get("abs") == "true"
 
     def run(frame: Frame, chip: Chip) -> None:
-        frame.slots[op.results[0]] = load(frame, chip, op, source)
+        loaded = load(frame, chip, op, source)
+        frame.slots[op.results[0]] = loaded
+        if extreme is not None:
+            frame.slots[op.results[-1]] = extreme(loaded.abs() if of_sizes else loaded, -1)
         give_tokens(op, types, frame)
 
     return on_chip(run)

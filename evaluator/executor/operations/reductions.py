@@ -80,7 +80,7 @@ def _nan_free(reduce: Callable[[Tensor, int], Tensor], identity: float) -> Calla
     return apply
 
 
-_FAST: dict[str, Callable[[Tensor, int], Tensor]] = {
+WHOLE: dict[str, Callable[[Tensor, int], Tensor]] = {
     "arith.addf": _sum,
     "arith.addi": _sum,
     "arith.maxnumf": _nan_free(torch.amax, float("-inf")),
@@ -90,6 +90,7 @@ _FAST: dict[str, Callable[[Tensor, int], Tensor]] = {
     "arith.maxsi": torch.amax,
     "arith.minsi": torch.amin,
 }
+"""What torch has of its own for a whole axis, by the operation that combines two elements."""
 
 
 def _fast(op: Op, types: Types) -> Callable[[Tensor, int], Tensor] | None:
@@ -102,7 +103,7 @@ def _fast(op: Op, types: Types) -> Callable[[Tensor, int], Tensor] | None:
     element = types[op.operands[0]].element
     if element == "i1" or (ops[0].name == "arith.addf" and element not in ("f32", "f64")):
         return None
-    return _FAST.get(ops[0].name)
+    return WHOLE.get(ops[0].name)
 
 
 def _axis(op: Op, types: Types) -> int:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from triton import language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import (
@@ -59,6 +60,41 @@ def scaled(
     layout: gl.constexpr = acc.get_reg_layout()
     m, n = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
     gl.store(out + m[:, None] * 128 + n[None, :], acc.load(layout))
+
+
+@gluon.jit
+def extremes(x, out, found, MAX: gl.constexpr, SIZES: gl.constexpr, NAN: gl.constexpr):
+    tile = allocate_tensor_memory(gl.float32, [128, 64], TensorMemoryLayout([128, 64], col_stride=1))
+    layout: gl.constexpr = tile.get_reg_layout()
+    m, n = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 64, gl.SliceLayout(0, layout))
+    at = m[:, None] * 64 + n[None, :]
+    tile.store(gl.load(x + at))
+    if MAX:
+        loaded, extreme = tile.load_max(abs=SIZES, propagate_nan=NAN)
+    else:
+        loaded, extreme = tile.load_min(abs=SIZES, propagate_nan=NAN)
+    gl.store(out + at, loaded)
+    gl.store(found + m, gl.convert_layout(extreme, m.type.layout))
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("sizes", [True, False])
+@pytest.mark.parametrize("kept", [True, False], ids=["with-nan", "without-nan"])
+def test_a_load_from_tensor_memory_finds_the_extreme_of_each_row(largest: bool, sizes: bool, kept: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(128, 64)
+    x[3, 5], x[4] = float("nan"), float("nan")
+    out, found = torch.zeros(128, 64), torch.zeros(128)
+    with offline(target="b300"):
+        nan = tl.PropagateNan.ALL if kept else tl.PropagateNan.NONE
+        extremes[(1,)](x, out, found, largest, sizes, nan)
+    assert torch.equal(out.nan_to_num(9), x.nan_to_num(9))
+    for row, here in zip(found.tolist(), (x.abs() if sizes else x).tolist(), strict=True):
+        numbers = [value for value in here if value == value]
+        if not numbers or (kept and len(numbers) < len(here)):
+            assert row != row
+        else:
+            assert row == (max(numbers) if largest else min(numbers))
 
 
 def numbers(form: str) -> tuple[torch.Tensor, torch.Tensor]:
