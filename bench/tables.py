@@ -1,9 +1,12 @@
 """Tables of Markdown that a script prints, and puts into a page between markers that name the script and the table."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import torch
 
 Table = Iterator[str]
 
@@ -25,8 +28,11 @@ def put(document: str, name: str, table: str) -> str:
 def main(script: str, description: str | None, tables: Mapping[str, Callable[[], Table]], document: Path) -> None:
     """Print the tables that the command line asks for, or all; write them into the document on request.
 
-    Markers have the name of the ``script``, a colon and the table's name.
+    Markers have the name of the ``script``, a colon and the table's name. As in a judge, torch has one thread here and
+    in processes begun from here: beside other work its threads wait for each other.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="*", help=", ".join(tables))
     parser.add_argument("--write", action="store_true", help=f"put the tables into {document.name}")
