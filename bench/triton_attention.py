@@ -4,7 +4,7 @@
 
 TRITON is a checkout of https://github.com/triton-lang/triton, whose python/examples/gluon/01-attention-forward.py is
 imported as it is: nothing of Triton is copied, nothing is executed. ``--write`` puts the table into
-docs/performance-model.md. Ten seconds.
+docs/performance-model.md. Half a minute.
 """
 
 import argparse

@@ -286,8 +286,8 @@ _TARGETS = (
         sustained_clock_ratio=0.81,
         sustained_clock_range=(0.74, 0.95),
         clock_source="large bf16 matrix products sustain 1772 of the 2250 TFLOPS peak on a B200 (modular.com, Matrix "
-        "Multiplication on Blackwell, part 4, 2025) and 1812 on a GB300 (facebookexperimental/triton pull 740, 2025), as "
-        "on the H100; one that is capped at 750 W sustains 1087 (pull 854, 2026)",
+        "Multiplication on Blackwell, part 4, 2025) and 1812 on a GB300 (facebookexperimental/triton pull 740, 2025), "
+        "as on the H100; a B200 that is capped at 750 W sustains 1087 (pull 854, 2026)",
         l2_bytes=126 * 2**20,
         hbm_bytes_per_s=8.0e12,
         source="NVIDIA Blackwell architecture technical brief (2024)",
@@ -301,7 +301,7 @@ _TARGETS = (
         clock_ghz=1.85,
         sustained_clock_ratio=0.81,
         sustained_clock_range=(0.74, 0.95),
-        clock_source="taken over from the B200; a GB300, whose power limit is higher, runs attention at the clock's end",
+        clock_source="taken over from the B200",
         l2_bytes=126 * 2**20,
         hbm_bytes_per_s=7.7e12,
         source="NVIDIA HGX B300 datasheet (2025): 2.25 PFLOPS dense bf16, 7.7 TB/s; SMs and L2 as B200",
