@@ -45,12 +45,12 @@ _OWN_WINDOW = {
 _INTERVAL = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
 """Model types in which one layer of ``full_attention_interval`` sees all keys and the others are linear."""
 _OWN_LAYERS = (
-    "attn_layer_period", "attn_layer_indices", "block_types", "cross_attention_layers",
-    "dense_attention_every_n_layers", "full_attn_idxs", "hybrid_override_pattern", "layers_block_type",
-    "linear_attn_config",
+    "attention_types", "attn_layer_period", "attn_layer_indices", "block_types", "cross_attention_layers",
+    "dense_attention_every_n_layers", "full_attn_idxs", "hybrid_override_pattern", "layer_group_size",
+    "layers_block_type", "linear_attn_config",
 )  # fmt: skip
 """Fields in which some models say which layers attend."""
-_OWN_KV_HEADS = ("multi_query", "num_kv_heads", "multi_query_group_num")
+_OWN_KV_HEADS = ("multi_query", "num_kv_heads", "multi_query_group_num", "num_attention_groups")
 """Fields in which some models say how many KV heads there are."""
 _OTHER_NAMES = {"attention": FULL, "mamba": LINEAR}
 """Earlier names of kinds of layers, which transformers 5 replaces too."""
@@ -59,6 +59,7 @@ _SINKS = {"flint", "gpt_oss", "granite_swa", "granitemoe_swa"}
 _REFUSED = {
     "attn_logit_softcapping": "soft caps of scores",
     "alibi": "biases by distance (ALiBi)",
+    "attention_other_setting": "layers with other heads",
     "attention_chunk_size": "attention in chunks",
     "index_topk": "keys that an index selects",
     "blocksparse_block_size": "block-sparse attention",
@@ -72,9 +73,11 @@ _REFUSED = {
 _REFUSED_TYPES = {
     "baichuan": "biases by distance (ALiBi) in the larger models, which no field says,",
     "big_bird": "block-sparse attention",
+    "bloom": "biases by distance (ALiBi)",
     "diffllama": "differential attention",
     "doge": "masks that layers compute",
     "mimo_v2_flash": "layers with other heads, of which some have sinks,",
+    "mpt": "biases by distance (ALiBi)",
 }
 """Model types whose attention is another one, though no field says so."""
 _SPARSE, _QUANTISED = "sparse_attention_config", "quantization_config"
@@ -197,7 +200,7 @@ def read_model(
     # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
     if refused := refusal(kind, replace(short, packed=False)):
         raise config.error(refused)
-    sizes = "--lengths, --batch" if lengths or batch > 1 else f"--lengths, by default {DEFAULT_LENGTHS[phase][0]}"
+    sizes = "--lengths, --batch" if lengths or batch != 1 else f"--lengths, by default {DEFAULT_LENGTHS[phase][0]}"
     for options, part in (("--packed", short), (sizes, setting)):
         if refused := refusal(kind, part):
             raise ConfigError(f"{options}: {refused}")
@@ -394,7 +397,9 @@ def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
 
 def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:
     """Return, in words, a scale that is not the usual one; kernels take any."""
-    scalar = config.get("query_pre_attn_scalar")
+    scalar, factor = config.get("query_pre_attn_scalar"), config.get("attention_multiplier")
     if isinstance(scalar, int | float) and scalar != head_dim:
         return (f"a scale of {scalar} ** -0.5, which is an argument of each call",)
+    if isinstance(factor, int | float) and factor != head_dim**-0.5:
+        return (f"a scale of {factor}, which is an argument of each call",)
     return ()

@@ -195,9 +195,14 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
         ],
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
         "examples": {
-            function: list(dict.fromkeys(_further(each, heads) for each in made["kernels"] if _is_of(each, function)))
+            function: list(
+                dict.fromkeys(
+                    _further(each, made["cases"], heads) for each in made["kernels"] if _is_of(each, function)
+                )
+            )
             for function in ("attention", "packed_attention", "selected_attention", "decode")
         },
+        "tokens": min([4096, *(each["longest"] for each in made["kernels"] if _is_of(each, "attention"))]),
         "heads": (heads, kv_heads),
         "dims": (first.head_dim, first.head_dim_v or first.head_dim),
         "dtype": first.dtype,
@@ -220,10 +225,17 @@ def _is_of(kernel: Mapping[str, Any], function: str) -> bool:
     return "dout" not in kernel["tensors"] and function == ("packed_attention" if packed else kernel["function"])
 
 
-def _further(kernel: Mapping[str, Any], heads: int) -> str:
-    """Return what a call has besides, so that a kernel takes it."""
-    window = ", window=1024" if "window" in kernel["scalars"] else ""
-    return window + (f', sinks=torch.zeros({heads}, device="cuda")' if "sinks" in kernel["tensors"] else "")
+def _further(kernel: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], heads: int) -> str:
+    """Return what a call has besides, so that a kernel takes it, as in the cases that it was judged on.
+
+    Calls of ``attention`` have so many ``heads``.
+    """
+    judged = [case for case in cases if case["kernel"] == kernel["name"]]
+    blocks = f", block_size={max(kernel['block_sizes'])}" if kernel["function"] == "selected_attention" else ""
+    window = f", window={max(case['window'] for case in judged) or 1024}" if "window" in kernel["scalars"] else ""
+    of = heads if kernel["function"] == "attention" else judged[0]["heads"]
+    sinks = f', sinks=torch.zeros({of}, device="cuda")' if "sinks" in kernel["tensors"] else ""
+    return blocks + window + sinks
 
 
 def _environment() -> Environment:

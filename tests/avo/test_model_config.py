@@ -143,6 +143,15 @@ def test_a_default_length_that_does_not_fit_is_called_that(tmp_path: Path) -> No
         read_model(path, "decode")
     with pytest.raises(ConfigError, match=r"^--lengths, --batch: "):
         read_model(path, "decode", (65536,))
+    with pytest.raises(ConfigError, match=r"^--lengths, --batch: "):
+        read_model(path, "decode", batch=0)
+
+
+def test_a_scale_that_is_not_the_usual_one_is_told(tmp_path: Path) -> None:
+    found = read_model(written(tmp_path, attention_multiplier=0.015625), "prefill")
+    assert "a scale of 0.015625, which is an argument of each call" in found.read
+    usual = read_model(written(tmp_path, attention_multiplier=128**-0.5), "prefill")
+    assert not [each for each in usual.read if "scale" in each]
 
 
 SPARSE = {
@@ -244,6 +253,11 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"torch_dtype": "float32"}, "bfloat16 and float16, so write down the one to run in"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: soft caps of scores cannot be served"),
         ({"alibi": True}, "alibi: biases by distance"),
+        ({"model_type": "bloom"}, "model type 'bloom': biases by distance (ALiBi) cannot be served"),
+        ({"model_type": "mpt"}, "model type 'mpt': biases by distance (ALiBi) cannot be served"),
+        ({"attention_other_setting": {"num_attention_heads": 96}}, "attention_other_setting: layers with other heads"),
+        ({"layer_group_size": 4}, "layer_group_size: which layers attend is not known: add layer_types"),
+        ({"attention_types": [[["global", "local"], 12]]}, "attention_types: which layers attend is not known"),
         ({"index_topk": 2048}, "index_topk: keys that an index selects cannot be served"),
         ({"sparse_attention_config": {"topk": 16}}, "sparse_attention_config: which layers select blocks is not known"),
         ({"sparse_attention_config": 16}, "sparse_attention_config: 16 should be an object"),
@@ -263,6 +277,7 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"layer_types": []}, "layer_types: it should list the kinds of all layers, num_hidden_layers: 32"),
         ({"multi_query": True, "num_key_value_heads": None}, "multi_query: how many KV heads this makes is not known"),
         ({"num_kv_heads": 8, "num_key_value_heads": None}, "num_kv_heads: how many KV heads this makes is not known"),
+        ({"num_attention_groups": 8, "num_key_value_heads": None}, "num_attention_groups: how many KV heads this"),
         ({"architectures": 5}, "architecture '5' is not known"),
         ({"architectures": "Bert"}, "architecture 'Bert' is not known"),
         ({"layer_types": ["linear_attention"] * 32}, "32 layers of linear_attention cannot be served"),

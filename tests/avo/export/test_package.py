@@ -259,6 +259,34 @@ def test_the_model_card_names_kernels_whose_sums_differ_from_run_to_run(both: li
     assert "atomics" not in readme(both)
 
 
+@pytest.mark.parametrize(
+    ("problem", "call"),
+    [
+        ("gqa-h64x8-d64-w128-global-sinks-1024x1", 'window=128, sinks=torch.zeros(64, device="cuda"))'),
+        ("decode-h64x8-d64-w128-global-sinks-32768x1", 'window=128, sinks=torch.zeros(64, device="cuda"))'),
+        ("fsa-h64x4-b128x16-local-8192x1", "block_indices, block_size=128)"),
+    ],
+)
+def test_the_examples_are_calls_that_the_kernels_take(
+    run_and_versions: tuple[Run, Sequence[Version]], problem: str, call: str
+) -> None:
+    card = readme([passed(chosen(*run_and_versions, problem=problem), 1.0, 1.0)])
+    assert call in card
+    if problem.startswith("gqa"):
+        assert "torch.randn(1, 64, 2048, 64, " in card
+        assert "up to 2,048 keys" in card
+
+
+def test_only_functions_with_gradients_say_where_they_come_from(both: list[Passed], decoding: Passed) -> None:
+    assert "- **Gradients**: " in readme(both)
+    assert "- **Gradients**: " not in readme([decoding])
+
+
+def test_a_seed_that_nothing_was_changed_in_is_called_one(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
+    assert "version 0 (a seed, as it was) of the run" in readme([passed(chosen(*run_and_versions, number=0), 1.0, 1.0)])
+    assert "a seed, as it was" not in readme([passed(chosen(*run_and_versions), 1.0, 1.0)])
+
+
 def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     figure = render_package("mine", both, NOW)["speed.svg"]
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
