@@ -1,5 +1,6 @@
 """Every seed gives the reference's numbers, in both types, and compiles for every architecture."""
 
+import re
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -113,7 +114,14 @@ def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("target", ["b200", "a100"])
-@pytest.mark.parametrize(("problem", "name"), [("mha", "tuned"), *(("fsa", name) for name in seeds_of("fsa"))])
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        ("mha", "tuned"),
+        *(("fsa", name) for name in seeds_of("fsa")),
+        *((problem, name) for problem in SETTINGS if re.search("d192|d256", problem) for name in seeds_of(problem)),
+    ],
+)
 def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem: str, name: str, target: str) -> None:
     found, architecture = get_problem(problem), get_target(target)
     call = found.call(get_suite(found, "quick")[-1])
