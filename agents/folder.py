@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from agents.tools.arguments import MOST_SOURCE_CHARS, BadCall
+from agents.tools.arguments import MOST_SOURCE_CHARS, BadCall, parse
 
 PATH = "path"
 _SOURCES = {"write_source": "source", "check": "source", "profile": "source", "run_python": "code"}
@@ -31,7 +31,8 @@ def with_paths(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def with_source(name: str, arguments: str, folder: Path | None) -> list[tuple[str, str]]:
     """Return the calls that a call with a path stands for: tools and their arguments, as JSON.
 
-    Raises ``BadCall`` where the path leads to no text of ``folder``.
+    Raises ``BadCall`` where the path leads to no text of ``folder``, and, before the working source is another one,
+    where a tool that takes that source has wrong arguments.
     """
     try:
         given = json.loads(arguments or "{}")
@@ -42,6 +43,7 @@ def with_source(name: str, arguments: str, folder: Path | None) -> list[tuple[st
     others = {key: value for key, value in given.items() if key != PATH}
     source = _read(folder, given[PATH])
     if name == _WORKING:
+        parse(name, json.dumps(others))
         return [("write_source", json.dumps({"source": source})), (name, json.dumps(others))]
     if name not in _SOURCES:
         raise BadCall(f"{name} takes no path")

@@ -87,7 +87,7 @@ class RunConfig(BaseModel):
     """Benchmark cases: quick, paper or another suite of the problem; held_out, but not for a search."""
     operator: Annotated[str, Flag(SEARCH, "NAME", commands=RUN)] = "mutate"
     """What varies the kernels: mutate, agent, single_turn; or command, a program of yours."""
-    command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = Field(default=None, min_length=1)
+    command: Annotated[str | None, Flag(SEARCH, "COMMAND")] = None
     """Shell command to start for each step, e.g. 'claude -p --mcp-config {mcp} --allowedTools mcp__avo < {task}'."""
     command_env: Annotated[tuple[str, ...], Flag(SEARCH, "NAME", "none")] = ()
     """Environment variable that this command gets besides harmless ones, such as its key. May be repeated."""
@@ -289,7 +289,7 @@ class RunConfig(BaseModel):
     def _check_command_operator(self, environment: Mapping[str, str]) -> None:
         if find_spec("mcp") is None:
             raise ConfigError("operator 'command' needs the mcp package: pip install 'avo-kernels[mcp]'")
-        if self.command is None:
+        if not (self.command or "").strip():
             raise ConfigError("operator 'command' needs --command: avo run --help has an example, docs/mcp.md has more")
         for limit in ("max_tokens", "max_usd", "step_tokens", "step_usd"):
             if getattr(self, limit) is not None:

@@ -239,7 +239,9 @@ def _form(name: str) -> str:
     def kind(argument: str) -> str:
         schema = properties[argument]
         choices = "|".join(map(str, schema.get("enum", ())))
-        return choices or str(schema.get("type", "value")) + ("" if fields[argument].is_required() else ", optional")
+        types = schema.get("type", "value")
+        words = types if isinstance(types, str) else " or ".join(types)
+        return choices or words + ("" if fields[argument].is_required() else ", optional")
 
     return "{" + ", ".join(f'"{argument}": {kind(argument)}' for argument in fields) + "}"
 

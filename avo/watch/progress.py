@@ -201,7 +201,7 @@ class LineView:
             tflops = f"{version.geomean_tflops:.1f} {view.kind} TFLOPS"
             self._print(f"version {version.number} accepted: {tflops}{grown} [{_change(version.change)}]")
         if view.trouble and view.trouble != last.trouble:
-            self._print(f"model: {first_line(view.trouble)}")
+            self._print(f"model {first_line(view.trouble)}")
         if view.run.state is not last.run.state:
             self._print(f"run {view.run.name}: {view.run.state}")
 

@@ -78,7 +78,7 @@ class RunView:
     spend: Spend
     """What all calls of models cost."""
     trouble: str
-    """Why the last call of a model gave no reply; empty if it gave one."""
+    """The model of the last call and why it gave no reply; empty if it gave one."""
     seed: Version | None
     """The version that the run started from, the best of its seeds, once they are judged."""
     best: Version | None
@@ -218,7 +218,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         attempts_per_minute=_pace(store, run) if latest else None,
         working=tuple(sorted(read_progress(store, running).values(), key=lambda work: work.step.worker)),
         spend=spend,
-        trouble=last_call.error if last_call else "",
+        trouble=f"{last_call.model}: {last_call.error}" if last_call and last_call.error else "",
         seed=seed,
         best=best,
         recent=recent,

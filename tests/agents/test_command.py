@@ -170,9 +170,11 @@ def test_files_stand_for_their_text_in_the_record(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("tflops = 120.0")
     (tmp_path / "outside.py").symlink_to(__file__)
     (tmp_path / "image").write_bytes(b"\xff")
+    (tmp_path / "b.txt").write_text("never the working source")
     more = calls(
         ("evaluate", {"path": "a.py", **WHY}), ("check", {"path": "a.py", "source": "x"}), ("check", {"path": "b.py"}),
         ("check", {"path": "outside.py"}), ("check", {"path": "image"}), ("read_note", {"path": "a.py", "id": "exp2"}),
+        ("evaluate", {"path": "b.txt"}), ("view_source", {}),
     )  # fmt: skip
     answers = []
 
@@ -194,11 +196,14 @@ def test_files_stand_for_their_text_in_the_record(tmp_path: Path) -> None:
     ]
     assert others[3].startswith("error: image cannot be read: ")
     assert others[4] == "error: read_note takes no path"
+    assert others[5].startswith("error: evaluate was not called: hypothesis: Field required")
+    assert "tflops = 120.0" in others[6]
+    assert "never the working source" not in others[6]
     recorded = [
         (call["function"]["name"], json.loads(call["function"]["arguments"]))
         for kind, content in world.desk.entries
         if kind == "message"
         for call in content["message"].get("tool_calls", ())
     ]
-    assert recorded == [("write_source", {"source": "tflops = 120.0"}), ("evaluate", WHY)]
+    assert recorded == [("write_source", {"source": "tflops = 120.0"}), ("evaluate", WHY), ("view_source", {})]
     assert SEED in world.desk.entries[1][1]["message"]["content"]

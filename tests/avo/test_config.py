@@ -191,6 +191,7 @@ def test_only_operators_that_ask_models_need_any() -> None:
     ("settings", "message"),
     [
         ({}, "operator 'command' needs --command: avo run --help has an example"),
+        ({"command": "  "}, "operator 'command' needs --command: avo run --help has an example"),
         ({"command": "x", "max_usd": 1.0}, "--max-usd: what a program uses is not known while it works"),
         ({"command": "x", "step_tokens": 1}, "--step-tokens: what a program uses"),
         ({"command": "x", "command_env": ["ITS_KEY"]}, "--command-env: ITS_KEY is not set: export it"),

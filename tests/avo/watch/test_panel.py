@@ -232,7 +232,7 @@ def test_what_models_have_used_is_shown_against_their_limits_and_so_is_the_last_
     assert "last call" not in text
     called(run, "HTTP 503: overloaded")
     now, spent = run.now, view(run)
-    assert "last call: HTTP 503: overloaded" in draw(run)
+    assert "last call: m: HTTP 503: overloaded" in draw(run)
     assert Budget(None, None, START, max_tokens=3_000_000, max_usd=1.0).used(spent, now) == pytest.approx(0.75)
 
 

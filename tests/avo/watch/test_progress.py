@@ -172,7 +172,7 @@ def test_a_log_says_once_why_a_model_does_not_answer(tmp_path: Path) -> None:
                     seconds=0.1, error="no connection", now=run.now,
                 )  # fmt: skip
             run.finish()
-    assert written(console).count("model: no connection") == 1
+    assert written(console).count("model m: no connection") == 1
 
 
 def test_what_is_refused_after_its_evaluation_has_a_line_of_its_own(tmp_path: Path) -> None:

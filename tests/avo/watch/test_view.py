@@ -117,7 +117,7 @@ def test_what_is_left_of_limits_is_shown_and_the_trouble_of_the_last_call(store:
     )  # fmt: skip
     data = to_json(read(run), run.now)
     assert data["left"] == {"max_attempts": 5, "max_tokens": 30}
-    assert (data["model_trouble"], data["spend"]["tokens"]) == ("429: slow down", 120)
+    assert (data["model_trouble"], data["spend"]["tokens"]) == ("m: 429: slow down", 120)
     assert (data["seed"], data["best"], data["gain"], data["attempts_per_minute"]) == (None, None, None, 0)
 
 
