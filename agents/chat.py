@@ -45,7 +45,7 @@ _HINTS = {
     403: "may this key use the model?",
     404: "is the model's name right, and does OPENAI_BASE_URL end as the server wants it, mostly in /v1?",
 }
-_ESTIMATE = "the tokens of the call are an estimate"
+_ESTIMATE = "the call's tokens are estimated"
 
 
 @dataclass(eq=False)

@@ -77,7 +77,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         ({"body": '{"choices": []}'}, "not a model's reply"),
         ({"body": "[1, 2]"}, "not a model's reply: [1, 2]"),
         ({"body": GOOD_BODY, "headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
-        ({"text": "half of it", "last": 2}, "the answer broke off before its end: the tokens of the call are an estimate"),
+        ({"text": "half of it", "last": 2}, "the answer broke off before its end: the call's tokens are estimated"),
         ({"events": [{"choices": []}, {"error": {"code": 502, "message": "gone"}}]}, "reports an error: gone"),
         ({"events": ["nonsense"]}, "the endpoint's answer is not JSON: 'nonsense'"),
     ],
@@ -104,7 +104,7 @@ def test_a_failed_answer_that_was_billed_is_charged() -> None:
 def test_an_endpoint_that_does_not_answer_in_time_is_asked_again() -> None:
     with model({"pause_s": 600, **GOOD}, GOOD, timeout_s=0.1) as (asked, _):
         assert asked.complete().text == "here"
-    assert asked.errors[0] == "nothing came for 0.1 s (silence_timeout_s): the tokens of the call are an estimate"
+    assert asked.errors[0] == "nothing came for 0.1 s (silence_timeout_s): the call's tokens are estimated"
     assert asked.errors[-1] == ""
 
 
@@ -117,7 +117,7 @@ def test_an_answer_that_trickles_in_has_no_more_time_than_another() -> None:
 
     with model({"whole": True, **GOOD}, at_once, time=ticking, timeout_s=20.0) as (asked, _):
         assert asked.complete().text == "here"
-    assert asked.errors == ["no whole answer within 20 s (request_timeout_s): the tokens of the call are an estimate", ""]
+    assert asked.errors == ["no whole answer within 20 s (request_timeout_s): the call's tokens are estimated", ""]
 
 
 def test_silence_in_a_reply_is_noticed_and_borne_twice_as_long_the_next_time() -> None:
@@ -126,8 +126,8 @@ def test_silence_in_a_reply_is_noticed_and_borne_twice_as_long_the_next_time() -
         assert asked.complete().text == "here"
     silent, again, *_, good = asked.desk.calls
     assert [silent["error"], again["error"], good["error"]] == [
-        "nothing came for 0.1 s (silence_timeout_s): the tokens of the call are an estimate",
-        "nothing came for 0.2 s (silence_timeout_s): the tokens of the call are an estimate",
+        "nothing came for 0.1 s (silence_timeout_s): the call's tokens are estimated",
+        "nothing came for 0.2 s (silence_timeout_s): the call's tokens are estimated",
         "",
     ]
     assert silent["usage"].input_tokens > 20

@@ -171,7 +171,7 @@ def failing(code: str, message: str = "no") -> Line:
     [
         (failing("server_error", "try later"), "the endpoint reports an error: try later"),
         ({"events": [{"type": "error", "code": "rate_limit_exceeded", "message": "slow"}]}, "reports an error: slow"),
-        ({"text": "half", "last": 2}, "the answer broke off before its end: the tokens of the call are an estimate"),
+        ({"text": "half", "last": 2}, "the answer broke off before its end: the call's tokens are estimated"),
         ({"events": [{"type": "keepalive"}, {"type": "response.created"}]}, "broke off before its end"),
     ],
 )
