@@ -185,7 +185,11 @@ def _best(store: Store, run: Run, judge: Evaluator, goal: float) -> float:
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """Return the commit of the code, marked where that has changed since: records and the page may have."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    found = git("describe", "--always").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!bench/search/records", ":!docs").returncode
+    return f"{found}-dirty" if found and changed else found or "unknown"
