@@ -10,7 +10,15 @@ from evaluator.judging.judge import Judge
 from evaluator.problems.mha import MHA
 from evaluator.sandbox.jobs import ForkServer
 from evaluator.targets import get_target
+from tests.corpus import soaked
 from tests.evaluator.attacks.attack import HONEST, edited
+from tests.evaluator.problems import (
+    test_backward_kernels,
+    test_decode,
+    test_fsa_backward_kernels,
+    test_fsa_wrong,
+    test_gqa_kernels,
+)
 
 pytestmark = pytest.mark.corpus
 
@@ -54,7 +62,19 @@ def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
     assert [case.case for case in evaluation.score.cases] == [case.name for case in MHA.suites["quick"]]
 
 
-@pytest.mark.parametrize("name", ["fsa/atomics", "decode/sequence_search", "decode/two_stages"])
-def test_an_honest_kernel_for_another_problem_is_correct(quick_judge: Judge, name: str) -> None:
-    evaluation = quick_judge.evaluate(Candidate(name.partition("/")[0], (HONEST / f"{name}.py").read_text()))
+OF_OTHERS = {
+    "gqa": test_gqa_kernels.HONEST_KERNELS,
+    "mha_backward": test_backward_kernels.HONEST_KERNELS,
+    "decode": test_decode.HONEST_KERNELS,
+    "fsa": test_fsa_wrong.HONEST_KERNELS,
+    "fsa_backward": test_fsa_backward_kernels.HONEST_KERNELS,
+}
+OTHERS = [(problem, name) for problem, sources in OF_OTHERS.items() for name in sources]
+FIRST = [(problem, next(iter(sources))) for problem, sources in OF_OTHERS.items()]
+"""Those that CI judges."""
+
+
+@pytest.mark.parametrize(("problem", "name"), soaked(OTHERS, {*OTHERS} - {*FIRST}))
+def test_an_honest_kernel_for_another_problem_is_correct(quick_judge: Judge, problem: str, name: str) -> None:
+    evaluation = quick_judge.evaluate(Candidate(problem, OF_OTHERS[problem][name]))
     assert evaluation.status is Status.CORRECT, evaluation.message
