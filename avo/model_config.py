@@ -33,8 +33,7 @@ _OWN_HEAD_DIM = {
 }  # fmt: skip
 """Model types whose default head dim in transformers 5 is not ``hidden_size / num_attention_heads``."""
 _EVERY_OTHER = {"gemma2": 2, "gemma3_text": 6, "gpt_oss": 2}
-"""Model types in which, by default, one layer of so many sees all keys and the others have a window (transformers 5).
-"""
+"""Model types in which by default one layer of so many sees all keys, and others have a window (transformers 5)."""
 _WINDOWED = {"mistral", "mixtral", "phi3", "starcoder2"}
 """Model types in which ``sliding_window`` alone puts a window on every layer (transformers 5)."""
 _OWN_WINDOW = {
@@ -52,8 +51,7 @@ _OWN_LAYERS = (
 """Fields in which some models say which layers attend."""
 _OWN_KV_HEADS = ("multi_query", "num_kv_heads", "multi_query_group_num", "num_attention_groups")
 """Fields in which some models say how many KV heads there are."""
-_OTHER_NAMES = {"attention": FULL, "mamba": LINEAR}
-"""Earlier names of kinds of layers, which transformers 5 replaces too."""
+_OTHER_NAMES = {"attention": FULL, "mamba": LINEAR}  # which transformers 5 replaces too
 _SINKS = {"flint", "gpt_oss", "granite_swa", "granitemoe_swa"}
 """Model types whose heads have a learned sink, which no field of the configuration says."""
 _REFUSED = {
@@ -73,11 +71,10 @@ _REFUSED = {
 _REFUSED_TYPES = {
     "baichuan": "biases by distance (ALiBi) in the larger models, which no field says,",
     "big_bird": "block-sparse attention",
-    "bloom": "biases by distance (ALiBi)",
     "diffllama": "differential attention",
     "doge": "masks that layers compute",
     "mimo_v2_flash": "layers with other heads, of which some have sinks,",
-    "mpt": "biases by distance (ALiBi)",
+    **dict.fromkeys(("bloom", "mpt"), "biases by distance (ALiBi)"),
 }
 """Model types whose attention is another one, though no field says so."""
 _SPARSE, _QUANTISED = "sparse_attention_config", "quantization_config"
@@ -86,8 +83,7 @@ _OF_CACHE = ("kv_cache_scheme", "kv_cache_quant_algo")
 _HEADS_OF_SOME = ("num_attention_heads_per_layer", "num_sliding_attention_heads", "per_layer_config")
 """Fields in which some models say that layers differ in heads or head dims."""
 _CAUSAL = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
-_MOST_CHARACTERS = 60
-"""How much of a model's name is in that of a run, which has at most 80 characters."""
+_MOST_CHARACTERS = 60  # of a model's name are in that of a run, which has at most 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,8 +394,7 @@ def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
 def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:
     """Return, in words, a scale that is not the usual one; kernels take any."""
     scalar, factor = config.get("query_pre_attn_scalar"), config.get("attention_multiplier")
+    words = f"{factor}" if isinstance(factor, int | float) and factor != head_dim**-0.5 else ""
     if isinstance(scalar, int | float) and scalar != head_dim:
-        return (f"a scale of {scalar} ** -0.5, which is an argument of each call",)
-    if isinstance(factor, int | float) and factor != head_dim**-0.5:
-        return (f"a scale of {factor}, which is an argument of each call",)
-    return ()
+        words = f"{scalar} ** -0.5"
+    return (f"a scale of {words}, which is an argument of each call",) if words else ()
