@@ -31,8 +31,8 @@ def with_paths(specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def with_source(name: str, arguments: str, folder: Path | None) -> list[tuple[str, str]]:
     """Return the calls that a call with a path stands for: tools and their arguments, as JSON.
 
-    Raises ``BadCall`` where the path leads to no text of ``folder``, and, before the working source is another one,
-    where a tool that takes that source has wrong arguments.
+    Raises ``BadCall`` where the path leads to no text of ``folder``. Where a tool takes the working source, it does so
+    before that is replaced if the other arguments are wrong.
     """
     try:
         given = json.loads(arguments or "{}")

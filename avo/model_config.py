@@ -394,7 +394,7 @@ def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
 def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:
     """Return, in words, a scale that is not the usual one; kernels take any."""
     scalar, factor = config.get("query_pre_attn_scalar"), config.get("attention_multiplier")
-    words = f"{factor}" if isinstance(factor, int | float) and factor != head_dim**-0.5 else ""
+    words = f"{factor}" if isinstance(factor, int | float) and abs(factor * head_dim**0.5 - 1) > 1e-4 else ""
     if isinstance(scalar, int | float) and scalar != head_dim:
         words = f"{scalar} ** -0.5"
     return (f"a scale of {words}, which is an argument of each call",) if words else ()

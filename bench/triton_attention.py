@@ -58,7 +58,7 @@ def speeds(file: Path, published: Published) -> list[float]:
     """Return the predicted TFLOPS of the example in ``file`` for the lengths that were published."""
     found: list[float] = []
     with offline(target=published.target, execute=False) as session:
-        example = _load(file)
+        example = load(file)
         for tokens in published.tflops:
             q, k, v = (
                 torch.empty((BATCH, HEADS, tokens, HEAD_DIM), device="cuda", dtype=torch.float16) for _ in range(3)
@@ -85,7 +85,8 @@ def table(predicted: Iterable[tuple[Published, Sequence[float]]]) -> Table:
         )
 
 
-def _load(file: Path) -> ModuleType:
+def load(file: Path) -> ModuleType:
+    """Import the example."""
     spec = importlib.util.spec_from_file_location("attention_forward", file)
     assert spec is not None
     assert spec.loader is not None

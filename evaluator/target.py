@@ -285,9 +285,9 @@ _TARGETS = (
         clock_ghz=1.85,
         sustained_clock_ratio=0.81,
         sustained_clock_range=(0.74, 0.95),
-        clock_source="large bf16 matrix products sustain 1772 of the 2250 TFLOPS peak on a B200 (modular.com, Matrix "
-        "Multiplication on Blackwell, part 4, 2025) and 1812 on a GB300 (facebookexperimental/triton pull 740, 2025), "
-        "as on the H100; a B200 that is capped at 750 W sustains 1087 (pull 854, 2026)",
+        clock_source="as on the H100. A large bf16 matrix product has 1772 of the 2250 TFLOPS peak, 0.79, on a B200 "
+        "(modular.com, Matrix Multiplication on Blackwell, part 4, 2025); one that is capped at 750 W has 1087 "
+        "(facebookexperimental/triton pull 854, 2026)",
         l2_bytes=126 * 2**20,
         hbm_bytes_per_s=8.0e12,
         source="NVIDIA Blackwell architecture technical brief (2024)",

@@ -21,6 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from avo.export.errors import ExportError
+from avo.export.examples import examples
 from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
@@ -171,9 +172,6 @@ def _umask() -> int:
 
 
 def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], now: datetime) -> dict[str, Any]:
-    problem = versions[0].chosen.problem
-    first = problem.correctness_cases[0]
-    heads, kv_heads = next((case.heads, case.kv_heads) for cases in problem.suites.values() for case in cases)
     architectures = {each.target.arch for each in versions}
     return {
         "package": name,
@@ -194,18 +192,7 @@ def _context(name: str, versions: Sequence[Passed], functions: Sequence[str], no
             if any(judged.atomic for judged in each.evaluations)
         ],
         "backward": [kernel for kernel in made["kernels"] if "dout" in kernel["tensors"]],
-        "examples": {
-            function: list(
-                dict.fromkeys(
-                    _further(each, made["cases"], heads) for each in made["kernels"] if _is_of(each, function)
-                )
-            )
-            for function in ("attention", "packed_attention", "selected_attention", "decode")
-        },
-        "tokens": min([4096, *(each["longest"] for each in made["kernels"] if _is_of(each, "attention"))]),
-        "heads": (heads, kv_heads),
-        "dims": (first.head_dim, first.head_dim_v or first.head_dim),
-        "dtype": first.dtype,
+        "examples": examples(made),
         "now": now,
         "variant": str(VARIANT),
         "case_source": inspect.getsource(Case),
@@ -218,24 +205,6 @@ def _triton(versions: Sequence[Passed]) -> str:
     if any(mentions(each.chosen.source, "gluon") for each in versions):
         return f"triton=={'.'.join(version('triton').split('.')[:2])}.*"
     return "triton>=3.6"
-
-
-def _is_of(kernel: Mapping[str, Any], function: str) -> bool:
-    packed = kernel["function"] == "attention" and "cu_seqlens_q" in kernel["tensors"]
-    return "dout" not in kernel["tensors"] and function == ("packed_attention" if packed else kernel["function"])
-
-
-def _further(kernel: Mapping[str, Any], cases: Sequence[Mapping[str, Any]], heads: int) -> str:
-    """Return what a call has besides, so that a kernel takes it, as in the cases that it was judged on.
-
-    Calls of ``attention`` have so many ``heads``.
-    """
-    judged = [case for case in cases if case["kernel"] == kernel["name"]]
-    blocks = f", block_size={max(kernel['block_sizes'])}" if kernel["function"] == "selected_attention" else ""
-    window = f", window={max(case['window'] for case in judged) or 1024}" if "window" in kernel["scalars"] else ""
-    of = heads if kernel["function"] == "attention" else judged[0]["heads"]
-    sinks = f', sinks=torch.zeros({of}, device="cuda")' if "sinks" in kernel["tensors"] else ""
-    return blocks + window + sinks
 
 
 def _environment() -> Environment:

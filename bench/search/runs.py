@@ -191,5 +191,5 @@ def _commit() -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
     found = git("describe", "--always").stdout.strip()
-    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!bench/search/records", ":!docs").returncode
+    changed = git("status", "--porcelain", "--", ".", ":!bench/search/records", ":!docs").stdout
     return f"{found}-dirty" if found and changed else found or "unknown"

@@ -199,9 +199,9 @@ _BLACKWELL = {
         0.3,
         0.6,
         0.1,
-        "B200 capped at 750 W reach 1087 TFLOPS in a matrix product and 932 to 948 in attention (facebookexperimental/"
-        "triton pulls 854 and 377, 2026 and 2025). That allows 0.3 if that benchmark's weights, nearly all zero, halve "
-        "the power of the second product, 0.1 if not. Half of an H100's, as tensor cores do twice as much, is 0.6",
+        "chosen between 0.6, half of an H100's, as tensor cores do twice as much in a clock, and 0.1. A B200 capped at "
+        "750 W has 1087 TFLOPS in a matrix product and 885 in causal attention (facebookexperimental/triton pull 854, "
+        "2026; half of its 1770 are masked), which allows no more than 0.15 to 0.35: docs/performance-model.md",
     ),
     "free_clock": _estimate(1.06, 1.0, 1.06, "1.965 GHz, the maximum clock that nvidia-smi reports for a B200"),
     "l2_bytes": _estimate(36, 28, 45, "that of an H100"),

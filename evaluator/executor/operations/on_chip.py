@@ -282,7 +282,7 @@ def _load(op: Op, types: Types) -> Step:
     extreme = None
     if asked is not None:
         name = _EXTREMES.get((asked, op.attributes.get("NaN") == "true"))
-        if name is None or len(result.shape) != 2:
+        if name is None or len(result.shape) != 2 or result.element != "f32":
             raise UnsupportedOperation(f"{op.name} of {result} with redOp = {asked[:60]}", op.location)
         extreme = WHOLE[name]
     of_sizes = op.attributes.get("abs") == "true"

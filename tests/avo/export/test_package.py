@@ -259,22 +259,15 @@ def test_the_model_card_names_kernels_whose_sums_differ_from_run_to_run(both: li
     assert "atomics" not in readme(both)
 
 
-@pytest.mark.parametrize(
-    ("problem", "call"),
-    [
-        ("gqa-h64x8-d64-w128-global-sinks-1024x1", 'window=128, sinks=torch.zeros(64, device="cuda"))'),
-        ("decode-h64x8-d64-w128-global-sinks-32768x1", 'window=128, sinks=torch.zeros(64, device="cuda"))'),
-        ("fsa-h64x4-b128x16-local-8192x1", "block_indices, block_size=128)"),
-    ],
-)
-def test_the_examples_are_calls_that_the_kernels_take(
-    run_and_versions: tuple[Run, Sequence[Version]], problem: str, call: str
-) -> None:
-    card = readme([passed(chosen(*run_and_versions, problem=problem), 1.0, 1.0)])
-    assert call in card
-    if problem.startswith("gqa"):
-        assert "torch.randn(1, 64, 2048, 64, " in card
-        assert "up to 2,048 keys" in card
+def test_the_examples_are_calls_that_the_kernels_take(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
+    problems = ("mha", "gqa-h64x8-d64-w128-global-sinks-1024x1", "decode-h64x8-d64-w128-global-sinks-32768x1")
+    card = readme([passed(chosen(*run_and_versions, problem=problem), 1.0, 1.0) for problem in problems])
+    assert "q = torch.randn(1, 16, 4096, 128, " in card
+    assert "out = attention(q, k, v, is_causal=True)  # as torch" in card
+    assert "q = torch.randn(1, 64, 2048, 64, " in card
+    assert "up to 2,048 keys" in card
+    assert "out = attention(q, k, v, is_causal=True, enable_gqa=True, window=128, sinks=torch.zeros(64, " in card
+    assert "lengths, max_seqlen_k=longest, window=128, sinks=torch.zeros(64, " in card
 
 
 def test_only_functions_with_gradients_say_where_they_come_from(both: list[Passed], decoding: Passed) -> None:

@@ -1,5 +1,6 @@
 """Runs of the benchmark of searches: they end at their goal, leave a record, and ask the judge nothing twice."""
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,3 +146,27 @@ def test_a_run_ends_where_its_operator_has_nothing_left(
     monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(proposing("tflops = 100.0")))
     record = make(PLACE, 120.0, 60, tmp_path / "records", judges.folder)
     assert [point.attempts for point in record.points] == [0, 0, 0, 0]
+
+
+def test_a_record_names_the_commit_of_the_code_and_says_whether_that_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        return subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    for name in ("bench/search/records/old.json", "docs/search.md", "code.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    commit = git("rev-parse", "--short", "HEAD").strip()
+    (tmp_path / "bench/search/records/new.json").write_text("a record")
+    (tmp_path / "docs/search.md").write_text("its table")
+    assert runs._commit() == commit
+    (tmp_path / "a_new_move.py").write_text("")
+    assert runs._commit() == f"{commit}-dirty"
