@@ -218,8 +218,9 @@ def selected_attention_backward(
     sequences = starts.shape[0] - 1 if max_seqlen_q else 1
     group, pairs = heads // kv_heads, batch * kv_heads
     n_blocks = length // block_size + sequences if max_seqlen_q else triton.cdiv(length, block_size)
-    # For larger heads, the sums for 64 queries do not fit a B200's tensor memory beside those for keys and values.
-    block_m, share, listed, rounded = 64 if head_dim <= 128 else 32, 1024, 32, 64
+    block_m, share, listed, rounded = 64, 1024, 32, 64
+    if head_dim > 128:  # sums for 64 queries do not fit a B200's tensor memory beside those for keys and values
+        block_m = 32
     key_widths, value_widths = (
         {"HEAD_DIM": width, "BLOCK_D": triton.next_power_of_2(width)} for width in (head_dim, v.shape[3])
     )

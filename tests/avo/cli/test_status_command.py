@@ -80,7 +80,7 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     assert "attempts 3, 6.4 a minute in 4 steps, 2 looks" in said
     assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
     assert "models 120 tokens, 0.50 USD, 1 call" in said
-    assert "last call 429: slow down" in said
+    assert "last call m: 429: slow down" in said
 
 
 def test_what_a_program_used_is_not_known_until_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
