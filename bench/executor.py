@@ -6,7 +6,6 @@ The interpreter runs in a process of its own, with TRITON_INTERPRET=1. Both run 
 """
 
 import argparse
-import importlib.util
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from bench.modules import imported
 from bench.sparse import sparse_attention
 from seeds import seed_source
 
@@ -36,11 +36,7 @@ def best(run: Callable[[], object], repeats: int) -> float:
 
 def workloads(options: argparse.Namespace, source: Path) -> dict[str, Callable[[], object]]:
     """Return what is timed, by name. ``source`` is a file with the mha seed."""
-    spec = importlib.util.spec_from_file_location("seed", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = imported(source)
     q, k, v = torch.randn(3, 1, options.heads, options.tokens, 128).bfloat16()
     out, lse = torch.empty_like(q), torch.empty(1, options.heads, options.tokens)
     seed = f"mha seed, {options.heads} heads, {options.tokens} tokens, D=128, bf16"

@@ -9,9 +9,7 @@ with the last block that was selected instead of branching, loads masked keys to
 eight warps for blocks of 128 keys on Hopper. No kernel is executed but those that list indices.
 """
 
-import importlib.util
 import math
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from types import ModuleType
 
 import torch
 
+from bench.modules import imported
 from bench.tables import main, row
 from evaluator.executor import offline
 from evaluator.performance import predict_time
@@ -101,15 +100,9 @@ def milliseconds(module: ModuleType, case: SelectedCase, target: Target) -> floa
 
 def module_of(source: str, folder: Path) -> ModuleType:
     """Return a source as a module; Triton reads the text of its kernels from a file."""
-    name = f"candidate_{abs(hash(source))}"
-    path = folder / f"{name}.py"
+    path = folder / f"candidate_{abs(hash(source))}.py"
     path.write_text(source)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(path)
 
 
 def orders() -> Iterator[str]:

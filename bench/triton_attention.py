@@ -8,16 +8,15 @@ docs/performance-model.md. Half a minute.
 """
 
 import argparse
-import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from types import ModuleType
 
 import torch
 
+from bench.modules import imported
 from bench.tables import Table, put, row
 from bench.tutorials import EXAMPLE
 from evaluator.executor import offline
@@ -58,7 +57,7 @@ def speeds(file: Path, published: Published) -> list[float]:
     """Return the predicted TFLOPS of the example in ``file`` for the lengths that were published."""
     found: list[float] = []
     with offline(target=published.target, execute=False) as session:
-        example = load(file)
+        example = imported(file)
         for tokens in published.tflops:
             q, k, v = (
                 torch.empty((BATCH, HEADS, tokens, HEAD_DIM), device="cuda", dtype=torch.float16) for _ in range(3)
@@ -83,16 +82,6 @@ def table(predicted: Iterable[tuple[Published, Sequence[float]]]) -> Table:
             f"{off:.0%}",
             published.source,
         )
-
-
-def load(file: Path) -> ModuleType:
-    """Import the example."""
-    spec = importlib.util.spec_from_file_location("attention_forward", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from bench.modules import imported
 from evaluator.candidate import Candidate, Incumbent
 from evaluator.catalogue import get_problem, get_suite
 from evaluator.cuda.cards import Card
@@ -259,12 +259,7 @@ def do_bench(bench: Bench) -> None:
 def _imported(file: Path, source: str) -> ModuleType:
     """Return ``source`` as a module: Triton reads a kernel's text from its file."""
     file.write_text(source)
-    spec = spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(file)
 
 
 def same(bench: Bench) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.modules import imported
 from bench.tables import put
-from bench.triton_attention import DOCUMENT, PLACE, PUBLISHED, Published, load, main, speeds, table
+from bench.triton_attention import DOCUMENT, PLACE, PUBLISHED, Published, main, speeds, table
 from evaluator.executor import offline
 
 COPY = """
@@ -34,7 +35,7 @@ def test_the_example_is_launched_at_each_length_and_its_work_counted_as_attentio
     with offline(target="b200", execute=False) as session:
         for tokens in (1024, 4096):
             q = torch.empty(4, 32, tokens, 128, device="cuda", dtype=torch.float16)
-            load(file).attention_forward(q, q, q, False, 1.3, cga_layout=((1, 0),))
+            imported(file).attention_forward(q, q, q, False, 1.3, cga_layout=((1, 0),))
     # Two products, of tokens x 128 x tokens each, for 4 sequences of 32 heads.
     for tflops, launch, tokens in zip(found, session.launches, (1024, 4096), strict=True):
         assert tflops == pytest.approx(2 * (2 * 128 * tokens**2) * 4 * 32 / (launch.predict().us * 1e-6) / 1e12)

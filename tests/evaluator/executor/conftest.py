@@ -1,6 +1,5 @@
 """Lowers jit functions to Triton IR, as a launch would, and runs them in the executor."""
 
-import importlib.util
 import inspect
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
+from bench.modules import imported
 from evaluator.executor import Allocation, Execution, Kernel, load
 from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
@@ -132,10 +132,4 @@ def executor() -> Executor:
 @pytest.fixture(scope="session")
 def attention_kernels() -> Any:
     """The module next to this file, which is also a script."""
-    path = Path(__file__).with_name("attention_kernels.py")
-    spec = importlib.util.spec_from_file_location("attention_kernels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(Path(__file__).with_name("attention_kernels.py"))
