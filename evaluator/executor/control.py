@@ -16,7 +16,7 @@ from evaluator.executor.ir import Block, Function, Op, Region, Type, captured, w
 from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from evaluator.executor.operations.hints import checked
 from evaluator.executor.operations.integers import signed, unsigned
-from evaluator.executor.operations.memory import address_sum, only_accessed, site
+from evaluator.executor.operations.memory import address_sum, kept_as_sums, offset_sum, site
 from evaluator.executor.operations.registry import check_variant, elementwise_step
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.reorder import check_orders
@@ -84,7 +84,7 @@ class _Builder:
         self._watched = addressing(function) if sanitize else frozenset()
         self._sanitize = sanitize
         self._types = function.types
-        self._accessed = only_accessed(function)
+        self._sums = kept_as_sums(function)
         self._polls = polls(function)
         self._control: dict[str, Callable[[Op], Step]] = {
             "scf.if": self._if,
@@ -119,8 +119,9 @@ class _Builder:
 
     def _unchecked(self, op: Op) -> Step:
         if op.name in ELEMENTWISE:
-            return elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
-        if op.name == "tt.addptr" and op.results[0] in self._accessed:
+            step = elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
+            return offset_sum(op, self._types, step) if self._sums.issuperset(op.results) else step
+        if op.name == "tt.addptr" and op.results[0] in self._sums:
             return address_sum(op, self._types)
         if op.name in REGION_STEPS:
             return REGION_STEPS[op.name](op, self._types, lambda region: self._body(region).run)

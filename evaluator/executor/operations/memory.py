@@ -1,14 +1,16 @@
 """Pointers, loads and stores, and tensor descriptors (TMA)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from evaluator.executor.effects import is_volatile
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Function, Op, Type, walk
+from evaluator.executor.ir import BITS, Function, Op, Type, walk
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
 
@@ -24,17 +26,24 @@ def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
     return Site(op.location, frame.run.ids, frame.positions, frame.run.grid, order, polls)
 
 
-def only_accessed(function: Function) -> frozenset[int]:
-    """Return the slots of pointer blocks that ``tt.addptr`` makes and that only loads and stores use."""
-    made: set[int] = set()
-    used: set[int] = set()
-    for op in walk(function.body):
-        if op.name == "tt.addptr" and function.types[op.results[0]].shape:
-            made.add(op.results[0])
-        used.update(op.operands[1:] if op.name in ("tt.load", "tt.store") else op.operands)
-        for _, values in op.successors:
-            used.update(values)
-    return frozenset(made - used)
+def kept_as_sums(function: Function) -> frozenset[int]:
+    """Return the slots of blocks that are kept as a sum of two terms: pointers that ``tt.addptr`` makes and only loads
+    and stores use, and offsets that ``arith.addi`` makes and only such a ``tt.addptr`` uses.
+    """
+    ops = list(walk(function.body))
+
+    def made(name: str, others: Callable[[Op], Sequence[int]]) -> set[int]:
+        """Return the blocks that operations of a name make and that no operation has among its ``others``."""
+        used = {slot for op in ops for slot in others(op)}
+        used.update(slot for op in ops for _, values in op.successors for slot in values)
+        return {op.results[0] for op in ops if op.name == name and function.types[op.results[0]].shape} - used
+
+    pointers = made("tt.addptr", lambda op: op.operands[op.name in ("tt.load", "tt.store") :])
+
+    def but_offsets(op: Op) -> Sequence[int]:
+        return op.operands[:1] if op.name == "tt.addptr" and op.results[0] in pointers else op.operands
+
+    return frozenset(pointers | made("arith.addi", but_offsets))
 
 
 def address_sum(op: Op, types: Types) -> Step:
@@ -44,7 +53,29 @@ def address_sum(op: Op, types: Types) -> Step:
     item = _pointee(op, types[base]).item_bytes
 
     def run(frame: Frame) -> None:
-        frame.slots[result] = AddressSum(frame.tensor(base), frame.tensor(offset).to(torch.int64) * item)
+        start, steps = frame.tensor(base), frame.address(offset)
+        if isinstance(steps, AddressSum):
+            start, steps = start + steps.base.to(torch.int64) * item, steps.offset
+        frame.slots[result] = AddressSum(start, steps.to(torch.int64) * item)
+
+    return run
+
+
+def offset_sum(op: Op, types: Types, added: Step) -> Step:
+    """Return the step of an ``arith.addi``, by itself ``added``, whose result is kept as two terms that broadcast, as a
+    column plus a row: the sum is many times their size. Where it may overflow, it is computed.
+    """
+    (a, b), result = op.operands, op.results[0]
+    bits = BITS[types[result].element]
+
+    def run(frame: Frame) -> None:
+        x, y = frame.tensor(a), frame.tensor(b)
+        if math.prod(np.broadcast_shapes(x.shape, y.shape)) > x.numel() + y.numel():
+            (least, most), (low, high) = torch.aminmax(x), torch.aminmax(y)
+            if int(least) + int(low) >= -(2 ** (bits - 1)) and int(most) + int(high) < 2 ** (bits - 1):
+                frame.slots[result] = AddressSum(x, y)
+                return
+        added(frame)
 
     return run
 

@@ -7,7 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import Allocation, IRError
+from evaluator.executor import Allocation, IRError, space
+from evaluator.executor.rows import contiguous_axis
 from evaluator.plan import Pointer, Scalar
 
 ORACLE = "torch"
@@ -62,6 +63,31 @@ def test_pointer_blocks_carried_through_a_loop(executor):
     executor.run(strided_pointers, x, y, grid=(4,), N=8)
     for p in range(4):
         torch.testing.assert_close(y[p], sum(x[:, p + 8 * k : p + 8 * k + 8] for k in range(3)))
+
+
+@triton.jit
+def added_offsets(X, Y, stride, N: tl.constexpr, WIDE: tl.constexpr):
+    i, j = tl.arange(0, N), tl.arange(0, N)
+    if WIDE:
+        i = i.to(tl.int64)
+    read = i[:, None] * stride + j[None, :]
+    write = i[:, None] * N + j[None, :]
+    tl.store(Y + write, tl.load(X + read))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_offsets_that_are_added_before_the_pointer_stay_a_column_and_a_row(executor, monkeypatch, wide):
+    seen = []
+
+    def spy(address, shape, item_bytes):
+        seen.append(max(address.base.numel(), address.offset.numel()))
+        return contiguous_axis(address, shape, item_bytes)
+
+    monkeypatch.setattr(space, "contiguous_axis", spy)
+    x, y = torch.randn(16, 40), torch.empty(16, 16)
+    executor.run(added_offsets, x, y, 40, grid=(1,), N=16, WIDE=wide)
+    assert torch.equal(y, x[:, :16])
+    assert seen == [16, 16]
 
 
 @triton.jit

@@ -358,6 +358,22 @@ def test_offsets_of_lanes_that_are_masked_off_may_wrap_around(executor, what):
 
 
 @triton.jit
+def far_tile(X, Y, stride, N: tl.constexpr):
+    i, j = tl.arange(0, 2), tl.arange(0, N)
+    at = i[:, None] * stride + j[None, :]
+    tl.store(Y + i[:, None] * N + j[None, :], tl.load(X + at, mask=j[None, :] < N - 1, other=0))  # access
+
+
+@pytest.mark.parametrize(("stride", "index"), [(2**31 - 15, None), (2**31 - 14, 2**31)])
+def test_a_column_and_a_row_of_offsets_may_only_wrap_around_where_nothing_is_accessed(executor, stride, index):
+    launch = executor.prepare(far_tile, torch.zeros(256), torch.zeros(2 * 16), stride, grid=(1,), N=16)
+    found = [fault for fault in launch.run(sanitize=True).faults if fault.kind == "integer overflow"]
+    assert [(fault.index, fault.location) for fault in found] == (
+        [] if index is None else [((index,), line_of(far_tile, "# access"))]
+    )
+
+
+@triton.jit
 def far_block(X, Y, stride):
     x = tl.make_tensor_descriptor(X, [64, 64], [64, 1], [8, 16])
     i = tl.arange(0, 8)[:, None] * 16 + tl.arange(0, 16)[None, :]
