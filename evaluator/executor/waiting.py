@@ -4,7 +4,7 @@ In lockstep, a program that waits would wait forever: the one it waits for takes
 So the programs of such a kernel run one at a time, each until it waits; then another one continues.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence, Set
 
 import torch
@@ -28,9 +28,13 @@ def polls(function: Function) -> frozenset[int]:
     """Return the results of operations that may be repeated until another program has stored something.
 
     These are atomic and volatile operations that the condition of a surrounding while loop depends on, unless repeating
-    them changes memory, as drawing a ticket by ``atomic_add`` does.
+    them changes memory, as drawing a ticket by ``atomic_add`` does; and the same operation before such a loop where
+    only the loop uses its result.
     """
-    constants = {op.results[0]: op.words for op in walk(function.body) if op.name == "arith.constant"}
+    made = {slot: op for op in walk(function.body) for slot in op.results}
+    used = Counter(slot for op in walk(function.body) for slot in op.operands)
+    used.update(slot for op in walk(function.body) for _, values in op.successors for slot in values)
+    constants = {slot: op.words for slot, op in made.items() if op.name == "arith.constant"}
     found: set[int] = set()
     for op in walk(function.body):
         if effects(op.name).waits:
@@ -42,6 +46,9 @@ def polls(function: Function) -> frozenset[int]:
             found.update(
                 slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
             )
+            for first, again in zip(op.operands, op.regions[1].terminator.operands, strict=False):
+                if again in found and first in made and _what(made[first]) == _what(made[again]) and used[first] == 1:
+                    found.add(first)
     return frozenset(found)
 
 
@@ -73,6 +80,11 @@ def without_waits(function: Function, waiting: Set[int], passes: torch.Tensor) -
     waits = [op for op in walk(function.body) if op.loop in waiting]
     idle = [block.index for op in waits for region in op.regions for block in walk_blocks(region)]
     return passes.index_fill(0, torch.tensor(idle, dtype=torch.int64), 0)
+
+
+def _what(op: Op) -> tuple[object, ...]:
+    """Return what an operation does, and to what."""
+    return op.name, op.operands, op.words, op.attributes
 
 
 def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:

@@ -196,6 +196,25 @@ def test_a_flag_that_is_set_by_a_plain_store_orders_nothing(executor):
     assert x.tolist() == [7, 7]
 
 
+@triton.jit
+def look_first(Flag, X, KEPT: tl.constexpr):
+    if tl.program_id(0) == 0:
+        tl.store(Flag, 1)
+    else:
+        seen = tl.load(Flag, volatile=True)  # first
+        if KEPT:
+            tl.store(X, seen)
+        while seen == 0:
+            seen = tl.load(Flag, volatile=True)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_look_before_the_loop_that_waits_is_part_of_the_wait_unless_it_serves_something_else(executor, kept):
+    faults = executor.prepare(look_first, ints(1), ints(1), grid=(2,), KEPT=kept).run(sanitize=True).faults
+    expected = [("read-write race", "Flag", line_of(look_first, "# first"))] if kept else []
+    assert [(fault.kind, fault.tensor, fault.location) for fault in faults] == expected
+
+
 @pytest.mark.skipif(not hasattr(tl, "atomic_poll"), reason="this Triton cannot poll")
 def test_a_poll_with_a_timeout_gives_up_when_no_program_can_go_on(executor):
     @triton.jit

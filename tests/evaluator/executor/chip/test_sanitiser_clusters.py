@@ -168,8 +168,9 @@ def keep_and_set_a_flag(lines, flag, read):
 
 @gluon.jit
 def write_once_the_flag_is_set(line, flag, read, RIGHT: gl.constexpr):
-    while gl.load(flag, volatile=True) == 0:
-        pass
+    seen = gl.load(flag, volatile=True)
+    while seen == 0:
+        seen = gl.load(flag, volatile=True)
     mbarrier.wait(read, 0, pred=RIGHT)
     gl.barrier(cluster=True)
     line.store(gl.full([128], 1.0, gl.float16, BOTH_ROW))

@@ -3,7 +3,7 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
-from triton.experimental.gluon.language.nvidia.hopper import cluster, fence_async_shared, tma
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
 
 from tests.evaluator.executor.chip.sanitised import (
     COPIES,
@@ -99,27 +99,3 @@ def test_what_is_not_followed_is_refused(what: str) -> None:
     ((kind, text),) = found(Case(kernel, "h100", "", "", divided=COPIES), "")
     assert kind == REFUSED
     assert message in text
-
-
-@gluon.jit
-def set_a_flag(flag):
-    cluster.barrier(relaxed=True)
-    gl.store(flag, 1.0)
-
-
-@gluon.jit
-def look_at_a_flag(flag):
-    seen = gl.load(flag, volatile=True)
-    while seen == 0:
-        seen = gl.load(flag, volatile=True)
-
-
-@gluon.jit
-def flag_that_is_set_already(desc, x, FORM: gl.constexpr):
-    gl.warp_specialize([(set_a_flag, (x,)), (look_at_a_flag, (x,))], [4], [24])
-
-
-def test_a_look_at_a_flag_before_the_loop_that_polls_it_is_a_missing_barrier() -> None:
-    ((kind, message),) = found(Case(flag_that_is_set_already, "h100", "", "", divided=COPIES), "")
-    assert kind == "missing barrier"
-    assert "element [0] of 'x', stored by another thread of the program" in message
