@@ -25,9 +25,15 @@ CASES = {
     "mha": (("8k-full", "16k-full"), ("8k-causal", "16k-causal")),
     "gqa": (("8k-full-8kv", "16k-full-8kv"), ("8k-causal-4kv", "16k-causal-4kv")),
 }
-ALONE = {"h100": ("gluon-groups", "gluon-turns", "gluon-persistent"), "b200": ("gluon-order", "gluon-persistent")}
+ALONE = {
+    "h100": ("gluon-groups", "gluon-turns", "gluon-persistent"),
+    "b200": ("gluon-packed", "gluon-order", "gluon-persistent"),
+}
 """Moves that are tried one at a time, in all their variants."""
-TOGETHER = {"h100": ("gluon-groups(3, block_n)", "gluon-ring(2 -> 3)", "gluon-order(8 heads)")}
+TOGETHER = {
+    "h100": ("gluon-groups(3, block_n)", "gluon-ring(2 -> 3)", "gluon-order(8 heads)"),
+    "b200": ("gluon-packed", "gluon-order(8 heads)"),
+}
 """Moves that are made one after the other."""
 
 

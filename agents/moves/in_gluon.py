@@ -10,6 +10,7 @@ import libcst as cst
 from agents.moves import tree
 from agents.moves.anatomy import Anatomy
 from agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
+from agents.moves.gluon_packed import FMA, edit_packed
 from agents.moves.gluon_persistent import edit_persistent
 from agents.moves.gluon_rescaling import edit_lazy
 from agents.moves.move import LOADS, Move
@@ -93,7 +94,11 @@ def _edit_polynomial(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
     """Take one part of a tile more, or one less, by the polynomial, where a tile's weights are computed in parts."""
     for function in tree.find(anatomy.module, cst.FunctionDef):
         exact, rough = tree.calls(function, "gl.exp2"), tree.calls(function, POLYNOMIAL)
-        exact = [call for call in exact if isinstance(call.args[0].value, cst.BinaryOperation)]
+        exact = [
+            call
+            for call in exact
+            if isinstance(call.args[0].value, cst.BinaryOperation) or tree.is_call(call.args[0].value, FMA)
+        ]
         exact = [call for call in exact if tree.find(call.args[0].value, cst.Subscript)]
         parts = len(exact) + len(rough)
         if parts < 2:
@@ -175,6 +180,15 @@ GLUON_MOVES = (
         f"a kernel in Gluon that computes weights in parts, one of them by {POLYNOMIAL}",
         _edit_polynomial,
         frozenset({"exp"}),
+        gluon=True,
+    ),
+    Move(
+        "gluon-packed",
+        "one instruction of Blackwell multiplies and adds two float32, which halves the issue slots of scaling",
+        0.02,
+        "a kernel in Gluon for Blackwell that scales scores in an exponential, or what it rescales in tensor memory",
+        edit_packed,
+        frozenset({"issue"}),
         gluon=True,
     ),
     Move(

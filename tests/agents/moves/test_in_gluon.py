@@ -44,6 +44,8 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
         ("gluon-persistent", "hopper", ["persistent grid of 132 programs"]),
         ("gluon-persistent", "blackwell", ["persistent grid of 148 programs"]),
         ("gluon-polynomial", "hopper", []),
+        ("gluon-packed", "hopper", []),
+        ("gluon-packed", "blackwell", ["scale by pairs"]),
         ("gluon-lazy", "hopper", ["rescale only beyond 8.0"]),
         ("gluon-lazy", "blackwell", ["rescale only beyond 8.0"]),
         ("gluon-polynomial", "blackwell", ["2 of 4 parts by a polynomial", "0 of 4 parts by a polynomial"]),
@@ -59,6 +61,17 @@ def test_a_kernel_that_rescales_lazily_gets_another_slack(seed: str) -> None:
     others = BY_NAME["gluon-lazy"].variants(lazy.source, get_target(TARGETS[seed]))
     assert [other.label for other in others] == ["rescale only beyond 4.0", "rescale only beyond 12.0"]
     assert others[0].source.replace("+ 4.0", "+ 8.0") == lazy.source
+
+
+def test_what_is_scaled_by_pairs_is_scaled_everywhere_and_keeps_its_other_moves() -> None:
+    (packed,) = variants("gluon-packed", "blackwell")
+    assert "import fma2, mul2" in packed.source
+    assert (packed.source.count("fma2(s"), packed.source.count("mul2(part.load")) == (4, 1)
+    assert "* scale - new_max" not in packed.source
+    card = get_target("b200")
+    assert BY_NAME["gluon-packed"].variants(packed.source, card) == ()
+    shares = [variant.label for variant in BY_NAME["gluon-polynomial"].variants(packed.source, card)]
+    assert shares == ["2 of 4 parts by a polynomial", "0 of 4 parts by a polynomial"]
 
 
 def test_buffers_whose_extents_are_not_written_out_have_no_other_depth() -> None:
