@@ -98,7 +98,7 @@ def walk(
 @gluon.jit
 def attend(
     q_tiles, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, q_ready, turns, out, lse, row_stride,
-    first_row, q_len, kv_len, tiles, unmasked, scale, CAUSAL: gl.constexpr, GROUP: gl.constexpr,
+    first_row, q_len, kv_len, tiles, unmasked, scale, MASKED: gl.constexpr, CAUSAL: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
     num_warps: gl.constexpr = gl.num_warps()
     block_m: gl.constexpr = q_tiles.shape[3]
@@ -116,16 +116,17 @@ def attend(
     q = q_tiles.index(GROUP).reshape([block_m, dim])
     s = warpgroup_mma_wait(num_outstanding=0, deps=[scores(q, k_tiles, k_ready, 0)])
     mbarrier.arrive(k_free.index(0), count=1)
-    new, _, row_max, row_sum = softmax(s, row_max, row_sum, scale, rows, 0, kv_len, shift, True, CAUSAL)
+    new, _, row_max, row_sum = softmax(s, row_max, row_sum, scale, rows, 0, kv_len, shift, MASKED, CAUSAL)
     p = gl.convert_layout(new.to(gl.bfloat16), gl.DotOperandLayout(0, o_layout, 2))
     p, acc, row_max, row_sum = walk(
         q, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, turns, p, acc, row_max, row_sum,
         rows, 1, unmasked, kv_len, shift, scale, False, CAUSAL, GROUP,
     )  # fmt: skip
-    p, acc, row_max, row_sum = walk(
-        q, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, turns, p, acc, row_max, row_sum,
-        rows, unmasked, tiles, kv_len, shift, scale, True, CAUSAL, GROUP,
-    )  # fmt: skip
+    if MASKED:
+        p, acc, row_max, row_sum = walk(
+            q, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, turns, p, acc, row_max, row_sum,
+            rows, unmasked, tiles, kv_len, shift, scale, True, CAUSAL, GROUP,
+        )  # fmt: skip
     acc = warpgroup_mma_wait(num_outstanding=0, deps=[weighted(p, acc, v_tiles, v_ready, tiles - 1)])
     gl.store(lse + rows, (row_max + gl.log2(row_sum)) * 0.6931471805599453, mask=rows < q_len)
     out_rows = first_row + gl.arange(0, block_m, gl.SliceLayout(1, o_layout))
@@ -138,7 +139,7 @@ def attend(
 @gluon.jit(do_not_specialize=["heads", "q_len"])  # to know their divisors gains nothing
 def attention_kernel(
     q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
-    CAUSAL: gl.constexpr, STAGES: gl.constexpr, GROUPS: gl.constexpr,
+    MASKED: gl.constexpr, CAUSAL: gl.constexpr, STAGES: gl.constexpr, GROUPS: gl.constexpr,
 ):  # fmt: skip
     block_m: gl.constexpr = q_desc.block_type.shape[2]
     block_n: gl.constexpr = k_desc.block_type.shape[2]
@@ -182,14 +183,14 @@ def attention_kernel(
                 attend,
                 (
                     q_tiles, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, q_ready, turns, out_head, lse_head,
-                    row_stride, first_row, q_len, kv_len, tiles, unmasked, scale, CAUSAL, 0,
+                    row_stride, first_row, q_len, kv_len, tiles, unmasked, scale, MASKED, CAUSAL, 0,
                 ),
             ),
             (
                 attend,
                 (
                     q_tiles, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, q_ready, turns, out_head, lse_head,
-                    row_stride, first_row, q_len, kv_len, tiles, unmasked, scale, CAUSAL, 1,
+                    row_stride, first_row, q_len, kv_len, tiles, unmasked, scale, MASKED, CAUSAL, 1,
                 ),
             ),
             (
@@ -224,6 +225,7 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         q_len,
         kv_len,
         scale * 1.4426950408889634,
+        MASKED=causal or kv_len % block_n != 0,
         CAUSAL=causal,
         STAGES=2,
         GROUPS=GROUPS,
