@@ -27,6 +27,7 @@ from evaluator.targets import get_target
 from seeds import fitting, seed_source
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+TARGETS = ("h100", "b200")
 
 SETTINGS = (
     "mha-d64-fp16", "gqa-d96", "mha-d256", "mha-d192x128", "gqa-h64x8-d64-w128-global-sinks-8192x1",
@@ -95,11 +96,12 @@ def read(path: Path) -> list[Verdict]:
 
 
 def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Yield a table with a row for each problem, seed and target."""
+    """Yield a table with a row for each problem, seed and target, in the order in which they are judged."""
     yield "| problem | seed | target | verdict | seconds | closely |"
     yield "|---|---|---|---|--:|--:|"
     rows: dict[tuple[str, str, str], dict[bool, Verdict]] = {}
-    for each in verdicts:
+    order = list(wanted([*PROBLEMS, *SETTINGS], TARGETS))
+    for each in sorted(verdicts, key=lambda each: order.index((each.problem, each.seed, each.target, each.closely))):
         rows.setdefault((each.problem, each.seed, each.target), {})[each.closely] = each
     for (problem, seed, target), found in rows.items():
         status = ", ".join(sorted({each.status for each in found.values()}))
@@ -110,7 +112,7 @@ def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
 def main() -> int:
     """Judge what is missing, or print the table; return 1 where a seed is not correct."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--targets", nargs="+", default=["h100", "b200"])
+    parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
