@@ -60,6 +60,9 @@ class DescriptorValue:
     """How blocks walk over an image; None: they are those of the tensor."""
 
 
+INSIDE = -(2**63)
+
+
 @dataclass(frozen=True, slots=True)
 class BufferView:
     """A view of an on-chip buffer. Places are counted in items of ``element``."""
@@ -70,6 +73,11 @@ class BufferView:
     places: torch.Tensor
     """Where its items lie from there, int64 in the shape of the view: the first one at 0. See ``stepped``."""
     element: str
+    stray: torch.Tensor | None = None
+    """The index of a buffer that led outside of ``among``, int64 [P or 1], ``INSIDE`` where none did: no program may
+    use such a view. None: none did.
+    """
+    among: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,7 +120,11 @@ def _map(value: Value, function: Callable[[torch.Tensor], torch.Tensor]) -> Valu
     if isinstance(value, AddressSum):
         return AddressSum(function(value.base), function(value.offset))
     if isinstance(value, BufferView):
-        return replace(value, offset=function(value.offset))
+        return replace(
+            value,
+            offset=function(value.offset),
+            stray=None if value.stray is None else function(value.stray),
+        )
     return replace(
         value,
         base=function(value.base),
@@ -142,7 +154,7 @@ def _parts(value: Value) -> list[torch.Tensor]:
     if isinstance(value, AddressSum):
         return [value.base + value.offset]
     if isinstance(value, BufferView):
-        return [value.offset]
+        return [value.offset, torch.full_like(value.offset, INSIDE) if value.stray is None else value.stray]
     return [value.base, *value.shape, *value.strides]
 
 
@@ -158,7 +170,8 @@ def merge(pieces: Sequence[tuple[torch.Tensor, Value]], total: int) -> Value:
         for _, other in pieces:
             if not isinstance(other, BufferView) or not first.alike(other):
                 raise Unlike("programs that meet again have different on-chip buffers")
-        return replace(first, offset=merged[0])
+        among = max(other.among for _, other in pieces if isinstance(other, BufferView))
+        return replace(first, offset=merged[0], stray=merged[1] if among else None, among=among)
     if not isinstance(first, DescriptorValue):
         return merged[0]
     rank = len(first.shape)

@@ -18,7 +18,7 @@ from evaluator.executor.faults import Site
 from evaluator.executor.flow import arrivals
 from evaluator.executor.frame import Frame
 from evaluator.executor.ir import ALLOCATIONS, Function, Type, walk
-from evaluator.executor.values import BufferView
+from evaluator.executor.values import INSIDE, BufferView
 
 Tensor = torch.Tensor
 
@@ -92,6 +92,14 @@ class Access:
     """Whether, asynchronous or not, it must be fenced before such an access sees it."""
 
 
+def refute_stray(frame: Frame, site: Site, view: BufferView, active: Tensor | None) -> None:
+    """Report the programs, ``active`` [P or 1] ones, that use a view to which an index outside of its buffers led."""
+    if (index := view.stray) is not None:
+        wrong = (index != INSIDE) if active is None else (index != INSIDE) & active
+        given, text = index.expand(wrong.shape), f"buffer {{}} of {view.among} of {view.buffer.name}"
+        frame.run.memory.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
+
+
 class Chip:
     """The chips of some programs, those at ``positions`` of the run, which follow each other."""
 
@@ -158,6 +166,7 @@ class Chip:
         self, frame: Frame, site: Site, view: BufferView, accesses: Sequence[Access], active: Tensor | None = None
     ) -> None:
         """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
+        refute_stray(frame, site, view, active)
         rows, buffer = self.rows(frame), view.buffer
         for piece, access in product(list(pieces(view, active, frame.programs)), accesses):
             own, cta, agent = piece.of(rows), access.cta, access.agent
@@ -191,7 +200,7 @@ class Chip:
                 report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
             if access.fences and not buffer.tensor:
                 # The compiler puts fences between what one partition does, and before partitions start.
-                other = (writer >= self.clocks.partitions) | (writer // self.ctas != self.partition)
+                other = self.clocks.partition_of(writer) != self.partition
                 ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
                 fenced = self.clocks.fenced[own, agent].gather(1, writer.clamp(min=0)) >= written_at
                 report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")

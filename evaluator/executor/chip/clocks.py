@@ -64,6 +64,10 @@ class Clocks:
         """Return the actor that the copies signalling a barrier are."""
         return self.partitions * (1 + len(Queue)) + number
 
+    def partition_of(self, actors: Tensor) -> Tensor:
+        """Return the partition that actors are, or whose queues they are; -1 for barriers."""
+        return torch.where(actors < self.barrier(0), actors % self.partitions // self._ctas, -1)
+
     def issue(self, rows: Tensor, partition: int, queue: Queue) -> Tensor:
         """Count one more operation in a queue, and return its time [P]."""
         self.issued[rows, partition, queue] += 1

@@ -58,7 +58,14 @@ def _copy(op: Op, types: Types) -> Step:
         rows, clocks = chip.rows(frame), chip.clocks
         accesses = [
             # Part of the group that is open.
-            Access("writes", agent, cta, clocks.actor(agent, Queue.COPY), clocks.issued[rows, agent, Queue.COPY] + 1)
+            Access(
+                "writes",
+                agent,
+                cta,
+                clocks.actor(agent, Queue.COPY),
+                clocks.issued[rows, agent, Queue.COPY] + 1,
+                ordinary=True,  # PTX ISA: cp.async is of the generic proxy
+            )
             for cta, agent in enumerate(chip.agents)
         ]
         store(frame, chip, op, target, value, accesses)
@@ -169,7 +176,7 @@ def _bring(op: Op, types: Types) -> Step:
         if (chip := frame.run.chip) is None:
             return
         value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)
-        for cta, number in enumerate(barrier(frame, op, signal)):
+        for cta, number in enumerate(barrier(frame, op, signal, active)):
             agent = chip.agents[cta & ~copied]  # which sends to all CTAs that hold a copy
             actors, time = completes(frame, chip, op, number, active, agent, size)
             for actor, here in actors:
@@ -221,7 +228,7 @@ def _store_to_cluster(op: Op, types: Types) -> Step:
     size = block.elements * block.item_bytes // parts(bases(types[target].layout))
 
     def run(frame: Frame, chip: Chip) -> None:
-        for cta, number in enumerate(barrier(frame, op, signal)):
+        for cta, number in enumerate(barrier(frame, op, signal, None)):
             agent = chip.agents[cta]
             actors, time = completes(frame, chip, op, number, None, agent, size)
             for actor, here in actors:

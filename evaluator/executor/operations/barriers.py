@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from evaluator.executor.chip import Queue
-from evaluator.executor.chip.chip import Chip
+from evaluator.executor.chip.chip import Chip, refute_stray
 from evaluator.executor.chip.cluster import alike, bases, copies, parts, place
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
@@ -17,9 +17,12 @@ from evaluator.executor.operations.registry import Types, check_variant, integer
 Tensor = torch.Tensor
 
 
-def barrier(frame: Frame, op: Op, slot: int) -> list[Tensor]:
-    """Return the number [P] of the barrier that each CTA uses: its own, or that of the first CTA of several."""
+def barrier(frame: Frame, op: Op, slot: int, active: Tensor | None) -> list[Tensor]:
+    """Return the number [P] of the barrier that each CTA uses, if it is ``active`` [P]: its own, or that of the first
+    CTA of several.
+    """
     view = view_of(frame, slot)
+    refute_stray(frame, site(frame, op), view, active)
     *leading, here = view.shape
     if view.buffer.first_barrier < 0 or any(extent != 1 for extent in leading):
         raise UnsupportedOperation(f"{op.name} on a buffer that is no barrier", op.location)
@@ -80,7 +83,7 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, c
     """Arrive at a barrier once the tensor core has done what it has been given: in each CTA that holds a copy of an
     operand, where ``copied`` says so by the bits of a CTA's number that make no difference.
     """
-    numbers, clocks = barrier(frame, op, slot), chip.clocks
+    numbers, clocks = barrier(frame, op, slot, active), chip.clocks
     pair = 1 if chip.paired else 0
     for agent in chip.issuers():
         cta = agent % chip.ctas
@@ -145,7 +148,7 @@ def _initialise(op: Op, types: Types) -> Step:
     count, (slot,) = _number_word(op), op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        numbers, rows, owners = barrier(frame, op, slot), chip.rows(frame), holders(frame, slot, chip.ctas)
+        numbers, rows, owners = barrier(frame, op, slot, None), chip.rows(frame), holders(frame, slot, chip.ctas)
         text = "initialises barrier {} again, which was not invalidated"
         for cta in owners:
             number, agent = numbers[cta], chip.agents[cta]
@@ -162,7 +165,7 @@ def _invalidate(op: Op, types: Types) -> Step:
     (slot,) = op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        numbers = barrier(frame, op, slot)
+        numbers = barrier(frame, op, slot, None)
         text = "invalidates barrier {} while a copy or product may still signal it"
         for cta in holders(frame, slot, chip.ctas):
             number, agent = numbers[cta], chip.agents[cta]
@@ -185,7 +188,8 @@ def _arrive(op: Op, types: Types) -> Step:
     bits = integer(op, "multicastCTA") if "multicastCTA" in op.attributes else 0
 
     def run(frame: Frame, chip: Chip) -> None:
-        active, numbers = where(frame, predicate[0] if predicate else None), barrier(frame, op, slot)
+        active = where(frame, predicate[0] if predicate else None)
+        numbers = barrier(frame, op, slot, active)
         for cta, number in enumerate(numbers):
             for source in alike(cta & kept, bits, chip.ctas):
                 arrive(frame, chip, op, number, chip.agents[source], count, active, expected)
@@ -214,7 +218,8 @@ def _wait(op: Op, types: Types) -> Step:
     predicate = _predicate(rest, types)
 
     def run(frame: Frame, chip: Chip) -> None:
-        active, numbers, every = where(frame, predicate), barrier(frame, op, slot), chip.rows(frame)
+        active, every = where(frame, predicate), chip.rows(frame)
+        numbers = barrier(frame, op, slot, active)
         parity = frame.tensor(phase).expand(frame.programs)
         barriers, clocks = chip.barriers, chip.clocks
         waiting = [
@@ -262,7 +267,7 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
     arrivals = 32 * integer(op, "warps") if "noIncrement" in op.attributes else 0
 
     def run(frame: Frame, chip: Chip) -> None:
-        for agent, number in zip(chip.agents, barrier(frame, op, slot), strict=True):
+        for agent, number in zip(chip.agents, barrier(frame, op, slot, None), strict=True):
             places = usable(frame, chip, op, number, None, agent)
             rows, here, clocks = chip.rows(frame)[places], number[places], chip.clocks
             known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)

@@ -37,7 +37,7 @@ def _try_cancel(op: Op, types: Types) -> Step:
         response = torch.zeros(frame.programs, 2, dtype=torch.int64)
         taken = frame.run.starts.take(frame.programs)
         response[: taken.numel(), 0] = taken + 1
-        for cta, number in enumerate(barrier(frame, op, signal)):
+        for cta, number in enumerate(barrier(frame, op, signal, None)):
             actors, time = completes(frame, chip, op, number, None, chip.agents[0], _BYTES)
             for actor, here in actors:
                 access = Access("writes", chip.agents[0], cta, actor, time, in_order=True)

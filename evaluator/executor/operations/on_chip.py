@@ -15,7 +15,7 @@ from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.reductions import WHOLE
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import BufferView, stepped
+from evaluator.executor.values import INSIDE, BufferView, stepped
 
 Tensor = torch.Tensor
 
@@ -154,12 +154,9 @@ def _index(op: Op, types: Types) -> Step:
         view = view_of(frame, source)
         number = frame.tensor(index).to(torch.int64)
         wrong = (number < 0) | (number >= view.shape[0])
-        frame.run.memory.refute(
-            "index out of range",
-            wrong,
-            lambda place: f"buffer {int(number[place])} of {view.shape[0]} of {view.buffer.name}",
-            site(frame, op),
-        )
+        if bool(wrong.any()):  # which matters to those that use it: an index may be computed in vain
+            stray = torch.where(wrong, number, INSIDE if view.stray is None else view.stray)
+            view = replace(view, stray=stray, among=view.shape[0])
         one = view.places[0] if len(view.shape) > 1 else view.places[:1]
         step = int(view.places[(1, *[0] * (len(view.shape) - 1))]) if view.shape[0] > 1 else 0
         if view.steps is None:
@@ -256,7 +253,7 @@ def _reinterpret(op: Op, types: Types) -> Step:
         except UnknownLayout as unknown:
             raise UnsupportedOperation(f"{op.name} of {block} as {result}: {unknown}", op.location) from None
         offset = torch.div(bytes_, result.item_bytes, rounding_mode="floor")
-        frame.slots[op.results[0]] = BufferView(view.buffer, offset, places, result.element)
+        frame.slots[op.results[0]] = replace(view, offset=offset, places=places, element=result.element)
 
     return on_chip(run)
 
