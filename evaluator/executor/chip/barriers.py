@@ -8,8 +8,8 @@ Tensor = torch.Tensor
 class Barriers:
     """The barriers of a number of programs (rows). Rows and numbers of barriers are int64 [P] throughout."""
 
-    def __init__(self, rows: int, number: int, actors: int, first_actor: int) -> None:
-        """``actors`` and ``first_actor`` as in ``Clocks``."""
+    def __init__(self, rows: int, number: int, partitions: int, actors: int, first_actor: int) -> None:
+        """``partitions``, ``actors`` and ``first_actor`` as in ``Clocks``."""
         self.names = [""] * number
         self.valid = torch.zeros(rows, number, dtype=torch.bool)
         """Whether the barrier is initialised."""
@@ -23,6 +23,16 @@ class Barriers:
         """Phases that are complete."""
         self.begun = torch.zeros(rows, number, dtype=torch.int32)
         """Phases that were complete when the barrier was initialised last."""
+        self.begun_by = torch.zeros(rows, number, dtype=torch.int64)
+        self.begun_at = torch.zeros(rows, number, dtype=torch.int32)
+        """Which partition initialised it last, and when on its clock."""
+        self._used_at = torch.zeros(rows, number, partitions, dtype=torch.int32)
+        """When each partition used it last, on its clock; 0: not since it was initialised."""
+        self._waited = torch.zeros_like(self._used_at)
+        self._waited_at = torch.zeros_like(self._used_at)
+        """How many phases were complete when each partition's last wait for it ended, and when that was."""
+        self._seen = torch.zeros_like(self._used_at)
+        """What those who arrived, or let copies arrive, knew of each partition."""
         self._first_actor = first_actor
         self._signaller = torch.zeros(rows, number, dtype=torch.int64)
         self._signalled_at = torch.zeros(rows, number, dtype=torch.int32)
@@ -32,8 +42,11 @@ class Barriers:
         self._done = torch.zeros_like(self._arrived)
         """The same, up to the end of the last complete phase."""
 
-    def initialise(self, rows: Tensor, number: Tensor, count: int) -> None:
-        """Start the first phase."""
+    def initialise(self, rows: Tensor, number: Tensor, count: int, partition: int, time: Tensor) -> None:
+        """Start the first phase, at the ``time`` [P] of a partition."""
+        self.begun_by[rows, number], self.begun_at[rows, number] = partition, time
+        for table in (self._used_at, self._waited, self._waited_at, self._seen):
+            table[rows, number] = 0
         self.valid[rows, number] = True
         self.count[rows, number] = self.missing[rows, number] = count
         self.bytes[rows, number] = self._signalled_at[rows, number] = 0
@@ -44,6 +57,32 @@ class Barriers:
     def waits(self, rows: Tensor, number: Tensor, parity: Tensor) -> Tensor:
         """Return where the phase with a parity [P or 1] is not complete, bool [P]."""
         return self.valid[rows, number] & ((self.phase[rows, number] & 1) == (parity & 1))
+
+    def use(self, rows: Tensor, number: Tensor, partition: int, known: Tensor) -> None:
+        """Note that a partition, which knows [P, actors] of the others, uses barriers."""
+        self._used_at[rows, number, partition] = known[:, partition]
+
+    def in_use(self, rows: Tensor, number: Tensor, known: Tensor, partitions: range) -> Tensor:
+        """Return where one of some partitions may still be using the barrier, for all that is ``known``, bool [P]."""
+        return (self._used_at[rows, number][:, partitions] > known[:, partitions]).any(1)
+
+    def see(self, rows: Tensor, number: Tensor, known: Tensor) -> None:
+        """Note what someone knows [P, actors] who arrives, or issues a copy that will."""
+        seen = self._seen[rows, number]
+        self._seen[rows, number] = torch.maximum(seen, known[:, : seen.shape[1]])
+
+    def waited(self, rows: Tensor, number: Tensor, partition: int, known: Tensor) -> None:
+        """Note that a partition, which knows [P, actors], has waited for the last complete phase."""
+        self._waited[rows, number, partition] = self.phase[rows, number]
+        self._waited_at[rows, number, partition] = known[:, partition]
+
+    def overtaken(self, rows: Tensor, number: Tensor, before: Tensor) -> Tensor:
+        """Return where phases ended, of which ``before`` [P] were complete, although a partition may still be waiting
+        for the phase before: it would wait for ever, or for another phase of that parity. bool [P]
+        """
+        waiting = (self._waited[rows, number] == before.unsqueeze(1)) & (before.unsqueeze(1) > 0)
+        unseen = self._waited_at[rows, number] > self._seen[rows, number]
+        return (self.phase[rows, number] > before) & (waiting & unseen).any(1)
 
     def hand_on(self, rows: Tensor, number: Tensor, known: Tensor, fenced: Tensor) -> None:
         """Add what someone who arrives knows, [P, actors] each."""

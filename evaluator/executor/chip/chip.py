@@ -108,7 +108,9 @@ class Chip:
         self._function = wanted.function
         self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
-        self.barriers = Barriers(self._rows, wanted.barriers, self.clocks.actors, self.clocks.barrier(0))
+        self.barriers = Barriers(
+            self._rows, wanted.barriers, wanted.partitions * self.ctas, self.clocks.actors, self.clocks.barrier(0)
+        )
         self.tensormaps = Tensormaps(self._rows)
         self.partition = 0
         """The partition that runs."""

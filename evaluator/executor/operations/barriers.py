@@ -41,12 +41,22 @@ def holders(frame: Frame, slot: int, ctas: int) -> list[int]:
 
 
 def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None, agent: int) -> Tensor:
-    """Return the places [n] of the active programs whose barrier is initialised; report the others."""
-    valid = chip.barriers.valid[chip.rows(frame), number]
+    """Return the places [n] of the active programs whose barrier is initialised; report the others, and those in which
+    the agent cannot know that it is.
+    """
+    rows, barriers = chip.rows(frame), chip.barriers
+    valid, known = barriers.valid[rows, number], chip.clocks.known[rows, agent]
     asked = torch.ones_like(valid) if active is None else active
     text = "uses barrier {}, which is not initialised, or no longer"
     chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number, agent)
-    return (asked & valid).nonzero().flatten()
+    by = barriers.begun_by[rows, number]
+    unknown = known.gather(1, by.unsqueeze(1)).squeeze(1) < barriers.begun_at[rows, number]
+    unknown &= by % chip.ctas == agent % chip.ctas  # CTAs meet after barriers are initialised, which the compiler adds
+    text = "uses barrier {}, which may not be initialised yet"
+    chip.refute(frame, site(frame, op), "barrier misused", asked & valid & unknown, text, number, agent)
+    places = (asked & valid).nonzero().flatten()
+    barriers.use(rows[places], number[places], agent, known[places])
+    return places
 
 
 def _in_phase(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, phases: int) -> None:
@@ -73,6 +83,7 @@ def arrive(
     rows, numbers = chip.rows(frame)[places], number[places]
     clocks = chip.clocks
     chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
+    chip.barriers.see(rows, numbers, clocks.known[rows, agent])
     clocks.release(rows, agent)
     if expected:
         chip.barriers.expect(rows, numbers, expected)
@@ -93,6 +104,7 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, c
             rows, here = chip.rows(frame)[places], number[places]
             actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
             chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
+            chip.barriers.see(rows, here, clocks.known[rows, agent])
             chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
             _count(frame, chip, op, number, places, agent, 1)
     chip.give_way()
@@ -120,14 +132,30 @@ def completes(
     ]
     done, here = rows[places], number[places]
     chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[places])
+    chip.barriers.see(done, here, chip.clocks.known[done, agent])
+    before = chip.barriers.phase[done, here]
     chip.barriers.expect(done, here, -amount)
+    _check_overtaken(frame, chip, op, number, places, agent, before)
     return each, time
 
 
 def _count(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, count: int) -> None:
+    rows, here = chip.rows(frame)[places], number[places]
+    before = chip.barriers.phase[rows, here]
     wrong = torch.zeros(frame.programs, dtype=torch.bool)
-    wrong[places] = chip.barriers.arrive(chip.rows(frame)[places], number[places], count)
+    wrong[places] = chip.barriers.arrive(rows, here, count)
     text = "arrives at barrier {} more often than its phase takes"
+    chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+    _check_overtaken(frame, chip, op, number, places, agent, before)
+
+
+def _check_overtaken(
+    frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, before: Tensor
+) -> None:
+    """Report where a phase has just ended too early; ``before`` [n] phases were complete at the places."""
+    wrong = torch.zeros(frame.programs, dtype=torch.bool)
+    wrong[places] = chip.barriers.overtaken(chip.rows(frame)[places], number[places], before)
+    text = "ends a phase of barrier {} while others may still be waiting for the phase before"
     chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
 
 
@@ -154,7 +182,8 @@ def _initialise(op: Op, types: Types) -> Step:
             number, agent = numbers[cta], chip.agents[cta]
             valid = chip.barriers.valid[rows, number]
             chip.refute(frame, site(frame, op), "barrier misused", valid, text, number, agent)
-            chip.barriers.initialise(rows, number, count * (chip.ctas // len(owners)))
+            time = chip.clocks.known[rows, agent, agent]
+            chip.barriers.initialise(rows, number, count * (chip.ctas // len(owners)), agent, time)
 
     return on_chip(run)
 
@@ -172,8 +201,13 @@ def _invalidate(op: Op, types: Types) -> Step:
             places = usable(frame, chip, op, number, None, agent)
             rows, here = chip.rows(frame)[places], number[places]
             wrong = torch.zeros(frame.programs, dtype=torch.bool)
-            wrong[places] = chip.barriers.outstanding(rows, here, chip.clocks.known[rows, agent])
+            known = chip.clocks.known[rows, agent]
+            wrong[places] = chip.barriers.outstanding(rows, here, known)
             chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+            neighbours = range(agent % chip.ctas, chip.clocks.partitions, chip.ctas)
+            wrong[places] = chip.barriers.in_use(rows, here, known, neighbours)
+            used = "invalidates barrier {} while another partition may still be using it"
+            chip.refute(frame, site(frame, op), "barrier misused", wrong, used, number, agent)
             chip.barriers.valid[rows, here] = False
 
     return on_chip(run)
@@ -252,6 +286,7 @@ def _wait(op: Op, types: Types) -> Step:
             told = barriers.handed_on(rows, number[places])
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)
+            barriers.waited(rows, number[places], agent, clocks.known[rows, agent])
 
     return on_chip(run)
 
@@ -273,6 +308,7 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
             known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
             known[:, clocks.actor(agent, Queue.COPY)] = clocks.issued[rows, agent, Queue.COPY] + 1  # the open group
             chip.barriers.hand_on(rows, here, known, torch.zeros_like(known))
+            chip.barriers.see(rows, here, clocks.known[rows, agent])
             if arrivals:
                 _count(frame, chip, op, number, places, agent, arrivals)
         chip.give_way()

@@ -321,7 +321,9 @@ def launched(kernel: Any, target: str, right: bool) -> tuple[MemoryFault, ...]:
 def test_what_comes_too_early_is_found_and_its_clean_twin_is_clean(what: str) -> None:
     kernel, target, kind, message = FOUND[what]
     faults = launched(kernel, target, right=False)
-    assert {fault.kind for fault in faults} == {kind}
+    # Who waits too little is also overtaken by the next phase.
+    overtaken = {"barrier misused"} if what == "a copy over what a partition still reads" else set()
+    assert {fault.kind for fault in faults} == {kind} | overtaken
     assert any(re.search(message, fault.message) for fault in faults), [fault.message for fault in faults]
     assert all("test_chip_findings.py:" in fault.location and fault.others == 1 for fault in faults)
     assert launched(kernel, target, right=True) == ()

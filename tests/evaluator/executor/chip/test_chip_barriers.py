@@ -1,0 +1,173 @@
+"""What is found of barriers themselves, in whatever order partitions run. Each kernel has a clean twin."""
+
+import re
+
+import pytest
+import torch
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from evaluator.executor import offline
+from tests.evaluator.executor.chip.sanitised import FLAT, ROW
+
+ORACLE = "the expected messages and locations"
+
+COPIED = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
+
+
+@gluon.jit
+def arrive_often(bar, free, RIGHT: gl.constexpr):
+    for i in range(3):
+        mbarrier.arrive(bar, count=1)
+        mbarrier.wait(free, i & 1, pred=RIGHT)
+
+
+@gluon.jit
+def wait_often(bar, free, RIGHT: gl.constexpr):
+    for i in range(3):
+        mbarrier.wait(bar, i & 1)
+        if RIGHT:
+            mbarrier.arrive(free, count=1)
+
+
+@gluon.jit
+def runs_ahead(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    bars = mbarrier.allocate_mbarrier(batch=2)
+    for i in gl.static_range(2):
+        mbarrier.init(bars.index(i), count=1)
+    given = (bars.index(0), bars.index(1), RIGHT)
+    if SWAPPED:
+        gl.warp_specialize([(wait_often, given), (arrive_often, given)], [4], [24])
+    else:
+        gl.warp_specialize([(arrive_often, given), (wait_often, given)], [4], [24])
+
+
+@gluon.jit
+def begin(bar, RIGHT: gl.constexpr):
+    if not RIGHT:
+        mbarrier.init(bar, count=1)
+    mbarrier.arrive(bar, count=1)
+
+
+@gluon.jit
+def wait_once(bar, RIGHT: gl.constexpr):
+    mbarrier.wait(bar, 0)
+
+
+@gluon.jit
+def begun_beside_its_use(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    bar = mbarrier.allocate_mbarrier()
+    if RIGHT:
+        mbarrier.init(bar, count=1)
+    if SWAPPED:
+        gl.warp_specialize([(wait_once, (bar, RIGHT)), (begin, (bar, RIGHT))], [4], [24])
+    else:
+        gl.warp_specialize([(begin, (bar, RIGHT)), (wait_once, (bar, RIGHT))], [4], [24])
+
+
+@gluon.jit
+def end(bar, heard, RIGHT: gl.constexpr):
+    mbarrier.arrive(bar, count=1)
+    mbarrier.wait(heard, 0, pred=RIGHT)
+    mbarrier.invalidate(bar)
+
+
+@gluon.jit
+def wait_and_tell(bar, heard, RIGHT: gl.constexpr):
+    mbarrier.wait(bar, 0)
+    mbarrier.arrive(heard, count=1)
+
+
+@gluon.jit
+def ended_beside_its_use(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    bar, heard = mbarrier.allocate_mbarrier(), mbarrier.allocate_mbarrier()
+    mbarrier.init(bar, count=1)
+    mbarrier.init(heard, count=1)
+    if SWAPPED:
+        gl.warp_specialize([(wait_and_tell, (bar, heard, RIGHT)), (end, (bar, heard, RIGHT))], [4], [24])
+    else:
+        gl.warp_specialize([(end, (bar, heard, RIGHT)), (wait_and_tell, (bar, heard, RIGHT))], [4], [24])
+
+
+@gluon.jit
+def copy(x, tile, copied, RIGHT: gl.constexpr):
+    rows = gl.arange(0, 64, gl.SliceLayout(1, COPIED))
+    columns = gl.arange(0, 64, gl.SliceLayout(0, COPIED))
+    async_copy.async_load(tile, x + rows[:, None] * 64 + columns[None, :])
+    async_copy.commit_group()
+    async_copy.wait_group(0)
+    if RIGHT:
+        fence_async_shared()
+    mbarrier.arrive(copied, count=1)
+
+
+@gluon.jit
+def send(desc, tile, copied):
+    mbarrier.wait(copied, 0)
+    tma.async_store(desc, [0, 0], tile)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def sent_after_cp_async(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    copied = mbarrier.allocate_mbarrier()
+    mbarrier.init(copied, count=1)
+    if SWAPPED:
+        gl.warp_specialize([(send, (desc, tile, copied)), (copy, (x, tile, copied, RIGHT))], [4], [24])
+    else:
+        gl.warp_specialize([(copy, (x, tile, copied, RIGHT)), (send, (desc, tile, copied))], [4], [24])
+
+
+@gluon.jit
+def used_beyond_its_end(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    bars = mbarrier.allocate_mbarrier(batch=2)
+    lines = gl.allocate_shared_memory(gl.float16, [2, 128], FLAT)
+    for i in gl.static_range(2):
+        mbarrier.init(bars.index(i), count=1)
+        lines.index(i).store(gl.full([128], 1.0, gl.float16, ROW))
+    for i in range(3):
+        line = lines.index(i - 1)
+        if SWAPPED:
+            mbarrier.arrive(bars.index(i - 1), count=1, pred=i > 0 if RIGHT else i >= 0)
+        elif i > 0 or not RIGHT:
+            gl.store(x + gl.arange(0, 128, ROW), line.load(ROW))
+
+
+MISUSED = "barrier misused"
+FOUND = {
+    "an arrival that overtakes a wait": (
+        runs_ahead, MISUSED, "ends a phase of barrier 0 of bar.* while others may still be waiting for the phase before"
+    ),
+    "a barrier that is initialised beside its use": (
+        begun_beside_its_use, MISUSED, "uses barrier bar.*, which (may not be|is not) initialised",
+    ),
+    "a barrier that is invalidated beside its use": (
+        ended_beside_its_use, MISUSED, "invalidates barrier bar.* while another partition may still be using it",
+    ),
+    "no fence after cp.async": (
+        sent_after_cp_async, "missing fence", r"reads tile of .*, which an asynchronous copy \(cp.async\) .* written",
+    ),
+    "an index before the first buffer": (used_beyond_its_end, "index out of range", "buffer -1 of 2 of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("what", FOUND)
+def test_what_is_found_of_barriers_does_not_depend_on_which_partition_runs_first(what: str, swapped: bool) -> None:
+    kernel, kind, message = FOUND[what]
+    layout = gl.NVMMASharedLayout(128, 16, rank=2)
+    desc = TensorDescriptor.from_tensor(torch.zeros(64, 64, dtype=torch.float16), [64, 64], layout)
+
+    def faults(right: bool) -> list[tuple[str, str]]:
+        with offline(target="h100") as session:
+            kernel[(2,)](desc, torch.zeros(64 * 64).half(), right, swapped, num_warps=4)
+        return [(fault.kind, fault.message) for fault in session.report().faults]
+
+    assert faults(True) == []
+    found = faults(False)
+    assert {each for each, _ in found} == {kind}
+    assert any(re.search(message, text) for _, text in found), found
