@@ -3,8 +3,8 @@ load and store.
 
 A GPU runs the threads of a program side by side, and Triton synchronises them for shared memory only. Which element of
 a block belongs to which thread is the layout's business; the same element of blocks of one shape counts as the same
-thread's. Elements of a scalar belong to no thread: one stores it, all load it. Where one is loaded and then stored, the
-others rarely need its old value, so that is not reported.
+thread's, unless two partitions have them. Elements of a scalar belong to no thread: one stores it, all load it. Where
+one is loaded and then stored, the others rarely need its old value, so that is not reported.
 """
 
 import math
@@ -27,13 +27,18 @@ class Barriers:
         self._stored: dict[int, Tensor] = {}
         """For each buffer [3, granules]: the program, the thread, and how many barriers the program had passed."""
         self._loaded: dict[int, Tensor] = {}
-        self._first: dict[tuple[int, ...], int] = {}
-        """The number of the first thread of blocks of each shape."""
+        self._first: dict[tuple[int, tuple[int, ...]], int] = {}
+        """The number of the first thread of blocks of each partition and shape."""
         self._threads = 0
 
     def watches(self, buffer: int) -> bool:
         """Whether accesses to a buffer are watched."""
         return buffer in self._buffers
+
+    @property
+    def between_partitions(self) -> bool:
+        """Whether partitions beside the default one have accessed a watched buffer."""
+        return any(partition for partition, _ in self._first)
 
     def passed(self, programs: Tensor) -> None:
         """Note that programs, positions [n], reach a barrier."""
@@ -45,15 +50,17 @@ class Barriers:
             own = (stored[1] == _SENT) & torch.isin(stored[0], programs.int())
             stored[1, own], stored[2, own] = _SEVERAL, self._passed[stored[0, own].long()].int()
 
-    def threads(self, shape: tuple[int, ...], *, sent: bool = False) -> Tensor:
-        """Return a number for the thread of each element of a block, int64 [elements]; all the same if TMA sends it."""
+    def threads(self, shape: tuple[int, ...], partition: int, *, sent: bool = False) -> Tensor:
+        """Return a number for the thread of each element of a partition's block, int64 [elements]; all the same if TMA
+        sends it.
+        """
         if sent:
             return torch.full((math.prod(shape),), _SENT)
         if not shape:
             return torch.tensor([_SCALAR])
-        if shape not in self._first:
-            self._first[shape], self._threads = self._threads, self._threads + math.prod(shape)
-        return torch.arange(math.prod(shape)) + self._first[shape]
+        if (key := (partition, shape)) not in self._first:
+            self._first[key], self._threads = self._threads, self._threads + math.prod(shape)
+        return torch.arange(math.prod(shape)) + self._first[key]
 
     def store(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
         """Note stores by threads [n] of programs [n] to some of a buffer's granules, cells [n].

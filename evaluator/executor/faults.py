@@ -68,6 +68,8 @@ class Site:
     """Whether the access is repeated until another program has stored there."""
     sent: bool = False
     """Whether TMA stores or updates, which goes on until its program waits for it."""
+    partition: int = 0
+    """Which partition of the programs makes the access: 0 is the default one."""
 
     def program(self, position: int) -> tuple[int, int, int]:
         """Return the grid indices of the program at a position in ``ids``."""

@@ -107,7 +107,8 @@ class Sanitizer(Memory):
         threads = None
         if self._barriers.watches(access.buffer):
             shape = tuple(index.shape[1:])
-            threads = self._barriers.threads(shape, sent=access.site.sent).view(1, *shape).expand(index.shape)
+            threads = self._barriers.threads(shape, access.site.partition, sent=access.site.sent)
+            threads = threads.view(1, *shape).expand(index.shape)
             threads = threads.flatten() if active is None else threads[active]
         cells, owners = (index.flatten(), owners.flatten()) if active is None else (index[active], owners[active])
         per_item = access.item_bytes // granule
@@ -318,7 +319,8 @@ class Sanitizer(Memory):
             return
         wrong = note(buffer, len(self._bits(buffer, shadow.granule)), lanes.cells, lanes.programs, lanes.threads)
         if bool(wrong.any()):
-            what = f"{other} by another thread of the program: put tl.debug_barrier() between"
+            barrier = "an mbarrier" if self._barriers.between_partitions else "tl.debug_barrier()"
+            what = f"{other} by another thread of the program: put {barrier} between"
             self._report_lanes("missing barrier", buffer, shadow, lanes, site, wrong, what)
 
     def _name(self, stamps: Tensor, wrong: Tensor, site: Site) -> str:

@@ -123,6 +123,29 @@ def sent_after_cp_async(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
 
 
 @gluon.jit
+def store_and_tell(x, told, RIGHT: gl.constexpr):
+    gl.store(x + gl.arange(0, 128, ROW), gl.full([128], 1.0, gl.float16, ROW))
+    mbarrier.arrive(told, count=1)
+
+
+@gluon.jit
+def load_once_told(x, told, RIGHT: gl.constexpr):
+    mbarrier.wait(told, 0, pred=RIGHT)
+    gl.store(x + 128 + gl.arange(0, 128, ROW), gl.load(x + gl.arange(0, 128, ROW)))
+
+
+@gluon.jit
+def handed_on_in_global_memory(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
+    told = mbarrier.allocate_mbarrier()
+    mbarrier.init(told, count=1)
+    given = (x + gl.program_id(0) * 256, told, RIGHT)
+    if SWAPPED:
+        gl.warp_specialize([(load_once_told, given), (store_and_tell, given)], [4], [24])
+    else:
+        gl.warp_specialize([(store_and_tell, given), (load_once_told, given)], [4], [24])
+
+
+@gluon.jit
 def used_beyond_its_end(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
     bars = mbarrier.allocate_mbarrier(batch=2)
     lines = gl.allocate_shared_memory(gl.float16, [2, 128], FLAT)
@@ -150,6 +173,9 @@ FOUND = {
     ),
     "no fence after cp.async": (
         sent_after_cp_async, "missing fence", r"reads tile of .*, which an asynchronous copy \(cp.async\) .* written",
+    ),
+    "global memory that partitions share": (
+        handed_on_in_global_memory, "missing barrier", r"ed by another thread of the program: put an mbarrier between",
     ),
     "an index before the first buffer": (used_beyond_its_end, "index out of range", "buffer -1 of 2 of"),
 }  # fmt: skip
