@@ -17,14 +17,15 @@ Edits = dict[cst.CSTNode, tree.Replacement]
 
 
 def rows_of_keys(anatomy: Anatomy) -> dict[str, cst.Integer]:
-    """Return what two arguments of the launch have in common, by name, and the host sets to a number: the rows in the
-    descriptors of keys and values.
+    """Return the names that the host sets to a number and passes with both ``k`` and ``v`` but not with ``q``: the rows
+    in the descriptors of keys and values. It may count blocks with the rows of queries as often.
     """
-    found: dict[str, int] = {}
+    made: dict[str, set[str]] = {"q": set(), "k": set(), "v": set()}
     for arg in anatomy.launch.args:
-        for name in tree.names(arg.value) if isinstance(arg.value, cst.Call) else ():
-            found[name] = found.get(name, 0) + 1
-    literals = {name: constant(anatomy, name) for name in sorted(found) if found[name] == 2}
+        mentioned = tree.names(arg.value) if isinstance(arg.value, cst.Call) else set()
+        for tensor in made.keys() & mentioned:
+            made[tensor] |= mentioned
+    literals = {name: constant(anatomy, name) for name in sorted((made["k"] & made["v"]) - made["q"])}
     return {name: literal for name, literal in literals.items() if literal is not None}
 
 

@@ -124,7 +124,7 @@ GLUON_MOVES = (
         "gluon-keys",
         "larger tiles of keys wait less often, smaller ones keep fewer registers and leave room for a deeper ring",
         0.03,
-        "a kernel in Gluon with two descriptors of as many rows, which the host sets by a name",
+        "a kernel in Gluon whose launch makes descriptors of k and v with as many rows, which the host sets by a name",
         _edit_keys,
         LOADS | {"latency", "cta_barrier"},
         gluon=True,

@@ -56,6 +56,26 @@ def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) ->
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_after_any_other_moves_only_the_rows_of_keys_change_with_the_keys(seed: str) -> None:
+    """Not those of queries, which the launch may mention as often as those of keys: where it counts blocks."""
+    card = get_target(TARGETS[seed])
+    once = {move: variants(move, seed) for move in BY_NAME if move != "gluon-keys"}
+    orders = [once[move][-1].source for move in ("gluon-persistent", "gluon-order")]
+    twice = [BY_NAME[move].variants(source, card)[:1] for source in orders for move in once]
+    sources = [made.source for found in (*once.values(), *twice) for made in found]
+    assert len(sources) > 20
+    for source in sources:
+        changes = [made.label.split() for made in BY_NAME["gluon-keys"].variants(source, card)]
+        assert [name for name, *_ in changes] == ["block_n"] * 2
+
+
+def test_a_number_that_queries_share_with_keys_is_not_the_rows_of_keys() -> None:
+    source = SEEDS["hopper"].replace("descriptor(q, block_m)", "descriptor(q, block_n)")
+    assert source != SEEDS["hopper"]
+    assert BY_NAME["gluon-keys"].variants(source, get_target("h100")) == ()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_kernel_that_rescales_lazily_gets_another_slack(seed: str) -> None:
     (lazy,) = variants("gluon-lazy", seed)
     others = BY_NAME["gluon-lazy"].variants(lazy.source, get_target(TARGETS[seed]))
