@@ -280,6 +280,17 @@ def test_a_seed_that_nothing_was_changed_in_is_called_one(run_and_versions: tupl
     assert "a seed, as it was" not in readme([passed(chosen(*run_and_versions), 1.0, 1.0)])
 
 
+def test_what_is_said_of_all_kernels_holds_for_one_in_gluon_from_another_seed(
+    run_and_versions: tuple[Run, Sequence[Version]],
+) -> None:
+    run, (seed, *_) = run_and_versions
+    version = replace(seed, attempt=replace(seed.attempt, source=seed_source("mha", "hopper")))
+    files = render_package("mine", [passed(choose(run, [version], version.attempt), 1.0, 1.0)], NOW)
+    assert "gluon" in files[f"{INSIDE}/kernels/mha_h100_v0.py"]
+    assert "\nAttention kernels that Triton compiles for h100, found by a search (AVO)" in files["README.md"]
+    assert 'description = "Attention kernels for h100, found by a search."' in files["pyproject.toml"]
+
+
 def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
     figure = render_package("mine", both, NOW)["speed.svg"]
     assert figure.count("<rect") == 1 + sum(len(score.cases) for each in both for score in each.scores)
