@@ -27,6 +27,8 @@ class Lowered:
     """Triton's type of each Python argument; tuples nest."""
     types: tuple[str, ...]
     """Type of each parameter of the IR function."""
+    source: str
+    """The IR before the passes of its stage, which Triton calls the source."""
 
     def arguments(self, values: Sequence[Any], pointer: Callable[[Any], Pointer]) -> Iterator[tuple[Argument, ...]]:
         """Yield per Python argument what it becomes: one argument for each parameter of the IR that it covers.
@@ -52,6 +54,7 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
     backend.add_stages(stages, options, src.language)
     codegen = backend.get_codegen_implementation(options)
     module = src.make_ir(backend.target, options, codegen, backend.get_module_map(), context)
+    source = str(module)  # the passes change the module
     level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
     module = stages[level](module, {})
     symbol = module.get_entry_func_name()
@@ -60,7 +63,8 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
         (key, value) for key, value in every if key in COMPILE_OPTIONS or (value and key in OFFLINE_OPTIONS)
     )
     types = tuple(module.get_function_signature(module.get_function(symbol)))
-    return Lowered(KernelIR(symbol, str(module), tuple(chosen), level), tuple(src.signature.values()), types)
+    kernel = KernelIR(symbol, str(module), tuple(chosen), level)
+    return Lowered(kernel, tuple(src.signature.values()), types, source)
 
 
 def _arguments(kind: Any, value: Any, types: Iterator[str], pointer: Callable[[Any], Pointer]) -> Iterator[Argument]:

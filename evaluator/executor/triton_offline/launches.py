@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import math
+from collections import UserDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from triton import knobs
-from triton.compiler.compiler import AsmDict, CompiledKernel
+from triton.compiler.compiler import CompiledKernel
+from triton.tools.disasm import get_sass
 
 from evaluator.binary import Binary
 from evaluator.compiling.compiler import OFFLINE_OPTIONS, Compiler
@@ -250,25 +252,25 @@ class OfflineKernel:
         return relocated(self._binary.ttgir, self.lowered.kernel.ttir)
 
     @functools.cached_property
-    def asm(self) -> dict[str, Any]:
-        """The texts ``ttir`` (unless it is Gluon), ``ttgir``, ``llir``, ``ptx`` and ``sass``, and the ``cubin``."""
-        binary = self._binary
-        source = {self.lowered.kernel.level.value: self.lowered.kernel.ttir}
-        texts = _Texts({**source, "ttgir": self.compiled_ir, "ptx": binary.ptx, "cubin": binary.cubin})
-        texts.make_llir = lambda: _compiler().llvm_ir(self.lowered.kernel, self.target)
-        return texts
+    def asm(self) -> "_Texts":
+        """The texts ``source``, ``glir`` or ``ttir``, ``ttgir``, ``llir``, ``ptx`` and ``sass``, and the ``cubin``."""
+        binary, source, kernel = self._binary, self.lowered.source, self.lowered.kernel
+        first = {"source": source, self.src.ext: source, kernel.level.value: kernel.ttir}
+        further = {"ttgir": self.compiled_ir, "llir": self._llvm_ir, "ptx": binary.ptx, "cubin": binary.cubin}
+        return _Texts(first | further | {"sass": lambda: get_sass(binary.cubin)})
 
-
-class _Texts(AsmDict):  # type: ignore[misc]  # which is untyped
-    """What a kernel is on its way to machine code; LLVM's IR and SASS are made when they are asked for."""
-
-    make_llir: Callable[[], str | Fault]
-
-    def __missing__(self, key: str) -> Any:
-        if key != "llir":
-            return super().__missing__(key)
-        text = self.make_llir()
+    def _llvm_ir(self) -> str:
+        text = _compiler().llvm_ir(self.lowered.kernel, self.target)
         if isinstance(text, Fault):
             raise OfflineError(text.message)
-        self[key] = text
         return text
+
+
+class _Texts(UserDict[str, Any]):
+    """What a kernel is on its way to machine code; a function makes what takes time, once it is asked for."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if callable(value):
+            value = self.data[key] = value()
+        return value

@@ -7,6 +7,9 @@ import torch
 import triton
 import triton.language as tl
 from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from evaluator.executor import offline
@@ -169,6 +172,30 @@ def test_a_kernel_shows_what_it_is_on_its_way_to_machine_code() -> None:
         assert "EXIT" in asm["sass"]
         with pytest.raises(KeyError):
             asm["amdgcn"]
+
+
+@gluon.jit
+def doubled(x, y):
+    i = gl.arange(0, 128, gl.BlockedLayout([1], [32], [4], [0]))
+    gl.store(y + i, 2 * gl.load(x + i))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("function", "more"), [(shifted, (127,)), (doubled, ())])
+def test_what_a_kernel_shows_is_what_triton_s_own_does_and_is_there_before_it_is_made(
+    function: Any, more: tuple[int, ...]
+) -> None:
+    with offline("h100"):
+        kernel = function[(1,)](torch.randn(128), torch.empty(128), *more)
+        asm = kernel.asm
+        told = {name for name in (*asm, "amdgcn") if name in asm}
+        assert "define ptx_kernel void" in asm.get("llir")
+        assert asm.get("amdgcn") is None
+        texts = dict(asm)
+    own = triton.compile(kernel.src, target=GPUTarget("cuda", 90, 32)).asm
+    assert told == set(texts) == {*own, "sass"}
+    # The others differ in the lines that they say they come from.
+    assert all(texts[name] == own[name] for name in ("source", "llir", "sass"))
 
 
 def test_hooks_hear_of_a_launch_before_and_after_it() -> None:
