@@ -52,7 +52,7 @@ class _Parser:
         self._places = [location for _, location in pairs]
         layouts = {match[1]: match[2] for match in map(_LAYOUT.fullmatch, self._lines) if match}
         for number, line in enumerate(self._lines if layouts else ()):
-            if "!ttg.memdesc<" in line:
+            if "!ttg.memdesc<" in line or " tt.dot " in line:
                 self._lines[number] = _LAYOUT_NAME.sub(lambda match: layouts.get(match[0], match[0]), line)
         self._known = known
         self._types: list[Type] = []
@@ -189,6 +189,8 @@ class _Parser:
             defined = []
         if self._cluster[0] > 1 and (layout := _of_registers(rest)):
             parts.attributes["registers"] = layout
+        if name == "tt.dot" and "#ttg.blocked<" in rest and _layouts(rest)[-1].startswith("#ttg.blocked<"):
+            parts.attributes["fma"] = "true"
         operands = tuple(slot(value) for value in parts.operands)
         successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
         regions: list[Region] = []
@@ -288,10 +290,13 @@ def _check_module(attributes_text: str, location: str) -> tuple[tuple[int, bool]
 
 def _of_registers(text: str) -> str:
     """Return the layout of the first block of an operation on on-chip memory, "" where there is none."""
-    if "!ttg.memdesc<" not in text:
-        return ""
+    return next(iter(_layouts(text)), "") if "!ttg.memdesc<" in text else ""
+
+
+def _layouts(text: str) -> list[str]:
+    """Return the layout of each block whose type an operation names, "" for a block without one."""
     blocks = (token for kind, token in tokens(text) if kind == "word" and token.startswith("tensor<"))
-    return next(blocks, "").partition(", ")[2][:-1]
+    return [block.partition(", ")[2][:-1] for block in blocks]
 
 
 def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:

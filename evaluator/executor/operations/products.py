@@ -4,6 +4,8 @@ Products are exact and summed in float32, in an unspecified order; integers wrap
 rounded where the hardware rounds them. Triton's F32DotTC pass (lib/Dialect/TritonGPU/Transforms/F32DotTC.cpp) splits
 float32 operands for the tensor cores; each method here uses the pass's terms, small products first.
 
+A product whose result has a blocked layout is made of fused multiply-adds instead, see ``fma_product``.
+
 One effect is not simulated: Hopper sums products of 8-bit floats with about 14 bits between the float32 additions that
 ``maxNumImpreciseAcc`` asks for (DeepSeek-V3 Technical Report, 3.3.2).
 """
@@ -17,6 +19,7 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.casts import round_tf32
 from evaluator.executor.operations.registry import Types, check_variant, step
+from evaluator.executor.operations.rounding import fused
 from evaluator.executor.values import DTYPES, full
 
 Tensor = torch.Tensor
@@ -124,15 +127,36 @@ def product(a_type: Type, b_type: Type, c_type: Type, precision: str) -> Multipl
     return multiply
 
 
+def fma_product(op: Op, a_type: Type, b_type: Type, c_type: Type) -> Multiply:
+    """Return the function that computes a product that the compiler makes of fused multiply-adds of one type
+    (lib/Conversion/TritonGPUToLLVM/DotOpToLLVM/FMA.cpp); no operand is shortened, whatever precision it asks for.
+    """
+    if not a_type.element == b_type.element == c_type.element:
+        raise UnsupportedOperation(f"{op.name} of FMAs of {a_type} and {b_type} to {c_type}", op.location)
+    if c_type.element != "f16":
+        return product(a_type, b_type, c_type, "ieee")
+
+    def multiply(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        a, b = full(a, a_type), full(b, b_type)
+        for k in range(a.shape[-1]):
+            c = fused(a.narrow(-1, k, 1), b.narrow(-2, k, 1), c)
+        return c
+
+    return multiply
+
+
 @step("tt.dot")
 def _dot(op: Op, types: Types) -> Step:
-    check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc"])
+    check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc", "fma"])
     precision = op.attributes.get("inputPrecision", "ieee")
     if precision not in _TERMS:
         raise UnsupportedOperation(f"tt.dot with inputPrecision {precision[:60]}", op.location)
     a, b, c = op.operands
     check_product(op, types[a], types[b], types[c])
-    multiply = product(types[a], types[b], types[c], precision)
+    if "fma" in op.attributes:
+        multiply = fma_product(op, types[a], types[b], types[c])
+    else:
+        multiply = product(types[a], types[b], types[c], precision)
 
     def run(frame: Frame) -> None:
         frame.slots[op.results[0]] = multiply(frame.tensor(a), frame.tensor(b), frame.tensor(c))

@@ -113,6 +113,73 @@ def test_infinities_stay_infinite_where_operands_are_split(executor, precision):
     assert (c[0, 3:] == 1).all()
 
 
+LAYOUTS = {
+    "#blocked": "#ttg.blocked<{sizePerThread = [1, 4], threadsPerWarp = [8, 4], warpsPerCTA = [4, 1], order = [1, 0]}>",
+    "#mma": "#ttg.nvidia_mma<{versionMajor = 2, versionMinor = 0, warpsPerCTA = [4, 1], instrShape = [16, 8]}>",
+}
+
+
+def product_in_layout(layout, a, b, c):
+    """Return c + a @ b, all 16x16, as Triton GPU IR multiplies them with the result in a layout, in none for ""."""
+    kind, result = (str(t.dtype).replace("torch.float", "f") for t in (a, c))
+
+    def tensor(element, suffix):
+        return f"tensor<16x16x{element}{suffix}>"
+
+    factors = [f", #ttg.dot_op<{{opIdx = {i}, parent = {layout}}}>" if layout else "" for i in range(2)]
+    left, right = (tensor(kind, factor) for factor in factors)
+    total = tensor(result, f", {layout}" if layout else "")
+    lines = ["%i = tt.make_range {end = 256 : i32, start = 0 : i32} : tensor<256xi32>"]
+    for name, element, whole in (("x", kind, left), ("y", kind, right), ("z", result, total)):
+        flat = f"tensor<256x!tt.ptr<{element}>>"
+        lines += [
+            f"%{name}0 = tt.splat %{name} : !tt.ptr<{element}> -> {flat}",
+            f"%{name}1 = tt.addptr %{name}0, %i : {flat}, tensor<256xi32>",
+            f"%{name}2 = tt.load %{name}1 : {flat}",
+            f"%{name}3 = tt.reshape %{name}2 : tensor<256x{element}> -> {whole}",
+        ]
+    lines += [
+        f"%d = tt.dot %x3, %y3, %z3, inputPrecision = tf32 : {left} * {right} -> {total}",
+        f"%e = tt.reshape %d : {total} -> tensor<256x{result}>",
+        f"tt.store %z1, %e : tensor<256x!tt.ptr<{result}>>",
+        "tt.return",
+    ]
+    arguments = f"%x: !tt.ptr<{kind}>, %y: !tt.ptr<{kind}>, %z: !tt.ptr<{result}>"
+    named = "".join(f"{name} = {text}\n" for name, text in LAYOUTS.items())
+    body = "\n    ".join(lines)
+    kernel = load(f"{named}module {{\n  tt.func public @k({arguments}) {{\n    {body}\n  }}\n}}")
+    c = c.clone()
+    memory = [Allocation(name, each.flatten(), None, False) for name, each in zip("xyz", (a, b, c), strict=True)]
+    assert kernel.run(memory, [Pointer(i, 0) for i in range(3)], (1, 1, 1)).faults == ()
+    return memory[2].data.view(16, 16)
+
+
+@pytest.mark.parametrize(("layout", "whole"), [("", False), ("#mma", False), ("#blocked", True)])
+def test_a_result_in_a_blocked_layout_is_made_of_fmas_of_whole_operands(layout, whole):
+    torch.manual_seed(0)
+    a, b, c = torch.rand(3, 16, 16) + 1
+    error = (product_in_layout(layout, a, b, c).double() - (c.double() + a.double() @ b.double())).abs().max()
+    assert (error < 64 * 16 * UNIT[torch.float32]) == whole
+
+
+def test_fmas_of_float16_round_after_every_term():
+    """From 2048 on, units are 2: each 1 that is added to it is half a unit, and lost."""
+    a, b, c = torch.zeros(16, 16).half(), torch.ones(16, 16).half(), torch.zeros(16, 16).half()
+    a[:, :5] = torch.tensor([2048.0, 1.0, 1.0, 1.0, 1.0]).half()
+    assert (product_in_layout("#blocked", a, b, c) == 2048.0).all()
+    assert (product_in_layout("#mma", a, b, c) == 2052.0).all()
+
+
+@pytest.mark.parametrize("result", [torch.float32, torch.float16])
+def test_fmas_have_operands_and_results_of_one_type(result):
+    a, c = torch.ones(16, 16, dtype=torch.float16), torch.ones(16, 16, dtype=result)
+    if result == torch.float16:
+        assert (product_in_layout("#blocked", a, a, c) == 17).all()
+    else:
+        with pytest.raises(UnsupportedOperation, match="of FMAs of tensor<16x16xf16> and"):
+            product_in_layout("#blocked", a, a, c)
+
+
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 
 

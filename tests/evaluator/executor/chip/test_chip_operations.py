@@ -1,5 +1,7 @@
 """Operations on the chip beyond copies and plain products: scaled ones, atomic ones, and cluster launch control."""
 
+from typing import Literal
+
 import pytest
 import torch
 from triton import language as tl
@@ -95,6 +97,27 @@ def test_a_load_from_tensor_memory_finds_the_extreme_of_each_row(largest: bool, 
             assert row != row
         else:
             assert row == (max(numbers) if largest else min(numbers))
+
+
+@gluon.jit
+def fused_product(x, out):
+    flat: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])
+    i, j = gl.arange(0, 64, gl.SliceLayout(1, flat)), gl.arange(0, 64, gl.SliceLayout(0, flat))
+    at = i[:, None] * 64 + j[None, :]
+    held = gl.load(x + at)
+    left = gl.convert_layout(held, gl.DotOperandLayout(0, flat, 0))
+    right = gl.convert_layout(held, gl.DotOperandLayout(1, flat, 0))
+    gl.store(out + at, gl.dot_fma(left, right, gl.zeros([64, 64], gl.float32, flat)))
+
+
+@pytest.mark.parametrize("level", ["source", "compiled"])
+def test_a_product_of_fmas_shortens_no_operand(level: Literal["source", "compiled"]) -> None:
+    torch.manual_seed(0)
+    x, out = torch.randn(64, 64), torch.zeros(64, 64)
+    with offline(level=level) as session:
+        fused_product[(1,)](x, out)
+    assert "inputPrecision = tf32" in session.launches[0].ir
+    torch.testing.assert_close(out.double(), x.double() @ x.double(), rtol=0, atol=1e-4)
 
 
 def numbers(form: str) -> tuple[torch.Tensor, torch.Tensor]:
