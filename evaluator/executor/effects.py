@@ -61,7 +61,8 @@ _COUNTED = {
     "dot": "tt.dot tt.dot_scaled ttng.warp_group_dot ttng.tc_gen5_mma ttng.tc_gen5_mma_scaled",
     "exponential": "math.exp math.exp2",
     "function": "math.cos math.erf math.log math.log2 math.rsqrt math.sin math.sqrt tt.precise_sqrt",
-    "division": "arith.divf arith.divsi arith.divui arith.remf arith.remsi arith.remui tt.approx_divf tt.precise_divf",
+    "division": "arith.ceildivsi arith.ceildivui arith.divf arith.divsi arith.divui arith.floordivsi arith.remf "
+    "arith.remsi arith.remui tt.approx_divf tt.precise_divf",
     "float": "arith.addf arith.maximumf arith.maxnumf arith.minimumf arith.minnumf arith.mulf arith.negf arith.subf "
     "math.absf math.ceil math.floor math.fma tt.clampf ttng.packed_arith",
     "integer": "arith.addi arith.andi arith.maxsi arith.maxui arith.minsi arith.minui arith.muli arith.ori arith.shli "

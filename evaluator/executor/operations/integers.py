@@ -1,4 +1,4 @@
-"""Integer arithmetic: it wraps around and divides toward zero; operations, not types, are signed or unsigned."""
+"""Integer arithmetic wraps around; operations, not types, are signed or unsigned, and say which way they round."""
 
 import math
 from collections.abc import Callable
@@ -65,6 +65,31 @@ def _division(kind: str, bits: int) -> Elementwise:
 def _divide(op: Op, types: Types) -> Elementwise:
     check_variant(op)
     return _division(op.name.removeprefix("arith."), BITS[one_element(op, types, INTEGERS)])
+
+
+def _up(a: Tensor, b: Tensor) -> Tensor:
+    quotient = _division("divsi", a.element_size() * 8)(a, b)
+    return quotient + ((quotient * b != a) & ((a < 0) == (b < 0)))
+
+
+def _up_unsigned(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a == 0, 0, _division("divui", a.element_size() * 8)(a - 1, b) + 1)
+
+
+def _down(a: Tensor, b: Tensor) -> Tensor:
+    quotient = _division("divsi", a.element_size() * 8)(a, b)
+    return quotient - ((quotient * b != a) & ((a < 0) != (b < 0))).to(a.dtype)
+
+
+_ROUNDED: dict[str, Elementwise] = {"arith.ceildivsi": _up, "arith.ceildivui": _up_unsigned, "arith.floordivsi": _down}
+"""Divisions that do not round toward zero, made of those that do as in MLIR (populateCeilFloorDivExpandOpsPatterns)."""
+
+
+@elementwise(*_ROUNDED)
+def _divide_rounded(op: Op, types: Types) -> Elementwise:
+    check_variant(op)
+    one_element(op, types, INTEGERS - {"i1"})
+    return _ROUNDED[op.name]
 
 
 @elementwise("arith.shrui", "arith.shrsi", "arith.shli")

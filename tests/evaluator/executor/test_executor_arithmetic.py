@@ -58,6 +58,8 @@ SIGNED = {
     "arith.subi": lambda a, b: a - b,
     "arith.muli": lambda a, b: a * b,
     "arith.divsi": lambda a, b: truncated(a, b) if b else -1,
+    "arith.ceildivsi": lambda a, b: -(-a // b) if b else -1 + (a > 0),
+    "arith.floordivsi": lambda a, b: a // b if b else -1 - (a < 0),
     "arith.remsi": lambda a, b: a - b * truncated(a, b) if b else a,
     "arith.maxsi": max,
     "arith.minsi": min,
@@ -67,6 +69,7 @@ SIGNED = {
 }
 UNSIGNED = {
     "arith.divui": lambda a, b, bits: a // b if b else -1,
+    "arith.ceildivui": lambda a, b, bits: -(-a // b) if b else 0,
     "arith.remui": lambda a, b, bits: a % b if b else a,
     "arith.maxui": lambda a, b, bits: max(a, b),
     "arith.minui": lambda a, b, bits: min(a, b),
@@ -78,7 +81,7 @@ UNSIGNED = {
 
 @pytest.mark.parametrize("name", sample([*SIGNED, *UNSIGNED], 9))
 @given(case=integer_pairs(), small=st.booleans())
-def test_integers_wrap_around_and_divide_toward_zero(name, case, small):
+def test_integers_wrap_around_and_divide_as_they_are_told_to_round(name, case, small):
     element, a, b = case
     bits = int(element[1:])
     b = [value % (bits + 2) for value in b] if small else b

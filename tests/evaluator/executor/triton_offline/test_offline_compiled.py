@@ -17,6 +17,8 @@ from evaluator.executor.triton_offline import OfflineError
 from evaluator.performance import ModelError
 from tests.oldest_triton import IS_OLDEST, newer_triton
 
+ORACLE = "torch"
+
 BARRIER_TOO_EARLY = newer_triton("Triton 3.6 invalidates barriers that the last product of a role may still signal")
 
 
@@ -94,6 +96,27 @@ def test_what_the_compiler_made_computes_what_the_source_says(target: str, roles
     assert made in launch.ir
     with pytest.raises(OfflineError, match="not counted: what the compiler made of it was executed"):
         launch.predict()
+
+
+@triton.jit
+def flattened(x, y, tiles, steps):
+    i = tl.arange(0, 128)
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+        total = tl.zeros([128], tl.float32)
+        for step in range(steps):
+            total += tl.load(x + (tile * steps + step) * 128 + i)
+        tl.store(y + tile * 128 + i, total)
+
+
+@pytest.mark.parametrize("steps", [0, 2, 5])
+def test_nested_loops_that_the_compiler_makes_one_of_go_through_all_that_they_went_through(steps: int) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(7, steps, 128), torch.full([7, 128], -1.0)
+    with offline("h100", level="compiled") as session:
+        flattened[(3,)](x, y, 7, steps)
+    assert session.report().clean
+    assert "arith.ceildivsi" in session.launches[0].ir
+    torch.testing.assert_close(y, x.sum(1))
 
 
 @triton.jit
