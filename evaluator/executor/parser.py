@@ -1,12 +1,14 @@
 """Parses the text of Triton IR. Private functions are expanded at each call, so a kernel is one tree."""
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type, parse_type
+from evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type
 from evaluator.executor.lexer import Parts, attributes, split, tokens
 from evaluator.executor.result_types import result_types
+from evaluator.executor.signature import FUNCTION, divisor, promises, signature, typed_names
 from evaluator.locations import Locations, split_locations
 
 MAX_OPS = 200_000
@@ -16,7 +18,6 @@ MAX_DEPTH = 64
 
 _OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
 _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
-_FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
 _QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|// ')
 _MODULE = re.compile(r"module(?:\s+@\S+)?\s*(?:attributes\s*\{(.*)\}\s*)?\{")
 _LAYOUT = re.compile(r"(#\w+) = (#.*)")
@@ -73,7 +74,7 @@ class _Parser:
                 if modules > 1:
                     raise UnsupportedOperation("nested modules", f"line {number + 1} of the IR")
                 self._cluster, self._warps = _check_module(match[1] or "", f"line {number + 1} of the IR")
-            elif match := _FUNCTION.match(line):
+            elif match := FUNCTION.match(line):
                 name = match[2].strip('"')
                 if name in self._functions:
                     raise IRError(f"the IR has two functions {name!r}")
@@ -86,28 +87,34 @@ class _Parser:
             raise IRError(f"the IR has {len(self._public)} public functions, not one")
         name = self._public[0]
         divisors = tuple(
-            _divisor(hints, f"line {self._functions[name] + 1} of the IR")
-            for _, _, hints in _signature(self._lines[self._functions[name]])
+            divisor(hints, f"line {self._functions[name] + 1} of the IR")
+            for _, _, hints in signature(self._lines[self._functions[name]])
         )
-        body = self._function(name)
+        body = self._function(name, "")
         ctas, paired = self._cluster
         return Function(name, body, tuple(self._types), divisors, self._blocks, ctas=ctas, paired=paired)
 
-    def _function(self, name: str) -> Region:
+    def _function(self, name: str, call: str) -> Region:
+        """Parse a function that is called at a place, of which "" stands for the launch. What a private one promises
+        of its arguments is a hint on a copy of each, so that it is checked at every call.
+        """
         if name in self._stack or len(self._stack) > MAX_DEPTH:
             raise UnsupportedOperation("recursive tt.call", f"function {name}")
         if name not in self._functions:
             raise IRError(f"the IR has no function {name!r}")
         start = self._functions[name]
         names: dict[str, int] = {}
-        params = _signature(self._lines[start])
-        if name not in self._public and any(hints for _, _, hints in params):
-            raise UnsupportedOperation("private tt.func with attributes of arguments", f"line {start + 1} of the IR")
+        params = signature(self._lines[start])
         args = tuple(self._define(names, arg, kind) for arg, kind, _ in params)
+        copies = []
+        for slot, (arg, kind, hints) in zip(args, params, strict=True):
+            if call and (promised := promises(hints, kind, f"line {start + 1} of the IR")):
+                copies.append(Op("tt.bitcast", (slot,), (self._define(names, arg, kind),), call, attributes=promised))
         self._stack.append(name)
         region, _, _ = self._region("tt.func", start + 1, names, args, 0)
         self._stack.pop()
-        return region
+        entry, *others = region.blocks
+        return Region((replace(entry, ops=(*copies, *entry.ops)), *others))
 
     def _define(self, names: dict[str, int], name: str, kind: Type) -> int:
         self._types.append(kind)
@@ -224,7 +231,7 @@ class _Parser:
             location = self._locations.resolve(self._places[line - 1], number)
             operands *= len(regions) - 1
         if name == "tt.call":
-            regions.append(self._function(parts.symbol[1:].strip('"')))
+            regions.append(self._function(parts.symbol[1:].strip('"'), location))
         result_names = _results(results_text)
         if name in ALLOCATIONS:
             parts.attributes["called"] = ", ".join(result_names[:1])
@@ -258,7 +265,7 @@ class _Parser:
         regions, warps, own = [region], [], self._warps
         while not rest and line < len(self._lines) and (match := _PARTITION.fullmatch(self._lines[line])):
             inner: dict[str, int] = {}
-            args = tuple(self._define(inner, *pair) for pair in _typed_names(f"({match[1]})"))
+            args = tuple(self._define(inner, *pair) for pair in typed_names(f"({match[1]})"))
             if [self._types[slot] for slot in args] != [self._types[slot] for slot in captured]:
                 raise IRError(f"line {line + 1} of the IR does not take what ttg.warp_specialize captures")
             self._warps = match[2]
@@ -299,64 +306,9 @@ def _layouts(text: str) -> list[str]:
     return [block.partition(", ")[2][:-1] for block in blocks]
 
 
-def _signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
-    """Return name, type and attributes of each parameter of a ``tt.func`` line."""
-    match = _FUNCTION.match(header)
-    if match is None:
-        raise IRError(f"cannot read the function {header[:80]!r}")
-    stream = list(tokens(match[3]))
-    of_function: dict[str, str] = {}
-    of_params: list[dict[str, str]] = []
-    i = 0
-    inside = True
-    while i < len(stream):
-        kind, token = stream[i]
-        i += 1
-        if inside and kind == "value":
-            of_params.append({})
-        elif token == ")":
-            inside = False
-        elif token == "{":
-            i = attributes(stream, i, of_params[-1] if inside and of_params else of_function)
-    for attribute in of_function:
-        if attribute != "noinline":
-            raise UnsupportedOperation(f"tt.func with {attribute}", f"function {match[2]}")
-    pairs = _typed_names("(" + match[3])
-    if len(pairs) != len(of_params):
-        raise IRError(f"cannot read the function {header[:80]!r}")
-    return [(name, kind, hints) for (name, kind), hints in zip(pairs, of_params, strict=True)]
-
-
-def _divisor(hints: Mapping[str, str], location: str) -> int:
-    """Return the declared divisor of a parameter, the only attribute that is known."""
-    for name, value in hints.items():
-        match = re.fullmatch(r"([1-9]\d{0,8}) : i32", value)
-        if name != "tt.divisibility" or match is None:
-            raise UnsupportedOperation(f"tt.func with an argument of {name} = {value[:60]}", location)
-        return int(match[1])
-    return 1
-
-
 def _label(text: str) -> tuple[str, list[tuple[str, Type]]]:
     label, _, args = text.rstrip(":").partition("(")
-    return label, _typed_names("(" + args) if args else []
-
-
-def _typed_names(text: str) -> list[tuple[str, Type]]:
-    """Return the names and types in ``(%a: type {...}, %b: type)``, up to its closing parenthesis."""
-    pairs: list[tuple[str, Type]] = []
-    name = ""
-    depth = 0
-    for kind, token in tokens(text):
-        depth += (token in ("(", "{", "[")) - (token in (")", "}", "]"))
-        if depth == 0:
-            return pairs
-        if depth == 1 and kind == "value":
-            name = token
-        elif depth == 1 and kind == "word" and name:
-            pairs.append((name, parse_type(token)))
-            name = ""
-    raise IRError(f"a list of arguments is never closed: {text[:80]!r}")
+    return label, typed_names("(" + args) if args else []
 
 
 def _without_comment(line: str) -> str:

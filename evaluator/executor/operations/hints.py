@@ -21,7 +21,9 @@ from evaluator.executor.values import RAW, full
 
 Tensor = torch.Tensor
 
-_DENSE = re.compile(r"dense<\[?(\d{1,9}(?:, \d{1,9})*)\]?> : tensor<(\d+)xi(?:32|64)>")
+_MOST = 2**62
+"""What the compiler says divides zero."""
+_DENSE = re.compile(r"dense<\[?(\d{1,19}(?:, \d{1,19})*)\]?> : tensor<(\d+)xi(?:32|64)>")
 
 
 @step("llvm.intr.assume")
@@ -96,7 +98,7 @@ def _amounts(op: Op, name: str, rank: int) -> tuple[int, ...] | None:
     match = _DENSE.fullmatch(text)
     amounts = tuple(int(amount) for amount in match[1].split(", ")) if match and int(match[2]) == rank else ()
     amounts = amounts * rank if len(amounts) == 1 else amounts
-    if len(amounts) != rank or 0 in amounts:
+    if len(amounts) != rank or 0 in amounts or max(amounts) > _MOST:
         raise UnsupportedOperation(f"{op.name} with {name} = {text[:60]}", op.location)
     return amounts
 

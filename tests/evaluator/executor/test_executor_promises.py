@@ -208,3 +208,70 @@ def test_no_buffer_is_taken_to_be_aligned_to_more_than_any_allocator_promises():
 def test_other_promises_about_arguments_are_refused(what):
     with pytest.raises(UnsupportedOperation, match="argument of"):
         load(declaring(what))
+
+
+def calling(what, kind="i32"):
+    return "\n".join(
+        [
+            "module {",
+            f"  tt.func public @k(%x: !tt.ptr<{kind}>, %n: {kind}) {{",
+            "    %i = tt.get_program_id x : i32",
+            f"    %at = tt.addptr %x, %i : !tt.ptr<{kind}>, i32",
+            f"    tt.call @f(%x, %n) : (!tt.ptr<{kind}>, {kind}) -> ()",
+            f"    tt.call @f(%at, %n) : (!tt.ptr<{kind}>, {kind}) -> ()",
+            "    tt.return",
+            "  }",
+            f"  tt.func private @f(%x: !tt.ptr<{kind}> {what}, %n: {kind} {what}) attributes {{noinline = true}} {{",
+            f"    tt.store %x, %n : !tt.ptr<{kind}>",
+            "    tt.return",
+            "  }",
+            "}",
+        ]
+    )
+
+
+NOTHING = "tt.constancy = 1 : i64, tt.contiguity = 1 : i64"
+
+
+@pytest.mark.parametrize(
+    ("divisor", "n", "wrong"),
+    [
+        (4, 8, None),
+        (4, 6, ("line 5 of the IR", "a multiple of 4, program (0, 0, 0) and 3 more")),
+        (8, 8, ("line 6 of the IR", "a multiple of 8, program (1, 0, 0) and 1 more")),
+        (2**62, 0, ("line 6 of the IR", f"a multiple of {2**62}, program (0, 0, 0) and 3 more")),
+    ],
+)
+def test_what_a_function_promises_of_its_arguments_is_held_against_every_call(divisor, n, wrong):
+    kernel = load(calling(f"{{{NOTHING}, tt.divisibility = {divisor} : i64}}"))
+    x = torch.full((4,), -1, dtype=torch.int32)
+    memory, args = [Allocation("x", x)], [Pointer(0, 0), Scalar(n)]
+    faults = kernel.run(memory, args, (4, 1, 1)).faults
+    assert x.tolist() == [n] * 4
+    found = [fault for fault in faults if wrong and wrong[0] in fault.message]
+    assert {fault.kind for fault in faults} == ({"false hint"} if wrong else set())
+    if wrong:
+        assert found[0].message.endswith(f": the value is not {wrong[1]}")
+    assert {fault.kind for fault in kernel.promises(memory, args, (4, 1, 1)).faults} == {f.kind for f in faults}
+
+
+@pytest.mark.parametrize("kind", ["i32", "f32"])
+def test_a_function_may_say_that_it_promises_nothing(kind):
+    kernel = load(calling(f"{{{NOTHING}, tt.divisibility = 1 : i64}}", kind))
+    x = torch.zeros(4, dtype=torch.int32 if kind == "i32" else torch.float32)
+    assert kernel.run([Allocation("x", x)], [Pointer(0, 0), Scalar(7)], (4, 1, 1)).faults == ()
+    assert x.tolist() == [7] * 4
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "message"),
+    [
+        ("{llvm.noalias}", "i32", "private tt.func with an argument of llvm.noalias"),
+        ("{tt.divisibility = -16 : i64}", "i32", "an argument of tt.divisibility = -16 : i64"),
+        (f"{{tt.divisibility = {2**63} : i64}}", "i32", f"with tt.divisibility = dense<{2**63}>"),
+        ("{tt.divisibility = 2 : i64}", "f32", "with a hint on f32"),
+    ],
+)
+def test_promises_of_functions_that_cannot_be_checked_are_refused(what, kind, message):
+    with pytest.raises(UnsupportedOperation, match=re.escape(message)):
+        load(calling(what, kind))

@@ -99,6 +99,35 @@ def test_a_load_from_tensor_memory_finds_the_extreme_of_each_row(largest: bool, 
             assert row == (max(numbers) if largest else min(numbers))
 
 
+@gluon.jit(noinline=True)
+def arrive(bar):
+    mbarrier.arrive(bar, count=1)
+
+
+@gluon.jit(noinline=True)
+def stored(out, value):
+    gl.store(out, value)
+
+
+@gluon.jit
+def calls(out, value):
+    bar = mbarrier.allocate_mbarrier()
+    mbarrier.init(bar, count=1)
+    arrive(bar)
+    mbarrier.wait(bar, 0)
+    stored(out, value * 2)
+
+
+@pytest.mark.parametrize("level", ["source", "compiled"])
+def test_functions_that_are_called_take_barriers_pointers_and_numbers(level: Literal["source", "compiled"]) -> None:
+    out = torch.zeros(4)
+    with offline(level=level) as session:
+        calls[(1,)](out, 1.5)
+    assert session.report().clean
+    assert out.tolist() == [3, 0, 0, 0]
+    assert session.launches[0].ir.count("tt.func private") == 2
+
+
 @gluon.jit
 def fused_product(x, out):
     flat: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0])

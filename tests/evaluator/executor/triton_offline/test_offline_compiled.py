@@ -1,5 +1,6 @@
 """What the compiler makes of a kernel can be looked at and executed, and hooks hear of launches."""
 
+import re
 from typing import Any
 
 import pytest
@@ -96,6 +97,29 @@ def test_what_the_compiler_made_computes_what_the_source_says(target: str, roles
     assert made in launch.ir
     with pytest.raises(OfflineError, match="not counted: what the compiler made of it was executed"):
         launch.predict()
+
+
+@triton.jit(noinline=True)
+def added(x, at, by, none):
+    return tl.load(x + at + none) + by
+
+
+@triton.jit
+def calls(x, y, n):
+    at = tl.program_id(0) * 16
+    tl.store(y + at, added(x, at, 2.0, at * 0))
+    tl.store(y + at + n, added(x, at + n * 32, n * 0.5, n * 0))
+
+
+def test_what_the_compiler_found_out_about_the_arguments_of_calls_is_true() -> None:
+    x, y = torch.randn(256), torch.zeros(64)
+    with offline("h100", level="compiled") as session:
+        calls[(4,)](x, y, 6)
+    assert session.report().clean
+    assert {int(each) for each in re.findall(r"tt.divisibility = (\d+) : i64", session.launches[0].ir)} >= {16, 2**62}
+    expected = torch.zeros(64)
+    expected[::16], expected[6::16] = x[:64:16] + 2, x[192::16] + 3
+    torch.testing.assert_close(y, expected)
 
 
 @triton.jit
