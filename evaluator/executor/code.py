@@ -34,7 +34,7 @@ class Code:
         self.function = function
         self.launched = launched
         self._sanitize = sanitize
-        self._step: Step = build(function, sanitize=sanitize)
+        self._step: Step = build(function, sanitize=sanitize, whole=function is launched)
         self._used = used_slots(function)
         self._polls = polls(function)
         self._needs = needs(function) if chip or function is launched else None

@@ -19,6 +19,7 @@ from evaluator.executor.operations.integers import signed, unsigned
 from evaluator.executor.operations.memory import address_sum, kept_as_sums, offset_sum, site
 from evaluator.executor.operations.registry import check_variant, elementwise_step
 from evaluator.executor.overflow import addressing, watched
+from evaluator.executor.pending import early_uses, reported
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
 from evaluator.executor.values import DTYPES, Unlike, Value, full, select, suffix
@@ -63,12 +64,13 @@ def _misfit(op: Op, error: Exception) -> IRError:
     return IRError(f"cannot execute {op.name} at {op.location}: {reason}")
 
 
-def build(function: Function, *, sanitize: bool = False) -> Step:
-    """Return the step that runs a whole kernel. With ``sanitize``, it also checks address arithmetic for overflow.
+def build(function: Function, *, sanitize: bool = False, whole: bool = True) -> Step:
+    """Return the step that runs a kernel, or a slice of one, which leaves products out, if it is not ``whole``. With
+    ``sanitize``, it also checks address arithmetic for overflow.
 
     Raises ``IRError`` or ``UnsupportedOperation``.
     """
-    body = _Builder(function, sanitize=sanitize).function(function.body)
+    body = _Builder(function, sanitize=sanitize, whole=whole).function(function.body)
     check_orders(function)
 
     def run(frame: Frame) -> None:
@@ -80,7 +82,8 @@ def build(function: Function, *, sanitize: bool = False) -> Step:
 class _Builder:
     """Turns operations into steps."""
 
-    def __init__(self, function: Function, *, sanitize: bool) -> None:
+    def __init__(self, function: Function, *, sanitize: bool, whole: bool) -> None:
+        self._early = early_uses(function) if whole else {}
         self._watched = addressing(function) if sanitize else frozenset()
         self._sanitize = sanitize
         self._types = function.types
@@ -97,7 +100,7 @@ class _Builder:
     def _steps(self, block: Block) -> Steps:
         ops = block.ops[:-1]
         check_variant(block.ops[-1])
-        return Steps(tuple(self._step(op) for op in ops), ops, block.index)
+        return Steps(tuple(reported(op, self._step(op), self._early) for op in ops), ops, block.index)
 
     def _body(self, region: Region) -> Steps:
         if len(region.blocks) != 1:

@@ -21,6 +21,11 @@ from evaluator.executor.values import DTYPES, full
 Tensor = torch.Tensor
 
 
+def is_asynchronous(op: Op) -> bool:
+    """Return whether the program goes on while a Hopper product is computed."""
+    return op.attributes.get("isAsync", "").startswith("true")
+
+
 @step("ttng.warp_group_dot")
 def _warp_group_dot(op: Op, types: Types) -> Step:
     check_variant(op, attributes=["inputPrecision", "maxNumImpreciseAcc", "isAsync"])
@@ -28,7 +33,7 @@ def _warp_group_dot(op: Op, types: Types) -> Step:
     kinds = types[a].block, types[b].block, types[c]
     check_product(op, *kinds)
     multiply = product(*kinds, "tf32")
-    waits = not op.attributes.get("isAsync", "").startswith("true")
+    waits = not is_asynchronous(op)
 
     def run(frame: Frame, chip: Chip) -> None:
         rows, clocks = chip.rows(frame), chip.clocks

@@ -71,7 +71,24 @@ def attention(q, k, v, out, lse, *, causal, scale):
 """
 """Behind another kernel: sends its sums to memory by TMA, and takes back what it finds there."""
 
+IMPORTED = "import mbarrier, tma, warpgroup_mma\n"
+SCORES = "gl.zeros([block_m, block_n], gl.float32, s_layout), use_acc=False"
+KEYS_FREED = "        mbarrier.arrive(k_free.index(stage), count=1)\n"
+VALUES_FREED = "        mbarrier.arrive(v_free.index(stage), count=1)\n"
+EARLY_SCORES = (
+    (IMPORTED, IMPORTED.replace("\n", ", warpgroup_mma_wait\n")),
+    (
+        f"s = warpgroup_mma(q, k, {SCORES})\n{KEYS_FREED}",
+        f"s = warpgroup_mma_wait(1, deps=[warpgroup_mma(q, k, {SCORES}, is_async=True)])\n",
+    ),
+    (VALUES_FREED, KEYS_FREED + VALUES_FREED),
+)
+"""Let scores be used while they are computed. Their keys are given back when both products of the pass have ended."""
+
 H100 = {
+    "scores read before the tensor cores have written them": Attack(
+        hopper(*EARLY_SCORES), Status.RACE, "on-chip access too early.*uses the result of the product"
+    ),
     "slots of a ring overwritten before they are read, at length": Attack(
         hopper(RING), Status.RACE, "8k-causal: .*on-chip access too early.*k_tiles of"
     ),

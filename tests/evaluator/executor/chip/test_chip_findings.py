@@ -221,8 +221,8 @@ def operand_of_wgmma_overwritten(desc, RIGHT: gl.constexpr):
     fence_async_shared()
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     acc = warpgroup_mma(a, a, gl.zeros([64, 64], gl.float32, layout), is_async=True)
-    acc = warpgroup_mma_wait(0 if RIGHT else 1, deps=(acc,))
-    a.store(gl.convert_layout(acc, LAYOUT).to(gl.float16))
+    warpgroup_mma_wait(0 if RIGHT else 1, deps=(acc,))
+    a.store(ones)
 
 
 @gluon.jit
