@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import lru_cache
 
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w$.\-@])loc\(|[()]')
 _ALIAS = re.compile(r"(#loc\d*) = loc\((.*)\)\s*")
@@ -20,6 +21,7 @@ _STRING_OR_LOCATION = re.compile(
 )
 
 
+@lru_cache(maxsize=64)
 def without_locations(ttir: str) -> str:
     """Return IR text without source locations, which change line tables and no instruction. Strings stay as is."""
     return _STRING_OR_LOCATION.sub(lambda match: match[0] if match[0].startswith('"') else "", ttir)

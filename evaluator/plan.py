@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
@@ -276,6 +276,7 @@ class LaunchPlan:
 _STRING_OR_NAME = re.compile(r'"(?:[^"\\]|\\.)*"|[%@][\w$.\-]+')
 
 
+@lru_cache(maxsize=64)  # the cases of a candidate share their kernels
 def canonical_ttir(text: str) -> str:
     """Return IR text without source locations and with SSA values and functions renamed in order of appearance."""
     names: dict[str, str] = {}

@@ -28,7 +28,7 @@ class Lowered:
     types: tuple[str, ...]
     """Type of each parameter of the IR function."""
     source: str
-    """The IR before the passes of its stage, which Triton calls the source."""
+    """The IR before the passes of its stage, which Triton calls the source; "" unless it was to be kept."""
 
     def arguments(self, values: Sequence[Any], pointer: Callable[[Any], Pointer]) -> Iterator[tuple[Argument, ...]]:
         """Yield per Python argument what it becomes: one argument for each parameter of the IR that it covers.
@@ -42,7 +42,7 @@ class Lowered:
             raise UnfitArgument(f"nothing for a parameter of type {left}")
 
 
-def lower(src: Any, backend: Any, options: Any) -> Lowered:
+def lower(src: Any, backend: Any, options: Any, *, keep_source: bool = False) -> Lowered:
     """Return the IR of a ``triton.compiler.ASTSource`` after the passes of that stage, the first half of
     ``triton.compile``: Triton IR, for a Gluon function Triton GPU IR. ``options`` are as ``backend.parse_options``
     returns them. Raises what the front end raises.
@@ -54,7 +54,7 @@ def lower(src: Any, backend: Any, options: Any) -> Lowered:
     backend.add_stages(stages, options, src.language)
     codegen = backend.get_codegen_implementation(options)
     module = src.make_ir(backend.target, options, codegen, backend.get_module_map(), context)
-    source = str(module)  # the passes change the module
+    source = str(module) if keep_source else ""  # the passes change the module
     level = Level.TTGIR if src.language == Language.GLUON else Level.TTIR
     module = stages[level](module, {})
     symbol = module.get_entry_func_name()

@@ -88,7 +88,7 @@ def leading(roles: Sequence[Role], costs: Costs) -> Role:
 
 
 def _flops(role: Role, costs: Costs) -> float:
-    return sum(costs.op(i).flops for top in role.loops for loop in top.tree() for i in loop.own)
+    return sum(costs.op(i).flops for top in role.loops for loop in top.tree() for i in loop.own if i.base in MATRIX)
 
 
 def passes_in_step(roles: Sequence[Role], costs: Costs, passes: int) -> dict[Loop, int]:

@@ -153,8 +153,11 @@ def _check_overtaken(
     frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, before: Tensor
 ) -> None:
     """Report where a phase has just ended too early; ``before`` [n] phases were complete at the places."""
+    rows, here = chip.rows(frame)[places], number[places]
+    if not bool((chip.barriers.phase[rows, here] > before).any()):
+        return
     wrong = torch.zeros(frame.programs, dtype=torch.bool)
-    wrong[places] = chip.barriers.overtaken(chip.rows(frame)[places], number[places], before)
+    wrong[places] = chip.barriers.overtaken(rows, here, before)
     text = "ends a phase of barrier {} while others may still be waiting for the phase before"
     chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
 
