@@ -14,7 +14,8 @@ import torch
 
 Tensor = torch.Tensor
 
-_SCALAR, _NOBODY, _SEVERAL, _SENT = -1, -2, -3, -4
+_NOBODY, _SEVERAL, _SENT, _SCALAR = -1, -2, -3, -4
+"""Threads without a number. A scalar of partition p belongs to ``_SCALAR - p``."""
 
 
 class Barriers:
@@ -30,15 +31,12 @@ class Barriers:
         self._first: dict[tuple[int, tuple[int, ...]], int] = {}
         """The number of the first thread of blocks of each partition and shape."""
         self._threads = 0
+        self.between_partitions = False
+        """Whether a partition beside the default one has accessed a watched buffer."""
 
     def watches(self, buffer: int) -> bool:
         """Whether accesses to a buffer are watched."""
         return buffer in self._buffers
-
-    @property
-    def between_partitions(self) -> bool:
-        """Whether partitions beside the default one have accessed a watched buffer."""
-        return any(partition for partition, _ in self._first)
 
     def passed(self, programs: Tensor) -> None:
         """Note that programs, positions [n], reach a barrier."""
@@ -56,8 +54,9 @@ class Barriers:
         """
         if sent:
             return torch.full((math.prod(shape),), _SENT)
+        self.between_partitions |= partition > 0
         if not shape:
-            return torch.tensor([_SCALAR])
+            return torch.tensor([_SCALAR - partition])
         if (key := (partition, shape)) not in self._first:
             self._first[key], self._threads = self._threads, self._threads + math.prod(shape)
         return torch.arange(math.prod(shape)) + self._first[key]
@@ -85,7 +84,7 @@ class Barriers:
         loaded[1, cells[several]] = _SEVERAL
         stored = self._of(self._stored, buffer, granules)[:, cells]
         others = (stored[1] != now[1]) & (stored[1] != _SENT)
-        return _together(stored, now) & (others | (now[1] == _SCALAR))
+        return _together(stored, now) & (others | (now[1] <= _SCALAR))
 
     def sent(self, buffer: int, cells: Tensor) -> Tensor:
         """Return which of a buffer's granules, cells [n], may still be written by TMA, bool [n]."""

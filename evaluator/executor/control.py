@@ -201,7 +201,9 @@ class _Builder:
                 for each in runs:
                     each()
             else:
+                frame.run.memory.observe_barrier(frame.positions)  # all warps meet where partitions start and end
                 frame.run.chip.side_by_side(frame, runs)
+                frame.run.memory.observe_barrier(frame.positions)
             assign(frame, op.results, yields)
 
         return run

@@ -196,8 +196,11 @@ class _Parser:
             defined = []
         if self._cluster[0] > 1 and (layout := _of_registers(rest)):
             parts.attributes["registers"] = layout
-        if name == "tt.dot" and "#ttg.blocked<" in rest and _layouts(rest)[-1].startswith("#ttg.blocked<"):
-            parts.attributes["fma"] = "true"
+        if name == "tt.dot":
+            if "fma" in parts.attributes:  # which is the parser's own word
+                raise UnsupportedOperation("tt.dot with fma", location)
+            if "#ttg.blocked<" in rest and (_layouts(rest) or [""])[-1].startswith("#ttg.blocked<"):
+                parts.attributes["fma"] = "true"
         operands = tuple(slot(value) for value in parts.operands)
         successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
         regions: list[Region] = []

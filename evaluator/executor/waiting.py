@@ -39,7 +39,7 @@ def polls(function: Function) -> frozenset[int]:
     for op in walk(function.body):
         if effects(op.name).waits:
             found.update(op.results)
-        if op.name == "scf.while":
+        if op.name == "scf.while" and len(op.regions) == 2:  # others are refused where steps are built
             condition = op.regions[0].terminator.operands[:1]
             inner = [one for region in op.regions for one in walk(region)]
             deciding = _deciding(op, inner, set(condition))

@@ -24,15 +24,19 @@ class Barriers:
         self.begun = torch.zeros(rows, number, dtype=torch.int32)
         """Phases that were complete when the barrier was initialised last."""
         self.begun_by = torch.zeros(rows, number, dtype=torch.int64)
+        """Which partition initialised it last."""
         self.begun_at = torch.zeros(rows, number, dtype=torch.int32)
-        """Which partition initialised it last, and when on its clock."""
+        """When that was, on the partition's clock."""
         self._used_at = torch.zeros(rows, number, partitions, dtype=torch.int32)
         """When each partition used it last, on its clock; 0: not since it was initialised."""
         self._waited = torch.zeros_like(self._used_at)
+        """How many phases were complete when each partition's last wait for it ended."""
         self._waited_at = torch.zeros_like(self._used_at)
-        """How many phases were complete when each partition's last wait for it ended, and when that was."""
+        """When that was, on the partition's clock; 0: it has not waited."""
         self._seen = torch.zeros_like(self._used_at)
-        """What those who arrived, or let copies arrive, knew of each partition."""
+        """How far those who arrived, or let copies arrive, knew each partition to have come."""
+        self._told = torch.zeros_like(self._used_at)
+        """The same, up to the end of the last complete phase."""
         self._first_actor = first_actor
         self._signaller = torch.zeros(rows, number, dtype=torch.int64)
         self._signalled_at = torch.zeros(rows, number, dtype=torch.int32)
@@ -45,7 +49,7 @@ class Barriers:
     def initialise(self, rows: Tensor, number: Tensor, count: int, partition: int, time: Tensor) -> None:
         """Start the first phase, at the ``time`` [P] of a partition."""
         self.begun_by[rows, number], self.begun_at[rows, number] = partition, time
-        for table in (self._used_at, self._waited, self._waited_at, self._seen):
+        for table in (self._used_at, self._waited, self._waited_at, self._seen, self._told):
             table[rows, number] = 0
         self.valid[rows, number] = True
         self.count[rows, number] = self.missing[rows, number] = count
@@ -62,14 +66,15 @@ class Barriers:
         """Note that a partition, which knows [P, actors] of the others, uses barriers."""
         self._used_at[rows, number, partition] = known[:, partition]
 
-    def in_use(self, rows: Tensor, number: Tensor, known: Tensor, partitions: range) -> Tensor:
-        """Return where one of some partitions may still be using the barrier, for all that is ``known``, bool [P]."""
-        return (self._used_at[rows, number][:, partitions] > known[:, partitions]).any(1)
+    def in_use(self, rows: Tensor, number: Tensor, heard: Tensor, partitions: range) -> Tensor:
+        """Return where one of some partitions may still be using the barrier, for all that was ``heard`` of them [P,
+        partitions], bool [P].
+        """
+        return (self._used_at[rows, number][:, partitions] > heard[:, partitions]).any(1)
 
-    def see(self, rows: Tensor, number: Tensor, known: Tensor) -> None:
-        """Note what someone knows [P, actors] who arrives, or issues a copy that will."""
-        seen = self._seen[rows, number]
-        self._seen[rows, number] = torch.maximum(seen, known[:, : seen.shape[1]])
+    def see(self, rows: Tensor, number: Tensor, heard: Tensor) -> None:
+        """Note how far someone who arrives, or issues a copy that will, knows partitions to be [P, partitions]."""
+        self._seen[rows, number] = torch.maximum(self._seen[rows, number], heard)
 
     def waited(self, rows: Tensor, number: Tensor, partition: int, known: Tensor) -> None:
         """Note that a partition, which knows [P, actors], has waited for the last complete phase."""
@@ -80,7 +85,7 @@ class Barriers:
         """Return where phases ended, of which ``before`` [P] were complete, although a partition may still be waiting
         for the phase before: it would wait for ever, or for another phase of that parity. bool [P]
         """
-        waiting = (self._waited[rows, number] == before.unsqueeze(1)) & (before.unsqueeze(1) > 0)
+        waiting = self._waited[rows, number] == before.unsqueeze(1)
         unseen = self._waited_at[rows, number] > self._seen[rows, number]
         return (self.phase[rows, number] > before) & (waiting & unseen).any(1)
 
@@ -92,6 +97,10 @@ class Barriers:
     def handed_on(self, rows: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         """Return what those who arrived knew and had fenced when the last complete phase ended, [P, actors] each."""
         return self._done[0, rows, number], self._done[1, rows, number]
+
+    def told(self, rows: Tensor, number: Tensor) -> Tensor:
+        """Return how far partitions were known to have come when the last complete phase ended, [P, partitions]."""
+        return self._told[rows, number]
 
     def signalled(self, rows: Tensor, number: Tensor, actor: Tensor, time: Tensor) -> None:
         """Note asynchronous operations [P] that signal the barriers once they are done."""
@@ -124,3 +133,4 @@ class Barriers:
         self.missing[rows, number] = self.count[rows, number]
         self._arrived[0, rows, number, self._first_actor + number] = self.phase[rows, number]
         self._done[:, rows, number] = self._arrived[:, rows, number]
+        self._told[rows, number] = self._seen[rows, number]

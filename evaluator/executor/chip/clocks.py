@@ -51,6 +51,8 @@ class Clocks:
             self.known[:, partition, partition] = 1
         self.fenced = torch.zeros_like(self.known)
         """The same, of writes that a fence has made visible to asynchronous operations."""
+        self.met = torch.zeros(rows, partitions, partitions, dtype=torch.int32)
+        """Up to which time each partition knows each other to have come, though not what it wrote."""
         self.issued = torch.zeros(rows, partitions, 1 + len(Queue), dtype=torch.int32)
         """How many operations are in each queue of each partition, done or not."""
         self.cores = torch.zeros_like(self.known)
@@ -88,26 +90,32 @@ class Clocks:
         self.fenced[rows, partition] = torch.maximum(self.fenced[rows, partition], self.known[rows, partition])
         self.release(rows, partition)
 
+    def heard(self, rows: Tensor, partition: int) -> Tensor:
+        """Return up to which time a partition knows each to have come, [P, partitions]."""
+        return torch.maximum(self.met[rows, partition], self.known[rows, partition, : self.partitions])
+
     def begin(self, rows: Tensor, partition: int) -> None:
         """Let all partitions of a CTA know what one does, and take that for fenced."""
         own = range(partition % self._ctas, self.partitions, self._ctas)
         known = torch.maximum(self.known[rows][:, own], self.known[rows, partition].unsqueeze(1))
         fenced = torch.maximum(self.fenced[rows][:, own], known[:, partition // self._ctas].unsqueeze(1))
+        met = self.heard(rows, partition)
         for i, other in enumerate(own):
+            self.met[rows, other] = torch.maximum(self.met[rows, other], met)
             self.known[rows, other], self.fenced[rows, other] = known[:, i], fenced[:, i]
         self.release(rows, partition)
 
     def end(self, rows: Tensor, partition: int) -> None:
         """Let a partition see all that its CTA has done, except asynchronous operations that none has waited for."""
         own = range(partition % self._ctas, self.partitions, self._ctas)
-        for table in (self.known, self.fenced):
+        for table in (self.known, self.fenced, self.met):
             table[rows, partition] = table[rows][:, own].amax(1)
         for other in own:
             self.release(rows, other)
 
     def meet(self, rows: Tensor, partitions: Sequence[int]) -> None:
         """Let some partitions know what each of them does."""
-        for table in (self.known, self.fenced):
+        for table in (self.known, self.fenced, self.met):
             every = table[rows][:, partitions].amax(1)
             for partition in partitions:
                 table[rows, partition] = every

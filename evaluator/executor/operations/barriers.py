@@ -83,7 +83,7 @@ def arrive(
     rows, numbers = chip.rows(frame)[places], number[places]
     clocks = chip.clocks
     chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
-    chip.barriers.see(rows, numbers, clocks.known[rows, agent])
+    chip.barriers.see(rows, numbers, clocks.heard(rows, agent))
     clocks.release(rows, agent)
     if expected:
         chip.barriers.expect(rows, numbers, expected)
@@ -104,7 +104,7 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, c
             rows, here = chip.rows(frame)[places], number[places]
             actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
             chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
-            chip.barriers.see(rows, here, clocks.known[rows, agent])
+            chip.barriers.see(rows, here, clocks.heard(rows, agent))
             chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
             _count(frame, chip, op, number, places, agent, 1)
     chip.give_way()
@@ -132,7 +132,7 @@ def completes(
     ]
     done, here = rows[places], number[places]
     chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[places])
-    chip.barriers.see(done, here, chip.clocks.known[done, agent])
+    chip.barriers.see(done, here, chip.clocks.heard(done, agent))
     before = chip.barriers.phase[done, here]
     chip.barriers.expect(done, here, -amount)
     _check_overtaken(frame, chip, op, number, places, agent, before)
@@ -208,7 +208,7 @@ def _invalidate(op: Op, types: Types) -> Step:
             wrong[places] = chip.barriers.outstanding(rows, here, known)
             chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
             neighbours = range(agent % chip.ctas, chip.clocks.partitions, chip.ctas)
-            wrong[places] = chip.barriers.in_use(rows, here, known, neighbours)
+            wrong[places] = chip.barriers.in_use(rows, here, chip.clocks.heard(rows, agent), neighbours)
             used = "invalidates barrier {} while another partition may still be using it"
             chip.refute(frame, site(frame, op), "barrier misused", wrong, used, number, agent)
             chip.barriers.valid[rows, here] = False
@@ -289,6 +289,7 @@ def _wait(op: Op, types: Types) -> Step:
             told = barriers.handed_on(rows, number[places])
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)
+            clocks.met[rows, agent] = torch.maximum(clocks.met[rows, agent], barriers.told(rows, number[places]))
             barriers.waited(rows, number[places], agent, clocks.known[rows, agent])
 
     return on_chip(run)
@@ -311,7 +312,7 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
             known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
             known[:, clocks.actor(agent, Queue.COPY)] = clocks.issued[rows, agent, Queue.COPY] + 1  # the open group
             chip.barriers.hand_on(rows, here, known, torch.zeros_like(known))
-            chip.barriers.see(rows, here, clocks.known[rows, agent])
+            chip.barriers.see(rows, here, clocks.heard(rows, agent))
             if arrivals:
                 _count(frame, chip, op, number, places, agent, arrivals)
         chip.give_way()

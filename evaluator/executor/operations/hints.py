@@ -22,7 +22,7 @@ from evaluator.executor.values import RAW, full
 Tensor = torch.Tensor
 
 _MOST = 2**62
-"""What the compiler says divides zero."""
+"""The largest divisor that the compiler knows: that of zero."""
 _DENSE = re.compile(r"dense<\[?(\d{1,19}(?:, \d{1,19})*)\]?> : tensor<(\d+)xi(?:32|64)>")
 
 

@@ -37,12 +37,13 @@ def kept_as_sums(function: Function) -> frozenset[int]:
         """Return the blocks that operations of a name make and that no operation has among its ``others``."""
         used = {slot for op in ops for slot in others(op)}
         used.update(slot for op in ops for _, values in op.successors for slot in values)
-        return {op.results[0] for op in ops if op.name == name and function.types[op.results[0]].shape} - used
+        found = {slot for op in ops if op.name == name for slot in op.results}
+        return {slot for slot in found - used if function.types[slot].shape}
 
-    pointers = made("tt.addptr", lambda op: op.operands[op.name in ("tt.load", "tt.store") :])
+    pointers = made("tt.addptr", lambda op: op.operands[1 if op.name in ("tt.load", "tt.store") else 0 :])
 
     def but_offsets(op: Op) -> Sequence[int]:
-        return op.operands[:1] if op.name == "tt.addptr" and op.results[0] in pointers else op.operands
+        return op.operands[:1] if op.name == "tt.addptr" and not pointers.isdisjoint(op.results) else op.operands
 
     return frozenset(pointers | made("arith.addi", but_offsets))
 

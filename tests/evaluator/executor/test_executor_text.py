@@ -40,6 +40,7 @@ def module(*lines, signature="%x: !tt.ptr<f32>, %n: i32"):
         ("%a = arith.addi %n, %n {tt.divisibility = dense<[1, 2]> : tensor<2xi32>} : i32", "with tt.divisibility"),
         ("%a = arith.constant {ttg.unheard} 1 : i32", "arith.constant with ttg.unheard"),
         ("%a = tt.get_program_id x {tt.unheard} : i32", "tt.get_program_id with tt.unheard"),
+        ("%a = tt.dot %n, %n, %n {fma = true} : i32", "tt.dot with fma"),
     ],
 )
 def test_what_might_change_the_meaning_is_refused_by_name(line, name):
@@ -100,6 +101,12 @@ def test_a_block_of_one_element_becomes_a_scalar_without_saying_its_type():
         (module("    scf.if %c {", "    } sideways", signature="%c: i1"), "line 4 of the IR has more than the end of"),
         (module("    scf.if %c {", "    } otherwise {", "    }", signature="%c: i1"), "never closed"),
         (module("    %p = tt.get_program_id x tt.return : i32"), "more than tt.get_program_id"),
+        (module("    arith.addi %n, %n : i32"), "cannot execute arith.addi"),
+        (module("    tt.addptr %x, %n : !tt.ptr<f32>, i32"), "cannot execute tt.addptr"),
+        (
+            module("    %w = scf.while (%a = %n) : (i32) -> i32 {", "    scf.condition(%n) %a : i32", "    }"),
+            "scf.while",
+        ),
         (module() + "\nmodule {\n}", "nested modules"),
         (module().replace("module {", "module attributes {ttg.x = 1 : i32} {"), "module with attributes"),
         (module().replace("i32) {", "i32) attributes {tt.unheard = 1 : i32} {"), "tt.func with tt.unheard"),

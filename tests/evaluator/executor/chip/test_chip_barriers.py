@@ -11,7 +11,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import offline
-from tests.evaluator.executor.chip.sanitised import FLAT, ROW
+from tests.evaluator.executor.chip.sanitised import FLAT, ROW, bring, read
 
 ORACLE = "the expected messages and locations"
 
@@ -158,6 +158,122 @@ def used_beyond_its_end(desc, x, RIGHT: gl.constexpr, SWAPPED: gl.constexpr):
             mbarrier.arrive(bars.index(i - 1), count=1, pred=i > 0 if RIGHT else i >= 0)
         elif i > 0 or not RIGHT:
             gl.store(x + gl.arange(0, 128, ROW), line.load(ROW))
+
+
+@gluon.jit
+def expect(desc, x, bars, tile):
+    for i in range(4):
+        mbarrier.wait(bars.index(1), (i & 1) ^ 1)
+        mbarrier.expect(bars.index(0), desc.block_type.nbytes)
+        mbarrier.arrive(bars.index(2), count=1)
+
+
+@gluon.jit
+def bring_when_told(desc, x, bars, tile):
+    for i in range(4):
+        mbarrier.wait(bars.index(2), i & 1)
+        tma.async_load(desc, [0, 0], bars.index(0), tile)
+
+
+@gluon.jit
+def copy_when_free(desc, x, bars, tile):
+    rows = gl.arange(0, 64, gl.SliceLayout(1, COPIED))
+    columns = gl.arange(0, 64, gl.SliceLayout(0, COPIED))
+    for i in range(4):
+        mbarrier.wait(bars.index(1), (i & 1) ^ 1)
+        async_copy.async_load(tile, x + rows[:, None] * 64 + columns[None, :])
+        async_copy.mbarrier_arrive(bars.index(0), increment_count=False)
+
+
+@gluon.jit
+def take_each(desc, x, bars, tile):
+    for i in range(4):
+        mbarrier.wait(bars.index(0), i & 1)
+        read(tile, x + 4096)
+        mbarrier.arrive(bars.index(1), count=1)
+
+
+@gluon.jit
+def take_and_end(desc, x, bars, tile):
+    mbarrier.wait(bars.index(0), 0)
+    read(tile, x + 4096)
+    mbarrier.invalidate(bars.index(0))
+
+
+@gluon.jit
+def hand_on_in_global_memory(desc, x, bars, tile):
+    places = gl.arange(0, 128, ROW)
+    gl.store(x + 128 + places, gl.load(x + places))
+
+
+@gluon.jit
+def first(desc, x, bars, tile, WHAT: gl.constexpr):
+    if WHAT == "two that bring":
+        expect(desc, x, bars, tile)
+    elif WHAT == "cp.async":
+        copy_when_free(desc, x, bars, tile)
+    elif WHAT == "ended by who waits":
+        bring(desc, tile, bars.index(0))
+    else:
+        hand_on_in_global_memory(desc, x, bars, tile)
+
+
+@gluon.jit
+def second(desc, x, bars, tile, WHAT: gl.constexpr):
+    if WHAT == "ended by who waits":
+        take_and_end(desc, x, bars, tile)
+    elif WHAT != "global memory":
+        take_each(desc, x, bars, tile)
+
+
+@gluon.jit
+def third(desc, x, bars, tile, WHAT: gl.constexpr):
+    if WHAT == "two that bring":
+        bring_when_told(desc, x, bars, tile)
+
+
+@gluon.jit
+def partitions_that(desc, x, WHAT: gl.constexpr, SWAPPED: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    bars = mbarrier.allocate_mbarrier(batch=3)
+    for i in gl.static_range(3):
+        mbarrier.init(bars.index(i), count=128 if WHAT == "cp.async" and i == 0 else 1)
+    x = x + gl.program_id(0) * 8192
+    gl.store(x + gl.arange(0, 128, ROW), gl.full([128], 1.0, gl.float16, ROW))
+    if SWAPPED:
+        gl.warp_specialize(
+            [
+                (second, (desc, x, bars, tile, WHAT)),
+                (first, (desc, x, bars, tile, WHAT)),
+                (third, (desc, x, bars, tile, WHAT)),
+            ],
+            [4, 4],
+            [24, 24],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (first, (desc, x, bars, tile, WHAT)),
+                (third, (desc, x, bars, tile, WHAT)),
+                (second, (desc, x, bars, tile, WHAT)),
+            ],
+            [4, 4],
+            [24, 24],
+        )
+    gl.store(x + gl.arange(0, 128, ROW), gl.load(x + 128 + gl.arange(0, 128, ROW)))
+
+
+CLEAN = ("two that bring", "cp.async", "ended by who waits", "global memory")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("what", CLEAN)
+def test_who_has_come_how_far_is_known_from_copies_and_where_partitions_start_and_end(what: str, swapped: bool) -> None:
+    layout = gl.NVMMASharedLayout(128, 16, rank=2)
+    desc = TensorDescriptor.from_tensor(torch.zeros(64, 64, dtype=torch.float16), [64, 64], layout)
+    with offline(target="h100") as session:
+        partitions_that[(2,)](desc, torch.zeros(2 * 8192).half(), what, swapped, num_warps=4)
+    assert [fault.message for fault in session.report().faults] == []
 
 
 MISUSED = "barrier misused"
