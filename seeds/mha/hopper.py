@@ -136,7 +136,7 @@ def attend(
     gl.store(out + places, acc.to(gl.bfloat16), mask=out_rows[:, None] < q_len)
 
 
-@gluon.jit(do_not_specialize=["heads", "q_len"])  # to know their divisors gains nothing
+@gluon.jit(do_not_specialize=["heads", "q_len", "kv_len"])  # to know their divisors gains nothing
 def attention_kernel(
     q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
     MASKED: gl.constexpr, CAUSAL: gl.constexpr, STAGES: gl.constexpr, GROUPS: gl.constexpr,

@@ -47,14 +47,17 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     rows, barriers = chip.rows(frame), chip.barriers
     valid, known = barriers.valid[rows, number], chip.clocks.known[rows, agent]
     asked = torch.ones_like(valid) if active is None else active
-    text = "uses barrier {}, which is not initialised, or no longer"
-    chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number, agent)
+    used = asked & valid
+    if not torch.equal(used, asked):
+        text = "uses barrier {}, which is not initialised, or no longer"
+        chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number, agent)
     by = barriers.begun_by[rows, number]
-    unknown = known.gather(1, by.unsqueeze(1)).squeeze(1) < barriers.begun_at[rows, number]
-    unknown &= by % chip.ctas == agent % chip.ctas  # CTAs meet after barriers are initialised, which the compiler adds
-    text = "uses barrier {}, which may not be initialised yet"
-    chip.refute(frame, site(frame, op), "barrier misused", asked & valid & unknown, text, number, agent)
-    places = (asked & valid).nonzero().flatten()
+    unknown = used & (known.gather(1, by.unsqueeze(1)).squeeze(1) < barriers.begun_at[rows, number])
+    if bool(unknown.any()):
+        unknown &= by % chip.ctas == agent % chip.ctas  # the compiler lets CTAs meet after barriers are initialised
+        text = "uses barrier {}, which may not be initialised yet"
+        chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
+    places = used.nonzero().flatten()
     barriers.use(rows[places], number[places], agent, known[places])
     return places
 
