@@ -90,7 +90,7 @@ H100 = {
         hopper(*EARLY_SCORES), Status.RACE, "on-chip access too early.*uses the result of the product"
     ),
     "slots of a ring overwritten before they are read, at length": Attack(
-        hopper(RING), Status.RACE, "8k-causal: .*on-chip access too early.*k_tiles of"
+        hopper(RING), Status.RACE, "8k-causal: .*ends a phase of barrier . of k_ready .* others may still be waiting"
     ),
     "barriers that few enough tiles never wait for": Attack(
         hopper(
