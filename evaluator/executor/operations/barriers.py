@@ -71,10 +71,18 @@ def _in_phase(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, 
     rows, numbers = chip.rows(frame)[places], number[places]
     actors = (chip.clocks.barrier(0) + numbers).unsqueeze(1)
     known = chip.clocks.known[rows, agent].gather(1, actors).squeeze(1)
-    unknown = torch.zeros(frame.programs, dtype=torch.bool)
-    unknown[places] = known < chip.barriers.phase[rows, numbers] - phases
+    unknown = known < chip.barriers.phase[rows, numbers] - phases
     text = "is at barrier {} without having waited for the phase before"
-    chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
+    _refute(frame, chip, op, number, places, agent, unknown, text)
+
+
+def _refute(
+    frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, wrong: Tensor, text: str
+) -> None:
+    """Report a misuse at those of the ``places`` [n] where it is ``wrong`` [n]."""
+    whole = torch.zeros(frame.programs, dtype=torch.bool)
+    whole[places] = wrong
+    chip.refute(frame, site(frame, op), "barrier misused", whole, text, number, agent)
 
 
 def arrive(
@@ -145,10 +153,9 @@ def completes(
 def _count(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, count: int) -> None:
     rows, here = chip.rows(frame)[places], number[places]
     before = chip.barriers.phase[rows, here]
-    wrong = torch.zeros(frame.programs, dtype=torch.bool)
-    wrong[places] = chip.barriers.arrive(rows, here, count)
+    wrong = chip.barriers.arrive(rows, here, count)
     text = "arrives at barrier {} more often than its phase takes"
-    chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+    _refute(frame, chip, op, number, places, agent, wrong, text)
     _check_overtaken(frame, chip, op, number, places, agent, before)
 
 
@@ -159,10 +166,9 @@ def _check_overtaken(
     rows, here = chip.rows(frame)[places], number[places]
     if not bool((chip.barriers.phase[rows, here] > before).any()):
         return
-    wrong = torch.zeros(frame.programs, dtype=torch.bool)
-    wrong[places] = chip.barriers.overtaken(rows, here, before)
+    wrong = chip.barriers.overtaken(rows, here, before)
     text = "ends a phase of barrier {} while others may still be waiting for the phase before"
-    chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+    _refute(frame, chip, op, number, places, agent, wrong, text)
 
 
 def _number_word(op: Op, *attributes: str) -> int:
@@ -201,19 +207,17 @@ def _invalidate(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         numbers = barrier(frame, op, slot, None)
-        text = "invalidates barrier {} while a copy or product may still signal it"
+        signalled = "invalidates barrier {} while a copy or product may still signal it"
+        used = "invalidates barrier {} while another partition may still be using it"
         for cta in holders(frame, slot, chip.ctas):
             number, agent = numbers[cta], chip.agents[cta]
             places = usable(frame, chip, op, number, None, agent)
             rows, here = chip.rows(frame)[places], number[places]
-            wrong = torch.zeros(frame.programs, dtype=torch.bool)
-            known = chip.clocks.known[rows, agent]
-            wrong[places] = chip.barriers.outstanding(rows, here, known)
-            chip.refute(frame, site(frame, op), "barrier misused", wrong, text, number, agent)
+            wrong = chip.barriers.outstanding(rows, here, chip.clocks.known[rows, agent])
+            _refute(frame, chip, op, number, places, agent, wrong, signalled)
             neighbours = range(agent % chip.ctas, chip.clocks.partitions, chip.ctas)
-            wrong[places] = chip.barriers.in_use(rows, here, chip.clocks.heard(rows, agent), neighbours)
-            used = "invalidates barrier {} while another partition may still be using it"
-            chip.refute(frame, site(frame, op), "barrier misused", wrong, used, number, agent)
+            wrong = chip.barriers.in_use(rows, here, chip.clocks.heard(rows, agent), neighbours)
+            _refute(frame, chip, op, number, places, agent, wrong, used)
             chip.barriers.valid[rows, here] = False
 
     return on_chip(run)

@@ -1,6 +1,7 @@
 """What is found of barriers themselves, in whatever order partitions run. Each kernel has a clean twin."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -263,17 +264,22 @@ def partitions_that(desc, x, WHAT: gl.constexpr, SWAPPED: gl.constexpr):
     gl.store(x + gl.arange(0, 128, ROW), gl.load(x + 128 + gl.arange(0, 128, ROW)))
 
 
+def launched(kernel: Any, *form: object) -> list[tuple[str, str]]:
+    """Return kind and message of all that is found in one form of a kernel."""
+    layout = gl.NVMMASharedLayout(128, 16, rank=2)
+    desc = TensorDescriptor.from_tensor(torch.zeros(64, 64, dtype=torch.float16), [64, 64], layout)
+    with offline(target="h100") as session:
+        kernel[(2,)](desc, torch.zeros(2 * 8192).half(), *form, num_warps=4)
+    return [(fault.kind, fault.message) for fault in session.report().faults]
+
+
 CLEAN = ("two that bring", "cp.async", "ended by who waits", "global memory")
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("what", CLEAN)
 def test_who_has_come_how_far_is_known_from_copies_and_where_partitions_start_and_end(what: str, swapped: bool) -> None:
-    layout = gl.NVMMASharedLayout(128, 16, rank=2)
-    desc = TensorDescriptor.from_tensor(torch.zeros(64, 64, dtype=torch.float16), [64, 64], layout)
-    with offline(target="h100") as session:
-        partitions_that[(2,)](desc, torch.zeros(2 * 8192).half(), what, swapped, num_warps=4)
-    assert [fault.message for fault in session.report().faults] == []
+    assert launched(partitions_that, what, swapped) == []
 
 
 MISUSED = "barrier misused"
@@ -301,15 +307,7 @@ FOUND = {
 @pytest.mark.parametrize("what", FOUND)
 def test_what_is_found_of_barriers_does_not_depend_on_which_partition_runs_first(what: str, swapped: bool) -> None:
     kernel, kind, message = FOUND[what]
-    layout = gl.NVMMASharedLayout(128, 16, rank=2)
-    desc = TensorDescriptor.from_tensor(torch.zeros(64, 64, dtype=torch.float16), [64, 64], layout)
-
-    def faults(right: bool) -> list[tuple[str, str]]:
-        with offline(target="h100") as session:
-            kernel[(2,)](desc, torch.zeros(64 * 64).half(), right, swapped, num_warps=4)
-        return [(fault.kind, fault.message) for fault in session.report().faults]
-
-    assert faults(True) == []
-    found = faults(False)
+    assert launched(kernel, True, swapped) == []
+    found = launched(kernel, False, swapped)
     assert {each for each, _ in found} == {kind}
     assert any(re.search(message, text) for _, text in found), found
