@@ -150,18 +150,18 @@ class ChatModel:
         connection: Connection,
         *,
         jitter: random.Random,
-        replaceable: bool = False,
+        successor: Callable[[], str | None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """``connection`` comes from ``connect``. A model that is ``replaceable`` is not waited for when it keeps
-        failing.
+        """``connection`` comes from ``connect``. ``successor`` names the model that is asked if this one is given up;
+        where there is one, this one is not waited for when it keeps failing.
         """
         self._settings = settings
         self._desk = desk
         self._line = connection
-        self._replaceable = replaceable
+        self._successor = successor
         self._jitter, self._sleep, self._clock, self._now = jitter, sleep, clock, now
         self._forgets = self._fills = False
 
@@ -177,20 +177,25 @@ class ChatModel:
             try:
                 reply = self._ask(messages, tools)
             except _Failed as failed:
-                self._charge(failed.usage, started, failed.reason)
                 now = self._clock()
                 line.failed(failed, now, self._jitter.uniform(0.5, 1.0))
-                if line.nonsense == _MOST_NONSENSE or (failed.status == 500 and now - line.failing_since > _PATIENCE_S):
-                    raise self._given_up(ModelRefused(failed.reason)) from None
+                lost = line.nonsense == _MOST_NONSENSE or (
+                    failed.status == 500 and now - line.failing_since > _PATIENCE_S
+                )
                 away = line.failures >= MOST_FAILURES or failed.retry_after_s > _LONGEST_DELAY_S
-                if self._replaceable and away:
+                instead = self._instead if lost or away else ""
+                self._charge(failed.usage, started, failed.reason + instead)
+                if lost:
+                    raise self._given_up(ModelRefused(failed.reason)) from None
+                if instead:
                     raise ModelFailing(failed.reason) from None
             except _Refused as refused:
                 if not self._asks_differently(refused, messages):
-                    self._charge(Usage(), started, str(refused.error))
+                    self._charge(Usage(), started, f"{refused.error}{self._instead}")
                     raise self._given_up(refused.error) from None
             except ModelRefused as refusal:
-                self._charge(Usage(), started, str(refusal))
+                instead = "" if isinstance(refusal, ContextOverflow) else self._instead
+                self._charge(Usage(), started, f"{refusal}{instead}")
                 raise self._given_up(refusal) from None
             else:
                 line.known = True
@@ -316,6 +321,11 @@ class ChatModel:
             return max(0.0, (parsedate_to_datetime(text) - self._now()).total_seconds())
         except (ValueError, TypeError):
             return 0.0
+
+    @property
+    def _instead(self) -> str:
+        name = self._successor()
+        return f"; model {name!r} is asked instead" if name else ""
 
     def _given_up(self, refusal: ModelRefused) -> ModelRefused:
         """Return the error that names the model, with which the next step tries again."""

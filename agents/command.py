@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import msgspec
 
 from agents import mcp_relay
-from agents.errors import ProgramFailed
+from agents.errors import NoProgram, ProgramFailed
 from agents.folder import with_paths
 from agents.model import Usage
 from agents.operator import COMMAND_OPERATOR, Brief, Proposal
@@ -39,6 +41,25 @@ _POLL_S = 0.2
 _TASK, _MCP, _SERVER, _SOCKET = "task.md", "mcp.json", "avo-tools", "avo.sock"
 _SOURCE, _USAGE = "kernel.py", "usage.json"
 _OVER = "error: the step is over"
+_PLACES = ("task", "mcp", "server", "folder")
+"""What stands in braces in a command and is replaced by a path."""
+_PLACEHOLDER = re.compile(r"(?<![$\w])\{(\w+)\}")
+
+
+def check(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Raise ``NoProgram`` where the program cannot be started with what the user has set."""
+    if find_spec("mcp") is None:
+        raise NoProgram("operator 'command' needs the mcp package: pip install 'avo-kernels[mcp]'")
+    if not settings.command.strip():
+        raise NoProgram("operator 'command' needs --command: avo run --help has an example, docs/mcp.md has more")
+    if unknown := [name for name in _PLACEHOLDER.findall(settings.command) if name not in _PLACES]:
+        known = ", ".join(f"{{{name}}}" for name in _PLACES)
+        raise NoProgram(
+            f"--command: {{{unknown[0]}}} stands for nothing; known: {known}. Braces that the shell is to see need a "
+            f"blank: {{ {unknown[0]} }}"
+        )
+    if missing := [name for name in settings.command_env if name not in environment]:
+        raise NoProgram(f"--command-env: {missing[0]} is not set: export it, or leave the option out")
 
 
 class Used(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,12 +164,8 @@ class _Step:
             (self._folder / name).write_text(text, encoding="utf-8")
         (self._folder / _SERVER).chmod(0o700)
         self._stack.enter_context(listening(self, self._folder / _SOCKET))
-        places = {
-            "task": self._folder / _TASK,
-            "mcp": self._folder / _MCP,
-            "server": self._folder / _SERVER,
-            "folder": self._folder,
-        }
+        paths = (self._folder / _TASK, self._folder / _MCP, self._folder / _SERVER, self._folder)
+        places = dict(zip(_PLACES, paths, strict=True))
         command = self._settings.command
         for name, place in places.items():
             command = command.replace(f"{{{name}}}", shlex.quote(str(place)))

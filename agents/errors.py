@@ -6,6 +6,7 @@ AgentError
 +-- CandidateTaken      another worker is evaluating the candidate right now
 +-- LooksSpent          the step may not look at so many candidates
 +-- NoModel             the operator needs a language model and none is named
++-- NoProgram           the operator ``command`` cannot start the user's program
 +-- NoEndpoint          a model's address or key is missing
 +-- NoPrice             a limit in USD is set, but a model's price is unknown
 +-- ModelRefused        a model does not answer, and a retry would not help
@@ -51,6 +52,10 @@ class NoModel(AgentError):
 
     def __init__(self, operator: str) -> None:
         super().__init__(f"operator {operator!r} asks a language model: name one with --model NAME, or in [[models]]")
+
+
+class NoProgram(AgentError):
+    """The operator ``command`` cannot start the user's program; the message says what is missing or wrong."""
 
 
 class NoEndpoint(AgentError):

@@ -34,10 +34,12 @@ class Relay:
     def __init__(
         self,
         line: Sequence[ModelSettings],
-        make: Callable[[ModelSettings], Model],
+        make: Callable[[ModelSettings, Callable[[], str | None]], Model],
         replaced: Callable[[ModelSettings], None] = lambda _: None,
     ) -> None:
-        """``make`` is called once for each model that is asked, ``replaced`` each time that one is given up."""
+        """``make`` is called once for each model that is asked, with what names its successor at the time;
+        ``replaced`` each time that one is given up.
+        """
         self._line = deque(line)
         self._make, self._replaced = make, replaced
         self._made: dict[tuple[str, str | None], Model] = {}
@@ -65,8 +67,11 @@ class Relay:
 
     def _model(self, settings: ModelSettings) -> Model:
         if settings.address not in self._made:
-            self._made[settings.address] = self._make(settings)
+            self._made[settings.address] = self._make(settings, self._successor)
         return self._made[settings.address]
+
+    def _successor(self) -> str | None:
+        return self._line[1].name if len(self._line) > 1 else None
 
     def _check_size(
         self, settings: ModelSettings, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]
@@ -91,14 +96,14 @@ def chat_models(settings: Settings, clock: Callable[[], float] = time.monotonic)
             key=lambda model: rests.get(model.address, 0.0) > clock(),
         )
 
-        def make_one(model: ModelSettings) -> Model:
+        def make_one(model: ModelSettings, successor: Callable[[], str | None]) -> Model:
             from agents.chat import ChatModel, connect  # the openai package takes a second to import
 
             if model.address not in connections:
                 connections[model.address] = connect(
                     model, settings.request_timeout_s, os.environ, settings.silence_timeout_s
                 )
-            return ChatModel(model, desk, connections[model.address], jitter=rng, replaceable=len(line) > 1)
+            return ChatModel(model, desk, connections[model.address], jitter=rng, successor=successor)
 
         def rest(model: ModelSettings) -> None:
             rests[model.address] = clock() + REST_S

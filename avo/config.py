@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -287,18 +286,15 @@ class RunConfig(BaseModel):
             self.settings.check(self.operator, environment, usd_limit=limited)
 
     def _check_command_operator(self, environment: Mapping[str, str]) -> None:
-        if find_spec("mcp") is None:
-            raise ConfigError("operator 'command' needs the mcp package: pip install 'avo-kernels[mcp]'")
-        if not (self.command or "").strip():
-            raise ConfigError("operator 'command' needs --command: avo run --help has an example, docs/mcp.md has more")
+        from agents.command import check
+
+        check(self.settings, environment)
         for limit in ("max_tokens", "max_usd", "step_tokens", "step_usd"):
             if getattr(self, limit) is not None:
                 raise ConfigError(
                     f"--{limit.replace('_', '-')}: what a program uses is not known while it works: limit --max-steps "
                     "and --step-minutes instead"
                 )
-        if missing := [name for name in self.command_env if name not in environment]:
-            raise ConfigError(f"--command-env: {missing[0]} is not set: export it, or leave the option out")
 
     @property
     def measured(self) -> bool:

@@ -218,9 +218,10 @@ class Costs:
 
     def op(self, instruction: Instruction) -> Op:
         """Return how ``instruction`` is played."""
-        if instruction.index not in self.known:
-            self.known[instruction.index] = self._op(instruction)
-        return self.known[instruction.index]
+        op = self.known.get(instruction.index)
+        if op is None:
+            op = self.known[instruction.index] = self._op(instruction)
+        return op
 
     def _op(self, i: Instruction) -> Op:
         kind, pipe, busy, latency, shared, count, leader, flops = Kind.PLAIN, Pipe.NONE, 0.0, 0.0, 0.0, 0, False, 0.0

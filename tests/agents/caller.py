@@ -44,7 +44,7 @@ class Caller:
 
     def __init__(self, url: str, desk: FakeDesk, time: Time, timeout_s: float, settings: dict[str, Any]) -> None:
         self.desk, self.time = desk, time
-        silence_s, replaceable = settings.pop("silence_s", timeout_s), settings.pop("replaceable", False)
+        silence_s, successor = settings.pop("silence_s", timeout_s), settings.pop("successor", None)
         made = ModelSettings(name="m", base_url=url, **settings)
         self.line = connect(made, timeout_s, {"OPENAI_API_KEY": "secret"}, silence_s)
         self.client = self.line.client
@@ -52,7 +52,7 @@ class Caller:
             made,
             desk.desk,
             self.line,
-            replaceable=replaceable,
+            successor=lambda: successor,
             jitter=random.Random(0),
             sleep=time.sleep,
             clock=time.clock,

@@ -294,12 +294,14 @@ def test_messages_of_the_user_that_follow_each_other_are_sent_as_one() -> None:
     ]  # fmt: skip
 
 
-def test_a_model_that_can_be_replaced_is_not_waited_for() -> None:
-    with model({"status": 503, "body": "down"}, replaceable=True) as (asked, endpoint), pytest.raises(ModelFailing):
+def test_a_model_that_can_be_replaced_is_not_waited_for_and_its_last_call_says_by_which() -> None:
+    with model({"status": 503, "body": "down"}, successor="n") as (asked, endpoint), pytest.raises(ModelFailing):
         asked.complete()
     assert len(endpoint.requests) == MOST_FAILURES
+    errors = [call["error"] for call in asked.desk.calls]
+    assert errors == ["HTTP 503: down"] * (MOST_FAILURES - 1) + ["HTTP 503: down; model 'n' is asked instead"]
     later = {"status": 429, "body": "{}", "headers": {"Retry-After": "3600"}}
-    with model(later, replaceable=True) as (asked, endpoint), pytest.raises(ModelFailing):
+    with model(later, successor="n") as (asked, endpoint), pytest.raises(ModelFailing):
         asked.complete()
     assert len(endpoint.requests) == 1
 

@@ -19,7 +19,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 def relay(contexts: Mapping[str, int] | None = None, **models: ScriptedModel) -> Relay:
     contexts = contexts or {}
     line = [ModelSettings(name=name, context_tokens=contexts.get(name, 128_000)) for name in models]
-    return Relay(line, lambda settings: models[settings.name])
+    return Relay(line, lambda settings, successor: models[settings.name])
 
 
 def test_a_model_that_keeps_failing_is_replaced_for_the_rest_of_the_step() -> None:
@@ -75,3 +75,15 @@ def test_later_steps_begin_with_the_next_model_until_the_first_has_rested() -> N
         said.append(step())
     assert said == ["second", "second", "first"]
     assert (len(one.requests), len(two.requests)) == (2, 2)
+
+
+def test_the_last_call_of_a_model_that_is_given_up_says_which_is_asked_instead() -> None:
+    refused = {"status": 404, "body": '{"error": {"message": "no such model"}}'}
+    desk = FakeDesk()
+    with Endpoint([refused]) as endpoint:
+        listed = [ModelSettings(name=name, base_url=endpoint.url, api="chat") for name in ("one", "two")]
+        model = chat_models(Settings(listed))(listed[0], desk.desk, random.Random(0))
+        with pytest.raises(ModelRefused):
+            model.complete(HELLO, ())
+    told = [(call["model"], call["error"].partition("; ")[2]) for call in desk.calls]
+    assert told == [("one", "model 'two' is asked instead"), ("two", "")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.errors import NoModel, NoPrice
+from agents.errors import NoModel, NoPrice, NoProgram
 from agents.settings import ModelSettings
 from avo.config import ISOLATION, START, TOOLS, TRANSFERRED, RunConfig, usable_cpus
 from avo.errors import ConfigError
@@ -192,6 +192,7 @@ def test_only_operators_that_ask_models_need_any() -> None:
     [
         ({}, "operator 'command' needs --command: avo run --help has an example"),
         ({"command": "  "}, "operator 'command' needs --command: avo run --help has an example"),
+        ({"command": "x {source}"}, "--command: {source} stands for nothing; known: {task}, {mcp}, {server}"),
         ({"command": "x", "max_usd": 1.0}, "--max-usd: what a program uses is not known while it works"),
         ({"command": "x", "step_tokens": 1}, "--step-tokens: what a program uses"),
         ({"command": "x", "command_env": ["ITS_KEY"]}, "--command-env: ITS_KEY is not set: export it"),
@@ -200,7 +201,7 @@ def test_only_operators_that_ask_models_need_any() -> None:
 def test_a_program_needs_a_command_its_variables_and_no_limit_that_cannot_be_held(
     settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, NoProgram), match=message):
         RunConfig.resolve(None, {"operator": "command", **settings}).check_models({})
 
 
