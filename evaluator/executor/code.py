@@ -11,6 +11,7 @@ from evaluator.executor.chip import Chip, needs
 from evaluator.executor.control import build
 from evaluator.executor.frame import Frame, Run, Step
 from evaluator.executor.ir import Function, walk
+from evaluator.executor.lockstep import Pace
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.slicing import used_slots
@@ -57,6 +58,7 @@ class Code:
         most_passes: int | None = None,
         resident: int | None = None,
         lockstep: int = 1,
+        pace: Pace = Pace.START,
     ) -> torch.Tensor:
         """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
 
@@ -68,9 +70,12 @@ class Code:
         ids = torch.arange(grid[0] * grid[1] * grid[2]) if programs is None else programs
         values = bind(self.launched, memory, args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        together = max(1, temporaries_bytes // self.bytes_per_program)
+        together = 1 if pace is Pace.ALONE else max(1, temporaries_bytes // self.bytes_per_program)
         starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over)
-        run = Run(memory, grid, ids, passes, starts, deadline, self._used, self._polls, script, most_passes=most_passes)
+        run = Run(
+            memory, grid, ids, passes, starts, deadline, self._used, self._polls, script,
+            most_passes=most_passes, pace=pace,
+        )  # fmt: skip
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))
 

@@ -22,7 +22,8 @@ from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.pending import early_uses, reported
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
-from evaluator.executor.values import DTYPES, Unlike, Value, full, select, suffix
+from evaluator.executor.uneven import UnevenLoop
+from evaluator.executor.values import DTYPES, Unlike, Value, full, select
 from evaluator.executor.waiting import polls
 
 KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
@@ -241,6 +242,7 @@ class _Builder:
         dtype = DTYPES[self._types[variable].element]
         read = unsigned if "unsigned" in op.words else signed
         idle = not body.steps and not op.results
+        uneven = UnevenLoop(body.run, variable, dtype, initial, carried, yields, op.results, outer)
         _check_counts(op, initial, carried, yields, op.results)
 
         def run(frame: Frame) -> None:
@@ -253,40 +255,16 @@ class _Builder:
                 frame.count(region.blocks[0].index, counts)
                 return
             longest = int(counts.max())
-            if int(counts.min()) == longest:
-                assign(frame, carried, initial)
-                for trip in range(longest):
-                    frame.run.check_time()
-                    frame.slots[variable] = (low + trip * step).to(dtype)
-                    body.run(frame)
-                    assign(frame, carried, yields)
-                assign(frame, op.results, carried)
+            if int(counts.min()) < longest:
+                uneven.run(frame, low, step, counts)
                 return
-            # Longest first: the programs still in the loop are then always a prefix, and narrowing needs no copies.
-            counts, order = counts.sort(descending=True, stable=True)
-            left_after = counts.tolist()
-            inner = frame.select(order, (*outer, *initial))
-            assign(inner, carried, initial)
-            low, step = low.expand(frame.programs)[order], step.expand(frame.programs)[order]
-            pieces: list[Piece] = []
-            active, trip = frame.programs, 0
-            while active:
+            assign(frame, carried, initial)
+            for trip in range(longest):
                 frame.run.check_time()
-                still = active
-                while still and left_after[still - 1] <= trip:
-                    still -= 1
-                if still < active:
-                    values = [suffix(inner.value(slot), still) for slot in carried]
-                    twins = narrowed(twins_of(inner, carried), partial(suffix, start=still))
-                    pieces.append((order[still:active], values, twins))
-                    inner.keep_first(still, (*outer, *carried))
-                    active = still
-                if active:
-                    inner.slots[variable] = (low[:active] + trip * step[:active]).to(dtype)
-                    body.run(inner)
-                    assign(inner, carried, yields)
-                    trip += 1
-            join(frame, op.results, pieces)
+                frame.slots[variable] = (low + trip * step).to(dtype)
+                body.run(frame)
+                assign(frame, carried, yields)
+            assign(frame, op.results, carried)
 
         return run
 

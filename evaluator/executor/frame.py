@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import torch
 
 from evaluator.executor.errors import ExecutionTimeout
+from evaluator.executor.lockstep import Pace
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
 from evaluator.executor.starts import Starts
@@ -43,6 +44,8 @@ class Run:
     """The chips of the programs; None: they use none, or a slice is executed, without what happens there."""
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""
+
+    pace: Pace = Pace.START
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""

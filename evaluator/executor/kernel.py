@@ -18,6 +18,7 @@ from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
 from evaluator.executor.ir import Function, walk, walk_blocks
 from evaluator.executor.kept import Kept
+from evaluator.executor.lockstep import Pace, unstuck
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
 from evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
@@ -77,7 +78,7 @@ class Kernel:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
 
-        def attempt(temporaries_bytes: int) -> Execution:
+        def attempt(pace: Pace) -> Execution:
             space, code = Memory(memory, self.name), self._whole
             if sanitize:
                 finest, reads = slicing.granules(self.function, args, self.changes(args)), self.reads(args)
@@ -85,7 +86,7 @@ class Kernel:
                 code = self._sanitized
             meter = Metered(space, ids.numel()) if count else None
             seen = cast(Memory, meter) if meter else space
-            limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline}
+            limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline, "pace": pace}
             recorded = self._to_record() if work and script is None else None
             try:
                 passes = code.passes(seen, args, grid, ids, **limits, script=recorded or prompter(script, acts=True))
@@ -104,17 +105,9 @@ class Kernel:
                 uncounted = str(error)
             return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked, uncounted)
 
-        if not self._whole.side_by_side:
-            return attempt(temporaries_bytes)
-        kept = Kept([memory[buffer] for buffer in self.changes(args)])
-        try:
-            return attempt(temporaries_bytes)
-        except StuckProgram:
-            if ids.numel() == 1:
-                raise
-            # Programs that go different ways wait for each other where each would go on by itself.
-            kept.restore()
-            return attempt(0)
+        if not self._whole.side_by_side or ids.numel() == 1:
+            return attempt(Pace.START)
+        return unstuck(attempt, Kept([memory[buffer] for buffer in self.changes(args)]).restore)
 
     def count(
         self,

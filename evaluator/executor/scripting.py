@@ -13,6 +13,7 @@ from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
 from evaluator.executor.handing import LOAD
 from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.lockstep import Pace, unstuck
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Script
 from evaluator.executor.slicing import behind, script_slice, touched
@@ -78,22 +79,18 @@ def record(
     changed = behind(code.launched, touched(code.function, WRITES), args)
     load = _first_load(code.function)
 
-    def attempt(**more: Any) -> Script:
+    def attempt(pace: Pace) -> Script:
         script = Script(reads)
         copies = [
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(memory)
         ]
-        code.passes((_Certain if load else Memory)(copies), args, grid, script=script, **options, **more)
+        code.passes((_Certain if load else Memory)(copies), args, grid, script=script, pace=pace, **options)
         return script
 
+    if not load:
+        return attempt(Pace.START)
     try:
-        return attempt()
-    except StuckProgram:
-        if not load:
-            raise
-        # As in ``Kernel.run``: programs that go different ways may wait for each other.
-        try:
-            return attempt(temporaries_bytes=0)
-        except StuckProgram as stuck:
-            raise _doubtful(str(stuck), load.location) from None
+        return unstuck(attempt, lambda: None)
+    except StuckProgram as stuck:
+        raise _doubtful(str(stuck), load.location) from None

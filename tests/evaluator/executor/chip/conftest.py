@@ -4,7 +4,10 @@ import pytest
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 # Triton 3.6 has other names in Gluon, and 3.9 refuses these.
-_OF_3_9 = [f"test_chip_{each}.py" for each in ("clusters", "execution", "findings", "layouts", "notes", "operations")]
+_OF_3_9 = [
+    f"test_chip_{each}.py"
+    for each in ("barriers", "clusters", "execution", "findings", "layouts", "lockstep", "notes", "operations")
+]
 collect_ignore_glob = [] if hasattr(mbarrier, "allocate_mbarrier") else [*_OF_3_9, "test_sanitiser_*.py"]
 
 
