@@ -1,10 +1,11 @@
 """The best kernels known, judged, and how far ``mutate``'s moves lead from a problem's seed.
 
-python -m bench.known            prints both tables: some minutes
+python -m bench.known            prints all tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
 A kernel is a file PROBLEM_TARGET.py here; gqa has that of mha where it has none of its own, and those of fsa are what
-its moves make, see ``bench.known.sparse``. Every speed is predicted, on the suite quick.
+its moves make, see ``bench.known.sparse``. Those of a language model are in ``bench.known.attempts``. Every speed is
+predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from agents.moves import MOVES
+from bench.known.attempts import TARGET, kernels
 from bench.known.sparse import PATHS as SPARSE
 from bench.known.sparse import path
 from bench.tables import Table, main, row
@@ -91,5 +93,16 @@ def moves() -> Table:
             yield row(problem, target, what, f"{speed:.1f}", share)
 
 
+def attempts() -> Table:
+    """What a language model found, by the model of the day."""
+    yield row("what it did", "verdict", "TFLOPS", "causal", "full")
+    yield row(*["---"] * 5)
+    with local_judge(get_target(TARGET), SUITE) as judge:
+        for what, source in kernels():
+            found = judge.ask(EvaluateRequest(Candidate("mha", source)))
+            by_case = [f"{case.tflops:.0f}" for case in found.score.cases] if found.score else ["", ""]
+            yield row(what, found.status.words, f"{found.geomean_tflops:.1f}", *by_case)
+
+
 if __name__ == "__main__":
-    main("bench.known", __doc__, {"known": known, "moves": moves}, HERE / "README.md")
+    main("bench.known", __doc__, {"known": known, "moves": moves, "attempts": attempts}, HERE / "README.md")

@@ -3,6 +3,7 @@
 import pytest
 
 from bench.known.__main__ import HERE, PATHS, SPARSE, sources, walk
+from bench.known.attempts import TARGET, kernels
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import EvaluateRequest, local_judge
@@ -36,3 +37,13 @@ def test_a_known_kernel_is_correct(problem: str, target: str) -> None:
         found = judge.ask(EvaluateRequest(Candidate(problem, sources()[problem, target])))
     assert isinstance(found, Evaluation)
     assert found.status is Status.CORRECT
+
+
+def test_what_a_language_model_found_is_made_again_and_correct() -> None:
+    page = (HERE / "README.md").read_text()
+    made = list(kernels())
+    assert len({source for _, source in made}) == 4
+    assert all(f"| {what} | correct |" in page for what, _ in made)
+    with local_judge(get_target(TARGET), "quick") as judge:
+        verdicts = [judge.ask(EvaluateRequest(Candidate("mha", source))).status for _, source in (made[0], made[-1])]
+    assert verdicts == [Status.CORRECT, Status.CORRECT]
