@@ -45,6 +45,8 @@ class Status(StrEnum):
     """The compiler makes a kernel wrong: right in Triton IR, wrong after one of Triton's passes."""
     NOT_TIMED = "not_timed"
     """Correct as far as it was executed, but predicted to be too far behind the incumbent to be worth timing."""
+    DEADLOCK = "deadlock"
+    """Programs, or partitions of one, wait for each other for ever."""
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
     """The candidate's process, or the compiler on its IR, died."""
@@ -55,7 +57,14 @@ class Status(StrEnum):
         return self.value.replace("_", " ")
 
 
-REFUSED = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.RACE, Status.MISCOMPILED)
+REFUSED = (
+    Status.INCORRECT,
+    Status.UNWRITTEN,
+    Status.OUT_OF_BOUNDS,
+    Status.RACE,
+    Status.MISCOMPILED,
+    Status.DEADLOCK,
+)
 """Faults that stand for a launch plan. If it could be judged again and again, a wrong plan would pass with the first
 lucky sample. Other faults may be the machine's.
 """

@@ -183,6 +183,8 @@ class _Builder:
 
     def _specialise(self, op: Op) -> Step:
         check_variant(op, ["attributes"], ["requestedRegisters", "warpGroupStartIds", "actualRegisters", "warps"])
+        if any(inner.name == op.name for region in op.regions for inner in walk(region)):
+            raise UnsupportedOperation(f"{op.name} in a partition", op.location)
         bodies = [self._body(region) for region in op.regions]
         default, *partitions = op.regions
         yields = default.terminator.operands

@@ -174,10 +174,10 @@ class PlanRun:
         except executor.UnsupportedOperation as error:
             fault = Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
         except executor.StuckProgram as error:
-            fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}")
+            fault = Fault(Status.DEADLOCK, f"kernel {ir.name}: {error}")
         except executor.Deadlock as error:
             part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
-            fault = Fault(Status.TIMED_OUT if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
+            fault = Fault(Status.DEADLOCK if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
         except executor.ExecutionTimeout as error:
             limit = f"{EXECUTION_S:g} s of processor time for all cases, {CLOSELY_S:g} s before acceptance"
             fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}: {limit}")

@@ -1,6 +1,6 @@
 """The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 7, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 8, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
@@ -29,7 +29,7 @@ from evaluator.inspection import Findings, Inspection, Look
 from evaluator.profile import Profile
 from evaluator.target import Target
 
-VERSION = 7
+VERSION = 8
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""

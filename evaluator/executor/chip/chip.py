@@ -301,9 +301,11 @@ class Chip:
         return f"partition {partition - 1}" if partition else "the default partition"
 
     def side_by_side(self, frame: Frame, bodies: Sequence[Callable[[], None]]) -> None:
-        """Run the default partition and the others, in turns, each until it waits. Raises ``StuckProgram``."""
-        if self._running:
-            raise StuckProgram("partitions within partitions")
+        """Run the default partition and the others, in turns, each until it waits. Raises ``StuckProgram``.
+
+        There may be no partitions within these.
+        """
+        assert not self._running
         rows = self.rows(frame)
         for cta in range(self.ctas):
             self.clocks.begin(rows, cta)

@@ -99,7 +99,7 @@ AHEAD = """\
 
 ATTACKS = {
     "more programs that wait than the card holds": Attack(
-        WAITERS_FIRST, Status.TIMED_OUT, r"holds at once \(\d+\) wait for some of the \d+ that start only when"
+        WAITERS_FIRST, Status.DEADLOCK, r"holds at once \(\d+\) wait for some of the \d+ that start only when"
     ),
     "keys left out by one tile of rows in eleven": Attack(
         tuned(

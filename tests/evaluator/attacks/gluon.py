@@ -99,7 +99,7 @@ H100 = {
                 f"mbarrier.arrive(k_free.index(stage), count=1, pred=tile < {LONG})",
             )
         ),
-        Status.TIMED_OUT,
+        Status.DEADLOCK,
         "8k-causal: .*deadlock: .*barrier . of k_free",
     ),
     "a phase that fits the tested lengths": Attack(
@@ -109,7 +109,7 @@ H100 = {
                 f"        mbarrier.wait(v_ready.index(stage), phase if tile < {LONG} else phase ^ 1)\n",
             )
         ),
-        Status.TIMED_OUT,
+        Status.DEADLOCK,
         "8k-causal: .*deadlock: .*barrier . of",
     ),
     "roles that do less in one tile of rows in eleven": Attack(

@@ -23,11 +23,22 @@ def module(*lines, signature="%x: !tt.ptr<f32>, %n: i32"):
     return "\n".join(["module {", f"  tt.func public @k({signature}) {{", *lines, "    tt.return", "  }", "}"])
 
 
+def partitions(inner):
+    begin = "ttg.warp_specialize(%x) attributes {requestedRegisters = array<i32: 24>}\ndefault {\nttg.warp_yield\n}"
+    return (
+        f"{begin}\npartition0(%arg: !tt.ptr<f32>) num_warps(4) {{\n{inner}ttg.warp_return\n}} : (!tt.ptr<f32>) -> ()\n"
+    )
+
+
+NESTED = partitions(partitions("").replace("%x", "%arg").replace("(%arg:", "(%further:"))
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
         ("%a = tt.make_tensor_ptr %x, %n : i32", "tt.make_tensor_ptr"),
         ("%a = math.unheard %n : i32", "math.unheard"),
+        (NESTED, "ttg.warp_specialize in a partition"),
         ("%a = arith.addi %n, %n {mystery = 1 : i32} : i32", "arith.addi with mystery"),
         ("%a = arith.addi %n, %n sideways : i32", "arith.addi with sideways"),
         ("%a = arith.cmpi near, %n, %n : i32", "arith.cmpi with near"),

@@ -69,7 +69,7 @@ def test_programs_that_meet_need_a_card_that_holds_them_all() -> None:
     assert outcome(lambda: check_progress(on_card(4))) is None
     found = outcome(lambda: check_progress(on_card(3)))
     assert isinstance(found, Fault)
-    assert found.status is Status.TIMED_OUT
+    assert found.status is Status.DEADLOCK
     assert "kernel meet: all programs that the card holds at once (3) wait for some of the 1" in found.message
 
 
@@ -86,7 +86,7 @@ def test_a_card_is_asked_once_how_many_programs_of_a_launch_it_holds() -> None:
 
     found = outcome(lambda: stages(replace(on_card(4), resident=resident)))
     assert isinstance(found, Fault)
-    assert found.status is Status.TIMED_OUT
+    assert found.status is Status.DEADLOCK
     assert asked == ["meet"]
 
 
