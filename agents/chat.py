@@ -183,11 +183,11 @@ class ChatModel:
                     failed.status == 500 and now - line.failing_since > _PATIENCE_S
                 )
                 away = line.failures >= MOST_FAILURES or failed.retry_after_s > _LONGEST_DELAY_S
-                instead = self._instead if lost or away else ""
-                self._charge(failed.usage, started, failed.reason + instead)
+                replaced = (lost or away) and self._successor() is not None
+                self._charge(failed.usage, started, failed.reason + (self._instead if replaced else ""))
                 if lost:
                     raise self._given_up(ModelRefused(failed.reason)) from None
-                if instead:
+                if replaced:
                     raise ModelFailing(failed.reason) from None
             except _Refused as refused:
                 if not self._asks_differently(refused, messages):

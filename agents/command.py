@@ -43,11 +43,14 @@ _SOURCE, _USAGE = "kernel.py", "usage.json"
 _OVER = "error: the step is over"
 _PLACES = ("task", "mcp", "server", "folder")
 """What stands in braces in a command and is replaced by a path."""
-_PLACEHOLDER = re.compile(r"(?<![$\w])\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"(?<![$%@])\{(\w+)\}")
 
 
-def check(settings: Settings, environment: Mapping[str, str]) -> None:
-    """Raise ``NoProgram`` where the program cannot be started with what the user has set."""
+def check(settings: Settings, variables: Mapping[str, str]) -> None:
+    """Raise ``NoProgram`` where the program cannot be started with what the user has set.
+
+    ``variables`` are those of the environment.
+    """
     if find_spec("mcp") is None:
         raise NoProgram("operator 'command' needs the mcp package: pip install 'avo-kernels[mcp]'")
     if not settings.command.strip():
@@ -55,10 +58,10 @@ def check(settings: Settings, environment: Mapping[str, str]) -> None:
     if unknown := [name for name in _PLACEHOLDER.findall(settings.command) if name not in _PLACES]:
         known = ", ".join(f"{{{name}}}" for name in _PLACES)
         raise NoProgram(
-            f"--command: {{{unknown[0]}}} stands for nothing; known: {known}. Braces that the shell is to see need a "
-            f"blank: {{ {unknown[0]} }}"
+            f"--command: {{{unknown[0]}}} stands for nothing; known: {known}. What needs other words in braces belongs "
+            "in a script"
         )
-    if missing := [name for name in settings.command_env if name not in environment]:
+    if missing := [name for name in settings.command_env if name not in variables]:
         raise NoProgram(f"--command-env: {missing[0]} is not set: export it, or leave the option out")
 
 
@@ -166,9 +169,7 @@ class _Step:
         self._stack.enter_context(listening(self, self._folder / _SOCKET))
         paths = (self._folder / _TASK, self._folder / _MCP, self._folder / _SERVER, self._folder)
         places = dict(zip(_PLACES, paths, strict=True))
-        command = self._settings.command
-        for name, place in places.items():
-            command = command.replace(f"{{{name}}}", shlex.quote(str(place)))
+        command = _PLACEHOLDER.sub(lambda found: shlex.quote(str(places[found[1]])), self._settings.command)
         told = {f"AVO_{name.upper()}": str(place) for name, place in places.items()}
         given = environment(os.environ, self._settings.command_env)
         self._program = Program(command, self._folder, {**given, **told})

@@ -61,7 +61,7 @@ def evaluate(target: str, suite: str) -> tuple[float, tuple[float, ...], float]:
         process.stdin.write(json.dumps({"id": number, "problem": "mha", "source": source}) + "\n")
         process.stdin.flush()
         answer = next(answer for answer in map(json.loads, process.stdout) if answer.keys() & {"evaluation", "error"})
-        assert answer["evaluation"]["status"] == "correct", answer
+        assert answer.get("evaluation", {}).get("status") == "correct", answer
         seconds.append(time.perf_counter() - asked)
     judge_kib = _peak_kib(process.pid)
     process.stdin.close()

@@ -63,7 +63,8 @@ class Code:
         """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
 
         Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
-        wait for another of its group. At most ``resident`` groups run at a time, if given.
+        wait for another of its group. At most ``resident`` groups run at a time, if given. Others keep step as ``pace``
+        says.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """

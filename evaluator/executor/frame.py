@@ -46,6 +46,7 @@ class Run:
     """Passes after which every loop is left; None: when it is done."""
 
     pace: Pace = Pace.START
+    """How programs keep step."""
 
     def check_time(self) -> None:
         """Raise ``ExecutionTimeout`` once the deadline has passed."""

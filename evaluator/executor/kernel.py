@@ -105,7 +105,7 @@ class Kernel:
                 uncounted = str(error)
             return Execution(space.faults, self._loop_trips(passes), space.notes, counts, asked, uncounted)
 
-        if not self._whole.side_by_side or ids.numel() == 1:
+        if not self._whole.side_by_side or self.takes_turns or ids.numel() == 1:
             return attempt(Pace.START)
         return unstuck(attempt, Kept([memory[buffer] for buffer in self.changes(args)]).restore)
 

@@ -188,21 +188,30 @@ def test_only_operators_that_ask_models_need_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "error", "message"),
     [
-        ({}, "operator 'command' needs --command: avo run --help has an example"),
-        ({"command": "  "}, "operator 'command' needs --command: avo run --help has an example"),
-        ({"command": "x {source}"}, "--command: {source} stands for nothing; known: {task}, {mcp}, {server}"),
-        ({"command": "x", "max_usd": 1.0}, "--max-usd: what a program uses is not known while it works"),
-        ({"command": "x", "step_tokens": 1}, "--step-tokens: what a program uses"),
-        ({"command": "x", "command_env": ["ITS_KEY"]}, "--command-env: ITS_KEY is not set: export it"),
+        ({}, NoProgram, "operator 'command' needs --command: avo run --help has an example"),
+        ({"command": "  "}, NoProgram, "operator 'command' needs --command: avo run --help has an example"),
+        (
+            {"command": "x {source}"},
+            NoProgram,
+            "--command: {source} stands for nothing; known: {task}, {mcp}, {server}",
+        ),
+        ({"command": "x", "command_env": ["ITS_KEY"]}, NoProgram, "--command-env: ITS_KEY is not set: export it"),
+        ({"command": "x", "max_usd": 1.0}, ConfigError, "--max-usd: what a program uses is not known while it works"),
+        ({"command": "x", "step_tokens": 1}, ConfigError, "--step-tokens: what a program uses"),
     ],
 )
 def test_a_program_needs_a_command_its_variables_and_no_limit_that_cannot_be_held(
-    settings: dict[str, Any], message: str
+    settings: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises((ConfigError, NoProgram), match=message):
+    with pytest.raises(error, match=message):
         RunConfig.resolve(None, {"operator": "command", **settings}).check_models({})
+
+
+def test_braces_that_other_programs_use_are_left_to_them() -> None:
+    command = "curl -w '%{http_code}' ${HOME} HEAD@{upstream} run_{folder} { echo; } {task}"
+    RunConfig.resolve(None, {"operator": "command", "command": command}).check_models({})
 
 
 def test_a_program_is_started_with_its_command_and_variables() -> None:

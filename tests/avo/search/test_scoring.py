@@ -108,7 +108,8 @@ def test_candidates_with_the_same_plan_share_their_samples(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "lasts"), [(Status.INCORRECT, True), (Status.RACE, True), (Status.TIMED_OUT, False)]
+    ("status", "lasts"),
+    [(Status.INCORRECT, True), (Status.RACE, True), (Status.DEADLOCK, True), (Status.TIMED_OUT, False)],
 )
 def test_a_plan_that_was_refused_stays_refused_under_every_judge(lab: Lab, status: Status, lasts: bool) -> None:
     """Each judge checks a sample of its own; what took too long may have been the machine's fault."""

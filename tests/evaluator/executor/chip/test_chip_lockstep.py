@@ -47,6 +47,9 @@ def test_uneven_loops_give_the_same_at_each_pace(executor: Any, pace: Pace, pass
         assert out[program].tolist() == [*sums.tolist(), first, 0, 0, 0]
 
 
+LINE = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
+
+
 @gluon.jit
 def fill(ready, free, tiles):
     for tile in range(tiles):
@@ -55,35 +58,46 @@ def fill(ready, free, tiles):
 
 
 @gluon.jit
-def empty(ready, free, out, first, tiles):
+def empty(ready, free, out, total, first, tiles, SWAP: gl.constexpr):
     taken = 0
+    one = gl.allocate_shared_memory(gl.int32, [128], LINE)
+    other = gl.allocate_shared_memory(gl.int32, [128], LINE)
     for tile in range(first):
         mbarrier.wait(ready, tile & 1)
         taken += 1
+        if SWAP:
+            one, other = other, one
         mbarrier.arrive(free, count=1)
     for tile in range(first, tiles):
         mbarrier.wait(ready, tile & 1)
         taken += 100
         mbarrier.arrive(free, count=1)
-    gl.store(out + gl.program_id(0), taken)
+    gl.store(out + gl.program_id(0), gl.load(out + gl.program_id(0)) + taken)
+    one.store(gl.full([128], 1, gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
 
 
 @gluon.jit
-def handed(out, HALF: gl.constexpr):
+def handed(out, total, HALF: gl.constexpr, SWAP: gl.constexpr):
     tiles = 3 + 5 * gl.program_id(0)
     first = tiles // 2 if HALF else tiles - 2
     ready, free = mbarrier.allocate_mbarrier(), mbarrier.allocate_mbarrier()
     mbarrier.init(ready, count=1)
     mbarrier.init(free, count=1)
-    gl.warp_specialize([(empty, (ready, free, out, first, tiles)), (fill, (ready, free, tiles))], [4], [24])
+    gl.atomic_add(total, tiles)
+    given = (ready, free, out, total, first, tiles, SWAP)
+    gl.warp_specialize([(empty, given), (fill, (ready, free, tiles))], [4], [24])
 
 
 @pytest.mark.parametrize(
-    ("half", "taken", "tried"),
-    [(False, [201, 206, 211], [Pace.START, Pace.END]), (True, [201, 404, 706], [Pace.START, Pace.END, Pace.ALONE])],
+    ("half", "swap", "taken", "tried"),
+    [
+        (False, False, [201, 206, 211], [Pace.START, Pace.END]),
+        (True, False, [201, 404, 706], list(Pace)),
+        (False, True, [201, 206, 211], list(Pace)),  # buffers of programs that are in other passes are not the same
+    ],
 )
 def test_programs_that_get_stuck_in_lockstep_end_loops_together_or_go_on_alone(
-    half: bool, taken: list[int], tried: list[Pace], monkeypatch: pytest.MonkeyPatch
+    half: bool, swap: bool, taken: list[int], tried: list[Pace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paces = []
     passes = Code.passes
@@ -94,8 +108,8 @@ def test_programs_that_get_stuck_in_lockstep_end_loops_together_or_go_on_alone(
         return passes(code, *args, **options)
 
     monkeypatch.setattr(Code, "passes", noted)
-    out = torch.zeros(3, dtype=torch.int32)
+    out, total = torch.zeros(3, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     with offline("h100"):
-        handed[(3,)](out, half)
-    assert out.tolist() == taken
+        handed[(3,)](out, total, half, swap)
+    assert (out.tolist(), total.item()) == (taken, 3 + 8 + 13)
     assert paces == tried
