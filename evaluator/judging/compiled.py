@@ -21,7 +21,7 @@ from evaluator.judging.refusal import Refused, outcome, told
 from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
 from evaluator.problem import Case, Problem
 
-_WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS)
+_WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.DEADLOCK)
 """Faults that are the compiler's, if the kernel's Triton IR has none. So is a write race: one program's wrong rows lie
 over another's. All others, such as an order that the sanitiser misses, are no verdict.
 """

@@ -228,6 +228,26 @@ def test_what_is_found_of_what_the_compiler_makes_and_is_no_verdict_is_told_with
     assert compiled.check(tools, checker, CASE, plan, lambda kernel: kernel.ttir) == [told]
 
 
+def test_a_kernel_that_waits_for_ever_as_it_is_compiled_is_refused(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = "module {\n  tt.func public @k() {\n    tt.return\n  }\n}\n"
+    plan = LaunchPlan("any", (), (KernelIR("k", empty, ()),), ())
+    tools = tools_of(server, Compiler(None, server=server))
+    checker = checker_of(tools)
+
+    def whole(case: Case, plan: LaunchPlan) -> None:
+        if plan.kernels[0].level is Level.TTGIR:
+            raise Refused(Fault(Status.DEADLOCK, "kernel k: deadlock: partition 0 waits"))
+
+    monkeypatch.setattr(checker, "whole", whole)
+    with pytest.raises(
+        Refused, match=r"^kernel k is compiled wrong: .*: kernel k: deadlock: partition 0 waits"
+    ) as caught:
+        compiled.check(tools, checker, CASE, plan, lambda kernel: kernel.ttir)
+    assert caught.value.fault.status is Status.MISCOMPILED
+
+
 @pytest.mark.long
 def test_a_configuration_that_is_compiled_wrong_is_refused_though_another_is_scored(server: ForkServer) -> None:
     compiler = Miscompiler(None, server=server)
