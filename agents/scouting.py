@@ -55,7 +55,7 @@ class Sight:
     digest: str
     plan_digest: str | None
     critical: frozenset[str] = frozenset()
-    """The resources that hold it back most, where that is known: the record of a look does not have them."""
+    """The resources that hold it back most; nothing for what an earlier step looked at."""
 
 
 class Paths:

@@ -42,6 +42,8 @@ _LABELS = {
 }
 OPEN = (Ruling.ACCEPTABLE, Ruling.ACCEPTED)
 """Rulings that are no refusals."""
+LASTING = (Ruling.ACCEPTED, Ruling.EXAMINED, Ruling.REPEATED, Ruling.INCOMPARABLE)
+"""Rulings that hold whatever versions are added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +182,13 @@ def closer_look(found: Status, compiled: str) -> str:
 def final(before: Decision | None, now: Decision | None) -> Decision | None:
     """Return the last word on an attempt: ``before`` was decided when it was evaluated, ``now`` when it is submitted.
 
-    A refusal stands, unless a closer look found a fault. What was acceptable and is no more has been overtaken, or is
-    unresolved: it may still be better than the version that has been added.
+    A refusal stands, unless a closer look found a fault. What was acceptable, submitted then or not, and is no more has
+    been overtaken, or is unresolved: it may still be better than the version that has been added.
     """
     if before is None or now is None:
         return now
-    if before.refused and now.refused and now.ruling is not Ruling.EXAMINED:
+    acceptable = not before.refused or before.ruling is Ruling.NOT_SUBMITTED
+    if not acceptable and now.refused and now.ruling is not Ruling.EXAMINED:
         return before
     if now.ruling in (Ruling.NO_GAIN, Ruling.NOT_SHOWN):
         return Decision(Ruling.OVERTAKEN, now.sentence, now.gain, now.share)

@@ -44,6 +44,9 @@ class Grown(Sequence[T]):
         return self._whole[places] if isinstance(places, int) else [self._whole[place] for place in places]
 
 
+_MAY_CHANGE = (Ruling.ACCEPTABLE, Ruling.NOT_SUBMITTED)
+
+
 class Histories:
     """The versions, attempts, looks and total of model calls of each run. Rows are only added, in the order of their
     ids.
@@ -56,7 +59,7 @@ class Histories:
         self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
         self._waiting: dict[int, set[int]] = {}
-        """Attempts that are acceptable as far as is known, by run."""
+        """Attempts that are acceptable as far as is known, or were when they were not submitted, by run."""
         self._spent: dict[int, tuple[Spend, int]] = {}
         self._lock = Lock()
 
@@ -92,14 +95,14 @@ class Histories:
                 now = {"version": version.number, "decision": version.attempt.decision, **words}
                 attempts[place] = replace(attempts[place], **now)  # type: ignore[arg-type]
             self._marked[run_id] = len(versions)
-            # Nor does it know how an attempt ended that was not decided finally. All other decisions stand.
+            # Nor does it know how an attempt ended that was not decided finally. Other decisions hardly ever change.
             waiting = self._waiting.setdefault(run_id, set())
             for attempt_id, decision in queries.decisions(connection, run_id, waiting).items():
                 place = _place(attempts, attempt_id)
                 attempts[place] = replace(attempts[place], decision=decision)
-                if decision.ruling is not Ruling.ACCEPTABLE:
+                if decision.ruling not in _MAY_CHANGE:
                     waiting.discard(attempt_id)
-            waiting |= {each.attempt_id for each in new if each.ruling is Ruling.ACCEPTABLE}
+            waiting |= {each.attempt_id for each in new if each.ruling in _MAY_CHANGE}
             return History(versions, Grown(attempts), Grown(looks), MappingProxyType(firsts))
 
     def looks(self, connection: Connection, run_id: int) -> Sequence[Looked]:

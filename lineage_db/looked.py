@@ -27,3 +27,7 @@ class Looked:
     parents: tuple[int, ...]
     """Numbers of the versions that the candidate was made from."""
     made: datetime
+    critical: tuple[str, ...] | None = ()
+    """The critical resources of the benchmark cases, each once; None where they were not kept yet. A step sees those of
+    its own looks; of earlier steps' looks it sees the speed alone.
+    """

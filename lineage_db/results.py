@@ -268,5 +268,5 @@ class Results(Part):
 
 
 def _look(look: Looked) -> dict[str, Any]:
-    fields = ("digest", "plan_digest", "fault", "geomean_tflops", "doubt", "change", "parents")
+    fields = ("digest", "plan_digest", "fault", "geomean_tflops", "doubt", "change", "parents", "critical")
     return {name: getattr(look, name) for name in fields}

@@ -237,6 +237,8 @@ looks = Table(
     Column("change", Prose, nullable=False),
     Column("parents", Json(tuple), nullable=False),
     Column("made", UtcDateTime, nullable=False),
+    # NULL where they are not known: it was recorded before they were kept.
+    Column("critical", Json(tuple)),
     Index("ix_looks_run_id_id", "run_id", "id"),
 )
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from agents.errors import LooksSpent
 from agents.operator import Variation
+from agents.scouting import critical_resources
 from avo.search.activity import Activity
 from avo.search.scoring import persistently
 from evaluator.evaluation import CaseScore, Fault, Score, geometric_mean
@@ -61,11 +62,16 @@ class RecordingLooks:
 
 
 def found_again(look: Looked) -> Findings:
-    """Return what the record of a look keeps: the fault's status, or the mean over the cases as one case."""
+    """Return what the record of a look keeps: the fault's status, or the mean over the cases, as one case for each
+    critical resource.
+    """
     if look.fault is not None:
         return Findings(Fault(look.fault, "as recorded"), plan_digest=look.plan_digest)
-    case = CaseScore("mean", look.geomean_tflops, 1.0, "", doubt=look.doubt)
-    return Findings(score=Score(ScoreKind.PREDICTED, "", (case,)), plan_digest=look.plan_digest)
+    cases = tuple(
+        CaseScore("mean", look.geomean_tflops, 1.0, "", critical=critical, doubt=look.doubt)
+        for critical in look.critical or ("",)
+    )
+    return Findings(score=Score(ScoreKind.PREDICTED, "", cases), plan_digest=look.plan_digest)
 
 
 def _looked(variation: Variation, found: Findings, step: Step, now: datetime) -> Looked:
@@ -81,4 +87,5 @@ def _looked(variation: Variation, found: Findings, step: Step, now: datetime) ->
         change=variation.change,
         parents=variation.parents,
         made=now,
+        critical=tuple(sorted(critical_resources(score))) if score else (),
     )

@@ -37,7 +37,7 @@ from lineage_db.store import Store
 
 TOLERANCE = 1e-9
 """Relative difference of scores up to which they count as the same."""
-_CHANGED = ": if mutate has changed since, --attempts makes the recorded attempts again"
+_CHANGED = ": if mutate, or what is kept of its looks, has changed since, --attempts makes the recorded attempts again"
 _SILENT = Settings((ModelSettings(name="record", context_tokens=10**9),))
 """The settings of a model that never has to summarise."""
 
@@ -126,8 +126,8 @@ class _Again:
             known = given.get(candidate.digest)
             if known is None:
                 raise Unrecorded("makes a candidate that is not on record")
-            of_replay(known)  # which may be another step's, made of other versions
-            return known
+            again = of_replay(known)  # which may be another step's, made of other versions
+            return replace(known, decision=again.decision)
 
         versions, attempts = record.shown(seen, step)
         proposal = self._inner.vary(

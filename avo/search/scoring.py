@@ -14,7 +14,7 @@ from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
 from evaluator.evaluators import Evaluator, Tell
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
-from lineage_db.decision import Decision, Ruling, failed, repeated
+from lineage_db.decision import LASTING, Decision, Ruling, failed, repeated
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
 
@@ -72,7 +72,7 @@ class RecordingScorer:
             raise CandidateTaken
         if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
             self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=started)
-            return recorded
+            return self._as_of_now(recorded)
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
         with self.activity.during(f"judging {_named(change)}") as tell:
@@ -93,6 +93,13 @@ class RecordingScorer:
         )
         self.tried += 1
         return attempt
+
+    def _as_of_now(self, attempt: Attempt) -> Attempt:
+        """Return a recorded attempt with what would be decided on it now, instead of what was when it was evaluated."""
+        if attempt.decision is None or attempt.decision.ruling in LASTING:
+            return attempt
+        decision = self._decide(self._store.versions(self._run.id), attempt.evaluation)
+        return replace(attempt, decision=decision or attempt.decision)
 
     def compare(self, attempt: Attempt, best: Version) -> Attempt | None:
         """Compare a recorded attempt with ``best``, a newer version than it was compared with, and record that.

@@ -95,6 +95,9 @@ ACCEPTED = Decision(Ruling.ACCEPTED, "better")
         (GOOD, repeated("version 4"), repeated("version 4")),
         (GOOD, ACCEPTED, ACCEPTED),
         (GOOD, None, None),
+        (unsubmitted(GOOD), SMALL, Decision(Ruling.OVERTAKEN, SMALL.sentence, SMALL.gain, SMALL.share)),
+        (unsubmitted(GOOD), ACCEPTED, ACCEPTED),
+        (UNCLEAR, SMALL, UNCLEAR),
     ],
 )
 def test_the_last_word_on_an_attempt(before: Decision | None, now: Decision | None, then: Decision | None) -> None:

@@ -22,7 +22,7 @@ def test_looks_are_given_back_as_recorded_and_counted_with_run_and_step(store: S
     make.version(store, run, 5.0)
     first, second = make.step(store, run), make.step(store, run)
     seen = [
-        looked(make, "a"),
+        looked(make, "a", critical=("hbm", "tensor")),
         looked(make, "b", plan_digest=None, fault=Status.DOES_NOT_FIT, geomean_tflops=0.0, doubt=1.0),
     ]
     assert store.results.record_looks(first.id, seen, now=make.now) == 2

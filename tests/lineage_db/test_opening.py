@@ -89,12 +89,14 @@ def fill(connection: Any, make: Any, revision: str) -> None:
             evaluation=evaluation, source=f"x = {number}".encode(),
         )  # fmt: skip
         step = {"step": 2 * number} if revision >= "0007" else {}
+        step |= {"niche": "", "champion": True} if revision >= "0015" else {}
         insert(
             connection, "versions", run_id=7, number=number, attempt_id=number + 1, parents=json.dumps([0] * number),
             accepted=OLD, **step,
         )  # fmt: skip
+    of_run = {"run_id": 7} if revision >= "0015" else {}
     if revision >= "0003":
-        insert(connection, "hypotheses", attempt_id=2, text="larger tiles")
+        insert(connection, "hypotheses", attempt_id=2, text="larger tiles", **of_run)
         said = {"attempt_id": 2, "change": "tiles of 128", "hypothesis": "", "expected": "+9%", "seen": "+50%"}
         connection.execute(text("UPDATE steps SET submission = :said WHERE id = 3"), {"said": json.dumps(said)})
         insert(connection, "messages", step_id=4, number=0, kind="message", written=OLD, content='{"role": "user"}')
@@ -104,12 +106,18 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         for number, attempt in enumerate((1, None)):
             insert(
                 connection, "answers", step_id=3, number=number, digest=f"{5 * number}" * 64, attempt_id=attempt,
+                **of_run,
             )  # fmt: skip
     if revision >= "0011":
-        insert(connection, "origins", attempt_id=2, built_on=1)
+        insert(connection, "origins", attempt_id=2, built_on=1, **of_run)
+    if revision >= "0012":
+        insert(
+            connection, "looks", id=1, run_id=7, step_id=3, digest="7" * 64, geomean_tflops=5.0, doubt=1.0,
+            change="tile", parents="[0]", made=OLD,
+        )  # fmt: skip
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 15)]
+REVISIONS = [f"{number:04}" for number in range(1, 16)]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +149,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
         assert store.attempts(run.id)[1].built_on == (1 if revision >= "0011" else None)
         told = [Answer(2, "0" * 64, 1), Answer(2, "5" * 64, None)] if revision >= "0010" else []
         assert store.claims.answers(run.id) == told
+        assert [look.critical for look in store.history(run.id).looks] == ([None] if revision >= "0012" else [])
         assert len(store.journal.messages(4)) == (1 if revision >= "0003" else 0)
         assert [(step.state, step.turn) for step in store.steps(run.id)] == list(
             zip(map(StepState, ("done", "abandoned", "done", "running")), range(4), strict=True)

@@ -288,18 +288,21 @@ def test_a_judge_that_judges_otherwise_is_noticed(of_an_agent: Recording) -> Non
 
 
 @pytest.mark.long
-def test_mutate_makes_the_same_candidates_again(recording: Recording) -> None:
+@pytest.mark.parametrize(("looks", "steps"), [(CONFIG.step_looks, 3), (24, 1)])
+def test_mutate_makes_the_same_candidates_again(recording: Recording, looks: int, steps: int) -> None:
+    """Also where what some looks showed decides what the next ones of a step are."""
+    recording.config = CONFIG.model_copy(update={"step_looks": looks})
     recording.step(SeedOperator(seed_source("mha")), any_kernel)
-    for _ in range(3):
+    for _ in range(steps):
         recording.step(Mutate(), any_kernel)
     different, made = recording.replayed()
     assert different == ""
     old, new = (recording.store.attempt_summaries(run.id) for run in (recording.run, made))
     assert [attempt.digest for attempt in new] == [attempt.digest for attempt in old]
     assert len(recording.store.versions(made.id)) > 1
-    looks, again = (recording.store.history(run.id).looks for run in (recording.run, made))
-    assert [look.digest for look in again] == [look.digest for look in looks]
-    assert len(looks) == 3 * CONFIG.step_looks
+    seen, again = (recording.store.history(run.id).looks for run in (recording.run, made))
+    assert [look.digest for look in again] == [look.digest for look in seen]
+    assert len(seen) == steps * looks
 
 
 @pytest.mark.long
@@ -332,7 +335,9 @@ def test_recorded_attempts_are_made_again_on_request_where_mutate_has_other_move
     recording.step(mutate(120.0))
     monkeypatch.setattr("avo.search.replay.get_operator", lambda name: mutate(130.0))
     other, same = avo(recording.store), avo(recording.store, "--attempts")
-    assert "step 1 makes a candidate that is not on record: if mutate has changed since, --attempts" in other.stdout
+    assert (
+        "step 1 makes a candidate that is not on record: if mutate, or what is kept of its looks, has" in other.stdout
+    )
     assert (same.exit_code, same.stdout) == (0, "fake: the same lineage, 2 versions\n")
 
 

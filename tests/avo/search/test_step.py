@@ -474,3 +474,22 @@ def test_two_workers_do_not_share_a_seed(seeded: Desk) -> None:
     for worker in ("w0", "w1", "w2"):
         seeded.step(operator, worker)
     assert len({brief.seed for brief in operator.briefs}) == 3
+
+
+def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitted_again(seeded: Desk) -> None:
+    told: list[str] = []
+
+    def evaluate_alone(brief: Brief) -> Proposal:
+        decision = submit(brief, "tflops = 120.0").decision
+        assert decision is not None
+        told.append(decision.answer)
+        return Proposal(None, "not yet")
+
+    for _ in range(2):
+        seeded.step(Scripted(evaluate_alone))
+    seeded.step(Scripted(proposing("tflops = 130.0")))
+    seeded.step(Scripted(evaluate_alone))
+    assert told[0] == told[1] == "would be accepted: yes, +20.0% in the mean over version 0"
+    assert told[2] == "would be accepted: no, -7.7% in the mean over version 1, +0.2% is needed"
+    seeded.step(Scripted(proposing("tflops = 120.0")))
+    assert seeded.decided(2) == "overtaken: -7.7% in the mean over version 1, +0.2% is needed"
