@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"OFF  {note.id}: {claim}: {error}", flush=True)
                 wrong += 1
                 continue
-            off = abs(gain - claim.gain) > claim.tolerance
+            off = not claim.holds(gain)
             print(f"{'OFF ' if off else 'ok  '} {note.id}: {claim}: the model has {gain:+.1f}%", flush=True)
             if off and asked.write:
                 path, right = NOTES / f"{note.id}.md", str(replace(claim, gain=round(gain)))

@@ -17,6 +17,8 @@ _FORM = re.compile(
     r"(?P<target>\w+) (?P<case>[\w-]+): (?P<before>.+) => (?P<after>.+): "
     r"(?P<gain>[+-]\d+(?:\.\d+)?)% within (?P<tolerance>\d+(?:\.\d+)?)"
 )
+_POINT = 1.0
+"""By how much, in percentage points, a gain and a loss may differ and still be called the same."""
 FORM = "TARGET CASE: KERNEL + MOVE => MOVE: +8% within 3"
 
 
@@ -39,6 +41,13 @@ class Claim:
     def problem(self) -> str:
         """Name of the problem that the kernels are for."""
         return re.split("[/:]", self.before[0])[0]
+
+    def holds(self, gain: float) -> bool:
+        """Whether ``gain``, in percent, is what is claimed: near enough, and no loss where a gain is claimed or a gain
+        where a loss is, unless they are within a point.
+        """
+        off = abs(gain - self.gain)
+        return off <= self.tolerance and (gain * self.gain >= 0 or off <= _POINT)
 
     def __str__(self) -> str:
         before, after = " + ".join(self.before), " + ".join(self.after)

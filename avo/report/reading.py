@@ -179,7 +179,11 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
 def _ideas(
     attempts: Sequence[AttemptSummary], entries: Sequence[VersionEntry], mutations: Collection[int]
 ) -> tuple[tuple[IdeaTally, ...], tuple[IdeaTally, ...]]:
-    """Return how the moves fared in the steps with the numbers ``mutations``, and the ideas of the other steps."""
+    """Return how the moves fared in the steps with the numbers ``mutations``, and the ideas of the other steps.
+
+    The gain of a version that was built on an earlier attempt is not that of its last edit: all that it changes is the
+    idea.
+    """
     gains = {entry.version.number: entry.gains for entry in entries}
     moves: dict[str, list[AttemptSummary]] = {move.name: [] for move in MOVES}
     ideas: dict[str, list[AttemptSummary]] = {}
@@ -189,7 +193,8 @@ def _ideas(
                 if name in moves:
                     moves[name].append(attempt)
         elif attempt.parents:
-            ideas.setdefault(" ".join((attempt.hypothesis or attempt.change).split()), []).append(attempt)
+            whole = attempt.whole_change if attempt.built_on is not None else ""
+            ideas.setdefault(" ".join((whole or attempt.hypothesis or attempt.change).split()), []).append(attempt)
     return _tallied(moves, gains), _tallied(ideas, gains)
 
 

@@ -49,6 +49,7 @@ class Recorded:
         change: str = "",
         source: str = "",
         decision: Decision | None = None,
+        built_on: int | None = None,
     ) -> Attempt:
         """Record an attempt in a step."""
         if not isinstance(verdict, Evaluation):
@@ -62,10 +63,11 @@ class Recorded:
             started=self.now,
             finished=self.now,
             decision=decision,
+            built_on=built_on,
         )
 
-    def conclude(self, step: Step, attempt: Attempt, accept: bool, seen: str = "") -> None:
-        """End a step; ``seen`` makes it one of a model, which says so."""
+    def conclude(self, step: Step, attempt: Attempt, accept: bool, seen: str = "", change: str = "") -> None:
+        """End a step; ``seen`` makes it one of a model, which says so, and that ``change`` is all that it did."""
         self.store.results.conclude(
             step.id,
             attempt_id=attempt.id,
@@ -73,7 +75,7 @@ class Recorded:
             reason="",
             now=self.now,
             decide=lambda versions, attempt: decided(attempt, accept),
-            submission=Submission(attempt.id, attempt.change, "", "", seen) if seen else None,
+            submission=Submission(attempt.id, change or attempt.change, "", "", seen) if seen else None,
         )
 
     def step(

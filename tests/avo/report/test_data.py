@@ -157,6 +157,20 @@ def test_words_of_another_operator_are_no_moves(store: Store, monkeypatch: pytes
     assert [(idea.name, idea.accepted) for idea in report.ideas] == [("stages: more of them", 1)]
 
 
+def test_what_was_built_on_an_earlier_attempt_is_told_by_all_that_it_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    monkeypatch.setattr(Mutate, "name", "another")
+    step = run.claim()
+    first = run.evaluate(step, 110.0, (0,), "the idea", source="a")
+    last = run.evaluate(step, 120.0, (0,), "a small edit", source="b", built_on=first.id)
+    run.conclude(step, last, accept=True, seen="as hoped", change="the idea; then a small edit")
+    ideas = read_report(store, "live", NOON).ideas
+    assert {idea.name: idea.accepted for idea in ideas} == {"the idea": 0, "the idea; then a small edit": 1}
+
+
 def test_model_calls_are_summed_by_model_and_interventions_kept(store: Store) -> None:
     run = Recorded(store)
     run.step(100.0)
