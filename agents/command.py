@@ -58,8 +58,8 @@ def check(settings: Settings, variables: Mapping[str, str]) -> None:
     if unknown := [name for name in _PLACEHOLDER.findall(settings.command) if name not in _PLACES]:
         known = ", ".join(f"{{{name}}}" for name in _PLACES)
         raise NoProgram(
-            f"--command: {{{unknown[0]}}} stands for nothing; known: {known}. What needs other words in braces belongs "
-            "in a script"
+            f"--command: {{{unknown[0]}}} stands for nothing; known: {known}. For other words in braces: {{ "
+            f"{unknown[0]} }}, or a script"
         )
     if missing := [name for name in settings.command_env if name not in variables]:
         raise NoProgram(f"--command-env: {missing[0]} is not set: export it, or leave the option out")

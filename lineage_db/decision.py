@@ -43,7 +43,7 @@ _LABELS = {
 OPEN = (Ruling.ACCEPTABLE, Ruling.ACCEPTED)
 """Rulings that are no refusals."""
 LASTING = (Ruling.ACCEPTED, Ruling.EXAMINED, Ruling.REPEATED, Ruling.INCOMPARABLE)
-"""Rulings that hold whatever versions are added."""
+"""Rulings that hold whatever versions are added where they were made: to that lineage, island or kind."""
 
 
 @dataclass(frozen=True, slots=True)

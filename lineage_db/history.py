@@ -44,9 +44,6 @@ class Grown(Sequence[T]):
         return self._whole[places] if isinstance(places, int) else [self._whole[place] for place in places]
 
 
-_MAY_CHANGE = (Ruling.ACCEPTABLE, Ruling.NOT_SUBMITTED)
-
-
 class Histories:
     """The versions, attempts, looks and total of model calls of each run. Rows are only added, in the order of their
     ids.
@@ -59,7 +56,9 @@ class Histories:
         self._firsts: dict[int, dict[str, int]] = {}
         self._marked: dict[int, int] = {}
         self._waiting: dict[int, set[int]] = {}
-        """Attempts that are acceptable as far as is known, or were when they were not submitted, by run."""
+        """Attempts that are acceptable as far as is known, by run."""
+        self._unsubmitted: dict[int, set[int]] = {}
+        """Attempts that were acceptable and not submitted, by run. A later step may submit them."""
         self._spent: dict[int, tuple[Spend, int]] = {}
         self._lock = Lock()
 
@@ -97,13 +96,27 @@ class Histories:
             self._marked[run_id] = len(versions)
             # Nor does it know how an attempt ended that was not decided finally. Other decisions hardly ever change.
             waiting = self._waiting.setdefault(run_id, set())
-            for attempt_id, decision in queries.decisions(connection, run_id, waiting).items():
-                place = _place(attempts, attempt_id)
-                attempts[place] = replace(attempts[place], decision=decision)
-                if decision.ruling not in _MAY_CHANGE:
-                    waiting.discard(attempt_id)
-            waiting |= {each.attempt_id for each in new if each.ruling in _MAY_CHANGE}
+            unsubmitted = self._unsubmitted.setdefault(run_id, set())
+            changed = self._decide_again(connection, run_id, waiting, Ruling.ACCEPTABLE)
+            for found, ruling in ((waiting, Ruling.ACCEPTABLE), (unsubmitted, Ruling.NOT_SUBMITTED)):
+                found |= {each.attempt_id for each in new if each.ruling is ruling}
+            unsubmitted |= {each for each in changed if attempts[_place(attempts, each)].ruling is Ruling.NOT_SUBMITTED}
+            if queries.count_unsubmitted(connection, run_id) != len(unsubmitted):
+                self._decide_again(connection, run_id, unsubmitted, Ruling.NOT_SUBMITTED)
             return History(versions, Grown(attempts), Grown(looks), MappingProxyType(firsts))
+
+    def _decide_again(self, connection: Connection, run_id: int, ids: set[int], ruling: Ruling) -> list[int]:
+        """Read the decisions on some attempts again. Return those that have another ruling by now, and take them from
+        ``ids``.
+        """
+        attempts, changed = self._attempts[run_id], []
+        for attempt_id, decision in queries.decisions(connection, run_id, ids).items():
+            place = _place(attempts, attempt_id)
+            attempts[place] = replace(attempts[place], decision=decision)
+            if decision.ruling is not ruling:
+                changed.append(attempt_id)
+        ids.difference_update(changed)
+        return changed
 
     def looks(self, connection: Connection, run_id: int) -> Sequence[Looked]:
         """Return the run's looks, oldest first."""

@@ -181,6 +181,13 @@ def decisions(connection: Connection, run_id: int, attempt_ids: Collection[int])
     return {row.attempt_id: record(Decision, row) for row in rows}
 
 
+def count_unsubmitted(connection: Connection, run_id: int) -> int:
+    """Return how many attempts of the run were not submitted though they were acceptable."""
+    decided = tables.decisions.c
+    query = select(func.count()).where(decided.run_id == run_id, decided.ruling == Ruling.NOT_SUBMITTED)
+    return int(connection.execute(query).scalar_one())
+
+
 def decide(connection: Connection, run_id: int, attempt_id: int, decision: Decision) -> None:
     """Record a decision, in place of an earlier one."""
     values = asdict(decision)

@@ -186,8 +186,8 @@ class Results(Part):
 
         ``niche`` says where in the population the attempt lives if it is accepted.
 
-        The decision is what ``decide(versions, attempt)`` returns, None for a faulty attempt. Where that is a refusal
-        and the attempt was refused before, the earlier one stands. Its sentence is added to the ``reason`` of the step.
+        The decision is what ``decide(versions, attempt)`` returns, None for a faulty attempt, or an earlier one that
+        stands: see ``final``. The sentence of a refusal is added to the ``reason`` of the step.
 
         No other writer gets in between the reading of ``versions`` (oldest first) and the writing of the new one, so
         ``decide`` must be quick and must not use the store; its exceptions undo everything and are passed on. It is not

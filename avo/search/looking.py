@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import cycle, islice
 
 from agents.errors import LooksSpent
 from agents.operator import Variation
@@ -62,14 +63,16 @@ class RecordingLooks:
 
 
 def found_again(look: Looked) -> Findings:
-    """Return what the record of a look keeps: the fault's status, or the mean over the cases, as one case for each
-    critical resource.
+    """Return what the record of a look keeps: the fault's status, or the mean over the cases, as cases that have it and
+    the critical resources.
     """
     if look.fault is not None:
         return Findings(Fault(look.fault, "as recorded"), plan_digest=look.plan_digest)
+    resources = look.critical or ("",)
+    count = 1 << (len(resources) - 1).bit_length()  # of a power of two of equal numbers the mean is exact
     cases = tuple(
         CaseScore("mean", look.geomean_tflops, 1.0, "", critical=critical, doubt=look.doubt)
-        for critical in look.critical or ("",)
+        for critical in islice(cycle(resources), count)
     )
     return Findings(score=Score(ScoreKind.PREDICTED, "", cases), plan_digest=look.plan_digest)
 

@@ -91,7 +91,7 @@ class _Repeated:
 
 
 class _Again:
-    """An operator that is shown and told what it was when its step was recorded."""
+    """An operator that is shown and told what it was when its step was recorded; decisions are made anew."""
 
     def __init__(self, inner: VariationOperator, record: RecordedRun, step: Step) -> None:
         self.name = step.operator

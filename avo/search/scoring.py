@@ -14,7 +14,7 @@ from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
 from evaluator.evaluators import Evaluator, Tell
 from evaluator.problem import HELD_OUT
 from evaluator.target import ScoreKind
-from lineage_db.decision import LASTING, Decision, Ruling, failed, repeated
+from lineage_db.decision import LASTING, Decision, Ruling, failed, final, repeated
 from lineage_db.records import Attempt, Run, Step, Version
 from lineage_db.store import Store
 
@@ -95,11 +95,12 @@ class RecordingScorer:
         return attempt
 
     def _as_of_now(self, attempt: Attempt) -> Attempt:
-        """Return a recorded attempt with what would be decided on it now, instead of what was when it was evaluated."""
+        """Return a recorded attempt with the last word on it if it were submitted now; None where that is open."""
         if attempt.decision is None or attempt.decision.ruling in LASTING:
             return attempt
-        decision = self._decide(self._store.versions(self._run.id), attempt.evaluation)
-        return replace(attempt, decision=decision or attempt.decision)
+        refusal = _refusal(self._with_plan(attempt.plan_digest))
+        now = refusal or self._decide(self._store.versions(self._run.id), attempt.evaluation)
+        return replace(attempt, decision=final(attempt.decision, now))
 
     def compare(self, attempt: Attempt, best: Version) -> Attempt | None:
         """Compare a recorded attempt with ``best``, a newer version than it was compared with, and record that.

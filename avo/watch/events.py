@@ -24,7 +24,9 @@ class EventKind(StrEnum):
     """A model gave no reply."""
     ATTEMPT = "attempt"
     REFUSED = "refused"
-    """An attempt that would have been accepted when it was told is no version, now that its step has ended."""
+    """An attempt that would have been accepted when it was told is no version, now that its step has ended. That a
+    later step submits it in vain is told with the end of that step.
+    """
     VERSION = "version"
     STEP_ENDED = "step_ended"
     SUPERVISOR = "supervisor"

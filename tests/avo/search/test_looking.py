@@ -9,17 +9,20 @@ import pytest
 
 from agents.errors import LooksSpent
 from agents.operator import Brief, Proposal, Variation
+from agents.scouting import critical_resources
 from avo.search.budget import Allowance
+from avo.search.looking import found_again
 from avo.search.step import SeedOperator, StepOutcome
 from avo.search.workers import RemoteEvaluator
 from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Status
+from evaluator.evaluation import Status, geometric_mean
 from evaluator.evaluators import FakeEvaluator
 from evaluator.inspection import Findings, Inspection, Look
+from lineage_db.looked import Looked
 from lineage_db.records import StepState
 from lineage_db.store import Store
-from tests.avo.fakes import SEED, Scripted, judge, make_run, make_work
+from tests.avo.fakes import NOW, SEED, Scripted, judge, make_run, make_work
 
 
 class Run:
@@ -133,3 +136,13 @@ def test_a_batch_is_spread_over_the_evaluators_and_answered_in_order() -> None:
     asked = [Inspection(Look.SPEED, "mha", str(number)) for number in range(6)]
     found = Remote(None, "quick", count=2).inspect_all(asked)
     assert [each.text for each in found] == [each.source for each in asked]
+
+
+@pytest.mark.parametrize("resources", [(), ("hbm",), *(tuple("abcdefgh"[:count]) for count in range(2, 9))])
+def test_a_look_is_found_again_with_exactly_its_speed_doubt_and_critical_resources(resources: tuple[str, ...]) -> None:
+    speed, doubt = geometric_mean((612.3, 598.7, 401.1)), geometric_mean((1.1, 1.3, 1.7))
+    found = found_again(Looked(1, 1, "d", None, None, speed, doubt, "", (), NOW, resources))
+    assert found.score is not None
+    assert found.score.geomean_tflops == speed
+    assert geometric_mean(case.doubt for case in found.score.cases) == doubt
+    assert critical_resources(found.score) == set(resources)

@@ -269,3 +269,22 @@ def test_a_comparison_that_was_not_asked_for_is_no_verdict(lab: Lab, trick: obje
         lab.step(Scripted(proposing(kernel(110.0))))
     assert len(lab.attempts()) == 1
     assert lab.store.steps(lab.run.id)[-1].state is StepState.ABANDONED
+
+
+def test_what_was_told_of_a_measured_attempt_is_told_again_unless_the_best_is_another_by_now(lab: Lab) -> None:
+    told: list[str | None] = []
+
+    def evaluate_alone(brief: Brief) -> Proposal:
+        for tflops in (90.0, 150.0):
+            decision = submit(brief, kernel(tflops)).decision
+            told.append(None if decision is None else decision.answer)
+        return Proposal(None, "not yet")
+
+    lab.step(Scripted(evaluate_alone))
+    lab.step(Scripted(proposing(kernel(110.0))))
+    lab.step(Scripted(evaluate_alone))
+    assert told[0] is not None
+    assert told[0].startswith("would be accepted: no, slower than the best so far")
+    assert told[1] is not None
+    assert told[1].startswith("would be accepted: yes, faster than the best so far")
+    assert told[2:] == [told[0], None]

@@ -493,3 +493,19 @@ def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitte
     assert told[2] == "would be accepted: no, -7.7% in the mean over version 1, +0.2% is needed"
     seeded.step(Scripted(proposing("tflops = 120.0")))
     assert seeded.decided(2) == "overtaken: -7.7% in the mean over version 1, +0.2% is needed"
+
+
+def test_what_was_not_submitted_is_told_to_be_wrong_once_its_launch_plans_are(seeded: Desk) -> None:
+    told: list[str] = []
+
+    def evaluate_alone(brief: Brief) -> Proposal:
+        decision = submit(brief, "tflops = 120.0").decision
+        assert decision is not None
+        told.append(decision.answer)
+        return Proposal(None, "not yet")
+
+    seeded.step(Scripted(evaluate_alone))
+    seeded.evaluator.held_out = lambda candidate: Evaluation(Status.RACE, "they race", "h100", "held_out", 0.1)
+    seeded.step(Scripted(proposing("tflops = 120.0\nx = 1")))
+    seeded.step(Scripted(evaluate_alone))
+    assert told[1] == "would be accepted: no, correct on the suite, but race at other shapes or in a larger sample"
