@@ -7,6 +7,7 @@ from itertools import count
 
 import torch
 
+from evaluator.executor.counted import CountedLoop
 from evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
 from evaluator.executor.effects import CONTROL, READS, WRITES
 from evaluator.executor.errors import IRError, UnsupportedOperation
@@ -22,7 +23,6 @@ from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.pending import early_uses, reported
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
-from evaluator.executor.uneven import UnevenLoop
 from evaluator.executor.values import DTYPES, Unlike, Value, full, select
 from evaluator.executor.waiting import polls
 
@@ -240,11 +240,11 @@ class _Builder:
         low_slot, high_slot, step_slot, *initial = op.operands
         variable, *carried = region.args
         yields = region.terminator.operands
-        body, outer = self._body(region), captured(region)
+        body = self._body(region)
         dtype = DTYPES[self._types[variable].element]
         read = unsigned if "unsigned" in op.words else signed
         idle = not body.steps and not op.results
-        uneven = UnevenLoop(body.run, variable, dtype, initial, carried, yields, op.results, outer)
+        loop = CountedLoop(body.run, variable, dtype, initial, carried, yields, op.results, captured(region))
         _check_counts(op, initial, carried, yields, op.results)
 
         def run(frame: Frame) -> None:
@@ -256,17 +256,7 @@ class _Builder:
             if idle:
                 frame.count(region.blocks[0].index, counts)
                 return
-            longest = int(counts.max())
-            if int(counts.min()) < longest:
-                uneven.run(frame, low, step, counts)
-                return
-            assign(frame, carried, initial)
-            for trip in range(longest):
-                frame.run.check_time()
-                frame.slots[variable] = (low + trip * step).to(dtype)
-                body.run(frame)
-                assign(frame, carried, yields)
-            assign(frame, op.results, carried)
+            loop.run(frame, low, step, counts)
 
         return run
 

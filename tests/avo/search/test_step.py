@@ -476,19 +476,25 @@ def test_two_workers_do_not_share_a_seed(seeded: Desk) -> None:
     assert len({brief.seed for brief in operator.briefs}) == 3
 
 
-def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitted_again(seeded: Desk) -> None:
-    told: list[str] = []
+def evaluating_alone(source: str, told: list[str]) -> Scripted:
+    """An operator that evaluates a candidate, submits nothing, and adds to ``told`` whether it would be accepted."""
 
-    def evaluate_alone(brief: Brief) -> Proposal:
-        decision = submit(brief, "tflops = 120.0").decision
+    def evaluate(brief: Brief) -> Proposal:
+        decision = submit(brief, source).decision
         assert decision is not None
         told.append(decision.answer)
         return Proposal(None, "not yet")
 
+    return Scripted(evaluate)
+
+
+def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitted_again(seeded: Desk) -> None:
+    told: list[str] = []
+    alone = evaluating_alone("tflops = 120.0", told)
     for _ in range(2):
-        seeded.step(Scripted(evaluate_alone))
+        seeded.step(alone)
     seeded.step(Scripted(proposing("tflops = 130.0")))
-    seeded.step(Scripted(evaluate_alone))
+    seeded.step(alone)
     assert told[0] == told[1] == "would be accepted: yes, +20.0% in the mean over version 0"
     assert told[2] == "would be accepted: no, -7.7% in the mean over version 1, +0.2% is needed"
     seeded.step(Scripted(proposing("tflops = 120.0")))
@@ -497,15 +503,9 @@ def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitte
 
 def test_what_was_not_submitted_is_told_to_be_wrong_once_its_launch_plans_are(seeded: Desk) -> None:
     told: list[str] = []
-
-    def evaluate_alone(brief: Brief) -> Proposal:
-        decision = submit(brief, "tflops = 120.0").decision
-        assert decision is not None
-        told.append(decision.answer)
-        return Proposal(None, "not yet")
-
-    seeded.step(Scripted(evaluate_alone))
+    alone = evaluating_alone("tflops = 120.0", told)
+    seeded.step(alone)
     seeded.evaluator.held_out = lambda candidate: Evaluation(Status.RACE, "they race", "h100", "held_out", 0.1)
     seeded.step(Scripted(proposing("tflops = 120.0\nx = 1")))
-    seeded.step(Scripted(evaluate_alone))
+    seeded.step(alone)
     assert told[1] == "would be accepted: no, correct on the suite, but race at other shapes or in a larger sample"

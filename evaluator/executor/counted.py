@@ -1,4 +1,4 @@
-"""Counted loops that some programs pass more often than others, in lockstep."""
+"""Counted loops, in lockstep, also where some programs pass them more often than others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from evaluator.executor.values import suffix
 
 
 @dataclass(frozen=True, slots=True)
-class UnevenLoop:
-    """Such a loop, its values as slots."""
+class CountedLoop:
+    """A counted loop, its values as slots."""
 
     body: Callable[[Frame], None]
     variable: int
@@ -28,9 +28,16 @@ class UnevenLoop:
     """What the body uses from outside."""
 
     def run(self, frame: Frame, low: torch.Tensor, step: torch.Tensor, counts: torch.Tensor) -> None:
-        """Run it for programs with ``counts`` passes, int64 [P]; the variable begins at ``low`` and grows by ``step``,
+        """Run it for programs with ``counts`` passes; the variable begins at ``low`` and grows by ``step``. All are
         int64 [P or 1].
         """
+        longest = int(counts.max())
+        if int(counts.min()) == longest:
+            assign(frame, self.carried, self.initial)
+            for trip in range(longest):
+                self._pass(frame, low + trip * step)
+            assign(frame, self.results, self.carried)
+            return
         # Longest first: the programs in the loop are then always a prefix, and narrowing needs no copies.
         counts, order = counts.sort(descending=True, stable=True)
         low, step = low.expand(frame.programs)[order], step.expand(frame.programs)[order]
