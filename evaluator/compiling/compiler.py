@@ -49,7 +49,7 @@ OFFLINE_OPTIONS = {**COMPILE_OPTIONS, "clc": bool}
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 5
-_TOGETHER, _TOGETHER_S = 8, 40
+_TOGETHER, _TOGETHER_S = 16, 40
 """Most kernels that are compiled together, and most seconds that this may take."""
 _LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
 """A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in."""

@@ -10,7 +10,7 @@ from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
 from evaluator.executor.rows import Rows, row_table
-from evaluator.executor.space import Access, Space, all_true, total
+from evaluator.executor.space import Access, Space, all_true, distinct, total
 from evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
 
 Tensor = torch.Tensor
@@ -172,7 +172,7 @@ class Memory(Space):
         else:
             number, bits = number[active], bits[active]
         # If two programs store a row, the last one wins, and a copy of rows promises no order.
-        if number.unique().numel() < number.numel() or not self._takes_rows(access, phase * kind.item_bytes):
+        if distinct(number).numel() < number.numel() or not self._takes_rows(access, phase * kind.item_bytes):
             return False
         allocation = self._allocations[rows.buffer]
         held = row_table(self._bits(rows.buffer, kind.item_bytes), length, phase)

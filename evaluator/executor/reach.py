@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from evaluator.executor.allocation import Allocation
@@ -13,7 +15,7 @@ from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
 from evaluator.executor.marking import Marks
-from evaluator.executor.space import all_true, total
+from evaluator.executor.space import all_true, distinct, total
 from evaluator.executor.values import AddressSum
 from evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, Trips
 
@@ -62,19 +64,20 @@ class _Offsets:
     """
 
     def __init__(self) -> None:
-        self._parts: list[Tensor] = []
+        self._parts: list[npt.NDArray[np.int64]] = []
 
     def add(self, offsets: Tensor) -> Tensor:
         """Add ``offsets``, sorted and distinct; return those of them that are new."""
+        fresh = offsets.numpy()
         for part in self._parts:
-            at = torch.searchsorted(part, offsets).clamp_(max=part.numel() - 1)
-            offsets = offsets[part[at] != offsets]
-        added = offsets
-        while self._parts and self._parts[-1].numel() < 2 * added.numel():
-            added = torch.cat((self._parts.pop(), added)).sort().values
-        if added.numel():
+            at = np.searchsorted(part, fresh).clip(max=part.size - 1)
+            fresh = fresh[part[at] != fresh]
+        added = fresh
+        while self._parts and self._parts[-1].size < 2 * added.size:
+            added = np.sort(np.concatenate((self._parts.pop(), added)), kind="stable")  # fast, as both are sorted
+        if added.size:
             self._parts.append(added)
-        return offsets
+        return torch.from_numpy(fresh)
 
 
 @dataclass
@@ -90,9 +93,9 @@ class _Own:
     """Those of them that they had not asked for; at least as many as new bytes fill, as a sample has few passes."""
 
     def ask(self, starts: Tensor, length: int) -> None:
-        """Add pieces of ``length`` bytes that begin at these offsets."""
-        sectors, starts = _touched(starts, length, SECTOR_BYTES), starts.unique()
-        beginners = self.programs.add((starts >> _PROGRAM).unique())
+        """Add pieces of ``length`` bytes that begin at these offsets, sorted and distinct."""
+        sectors = _touched(starts, length, SECTOR_BYTES)
+        beginners = self.programs.add((starts >> _PROGRAM).unique_consecutive())
 
         def later(pairs: Tensor) -> int:
             return int((~torch.isin(pairs >> _PROGRAM, beginners)).sum())
@@ -103,11 +106,13 @@ class _Own:
 
 
 def _touched(starts: Tensor, length: int, size: int) -> Tensor:
-    """Return where the blocks of ``size`` bytes begin that pieces of ``length`` bytes touch, each once."""
+    """Return where the blocks of ``size`` bytes begin that pieces of ``length`` bytes touch, each once, in order.
+
+    The pieces begin at ``starts``, in order.
+    """
     first, last = starts // size, (starts + length - 1) // size
-    # Neighbours are most often in one block: leaving them out first saves most of the sorting.
-    blocks: Tensor = torch.cat((first.unique_consecutive(), last[last != first])).unique()
-    return blocks * size
+    blocks, more = first.unique_consecutive(), last[last != first]
+    return (distinct(torch.cat((blocks, more))) if more.numel() else blocks) * size
 
 
 class Reach(Marks):
@@ -154,29 +159,29 @@ class Reach(Marks):
         asked = start.numel() if active is None else int(active.sum())
         if not asked:
             return
-        distinct = (start.flatten() if active is None else start[active]).unique()
-        fresh = self._known[buffer].add(distinct)
+        offsets = distinct(start.flatten() if active is None else start[active])
+        fresh = self._known[buffer].add(offsets)
         scale = programs / start.shape[0]  # one row of all programs, or of some
-        share = distinct.numel() * length * (1.0 if start.shape[0] == 1 else scale)
+        share = offsets.numel() * length * (1.0 if start.shape[0] == 1 else scale)
         seen.asked += asked * length * scale
         seen.together += share
         if seen.passes:
-            seen.later += distinct.numel()
+            seen.later += offsets.numel()
             seen.fresh += fresh.numel()
         seen.passes += 1
         numbers = (site.ids[site.positions[: start.shape[0]]] % 2 ** (62 - _PROGRAM)) << _PROGRAM
         own = start + numbers.reshape(-1, *[1] * (start.dim() - 1))
         asking = start.shape[0] if active is None else int(active.reshape(active.shape[0], -1).any(1).sum())
-        own = own.flatten() if active is None else own[active]
+        own = distinct(own.flatten() if active is None else own[active])
         if length > LINE_BYTES:
-            lines = own.unique().numel() * length / LINE_BYTES
+            lines = own.numel() * length / LINE_BYTES
         else:
             lines = _touched(own, length, LINE_BYTES).numel()
             if lines <= FEW_LINES * asking:
                 seen.own[buffer].ask(own, length)
         seen.lines += lines / asking
-        seen.runs += 1 + int((distinct[1:] - distinct[:-1] != length).sum())
-        seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + distinct.numel() * length
+        seen.runs += 1 + int((offsets[1:] - offsets[:-1] != length).sum())
+        seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + offsets.numel() * length
 
     def shows(self, places: Iterable[str]) -> bool:
         """Whether all of these places were observed, with nothing masked off."""

@@ -13,6 +13,7 @@ import torch
 
 from evaluator.evaluation import Fault, Status
 from evaluator.executor import Allocation, Execution
+from evaluator.executor.space import any_true
 from evaluator.judging.buffers import apart
 from evaluator.judging.compare import Checked, Rows, compare, only, settled, uncovered
 from evaluator.judging.execution import PlanRun
@@ -169,7 +170,7 @@ class BenchmarkCheck:
         """
         args = stage.launch.args
         read = stage.kernel.reads(args) & wanted.keys()
-        some = any(int(wanted[i].count_nonzero()) for i in stage.kernel.changes(args) & wanted.keys())
+        some = any(any_true(wanted[i]) for i in stage.kernel.changes(args) & wanted.keys())
         fresh = torch.cat((others, stage.writers(wanted) if some else _NONE)).unique()
         chosen, needed = _NONE, Marks()
         while fresh.numel():
