@@ -141,8 +141,10 @@ class RunConfig(BaseModel):
         default_factory=lambda: min(usable_cpus(), 8), ge=1, le=256
     )
     """Operators that work at the same time."""
-    evaluators: Annotated[int | None, Flag(WORKERS, "N", "as many as workers")] = Field(default=None, ge=1, le=256)
-    """Evaluators that the workers share."""
+    evaluators: Annotated[int | None, Flag(WORKERS, "N", "one per worker")] = Field(default=None, ge=1, le=256)
+    """Evaluators that the workers share. Where speed is predicted on this machine, few workers get one per CPU, up to
+    4, so that several candidates are looked at side by side.
+    """
     evaluator_resources: Annotated[dict[str, float], Flag(WORKERS, "JSON", "none")] = Field(default_factory=dict)
     """Ray resources that each evaluator takes besides its CPU or GPU, e.g. '{"H100": 1}' to choose a kind of GPU."""
     ray_address: Annotated[str, Flag(WORKERS, "ADDRESS", "local, this machine alone")] = LOCAL

@@ -44,7 +44,7 @@ def mcp(
     from avo.config import RunConfig
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
-    from avo.search.evaluators import run_evaluator
+    from avo.search.evaluators import session_evaluator
     from avo.search.run import utc_now
     from avo.search.step import Work
     from evaluator.isolation import Sandbox
@@ -59,7 +59,7 @@ def mcp(
             step_evaluations=config.step_evaluations, step_looks=config.step_looks, max_attempts=max_attempts
         )
         worker = f"{SESSIONS}{os.getpid()}"
-        with run_evaluator(config) as judge:
+        with session_evaluator(config) as judge:
             session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:

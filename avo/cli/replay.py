@@ -60,7 +60,7 @@ def _replay(
     store: "Store", record: "RecordedRun", name: str | None, recorded: bool, *, attempts: bool, kept: bool
 ) -> str:
     from avo.config import TRANSFERRED, RunConfig
-    from avo.search.evaluators import run_evaluator
+    from avo.search.evaluators import session_evaluator
     from avo.search.recorded import RecordedJudge
     from avo.search.replay import replay
     from avo.search.run import utc_now
@@ -82,7 +82,7 @@ def _replay(
     )
     state = RunState.STOPPED
     try:
-        with RecordedJudge(record, get_target(run.target)) if recorded else run_evaluator(config) as judge:
+        with RecordedJudge(record, get_target(run.target)) if recorded else session_evaluator(config) as judge:
             different = replay(record, store, made, config, judge, utc_now, attempts=attempts)
         state = RunState.STOPPED if different else RunState.FINISHED
     finally:

@@ -2,17 +2,26 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from queue import Empty, LifoQueue
+from threading import Lock
+from typing import Any, Generic, TypeVar
 
-from avo.config import RunConfig
+from avo.config import LOCAL, RunConfig, usable_cpus
 from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import Evaluator, judge_process
+from evaluator.evaluators import AnyRequest, Evaluator, Tell, judge_process
+from evaluator.inspection import Findings, Inspection
 from evaluator.isolation import Sandbox
+from evaluator.target import Target
 
 START_TRIES = 3
 """How often in a row each evaluator may fail to start before those who wait are told."""
 _PAUSE_S = 1.0
+_MOST_FOR_ONE = 4
+"""Most evaluators for one operator, unless it is said how many: each takes one to two GiB of memory."""
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -25,9 +34,15 @@ class Pool(Generic[E]):
     """
 
     def __init__(
-        self, start: Callable[[], Awaitable[E]], end: Callable[[E], None], count: int, pause_s: float = _PAUSE_S
+        self,
+        start: Callable[[], Awaitable[E]],
+        end: Callable[[E], None],
+        count: int,
+        spare: int = 0,
+        pause_s: float = _PAUSE_S,
     ) -> None:
-        """Begin to start ``count`` evaluators; needs a running event loop.
+        """Begin to start ``count`` evaluators, but for the ``spare`` ones of them, which are started when someone would
+        wait otherwise; needs a running event loop.
 
         ``start`` returns an evaluator that is ready, or raises ``EvaluatorUnavailable``; ``end`` ends one.
         """
@@ -38,7 +53,7 @@ class Pool(Generic[E]):
         self._waiting: deque[asyncio.Future[tuple[int, E]]] = deque()
         self._failures = [0] * count
         self._trouble = ""
-        self._supplies = [asyncio.ensure_future(self._supply(place)) for place in range(count)]
+        self._supplies = [asyncio.ensure_future(self._supply(place)) for place in range(count - spare)]
 
     async def ask(self, question: Callable[[E], Awaitable[T]]) -> T:
         """Return the answer of the next evaluator that is free; raises ``EvaluatorUnavailable``."""
@@ -63,6 +78,9 @@ class Pool(Generic[E]):
         self._check()
         waiting: asyncio.Future[tuple[int, E]] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
+        starting = sum(not supply.done() for supply in self._supplies)
+        if len(self._waiting) > starting and (place := len(self._supplies)) < len(self._failures):
+            self._supplies.append(asyncio.ensure_future(self._supply(place)))
         return await waiting
 
     def _hand_out(self, place: int, evaluator: E) -> None:
@@ -90,7 +108,7 @@ class Pool(Generic[E]):
 
     def _check(self) -> None:
         """Raise ``EvaluatorUnavailable`` when no evaluator starts."""
-        if min(self._failures) >= START_TRIES:
+        if min(self._failures[: len(self._supplies)]) >= START_TRIES:
             raise EvaluatorUnavailable(self._trouble)
 
     def _tell_all(self) -> None:
@@ -101,6 +119,78 @@ class Pool(Generic[E]):
                 waiting = self._waiting.popleft()
                 if not waiting.done():
                     waiting.set_exception(EvaluatorUnavailable(str(error)))
+
+
+class SideBySide(Evaluator):
+    """Several evaluators, each asked one thing at a time. All but the first are started when one would have to wait."""
+
+    def __init__(self, start: Callable[[], Evaluator], count: int) -> None:
+        """``start`` returns one of ``count`` evaluators."""
+        self._start = start
+        self._count = count
+        self._first = start()
+        self._started = [self._first]
+        self._starting = Lock()
+        self._free = LifoQueue[Evaluator]()  # the one that has judged most is ahead
+        self._free.put(self._first)
+
+    @property
+    def target(self) -> Target:
+        """What they judge for."""
+        return self._first.target
+
+    def ask(self, request: AnyRequest) -> Any:
+        """Return the answer of one that is free."""
+        return self._with(lambda evaluator: evaluator.ask(request))
+
+    def follow(self, request: AnyRequest, tell: Tell) -> Any:
+        """Return the answer like ``ask``; ``tell`` hears how far it is."""
+        return self._with(lambda evaluator: evaluator.follow(request, tell))
+
+    def inspect_all(self, inspections: Sequence[Inspection]) -> list[Findings]:
+        """Return what is seen of each."""
+        with ThreadPoolExecutor(min(self._count, len(inspections)) or 1) as threads:
+            return list(threads.map(self.inspect, inspections))
+
+    def close(self) -> None:
+        """End all."""
+        for each in self._started:
+            each.close()
+
+    def _with(self, question: Callable[[Evaluator], Any]) -> Any:
+        evaluator = self._next()
+        try:
+            return question(evaluator)
+        finally:
+            self._free.put(evaluator)
+
+    def _next(self) -> Evaluator:
+        with suppress(Empty):
+            return self._free.get_nowait()
+        with self._starting:
+            if len(self._started) < self._count:
+                self._started.append(self._start())
+                return self._started[-1]
+        return self._free.get()
+
+
+def judges_of(config: RunConfig) -> int:
+    """Return how many candidates a run judges at a time."""
+    return config.evaluators or max(config.workers, _for_one(config))
+
+
+def _for_one(config: RunConfig) -> int:
+    """Return how many evaluators one operator has use for, as it looks at several candidates at once.
+
+    Where speed is predicted on this machine, that is one a core, up to ``_MOST_FOR_ONE``.
+    """
+    here = not config.measured and config.evaluator_command is None and config.ray_address == LOCAL
+    return min(usable_cpus(), _MOST_FOR_ONE) if here else 1
+
+
+def session_evaluator(config: RunConfig) -> Evaluator:
+    """Return evaluators of this process's own for one operator; raises like ``run_evaluator``."""
+    return SideBySide(partial(run_evaluator, config), _for_one(config))
 
 
 def run_evaluator(config: RunConfig) -> Evaluator:

@@ -21,7 +21,7 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
-from avo.search.evaluators import Pool, run_evaluator
+from avo.search.evaluators import Pool, judges_of, run_evaluator
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
@@ -68,10 +68,14 @@ class EvaluatorWorker:
 class EvaluatorPool:
     """Owns the evaluator workers, which all operator workers share."""
 
-    def __init__(self, make_evaluator: Callable[[], Evaluator], evaluator_actor: Any, count: int) -> None:
+    def __init__(
+        self, make_evaluator: Callable[[], Evaluator], evaluator_actor: Any, count: int, spare: int = 0
+    ) -> None:
+        """The ``spare`` ones of ``count`` evaluators are started when they are needed."""
         self._make_evaluator = make_evaluator
         self._actor = evaluator_actor
         self._count = count
+        self._spare = spare
         self._pool: Pool[Any] | None = None
         self._heard: dict[str, Progress] = {}
         self._looks: dict[Inspection, asyncio.Future[Any]] = {}
@@ -82,7 +86,7 @@ class EvaluatorPool:
         Workers that see the same record look at the same candidates: each is looked at once.
         """
         if self._pool is None:
-            self._pool = Pool(self._start, ray.kill, self._count)
+            self._pool = Pool(self._start, ray.kill, self._count, self._spare)
         ask = partial(self._pool.ask, lambda evaluator: _answer(getattr(evaluator, method).remote(*arguments)))
         look = next((each for each in arguments if isinstance(each, Inspection) and each.look is Look.SPEED), None)
         if look is None:
@@ -196,7 +200,7 @@ class OperatorWorker:
             store,
             run,
             config,
-            RemoteEvaluator(evaluator, run.suite, config.evaluators or config.workers),
+            RemoteEvaluator(evaluator, run.suite, judges_of(config)),
             Library.load(),
             utc_now,
             Allowance.of(config, deadline),
@@ -305,13 +309,9 @@ def hire(
 
     resources = {name: count * each for name, each in config.evaluator_resources.items()}
     with ray_running(config.ray_address, cpus=count, gpus=count * gpus, resources=resources) as head:
-        pool = pool_actor.remote(make_evaluator, evaluator_actor, count)
+        spare = 0 if config.evaluators else count - config.workers
+        pool = pool_actor.remote(make_evaluator, evaluator_actor, count, spare)
         yield RayCrew(hire_operator, config.workers, head)
-
-
-def judges_of(config: RunConfig) -> int:
-    """Return how many candidates are judged at a time."""
-    return config.evaluators or config.workers
 
 
 def _gpus_per_evaluator(config: RunConfig) -> int:

@@ -181,10 +181,6 @@ class LineView:
                 f"{view.versions} accepted"
             )
             last = view
-        for doing in _slow(view):
-            if (begun := replace(doing, done=0, of=0, words="")) not in self._said:
-                self._said.add(begun)
-                self._print(first_line(doing.what))
         for attempt in news.attempts:
             if attempt.geomean_tflops:
                 found = f"{attempt.geomean_tflops:.1f} {view.kind} TFLOPS" if view.kind else ""
@@ -202,6 +198,10 @@ class LineView:
             self._print(f"version {version.number} accepted: {tflops}{grown} [{_change(version.change)}]")
         if view.trouble and view.trouble != last.trouble:
             self._print(f"model {first_line(view.trouble)}")
+        for doing in _slow(view):  # now, so after what has come of it
+            if (begun := replace(doing, done=0, of=0, words="")) not in self._said:
+                self._said.add(begun)
+                self._print(first_line(doing.what))
         if view.run.state is not last.run.state:
             self._print(f"run {view.run.name}: {view.run.state}")
 

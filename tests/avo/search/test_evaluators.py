@@ -3,11 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from threading import Barrier
+from typing import Any
 
 import pytest
 
-from avo.search.evaluators import START_TRIES, Pool
+from avo.config import RunConfig, usable_cpus
+from avo.search.evaluators import START_TRIES, Pool, SideBySide, judges_of
+from evaluator.candidate import Candidate
 from evaluator.errors import EvaluatorUnavailable
+from evaluator.evaluators import AnyRequest, Evaluator, FakeEvaluator
+from evaluator.inspection import Inspection, Look
+from tests.avo import fakes
 
 
 @dataclass
@@ -24,8 +31,8 @@ class Judges:
             raise EvaluatorUnavailable("no GPU")
         return self.started - 1
 
-    def pool(self, count: int) -> Pool[int]:
-        return Pool(self.start, self.ended.append, count, pause_s=0.0)
+    def pool(self, count: int, spare: int = 0) -> Pool[int]:
+        return Pool(self.start, self.ended.append, count, spare, pause_s=0.0)
 
 
 def after(event: asyncio.Event, log: list[str], name: str) -> Callable[[int], Awaitable[int]]:
@@ -93,3 +100,74 @@ async def test_askers_are_told_when_no_judge_starts_again_and_again() -> None:
         with pytest.raises(EvaluatorUnavailable, match="no GPU"):
             await pool.ask(answers)
     pool.close()
+
+
+async def test_a_spare_judge_is_started_for_one_who_would_wait_and_no_sooner() -> None:
+    judges, go, log = Judges(), asyncio.Event(), list[str]()
+    pool = judges.pool(3, spare=2)
+    first = asyncio.ensure_future(pool.ask(after(go, log, "first")))
+    await asyncio.sleep(0.01)
+    assert judges.started == 1
+    second = asyncio.ensure_future(pool.ask(after(go, log, "second")))
+    await asyncio.sleep(0.01)
+    assert judges.started == 2
+    assert log == ["first", "second"]
+    go.set()
+    assert sorted(await asyncio.gather(first, second)) == [0, 1]
+    assert await pool.ask(after(go, log, "third")) in (0, 1)
+    assert judges.started == 2
+
+
+async def test_spare_judges_that_are_not_started_do_not_hide_that_none_starts() -> None:
+    async def answers(judge: int) -> int:
+        return judge
+
+    pool = Judges(broken=range(10**9)).pool(2, spare=1)
+    with pytest.raises(EvaluatorUnavailable, match="no GPU"):
+        await pool.ask(answers)
+    pool.close()
+
+
+class Meets(FakeEvaluator):
+    """Sees a candidate only when as many as ``together`` do at the same time."""
+
+    def __init__(self, together: Barrier) -> None:
+        super().__init__(fakes.judge)
+        self._together = together
+
+    def ask(self, request: AnyRequest) -> Any:
+        if isinstance(request, Inspection):
+            self._together.wait(60)
+        return super().ask(request)
+
+
+def test_a_session_looks_at_several_candidates_side_by_side_with_judges_that_are_started_for_it() -> None:
+    started: list[FakeEvaluator] = []
+
+    def start() -> Evaluator:
+        started.append(Meets(together))
+        return started[-1]
+
+    together = Barrier(3)
+    looks = [Inspection(Look.SPEED, "mha", f"source {number}") for number in range(6)]
+    with SideBySide(start, 3) as several:
+        several.evaluate(Candidate("mha", "source"))
+        assert len(started) == 1
+        assert len(several.inspect_all(looks)) == 6
+        assert len(started) == 3
+        assert sorted(each.source for judge in started for each in judge.inspections) == [each.source for each in looks]
+
+
+@pytest.mark.parametrize(
+    ("settings", "judges"),
+    [
+        ({"workers": 1}, min(usable_cpus(), 4)),
+        ({"workers": 6}, 6),
+        ({"workers": 2, "evaluators": 1}, 1),
+        ({"workers": 1, "target": "cuda"}, 1),
+        ({"workers": 1, "evaluator_command": "ssh gpu-box python -m evaluator"}, 1),
+        ({"workers": 1, "ray_address": "auto"}, 1),
+    ],
+)
+def test_one_worker_has_several_judges_where_this_machine_predicts(settings: dict[str, Any], judges: int) -> None:
+    assert judges_of(RunConfig(**settings)) == judges
