@@ -20,6 +20,7 @@ from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from evaluator.compiling import cubins, passes
+from evaluator.compiling.allocating import with_places
 
 for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
     getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once
@@ -103,12 +104,13 @@ def gpu_ir(payload: bytes) -> bytes:
 def _gpu_ir(request: dict[str, Any]) -> str:
     backend = make_backend(GPUTarget("cuda", request["arch"], 32))
     stages: dict[str, Any] = {}
-    backend.add_stages(stages, backend.parse_options(dict(request["options"])), Language.TRITON)
+    options = backend.parse_options(dict(request["options"]))
+    backend.add_stages(stages, options, Language.TRITON)
     Path(_file(request)).write_text(request["text"])
     context = _context(request["arch"])
     module = ir.parse_mlir_module(_file(request), context)
     module.context = context
-    return str(stages["ttgir"](module, {}))
+    return with_places(stages["ttgir"](module, {}), backend, options)
 
 
 def llvm_ir(payload: bytes) -> bytes:
@@ -175,17 +177,22 @@ def listing(cubin: Path, ptx: str) -> str:
 
 
 def canonical(payload: bytes) -> bytes:
-    """Read IR texts with MLIR's parser, as ``run`` does, and print them, one operation a line.
+    """Read IR texts with MLIR's parser, as ``run`` does, and print them, one operation a line; see ``with_places``.
 
     A text that does not parse is a reply with ``error`` and its index.
     """
     request = json.loads(payload)
-    context = _context(request["arch"])
+    context, backend = _context(request["arch"]), make_backend(GPUTarget("cuda", request["arch"], 32))
     texts = []
     for i, text in enumerate(request["texts"]):
         try:
             Path("kernel.mlir").write_text(text)
-            texts.append(str(ir.parse_mlir_module("kernel.mlir", context)))
+            module = ir.parse_mlir_module("kernel.mlir", context)
+            if module.get_int_attr("ttg.num-warps") is None:
+                texts.append(str(module))
+            else:
+                module.context = context
+                texts.append(with_places(module, backend, backend.parse_options({})))
         except (RuntimeError, ValueError) as error:
             return json.dumps({"error": _short(error), "index": i}).encode()
     return json.dumps({"texts": texts}).encode()

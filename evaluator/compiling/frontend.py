@@ -10,6 +10,7 @@ from typing import Any
 from triton._C.libtriton import ir
 from triton.backends.compiler import Language
 
+from evaluator.compiling.allocating import with_places
 from evaluator.compiling.compiler import COMPILE_OPTIONS, OFFLINE_OPTIONS
 from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pixels, Pointer, Scalar
 
@@ -63,7 +64,8 @@ def lower(src: Any, backend: Any, options: Any, *, keep_source: bool = False) ->
         (key, value) for key, value in every if key in COMPILE_OPTIONS or (value and key in OFFLINE_OPTIONS)
     )
     types = tuple(module.get_function_signature(module.get_function(symbol)))
-    kernel = KernelIR(symbol, str(module), tuple(chosen), level)
+    text = with_places(module, backend, options) if level is Level.TTGIR else str(module)
+    kernel = KernelIR(symbol, text, tuple(chosen), level)
     return Lowered(kernel, tuple(src.signature.values()), types, source)
 
 

@@ -18,6 +18,7 @@ from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from evaluator.executor.operations.hints import checked
 from evaluator.executor.operations.integers import signed, unsigned
 from evaluator.executor.operations.memory import address_sum, kept_as_sums, offset_sum, site
+from evaluator.executor.operations.on_chip import using_scratch
 from evaluator.executor.operations.registry import check_variant, elementwise_step
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.pending import early_uses, reported
@@ -111,13 +112,13 @@ class _Builder:
     def _step(self, op: Op) -> Step:
         try:
             if op.name in self._control:
-                return self._control[op.name](op)
+                return using_scratch(op, self._control[op.name](op))
             step = self._unchecked(op)
             if op.results and (op.name in READS or op.name == LOAD):
                 step = _scripted(op, self._types, step)
             if self._sanitize:
                 step = watched(op, self._types, step, self._watched)
-            return checked(op, self._types, step)
+            return using_scratch(op, checked(op, self._types, step))
         except _TORCH_REFUSALS as error:
             raise _misfit(op, error) from error
 

@@ -23,7 +23,7 @@ _MODULE = re.compile(r"module(?:\s+@\S+)?\s*(?:attributes\s*\{(.*)\}\s*)?\{")
 _LAYOUT = re.compile(r"(#\w+) = (#.*)")
 _LAYOUT_NAME = re.compile(r"#\w+(?![\w.])")
 _MODULE_ATTRIBUTES = (
-    *("ttg.num-ctas", "ttg.num-warps", "ttg.threads-per-warp", "ttg.target", "ttng.two-ctas"),
+    *("ttg.num-ctas", "ttg.num-warps", "ttg.threads-per-warp", "ttg.target", "ttg.shared", "ttng.two-ctas"),
     *("ttg.maxnreg", "ttg.min_reg_auto_ws", "ttg.max_reg_auto_ws"),
 )
 _CLUSTERS = ("1", "2", "4", "8", "16")

@@ -32,7 +32,7 @@ def signature(header: str) -> list[tuple[str, Type, Mapping[str, str]]]:
         elif token == "{":
             i = attributes(stream, i, of_params[-1] if inside and of_params else of_function)
     for attribute in of_function:
-        if attribute != "noinline":
+        if attribute not in ("noinline", "allocation.offset"):
             raise UnsupportedOperation(f"tt.func with {attribute}", f"function {match[2]}")
     pairs = typed_names("(" + match[3])
     if len(pairs) != len(of_params):

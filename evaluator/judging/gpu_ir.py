@@ -22,7 +22,9 @@ OPEN = "%open"
 _STRING_OR_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|%[\w$.\-]+(?:#\d+)?')
 _VALUE = re.compile(r"%[\w$.\-]+(?:#\d+)?")
 _OP = re.compile(r'(?:(%[^=]*?) = )?("?)([a-z_]\w*(?:\.\w+)+)"?(.*)')
-_FUNCTION = re.compile(r"tt\.func public (@.+?)\((.*)\) attributes \{noinline = false\} \{")
+_FUNCTION = re.compile(
+    r"tt\.func public (@.+?)\((.*)\) attributes \{(?:allocation\.offset = \d+ : i32, )?noinline = false\} \{"
+)
 _FOR = re.compile(r"(unsigned )?(%\S+) = (.+? to .+? step \S+)(?: iter_args\((.*?)\) -> \((.*)\))?\s*: (\w+) \{")
 _WHILE = re.compile(r"(?:\((.*?)\) )?: \((.*?)\) -> (?:\((.*)\)|(.+)) \{")
 _IF = re.compile(r"(%\S+)(?: -> \((.*)\))? \{")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from evaluator.executor.chip.cluster import Bases, holders
+from evaluator.executor.chip.places import Place
 from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
@@ -20,6 +21,7 @@ Tensor = torch.Tensor
 Span = tuple[int, tuple[int, ...], object, str, int]
 """Items of a buffer: offset, shape, where they lie from there, what they are, and the CTA that holds them."""
 
+BARRIER_BYTES = 8
 NOBODY = -1
 """Who has written what nobody has."""
 
@@ -80,9 +82,12 @@ class Buffer:
         *,
         tensor: bool,
         first_barrier: int,
+        place: Place | None = None,
     ) -> None:
-        """``divided`` says which CTA holds what."""
+        """``divided`` says which CTA holds what, ``place`` where in shared memory that is, if it is known."""
         self.name = name
+        self.place = place
+        self._stages = block.shape[0] if len(block.shape) > 2 else 1
         self.tensor = tensor
         """Whether it lies in tensor memory."""
         self.first_barrier = first_barrier
@@ -104,6 +109,38 @@ class Buffer:
         """Whether that write must be fenced before TMA or the tensor core sees it, [rows, CTAs, parts]."""
         self.read_at = torch.zeros(rows, ctas, 1, actors, dtype=torch.int32)
         """When each actor last read each part since then, [rows, CTAs, parts, actors]."""
+
+    def place_of(self, view: BufferView, offset: int) -> Place | None:
+        """Return where the memory lies that a view has items of if it starts at ``offset``: some buffers of a ring, or
+        all.
+        """
+        if self.place is None or self._stages == 1:
+            return self.place
+        items, each = self._part_of.size // DTYPES[view.element].itemsize // self._stages, self._bytes_of_a_stage
+        first, last = offset // items, (offset + int(view.places.max())) // items
+        return Place(self.place.first + first * each, self.place.first + (last + 1) * each)
+
+    def parts_at(self, place: Place) -> Tensor:
+        """Return the parts [n] of those buffers of the ring that have bytes in a place."""
+        assert self.place is not None
+        each, size = self._bytes_of_a_stage, self._part_of.size // self._stages
+        first = max(place.first - self.place.first, 0) // each
+        last = (min(place.end, self.place.end) - self.place.first - 1) // each
+        return torch.from_numpy(np.unique(self._part_of[first * size : (last + 1) * size])).long()
+
+    def barriers_at(self, place: Place) -> range:
+        """Return the numbers of the barriers that have bytes in a place: of all CTAs' where there are several."""
+        if self.first_barrier < 0 or self.place is None:
+            return range(0)
+        count, ctas = self._part_of.size // BARRIER_BYTES, self.writer.shape[1]
+        first, end = max(place.first - self.place.first, 0), min(place.end, self.place.end) - self.place.first
+        inside = range(first // BARRIER_BYTES, -(-end // BARRIER_BYTES)) if ctas == 1 else range(count)
+        return range(self.first_barrier + inside.start, self.first_barrier + inside.stop)
+
+    @property
+    def _bytes_of_a_stage(self) -> int:
+        assert self.place is not None
+        return (self.place.end - self.place.first) // self._stages
 
     def forget(self, rows: Tensor) -> None:
         """Let the contents be what they were before anybody wrote, for the programs in ``rows`` [P]."""

@@ -1,7 +1,8 @@
 """The chip of the programs that run together: buffers, barriers, clocks, and the partitions that take turns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import torch
@@ -10,6 +11,7 @@ from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
 from evaluator.executor.chip.cluster import bases
+from evaluator.executor.chip.places import Place, shared_places
 from evaluator.executor.chip.tensormaps import Tensormaps
 from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
@@ -22,9 +24,7 @@ from evaluator.executor.values import INSIDE, BufferView
 
 Tensor = torch.Tensor
 
-Tell = Callable[[str, Tensor, Callable[[tuple[int, ...]], str], Site], None]
-"""Takes a finding: kind, where it is true [P, ...], its text at a place, and the site."""
-
+TOO_EARLY = "on-chip access too early"
 MOST_BARRIERS = 64
 """Items of the largest buffer that may hold barriers."""
 MOST_ACTORS = 256
@@ -40,6 +40,8 @@ class Needs:
     """Most partitions that run side by side, with the default one."""
     barriers: int
     """Items of all buffers that may hold barriers."""
+    places: Mapping[int, Place]
+    """Where allocations lie in shared memory, as far as that is said."""
 
     @property
     def bytes_per_program(self) -> int:
@@ -67,7 +69,7 @@ def needs(function: Function) -> Needs | None:
                 barriers, location = barriers + block.elements, op.location
     if max(partitions * function.ctas, barriers) > MOST_ACTORS:
         raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
-    return Needs(function, partitions, barriers) if uses else None
+    return Needs(function, partitions, barriers, shared_places(function)) if uses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Chip:
 
     def __init__(self, positions: Tensor, wanted: Needs) -> None:
         self._first, self._rows = int(positions[0]), positions.numel()
-        self._function = wanted.function
+        self._function, self._places = wanted.function, wanted.places
         self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
         self.barriers = Barriers(
@@ -120,6 +122,8 @@ class Chip:
         """Number of the first barrier of each allocation, by the slot of its result."""
         self._buffers: dict[int, Buffer] = {}
         """The buffer of each allocation, by the slot of its result."""
+        self._meeting: dict[Place, list[int]] = {}
+        """The slots of the allocations that have bytes in a place."""
         self._given = 0
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
         self._running: list[Coroutine] = []
@@ -143,7 +147,10 @@ class Chip:
         if 2 ** len(divided) != self.ctas:
             raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
         if (held := self._buffers.get(slot)) is None:
-            held = Buffer(name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first)
+            place = self._places.get(slot)
+            held = Buffer(
+                name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first, place=place
+            )
             self._buffers[slot] = held
         else:
             held.forget(self.rows(frame))
@@ -175,29 +182,9 @@ class Chip:
             known = self.clocks.known[own, agent]
             r, parts = own.unsqueeze(1), buffer.parts(view, piece.offset, cta).unsqueeze(0)
             writer, written_at = buffer.writer[r, cta, parts], buffer.written_at[r, cta, parts]
-            nobody = writer == NOBODY
-            seen = nobody | (known.gather(1, writer.clamp(min=0)) >= written_at)
-            if access.in_order:
-                seen |= writer == access.actor
-                if access.actor is not None and access.actor >= self.clocks.barrier(0):
-                    seen |= writer >= self.clocks.barrier(0)
-
-            def report(
-                kind: str,
-                wrong: Tensor,
-                text: str,
-                piece: Piece = piece,
-                access: Access = access,
-                actors: Tensor = writer,
-                note: bool = False,
-            ) -> None:
-                if bool(wrong.any()):
-                    told = frame.run.memory.remark if note else frame.run.memory.refute
-                    self._report(
-                        told, frame, site, kind, piece, wrong, f"{access.verb} {buffer.name}{text}", actors, access
-                    )
-
-            report("on-chip access too early", ~seen, ", which {} may still be writing")
+            nobody, seen = writer == NOBODY, self._seen(writer, written_at, known, access)
+            report = partial(self._report, frame, site, piece, access, f"{access.verb} {buffer.name}", writer)
+            report(TOO_EARLY, ~seen, ", which {} may still be writing")
             if access.verb == "reads":
                 report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
             if access.fences and not buffer.tensor:
@@ -211,36 +198,106 @@ class Chip:
             if access.verb == "reads":
                 buffer.read_at[r, cta, parts, actor] = time.unsqueeze(1)
                 continue
-            late = buffer.read_at[r, cta, parts] > known.unsqueeze(1)
-            if access.in_order:
-                late[..., actor] = False
-            if bool(late.any()):
-                readers = late.to(torch.int8).argmax(-1)
-                report("on-chip access too early", late.any(-1), ", which {} may still be reading", actors=readers)
+            self._check_readers(frame, site, piece, access, f"writes {buffer.name}", buffer.read_at[r, cta, parts])
+            if place := buffer.place_of(view, piece.offset):
+                self._take(frame, site, piece, access, buffer.name, place, buffer)
             buffer.writer[r, cta, parts] = actor
             buffer.written_at[r, cta, parts] = time.unsqueeze(1)
             buffer.ordinary[r, cta, parts] = access.ordinary or access.actor is None
             buffer.read_at[r, cta, parts] = 0
 
-    def _report(
+    def take(self, frame: Frame, site: Site, buffer: Buffer, ctas: Sequence[int]) -> None:
+        """Report what others may still do in the place of a buffer that the partition which runs initialises."""
+        if buffer.place is not None:
+            for access in (self.plain("writes")[cta] for cta in ctas):
+                self._take(frame, site, Piece(None, 0), access, buffer.name, buffer.place, buffer)
+
+    def take_scratch(self, frame: Frame, site: Site, user: str, place: Place) -> None:
+        """Report what others may still do where an operation of the partition which runs has its scratch memory."""
+        for access in self.plain("writes"):
+            self._take(frame, site, Piece(None, 0), access, f"the scratch memory of {user}", place)
+
+    def _take(
         self,
-        told: Tell,
         frame: Frame,
         site: Site,
-        kind: str,
         piece: Piece,
-        wrong: Tensor,
+        access: Access,
+        what: str,
+        place: Place,
+        own: Buffer | None = None,
+    ) -> None:
+        """Report what others may still do in a ``place`` that is that of ``what`` from now on, the buffer ``own``."""
+        rows, cta = piece.of(self.rows(frame)), access.cta
+        for other in self._others(place, own):
+            text = f"writes {what}, in the place of {other.name}"
+            r, parts = rows.unsqueeze(1), other.parts_at(place).unsqueeze(0)
+            writer, written_at = other.writer[r, cta, parts], other.written_at[r, cta, parts]
+            seen = self._seen(writer, written_at, self.clocks.known[rows, access.agent], access)
+            self._report(frame, site, piece, access, text, writer, TOO_EARLY, ~seen, ", which {} may still be writing")
+            self._check_readers(frame, site, piece, access, text, other.read_at[r, cta, parts])
+            for number in other.barriers_at(place):
+                valid = torch.zeros(frame.programs, dtype=torch.bool)
+                valid[slice(None) if piece.places is None else piece.places] = self.barriers.valid[rows, number]
+                self.refute(
+                    frame, site, "barrier misused", valid, f"writes {what}, in the place of barrier {{}}, which was not"
+                    " invalidated", torch.full((frame.programs,), number), access.agent,
+                )  # fmt: skip
+
+    def _others(self, place: Place, own: Buffer | None) -> list[Buffer]:
+        """Return the buffers but ``own`` that have bytes in a place."""
+        if place not in self._meeting:
+            self._meeting[place] = [slot for slot, other in self._places.items() if other.meets(place)]
+        found = (self._buffers.get(slot) for slot in self._meeting[place])
+        return [each for each in found if each is not None and each is not own]
+
+    def _seen(self, writer: Tensor, written_at: Tensor, known: Tensor, access: Access) -> Tensor:
+        """Return which writes are over for an access of someone who knows [P, actors] of others, [P, parts]."""
+        seen = (writer == NOBODY) | (known.gather(1, writer.clamp(min=0)) >= written_at)
+        if access.in_order:
+            seen |= writer == access.actor
+            if access.actor is not None and access.actor >= self.clocks.barrier(0):
+                seen |= writer >= self.clocks.barrier(0)
+        return seen
+
+    def _check_readers(
+        self, frame: Frame, site: Site, piece: Piece, access: Access, text: str, read_at: Tensor
+    ) -> None:
+        """Report reads [P, parts, actors] that may not be over for a write."""
+        late = read_at > self.clocks.known[piece.of(self.rows(frame)), access.agent].unsqueeze(1)
+        if access.in_order:
+            late[..., access.agent if access.actor is None else access.actor] = False
+        if bool(late.any()):
+            readers, wrong = late.to(torch.int8).argmax(-1), late.any(-1)
+            self._report(frame, site, piece, access, text, readers, TOO_EARLY, wrong, ", which {} may still be reading")
+
+    def _report(
+        self,
+        frame: Frame,
+        site: Site,
+        piece: Piece,
+        access: Access,
         text: str,
         actors: Tensor,
-        access: Access,
+        kind: str,
+        wrong: Tensor,
+        why: str,
+        *,
+        note: bool = False,
     ) -> None:
+        """Report that an access does what ``text`` says, where that is ``wrong`` [P, parts]; ``why`` names ``actors``
+        [P, parts].
+        """
+        if not bool(wrong.any()):
+            return
         whole = wrong
         if piece.places is not None:
             whole = torch.zeros(frame.programs, wrong.shape[1], dtype=torch.bool)
             whole[piece.places] = wrong
         who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
-        subject = self.clocks.partition(access.agent)
-        told(kind, whole, lambda _: f"{subject} {text.format(who)}", site)
+        said = f"{self.clocks.partition(access.agent)} {text}{why.format(who)}"
+        told = frame.run.memory.remark if note else frame.run.memory.refute
+        told(kind, whole, lambda _: said, site)
 
     def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
         """Report what is wrong with an agent's use of barriers, by number [P], where ``wrong`` [P] is true."""

@@ -9,6 +9,7 @@ import torch
 from evaluator.executor.chip.chip import Access, Chip
 from evaluator.executor.chip.cluster import bases, lies, of_registers
 from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
+from evaluator.executor.chip.places import place_of_scratch
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
@@ -134,6 +135,19 @@ def _allocate(op: Op, types: Types) -> Step:
         give_tokens(op, types, frame)
 
     return on_chip(run)
+
+
+def using_scratch(op: Op, unplaced: Step) -> Step:
+    """Return the step of an operation, which checks first that it may use its scratch memory, if it has any."""
+    if (place := place_of_scratch(op)) is None:
+        return unplaced
+
+    def run(frame: Frame) -> None:
+        if (chip := frame.run.chip) is not None:
+            chip.take_scratch(frame, site(frame, op), op.name, place)
+        unplaced(frame)
+
+    return run
 
 
 @step("ttg.local_dealloc")

@@ -47,6 +47,8 @@ _HINT_WORDS = ("allow_reorder", "efficient_layout")
 _HINT_ATTRIBUTES = frozenset(
     (
         *VALUE_HINTS,
+        "allocation.offset",
+        "allocation.size",
         "tt.num_stages",
         "tt.loop_unroll_factor",
         "tt.disallow_acc_multi_buffer",

@@ -189,6 +189,7 @@ def partitions_without_a_barrier(desc, RIGHT: gl.constexpr):
     ready = mbarrier.allocate_mbarrier()
     mbarrier.init(ready, count=1)
     gl.warp_specialize([(write_tile, (tile, ready, RIGHT)), (read_tile, (tile, ready, RIGHT))], [4], [24])
+    mbarrier.invalidate(ready)
 
 
 @gluon.jit

@@ -123,6 +123,9 @@ def beside_a_product(desc, x, WRONG: gl.constexpr):
         async_copy.async_load(tile, x + rows[:, None] * 64 + columns[None, :])
         async_copy.commit_group()
         async_copy.wait_group(0)
+    mbarrier.wait(done, 0)
+    mbarrier.invalidate(done)
+    mbarrier.invalidate(ready)
 
 
 @gluon.jit

@@ -1,0 +1,176 @@
+"""What others may still do in shared memory that the compiler has given to something else is found.
+
+It gives memory away once the code makes no more use of it, and does not see copies, products and live barriers.
+"""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.ampere import async_copy
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from tests.evaluator.executor.chip.sanitised import (
+    EARLY,
+    FLAT,
+    LAYOUT,
+    MISUSED,
+    ROW,
+    Case,
+    bring,
+    each,
+    fill,
+    judge,
+    read,
+    started,
+    take,
+)
+
+ORACLE = "the expected messages and locations"
+
+
+@gluon.jit
+def converted(x, value):
+    """Store a tile in another layout of registers, for which warps exchange it in shared memory."""
+    other: gl.constexpr = gl.BlockedLayout([4, 1], [4, 8], [1, 4], [0, 1])
+    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, other)), gl.arange(0, 64, gl.SliceLayout(0, other))
+    gl.store(x + rows[:, None] * 64 + columns[None, :], gl.convert_layout(value, other))
+
+
+@gluon.jit
+def over_a_barrier(desc, x, WHAT: gl.constexpr, RIGHT: gl.constexpr):
+    live = started(1).index(0)
+    if RIGHT:
+        mbarrier.invalidate(live)
+    if WHAT == "registers":
+        converted(x, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
+    else:
+        line = gl.allocate_shared_memory(gl.float16, [128], FLAT)
+        if WHAT == "copy":
+            async_copy.async_load(line, x + gl.arange(0, 128, ROW))
+            async_copy.commit_group()
+            async_copy.wait_group(0)
+        else:
+            line.store(gl.full([128], 1.0, gl.float16, ROW))
+        take(line, x)
+
+
+@gluon.jit
+def a_store_over_a_barrier(desc, x, RIGHT: gl.constexpr):
+    over_a_barrier(desc, x, "store", RIGHT)
+
+
+@gluon.jit
+def a_copy_over_a_barrier(desc, x, RIGHT: gl.constexpr):
+    over_a_barrier(desc, x, "copy", RIGHT)
+
+
+@gluon.jit
+def registers_over_a_barrier(desc, x, RIGHT: gl.constexpr):
+    over_a_barrier(desc, x, "registers", RIGHT)
+
+
+@gluon.jit
+def a_barrier_over_a_copy(desc, x, RIGHT: gl.constexpr):
+    line = gl.allocate_shared_memory(gl.float16, [128], FLAT)
+    async_copy.async_load(line, x + gl.arange(0, 128, ROW))
+    async_copy.commit_group()
+    if RIGHT:
+        async_copy.wait_group(0)
+    mbarrier.invalidate(started(1).index(0))
+    async_copy.wait_group(0)
+
+
+@gluon.jit
+def registers_over_what_is_sent(desc, x, RIGHT: gl.constexpr):
+    value = gl.full([64, 64], 1.0, gl.float16, LAYOUT)
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, value)
+    fence_async_shared()
+    tma.async_store(desc, [0, 0], tile)
+    if RIGHT:
+        tma.store_wait(0)
+    converted(x, value)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def a_tile_over_what_is_sent(desc, x, WAITED: gl.constexpr):
+    for _ in gl.static_range(2):
+        tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+        fill(tile)
+        fence_async_shared()
+        tma.async_store(desc, [0, 0], tile)
+        tma.store_wait(WAITED)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def a_ring_over_what_is_sent(desc, x, FIRST: gl.constexpr):
+    """The first buffer of the ring takes the memory of the tile, the second does not."""
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    fill(tile)
+    fence_async_shared()
+    tma.async_store(desc, [0, 0], tile)
+    ring = gl.allocate_shared_memory(gl.float16, [2, 64, 64], desc.layout)
+    fill(ring.index(FIRST))
+    tma.store_wait(0)
+    fill(ring.index(1 - FIRST))
+    read(ring.index(0), x)
+    read(ring.index(1), x)
+
+
+@gluon.jit
+def a_copy_over_an_operand(desc, x, RIGHT: gl.constexpr):
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    operand = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    fill(operand)
+    fence_async_shared()
+    acc = warpgroup_mma(operand, operand, gl.zeros([64, 64], gl.float32, layout), is_async=True)
+    if RIGHT:
+        acc = warpgroup_mma_wait(0, deps=(acc,))
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = started(1).index(0)
+    bring(desc, tile, ready)
+    mbarrier.wait(ready, 0)
+    mbarrier.invalidate(ready)
+    read(tile, x)
+    warpgroup_mma_wait(0, deps=(acc,))
+
+
+PLACE = ", in the place of .*, which "
+CASES = {
+    "a store over a live barrier": Case(
+        a_store_over_a_barrier,
+        "h100",
+        MISUSED,
+        r"writes line of .*, in the place of barrier bar.* of .* not invalidated",
+    ),
+    "cp.async over a live barrier": Case(a_copy_over_a_barrier, "h100", MISUSED, "writes line of .* not invalidated"),
+    "registers that are exchanged over a live barrier": Case(
+        registers_over_a_barrier, "h100", MISUSED, r"scratch memory of ttg\.convert_layout, .* was not invalidated"
+    ),
+    "a barrier over what cp.async writes": Case(
+        a_barrier_over_a_copy, "h100", EARLY, rf"writes bar.*{PLACE}an asynchronous copy \(cp.async\) .* be writing"
+    ),
+    "registers that are exchanged over what TMA sends": Case(
+        registers_over_what_is_sent, "h100", EARLY, rf"scratch memory of .*{PLACE}a TMA copy to .* still be reading"
+    ),
+    "a tile over what TMA sends": Case(
+        a_tile_over_what_is_sent, "h100", EARLY, f"writes tile.*{PLACE}a TMA copy .* be reading", wrong=1, right=0
+    ),
+    "the buffer of a ring over what TMA sends": Case(
+        a_ring_over_what_is_sent, "h100", EARLY, f"writes ring.*{PLACE}a TMA copy .* be reading", wrong=0, right=1
+    ),
+    "TMA over an operand that is given away": Case(
+        a_copy_over_an_operand, "h100", EARLY, rf"writes tile.*{PLACE}an asynchronous product \(wgmma\) .* be reading"
+    ),
+}
+
+
+@each(CASES)
+def test_what_is_done_too_early_in_the_place_of_something_else_is_found_and_its_clean_twin_is_clean(what: str) -> None:
+    judge(CASES[what])
