@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import torch
 
+from evaluator.executor.chip.accesses import TOO_EARLY
 from evaluator.executor.effects import CONTROL
 from evaluator.executor.errors import IRError
 from evaluator.executor.frame import Frame, Step
@@ -72,7 +73,7 @@ def reported(op: Op, step: Step, early: Mapping[int, str]) -> Step:
     def run(frame: Frame) -> None:
         if (chip := frame.run.chip) is not None:
             told, who = torch.ones(1, dtype=torch.bool), chip.clocks.partition(chip.agents[0])
-            frame.run.memory.refute("on-chip access too early", told, lambda _: text.format(who), site(frame, op))
+            frame.run.memory.refute(TOO_EARLY, told, lambda _: text.format(who), site(frame, op))
         step(frame)
 
     return run

@@ -18,8 +18,10 @@ from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
 Tensor = torch.Tensor
-Span = tuple[int, tuple[int, ...], object, str, int]
-"""Items of a buffer: offset, shape, where they lie from there, what they are, and the CTA that holds them."""
+Box = tuple[tuple[int, int], ...]
+"""Along each axis of a view, the first element and the end."""
+Span = tuple[int, tuple[int, ...], object, str, int, Box | None]
+"""Items of a buffer: offset, shape, where they lie from there, what they are, the CTA that holds them, and which."""
 
 BARRIER_BYTES = 8
 NOBODY = -1
@@ -198,15 +200,16 @@ class Buffer:
             else:
                 self._items(view)[own.unsqueeze(1), piece.offset + view.places.flatten()] = chosen.flatten(1)
 
-    def parts(self, view: BufferView, offset: int, cta: int) -> Tensor:
-        """Return the parts [n] that a view covers of what a CTA holds if it starts at ``offset``; divide those that it
-        covers in part.
+    def parts(self, view: BufferView, offset: int, cta: int, box: Box | None = None) -> Tensor:
+        """Return the parts [n] that a view, or a ``box`` of it, covers of what a CTA holds if it starts at ``offset``;
+        divide those that it covers in part.
         """
-        span = (offset, view.shape, view.steps or view.places.numpy().tobytes(), view.element, cta)
+        span = (offset, view.shape, view.steps or view.places.numpy().tobytes(), view.element, cta, box)
         if span not in self._parts:
             item = DTYPES[view.element].itemsize
             covered = np.zeros((self._part_of.size // item, item), dtype=np.bool_)
-            covered[offset + view.places.numpy()] = True
+            places = view.places.numpy()
+            covered[offset + (places if box is None else places[tuple(slice(*along) for along in box)])] = True
             flat = covered.reshape(-1)
             self._parts[span] = self._divide(flat if self._holders is None else flat & (self._holders >> cta & 1 == 1))
         return self._parts[span]

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 
+from evaluator.executor.chip.accesses import TOO_EARLY, Access, Reach
 from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
@@ -24,7 +24,6 @@ from evaluator.executor.values import INSIDE, BufferView
 
 Tensor = torch.Tensor
 
-TOO_EARLY = "on-chip access too early"
 MOST_BARRIERS = 64
 """Items of the largest buffer that may hold barriers."""
 MOST_ACTORS = 256
@@ -70,28 +69,6 @@ def needs(function: Function) -> Needs | None:
     if max(partitions * function.ctas, barriers) > MOST_ACTORS:
         raise UnsupportedOperation(f"more than {MOST_ACTORS} partitions or barriers", location)
     return Needs(function, partitions, barriers, shared_places(function)) if uses else None
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """One access of a partition to the on-chip memory of a CTA, or of an asynchronous operation that it issues."""
-
-    verb: str
-    """``reads`` or ``writes``."""
-    agent: int
-    """Which partition of which CTA it is, or issues it, see ``Clocks``."""
-    cta: int
-    """The CTA whose memory it is."""
-    actor: int | None = None
-    """Which asynchronous operation it is, see ``Clocks``; None: the partition itself."""
-    time: Tensor | None = None
-    """When, on the clock of ``actor``, [P]."""
-    in_order: bool = False
-    """Whether it takes place after all earlier operations of ``actor``, or of any barrier where that is one."""
-    fences: bool = False
-    """Whether it sees only those writes of partitions that were fenced (the async proxy of the PTX ISA)."""
-    ordinary: bool = False
-    """Whether, asynchronous or not, it must be fenced before such an access sees it."""
 
 
 def refute_stray(frame: Frame, site: Site, view: BufferView, active: Tensor | None) -> None:
@@ -165,9 +142,11 @@ class Chip:
         """Return the agents whose CTAs give the tensor core work: where it works in pairs, every other one."""
         return self.agents[:: 2 if self.paired else 1]
 
-    def plain(self, verb: str) -> list[Access]:
-        """Return the accesses of the partition that runs, of each CTA to what it holds itself."""
-        return [Access(verb, agent, cta) for cta, agent in enumerate(self.agents)]
+    def plain(self, verb: str, reach: Reach | None = None) -> list[Access]:
+        """Return the accesses of the partition that runs, of each CTA to what it holds itself, or as ``reach`` says."""
+        if reach is None:
+            return [Access(verb, agent, cta) for cta, agent in enumerate(self.agents)]
+        return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in reach]
 
     # Accesses
 
@@ -176,35 +155,53 @@ class Chip:
     ) -> None:
         """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
         refute_stray(frame, site, view, active)
-        rows, buffer = self.rows(frame), view.buffer
-        for piece, access in product(list(pieces(view, active, frame.programs)), accesses):
-            own, cta, agent = piece.of(rows), access.cta, access.agent
-            known = self.clocks.known[own, agent]
-            r, parts = own.unsqueeze(1), buffer.parts(view, piece.offset, cta).unsqueeze(0)
-            writer, written_at = buffer.writer[r, cta, parts], buffer.written_at[r, cta, parts]
-            nobody, seen = writer == NOBODY, self._seen(writer, written_at, known, access)
-            report = partial(self._report, frame, site, piece, access, f"{access.verb} {buffer.name}", writer)
-            report(TOO_EARLY, ~seen, ", which {} may still be writing")
-            if access.verb == "reads":
-                report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
-            if access.fences and not buffer.tensor:
-                # The compiler puts fences between what one partition does, and before partitions start.
-                other = self.clocks.partition_of(writer) != self.partition
-                ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
-                fenced = self.clocks.fenced[own, agent].gather(1, writer.clamp(min=0)) >= written_at
-                report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
-            actor = agent if access.actor is None else access.actor
-            time = known[:, agent] if access.time is None else piece.of(access.time)
-            if access.verb == "reads":
-                buffer.read_at[r, cta, parts, actor] = time.unsqueeze(1)
-                continue
+        rows = self.rows(frame)
+        for piece in list(pieces(view, active, frame.programs)):
+            for access in accesses:
+                self._check(frame, site, view, piece, access)
+            self._note(view, piece, piece.of(rows), accesses)
+
+    def _check(self, frame: Frame, site: Site, view: BufferView, piece: Piece, access: Access) -> None:
+        """Report what makes an access too early."""
+        rows, cta, agent, buffer = piece.of(self.rows(frame)), access.cta, access.agent, view.buffer
+        r, parts = rows.unsqueeze(1), buffer.parts(view, piece.offset, cta, access.box).unsqueeze(0)
+        writer, written_at = buffer.writer[r, cta, parts], buffer.written_at[r, cta, parts]
+        nobody, seen = writer == NOBODY, self._seen(writer, written_at, self.clocks.known[rows, agent], access)
+        report = partial(self._report, frame, site, piece, access, f"{access.verb} {buffer.name}", writer)
+        report(TOO_EARLY, ~seen, ", which {} may still be writing")
+        if access.verb == "reads":
+            report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
+        if access.fences and not buffer.tensor:
+            # The compiler puts fences between what one partition does, and before partitions start.
+            other = self.clocks.partition_of(writer) != self.partition
+            ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
+            fenced = self.clocks.fenced[rows, agent].gather(1, writer.clamp(min=0)) >= written_at
+            report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
+        if access.verb == "writes":
             self._check_readers(frame, site, piece, access, f"writes {buffer.name}", buffer.read_at[r, cta, parts])
             if place := buffer.place_of(view, piece.offset):
                 self._take(frame, site, piece, access, buffer.name, place, buffer)
+
+    def _note(self, view: BufferView, piece: Piece, rows: Tensor, accesses: Sequence[Access]) -> None:
+        """Note accesses of one operation. Of several writers of a part the last counts, and the others as readers."""
+        buffer, written = view.buffer, list[tuple[int, Tensor, int, Tensor]]()
+        r = rows.unsqueeze(1)
+        for access in accesses:
+            cta, actor = access.cta, access.agent if access.actor is None else access.actor
+            parts = buffer.parts(view, piece.offset, cta, access.box)
+            own = self.clocks.known[rows, access.agent, access.agent]
+            time = (own if access.time is None else piece.of(access.time)).unsqueeze(1)
+            if access.verb == "reads":
+                buffer.read_at[r, cta, parts, actor] = time
+                continue
             buffer.writer[r, cta, parts] = actor
-            buffer.written_at[r, cta, parts] = time.unsqueeze(1)
+            buffer.written_at[r, cta, parts] = time
             buffer.ordinary[r, cta, parts] = access.ordinary or access.actor is None
             buffer.read_at[r, cta, parts] = 0
+            for of, theirs, other, then in written:
+                if of == cta:
+                    buffer.read_at[r, cta, parts[torch.isin(parts, theirs)], other] = then
+            written.append((cta, parts, actor, time))
 
     def take(self, frame: Frame, site: Site, buffer: Buffer, ctas: Sequence[int]) -> None:
         """Report what others may still do in the place of a buffer that the partition which runs initialises."""

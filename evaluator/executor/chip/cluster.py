@@ -89,3 +89,22 @@ def of_registers(layout: str, shape: tuple[int, ...]) -> Bases | None:
         found = _BLOCK_BASES.search(layout)
         return bases(f"CGALayout = {found[1]}") if found else None
     return lies(bases(layout), shape) if layout.startswith("#ttg.blocked") else None
+
+
+def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, int], ...], ...] | None:
+    """Return which part of a block each CTA has, along each axis the first element and the end, from bases counted in
+    elements; None where it is not in one piece.
+    """
+    rank = len(of[0])
+    before = len(shape) - rank
+    pieces = divisions(of)
+    extents = tuple(extent // parts for extent, parts in zip(shape[before:], pieces, strict=True))
+    for axis, (extent, count) in enumerate(zip(extents, pieces, strict=True)):
+        starts = sorted(basis[axis] for basis in of if basis[axis])
+        if starts != [extent << bit for bit in range(count.bit_length() - 1)]:
+            return None
+    found = []
+    for cta in range(2 ** len(of)):
+        along = [(first, first + extent) for first, extent in zip(place(of, cta), extents, strict=True)]
+        found.append((*((0, extent) for extent in shape[:before]), *along))
+    return tuple(found)

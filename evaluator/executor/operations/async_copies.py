@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from evaluator.executor.chip import Queue
-from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.accesses import Access
+from evaluator.executor.chip.chip import Chip
 from evaluator.executor.chip.cluster import bases, copies, parts
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step

@@ -7,7 +7,8 @@ and does its own work.
 
 import torch
 
-from evaluator.executor.chip.chip import Access, Chip
+from evaluator.executor.chip.accesses import Access
+from evaluator.executor.chip.chip import Chip
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type

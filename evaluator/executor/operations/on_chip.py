@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from evaluator.executor.chip.chip import Access, Chip
-from evaluator.executor.chip.cluster import bases, lies, of_registers
+from evaluator.executor.chip.accesses import Access, Reach
+from evaluator.executor.chip.chip import Chip
+from evaluator.executor.chip.cluster import alike, bases, boxes, copies, lies, of_registers
 from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
 from evaluator.executor.chip.places import place_of_scratch
 from evaluator.executor.errors import IRError, UnsupportedOperation
@@ -29,6 +30,10 @@ def on_chip(body: Callable[[Frame, Chip], None]) -> Step:
             body(frame, frame.run.chip)
 
     return run
+
+
+_OF_A_SLICE = re.compile(r", (?:\d+x)+\d+$")
+"""The end of the layout of a view of a part: the shape of the whole."""
 
 
 def values(op: Op, types: Types) -> tuple[int, ...]:
@@ -98,24 +103,34 @@ def store(
     view.buffer.write(view, value, chip.rows(frame), active)
 
 
-_READS = ("ttg.local_load", "ttg.local_gather", "ttng.tmem_load")
-"""Operations that read from a buffer and do not write to it: of copies a CTA may read its own in part."""
-
-
-def check_own_parts(op: Op, types: Types, slot: int, axis: int | None = None) -> None:
-    """Raise ``UnsupportedOperation`` where a CTA reads from a buffer, or writes to it, what another CTA holds.
-
-    Elements may lie anywhere along an ``axis``, if given.
-    """
-    divided, block = bases(types[slot].layout), block_of(op, types, slot)
-    held = lies(divided, block.shape)
-    asked = of_registers(op.attributes.get("registers", ""), block.shape)
-    reads = op.name in _READS
-    other = asked is not None and any(
-        here != there and not (reads and not any(here)) for here, there in zip(held, asked, strict=False)
-    )
-    if other or (axis is not None and any(basis[axis - len(block.shape)] for basis in divided)):
+def check_own_parts(op: Op, types: Types, slot: int) -> None:
+    """Raise ``UnsupportedOperation`` where a CTA reads from a buffer, or writes to it, what another CTA holds."""
+    if reach(op, types, slot) is not None:
         raise UnsupportedOperation(f"{op.name} of what other CTAs hold", op.location)
+
+
+def reach(op: Op, types: Types, slot: int, axis: int | None = None) -> Reach | None:
+    """Return which CTAs' memory each CTA uses for its part of a block, None where it keeps to what it holds itself.
+
+    Elements may lie anywhere along an ``axis``, if given. Raises ``UnsupportedOperation`` where that is not followed.
+    """
+    divided, shape = bases(types[slot].layout), block_of(op, types, slot).shape
+    if not divided:
+        return None
+    asked = of_registers(op.attributes.get("registers", ""), shape)
+    held = lies(divided, shape)
+    sliced = _OF_A_SLICE.search(types[slot].layout)
+    if axis is not None and not any(basis[axis - len(shape)] for basis in divided):
+        axis = None
+    if (asked is None or asked == held) and axis is None and not sliced:
+        return None
+    found = boxes(held if asked is None else asked, shape)
+    if found is None or types[slot].in_tensor_memory:
+        raise UnsupportedOperation(f"{op.name} of what other CTAs hold", op.location)
+    if axis is not None:
+        found = tuple((*box[:axis], (0, shape[axis]), *box[axis + 1 :]) for box in found)
+    of_each = ~copies(divided)
+    return tuple((own, cta, box) for own, box in enumerate(found) for cta in alike(own, of_each, len(found)))
 
 
 @step("ttg.local_alloc", "ttng.tmem_alloc")
@@ -286,8 +301,7 @@ def _load(op: Op, types: Types) -> Step:
     asked = op.attributes.get("redOp")
     check_variant(op, words=["token"], attributes=() if asked is None else ("redOp", "abs", "NaN"))
     (source,) = values(op, types)
-    result = types[op.results[0]]
-    check_own_parts(op, types, source)
+    result, reached = types[op.results[0]], reach(op, types, source)
     if block_of(op, types, source) != result:
         raise UnsupportedOperation(f"{op.name} of {types[source].block} as {result}", op.location)
     extreme = None
@@ -299,7 +313,7 @@ def _load(op: Op, types: Types) -> Step:
     of_sizes = op.attributes.get("abs") == "true"
 
     def run(frame: Frame, chip: Chip) -> None:
-        loaded = load(frame, chip, op, source)
+        loaded = load(frame, chip, op, source, chip.plain("reads", reached))
         frame.slots[op.results[0]] = loaded
         if extreme is not None:
             frame.slots[op.results[-1]] = extreme(loaded.abs() if of_sizes else loaded, -1)
@@ -312,13 +326,13 @@ def _load(op: Op, types: Types) -> Step:
 def _store(op: Op, types: Types) -> Step:
     check_variant(op)
     source, target, *predicate = values(op, types)
-    check_own_parts(op, types, target)
+    reached = reach(op, types, target)
     if block_of(op, types, target) != types[source] or len(predicate) > 1:
         raise UnsupportedOperation(f"{op.name} of {types[source]} into {types[target].block}", op.location)
 
     def run(frame: Frame, chip: Chip) -> None:
         active = where(frame, predicate[0] if predicate else None)
-        store(frame, chip, op, target, frame.tensor(source), active=active)
+        store(frame, chip, op, target, frame.tensor(source), chip.plain("writes", reached), active)
         give_tokens(op, types, frame)
 
     return on_chip(run)

@@ -21,7 +21,7 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
 from triton.experimental.gluon.language.nvidia.hopper import async_store, cluster, fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from evaluator.executor import MemoryFault, StuckProgram, UnsupportedOperation, offline
+from evaluator.executor import MemoryFault, StuckProgram, offline
 
 ORACLE = "the expected messages and locations; torch"
 
@@ -296,13 +296,37 @@ def test_a_commit_arrives_in_every_cta_that_holds_a_copy_of_an_operand() -> None
 
 
 @gluon.jit
-def read_from_a_peer(out):
-    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0], cga_layout=((1, 0),))
-    tile = gl.allocate_shared_memory(gl.float32, [64, 64], layout, gl.full([64, 64], 1.0, gl.float32, BY_ROWS))
-    rows, columns = gl.arange(0, 64, gl.SliceLayout(1, COPIED)), gl.arange(0, 64, gl.SliceLayout(0, COPIED))
-    gl.store(out + rows[:, None] * 64 + columns[None, :], tile.load(COPIED))
+def numbers_of_a_peer(numbers, out, HOW: gl.constexpr):
+    """Reverse a line of which each CTA holds a half, once both have stored theirs, or half of it."""
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=((1,),))
+    halves: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0], cga_layout=((1,),))
+    copies: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0], cga_layout=((0,),))
+    i = gl.arange(0, 256, halves)
+    line = gl.allocate_shared_memory(gl.int32, [256], layout, gl.load(numbers + i))
+    gl.barrier(cluster=True)
+    if HOW == "gather":
+        found = line.gather(255 - i, axis=0)
+    elif HOW == "scatter":
+        line.scatter(gl.load(numbers + i), 255 - i, axis=0)
+        gl.barrier(cluster=True)
+        found = line.load(halves)
+    elif HOW == "add":
+        line.atomic_scatter_add(gl.load(numbers + i), 255 - i, axis=0)
+        gl.barrier(cluster=True)
+        found = line.load(halves) - gl.load(numbers + i)
+    else:
+        found = line.gather(255 - i, axis=0)
+        j = gl.arange(0, 128, copies)
+        gl.store(out + 256 + j, line.slice(128, 128).load(copies))
+    gl.barrier(cluster=True)
+    gl.store(out + i, found)
 
 
-def test_a_read_of_what_another_cta_holds_is_refused() -> None:
-    with offline(), pytest.raises(UnsupportedOperation, match=r"ttg\.local_load of what other CTAs hold at .*\.py:\d+"):
-        read_from_a_peer[(1,)](torch.empty(64, 64), num_warps=4, num_ctas=2)
+@pytest.mark.parametrize("how", ["gather", "scatter", "add", "load"])
+def test_a_cta_reads_and_writes_what_another_one_holds(how: str) -> None:
+    numbers, out = torch.randint(-99, 99, (256,), dtype=torch.int32), torch.zeros(384, dtype=torch.int32)
+    with offline(target="h100") as session:
+        numbers_of_a_peer[(1,)](numbers, out, how, num_warps=4, num_ctas=2)
+    assert session.report().faults == ()
+    assert out[:256].tolist() == numbers.flip(0).tolist()
+    assert out[256:].tolist() == (numbers[128:].tolist() if how == "load" else [0] * 128)

@@ -275,7 +275,77 @@ def met_by_one_partition(desc, x, FORM: gl.constexpr):
 
 
 PEER = "which the program in CTA 1 may still be"
+HALVES = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0], cga_layout=[[1]]))
+"""Registers of a line, of which each of two CTAs has a half."""
+
+
+@gluon.jit
+def halves():
+    """A line of shared memory, of which each of two CTAs holds a half."""
+    line = gl.allocate_shared_memory(gl.int32, [256], gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=[[1]]))
+    i = gl.arange(0, 256, HALVES)
+    line.store(i)
+    return line, i
+
+
+@gluon.jit
+def gathered_from_a_peer(desc, x, WRONG: gl.constexpr):
+    line, i = halves()
+    cluster.barrier(relaxed=WRONG == "before the peer has stored")
+    found = line.gather(i ^ 128, axis=0)
+    cluster.barrier(relaxed=WRONG == "while the peer stores again")
+    line.store(found)
+
+
+@gluon.jit
+def scattered_to_a_peer(desc, x, WRONG: gl.constexpr):
+    line, i = halves()
+    gl.barrier(cluster=True)
+    line.scatter(i, i ^ 128, axis=0)
+    cluster.barrier(relaxed=WRONG == "scattered")
+    line.atomic_scatter_add(i, i ^ 128, axis=0)
+    cluster.barrier(relaxed=WRONG == "added")
+    gl.store(x + i, line.load(HALVES).to(gl.float16))
+
+
+@gluon.jit
+def loaded_from_a_peer(desc, x, WRONG: gl.constexpr):
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0], cga_layout=((1, 0),))
+    own: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=((1, 0),))
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], layout, gl.full([64, 64], 1.0, gl.float16, own))
+    half = tile.slice(32, 32, dim=0)
+    cluster.barrier(relaxed=WRONG == "before the peer has stored")
+    rows, columns = gl.arange(0, 32, gl.SliceLayout(1, BOTH)), gl.arange(0, 64, gl.SliceLayout(0, BOTH))
+    gl.store(x + rows[:, None] * 64 + columns[None, :], half.load(BOTH))
+    cluster.barrier(relaxed=WRONG == "while the peer stores again")
+    tile.store(gl.full([64, 64], 2.0, gl.float16, own))
+
+
 CASES = {
+    "a gather of what a peer has not stored": Case(
+        gathered_from_a_peer, "h100", EARLY, f"CTA 0 reads line of .*, {PEER} writing",
+        wrong="before the peer has stored", right="", divided=COPIES,
+    ),
+    "a store over what a peer gathers": Case(
+        gathered_from_a_peer, "h100", EARLY, f"CTA 0 writes line of .*, {PEER} reading",
+        wrong="while the peer stores again", right="", divided=COPIES,
+    ),
+    "an addition to what a peer has scattered": Case(
+        scattered_to_a_peer, "h100", EARLY, f"CTA 0 (reads|writes) line of .*, {PEER} writing",
+        wrong="scattered", right="", divided=COPIES,
+    ),
+    "a read of what a peer adds to": Case(
+        scattered_to_a_peer, "h100", EARLY, f"CTA 0 reads line of .*, {PEER} writing",
+        wrong="added", right="", divided=COPIES,
+    ),
+    "a read of a part that a peer has not stored": Case(
+        loaded_from_a_peer, "h100", EARLY, f"CTA 0 reads tile of .*, {PEER} writing",
+        wrong="before the peer has stored", right="", divided=COPIES,
+    ),
+    "a store over a part that a peer reads": Case(
+        loaded_from_a_peer, "h100", EARLY, "CTA 1 writes tile of .*, which the program in CTA 0 may still be reading",
+        wrong="while the peer stores again", right="", divided=COPIES,
+    ),
     "a multicast over what a peer has not read": Case(
         sent_again_to_both, "h100", EARLY, "CTA 0 writes tile of .* signals barrier 1 of bar of .* writ", divided=COPIES
     ),

@@ -42,17 +42,8 @@ def number_of_the_cta(desc, x, FORM: gl.constexpr):
     gl.store(x, number.to(gl.float16))
 
 
-@gluon.jit
-def gathered_from_a_peer(desc, x, FORM: gl.constexpr):
-    registers: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0], cga_layout=[[1]])
-    line = gl.allocate_shared_memory(gl.float16, [256], gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=[[1]]))
-    i = gl.arange(0, 256, registers)
-    gl.store(x + i, line.gather(i ^ 128, axis=0))
-
-
 REFUSALS = {
     "the number of a CTA": (number_of_the_cta, "cluster_ctarank"),
-    "a gather of what a peer holds": (gathered_from_a_peer, "ttg.local_gather of what other CTAs hold"),
 }
 
 
