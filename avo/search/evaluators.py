@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from queue import Empty, LifoQueue
 from threading import Lock
@@ -42,7 +42,7 @@ class Pool(Generic[E]):
         pause_s: float = _PAUSE_S,
     ) -> None:
         """Begin to start ``count`` evaluators, but for the ``spare`` ones of them, which are started when someone would
-        wait otherwise; needs a running event loop.
+        wait otherwise, and given up where they do not start; needs a running event loop.
 
         ``start`` returns an evaluator that is ready, or raises ``EvaluatorUnavailable``; ``end`` ends one.
         """
@@ -52,8 +52,9 @@ class Pool(Generic[E]):
         self._free: deque[tuple[int, E]] = deque()
         self._waiting: deque[asyncio.Future[tuple[int, E]]] = deque()
         self._failures = [0] * count
+        self._eager = count - spare
         self._trouble = ""
-        self._supplies = [asyncio.ensure_future(self._supply(place)) for place in range(count - spare)]
+        self._supplies = [asyncio.ensure_future(self._supply(place)) for place in range(self._eager)]
 
     async def ask(self, question: Callable[[E], Awaitable[T]]) -> T:
         """Return the answer of the next evaluator that is free; raises ``EvaluatorUnavailable``."""
@@ -100,6 +101,8 @@ class Pool(Generic[E]):
                 self._failures[place] += 1
                 self._trouble = str(error)
                 self._tell_all()
+                if place >= self._eager and self._failures[place] >= START_TRIES:
+                    return
                 await asyncio.sleep(self._pause_s)
             else:
                 self._failures[place] = 0
@@ -122,7 +125,10 @@ class Pool(Generic[E]):
 
 
 class SideBySide(Evaluator):
-    """Several evaluators, each asked one thing at a time. All but the first are started when one would have to wait."""
+    """Several evaluators, each asked one thing at a time.
+
+    All but the first are started when one would have to wait, and done without where they have no answer.
+    """
 
     def __init__(self, start: Callable[[], Evaluator], count: int) -> None:
         """``start`` returns one of ``count`` evaluators."""
@@ -131,7 +137,7 @@ class SideBySide(Evaluator):
         self._first = start()
         self._started = [self._first]
         self._starting = Lock()
-        self._free = LifoQueue[Evaluator]()  # the one that has judged most is ahead
+        self._free = LifoQueue[Evaluator]()
         self._free.put(self._first)
 
     @property
@@ -153,21 +159,32 @@ class SideBySide(Evaluator):
             return list(threads.map(self.inspect, inspections))
 
     def close(self) -> None:
-        """End all."""
-        for each in self._started:
-            each.close()
+        """End all. Whoever is asking has no answer."""
+        with self._starting, ExitStack() as ends:
+            self._count = 0
+            for each in self._started:
+                ends.callback(each.close)
 
     def _with(self, question: Callable[[Evaluator], Any]) -> Any:
-        evaluator = self._next()
-        try:
-            return question(evaluator)
-        finally:
-            self._free.put(evaluator)
+        while True:
+            evaluator = self._next()
+            try:
+                answer = question(evaluator)
+            except EvaluatorUnavailable:
+                if evaluator is self._first or not self._count:
+                    self._free.put(evaluator)
+                    raise
+                with self._starting:
+                    self._count -= 1
+                evaluator.close()
+            else:
+                self._free.put(evaluator)
+                return answer
 
     def _next(self) -> Evaluator:
-        with suppress(Empty):
-            return self._free.get_nowait()
         with self._starting:
+            with suppress(Empty):
+                return self._free.get_nowait()
             if len(self._started) < self._count:
                 self._started.append(self._start())
                 return self._started[-1]
@@ -177,6 +194,11 @@ class SideBySide(Evaluator):
 def judges_of(config: RunConfig) -> int:
     """Return how many candidates a run judges at a time."""
     return config.evaluators or max(config.workers, _for_one(config))
+
+
+def spares_of(config: RunConfig) -> int:
+    """Return how many of a run's evaluators are started only when one would have to wait."""
+    return 0 if config.evaluators else judges_of(config) - config.workers
 
 
 def _for_one(config: RunConfig) -> int:
@@ -190,7 +212,7 @@ def _for_one(config: RunConfig) -> int:
 
 def session_evaluator(config: RunConfig) -> Evaluator:
     """Return evaluators of this process's own for one operator; raises like ``run_evaluator``."""
-    return SideBySide(partial(run_evaluator, config), _for_one(config))
+    return SideBySide(partial(run_evaluator, config), config.evaluators or _for_one(config))
 
 
 def run_evaluator(config: RunConfig) -> Evaluator:

@@ -21,7 +21,7 @@ from avo.config import RunConfig
 from avo.errors import RunFailed
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
-from avo.search.evaluators import Pool, judges_of, run_evaluator
+from avo.search.evaluators import Pool, judges_of, run_evaluator, spares_of
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
@@ -309,8 +309,7 @@ def hire(
 
     resources = {name: count * each for name, each in config.evaluator_resources.items()}
     with ray_running(config.ray_address, cpus=count, gpus=count * gpus, resources=resources) as head:
-        spare = 0 if config.evaluators else count - config.workers
-        pool = pool_actor.remote(make_evaluator, evaluator_actor, count, spare)
+        pool = pool_actor.remote(make_evaluator, evaluator_actor, count, spares_of(config))
         yield RayCrew(hire_operator, config.workers, head)
 
 
@@ -362,4 +361,4 @@ def _short_of_memory(who: str, said: str) -> str:
     figures = f": {used['used']} of {used['limit']} GiB were in use" if used else ""
     its = f", {own['own']} GiB by that process" if own else ""
     killed = f"the {who}'s process was killed because its machine ran out of memory{figures}{its}"
-    return f"{killed}: lower --workers, or run fewer other programs"
+    return f"{killed}: lower --workers or --evaluators, or run fewer other programs"

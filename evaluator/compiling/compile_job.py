@@ -192,7 +192,7 @@ def canonical(payload: bytes) -> bytes:
                 texts.append(str(module))
             else:
                 module.context = context
-                texts.append(with_places(module, backend, backend.parse_options({})))
+                texts.append(with_places(module, backend, backend.parse_options({"enable_fp_fusion": True})))
         except (RuntimeError, ValueError) as error:
             return json.dumps({"error": _short(error), "index": i}).encode()
     return json.dumps({"texts": texts}).encode()

@@ -61,6 +61,7 @@ class ProcessEvaluator(Evaluator):
         self._judges_for: Target | None = None
         self._count = 0
         self._asking = Lock()
+        self._closed = False
 
     @property
     def target(self) -> Target:
@@ -90,7 +91,11 @@ class ProcessEvaluator(Evaluator):
         return Evaluation(answer.status, answer.message, self._target, suite, time.monotonic() - started)
 
     def close(self) -> None:
-        """End the child process and everything it started."""
+        """End the child process and everything it started. Whoever is or will be asking has no answer."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         if self._child:
             self._child.end()
             self._child = None
@@ -114,13 +119,15 @@ class ProcessEvaluator(Evaluator):
                 try:
                     return read_answer(number, request, line)
                 except EvaluatorUnavailable:
-                    self.close()  # its next line may be anything, so it is not asked again
+                    self._end()  # its next line may be anything, so it is not asked again
                     raise
             last_words = child.last_words()
-            self.close()
+            self._end()
         return Fault(Status.CRASHED, f"the judge's process died on this candidate: {last_words}")
 
     def _running(self) -> Child:
+        if self._closed:
+            raise EvaluatorUnavailable("the evaluator has been closed")
         if self._child is None:
             child = Child((*self._program, *self._arguments), self._environment, "the judge's process")
             try:

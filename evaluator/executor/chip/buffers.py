@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from evaluator.executor.chip.cluster import Bases, holders
-from evaluator.executor.chip.places import Place
+from evaluator.executor.chip.places import Place, Ring
 from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
@@ -84,12 +84,11 @@ class Buffer:
         *,
         tensor: bool,
         first_barrier: int,
-        place: Place | None = None,
+        ring: Ring | None = None,
     ) -> None:
-        """``divided`` says which CTA holds what, ``place`` where in shared memory that is, if it is known."""
+        """``divided`` says which CTA holds what, ``ring`` where in shared memory that is, if it is known."""
         self.name = name
-        self.place = place
-        self._stages = block.shape[0] if len(block.shape) > 2 else 1
+        self.ring = ring
         self.tensor = tensor
         """Whether it lies in tensor memory."""
         self.first_barrier = first_barrier
@@ -100,6 +99,7 @@ class Buffer:
         self._data = self._unwritten.repeat(rows, 1)
         self._part_of: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
         self._parts: dict[Span, Tensor] = {}
+        self._parts_at: dict[tuple[Place, bool, int], Tensor] = {}
         self.divided = divided
         """The CGA layout."""
         self._holders = np.repeat(holders(block.shape, divided), block.item_bytes) if divided else None
@@ -112,37 +112,45 @@ class Buffer:
         self.read_at = torch.zeros(rows, ctas, 1, actors, dtype=torch.int32)
         """When each actor last read each part since then, [rows, CTAs, parts, actors]."""
 
-    def place_of(self, view: BufferView, offset: int) -> Place | None:
-        """Return where the memory lies that a view has items of if it starts at ``offset``: some buffers of a ring, or
-        all.
+    def place_of(self, view: BufferView, offset: int) -> tuple[Place, bool] | None:
+        """Return where those buffers of the ring lie that a view has items of if it starts at ``offset``, and whether
+        it has all of their items.
         """
-        if self.place is None or self._stages == 1:
-            return self.place
-        items, each = self._part_of.size // DTYPES[view.element].itemsize // self._stages, self._bytes_of_a_stage
+        if self.ring is None:
+            return None
+        items = self._part_of.size // DTYPES[view.element].itemsize // self.ring.buffers
         first, last = offset // items, (offset + int(view.places.max())) // items
-        return Place(self.place.first + first * each, self.place.first + (last + 1) * each)
+        return self.ring.of(first, last), view.places.numel() == items * (last + 1 - first)
 
-    def parts_at(self, place: Place) -> Tensor:
-        """Return the parts [n] of those buffers of the ring that have bytes in a place."""
-        assert self.place is not None
-        each, size = self._bytes_of_a_stage, self._part_of.size // self._stages
-        first = max(place.first - self.place.first, 0) // each
-        last = (min(place.end, self.place.end) - self.place.first - 1) // each
-        return torch.from_numpy(np.unique(self._part_of[first * size : (last + 1) * size])).long()
+    def parts_at(self, place: Place, whole: bool, cta: int) -> Tensor:
+        """Return the parts [n] of what a CTA holds that surely have bytes in common with a place, or, where not the
+        ``whole`` of it is meant, with any part of it.
+        """
+        assert self.ring is not None
+        if (place, whole, cta) not in self._parts_at:
+            found: set[int] = set()
+            size = self._part_of.size // self.ring.buffers
+            for number in self.ring.within(place):
+                here = slice(number * size, (number + 1) * size)
+                held = self._part_of[here]
+                held = held if self._holders is None else held[self._holders[here] >> cta & 1 == 1]
+                own, (parts, counts) = self.ring.of(number, number), np.unique(held, return_counts=True)
+                if whole and place.covers(own):
+                    found.update(parts.tolist())
+                elif whole or own.covers(place):
+                    found.update(parts[counts == held.size].tolist())
+            self._parts_at[place, whole, cta] = torch.tensor(sorted(found), dtype=torch.int64)
+        return self._parts_at[place, whole, cta]
 
     def barriers_at(self, place: Place) -> range:
         """Return the numbers of the barriers that have bytes in a place: of all CTAs' where there are several."""
-        if self.first_barrier < 0 or self.place is None:
+        if self.first_barrier < 0 or self.ring is None:
             return range(0)
         count, ctas = self._part_of.size // BARRIER_BYTES, self.writer.shape[1]
-        first, end = max(place.first - self.place.first, 0), min(place.end, self.place.end) - self.place.first
-        inside = range(first // BARRIER_BYTES, -(-end // BARRIER_BYTES)) if ctas == 1 else range(count)
+        first, end = max(place.first - self.ring.place.first, 0), min(place.end, self.ring.place.end)
+        inside = range(first // BARRIER_BYTES, -((self.ring.place.first - end) // BARRIER_BYTES))
+        inside = inside if ctas == 1 else range(count)
         return range(self.first_barrier + inside.start, self.first_barrier + inside.stop)
-
-    @property
-    def _bytes_of_a_stage(self) -> int:
-        assert self.place is not None
-        return (self.place.end - self.place.first) // self._stages
 
     def forget(self, rows: Tensor) -> None:
         """Let the contents be what they were before anybody wrote, for the programs in ``rows`` [P]."""
@@ -229,4 +237,5 @@ class Buffer:
                 for each in (self.writer, self.written_at, self.ordinary, self.read_at)
             )
             self._parts.clear()
+            self._parts_at.clear()
         return torch.tensor(found, dtype=torch.int64)

@@ -11,7 +11,7 @@ from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
 from evaluator.executor.chip.cluster import bases
-from evaluator.executor.chip.places import Place, shared_places
+from evaluator.executor.chip.places import Place, Ring, shared_places
 from evaluator.executor.chip.tensormaps import Tensormaps
 from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects
@@ -39,7 +39,7 @@ class Needs:
     """Most partitions that run side by side, with the default one."""
     barriers: int
     """Items of all buffers that may hold barriers."""
-    places: Mapping[int, Place]
+    places: Mapping[int, Ring]
     """Where allocations lie in shared memory, as far as that is said."""
 
     @property
@@ -99,7 +99,7 @@ class Chip:
         """Number of the first barrier of each allocation, by the slot of its result."""
         self._buffers: dict[int, Buffer] = {}
         """The buffer of each allocation, by the slot of its result."""
-        self._meeting: dict[Place, list[int]] = {}
+        self._slots_at: dict[Place, list[int]] = {}
         """The slots of the allocations that have bytes in a place."""
         self._given = 0
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
@@ -124,9 +124,9 @@ class Chip:
         if 2 ** len(divided) != self.ctas:
             raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
         if (held := self._buffers.get(slot)) is None:
-            place = self._places.get(slot)
+            ring = self._places.get(slot)
             held = Buffer(
-                name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first, place=place
+                name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first, ring=ring
             )
             self._buffers[slot] = held
         else:
@@ -179,8 +179,8 @@ class Chip:
             report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
         if access.verb == "writes":
             self._check_readers(frame, site, piece, access, f"writes {buffer.name}", buffer.read_at[r, cta, parts])
-            if place := buffer.place_of(view, piece.offset):
-                self._take(frame, site, piece, access, buffer.name, place, buffer)
+            if found := buffer.place_of(view, piece.offset):
+                self._take(frame, site, piece, access, buffer.name, *found, buffer)
 
     def _note(self, view: BufferView, piece: Piece, rows: Tensor, accesses: Sequence[Access]) -> None:
         """Note accesses of one operation. Of several writers of a part the last counts, and the others as readers."""
@@ -203,16 +203,17 @@ class Chip:
                     buffer.read_at[r, cta, parts[torch.isin(parts, theirs)], other] = then
             written.append((cta, parts, actor, time))
 
-    def take(self, frame: Frame, site: Site, buffer: Buffer, ctas: Sequence[int]) -> None:
-        """Report what others may still do in the place of a buffer that the partition which runs initialises."""
-        if buffer.place is not None:
-            for access in (self.plain("writes")[cta] for cta in ctas):
-                self._take(frame, site, Piece(None, 0), access, buffer.name, buffer.place, buffer)
+    def take(self, frame: Frame, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
+        """Report what others may still do in the place of what the partition which runs initialises."""
+        for piece in pieces(view, None, frame.programs):
+            if found := view.buffer.place_of(view, piece.offset):
+                for access in (self.plain("writes")[cta] for cta in ctas):
+                    self._take(frame, site, piece, access, view.buffer.name, *found, view.buffer)
 
     def take_scratch(self, frame: Frame, site: Site, user: str, place: Place) -> None:
         """Report what others may still do where an operation of the partition which runs has its scratch memory."""
         for access in self.plain("writes"):
-            self._take(frame, site, Piece(None, 0), access, f"the scratch memory of {user}", place)
+            self._take(frame, site, Piece(None, 0), access, f"the scratch memory of {user}", place, True, None)
 
     def _take(
         self,
@@ -222,13 +223,18 @@ class Chip:
         access: Access,
         what: str,
         place: Place,
-        own: Buffer | None = None,
+        whole: bool,
+        own: Buffer | None,
     ) -> None:
-        """Report what others may still do in a ``place`` that is that of ``what`` from now on, the buffer ``own``."""
+        """Report what others may still do in a ``place``, or in the ``whole`` of it, that is that of ``what`` from now
+        on, of the buffer ``own``.
+        """
         rows, cta = piece.of(self.rows(frame)), access.cta
         for other in self._others(place, own):
             text = f"writes {what}, in the place of {other.name}"
-            r, parts = rows.unsqueeze(1), other.parts_at(place).unsqueeze(0)
+            r, parts = rows.unsqueeze(1), other.parts_at(place, whole, cta).unsqueeze(0)
+            if not parts.numel():
+                continue
             writer, written_at = other.writer[r, cta, parts], other.written_at[r, cta, parts]
             seen = self._seen(writer, written_at, self.clocks.known[rows, access.agent], access)
             self._report(frame, site, piece, access, text, writer, TOO_EARLY, ~seen, ", which {} may still be writing")
@@ -236,16 +242,15 @@ class Chip:
             for number in other.barriers_at(place):
                 valid = torch.zeros(frame.programs, dtype=torch.bool)
                 valid[slice(None) if piece.places is None else piece.places] = self.barriers.valid[rows, number]
-                self.refute(
-                    frame, site, "barrier misused", valid, f"writes {what}, in the place of barrier {{}}, which was not"
-                    " invalidated", torch.full((frame.programs,), number), access.agent,
-                )  # fmt: skip
+                live = f"writes {what}, in the place of barrier {{}}, which was not invalidated"
+                numbers = torch.full((frame.programs,), number)
+                self.refute(frame, site, "barrier misused", valid, live, numbers, access.agent)
 
     def _others(self, place: Place, own: Buffer | None) -> list[Buffer]:
         """Return the buffers but ``own`` that have bytes in a place."""
-        if place not in self._meeting:
-            self._meeting[place] = [slot for slot, other in self._places.items() if other.meets(place)]
-        found = (self._buffers.get(slot) for slot in self._meeting[place])
+        if place not in self._slots_at:
+            self._slots_at[place] = [slot for slot, other in self._places.items() if other.place.meets(place)]
+        found = (self._buffers.get(slot) for slot in self._slots_at[place])
         return [each for each in found if each is not None and each is not own]
 
     def _seen(self, writer: Tensor, written_at: Tensor, known: Tensor, access: Access) -> Tensor:

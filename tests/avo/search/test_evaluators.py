@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -156,6 +157,70 @@ def test_a_session_looks_at_several_candidates_side_by_side_with_judges_that_are
         assert len(several.inspect_all(looks)) == 6
         assert len(started) == 3
         assert sorted(each.source for judge in started for each in judge.inspections) == [each.source for each in looks]
+
+
+async def test_a_spare_judge_that_does_not_start_is_given_up_and_the_others_answer() -> None:
+    judges, go = Judges(broken=range(1, 10**9)), asyncio.Event()
+    pool = judges.pool(2, spare=1)
+    asked = [asyncio.ensure_future(pool.ask(after(go, [], "either"))) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    assert judges.started == 1 + START_TRIES
+    go.set()
+    assert await asyncio.gather(*asked) == [0, 0]
+
+
+def test_a_session_does_without_a_judge_that_has_no_answer_and_never_without_the_first() -> None:
+    started: list[FakeEvaluator] = []
+
+    def start() -> Evaluator:
+        started.append(FakeEvaluator(fakes.judge) if not started else Broken(fakes.judge))
+        return started[-1]
+
+    with SideBySide(start, 3) as several:
+        assert len(several.inspect_all([Inspection(Look.SPEED, "mha", f"source {i}") for i in range(6)])) == 6
+    with SideBySide(lambda: Broken(fakes.judge), 3) as several, pytest.raises(EvaluatorUnavailable, match="no memory"):
+        several.inspect(Inspection(Look.SPEED, "mha", "source"))
+
+
+class Broken(FakeEvaluator):
+    """Has no answer."""
+
+    def ask(self, request: AnyRequest) -> Any:
+        raise EvaluatorUnavailable("no memory")
+
+
+class Slow(FakeEvaluator):
+    """Answers once it is closed, as a judge's process that is ended."""
+
+    def __init__(self, asked: Event) -> None:
+        super().__init__(fakes.judge)
+        self._asked, self._closed = asked, Event()
+
+    def ask(self, request: AnyRequest) -> Any:
+        self._asked.set()
+        self._closed.wait(60)
+        raise EvaluatorUnavailable("closed")
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_a_session_that_ends_leaves_no_looks_behind() -> None:
+    asked, started = Event(), list[Evaluator]()
+
+    def start() -> Evaluator:
+        started.append(Slow(asked))
+        return started[-1]
+
+    several = SideBySide(start, 2)
+    looks = [Inspection(Look.SPEED, "mha", f"source {number}") for number in range(16)]
+    with ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(several.inspect_all, looks)
+        assert asked.wait(60)
+        several.close()
+        with pytest.raises(EvaluatorUnavailable, match="closed"):
+            answer.result(60)
+    assert len(started) <= 2
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,12 @@ def test_names_that_are_none_are_refused_before_a_process_starts() -> None:
         evaluator.evaluate(NO_PYTHON)
     with pytest.raises(UnknownProblem, match="case '9k': choose one of 8k-causal, 8k-full"):
         ProcessEvaluator("h100", "quick", command="no-such-program").profile(NO_PYTHON, "9k")
+
+
+def test_a_judge_that_was_closed_is_not_started_again(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    evaluator = elsewhere(f"echo started >> {tmp_path / 'log'}; echo {READY}; cat")
+    assert evaluator.target.name == "h100"
+    evaluator.close()
+    with pytest.raises(EvaluatorUnavailable, match="closed"):
+        evaluator.evaluate(NO_PYTHON)
+    assert (tmp_path / "log").read_text() == "started\n"

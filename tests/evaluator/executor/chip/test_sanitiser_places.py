@@ -24,7 +24,9 @@ from tests.evaluator.executor.chip.sanitised import (
     bring,
     each,
     fill,
+    found,
     judge,
+    put,
     read,
     started,
     take,
@@ -141,6 +143,51 @@ def a_copy_over_an_operand(desc, x, RIGHT: gl.constexpr):
     warpgroup_mma_wait(0, deps=(acc,))
 
 
+@gluon.jit
+def lines_over_a_copy(desc, x, FIRST: gl.constexpr):
+    """The first line of the ring takes the memory of the line, the second does not."""
+    line = gl.allocate_shared_memory(gl.float16, [128], FLAT)
+    async_copy.async_load(line, x + gl.arange(0, 128, ROW))
+    async_copy.commit_group()
+    ring = gl.allocate_shared_memory(gl.float16, [2, 128], FLAT)
+    put(ring.index(FIRST))
+    async_copy.wait_group(0)
+    put(ring.index(1 - FIRST))
+    take(ring.index(0), x)
+    take(ring.index(1), x)
+
+
+@gluon.jit
+def over_a_line_in_flight(desc, x, FLYING: gl.constexpr):
+    """The line takes the memory of the first of two."""
+    ring = gl.allocate_shared_memory(gl.float16, [2, 128], FLAT)
+    put(ring.index(1 - FLYING))
+    take(ring.index(1 - FLYING), x)
+    async_copy.async_load(ring.index(FLYING), x + gl.arange(0, 128, ROW))
+    async_copy.commit_group()
+    line = gl.allocate_shared_memory(gl.float16, [128], FLAT)
+    put(line)
+    async_copy.wait_group(0)
+    take(line, x)
+
+
+@gluon.jit
+def barriers_over_a_copy(desc, x, FIRST: gl.constexpr):
+    """Two of four barriers take the memory of what is copied."""
+    layout: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0])
+    pair = gl.allocate_shared_memory(gl.int64, [2], FLAT)
+    async_copy.async_load(pair, x.to(gl.pointer_type(gl.int64)) + gl.arange(0, 2, layout))
+    async_copy.commit_group()
+    bars = mbarrier.allocate_mbarrier(batch=4)
+    for i in gl.static_range(2):
+        mbarrier.init(bars.index(FIRST + i), count=1)
+    async_copy.wait_group(0)
+    for i in gl.static_range(2):
+        mbarrier.init(bars.index(2 - FIRST + i), count=1)
+    for i in gl.static_range(4):
+        mbarrier.invalidate(bars.index(i))
+
+
 PLACE = ", in the place of .*, which "
 CASES = {
     "a store over a live barrier": Case(
@@ -165,6 +212,15 @@ CASES = {
     "the buffer of a ring over what TMA sends": Case(
         a_ring_over_what_is_sent, "h100", EARLY, f"writes ring.*{PLACE}a TMA copy .* be reading", wrong=0, right=1
     ),
+    "a line of a ring over what cp.async writes": Case(
+        lines_over_a_copy, "h100", EARLY, rf"writes ring.*{PLACE}an asynchronous copy \(cp", wrong=0, right=1
+    ),
+    "a line over one of a ring that cp.async writes": Case(
+        over_a_line_in_flight, "h100", EARLY, rf"writes line.*{PLACE}an asynchronous copy \(cp", wrong=0, right=1
+    ),
+    "two of four barriers over what cp.async writes": Case(
+        barriers_over_a_copy, "h100", EARLY, rf"writes bar.*{PLACE}an asynchronous copy \(cp", wrong=0, right=2
+    ),
     "TMA over an operand that is given away": Case(
         a_copy_over_an_operand, "h100", EARLY, rf"writes tile.*{PLACE}an asynchronous product \(wgmma\) .* be reading"
     ),
@@ -174,3 +230,20 @@ CASES = {
 @each(CASES)
 def test_what_is_done_too_early_in_the_place_of_something_else_is_found_and_its_clean_twin_is_clean(what: str) -> None:
     judge(CASES[what])
+
+
+@gluon.jit
+def half_over_a_copy(desc, x, FORM: gl.constexpr):
+    line = gl.allocate_shared_memory(gl.float16, [128], FLAT)
+    async_copy.async_load(line, x + gl.arange(0, 128, ROW))
+    async_copy.commit_group()
+    tiles = gl.allocate_shared_memory(gl.float16, [128, 64], desc.layout)
+    fill(tiles.slice(64, 64))
+    async_copy.wait_group(0)
+    fill(tiles.slice(0, 64))
+    gl.barrier()
+    read(tiles.slice(64, 64), x)
+
+
+def test_what_may_lie_elsewhere_is_not_reported() -> None:
+    assert found(Case(half_over_a_copy, "h100", "", ""), "") == []
