@@ -292,9 +292,10 @@ Refer to the documentation on how to address the out of memory issue: https://do
     ("error", "said"),
     [
         (OutOfMemoryError(SHORT), "the operator's process was killed because its machine ran out of memory: 22.91 of "
-         "23.54 GiB were in use, 1.38 GiB by that process: lower --workers, or run fewer other programs"),
+         "23.54 GiB were in use, 1.38 GiB by that process: "
+         "lower --workers or --evaluators, or run fewer other programs"),
         (OutOfMemoryError("in words of another Ray"), "the operator's process was killed because its machine ran out "
-         "of memory: lower --workers, or run fewer other programs"),
+         "of memory: lower --workers or --evaluators, or run fewer other programs"),
         (LocalRayletDiedError(), "the operator's process failed: LocalRayletDiedError"),
     ],
 )  # fmt: skip
