@@ -22,6 +22,7 @@ from evaluator.executor.operations.on_chip import using_scratch
 from evaluator.executor.operations.registry import check_variant, elementwise_step
 from evaluator.executor.overflow import addressing, watched
 from evaluator.executor.pending import early_uses, reported
+from evaluator.executor.ranks import Ranks, asks_for_rank, set_rank
 from evaluator.executor.reorder import check_orders
 from evaluator.executor.script import Script
 from evaluator.executor.values import DTYPES, Unlike, Value, full, select
@@ -91,6 +92,7 @@ class _Builder:
         self._types = function.types
         self._sums = kept_as_sums(function)
         self._polls = polls(function)
+        self._ranks = Ranks(function)
         self._control: dict[str, Callable[[Op], Step]] = {
             "scf.if": self._if,
             "scf.for": self._for,
@@ -110,6 +112,11 @@ class _Builder:
         return self._steps(region.blocks[0])
 
     def _step(self, op: Op) -> Step:
+        with self._ranks.within(op):
+            step = self._of_one(op)
+        return self._ranks.step(op, step)
+
+    def _of_one(self, op: Op) -> Step:
         try:
             if op.name in self._control:
                 return using_scratch(op, self._control[op.name](op))
@@ -123,6 +130,8 @@ class _Builder:
             raise _misfit(op, error) from error
 
     def _unchecked(self, op: Op) -> Step:
+        if asks_for_rank(op):
+            return set_rank(op)
         if op.name in ELEMENTWISE:
             step = elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
             return offset_sum(op, self._types, step) if self._sums.issuperset(op.results) else step

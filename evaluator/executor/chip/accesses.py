@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.chip.buffers import Box
+from evaluator.executor.chip.cluster import Box
 
 Tensor = torch.Tensor
 
 TOO_EARLY = "on-chip access too early"
 
-Reach = tuple[tuple[int, int, Box], ...]
+Reach = tuple[tuple[int, int, Box | None], ...]
 """Each CTA that has a part of a block in registers, with each whose memory it uses for that, and what of a view."""
 
 

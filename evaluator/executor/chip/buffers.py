@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.chip.cluster import Bases, holders
+from evaluator.executor.chip.cluster import Bases, Box, holders
 from evaluator.executor.chip.places import Place, Ring
 from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
 Tensor = torch.Tensor
-Box = tuple[tuple[int, int], ...]
-"""Along each axis of a view, the first element and the end."""
 Span = tuple[int, tuple[int, ...], object, str, int, Box | None]
 """Items of a buffer: offset, shape, where they lie from there, what they are, the CTA that holds them, and which."""
 

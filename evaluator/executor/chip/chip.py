@@ -91,6 +91,8 @@ class Chip:
             self._rows, wanted.barriers, wanted.partitions * self.ctas, self.clocks.actors, self.clocks.barrier(0)
         )
         self.tensormaps = Tensormaps(self._rows)
+        self.alone: int | None = None
+        """The only CTA that acts; None: all do."""
         self.partition = 0
         """The partition that runs."""
         self.agents = range(self.ctas)
@@ -144,9 +146,12 @@ class Chip:
 
     def plain(self, verb: str, reach: Reach | None = None) -> list[Access]:
         """Return the accesses of the partition that runs, of each CTA to what it holds itself, or as ``reach`` says."""
-        if reach is None:
-            return [Access(verb, agent, cta) for cta, agent in enumerate(self.agents)]
-        return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in reach]
+        found = reach or tuple((cta, cta, None) for cta in range(self.ctas))
+        return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in found if self.acts(own)]
+
+    def acts(self, cta: int) -> bool:
+        """Whether a CTA does what is done."""
+        return self.alone is None or self.alone == cta
 
     # Accesses
 

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Bases = tuple[tuple[int, ...], ...]
+Box = tuple[tuple[int, int], ...]
+"""Along each axis of a block, the first element and the end."""
 
 _LAYOUT = re.compile(r"CGALayout = \[((?:\[[\d, ]*\](?:, )?)*)\]")
 
@@ -91,7 +93,7 @@ def of_registers(layout: str, shape: tuple[int, ...]) -> Bases | None:
     return lies(bases(layout), shape) if layout.startswith("#ttg.blocked") else None
 
 
-def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, int], ...], ...] | None:
+def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[Box, ...] | None:
     """Return which part of a block each CTA has, along each axis the first element and the end, from bases counted in
     elements; None where it is not in one piece.
     """
@@ -108,3 +110,9 @@ def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[tuple[tuple[int, int], ...
         along = [(first, first + extent) for first, extent in zip(place(of, cta), extents, strict=True)]
         found.append((*((0, extent) for extent in shape[:before]), *along))
     return tuple(found)
+
+
+def held_in(shape: tuple[int, ...], of: Bases, cta: int, box: Box | None) -> int:
+    """Return how many elements of a block, or of a box of it, a CTA holds."""
+    held = holders(shape, of).reshape(shape) >> cta & 1 if of else np.ones(shape, dtype=np.int64)
+    return int((held if box is None else held[tuple(slice(*along) for along in box)]).sum())

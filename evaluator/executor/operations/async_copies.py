@@ -7,7 +7,7 @@ import torch
 from evaluator.executor.chip import Queue
 from evaluator.executor.chip.accesses import Access
 from evaluator.executor.chip.chip import Chip
-from evaluator.executor.chip.cluster import bases, copies, parts
+from evaluator.executor.chip.cluster import bases, copies, held_in, parts
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import IM2COL, Op, Type
@@ -23,10 +23,10 @@ from evaluator.executor.operations.memory import (
 )
 from evaluator.executor.operations.on_chip import (
     block_of,
-    check_own_parts,
     give_tokens,
     load,
     on_chip,
+    reach,
     store,
     view_of,
     where,
@@ -223,17 +223,19 @@ def _store_to_cluster(op: Op, types: Types) -> Step:
     check_variant(op)
     source, target, signal = op.operands
     block = block_of(op, types, target)
-    check_own_parts(op, types, target)
+    reached, divided = reach(op, types, target), bases(types[target].layout)
     if types[source] != block:
         raise UnsupportedOperation(f"{op.name} of {types[source]} into {block}", op.location)
-    size = block.elements * block.item_bytes // parts(bases(types[target].layout))
 
     def run(frame: Frame, chip: Chip) -> None:
-        for cta, number in enumerate(barrier(frame, op, signal, None)):
-            agent = chip.agents[cta]
-            actors, time = completes(frame, chip, op, number, None, agent, size)
+        numbers = barrier(frame, op, signal, None)
+        for each in chip.plain("writes", reached):
+            amount = held_in(block.shape, divided, each.cta, each.box) * block.item_bytes
+            if not amount:
+                continue
+            actors, time = completes(frame, chip, op, numbers[each.cta], None, each.agent, amount)
             for actor, here in actors:
-                access = Access("writes", agent, cta, actor, time, ordinary=True)
+                access = replace(each, actor=actor, time=time, ordinary=True)
                 store(frame, chip, op, target, frame.tensor(source), [access], here)
         chip.give_way()
 

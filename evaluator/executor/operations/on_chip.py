@@ -99,6 +99,8 @@ def store(
 ) -> None:
     """Store a block [P or 1, ...] into a buffer, after checking the accesses, by default plain ones."""
     view = view_of(frame, slot)
+    if chip.alone is not None and copies(view.buffer.divided):
+        raise UnsupportedOperation(f"{op.name} by some CTAs of a cluster only, to their copies", op.location)
     chip.access(frame, site(frame, op), view, accesses or chip.plain("writes"), active)
     view.buffer.write(view, value, chip.rows(frame), active)
 

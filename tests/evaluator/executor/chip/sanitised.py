@@ -137,3 +137,9 @@ def take(line, x):
 @gluon.jit
 def idle():
     """What a partition does that does nothing."""
+
+
+@gluon.jit
+def rank():
+    """The number of the CTA in its cluster."""
+    return gl.inline_asm_elementwise("mov.u32 $0, %cluster_ctarank;", "=r", [], gl.int32, is_pure=True, pack=1)

@@ -22,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import async_store, cluste
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import MemoryFault, StuckProgram, offline
+from tests.evaluator.executor.chip.sanitised import rank
 
 ORACLE = "the expected messages and locations; torch"
 
@@ -330,3 +331,23 @@ def test_a_cta_reads_and_writes_what_another_one_holds(how: str) -> None:
     assert session.report().faults == ()
     assert out[:256].tolist() == numbers.flip(0).tolist()
     assert out[256:].tolist() == (numbers[128:].tolist() if how == "load" else [0] * 128)
+
+
+@gluon.jit
+def numbers_of_ctas(out):
+    number = rank()
+    gl.store(out + number, 10 + number)
+    if number == 1:
+        gl.store(out + 2, number + 5)
+    if number != 1:
+        gl.store(out + 3, number + 7)
+    gl.store(out + 4, gl.load(out + 4) + 1)
+
+
+@pytest.mark.parametrize("ctas", [1, 2])
+def test_each_cta_does_what_depends_on_its_number(ctas: int) -> None:
+    out = torch.zeros(5, dtype=torch.int32)
+    with offline(target="h100") as session:
+        numbers_of_ctas[(1,)](out, num_warps=4, num_ctas=ctas)
+    assert session.report().faults == ()
+    assert out.tolist() == ([10, 11, 6, 7, 1] if ctas == 2 else [10, 0, 0, 7, 1])

@@ -13,7 +13,7 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     tcgen05_mma,
     tcgen05_mma_barrier_count,
 )
-from triton.experimental.gluon.language.nvidia.hopper import cluster, fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import async_store, cluster, fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import offline
@@ -29,6 +29,7 @@ from tests.evaluator.executor.chip.sanitised import (
     each,
     idle,
     judge,
+    rank,
     started,
 )
 
@@ -321,7 +322,57 @@ def loaded_from_a_peer(desc, x, WRONG: gl.constexpr):
     tile.store(gl.full([64, 64], 2.0, gl.float16, own))
 
 
+@gluon.jit
+def stored_by_one_alone(desc, x, WRITER: gl.constexpr, READER: gl.constexpr, RIGHT: gl.constexpr):
+    """One CTA reads what the second holds, and one writes to it."""
+    layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0], cga_layout=((1, 0),))
+    own: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=((1, 0),))
+    half = gl.allocate_shared_memory(gl.float16, [64, 64], layout, gl.full([64, 64], 1.0, gl.float16, own)).slice(
+        32, 32
+    )
+    gl.barrier(cluster=True)
+    if rank() == READER:
+        gl.store(x + rank(), gl.sum(gl.sum(half.load(BOTH), axis=1), axis=0))
+    cluster.barrier(relaxed=not RIGHT)
+    if rank() == WRITER:
+        half.store(gl.full([32, 64], 2.0, gl.float16, BOTH))
+    gl.barrier(cluster=True)
+
+
+@gluon.jit
+def stored_by_a_peer(desc, x, RIGHT: gl.constexpr):
+    stored_by_one_alone(desc, x, 0, 1, RIGHT)
+
+
+@gluon.jit
+def stored_over_what_a_peer_reads(desc, x, RIGHT: gl.constexpr):
+    stored_by_one_alone(desc, x, 1, 0, RIGHT)
+
+
+@gluon.jit
+def sent_to_each_its_half(desc, x, MORE: gl.constexpr):
+    """The first CTA sends all, and each barrier gets the bytes of its half."""
+    both: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0], cga_layout=[[0]])
+    line = gl.allocate_shared_memory(gl.int32, [256], gl.SwizzledSharedLayout(1, 1, 1, [0], cga_layout=[[1]]))
+    ready = started(1).index(0)
+    mbarrier.expect(ready, line.nbytes_per_cta + MORE)
+    if rank() == 0:
+        async_store(line, gl.arange(0, 256, both), ready)
+    mbarrier.wait(ready, 0)
+    gl.store(x + gl.arange(0, 256, HALVES), line.load(HALVES).to(gl.float16))
+
+
 CASES = {
+    "a store of one CTA over what a peer reads of its own": Case(
+        stored_by_a_peer, "h100", EARLY, f"CTA 0 writes .*, {PEER} reading", divided=COPIES
+    ),
+    "a store of one CTA over what a peer reads from it": Case(
+        stored_over_what_a_peer_reads, "h100", EARLY,
+        "CTA 1 writes .*, which the program in CTA 0 may still be reading", divided=COPIES,
+    ),
+    "bytes that one CTA never sends to its peer": Case(
+        sent_to_each_its_half, "h100", DEADLOCK, "lacks 0 arrivals and 4 bytes", wrong=4, right=0, divided=COPIES
+    ),
     "a gather of what a peer has not stored": Case(
         gathered_from_a_peer, "h100", EARLY, f"CTA 0 reads line of .*, {PEER} writing",
         wrong="before the peer has stored", right="", divided=COPIES,
