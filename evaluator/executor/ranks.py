@@ -90,7 +90,6 @@ class Ranks:
                 _renew(frame, cta)
                 with alone(frame, cta):
                     step(frame)
-            _renew(frame, 0)
 
         def _renew(frame: Frame, cta: int) -> None:
             for each, again in made:

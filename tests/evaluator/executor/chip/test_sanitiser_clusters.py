@@ -310,6 +310,16 @@ def scattered_to_a_peer(desc, x, WRONG: gl.constexpr):
 
 
 @gluon.jit
+def stored_over_what_both_scatter(desc, x, CTA: gl.constexpr):
+    line, i = halves()
+    gl.barrier(cluster=True)
+    line.scatter(i, i ^ 128, axis=0)
+    cluster.barrier(relaxed=CTA < 2)
+    if rank() == CTA % 2:
+        line.store(i)
+
+
+@gluon.jit
 def loaded_from_a_peer(desc, x, WRONG: gl.constexpr):
     layout: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0], cga_layout=((1, 0),))
     own: gl.constexpr = gl.BlockedLayout([1, 4], [8, 4], [4, 1], [1, 0], cga_layout=((1, 0),))
@@ -388,6 +398,14 @@ CASES = {
     "a read of what a peer adds to": Case(
         scattered_to_a_peer, "h100", EARLY, f"CTA 0 reads line of .*, {PEER} writing",
         wrong="added", right="", divided=COPIES,
+    ),
+    "a store of the first CTA over what its peer scatters": Case(
+        stored_over_what_both_scatter, "h100", EARLY, f"CTA 0 writes line of .*, {PEER}", wrong=0, right=2,
+        divided=COPIES,
+    ),
+    "a store of the second CTA over what its peer scatters": Case(
+        stored_over_what_both_scatter, "h100", EARLY,
+        "CTA 1 writes line of .*, which the program in CTA 0 may still be", wrong=1, right=3, divided=COPIES,
     ),
     "a read of a part that a peer has not stored": Case(
         loaded_from_a_peer, "h100", EARLY, f"CTA 0 reads tile of .*, {PEER} writing",
