@@ -1,7 +1,7 @@
 """The chip of the programs that run together: buffers, barriers, clocks, and the partitions that take turns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -77,6 +77,19 @@ def refute_stray(frame: Frame, site: Site, view: BufferView, active: Tensor | No
         wrong = (index != INSIDE) if active is None else (index != INSIDE) & active
         given, text = index.expand(wrong.shape), f"buffer {{}} of {view.among} of {view.buffer.name}"
         frame.run.memory.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deed:
+    """What the programs of a piece do by one access, and what messages call it."""
+
+    frame: Frame
+    site: Site
+    piece: Piece
+    rows: Tensor
+    """The rows of the piece's programs."""
+    access: Access
+    text: str
 
 
 class Chip:
@@ -160,32 +173,32 @@ class Chip:
     ) -> None:
         """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
         refute_stray(frame, site, view, active)
-        rows = self.rows(frame)
         for piece in list(pieces(view, active, frame.programs)):
+            rows = piece.of(self.rows(frame))
             for access in accesses:
-                self._check(frame, site, view, piece, access)
-            self._note(view, piece, piece.of(rows), accesses)
+                self._check(_Deed(frame, site, piece, rows, access, f"{access.verb} {view.buffer.name}"), view)
+            self._note(view, piece, rows, accesses)
 
-    def _check(self, frame: Frame, site: Site, view: BufferView, piece: Piece, access: Access) -> None:
-        """Report what makes an access too early."""
-        rows, cta, agent, buffer = piece.of(self.rows(frame)), access.cta, access.agent, view.buffer
-        r, parts = rows.unsqueeze(1), buffer.parts(view, piece.offset, cta, access.box).unsqueeze(0)
+    def _check(self, deed: _Deed, view: BufferView) -> None:
+        """Report what makes an access to a view too early."""
+        buffer, access, cta, agent = view.buffer, deed.access, deed.access.cta, deed.access.agent
+        r, parts = deed.rows.unsqueeze(1), buffer.parts(view, deed.piece.offset, cta, access.box).unsqueeze(0)
         writer, written_at = buffer.writer[r, cta, parts], buffer.written_at[r, cta, parts]
-        nobody, seen = writer == NOBODY, self._seen(writer, written_at, self.clocks.known[rows, agent], access)
-        report = partial(self._report, frame, site, piece, access, f"{access.verb} {buffer.name}", writer)
-        report(TOO_EARLY, ~seen, ", which {} may still be writing")
+        nobody, seen = writer == NOBODY, self._seen(deed, writer, written_at)
+        report = partial(self._report, deed, writer)
+        report(TOO_EARLY, ~seen, "which {} may still be writing")
         if access.verb == "reads":
-            report("read of uninitialised memory", nobody, ", which nobody has written", note=True)
+            report("read of uninitialised memory", nobody, "which nobody has written", note=True)
         if access.fences and not buffer.tensor:
             # The compiler puts fences between what one partition does, and before partitions start.
             other = self.clocks.partition_of(writer) != self.partition
             ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
-            fenced = self.clocks.fenced[rows, agent].gather(1, writer.clamp(min=0)) >= written_at
-            report("missing fence", ordinary & ~fenced, ", which {} has written, with no fence_async_shared since")
+            fenced = self.clocks.fenced[deed.rows, agent].gather(1, writer.clamp(min=0)) >= written_at
+            report("missing fence", ordinary & ~fenced, "which {} has written, with no fence_async_shared since")
         if access.verb == "writes":
-            self._check_readers(frame, site, piece, access, f"writes {buffer.name}", buffer.read_at[r, cta, parts])
-            if found := buffer.place_of(view, piece.offset):
-                self._take(frame, site, piece, access, buffer.name, *found, buffer)
+            self._check_readers(deed, buffer.read_at[r, cta, parts])
+            if found := buffer.place_of(view, deed.piece.offset):
+                self._take(deed, *found, buffer)
 
     def _note(self, view: BufferView, piece: Piece, rows: Tensor, accesses: Sequence[Access]) -> None:
         """Note accesses of one operation. Of several writers of a part the last counts, and the others as readers."""
@@ -208,48 +221,41 @@ class Chip:
                     buffer.read_at[r, cta, parts[torch.isin(parts, theirs)], other] = then
             written.append((cta, parts, actor, time))
 
-    def take(self, frame: Frame, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
-        """Report what others may still do in the place of what the partition which runs initialises."""
+    def begin(self, frame: Frame, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
+        """Report what others may still do in the place of a barrier that the partition which runs initialises."""
         for piece in pieces(view, None, frame.programs):
-            if found := view.buffer.place_of(view, piece.offset):
-                for access in (self.plain("writes")[cta] for cta in ctas):
-                    self._take(frame, site, piece, access, view.buffer.name, *found, view.buffer)
+            for access in (self.plain("writes")[cta] for cta in ctas):
+                deed = _Deed(frame, site, piece, piece.of(self.rows(frame)), access, f"writes {view.buffer.name}")
+                if found := view.buffer.place_of(view, piece.offset):
+                    self._take(deed, *found, view.buffer)
 
-    def take_scratch(self, frame: Frame, site: Site, user: str, place: Place) -> None:
+    def exchange(self, frame: Frame, site: Site, user: str, place: Place) -> None:
         """Report what others may still do where an operation of the partition which runs has its scratch memory."""
         for access in self.plain("writes"):
-            self._take(frame, site, Piece(None, 0), access, f"the scratch memory of {user}", place, True, None)
+            text = f"writes the scratch memory of {user}"
+            self._take(_Deed(frame, site, Piece(None, 0), self.rows(frame), access, text), place, True, None)
 
-    def _take(
-        self,
-        frame: Frame,
-        site: Site,
-        piece: Piece,
-        access: Access,
-        what: str,
-        place: Place,
-        whole: bool,
-        own: Buffer | None,
-    ) -> None:
-        """Report what others may still do in a ``place``, or in the ``whole`` of it, that is that of ``what`` from now
-        on, of the buffer ``own``.
-        """
-        rows, cta = piece.of(self.rows(frame)), access.cta
+    def _take(self, deed: _Deed, place: Place, whole: bool, own: Buffer | None) -> None:
+        """Report what others may still do in a ``place``, or in part of it, where ``own`` is from now on."""
+        r, cta = deed.rows.unsqueeze(1), deed.access.cta
         for other in self._others(place, own):
-            text = f"writes {what}, in the place of {other.name}"
-            r, parts = rows.unsqueeze(1), other.parts_at(place, whole, cta).unsqueeze(0)
+            parts = other.parts_at(place, whole, cta).unsqueeze(0)
             if not parts.numel():
                 continue
+            here = replace(deed, text=f"{deed.text}, in the place of {other.name}")
             writer, written_at = other.writer[r, cta, parts], other.written_at[r, cta, parts]
-            seen = self._seen(writer, written_at, self.clocks.known[rows, access.agent], access)
-            self._report(frame, site, piece, access, text, writer, TOO_EARLY, ~seen, ", which {} may still be writing")
-            self._check_readers(frame, site, piece, access, text, other.read_at[r, cta, parts])
+            self._report(
+                here, writer, TOO_EARLY, ~self._seen(here, writer, written_at), "which {} may still be writing"
+            )
+            self._check_readers(here, other.read_at[r, cta, parts])
             for number in other.barriers_at(place):
-                valid = torch.zeros(frame.programs, dtype=torch.bool)
-                valid[slice(None) if piece.places is None else piece.places] = self.barriers.valid[rows, number]
-                live = f"writes {what}, in the place of barrier {{}}, which was not invalidated"
-                numbers = torch.full((frame.programs,), number)
-                self.refute(frame, site, "barrier misused", valid, live, numbers, access.agent)
+                valid = torch.zeros(deed.frame.programs, dtype=torch.bool)
+                valid[slice(None) if deed.piece.places is None else deed.piece.places] = self.barriers.valid[
+                    deed.rows, number
+                ]
+                live = f"{deed.text}, in the place of barrier {{}}, which was not invalidated"
+                numbers = torch.full((deed.frame.programs,), number)
+                self.refute(deed.frame, deed.site, "barrier misused", valid, live, numbers, deed.access.agent)
 
     def _others(self, place: Place, own: Buffer | None) -> list[Buffer]:
         """Return the buffers but ``own`` that have bytes in a place."""
@@ -258,8 +264,9 @@ class Chip:
         found = (self._buffers.get(slot) for slot in self._slots_at[place])
         return [each for each in found if each is not None and each is not own]
 
-    def _seen(self, writer: Tensor, written_at: Tensor, known: Tensor, access: Access) -> Tensor:
-        """Return which writes are over for an access of someone who knows [P, actors] of others, [P, parts]."""
+    def _seen(self, deed: _Deed, writer: Tensor, written_at: Tensor) -> Tensor:
+        """Return which writes [P, parts] are over for whoever does something."""
+        access, known = deed.access, self.clocks.known[deed.rows, deed.access.agent]
         seen = (writer == NOBODY) | (known.gather(1, writer.clamp(min=0)) >= written_at)
         if access.in_order:
             seen |= writer == access.actor
@@ -267,44 +274,28 @@ class Chip:
                 seen |= writer >= self.clocks.barrier(0)
         return seen
 
-    def _check_readers(
-        self, frame: Frame, site: Site, piece: Piece, access: Access, text: str, read_at: Tensor
-    ) -> None:
+    def _check_readers(self, deed: _Deed, read_at: Tensor) -> None:
         """Report reads [P, parts, actors] that may not be over for a write."""
-        late = read_at > self.clocks.known[piece.of(self.rows(frame)), access.agent].unsqueeze(1)
+        access = deed.access
+        late = read_at > self.clocks.known[deed.rows, access.agent].unsqueeze(1)
         if access.in_order:
             late[..., access.agent if access.actor is None else access.actor] = False
         if bool(late.any()):
             readers, wrong = late.to(torch.int8).argmax(-1), late.any(-1)
-            self._report(frame, site, piece, access, text, readers, TOO_EARLY, wrong, ", which {} may still be reading")
+            self._report(deed, readers, TOO_EARLY, wrong, "which {} may still be reading")
 
-    def _report(
-        self,
-        frame: Frame,
-        site: Site,
-        piece: Piece,
-        access: Access,
-        text: str,
-        actors: Tensor,
-        kind: str,
-        wrong: Tensor,
-        why: str,
-        *,
-        note: bool = False,
-    ) -> None:
-        """Report that an access does what ``text`` says, where that is ``wrong`` [P, parts]; ``why`` names ``actors``
-        [P, parts].
-        """
+    def _report(self, deed: _Deed, actors: Tensor, kind: str, wrong: Tensor, why: str, *, note: bool = False) -> None:
+        """Report what is done where it is ``wrong`` [P, parts]; ``why`` names one of the ``actors`` [P, parts]."""
         if not bool(wrong.any()):
             return
         whole = wrong
-        if piece.places is not None:
-            whole = torch.zeros(frame.programs, wrong.shape[1], dtype=torch.bool)
-            whole[piece.places] = wrong
+        if deed.piece.places is not None:
+            whole = torch.zeros(deed.frame.programs, wrong.shape[1], dtype=torch.bool)
+            whole[deed.piece.places] = wrong
         who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
-        said = f"{self.clocks.partition(access.agent)} {text}{why.format(who)}"
-        told = frame.run.memory.remark if note else frame.run.memory.refute
-        told(kind, whole, lambda _: said, site)
+        said = f"{self.clocks.partition(deed.access.agent)} {deed.text}, {why.format(who)}"
+        told = deed.frame.run.memory.remark if note else deed.frame.run.memory.refute
+        told(kind, whole, lambda _: said, deed.site)
 
     def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
         """Report what is wrong with an agent's use of barriers, by number [P], where ``wrong`` [P] is true."""

@@ -190,7 +190,7 @@ def _initialise(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         numbers, rows, owners = barrier(frame, op, slot, None), chip.rows(frame), holders(frame, slot, chip.ctas)
         text = "initialises barrier {} again, which was not invalidated"
-        chip.take(frame, site(frame, op), view_of(frame, slot), owners)
+        chip.begin(frame, site(frame, op), view_of(frame, slot), owners)
         for cta in owners:
             number, agent = numbers[cta], chip.agents[cta]
             valid = chip.barriers.valid[rows, number]

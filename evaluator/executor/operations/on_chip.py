@@ -161,7 +161,7 @@ def using_scratch(op: Op, unplaced: Step) -> Step:
 
     def run(frame: Frame) -> None:
         if (chip := frame.run.chip) is not None:
-            chip.take_scratch(frame, site(frame, op), op.name, place)
+            chip.exchange(frame, site(frame, op), op.name, place)
         unplaced(frame)
 
     return run
