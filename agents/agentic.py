@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from agents.briefing import budget, continued, opening, resumed
@@ -78,10 +77,18 @@ def proposal(bench: Workbench, desk: Desk, ending: str = "", last_words: str = "
 
 
 def _together(calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
-    """Yield the calls in order: those in a row that only read together, every other one alone."""
-    for reads, some in groupby(calls, lambda call: call.name in READ_ONLY):
-        in_a_row = list(some)
-        yield from [in_a_row] if reads else ([call] for call in in_a_row)
+    """Yield the calls in order: those in a row that only read together, up to a ``check``, every other one alone."""
+    group: list[ToolCall] = []
+    for call in calls:
+        if call.name not in READ_ONLY and group:
+            yield group
+            group = []
+        group.append(call)
+        if call.name not in READ_ONLY or call.name == "check":
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 class _Step:
@@ -150,7 +157,7 @@ class _Step:
         for calls in _together(reply.calls):
             for call, said in zip(calls, [NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
                 self._keep_state()  # before the result, so that nothing the model has read is ever lost
-                self._conversation.add(result_message(call.id, said))
+                self._conversation.add(result_message(call.id, NOT_RUN if stopped else said))
                 stopped = stopped or failed(call.name, said)
         if not reply.calls or reply.finish == CUT:
             self._say(render("nudge", problem=reply.problem))

@@ -181,11 +181,11 @@ class Toolbox:
         found = dict(zip(made, brief.look(list(made.values())), strict=True))
         bench.varied = Varied(bench.source, {name: passages[name] for name in made})
         left = brief.desk.left().looks
-        parts = [
-            tables.variants(found, faults),
-            "Nothing was executed: numbers may be wrong. Go on with write_source variant: NAME."
-            + ("" if left is None else f" {left} looks are left."),
-        ]
+        parts = [tables.variants(found, faults), "Nothing was executed: numbers may be wrong."]
+        speeds = {name: each.score.geomean_tflops for name, each in found.items() if each.score}
+        if fastest := max(speeds, key=lambda name: speeds[name], default=None):
+            parts.append(f"The fastest is {fastest}: go on with write_source variant: {fastest}, or another.")
+        parts += [] if left is None else [f"{left} looks are left."]
         return "\n".join(parts)
 
     def _variant(self, name: str) -> str:

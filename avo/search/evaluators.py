@@ -170,12 +170,13 @@ class SideBySide(Evaluator):
             evaluator = self._next()
             try:
                 answer = question(evaluator)
-            except EvaluatorUnavailable:
-                if evaluator is self._first or not self._count:
+            except BaseException as error:
+                if not isinstance(error, EvaluatorUnavailable) or evaluator is self._first or not self._count:
                     self._free.put(evaluator)
                     raise
                 with self._starting:
                     self._count -= 1
+                    self._started.remove(evaluator)
                 evaluator.close()
             else:
                 self._free.put(evaluator)

@@ -112,9 +112,7 @@ class _Builder:
         return self._steps(region.blocks[0])
 
     def _step(self, op: Op) -> Step:
-        with self._ranks.within(op):
-            step = self._of_one(op)
-        return self._ranks.step(op, step)
+        return self._ranks.step(op, self._of_one(op))
 
     def _of_one(self, op: Op) -> Step:
         try:
@@ -130,8 +128,8 @@ class _Builder:
             raise _misfit(op, error) from error
 
     def _unchecked(self, op: Op) -> Step:
-        if asks_for_rank(op):
-            return set_rank(op)
+        if asks_for_rank(op, self._types):
+            return partial(set_rank, op=op)
         if op.name in ELEMENTWISE:
             step = elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
             return offset_sum(op, self._types, step) if self._sums.issuperset(op.results) else step

@@ -1,50 +1,49 @@
-"""The number of a CTA in its cluster, which kernels ask for in PTX, and what is done by some CTAs only because of it.
+"""The number of a CTA in its cluster, which kernels ask for in PTX, and branches that some CTAs take because of it.
 
-The CTAs of a cluster are executed as one. What depends on their number is done for one after the other: branches and
-stores of the outermost level.
+The CTAs of a cluster are executed as one. A branch of the outermost level that depends on their number is done for one
+after the other, if all that it does can be done by one alone. All else that depends on the number is refused.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
-from evaluator.executor.effects import effects
+from evaluator.executor.chip.cluster import bases, copies, of_registers
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.ir import Function, Op, Type, walk
 from evaluator.executor.lexer import unquoted
 from evaluator.executor.operations import ELEMENTWISE
 
 _ASKED = re.compile(r"mov\.[us]32 \$0, %cluster_ctarank;")
 _PURE = ELEMENTWISE.keys() | {"tt.addptr"}
-_ALONE = frozenset(
-    {
-        *("ttg.local_load", "ttg.local_store", "ttg.local_gather", "ttg.local_scatter"),
-        *("ttg.local_atomic_scatter_rmw", "ttng.async_shared_store"),
-        *("ttg.memdesc_index", "ttg.memdesc_subslice", "ttg.memdesc_trans", "ttg.memdesc_reshape"),
-    }
-)
-"""What one CTA may do alone on its chip."""
+_HARMLESS = _PURE | {
+    "arith.constant",
+    "tt.splat",
+    "tt.make_range",
+    "ttg.memdesc_index",
+    "ttg.memdesc_subslice",
+    "ttg.memdesc_trans",
+}
+_ACCESSES = {"ttg.local_load": 0, "ttg.local_store": 1, "ttng.async_shared_store": 1}
+"""What one CTA may do alone to shared memory, and which operand is the buffer."""
 
 
-def asks_for_rank(op: Op) -> bool:
+def asks_for_rank(op: Op, types: Sequence[Type]) -> bool:
     """Whether an operation asks for the number of its CTA."""
     return (
         op.name == "tt.elementwise_inline_asm"
         and not op.operands
         and len(op.words) == len(op.results) == 1
+        and types[op.results[0]] == Type("i32")
+        and unquoted(op.attributes.get("constraints", "")) == "=r"
         and _ASKED.fullmatch(" ".join(unquoted(op.words[0]).split())) is not None
     )
 
 
-def set_rank(op: Op) -> Step:
-    """Return the step of an operation that asks for the number of its CTA: that of the first one."""
-    return lambda frame: _set(frame, op, 0)
-
-
-def _set(frame: Frame, op: Op, cta: int) -> None:
+def set_rank(frame: Frame, op: Op, cta: int = 0) -> None:
+    """Set the result of an operation that asks for the number of its CTA."""
     frame.slots[op.results[0]] = torch.full((1,), cta, dtype=torch.int32)
 
 
@@ -52,67 +51,113 @@ class Ranks:
     """What of a kernel depends on the numbers of CTAs."""
 
     def __init__(self, function: Function) -> None:
-        self._ctas = function.ctas
-        self._outermost = {id(op) for block in function.body.blocks for op in block.ops}
+        """Raises ``UnsupportedOperation`` where that is not followed."""
+        self._function = function
         self._slots: set[int] = set()
-        for op in walk(function.body) if self._ctas > 1 else ():
-            if asks_for_rank(op) or (op.name in _PURE and self._slots.intersection(op.operands)):
-                self._slots.update(op.results)
-        self._made: list[tuple[Op, Step]] = []
-        self._inside = False
-
-    @contextmanager
-    def within(self, op: Op) -> Iterator[None]:
-        """Let what is in the regions of an operation be built as parts of what each CTA does, if it is."""
-        before = self._inside
-        self._inside = before or self._apart(op)
-        yield
-        self._inside = before
+        self._numbers: list[tuple[Op, Step]] = []
+        """The operations whose results depend on it, in order, as far as they are built."""
+        self._branches: set[int] = set()
+        self._stores: set[int] = set()
+        """Stores in branches."""
+        if function.ctas > 1 and any(self._asks(op) for op in walk(function.body)):
+            self._follow()
 
     def step(self, op: Op, step: Step) -> Step:
-        """Return the step of an operation for all CTAs, given that for one. Raises ``UnsupportedOperation``."""
-        if self._inside or not self._slots:
-            return step
-        if self._slots.issuperset(op.results) and op.results and id(op) in self._outermost:
-            self._made.append((op, step))
-            return step
-        if not self._apart(op):
-            if self._slots.intersection(op.operands) or self._slots.intersection(op.results):
-                raise UnsupportedOperation(f"{op.name} of what depends on the number of a CTA", op.location)
-            return step
-        for inner in (each for region in op.regions for each in walk(region)):
-            if effects(inner.name).on_chip and inner.name not in _ALONE:
-                raise UnsupportedOperation(f"{inner.name} by some CTAs of a cluster only", inner.location)
-        made = tuple(self._made)
+        """Return the step of an operation for all CTAs, given that for one."""
+        if self._slots.intersection(op.results):
+            self._numbers.append((op, step))
+        if id(op) in self._stores:
+            return self._by_the_first(step)
+        return self._by_each(step) if id(op) in self._branches else step
+
+    def _asks(self, op: Op) -> bool:
+        return asks_for_rank(op, self._function.types)
+
+    def _follow(self) -> None:
+        entry, *others = self._function.body.blocks
+        for op in entry.ops:
+            depends = self._slots.intersection(op.operands)
+            if self._asks(op) or (depends and op.name in _PURE):
+                self._slots.update(op.results)
+            elif depends and op.name == "scf.if" and not op.results:
+                self._branches.add(id(op))
+                self._check_alone(op)
+            elif (depends and not self._is_scalar_store(op)) or any(map(self._uses, _inner(op))):
+                raise _unfollowed(op)
+        for op in (each for block in others for each in block.ops):
+            raise _unfollowed(op)
+
+    def _uses(self, op: Op) -> bool:
+        return self._asks(op) or bool(self._slots.intersection(op.operands))
+
+    def _check_alone(self, branch: Op) -> None:
+        """Raise ``UnsupportedOperation`` for what one CTA cannot do alone, or does otherwise than all together.
+
+        Blocks come from loads of which each CTA gets all, so that reducing them takes no other CTA.
+        """
+        loaded: set[int] = set()
+        for op in (each for region in branch.regions for block in region.blocks for each in block.ops):
+            from_loads = bool(loaded.intersection(op.operands))
+            if self._is_scalar_store(op):
+                self._stores.add(id(op))
+            elif op.name in _ACCESSES:
+                self._check_access(op)
+            elif op.name != "scf.yield" and op.name not in _HARMLESS and not (op.name == "tt.reduce" and from_loads):
+                raise UnsupportedOperation(f"{op.name} by some CTAs of a cluster only", op.location)
+            if from_loads or op.name == "ttg.local_load":
+                loaded.update(op.results)
+
+    def _check_access(self, op: Op) -> None:
+        kind = self._function.types[op.operands[_ACCESSES[op.name]]]
+        asked = of_registers(op.attributes.get("registers", ""), kind.block.shape)
+        if asked is None or any(any(basis) for basis in asked):
+            raise UnsupportedOperation(f"{op.name} by some CTAs of a cluster only, of a part of a block", op.location)
+        if op.name != "ttg.local_load" and copies(bases(kind.layout)):
+            raise UnsupportedOperation(f"{op.name} by some CTAs of a cluster only, to their copies", op.location)
+
+    def _is_scalar_store(self, op: Op) -> bool:
+        return op.name == "tt.store" and not self._function.types[op.operands[0]].shape
+
+    def _by_the_first(self, step: Step) -> Step:
+        """Return the step of a store of one value: Triton has the first CTA do it."""
+        (rank, _), *_ = self._numbers
 
         def run(frame: Frame) -> None:
-            for cta in range(self._ctas):
-                _renew(frame, cta)
-                with alone(frame, cta):
-                    step(frame)
-
-        def _renew(frame: Frame, cta: int) -> None:
-            for each, again in made:
-                if asks_for_rank(each):
-                    _set(frame, each, cta)
-                else:
-                    again(frame)
+            if int(frame.tensor(rank.results[0])[0]) == 0:
+                step(frame)
 
         return run
 
-    def _apart(self, op: Op) -> bool:
-        """Whether an operation is done for one CTA after the other."""
-        depends = self._slots.intersection(op.operands)
-        return bool(depends) and op.name in ("scf.if", "tt.store") and not op.results and id(op) in self._outermost
+    def _by_each(self, step: Step) -> Step:
+        numbers = tuple(self._numbers)
+
+        def set_numbers(frame: Frame, cta: int) -> None:
+            for op, again in numbers:
+                if self._asks(op):
+                    set_rank(frame, op, cta)
+                else:
+                    again(frame)
+
+        def run(frame: Frame) -> None:
+            chip = frame.run.chip
+            for cta in range(self._function.ctas):
+                set_numbers(frame, cta)
+                if chip is None:
+                    step(frame)
+                    continue
+                chip.alone = cta
+                try:
+                    step(frame)
+                finally:
+                    chip.alone = None
+            set_numbers(frame, 0)
+
+        return run
 
 
-@contextmanager
-def alone(frame: Frame, cta: int) -> Iterator[None]:
-    """Let only one CTA act on the chip."""
-    if (chip := frame.run.chip) is not None:
-        chip.alone = cta
-    try:
-        yield
-    finally:
-        if chip is not None:
-            chip.alone = None
+def _inner(op: Op) -> Sequence[Op]:
+    return [each for region in op.regions for each in walk(region)]
+
+
+def _unfollowed(op: Op) -> UnsupportedOperation:
+    return UnsupportedOperation(f"{op.name} of what depends on the number of a CTA", op.location)

@@ -30,6 +30,7 @@ _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
 """Number of judges that may die on a candidate before the candidate is to blame."""
+_CLOSED = "the evaluator has been closed"
 _RAISE = ": --wall, or evaluation_wall_s in a run's configuration, gives more"
 
 
@@ -54,7 +55,8 @@ class ProcessEvaluator(Evaluator):
         self._target = target
         self._suite = suite
         self._wall_s = wall_s
-        self._program = (sys.executable, "-m", "evaluator") if command is None else _split(command)
+        # -P: what a user's folder has is not imported in place of this project.
+        self._program = (sys.executable, "-P", "-m", "evaluator") if command is None else _split(command)
         self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
         self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
         self._child: Child | None = None
@@ -96,9 +98,9 @@ class ProcessEvaluator(Evaluator):
         self._end()
 
     def _end(self) -> None:
-        if self._child:
-            self._child.end()
-            self._child = None
+        child, self._child = self._child, None
+        if child:
+            child.end()
 
     def _answer(self, number: int, request: AnyRequest, tell: Tell) -> Any:
         last_words = ""
@@ -123,11 +125,13 @@ class ProcessEvaluator(Evaluator):
                     raise
             last_words = child.last_words()
             self._end()
+        if self._closed:
+            raise EvaluatorUnavailable(_CLOSED)
         return Fault(Status.CRASHED, f"the judge's process died on this candidate: {last_words}")
 
     def _running(self) -> Child:
         if self._closed:
-            raise EvaluatorUnavailable("the evaluator has been closed")
+            raise EvaluatorUnavailable(_CLOSED)
         if self._child is None:
             child = Child((*self._program, *self._arguments), self._environment, "the judge's process")
             try:
@@ -136,6 +140,9 @@ class ProcessEvaluator(Evaluator):
                 child.kill()
                 raise
             self._child = child
+            if self._closed:  # in the meantime
+                self._end()
+                raise EvaluatorUnavailable(_CLOSED)
         return self._child
 
 

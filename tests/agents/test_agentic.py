@@ -142,11 +142,23 @@ def test_the_calls_after_one_that_fails_are_not_performed() -> None:
 def test_the_calls_after_a_check_that_finds_a_fault_are_not_performed() -> None:
     world = World()
     world.desk.findings = Findings(Fault(Status.INCORRECT, "rows 1 to 2 are off"))
-    model = ScriptedModel(says(write("tflops = 120.0"), ("check", {}), ("view_source", {}), EVALUATE), says(EVALUATE))
-    run(world, model)
+    calls = [("view_source", {}), ("check", {}), ("profile", {}), EVALUATE]
+    model = ScriptedModel(says(write("tflops = 120.0"), *calls), says(EVALUATE))
+    run(world, model, explain=lambda candidate, case=None: pytest.fail("profiled all the same"))
     answers = [str(message["content"]) for message in model.asked[1] if message["role"] == "tool"]
-    assert answers[1:] == ["incorrect: rows 1 to 2 are off", "   1 tflops = 120.0", "not run: the call before failed"]
+    assert answers[1:] == [
+        "   1 tflops = 120.0",
+        "incorrect: rows 1 to 2 are off",
+        *["not run: the call before failed"] * 2,
+    ]
     assert world.tried == ["tflops = 120.0"], "a model that insists is heard"
+
+
+def test_calls_after_one_that_cannot_be_performed_are_not_answered_though_they_only_read() -> None:
+    model = ScriptedModel(says(("read_note", {"id": "none such"}), ("view_source", {})), says(submit(None)))
+    run(World(), model)
+    _, second = (str(message["content"]) for message in model.asked[1] if message["role"] == "tool")
+    assert second == "not run: the call before failed"
 
 
 def test_calls_that_only_read_are_performed_side_by_side_and_answered_in_order() -> None:

@@ -10,7 +10,7 @@ Tensor = torch.Tensor
 
 TOO_EARLY = "on-chip access too early"
 
-Reach = tuple[tuple[int, int, Box | None], ...]
+Peers = tuple[tuple[int, int, Box | None], ...]
 """Each CTA that has a part of a block in registers, with each whose memory it uses for that, and what of a view."""
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from evaluator.executor.chip.accesses import TOO_EARLY, Access, Reach
+from evaluator.executor.chip.accesses import TOO_EARLY, Access, Peers
 from evaluator.executor.chip.barriers import Barriers
 from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
 from evaluator.executor.chip.clocks import Clocks, Queue
@@ -157,9 +157,9 @@ class Chip:
         """Return the agents whose CTAs give the tensor core work: where it works in pairs, every other one."""
         return self.agents[:: 2 if self.paired else 1]
 
-    def plain(self, verb: str, reach: Reach | None = None) -> list[Access]:
-        """Return the accesses of the partition that runs, of each CTA to what it holds itself, or as ``reach`` says."""
-        found = reach or tuple((cta, cta, None) for cta in range(self.ctas))
+    def plain(self, verb: str, peers: Peers | None = None) -> list[Access]:
+        """Return the accesses of the partition that runs, of each CTA to what it holds itself, or as ``peers`` says."""
+        found = peers or tuple((cta, cta, None) for cta in range(self.ctas))
         return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in found if self.acts(own)]
 
     def acts(self, cta: int) -> bool:

@@ -90,7 +90,7 @@ def of_registers(layout: str, shape: tuple[int, ...]) -> Bases | None:
     if layout.startswith("#ttg.linear"):
         found = _BLOCK_BASES.search(layout)
         return bases(f"CGALayout = {found[1]}") if found else None
-    return lies(bases(layout), shape) if layout.startswith("#ttg.blocked") else None
+    return lies(bases(layout), shape) if layout.startswith(("#ttg.blocked", "#ttg.nvidia_mma")) else None
 
 
 def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[Box, ...] | None:

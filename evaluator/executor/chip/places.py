@@ -77,9 +77,9 @@ def shared_places(function: Function) -> Mapping[int, Ring]:
             return {}
         if op.name == "ttg.local_alloc" and (first := _number(op, PLACE)) is not None:
             kind = function.types[op.results[0]]
-            if "padded" not in kind.layout:
-                size = kind.block.elements * kind.block.item_bytes // parts(bases(kind.layout))
-                found[op.results[0]] = Ring(Place(first, first + size), _buffers(kind))
+            size, buffers = kind.block.elements * kind.block.item_bytes // parts(bases(kind.layout)), _buffers(kind)
+            if "padded" not in kind.layout and size and size % buffers == 0:
+                found[op.results[0]] = Ring(Place(first, first + size), buffers)
     return found
 
 

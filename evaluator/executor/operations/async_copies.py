@@ -24,9 +24,10 @@ from evaluator.executor.operations.memory import (
 from evaluator.executor.operations.on_chip import (
     block_of,
     give_tokens,
+    is_slice,
     load,
     on_chip,
-    reach,
+    peers_used,
     store,
     view_of,
     where,
@@ -223,13 +224,15 @@ def _store_to_cluster(op: Op, types: Types) -> Step:
     check_variant(op)
     source, target, signal = op.operands
     block = block_of(op, types, target)
-    reached, divided = reach(op, types, target), bases(types[target].layout)
+    peers, divided = peers_used(op, types, target), bases(types[target].layout)
     if types[source] != block:
         raise UnsupportedOperation(f"{op.name} of {types[source]} into {block}", op.location)
+    if divided and is_slice(types[target]):
+        raise UnsupportedOperation(f"{op.name} to a part of a buffer of several CTAs", op.location)
 
     def run(frame: Frame, chip: Chip) -> None:
         numbers = barrier(frame, op, signal, None)
-        for each in chip.plain("writes", reached):
+        for each in chip.plain("writes", peers):
             amount = held_in(block.shape, divided, each.cta, each.box) * block.item_bytes
             if not amount:
                 continue

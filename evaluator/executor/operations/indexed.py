@@ -8,7 +8,7 @@ from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.operations.atomics import UPDATES, in_turns
 from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.on_chip import block_of, load, on_chip, reach, values, view_of
+from evaluator.executor.operations.on_chip import block_of, load, on_chip, peers_used, values, view_of
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.values import full
 
@@ -33,16 +33,16 @@ def _gather(op: Op, types: Types) -> Step:
     buffer, index, *source = values(op, types)
     axis, block = integer(op, "axis") + 1, block_of(op, types, buffer)
     length = block.shape[axis - 1]
-    reached = reach(op, types, buffer, axis - 1)
+    peers = peers_used(op, types, buffer, axis - 1)
 
     def run(frame: Frame, chip: Chip) -> None:
         here = _indices(frame, op, index, types[index], length)
         if op.results:
-            held = load(frame, chip, op, buffer, chip.plain("reads", reached))
+            held = load(frame, chip, op, buffer, chip.plain("reads", peers))
             frame.slots[op.results[0]] = torch.gather(held, axis, here)
             return
         view = view_of(frame, buffer)
-        chip.access(frame, site(frame, op), view, chip.plain("writes", reached))
+        chip.access(frame, site(frame, op), view, chip.plain("writes", peers))
         held = view.buffer.read(view, chip.rows(frame))
         held.scatter_(axis, here, full(frame.tensor(source[0]), types[source[0]], frame.programs))
         view.buffer.write(view, held, chip.rows(frame))
@@ -60,7 +60,7 @@ def _update(op: Op, types: Types) -> Step:
     update, elements = UPDATES.get(kind_word, (None, ()))
     if update is None or block.element not in elements or types[value].element != block.element:
         raise UnsupportedOperation(f"{op.name} {kind_word[:60]} on {block}", op.location)
-    reached = reach(op, types, buffer, axis - 1)
+    peers = peers_used(op, types, buffer, axis - 1)
     if kind_word == "fadd":
         update = torch.add  # in shared memory subnormal numbers are kept: PTX ISA 8.5, atom
 
@@ -68,7 +68,7 @@ def _update(op: Op, types: Types) -> Step:
         programs, kind = frame.programs, types[value]
         active = full(frame.tensor(masks[0]), types[masks[0]], programs) if masks else None
         here = _indices(frame, op, index, types[index], block.shape[axis - 1], active)
-        both = [*chip.plain("reads", reached), *chip.plain("writes", reached)]
+        both = [*chip.plain("reads", peers), *chip.plain("writes", peers)]
         held = load(frame, chip, op, buffer, both)
         cells = torch.gather(torch.arange(held.numel()).view(held.shape), axis, here)
         chosen = torch.arange(here.numel()) if active is None else active.flatten().nonzero().flatten()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from evaluator.executor.chip.accesses import Access, Reach
+from evaluator.executor.chip.accesses import Access, Peers
 from evaluator.executor.chip.chip import Chip
 from evaluator.executor.chip.cluster import alike, bases, boxes, copies, lies, of_registers
 from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
@@ -32,7 +32,7 @@ def on_chip(body: Callable[[Frame, Chip], None]) -> Step:
     return run
 
 
-_OF_A_SLICE = re.compile(r", (?:\d+x)+\d+$")
+_OF_A_SLICE = re.compile(r", (?:\d+x)*\d+$")
 """The end of the layout of a view of a part: the shape of the whole."""
 
 
@@ -99,19 +99,22 @@ def store(
 ) -> None:
     """Store a block [P or 1, ...] into a buffer, after checking the accesses, by default plain ones."""
     view = view_of(frame, slot)
-    if chip.alone is not None and copies(view.buffer.divided):
-        raise UnsupportedOperation(f"{op.name} by some CTAs of a cluster only, to their copies", op.location)
     chip.access(frame, site(frame, op), view, accesses or chip.plain("writes"), active)
     view.buffer.write(view, value, chip.rows(frame), active)
 
 
 def check_own_parts(op: Op, types: Types, slot: int) -> None:
     """Raise ``UnsupportedOperation`` where a CTA reads from a buffer, or writes to it, what another CTA holds."""
-    if reach(op, types, slot) is not None:
+    if peers_used(op, types, slot) is not None:
         raise UnsupportedOperation(f"{op.name} of what other CTAs hold", op.location)
 
 
-def reach(op: Op, types: Types, slot: int, axis: int | None = None) -> Reach | None:
+def is_slice(kind: Type) -> bool:
+    """Whether a view is one of a part of a buffer."""
+    return _OF_A_SLICE.search(kind.layout) is not None
+
+
+def peers_used(op: Op, types: Types, slot: int, axis: int | None = None) -> Peers | None:
     """Return which CTAs' memory each CTA uses for its part of a block, None where it keeps to what it holds itself.
 
     Elements may lie anywhere along an ``axis``, if given. Raises ``UnsupportedOperation`` where that is not followed.
@@ -121,10 +124,8 @@ def reach(op: Op, types: Types, slot: int, axis: int | None = None) -> Reach | N
         return None
     asked = of_registers(op.attributes.get("registers", ""), shape)
     held = lies(divided, shape)
-    sliced = _OF_A_SLICE.search(types[slot].layout)
-    if axis is not None and not any(basis[axis - len(shape)] for basis in divided):
-        axis = None
-    if (asked is None or asked == held) and axis is None and not sliced:
+    along = axis is not None and any(basis[axis - len(shape)] for basis in divided)
+    if (asked is None or asked == held) and not (along or is_slice(types[slot])):
         return None
     found = boxes(held if asked is None else asked, shape)
     if found is None or types[slot].in_tensor_memory:
@@ -303,7 +304,7 @@ def _load(op: Op, types: Types) -> Step:
     asked = op.attributes.get("redOp")
     check_variant(op, words=["token"], attributes=() if asked is None else ("redOp", "abs", "NaN"))
     (source,) = values(op, types)
-    result, reached = types[op.results[0]], reach(op, types, source)
+    result, peers = types[op.results[0]], peers_used(op, types, source)
     if block_of(op, types, source) != result:
         raise UnsupportedOperation(f"{op.name} of {types[source].block} as {result}", op.location)
     extreme = None
@@ -315,7 +316,7 @@ def _load(op: Op, types: Types) -> Step:
     of_sizes = op.attributes.get("abs") == "true"
 
     def run(frame: Frame, chip: Chip) -> None:
-        loaded = load(frame, chip, op, source, chip.plain("reads", reached))
+        loaded = load(frame, chip, op, source, chip.plain("reads", peers))
         frame.slots[op.results[0]] = loaded
         if extreme is not None:
             frame.slots[op.results[-1]] = extreme(loaded.abs() if of_sizes else loaded, -1)
@@ -328,13 +329,13 @@ def _load(op: Op, types: Types) -> Step:
 def _store(op: Op, types: Types) -> Step:
     check_variant(op)
     source, target, *predicate = values(op, types)
-    reached = reach(op, types, target)
+    peers = peers_used(op, types, target)
     if block_of(op, types, target) != types[source] or len(predicate) > 1:
         raise UnsupportedOperation(f"{op.name} of {types[source]} into {types[target].block}", op.location)
 
     def run(frame: Frame, chip: Chip) -> None:
         active = where(frame, predicate[0] if predicate else None)
-        store(frame, chip, op, target, frame.tensor(source), chip.plain("writes", reached), active)
+        store(frame, chip, op, target, frame.tensor(source), chip.plain("writes", peers), active)
         give_tokens(op, types, frame)
 
     return on_chip(run)

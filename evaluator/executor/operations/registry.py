@@ -68,7 +68,7 @@ _HINT_ATTRIBUTES = frozenset(
         "isVolatile",
         "allow_reorder",
         "efficient_layout",
-        "registers",  # the layout of a block that is read from or written to on-chip memory, see ``check_own_parts``
+        "registers",  # the layout of a block that is read from or written to on-chip memory, see ``peers_used``
         "multicast",  # to other CTAs of a cluster: how copies and products of clusters are meant, not what they compute
     )
 )

@@ -316,7 +316,7 @@ def stored_over_what_both_scatter(desc, x, CTA: gl.constexpr):
     line.scatter(i, i ^ 128, axis=0)
     cluster.barrier(relaxed=CTA < 2)
     if rank() == CTA % 2:
-        line.store(i)
+        line.store(gl.full([256], 1, gl.int32, gl.BlockedLayout([2], [32], [4], [0], cga_layout=[[0]])))
 
 
 @gluon.jit
