@@ -125,7 +125,8 @@ def peers_used(op: Op, types: Types, slot: int, axis: int | None = None) -> Peer
     asked = of_registers(op.attributes.get("registers", ""), shape)
     held = lies(divided, shape)
     along = axis is not None and any(basis[axis - len(shape)] for basis in divided)
-    if (asked is None or asked == held) and not (along or is_slice(types[slot])):
+    sliced = is_slice(types[slot]) and not types[slot].in_tensor_memory  # there CTAs divide rows, slices columns
+    if (asked is None or asked == held) and not (along or sliced):
         return None
     found = boxes(held if asked is None else asked, shape)
     if found is None or types[slot].in_tensor_memory:

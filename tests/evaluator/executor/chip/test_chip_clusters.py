@@ -42,6 +42,13 @@ LINE = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0], cga_layout=[[0]]))
 
 
 @gluon.jit
+def store_part(part, out):
+    registers: gl.constexpr = part.get_reg_layout()
+    rows, columns = gl.arange(0, 256, gl.SliceLayout(1, registers)), gl.arange(0, 32, gl.SliceLayout(0, registers))
+    gl.store(out + rows[:, None] * 64 + columns[None, :], part.load(registers))
+
+
+@gluon.jit
 def paired_product(a_desc, b_desc, out, WRONG: gl.constexpr):
     a = gl.allocate_shared_memory(gl.float16, [256, 64], a_desc.layout)
     b = gl.allocate_shared_memory(gl.float16, [64, 64], b_desc.layout)
@@ -63,9 +70,8 @@ def paired_product(a_desc, b_desc, out, WRONG: gl.constexpr):
     tcgen05_mma(a, b, acc, use_acc=False)
     tcgen05_commit(done)
     mbarrier.wait(done, 0, pred=WRONG != "read before the commit")
-    registers: gl.constexpr = acc.get_reg_layout()
-    rows, columns = gl.arange(0, 256, gl.SliceLayout(1, registers)), gl.arange(0, 64, gl.SliceLayout(0, registers))
-    gl.store(out + rows[:, None] * 64 + columns[None, :], acc.load(registers))
+    store_part(acc.slice(0, 32), out)
+    store_part(acc.slice(32, 32), out + 32)
 
 
 def multiplied(wrong: str = "") -> tuple[tuple[MemoryFault, ...], bool]:
