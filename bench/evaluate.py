@@ -10,7 +10,6 @@ processor time that the verdicts on another seed take.
 """
 
 import argparse
-import gc
 import json
 import multiprocessing
 import os
@@ -85,12 +84,12 @@ def stages(target: str, suite: str, before: str | None, look: bool = False) -> d
     from evaluator import capture
     from evaluator.compiling import compiler
     from evaluator.judging import examination, judge, sampling, speed
-    from evaluator.serving.allocator import keep_freed_memory
+    from evaluator.serving.memory import collect_seldom, keep_freed_memory
     from evaluator.targets import get_target
 
     keep_freed_memory()
     torch.set_num_threads(1)
-    gc.freeze()
+    collect_seldom()
     spent: dict[str, float] = defaultdict(float)
 
     with judge.Judge(get_target(target), suite) as judging:
@@ -147,12 +146,12 @@ def processor_s(target: str, problem: str, kernel: str, suite: str, how: str) ->
 
     from evaluator.evaluators import EvaluateRequest, VerifyRequest
     from evaluator.judging.judge import Judge
-    from evaluator.serving.allocator import keep_freed_memory
+    from evaluator.serving.memory import collect_seldom, keep_freed_memory
     from evaluator.targets import get_target
 
     keep_freed_memory()
     torch.set_num_threads(1)
-    gc.freeze()
+    collect_seldom()
     started, jobs_s = time.process_time(), 0.0
     candidate = Candidate(problem, seed_source(problem, kernel))
     with Judge(get_target(target), suite) as judge:

@@ -9,7 +9,6 @@ nothing: it puts the table of what the file has into docs/benchmarks.md.
 """
 
 import argparse
-import gc
 import json
 import multiprocessing
 import resource
@@ -63,11 +62,11 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
 
     from evaluator.evaluators import EvaluateRequest, VerifyRequest
     from evaluator.judging.judge import Judge
-    from evaluator.serving.allocator import keep_freed_memory
+    from evaluator.serving.memory import collect_seldom, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)
-    gc.freeze()
+    collect_seldom()
     started = time.process_time()
     candidate = Candidate(problem, seed_source(problem, seed))
     with Judge(get_target(target), "quick") as judge:

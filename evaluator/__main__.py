@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import gc
 import json
 import os
 import select
@@ -22,7 +21,7 @@ from evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Pr
 from evaluator.isolation import Sandbox
 from evaluator.machine import choose_gpus
 from evaluator.sandbox.jobs import hide
-from evaluator.serving.allocator import keep_freed_memory
+from evaluator.serving.memory import collect_seldom, keep_freed_memory
 from evaluator.serving.protocol import (
     MalformedRequest,
     answer_line,
@@ -139,7 +138,7 @@ def main() -> int:
     from evaluator.judging.judge import Judge
 
     torch.set_num_threads(1)
-    gc.freeze()  # else each full collection goes through all of torch and triton
+    collect_seldom()
     measured, number = None, 0
 
     def tell(progress: Progress) -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads spin where other processes want the cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 has its workers starve beside other tests
 
-from evaluator.serving.allocator import keep_freed_memory
+from evaluator.serving.memory import keep_freed_memory
 from tests import postgresql
 from tests.processor_time import DearestTests
 

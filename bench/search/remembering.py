@@ -1,6 +1,5 @@
 """A judge whose answers are kept on disk with what they cost, so that runs of several operators share them."""
 
-import gc
 import hashlib
 import os
 import pickle
@@ -89,11 +88,11 @@ class RememberingJudge(Evaluator):
         import torch
 
         from evaluator.judging.judge import Judge
-        from evaluator.serving.allocator import keep_freed_memory
+        from evaluator.serving.memory import collect_seldom, keep_freed_memory
 
         keep_freed_memory()
         torch.set_num_threads(1)
-        gc.freeze()
+        collect_seldom()
         return Judge(self.target, self._suite)
 
     def _clock(self) -> float:

@@ -1,5 +1,6 @@
 """Where Triton's compiler puts what a kernel allocates in shared memory."""
 
+from contextlib import suppress
 from typing import Any
 
 from triton._C.libtriton import ir, nvidia
@@ -12,11 +13,9 @@ def with_places(module: Any, backend: Any, options: Any) -> str:
 
     The same pass runs again when the module is compiled, and then says the same.
     """
-    text, arch = str(module), backend.target.arch
+    arch = backend.target.arch
     manager = ir.pass_manager(module.context)
     nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(manager, arch, get_ptx_version_from_options(options, arch))
-    try:
+    with suppress(RuntimeError):
         manager.run(module, "allocate_shared_memory")
-    except RuntimeError:
-        return text
     return str(module)

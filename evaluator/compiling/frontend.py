@@ -43,10 +43,10 @@ class Lowered:
             raise UnfitArgument(f"nothing for a parameter of type {left}")
 
 
-def lower(src: Any, backend: Any, options: Any, *, keep_source: bool = False) -> Lowered:
+def lower(src: Any, backend: Any, options: Any, *, keep_source: bool = False, places: bool = False) -> Lowered:
     """Return the IR of a ``triton.compiler.ASTSource`` after the passes of that stage, the first half of
     ``triton.compile``: Triton IR, for a Gluon function Triton GPU IR. ``options`` are as ``backend.parse_options``
-    returns them. Raises what the front end raises.
+    returns them; ``places`` as in ``with_places``. Raises what the front end raises.
     """
     context = ir.context()
     ir.load_dialects(context)
@@ -64,7 +64,7 @@ def lower(src: Any, backend: Any, options: Any, *, keep_source: bool = False) ->
         (key, value) for key, value in every if key in COMPILE_OPTIONS or (value and key in OFFLINE_OPTIONS)
     )
     types = tuple(module.get_function_signature(module.get_function(symbol)))
-    text = with_places(module, backend, options) if level is Level.TTGIR else str(module)
+    text = with_places(module, backend, options) if places and level is Level.TTGIR else str(module)
     kernel = KernelIR(symbol, text, tuple(chosen), level)
     return Lowered(kernel, tuple(src.signature.values()), types, source)
 

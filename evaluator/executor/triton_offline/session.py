@@ -212,7 +212,7 @@ class OfflineSession:
         with self._lock:
             if key not in _lowered:
                 with plain_torch():
-                    _lowered[key] = lower(src, backend, parsed, keep_source=True)
+                    _lowered[key] = lower(src, backend, parsed, keep_source=True, places=True)
         return OfflineKernel(src, _lowered[key], self.target, self._launch)
 
     def _launch(self, kernel: OfflineKernel, grid: tuple[int, int, int], values: tuple[Any, ...]) -> None:
