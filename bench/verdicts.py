@@ -2,10 +2,12 @@
 
     python -m bench.verdicts [--targets h100 b200] [--problems decode ...] [--out verdicts.jsonl]
     python -m bench.verdicts --write
+    python -m bench.verdicts --compare hopper tuned [--times 6]
 
 Each verdict is one line of the file, which a later call continues: a seed is judged again only after it has changed.
 Processor time is that of a new judge and its jobs, with all that only a judge's first verdict costs. --write judges
-nothing: it puts the table of what the file has into docs/benchmarks.md.
+nothing: it puts the table of what the file has into docs/benchmarks.md. --compare judges two seeds of mha and gqa for
+h100 in turns, and prints how many times as much the first takes, in the mean.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -108,14 +111,31 @@ def table(verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield f"| `{problem}` | `{seed}` | {target} | {status} | {' | '.join(seconds)} |"
 
 
+def compared(seeds: Sequence[str], times: int) -> Iterator[str]:
+    """Yield what each seed takes in the mean of so many verdicts, and the ratio, for mha and gqa on h100."""
+    for problem in ("mha", "gqa"):
+        spent: dict[str, list[float]] = {seed: [] for seed in seeds}
+        for seed in [*seeds] * times:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                spent[seed].append(pool.apply(judged, (problem, seed, "h100", False)).processor_s)
+        first, second = map(fmean, spent.values())
+        yield f"{problem}: {first:.2f} s of processor time against {second:.2f}, {first / second:.2f} times"
+
+
 def main() -> int:
     """Judge what is missing, or print the table; return 1 where a seed is not correct."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
+    parser.add_argument("--compare", nargs=2, metavar="SEED")
+    parser.add_argument("--times", type=int, default=6)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
+    if options.compare:
+        for line in compared(options.compare, options.times):
+            print(line, flush=True)
+        return 0
     known = read(options.out)
     if options.write:
         PAGE.write_text(put(PAGE.read_text(), "bench.verdicts: seeds", "\n".join(table(known))))
