@@ -1,9 +1,11 @@
 """A judge in a process of its own, here or on another machine: a candidate that hangs or kills it costs one verdict."""
 
+import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -30,6 +32,8 @@ _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
 """Number of judges that may die on a candidate before the candidate is to blame."""
+_ROOT = Path(__file__).parents[2]
+"""The folder of this code, which need not be installed."""
 _CLOSED = "the evaluator has been closed"
 _RAISE = ": --wall, or evaluation_wall_s in a run's configuration, gives more"
 
@@ -55,10 +59,13 @@ class ProcessEvaluator(Evaluator):
         self._target = target
         self._suite = suite
         self._wall_s = wall_s
-        # -P: what a user's folder has is not imported in place of this project.
+        # -P: what a user's folder has is not imported in place of this code.
         self._program = (sys.executable, "-P", "-m", "evaluator") if command is None else _split(command)
         self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
         self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
+        if command is None and _ROOT.name != "site-packages":
+            given = self._environment.get("PYTHONPATH", "")
+            self._environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{given}" if given else str(_ROOT)
         self._child: Child | None = None
         self._judges_for: Target | None = None
         self._count = 0

@@ -203,3 +203,12 @@ def test_a_judge_that_was_closed_is_not_started_again(elsewhere: Elsewhere, tmp_
     with pytest.raises(EvaluatorUnavailable, match="closed"):
         evaluator.evaluate(NO_PYTHON)
     assert (tmp_path / "log").read_text() == "started\n"
+
+
+@pytest.mark.long
+def test_the_judge_is_of_this_code_wherever_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evaluator").mkdir()
+    (tmp_path / "evaluator" / "__init__.py").write_text("raise SystemExit('another evaluator')")
+    monkeypatch.chdir(tmp_path)
+    with ProcessEvaluator("h100", "quick") as evaluator:
+        assert evaluator.target.name == "h100"
