@@ -183,6 +183,7 @@ def canonical(payload: bytes) -> bytes:
     """
     request = json.loads(payload)
     context, backend = _context(request["arch"]), make_backend(GPUTarget("cuda", request["arch"], 32))
+    options = backend.parse_options({"enable_fp_fusion": True})
     texts = []
     for i, text in enumerate(request["texts"]):
         try:
@@ -192,7 +193,7 @@ def canonical(payload: bytes) -> bytes:
                 texts.append(str(module))
             else:
                 module.context = context
-                texts.append(with_places(module, backend, backend.parse_options({"enable_fp_fusion": True})))
+                texts.append(with_places(module, backend, options))
         except (RuntimeError, ValueError) as error:
             return json.dumps({"error": _short(error), "index": i}).encode()
     return json.dumps({"texts": texts}).encode()

@@ -84,8 +84,8 @@ class Ranks:
                 self._check_alone(op)
             elif (depends and not self._is_scalar_store(op)) or any(map(self._uses, _inner(op))):
                 raise _unfollowed(op)
-        for op in (each for block in others for each in block.ops):
-            raise _unfollowed(op)
+        if others:
+            raise _unfollowed(others[0].ops[0])
 
     def _uses(self, op: Op) -> bool:
         return self._asks(op) or bool(self._slots.intersection(op.operands))
@@ -129,11 +129,11 @@ class Ranks:
         return run
 
     def _by_each(self, step: Step) -> Step:
-        numbers = tuple(self._numbers)
+        numbers = [(op, None if self._asks(op) else step) for op, step in self._numbers]
 
         def set_numbers(frame: Frame, cta: int) -> None:
             for op, again in numbers:
-                if self._asks(op):
+                if again is None:
                     set_rank(frame, op, cta)
                 else:
                     again(frame)

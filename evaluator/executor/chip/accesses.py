@@ -36,3 +36,8 @@ class Access:
     """Whether, asynchronous or not, it must be fenced before such an access sees it."""
     box: Box | None = None
     """Which elements of the view it is to, where not all that the CTA holds."""
+
+    @property
+    def by(self) -> int:
+        """The actor: the asynchronous operation, or the partition itself."""
+        return self.agent if self.actor is None else self.actor

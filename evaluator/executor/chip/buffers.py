@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.chip.cluster import Bases, Box, holders
+from evaluator.executor.chip.cluster import Bases, Box, holders, slices
 from evaluator.executor.chip.places import Place, Ring
 from evaluator.executor.ir import Type
 from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
@@ -145,9 +145,7 @@ class Buffer:
         if self.first_barrier < 0 or self.ring is None:
             return range(0)
         count, ctas = self._part_of.size // BARRIER_BYTES, self.writer.shape[1]
-        first, end = max(place.first - self.ring.place.first, 0), min(place.end, self.ring.place.end)
-        inside = range(first // BARRIER_BYTES, -((self.ring.place.first - end) // BARRIER_BYTES))
-        inside = inside if ctas == 1 else range(count)
+        inside = Ring(self.ring.place, count).within(place) if ctas == 1 else range(count)
         return range(self.first_barrier + inside.start, self.first_barrier + inside.stop)
 
     def forget(self, rows: Tensor) -> None:
@@ -215,7 +213,7 @@ class Buffer:
             item = DTYPES[view.element].itemsize
             covered = np.zeros((self._part_of.size // item, item), dtype=np.bool_)
             places = view.places.numpy()
-            covered[offset + (places if box is None else places[tuple(slice(*along) for along in box)])] = True
+            covered[offset + (places if box is None else places[slices(box)])] = True
             flat = covered.reshape(-1)
             self._parts[span] = self._divide(flat if self._holders is None else flat & (self._holders >> cta & 1 == 1))
         return self._parts[span]

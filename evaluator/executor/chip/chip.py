@@ -160,11 +160,7 @@ class Chip:
     def plain(self, verb: str, peers: Peers | None = None) -> list[Access]:
         """Return the accesses of the partition that runs, of each CTA to what it holds itself, or as ``peers`` says."""
         found = peers or tuple((cta, cta, None) for cta in range(self.ctas))
-        return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in found if self.acts(own)]
-
-    def acts(self, cta: int) -> bool:
-        """Whether a CTA does what is done."""
-        return self.alone is None or self.alone == cta
+        return [Access(verb, self.agents[own], cta, box=box) for own, cta, box in found if self.alone in (None, own)]
 
     # Accesses
 
@@ -173,7 +169,7 @@ class Chip:
     ) -> None:
         """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
         refute_stray(frame, site, view, active)
-        for piece in list(pieces(view, active, frame.programs)):
+        for piece in pieces(view, active, frame.programs):
             rows = piece.of(self.rows(frame))
             for access in accesses:
                 self._check(_Deed(frame, site, piece, rows, access, f"{access.verb} {view.buffer.name}"), view)
@@ -205,7 +201,7 @@ class Chip:
         buffer, written = view.buffer, list[tuple[int, Tensor, int, Tensor]]()
         r = rows.unsqueeze(1)
         for access in accesses:
-            cta, actor = access.cta, access.agent if access.actor is None else access.actor
+            cta, actor = access.cta, access.by
             parts = buffer.parts(view, piece.offset, cta, access.box)
             own = self.clocks.known[rows, access.agent, access.agent]
             time = (own if access.time is None else piece.of(access.time)).unsqueeze(1)
@@ -223,11 +219,12 @@ class Chip:
 
     def begin(self, frame: Frame, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
         """Report what others may still do in the place of a barrier that the partition which runs initialises."""
+        accesses = self.plain("writes")
         for piece in pieces(view, None, frame.programs):
-            for access in (self.plain("writes")[cta] for cta in ctas):
-                deed = _Deed(frame, site, piece, piece.of(self.rows(frame)), access, f"writes {view.buffer.name}")
-                if found := view.buffer.place_of(view, piece.offset):
-                    self._take(deed, *found, view.buffer)
+            if found := view.buffer.place_of(view, piece.offset):
+                for cta in ctas:
+                    text, rows = f"writes {view.buffer.name}", piece.of(self.rows(frame))
+                    self._take(_Deed(frame, site, piece, rows, accesses[cta], text), *found, view.buffer)
 
     def exchange(self, frame: Frame, site: Site, user: str, place: Place) -> None:
         """Report what others may still do where an operation of the partition which runs has its scratch memory."""
@@ -279,7 +276,7 @@ class Chip:
         access = deed.access
         late = read_at > self.clocks.known[deed.rows, access.agent].unsqueeze(1)
         if access.in_order:
-            late[..., access.agent if access.actor is None else access.actor] = False
+            late[..., access.by] = False
         if bool(late.any()):
             readers, wrong = late.to(torch.int8).argmax(-1), late.any(-1)
             self._report(deed, readers, TOO_EARLY, wrong, "which {} may still be reading")

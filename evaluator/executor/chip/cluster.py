@@ -69,10 +69,10 @@ def holders(shape: tuple[int, ...], of: Bases) -> npt.NDArray[np.int64]:
 
 def lies(of: Bases, shape: tuple[int, ...]) -> Bases:
     """Return bases counted in elements of a block instead of parts."""
-    divided = [sum(basis[axis] != 0 for basis in of) for axis in range(len(of[0]))] if of else []
+    divided = divisions(of)
     inside = shape[len(shape) - len(divided) :]
     return tuple(
-        tuple(part * (extent >> pieces) for part, extent, pieces in zip(basis, inside, divided, strict=True))
+        tuple(part * (extent // pieces) for part, extent, pieces in zip(basis, inside, divided, strict=True))
         for basis in of
     )
 
@@ -112,7 +112,12 @@ def boxes(of: Bases, shape: tuple[int, ...]) -> tuple[Box, ...] | None:
     return tuple(found)
 
 
+def slices(box: Box) -> tuple[slice, ...]:
+    """Return the index of a box."""
+    return tuple(slice(*along) for along in box)
+
+
 def held_in(shape: tuple[int, ...], of: Bases, cta: int, box: Box | None) -> int:
     """Return how many elements of a block, or of a box of it, a CTA holds."""
     held = holders(shape, of).reshape(shape) >> cta & 1 if of else np.ones(shape, dtype=np.int64)
-    return int((held if box is None else held[tuple(slice(*along) for along in box)]).sum())
+    return int((held if box is None else held[slices(box)]).sum())

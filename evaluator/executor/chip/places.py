@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evaluator.executor.chip.cluster import bases, parts
 from evaluator.executor.ir import Function, Op, Type, walk
 
-PLACE = "allocation.offset"
+_OFFSET = "allocation.offset"
 """The attribute that says at which byte of a CTA's shared memory an allocation, or scratch memory, begins."""
 _SIZE = "allocation.size"
 _SCRATCH_BYTES = 16
@@ -62,7 +62,7 @@ class Ring:
 
 def place_of_scratch(op: Op) -> Place | None:
     """Return where an operation keeps what its warps exchange; None where it does not, or that is not said."""
-    first = _number(op, PLACE) if op.name != "ttg.local_alloc" else None
+    first = _number(op, _OFFSET) if op.name != "ttg.local_alloc" else None
     return None if first is None else Place(first, first + (_number(op, _SIZE) or _SCRATCH_BYTES))
 
 
@@ -75,7 +75,7 @@ def shared_places(function: Function) -> Mapping[int, Ring]:
     for op in walk(function.body):
         if op.name == "tt.call":
             return {}
-        if op.name == "ttg.local_alloc" and (first := _number(op, PLACE)) is not None:
+        if op.name == "ttg.local_alloc" and (first := _number(op, _OFFSET)) is not None:
             kind = function.types[op.results[0]]
             size, buffers = kind.block.elements * kind.block.item_bytes // parts(bases(kind.layout)), _buffers(kind)
             if "padded" not in kind.layout and size and size % buffers == 0:
