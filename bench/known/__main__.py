@@ -4,8 +4,8 @@ python -m bench.known            prints all tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
 A kernel is a file PROBLEM_TARGET.py here; gqa has that of mha where it has none of its own, and those of fsa are what
-its moves make, see ``bench.known.sparse``. Those of a language model are in ``bench.known.attempts``. Every speed is
-predicted, on the suite quick.
+its moves make, see ``bench.known.sparse``. Those in Gluon are what moves make too, see ``bench.known.gluon``. Those of
+a language model are in ``bench.known.attempts``. Every speed is predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from agents.moves import MOVES
+from bench.known import gluon
 from bench.known.attempts import TARGET, kernels
 from bench.known.sparse import PATHS as SPARSE
 from bench.known.sparse import path
@@ -76,9 +77,24 @@ def known() -> Table:
     yield row(*["---"] * 5)
     for problem, target in sources():
         (_, found), *_ = judged(problem, target)
-        cases = found.score.cases if found.score else ()
-        by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
-        yield row(problem, target, found.status.words, f"{found.geomean_tflops:.1f}", by_case or found.message)
+        yield row(problem, target, *_cells(found))
+
+
+def in_gluon() -> Table:
+    """Verdict and speed of the kernels in Gluon, and the moves that make them."""
+    yield row("problem", "target", "verdict", "TFLOPS", "by case", "seed and moves")
+    yield row(*["---"] * 6)
+    for (problem, target), source in gluon.sources().items():
+        with local_judge(get_target(target), SUITE) as judge:
+            found = judge.ask(EvaluateRequest(Candidate(problem, source)))
+        steps = ", ".join(f"`{step}`" for step in gluon.PATHS[problem, target])
+        yield row(problem, target, *_cells(found), steps)
+
+
+def _cells(found: Evaluation) -> tuple[str, str, str]:
+    cases = found.score.cases if found.score else ()
+    by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
+    return found.status.words, f"{found.geomean_tflops:.1f}", by_case or found.message
 
 
 def moves() -> Table:
@@ -105,4 +121,5 @@ def attempts() -> Table:
 
 
 if __name__ == "__main__":
-    main("bench.known", __doc__, {"known": known, "moves": moves, "attempts": attempts}, HERE / "README.md")
+    tables = {"known": known, "in Gluon": in_gluon, "moves": moves, "attempts": attempts}
+    main("bench.known", __doc__, tables, HERE / "README.md")

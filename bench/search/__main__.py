@@ -2,7 +2,8 @@
 
 python -m bench.search                                     does the runs that are missing: some hours
 python -m bench.search --problem mha --operator mutate     does some of them
-python -m bench.search --write                             does none, and puts table and picture into docs/search.md
+python -m bench.search --gluon                             does those of mutate that start from the seeds in Gluon too
+python -m bench.search --write                             does none, and puts tables and picture into docs/search.md
 
 Each run has one worker and ends when its best attempt has 98% of the best score known (bench/known), or after 60
 attempts; a tuner's after three times those of mutate. Its record is a file in --records. A record counts as missing
@@ -26,14 +27,17 @@ from pathlib import Path
 
 from bench.search import curves
 from bench.search.remembering import ROOT
-from bench.search.runs import OPERATORS, PROBLEMS, SEEDS, TARGETS, Place, Record, best_known, make, read
+from bench.search.runs import OPERATORS, PROBLEMS, SEEDS, TARGETS, Cell, Place, Record, best_known, make, read
 from bench.search.schedule import missing, next_run, places, time_left
 from bench.tables import put
 
 HERE = Path(__file__).parent
 PAGE, PICTURE = ROOT / "docs" / "search.md", ROOT / "docs" / "pictures" / "search.svg"
 
-Known = dict[tuple[str, str], float]
+TABLES = {"reached": False, "reached with Gluon": True}
+"""Tables of the page by name, and whether they are of runs that start from the seeds in Gluon too."""
+
+Known = dict[Cell, float]
 
 
 def perform(
@@ -59,7 +63,7 @@ def perform(
             if due is None:
                 break
             place, most = due
-            arguments = (place, known[place.problem, place.target], most, records, answers)
+            arguments = (place, known[place.cell], most, records, answers)
             process = context.Process(target=run, args=arguments, daemon=True)
             process.start()
             running[process] = place, time.monotonic()
@@ -92,29 +96,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=PROBLEMS)
+    parser.add_argument("--problem", nargs="+", choices=PROBLEMS[False])
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
-    parser.add_argument("--operator", nargs="+", choices=OPERATORS, default=OPERATORS)
+    parser.add_argument("--operator", nargs="+", choices=OPERATORS)
+    parser.add_argument(
+        "--gluon", action="store_true", help="start from all seeds, held against the best kernel of any kind"
+    )
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds, from 0")
     parser.add_argument("--records", type=Path, default=HERE / "records")
     parser.add_argument("--answers", type=Path, default=ROOT / ".avo" / "search")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--write", action="store_true", help="run nothing, write the page")
     asked = parser.parse_args()
-    if not asked.write and set(asked.operator) != {"mutate"} and find_spec("optuna") is None:
+    operators = asked.operator or (OPERATORS[:1] if asked.gluon else OPERATORS)
+    if not asked.write and set(operators) != {"mutate"} and find_spec("optuna") is None:
         parser.error("tpe and random need optuna: pip install -e '.[dev]', or --operator mutate")
+    if asked.gluon and "fsa" in (asked.problem or ()):
+        parser.error("fsa has no seed in Gluon: leave out --gluon, or --problem fsa")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the runs end with this process
-    problems, targets = (PROBLEMS, TARGETS) if asked.write else (asked.problem, asked.target)
-    known = {cell: best_known(*cell, asked.answers) for cell in product(problems, targets)}
+    wanted = places(asked.problem or PROBLEMS[asked.gluon], asked.target, operators, asked.seeds, asked.gluon)
+    if asked.write:
+        cells = {cell for gluon in TABLES.values() for cell in product(PROBLEMS[gluon], TARGETS, [gluon])}
+    else:
+        cells = {place.cell for place in wanted}
+    known = {cell: best_known(cell, asked.answers) for cell in cells}
     if not asked.write:
-        wanted = places(problems, targets, asked.operator, asked.seeds)
         perform(wanted, known, asked.records, asked.answers, asked.processes)
     found = read(asked.records, known)
-    table = "\n".join(curves.table(found))
-    print(table)
+    page = PAGE.read_text()
+    for name, gluon in TABLES.items():
+        if asked.write or gluon == asked.gluon:
+            table = "\n".join(curves.table(found, gluon))
+            print(table, end="\n\n")
+            page = put(page, f"bench.search: {name}", table)
     if asked.write:
         PICTURE.write_text(curves.draw(found))
-        PAGE.write_text(put(PAGE.read_text(), "bench.search: reached", table))
+        PAGE.write_text(page)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from statistics import median_high
 from xml.etree.ElementTree import Element
 
@@ -15,15 +16,19 @@ _WIDTH, _HEIGHT, _COLUMNS = 250.0, 170.0, 3
 _STYLE = "text{font:11px sans-serif;fill:#555}.head{font-weight:bold}path{fill:none}"
 
 
-def table(records: Sequence[Record]) -> Table:
-    """A row for each problem, target and operator: what the median of its seeds took to each level."""
+def table(records: Sequence[Record], gluon: bool = False) -> Table:
+    """A row for each problem, target and operator: what the median of its seeds took to each level.
+
+    With ``gluon`` it has the runs that start from seeds in Gluon too, else the others; tuners' runs with Gluon are not
+    asked for, and have a row where there are some.
+    """
     yield row("problem", "target", "operator", "runs", *(f"to {level:.0%}" for level in LEVELS))
     yield row(*["---"] * (4 + len(LEVELS)))
-    for problem, target, operator, found in _cells(records):
+    for problem, target, operator, found in _cells(records, gluon):
         if found:
             spent = [_median(found, level) for level in LEVELS]
             yield row(problem, target, f"`{operator}`", f"{len(found)} of {len(SEEDS)}", *spent)
-        else:
+        elif operator == "mutate" or not gluon:
             yield row(problem, target, f"`{operator}`", "not run yet", *[""] * len(LEVELS))
 
 
@@ -33,9 +38,9 @@ def draw(records: Sequence[Record]) -> str:
     parts: list[Element] = [node("style", _STYLE), node("rect", width=width, height=height, fill="white")]
     most = max((point.looks for record in records for point in record.points), default=1)
     for down, target in enumerate(TARGETS):
-        for across, problem in enumerate(PROBLEMS):
+        for across, problem in enumerate(PROBLEMS[False]):
             place = across * _WIDTH, down * _HEIGHT
-            here = [each for each in records if (each.place.problem, each.place.target) == (problem, target)]
+            here = [each for each in records if each.place.cell == (problem, target, False)]
             parts += _panel(f"{problem}, {target}", here, most, *place)
     for number, operator in enumerate(OPERATORS):
         left = 40 + 110.0 * number
@@ -65,13 +70,11 @@ def _panel(title: str, records: Sequence[Record], most: int, left: float, top: f
         yield node("path", d=line, stroke=COLOURS[record.place.operator], stroke_width=1.5, stroke_opacity=0.7)
 
 
-def _cells(records: Sequence[Record]) -> Iterator[tuple[str, str, str, list[Record]]]:
+def _cells(records: Sequence[Record], gluon: bool) -> Iterator[tuple[str, str, str, list[Record]]]:
     made = {record.place: record for record in records}
-    for problem in PROBLEMS:
-        for target in TARGETS:
-            for operator in OPERATORS:
-                here = (Place(problem, target, operator, seed) for seed in SEEDS)
-                yield problem, target, operator, [made[place] for place in here if place in made]
+    for problem, target, operator in product(PROBLEMS[gluon], TARGETS, OPERATORS):
+        here = (Place(problem, target, operator, seed, gluon) for seed in SEEDS)
+        yield problem, target, operator, [made[place] for place in here if place in made]
 
 
 def _median(records: Sequence[Record], level: float) -> str:

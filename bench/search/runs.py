@@ -18,6 +18,7 @@ from avo.search.budget import Allowance
 from avo.search.run import utc_now
 from avo.search.seeding import SeedOperator
 from avo.search.step import Work
+from bench.known import gluon
 from bench.known.__main__ import SUITE, sources
 from bench.search.remembering import ROOT, RememberingJudge
 from evaluator.candidate import Candidate
@@ -29,7 +30,11 @@ from lineage_db.records import Run
 from lineage_db.store import Store
 from seeds import fitting, seed_source
 
-PROBLEMS, TARGETS, OPERATORS, SEEDS = ("mha", "gqa", "fsa"), ("h100", "b200"), ("mutate", "tpe", "random"), range(5)
+PROBLEMS = {False: ("mha", "gqa", "fsa"), True: ("mha", "gqa")}
+"""What is searched without Gluon, and with it: fsa has no seed in Gluon."""
+TARGETS, OPERATORS, SEEDS = ("h100", "b200"), ("mutate", "tpe", "random"), range(5)
+Cell = tuple[str, str, bool]
+"""A problem, a target, and whether Gluon is allowed there."""
 LEVELS = (0.9, 0.95, 0.98)
 """Shares of the best score known."""
 ATTEMPTS = 60
@@ -48,11 +53,18 @@ class Place:
     target: str
     operator: str
     seed: int
+    gluon: bool = False
+    """Whether it starts from the seeds in Gluon too, as ``avo run`` does, and is held against the best of any kind."""
+
+    @property
+    def cell(self) -> Cell:
+        """What it is held against."""
+        return self.problem, self.target, self.gluon
 
     @property
     def name(self) -> str:
         """How its record is called."""
-        return f"{self.problem}-{self.target}-{self.operator}-{self.seed}"
+        return f"{self.problem}-{self.target}{'-gluon' * self.gluon}-{self.operator}-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +110,12 @@ def make(place: Place, known: float, allowed: int, records: Path, answers: Path)
     return record
 
 
-def best_known(problem: str, target: str, answers: Path) -> float:
+def best_known(cell: Cell, answers: Path) -> float:
     """Return the TFLOPS of the best kernel known; end the program if that is refused."""
+    problem, target, in_gluon = cell
+    known = gluon.sources() if in_gluon else sources()
     with RememberingJudge(target, SUITE, answers) as judge:
-        found = judge.evaluate(Candidate(problem, sources()[problem, target]))
+        found = judge.evaluate(Candidate(problem, known[problem, target]))
     if not found.correct:
         raise SystemExit(f"the best kernel known for {problem} on {target} is {found.status.words}: {found.message}")
     return found.geomean_tflops
@@ -121,7 +135,7 @@ def search(place: Place, known: float, allowed: int, answers: Path) -> Record:
     ends the run. ``known`` are the TFLOPS of the best kernel known.
     """
     problem, target = place.problem, place.target
-    names = fitting(problem, get_target(target), gluon=False)
+    names = fitting(problem, get_target(target), gluon=place.gluon)
     starts = [seed_source(problem, name) for name in names]
     config = RunConfig(problem=problem, target=target, suite=SUITE, seed=place.seed, workers=1)
     start = [{"origin": name, "source": source} for name, source in zip(names, starts, strict=True)]
@@ -154,18 +168,15 @@ def search(place: Place, known: float, allowed: int, answers: Path) -> Record:
         return Record(place, known, _commit(), allowed, tuple(points))
 
 
-def read(records: Path, known: Mapping[tuple[str, str], float]) -> list[Record]:
+def read(records: Path, known: Mapping[Cell, float]) -> list[Record]:
     """Return the records that hold.
 
-    A record holds as long as the best score ``known`` for its problem and target is the one of its run: a better kernel
-    or another model makes it another.
+    A record holds as long as the best score ``known`` for its cell is the one of its run: a better kernel or another
+    model makes it another.
     """
     found = [msgspec.json.decode(path.read_bytes(), type=Record) for path in sorted(records.glob("*.json"))]
-    cells = [(record.place.problem, record.place.target) for record in found]
     return [
-        record
-        for record, cell in zip(found, cells, strict=True)
-        if cell in known and math.isclose(record.known, known[cell], rel_tol=SAME)
+        record for record in found if math.isclose(record.known, known.get(record.place.cell, math.inf), rel_tol=SAME)
     ]
 
 

@@ -14,7 +14,9 @@ TIMES = 3
 Found = Mapping[Place, Record]
 
 
-def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[str], seeds: int) -> list[Place]:
+def places(
+    problems: Sequence[str], targets: Sequence[str], operators: Sequence[str], seeds: int, gluon: bool = False
+) -> list[Place]:
     """Return the runs in their order: every operator has a run of each problem and target before any has two.
 
     ``mutate`` is first, as what it takes says what a tuner is allowed. Further runs of random search come last: they
@@ -25,7 +27,7 @@ def places(problems: Sequence[str], targets: Sequence[str], operators: Sequence[
         return place.operator == "random" and place.seed > 0, place.seed, OPERATORS.index(place.operator)
 
     every = product(problems, targets, operators, SEEDS[:seeds])
-    return sorted((Place(problem, target, operator, seed) for problem, target, operator, seed in every), key=order)
+    return sorted((Place(*each, gluon) for each in every), key=order)
 
 
 def allowed(place: Place, found: Found) -> int | None:

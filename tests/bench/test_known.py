@@ -1,7 +1,10 @@
 """The best kernels known are there for the problems and targets that are searched, and right."""
 
+import re
+
 import pytest
 
+from bench.known import gluon
 from bench.known.__main__ import HERE, PATHS, SPARSE, sources, walk
 from bench.known.attempts import TARGET, kernels
 from evaluator.candidate import Candidate
@@ -24,6 +27,14 @@ def test_the_tables_have_every_kernel_and_every_move() -> None:
     page = (HERE / "README.md").read_text()
     assert all(f"| {problem} | {target} | correct |" in page for problem, target in sources())
     assert all(f"| `{move}`: " in page for path in PATHS.values() for move in path)
+
+
+def test_the_kernels_in_gluon_are_made_and_in_their_table() -> None:
+    page = (HERE / "README.md").read_text()
+    for (problem, target), source in gluon.sources().items():
+        assert "from triton.experimental import gluon" in source
+        steps = ", ".join(f"`{step}`" for step in gluon.PATHS[problem, target])
+        assert re.search(rf"(?m)^\| {problem} \| {target} \| correct \|.*\| {re.escape(steps)} \|$", page)
 
 
 @pytest.mark.parametrize("place", PATHS, ids="-".join)

@@ -1,6 +1,7 @@
 """The table and the picture of searches: medians of the runs that there are, and which there are not."""
 
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from bench.search.curves import draw, table
@@ -28,6 +29,20 @@ def test_the_table_has_the_median_of_what_each_level_took_and_says_what_was_not_
     assert lines[3] == ("| mha | h100 | `tpe` | 1 of 5 | 60 attempts, 1440 looks, 100.0 min | not in 60 | not in 60 |")
     assert lines[4] == "| mha | h100 | `random` | not run yet |  |  |  |"
     assert sum("not run yet" in line for line in lines) == 16
+
+
+def test_runs_that_start_from_seeds_in_gluon_have_a_table_of_their_own() -> None:
+    first = RECORDS[0]
+    made = [*RECORDS, replace(first, place=replace(first.place, gluon=True))]
+    assert list(table(made)) == list(table(RECORDS))
+    assert list(table(made, gluon=True))[2:] == [
+        "| mha | h100 | `mutate` | 1 of 5 | 1 attempt, 24 looks, 1.0 min | 2 attempts, 48 looks, 2.0 min "
+        "| 2 attempts, 48 looks, 2.0 min |",
+        "| mha | b200 | `mutate` | not run yet |  |  |  |",
+        "| gqa | h100 | `mutate` | not run yet |  |  |  |",
+        "| gqa | b200 | `mutate` | not run yet |  |  |  |",
+    ]
+    assert draw(made) == draw(RECORDS)
 
 
 def test_the_table_says_in_how_many_attempts_a_run_did_not_arrive_that_ended_earlier() -> None:

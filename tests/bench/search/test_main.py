@@ -25,7 +25,7 @@ def test_runs_are_made_until_none_is_missing_and_one_that_fails_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = places(["mha"], ["h100"], ["mutate", "random", "tpe"], 1)
-    perform(wanted, {("mha", "h100"): 200.0}, tmp_path, tmp_path, 2, arrives)
+    perform(wanted, {("mha", "h100", False): 200.0}, tmp_path, tmp_path, 2, arrives)
     assert sorted(path.stem for path in tmp_path.glob("*.json")) == ["mha-h100-mutate-0", "mha-h100-tpe-0"]
     told = capsys.readouterr().out
     assert "mha-h100-random-0: failed, and is left out" in told
@@ -42,3 +42,13 @@ def test_a_machine_without_optuna_is_told_before_anything_is_run(
         search.main()
     assert ended.value.code == 2
     assert "tpe and random need optuna: pip install" in capsys.readouterr().err
+
+
+def test_fsa_cannot_be_searched_from_seeds_in_gluon(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench.search", "--problem", "fsa", "--gluon"])
+    with pytest.raises(SystemExit) as ended:
+        search.main()
+    assert ended.value.code == 2
+    assert "fsa has no seed in Gluon: leave out --gluon" in capsys.readouterr().err

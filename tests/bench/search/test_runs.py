@@ -1,6 +1,7 @@
 """Runs of the benchmark of searches: they end at their goal, leave a record, and ask the judge nothing twice."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from evaluator.evaluators import FakeEvaluator, VerifyRequest
 from tests.avo.fakes import Climber, Scripted, correct, judge, proposing
 
 PLACE = Place("mha", "h100", "mutate", 0)
-CELL = ("mha", "h100")
+CELL = PLACE.cell
 KNOWN = {"best known": 120.0}
 
 
@@ -44,9 +45,9 @@ class Counted:
 def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     made = Counted(tmp_path / "answers")
     monkeypatch.setattr(runs, "RememberingJudge", made)
-    monkeypatch.setattr(runs, "sources", lambda: {CELL: "best known"})
+    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "best known"})
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: "tflops = 100.0")
-    monkeypatch.setattr(runs, "fitting", lambda problem, arch, gluon: ["plain"])
+    monkeypatch.setattr(runs, "fitting", lambda problem, arch, gluon: ["plain", "in Gluon"] if gluon else ["plain"])
     return made
 
 
@@ -130,14 +131,31 @@ def test_a_record_does_not_count_once_the_best_score_known_is_another(
 ) -> None:
     monkeypatch.setattr(runs, "operator_of", lambda place: Climber())
     record = make(PLACE, 120.0, 2, tmp_path, judges.folder)
-    assert read(tmp_path, {CELL: best_known(*CELL, judges.folder)}) == [record]
+    assert read(tmp_path, {CELL: best_known(CELL, judges.folder)}) == [record]
     assert read(tmp_path, {CELL: 121.0}) == read(tmp_path, {}) == []
 
 
 def test_a_known_kernel_that_is_refused_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch, judges: Counted) -> None:
-    monkeypatch.setattr(runs, "sources", lambda: {CELL: "no kernel"})
+    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "no kernel"})
     with pytest.raises(SystemExit, match="best kernel known for mha on h100 is parse error: not a kernel"):
-        best_known(*CELL, judges.folder)
+        best_known(CELL, judges.folder)
+
+
+def test_a_run_with_gluon_starts_from_its_seeds_too_and_is_held_against_the_best_of_any_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Counted
+) -> None:
+    speeds = {"plain": "tflops = 100.0", "in Gluon": "tflops = 110.0"}
+    monkeypatch.setattr(runs, "seed_source", lambda problem, name: speeds[name])
+    monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(proposing("tflops = 118.0")))
+    monkeypatch.setattr(runs.gluon, "sources", lambda: {("mha", "h100"): "best known"})
+    monkeypatch.setattr(runs, "sources", dict)
+    place = replace(PLACE, gluon=True)
+    known = best_known(place.cell, judges.folder)
+    record = make(place, known, 60, tmp_path, judges.folder)
+    assert [round(point.tflops) for point in record.points] == [110, 118]
+    assert [path.stem for path in tmp_path.glob("*.json")] == ["mha-h100-gluon-mutate-0"]
+    assert read(tmp_path, {place.cell: known}) == [record]
+    assert read(tmp_path, {CELL: known}) == []
 
 
 def test_a_run_ends_where_its_operator_has_nothing_left(
