@@ -12,7 +12,9 @@ from agents.moves.move import Variant
 from evaluator.executor import offline
 from evaluator.targets import get_target
 from seeds import seed_source
+from tests.agents.moves.fragments import sections, stand_in
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
+from tests.evaluator.executor.chip.test_chip_notes import example
 
 TARGETS = {"hopper": "h100", "blackwell": "b200"}
 SEEDS = {name: seed_source("mha", name) for name in TARGETS}
@@ -53,6 +55,31 @@ def variants(move: str, seed: str) -> tuple[Variant, ...]:
 )
 def test_a_move_says_what_it_changes(move: str, seed: str, labels: list[str]) -> None:
     assert [variant.label for variant in variants(move, seed)] == labels
+
+
+@pytest.mark.parametrize("move", BY_NAME)
+def test_the_example_of_a_moves_note_is_what_the_move_does(move: str) -> None:
+    (_, before), *made = sections(example(move)).items()
+    seeds = [seed for seed in SEEDS if stand_in(before, SEEDS[seed])]
+    sources = [variant.source for seed in seeds for variant in variants(move, seed)]
+    for heading, after in made:
+        assert any(stand_in(after, source) for source in sources), heading
+        assert not any(stand_in(after, source) for source in SEEDS.values()), heading
+    assert made
+
+
+@pytest.mark.parametrize(
+    ("note", "section", "source"),
+    [
+        ("pingpong", "in Gluon", SEEDS["hopper"]),
+        ("correction-overlap", "after", SEEDS["blackwell"]),
+        ("register-rebalancing", "before", SEEDS["blackwell"]),
+        ("register-rebalancing", "after", variants("gluon-registers", "blackwell")[1].source),
+    ],
+)
+def test_other_notes_show_code_of_kernels_that_are_executed(note: str, section: str, source: str) -> None:
+    (code,) = (code for heading, code in sections(example(note)).items() if heading.startswith(section))
+    assert stand_in(code, source)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -141,7 +168,8 @@ def test_of_three_groups_each_passes_the_turn_to_the_next() -> None:
         ("gluon-groups", "hopper"),
         ("gluon-turns", "hopper"),
         ("gluon-persistent", "hopper"),
-        *((move, "blackwell") for move in BY_NAME if move not in ("gluon-registers", "gluon-groups", "gluon-turns")),
+        ("gluon-registers", "hopper"),
+        *((move, "blackwell") for move in BY_NAME if move not in ("gluon-groups", "gluon-turns")),
     ],
 )
 def test_what_a_move_makes_of_a_seed_attends(
