@@ -1,7 +1,7 @@
 """Parses the text of Triton IR. Private functions are expanded at each call, so a kernel is one tree."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from evaluator.executor.errors import IRError, UnsupportedOperation
@@ -31,6 +31,8 @@ _PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\((\d+)\) \{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
 _LOOPS = ("scf.for", "scf.while")
+_BY_REGISTERS = ("tt.elementwise_inline_asm", "tt.map_elementwise", "tt.reshape")
+"""Operations that may depend on which registers hold which elements: what they need are the last two layouts."""
 _BETWEEN_REGIONS = ("else {", "do {")
 _IMPLIED_YIELD = ("scf.if", "scf.for", "scf.while")
 """Operations whose regions are printed without their terminator when it has no operands."""
@@ -51,10 +53,11 @@ class _Parser:
         pairs = [split_locations(line) for line in raw]
         self._lines = [_without_comment(line).strip() for line, _ in pairs]
         self._places = [location for _, location in pairs]
-        layouts = {match[1]: match[2] for match in map(_LAYOUT.fullmatch, self._lines) if match}
-        for number, line in enumerate(self._lines if layouts else ()):
+        named = {match[1]: match[2] for match in map(_LAYOUT.fullmatch, self._lines) if match}
+        self._named_layouts = {name: _spelt(layout, named) for name, layout in named.items()}
+        for number, line in enumerate(self._lines if named else ()):
             if "!ttg.memdesc<" in line or " tt.dot " in line:
-                self._lines[number] = _LAYOUT_NAME.sub(lambda match: layouts.get(match[0], match[0]), line)
+                self._lines[number] = _spelt(line, self._named_layouts)
         self._known = known
         self._types: list[Type] = []
         self._loops = 0
@@ -194,6 +197,7 @@ class _Parser:
             parts.operands, defined = parts.operands[1::2], parts.operands[0::2]
         else:
             defined = []
+        parts.attributes.pop("registers", None)  # which is the parser's own word
         if self._cluster[0] > 1 and (layout := _of_registers(rest)):
             parts.attributes["registers"] = layout
         if name == "tt.dot":
@@ -235,6 +239,8 @@ class _Parser:
             operands *= len(regions) - 1
         if name == "tt.call":
             regions.append(self._function(parts.symbol[1:].strip('"'), location))
+        if name in _BY_REGISTERS:
+            parts.attributes["registers"] = " -> ".join(_layouts(_spelt(rest, self._named_layouts))[-2:])
         result_names = _results(results_text)
         if name in ALLOCATIONS:
             parts.attributes["called"] = ", ".join(result_names[:1])
@@ -296,6 +302,11 @@ def _check_module(attributes_text: str, location: str) -> tuple[tuple[int, bool]
         raise UnsupportedOperation(f"cluster of {ctas[:20]} CTAs", location)
     warps = found.get("ttg.num-warps", "").removesuffix(" : i32")
     return (int(ctas), found.get("ttng.two-ctas", "false") == "true"), warps
+
+
+def _spelt(text: str, named: Mapping[str, str]) -> str:
+    """Return text with layouts in place of their names."""
+    return _LAYOUT_NAME.sub(lambda match: named.get(match[0], match[0]), text)
 
 
 def _of_registers(text: str) -> str:

@@ -1,11 +1,12 @@
 """Refuses kernels whose results depend on an order of elements that the compiler is free to choose.
 
 ``tl.reshape(can_reorder=True)``, ``tl.view`` and ``tl.cat`` let the compiler choose the order, which depends on layouts
-that Triton IR does not have. Blocks that are reordered in the same way, from and to the same shapes, are taken to have
-the same order, as Triton's own reduction of several operands does: pointers, masks and values then still belong
-together.
+that Triton IR does not have; those of Triton GPU IR are followed where they are known. Blocks that are reordered in the
+same way, from and to the same shapes, are taken to have the same order, as Triton's own reduction of several operands
+does: pointers, masks and values then still belong together.
 """
 
+from evaluator.executor.chip.registers import order_of
 from evaluator.executor.effects import WRITES, effects
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.ir import Function, Op, walk
@@ -48,7 +49,11 @@ def _reorders(op: Op, function: Function) -> bool:
         before, after = (
             [extent for extent in function.types[slot].shape if extent != 1] for slot in (*op.operands, *op.results)
         )
-        return before != after  # Axes of one element move nothing.
+        # Axes of one element move nothing.
+        return (
+            before != after
+            and order_of(op, *(function.types[slot].shape for slot in (*op.operands, *op.results))) is None
+        )
     return op.name == "tt.cat"
 
 

@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from evaluator.executor.chip.registers import order_of
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
@@ -96,6 +97,9 @@ def _structural(op: Op, types: Types) -> tuple[tuple[int, ...], Elementwise]:
         return tuple(shape[i] for i in order), lambda x: x.permute(permutation)
     if op.name == "tt.reshape":
         fits = kind.elements == target.elements
+        if (found := order_of(op, shape, target.shape)) is not None:
+            came = torch.from_numpy(found)
+            return target.shape, lambda x: full(x, kind).flatten(1)[:, came].view(x.shape[0], *target.shape)
         return target.shape if fits else shape, lambda x: full(x, kind).reshape(x.shape[0], *target.shape)
     if op.name == "tt.cat":
 

@@ -9,7 +9,7 @@ from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, Type
 from evaluator.executor.lexer import unquoted
-from evaluator.executor.operations.packing import alike
+from evaluator.executor.operations.packing import in_packs
 from evaluator.executor.operations.registry import Types, check_variant, integer, step
 from evaluator.executor.ptx import PtxError, assemble
 from evaluator.executor.values import DTYPES, RAW, full
@@ -62,7 +62,7 @@ def _inline_asm(op: Op, types: Types) -> Step:
             made = made[count:]
         return returned
 
-    packed = alike(operands[0].elements if operands else 1, pack, name, op.location)
+    packed = in_packs(op, Type("i32", shape if operands else ()), pack, name)
 
     def run(frame: Frame) -> None:
         values = [frame.tensor(slot) for slot in op.operands]

@@ -1,9 +1,10 @@
-"""Packed elements: which ones an operation takes together is the layout's business, and Triton IR has no layouts.
+"""Packed elements: which ones an operation takes together is the layout's business.
 
 A GPU packs elements that lie in registers of one thread next to each other: their indices differ in some bits, such as
 a lowest one (neighbours along the last axis), or the row by 8 (products of a warpgroup); a layout that repeats elements
-packs one with itself. So a result counts only if it does not depend on its company: every execution also packs
-elements that differ in each of the other bits, and refuses the kernel where a result differs.
+packs one with itself. Triton GPU IR has layouts, which are followed. Triton IR has none, so there a result counts only
+if it does not depend on its company: every execution also packs elements that differ in each of the other bits, and
+refuses the kernel where a result differs.
 """
 
 import random
@@ -11,20 +12,37 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from evaluator.executor.chip.registers import packed
 from evaluator.executor.errors import UnsupportedOperation
+from evaluator.executor.ir import Op, Type
 
 Tensor = torch.Tensor
 Function = Callable[[Sequence[Tensor]], list[Tensor]]
 """Maps blocks of elements [P, n] to such blocks; each ``pack`` neighbours are taken together."""
 
 
-def alike(elements: int, pack: int, name: str, location: str) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
-    """Return what applies a function to blocks of ``elements`` and checks that company is irrelevant.
+def in_packs(op: Op, kind: Type, pack: int, name: str) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
+    """Return what applies a function to blocks of a ``kind``, with those elements together that the layout packs.
 
-    It raises ``UnsupportedOperation`` where a result depends on which elements are packed together.
+    Where the layout does not say, it checks that company is irrelevant, and raises ``UnsupportedOperation`` where a
+    result depends on which elements are packed together. ``name`` is what messages call the operation.
     """
     if pack == 1:
         return lambda function, values: function(values)
+    order = packed(op.attributes["registers"].rpartition(" -> ")[2], kind.shape, pack)
+    return _alike(kind.elements, pack, name, op.location) if order is None else _in_order(torch.from_numpy(order))
+
+
+def _in_order(order: Tensor) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
+    back = torch.argsort(order)
+
+    def apply(function: Function, values: Sequence[Tensor]) -> list[Tensor]:
+        return [result[:, back] for result in function([value[:, order] for value in values])]
+
+    return apply
+
+
+def _alike(elements: int, pack: int, name: str, location: str) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
     if pack & (pack - 1) or elements & (elements - 1):
         raise UnsupportedOperation(f"{name} of {pack} of {elements} elements at a time", location)
     chance = random.Random(pack)

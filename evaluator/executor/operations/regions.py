@@ -11,7 +11,7 @@ from evaluator.executor.effects import effects
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
 from evaluator.executor.ir import Op, captured, walk
-from evaluator.executor.operations.packing import alike
+from evaluator.executor.operations.packing import in_packs
 from evaluator.executor.operations.registry import RegionBuilder, Types, check_variant, integer, region_step
 from evaluator.executor.values import BufferView, Value, full, select
 
@@ -62,7 +62,7 @@ def _leading(value: Value) -> Tensor:
 
 @region_step("tt.map_elementwise")
 def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
-    """Return the step. The compiler may pack any elements into a call; here they are neighbours on the last axis."""
+    """Return the step."""
     check_variant(op, attributes=["pack"])
     (region,) = op.regions
     pack, kinds = integer(op, "pack"), [types[slot] for slot in op.operands]
@@ -82,7 +82,7 @@ def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
     ):
         raise IRError(f"{op.name} at {op.location} has a region that does not fit its operands")
     function = scalar_function(op, types, build)
-    packed = alike(kinds[0].elements, pack, op.name, op.location)
+    packed = in_packs(op, kinds[0], pack, op.name)
 
     def run(frame: Frame) -> None:
         def apply(values: Sequence[Tensor]) -> list[Tensor]:
