@@ -18,6 +18,7 @@ from agents.tools.arguments import READ_ONLY, TOOLS
 from avo.config import START, RunConfig
 from lineage_db.records import StepState
 from lineage_db.store import Store
+from seeds import seed_source
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED
 
@@ -26,12 +27,16 @@ from tests.avo.fakes import NOW, SEED
 def db(tmp_path: Path) -> str:
     """A database with the run ``mine``, which nobody has seeded."""
     judging = f"{sys.executable} {Path(__file__).parents[1] / 'avo' / 'fake_judge.py'}"
-    config = RunConfig(evaluator_command=judging)
-    url = str(tmp_path / "runs.db")
+    return run_in(tmp_path, RunConfig(evaluator_command=judging), SEED)
+
+
+def run_in(folder: Path, config: RunConfig, seed: str) -> str:
+    """Return the address of a database with the run ``mine``, which starts from a seed."""
+    url = str(folder / "runs.db")
     with Store.open(url) as store:
         store.create_run(
             name="mine", problem="mha", target="h100", suite="quick", operator="mutate", seed=0,
-            config={**config.model_dump(), START: [{"origin": "seed.py", "source": SEED}]}, now=NOW,
+            config={**config.model_dump(), START: [{"origin": "seed.py", "source": seed}]}, now=NOW,
         )  # fmt: skip
     return url
 
@@ -62,6 +67,30 @@ def test_ctrl_c_ends_it_though_its_input_stays_open(db: str) -> None:
 
 def texts(result: Any) -> list[str]:
     return [content.text for content in result.content]
+
+
+@pytest.mark.long
+async def test_a_kernel_in_gluon_is_checked_profiled_and_evaluated_by_the_judge(tmp_path: Path) -> None:
+    hopper = seed_source("mha", "hopper")
+    deeper = hopper.replace("STAGES=2", "STAGES=3").replace("block_m, block_n = 64, 128", "block_m, block_n = 64, 64")
+    stuck = deeper.replace("expect(ready.index(stage), ", "expect(ready.index(stage), 2 * ")
+    assert len({hopper, deeper, stuck}) == 3
+    url = run_in(tmp_path, RunConfig(), seed_source("mha"))
+    async with client(url, tmp_path / "errors") as session:
+        await session.initialize()
+        await session.call_tool("write_source", {"source": stuck})
+        (refused,) = texts(await session.call_tool("check", {}))
+        assert "deadlock" in refused
+        assert "k_ready" in refused
+        await session.call_tool("write_source", {"source": deeper})
+        assert "is right on these cases" in texts(await session.call_tool("check", {}))[0]
+        (profile,) = texts(await session.call_tool("profile", {}))
+        assert "8k-causal" in profile
+        assert "predicted TFLOPS" in profile
+        (judged,) = texts(await session.call_tool("evaluate", WHY))
+        assert "attempt 2: correct" in judged
+    with Store.open(url) as store:
+        assert store.attempt(store.run("mine").id, 2).source == deeper
 
 
 async def test_an_agent_of_the_user_adds_a_version_and_a_step_that_it_leaves_is_continued(

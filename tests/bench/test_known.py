@@ -7,10 +7,12 @@ import pytest
 from bench.known import gluon
 from bench.known.__main__ import HERE, PATHS, SPARSE, sources, walk
 from bench.known.attempts import TARGET, kernels
+from bench.known.sparse import scattered
 from evaluator.candidate import Candidate
 from evaluator.evaluation import Evaluation, Status
 from evaluator.evaluators import EvaluateRequest, local_judge
 from evaluator.targets import get_target
+from seeds import seed_source
 from tests.corpus import soaked
 
 pytestmark = pytest.mark.long
@@ -48,6 +50,13 @@ def test_a_known_kernel_is_correct(problem: str, target: str) -> None:
         found = judge.ask(EvaluateRequest(Candidate(problem, sources()[problem, target])))
     assert isinstance(found, Evaluation)
     assert found.status is Status.CORRECT
+
+
+def test_the_seed_for_fsa_is_correct_with_its_rows_scattered_by_a_descriptor() -> None:
+    source = scattered(seed_source("fsa", "kv_outer"))
+    assert "partial.scatter(" in source
+    with local_judge(get_target("b200"), "quick") as judge:
+        assert judge.ask(EvaluateRequest(Candidate("fsa", source))).status is Status.CORRECT
 
 
 def test_what_a_language_model_found_is_made_again_and_correct() -> None:
