@@ -47,7 +47,7 @@ def path(seed: str, target: Target) -> Iterator[tuple[str, str]]:
 
 
 def scattered(source: str) -> str:
-    """Return a kernel of ``fsa`` that stores partial outputs through a descriptor of single rows, as Blackwell has them;
+    """Return a kernel of ``fsa`` that stores partial outputs through a descriptor of single rows, as on Blackwell;
     a row that is left out is beyond its end.
     """
     last = 2**31 - 1
