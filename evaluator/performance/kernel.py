@@ -81,7 +81,8 @@ def costs_of(binary: Binary, target: Target, resident: int, conditions: Conditio
 @lru_cache(maxsize=16)
 def costs_under(binary: Binary, target: Target, missed: float, conditions: Conditions) -> Costs:
     """Return the same where so many of the accesses to spilled registers go on to L2."""
-    return _costs(binary, target).under(conditions.table, dict(conditions.l1_missed), missed)
+    at_any_clock = replace(target, sustained_clock_ratio=1.0)  # each joint draw has a clock of its own
+    return _costs(binary, at_any_clock).under(conditions.table, dict(conditions.l1_missed), missed)
 
 
 @lru_cache(maxsize=64)

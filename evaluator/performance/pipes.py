@@ -160,6 +160,8 @@ _ALU = frozenset(
         *("HSETP2", "HMNMX2", "HSET2", "FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
+_ANY = "IADD3"
+"""What an unknown instruction is taken for."""
 _FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
 
@@ -174,6 +176,20 @@ def _serialised(instructions: Iterable[Instruction]) -> frozenset[int]:
                 found.add(last)
             last = -1
     return frozenset(found)
+
+
+def _arithmetic(target: Target, table: Constants) -> dict[str, tuple[Pipe, float, float]]:
+    """Return pipe, clocks that it is occupied and latency of what only computes, by base."""
+    single, integer = 32 * 4 / target.fp32_lanes, 32 * 4 / table.integer_lanes
+    costs = (
+        (_FMA, (Pipe.FMA, single, 0.0)),
+        (_FMA_PAIR, (Pipe.FMA, 2 * single, 0.0)),
+        (_HALF, (Pipe.FMA, 1.0, 0.0)),
+        (_DOUBLE, (Pipe.FMA, 4.0, 8.0)),
+        (("IMAD", "IDP"), (Pipe.FMA, integer, 4.0)),
+        (_ALU, (Pipe.ALU, integer, 4.0)),
+    )
+    return {base: cost for bases, cost in costs for base in bases}
 
 
 class Costs:
@@ -197,6 +213,9 @@ class Costs:
         self.specialised = any(i.base == "USETMAXREG" for i in instructions)
         self.serialised = _serialised(instructions)
         self.wavefronts = wavefronts
+        self.arithmetic = _arithmetic(target, self.table)
+        self.settled: dict[int, Op] = {}
+        """Ops that no other constants change, for all who share the instructions."""
         self.l1_missed: Mapping[int, float] = {}
         self.spills_missed = 0.0
         self.known: dict[int, Op] = {}
@@ -214,6 +233,8 @@ class Costs:
         other = copy(self)
         other.table, other.l1_missed, other.spills_missed = table, l1_missed, spills_missed
         other.known, other.unknown, other.unfollowed = {}, set(), set()
+        if table.integer_lanes != self.table.integer_lanes:
+            other.arithmetic, other.settled = _arithmetic(self.target, table), {}
         return other
 
     def op(self, instruction: Instruction) -> Op:
@@ -224,31 +245,23 @@ class Costs:
         return op
 
     def _op(self, i: Instruction) -> Op:
+        if op := self.settled.get(i.index):
+            return op
         kind, pipe, busy, latency, shared, count, leader, flops = Kind.PLAIN, Pipe.NONE, 0.0, 0.0, 0.0, 0, False, 0.0
         l2 = queue = 0.0
         table = self.table
         write_barrier, mbarrier = i.write_barrier, ORDERED
         base = i.base
-        integer = 32 * 4 / table.integer_lanes
+        arithmetic = self.arithmetic.get("IMAD" if base.startswith("IMAD") else base)
         if i.predicate == "!PT":
             pass  # issued, and does nothing
+        elif arithmetic:
+            pipe, busy, latency = arithmetic
         elif base in MATRIX:
             flops, kind, pipe, busy, latency, shared, leader = self._matrix(i)
             count = int("gsb0" in i.operands)
             busy += table.wgmma_drain if i.index in self.serialised else 0
             queue = table.wgmma_queue if kind == Kind.WGMMA else math.inf if kind == Kind.TENSOR_MMA else 0.0
-        elif base in _FMA:
-            pipe, busy = Pipe.FMA, 32 * 4 / self.target.fp32_lanes
-        elif base in _ALU:
-            pipe, busy, latency = Pipe.ALU, integer, 4.0
-        elif base in _FMA_PAIR:
-            pipe, busy = Pipe.FMA, 2 * 32 * 4 / self.target.fp32_lanes
-        elif base in _HALF:
-            pipe, busy = Pipe.FMA, 1.0
-        elif base.startswith("IMAD") or base == "IDP":
-            pipe, busy, latency = Pipe.FMA, integer, 4.0
-        elif base in _DOUBLE:
-            pipe, busy, latency = Pipe.FMA, 4.0, 8.0
         elif base in _EXP:
             pipe, busy, latency = Pipe.EXP, 32 * 4 / self.target.sfu_lanes, table.exp_latency
         elif base in _SHARED:
@@ -306,9 +319,10 @@ class Costs:
         elif base.startswith("U") or base in _NO_PIPE:
             pass  # the uniform datapath and the front end: their stall counts say all
         else:
-            pipe, busy, latency = Pipe.ALU, integer, 4.0
+            pipe, busy, latency = self.arithmetic[_ANY]
             self.unknown.add(i.index)
-        return Op(
+        reads_late = i.read_barrier < SCOREBOARDS
+        op = Op(
             kind,
             pipe,
             busy,
@@ -326,8 +340,11 @@ class Costs:
             mbarrier,
             queue,
             kind == Kind.WGMMA and table.wgmma_in_turn > 0.5,
-            table.operands_read,
+            table.operands_read if reads_late else 0.0,
         )
+        if arithmetic and not reads_late:
+            self.settled[i.index] = op
+        return op
 
     def _mbarrier(self, i: Instruction, name: int) -> tuple[Kind, bool]:
         """Return how a wait at an mbarrier, or an arrival, takes part, and whether one warp does it for its team."""
