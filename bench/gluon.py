@@ -12,6 +12,7 @@ from statistics import geometric_mean
 
 from agents.moves import MOVES
 from bench.claims import made
+from bench.known.gluon import PATHS
 from bench.tables import Table, main, row
 from evaluator.catalogue import get_problem
 from evaluator.evaluators import Evaluator, local_judge
@@ -30,11 +31,6 @@ ALONE = {
     "b200": ("gluon-packed", "gluon-order", "gluon-persistent"),
 }
 """Moves that are tried one at a time, in all their variants."""
-TOGETHER = {
-    "h100": ("gluon-groups(3, block_n)", "gluon-ring(2 -> 3)", "gluon-order(8 heads)"),
-    "b200": ("gluon-packed", "gluon-order(8 heads)"),
-}
-"""Moves that are made one after the other."""
 
 
 def seeds() -> Table:
@@ -69,15 +65,15 @@ def moves() -> Table:
 
 
 def moved(target: str, seed: str) -> Iterator[tuple[str, str]]:
-    """Yield (what was done, source) for the seed, for each variant of a move, and for moves together."""
+    """Yield (what was done, source) for the seed, for each variant of a move, and for the best kernel known."""
     source = made((f"mha/{seed}",), target)
     yield "", source
     by_name = {move.name: move for move in MOVES}
     for name in ALONE[target]:
         for variant in by_name[name].variants(source, get_target(target)):
             yield f"`{name}`: {variant.label}", variant.source
-    if steps := TOGETHER.get(target):
-        yield ", ".join(f"`{step}`" for step in steps), made((f"mha/{seed}", *steps), target)
+    _, *steps = best = PATHS["mha", target]
+    yield ", ".join(f"`{step}`" for step in steps), made(best, target)
 
 
 def _predicted(judge: Evaluator, problem: str, source: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ from textwrap import indent
 
 import pytest
 import torch
+from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import StuckProgram, offline
@@ -141,6 +142,61 @@ def with_products(seed: str, example: str) -> str:
     return changed.replace(
         "@gluon.jit\ndef multiply(", f"{PRODUCTS.format(example=indent(example, '    '))}@gluon.jit\ndef multiply("
     )
+
+
+IMPORTS = """\
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.blackwell import (
+    TensorMemoryLayout, allocate_tensor_memory, tcgen05_commit, tcgen05_mma
+)
+from triton.experimental.gluon.language.nvidia.hopper import cluster, mbarrier, tma
+
+"""
+
+
+def test_the_first_kernel_of_the_notes_doubles(tmp_path: Path) -> None:
+    path = tmp_path / "of_the_notes.py"
+    path.write_text(example("gluon-basics"), encoding="utf-8")
+    x, y = torch.randn(512), torch.empty(512)
+    flat = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    with offline() as session:
+        module(path).double[(4,)](TensorDescriptor.from_tensor(x, [128], flat), y, 128, num_warps=4)
+    assert session.report().clean
+    assert torch.equal(y, 2 * x)
+
+
+def test_the_product_of_the_notes_multiplies(tmp_path: Path) -> None:
+    path = tmp_path / "of_the_notes.py"
+    path.write_text(IMPORTS + example("gluon-product"), encoding="utf-8")
+    a, b, c = torch.randn(128, 64).bfloat16(), torch.randn(64, 64).bfloat16(), torch.empty(128, 64)
+    made = module(path)
+    descriptors = [
+        TensorDescriptor.from_tensor(x, list(x.shape), gl.NVMMASharedLayout.get_default_for(list(x.shape), gl.bfloat16))
+        for x in (a, b)
+    ]
+    with offline(target="b200") as session:
+        made.multiply[(1,)](*descriptors, c, 128, 64, 64, num_warps=4)
+    assert session.report().clean
+    assert torch.allclose(c.double(), a.double() @ b.double(), atol=1e-3)
+
+
+def test_a_cluster_of_the_notes_holds_the_copy_in_both(tmp_path: Path) -> None:
+    path = tmp_path / "of_the_notes.py"
+    ends = (
+        "    gl.store(out + gl.arange(0, 64, gl.SliceLayout(1, LAYOUT))[:, None] * 64\n"
+        "        + gl.arange(0, 64, gl.SliceLayout(0, LAYOUT))[None, :], tile.load(LAYOUT))\n"
+    )
+    code = f"@gluon.jit\ndef copied(desc, out, LAYOUT: gl.constexpr):\n{indent(example('clusters'), '    ')}{ends}"
+    path.write_text(IMPORTS + code, encoding="utf-8")
+    copies = [[0, 0]]
+    x, out = torch.randn(64, 64).half(), torch.empty(64, 64).half()
+    held = gl.NVMMASharedLayout.get_default_for([64, 64], gl.float16, cga_layout=copies)
+    layout = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0], cga_layout=copies)
+    with offline() as session:
+        module(path).copied[(1,)](TensorDescriptor.from_tensor(x, [64, 64], held), out, layout, num_warps=4, num_ctas=2)
+    assert session.report().clean
+    assert torch.equal(out, x)
 
 
 @pytest.mark.parametrize(
