@@ -85,6 +85,8 @@ def _median(records: Sequence[Record], level: float) -> str:
         return median_high([math.inf if point is None else value(point) for point in points])
 
     attempts, looks, seconds = of(lambda p: p.attempts), of(lambda p: p.looks), of(lambda p: p.seconds)
+    if not attempts:
+        return "a seed has it"
     if math.isinf(attempts):
         ends = [record.points[-1].attempts for record, point in zip(records, points, strict=True) if point is None]
         return f"not in {min(ends)}"
