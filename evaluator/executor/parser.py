@@ -197,7 +197,8 @@ class _Parser:
             parts.operands, defined = parts.operands[1::2], parts.operands[0::2]
         else:
             defined = []
-        parts.attributes.pop("registers", None)  # which is the parser's own word
+        if "registers" in parts.attributes:  # which is the parser's own word
+            raise UnsupportedOperation(f"{name} with registers", location)
         if self._cluster[0] > 1 and (layout := _of_registers(rest)):
             parts.attributes["registers"] = layout
         if name == "tt.dot":

@@ -1,9 +1,9 @@
 """Refuses kernels whose results depend on an order of elements that the compiler is free to choose.
 
 ``tl.reshape(can_reorder=True)``, ``tl.view`` and ``tl.cat`` let the compiler choose the order, which depends on layouts
-that Triton IR does not have; those of Triton GPU IR are followed where they are known. Blocks that are reordered in the
-same way, from and to the same shapes, are taken to have the same order, as Triton's own reduction of several operands
-does: pointers, masks and values then still belong together.
+that Triton IR does not have; those of Triton GPU IR are followed where they are known. Even a block that keeps its
+shape may get another order. Blocks that are reordered apart have orders of their own, though their shapes are the same:
+where they meet, the kernel is refused. Only a reduction may take several, as Triton makes one of one over all axes.
 """
 
 from evaluator.executor.chip.registers import order_of
@@ -17,7 +17,12 @@ def check_orders(function: Function) -> None:
     """Raise ``UnsupportedOperation`` if results may depend on an order that the compiler chooses."""
     orders: dict[int, int] = {}
     """A number for each slot in a free order; equal numbers mean equal orders."""
-    kinds: dict[tuple[object, ...], int] = {}
+    kept_orders: dict[tuple[object, ...], int] = {}
+    """Those of blocks that get another shape, and no further order, by order and shapes."""
+    names: list[str] = []
+    """The operation that made each order."""
+    apart: set[int] = set()
+    """Slots that a free operation has just made."""
     uniform: set[int] = set()
     for op in walk(function.body):
         if op.name == "tt.splat" or (op.name == "arith.constant" and not op.words[0].startswith("dense<[")):
@@ -25,17 +30,21 @@ def check_orders(function: Function) -> None:
         used = (*op.operands, *(slot for _, values in op.successors for slot in values))
         found = {orders[slot] for slot in used if slot in orders}
         kept = found and all(slot in orders or slot in uniform for slot in used) and len(found) == 1
-        if _reorders(op, function) or (op.name == "tt.reshape" and found):
+        if _reorders(op, function):
+            orders[op.results[0]] = len(names)
+            apart.add(op.results[0])
+            names.append(op.name)
+        elif op.name == "tt.reshape" and found:
             shapes = (function.types[slot].shape for slot in (*op.operands, *op.results))
-            orders[op.results[0]] = kinds.setdefault((op.name, *shapes, *sorted(found)), len(kinds))
+            order = orders[op.results[0]] = kept_orders.setdefault((*shapes, *found), len(names))
+            names += [op.name] * (order == len(names))
         elif not found or op.name == "tt.print":
             continue
         elif kept and _by_element(op) and (op.name not in WRITES or op.operands[0] in orders):
             # What is written must lie in the order of the pointers.
             orders.update(dict.fromkeys(op.results, next(iter(found))))
-        elif not (kept and _forgets(op, function)):
-            (name, *_) = list(kinds)[min(found)]
-            raise UnsupportedOperation(f"{op.name} of elements in any order, after {name},", op.location)
+        elif not (_forgets(op, function) and (kept or apart.issuperset(used))):
+            raise UnsupportedOperation(f"{op.name} of elements in any order, after {names[min(found)]},", op.location)
 
 
 def _by_element(op: Op) -> bool:
@@ -46,14 +55,8 @@ def _by_element(op: Op) -> bool:
 
 def _reorders(op: Op, function: Function) -> bool:
     if op.name == "tt.reshape" and "allow_reorder" in op.words:
-        before, after = (
-            [extent for extent in function.types[slot].shape if extent != 1] for slot in (*op.operands, *op.results)
-        )
-        # Axes of one element move nothing.
-        return (
-            before != after
-            and order_of(op, *(function.types[slot].shape for slot in (*op.operands, *op.results))) is None
-        )
+        before, after = (function.types[slot].shape for slot in (*op.operands, *op.results))
+        return order_of(op, before, after) is None
     return op.name == "tt.cat"
 
 

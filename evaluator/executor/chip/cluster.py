@@ -77,13 +77,13 @@ def lies(of: Bases, shape: tuple[int, ...]) -> Bases:
     )
 
 
-_SLICE = re.compile(r"#ttg\.slice<\{dim = (\d+), parent = (.*)\}>")
+SLICE = re.compile(r"#ttg\.slice<\{dim = (\d+), parent = (.*)\}>")
 _BLOCK_BASES = re.compile(r"block = (\[(?:\[[\d, ]*\](?:, )?)*\])")
 
 
 def of_registers(layout: str, shape: tuple[int, ...]) -> Bases | None:
     """Return the bases, counted in elements, of a block in registers; None where its layout does not say."""
-    if sliced := _SLICE.fullmatch(layout):
+    if sliced := SLICE.fullmatch(layout):
         axis = int(sliced[1])
         parent = of_registers(sliced[2], (*shape[:axis], 1, *shape[axis:]))
         return None if parent is None else tuple((*basis[:axis], *basis[axis + 1 :]) for basis in parent)

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.executor.chip.cluster import bases, lies
+from evaluator.executor.chip.cluster import SLICE, bases, lies
 from evaluator.executor.ir import Op
 
 Elements = npt.NDArray[np.int64]
@@ -22,8 +22,11 @@ _MOST = 2**22
 """Most registers of all threads that are looked at; a block with more is not followed."""
 _LISTS = re.compile(r"(\w+) = (\[(?:[\d, ]|\[[\d, ]*\])*\])")
 _NUMBERS = re.compile(r"(\w+) = (\d+)")
-_SLICE = re.compile(r"#ttg\.slice<\{dim = (\d+), parent = (.*)\}>")
 _OPERAND = re.compile(r"#ttg\.dot_op<\{opIdx = ([01]), parent = (#ttg\.nvidia_mma<.*>), kWidth = (\d+)\}>")
+
+
+_ROWS = 16
+"""Rows of the instruction of a product that is followed, for each warp."""
 
 
 class _Unknown(Exception):
@@ -37,21 +40,21 @@ def held(layout: str, shape: tuple[int, ...]) -> Elements | None:
     """
     try:
         made = _made(layout, shape)
-    except (_Unknown, ValueError, IndexError, KeyError, TypeError):
-        return None
-    if not shape or len(made.register) + len(made.thread) > _MOST.bit_length() - 1:
-        return None
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    threads, registers = (
-        _sums([sum(step * stride for step, stride in zip(one, strides, strict=True)) for one in each])
-        for each in (made.thread, made.register)
-    )
+        if not shape or len(made.register) + len(made.thread) > _MOST.bit_length() - 1:
+            return None
+        strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+        threads, registers = (
+            _sums([sum(step * stride for step, stride in zip(one, strides, strict=True)) for one in each])
+            for each in (made.thread, made.register)
+        )
+    except (_Unknown, ValueError, IndexError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # the text may be anybody's
     elements = threads[:, None] ^ registers[None, :]
     return elements if np.array_equal(np.unique(elements), np.arange(prod(shape))) else None
 
 
 @lru_cache(maxsize=256)
-def packed(layout: str, shape: tuple[int, ...], pack: int) -> Elements | None:
+def packs(layout: str, shape: tuple[int, ...], pack: int) -> Elements | None:
     """Return all elements, int64 [elements], so that each ``pack`` neighbours lie in registers of one thread that are
     taken together; None where that is not followed.
     """
@@ -75,7 +78,7 @@ def _moved(layouts: str, before: tuple[int, ...], after: tuple[int, ...]) -> Ele
     """All elements stay in their registers. ``layouts`` are those before and after, with an arrow between them."""
     source, _, target = layouts.partition(" -> ")
     came, went = held(source, before), held(target, after)
-    if came is None or went is None or came.shape != went.shape:
+    if came is None or went is None or came.shape != went.shape or prod(before) != prod(after):
         return None
     found = np.zeros(prod(after), dtype=np.int64)
     found[went] = came
@@ -114,7 +117,7 @@ class _Layout:
 def _made(layout: str, shape: tuple[int, ...]) -> _Layout:
     made = _Layout(len(shape))
     lists = {name: json.loads(text) for name, text in _LISTS.findall(layout)}
-    if sliced := _SLICE.fullmatch(layout):
+    if sliced := SLICE.fullmatch(layout):
         axis = int(sliced[1])
         parent = _made(sliced[2], (*shape[:axis], 1, *shape[axis:]))
         made.register, made.thread = (
@@ -156,8 +159,8 @@ def _product(made: _Layout, layout: str, lists: dict[str, list[int]]) -> Sequenc
     if len(made.shape) != 2 or not (operand or layout.startswith("#ttg.nvidia_mma<")):
         raise _Unknown
     version = numbers["versionMajor"]
-    if version not in (2, 3):
-        raise _Unknown
+    if version not in (2, 3) or lists["instrShape"][0] != _ROWS or (operand and bases(layout)):
+        raise _Unknown  # of double precision, or an operand that CTAs hold copies of
     right = operand is not None and operand[1] == "1"
     inner, outer = (0, 1) if right else (1, 0)
     made.add(made.register, inner, int(operand[3]) if operand else 2)

@@ -62,7 +62,7 @@ def _inline_asm(op: Op, types: Types) -> Step:
             made = made[count:]
         return returned
 
-    packed = in_packs(op, Type("i32", shape if operands else ()), pack, name)
+    packed = in_packs(op, shape if operands else (), pack, name)
 
     def run(frame: Frame) -> None:
         values = [frame.tensor(slot) for slot in op.operands]

@@ -9,28 +9,31 @@ refuses the kernel where a result differs.
 
 import random
 from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 
-from evaluator.executor.chip.registers import packed
+from evaluator.executor.chip.registers import packs
 from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Op, Type
+from evaluator.executor.ir import Op
 
 Tensor = torch.Tensor
 Function = Callable[[Sequence[Tensor]], list[Tensor]]
 """Maps blocks of elements [P, n] to such blocks; each ``pack`` neighbours are taken together."""
 
 
-def in_packs(op: Op, kind: Type, pack: int, name: str) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
-    """Return what applies a function to blocks of a ``kind``, with those elements together that the layout packs.
+def in_packs(
+    op: Op, shape: tuple[int, ...], pack: int, name: str
+) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:
+    """Return what applies a function to blocks of a ``shape``, with those elements together that the layout packs.
 
     Where the layout does not say, it checks that company is irrelevant, and raises ``UnsupportedOperation`` where a
     result depends on which elements are packed together. ``name`` is what messages call the operation.
     """
     if pack == 1:
         return lambda function, values: function(values)
-    order = packed(op.attributes["registers"].rpartition(" -> ")[2], kind.shape, pack)
-    return _alike(kind.elements, pack, name, op.location) if order is None else _in_order(torch.from_numpy(order))
+    order = packs(op.attributes["registers"].rpartition(" -> ")[2], shape, pack)
+    return _alike(prod(shape), pack, name, op.location) if order is None else _in_order(torch.from_numpy(order))
 
 
 def _in_order(order: Tensor) -> Callable[[Function, Sequence[Tensor]], list[Tensor]]:

@@ -82,7 +82,7 @@ def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
     ):
         raise IRError(f"{op.name} at {op.location} has a region that does not fit its operands")
     function = scalar_function(op, types, build)
-    packed = in_packs(op, kinds[0], pack, op.name)
+    packed = in_packs(op, shape, pack, op.name)
 
     def run(frame: Frame) -> None:
         def apply(values: Sequence[Tensor]) -> list[Tensor]:

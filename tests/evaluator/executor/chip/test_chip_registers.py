@@ -16,7 +16,7 @@ from triton.compiler import make_backend
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from evaluator.executor import Allocation, UnsupportedOperation, load, offline
+from evaluator.executor import Allocation, IRError, UnsupportedOperation, load, offline
 from evaluator.executor.chip.registers import held
 from evaluator.plan import Pointer
 
@@ -26,6 +26,7 @@ MODULE = """module attributes {{"ttg.num-ctas" = {ctas} : i32, "ttg.num-warps" =
 ttg.target = "cuda:90", "ttg.threads-per-warp" = 32 : i32}} {{
   tt.func public @f(%a: tensor<{shape}xf32, {layout}>) {{ tt.return }}
 }}"""
+LINEAR = "#ttg.linear<{{register = {}, lane = {}, warp = {}, block = []}}>"
 PRODUCT = "#ttg.nvidia_mma<{{versionMajor = {}, versionMinor = 0, warpsPerCTA = {}, instrShape = {}}}>"
 OPERAND = "#ttg.dot_op<{{opIdx = {}, parent = {}, kWidth = {}}}>"
 
@@ -52,6 +53,19 @@ def by_triton(layout: str, shape: tuple[int, ...], warps: int, ctas: int, folder
     return threads[:, None] ^ numbers(found.reg_bases)[None, :]
 
 
+def linear(chance: random.Random, shape: tuple[int, ...]) -> str:
+    """Return a linear layout of a block for four warps, with steps in a random order and copies where it is small."""
+    steps = [
+        [1 << bit if axis == along else 0 for axis in range(len(shape))]
+        for along, extent in enumerate(shape)
+        for bit in range(extent.bit_length() - 1)
+    ]
+    chance.shuffle(steps)
+    nothing = [[0] * len(shape)]
+    threads = steps[:7] + nothing * (7 - len(steps[:7]))
+    return LINEAR.format(steps[7:], threads[:5], threads[5:])
+
+
 def layouts(chance: random.Random) -> Iterator[tuple[str, tuple[int, ...], int, int]]:
     """Yield layouts with shapes, warps and CTAs: blocked ones and slices of them at random, and those of products."""
 
@@ -73,6 +87,7 @@ def layouts(chance: random.Random) -> Iterator[tuple[str, tuple[int, ...], int, 
             f"warpsPerCTA = {divided(4, rank)}, order = {order}{split}}}>"
         )
         yield layout, shape, 4, ctas
+        yield linear(chance, shape), shape, 4, 1
         if rank > 1:
             axis = chance.randrange(rank)
             yield f"#ttg.slice<{{dim = {axis}, parent = {layout}}}>", shape[:axis] + shape[axis + 1 :], 4, ctas
@@ -81,6 +96,7 @@ def layouts(chance: random.Random) -> Iterator[tuple[str, tuple[int, ...], int, 
             layout = PRODUCT.format(version, warps, instruction)
             for shape in ((128, 64), (64, 128), (16, 16)):
                 yield layout, shape, prod(warps), 1
+                yield layout.replace("}>", ", CGALayout = [[1, 0]]}>"), shape, prod(warps), 2
                 yield f"#ttg.slice<{{dim = 1, parent = {layout}}}>", shape[:1], prod(warps), 1
                 for side, width in ((0, 2), (0, 4), *([(1, 2)] if version == 2 else [])):
                     yield OPERAND.format(side, layout, width), shape, prod(warps), 1
@@ -99,17 +115,31 @@ def test_layouts_are_those_of_triton(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "layout",
     [
+        "#ttg.linear<{register = [[99999999999999999999]], lane = [], warp = [], block = []}>",
+        LINEAR.format([[1, 0]], [[2]], []),
+        "#ttg.slice<{dim = 0, parent = " * 2000 + "}>" * 2000,
         "#ttg.blocked<{sizePerThread = [3], threadsPerWarp = [32], warpsPerCTA = [4], order = [0]}>",
         "#ttg.blocked<{sizePerThread = [1], threadsPerWarp = [32], order = [0]}>",
         "#ttg.blocked<{sizePerThread = [1], threadsPerWarp = [32], warpsPerCTA = [4], order = [1]}>",
         "#ttg.linear<{register = [[1], [2]], lane = [[4], [8], [16], [32], [4096]], warp = [], block = []}>",
-        PRODUCT.format(5, [4, 1], [16, 64, 16]),
         "#ttg.blocked<{sizePerThread = [1073741824], threadsPerWarp = [1073741824], warpsPerCTA = [4], order = [0]}>",
         "",
     ],
 )
 def test_other_layouts_are_not_followed(layout: str) -> None:
     assert held(layout, (128,)) is None
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        PRODUCT.format(2, [2, 2], [8, 8]),  # of double precision
+        PRODUCT.format(5, [4, 1], [16, 64, 16]),
+        OPERAND.format(0, PRODUCT.format(2, [2, 2], [16, 8]).replace("}>", ", CGALayout = [[0, 1]]}>"), 2),
+    ],
+)
+def test_other_products_are_not_followed(layout: str) -> None:
+    assert held(layout, (32, 32)) is None
 
 
 @gluon.jit
@@ -199,6 +229,11 @@ def test_a_reshape_that_may_reorder_leaves_elements_in_their_registers(layout: s
     assert kernel.run(memory, [Pointer(0, 0)], (1, 1, 1)).faults == ()
     thread, register = torch.arange(256) // 2, torch.arange(256) % 2
     assert torch.equal(out, thread + 128 * register if layout == "#line" else torch.arange(256))
+
+
+def test_a_reshape_to_a_block_of_another_size_is_no_reshape() -> None:
+    with pytest.raises(IRError, match="does not make"):
+        load(RESHAPED.replace("LAYOUT", "#line").replace("tensor<256xi32, #line>", "tensor<128xi32, #line>"))
 
 
 def test_a_reshape_between_layouts_that_are_not_followed_shows_no_order() -> None:
