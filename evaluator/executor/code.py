@@ -10,7 +10,7 @@ from evaluator.executor.binding import bind
 from evaluator.executor.chip import Chip, needs
 from evaluator.executor.control import build
 from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import Function, walk
+from evaluator.executor.ir import Function
 from evaluator.executor.lockstep import Pace
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Prompter, Script
@@ -99,7 +99,7 @@ class Code:
 
 def takes_over(function: Function) -> bool:
     """Return whether programs take over the work of others, by cluster launch control."""
-    return any(op.name == "ttng.clc_try_cancel" for op in walk(function.body))
+    return any(op.name == "ttng.clc_try_cancel" for op in function.body.ops)
 
 
 def prompter(script: Script | None, *, acts: bool = False) -> Prompter | None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from evaluator.executor.effects import CONTROL, effects
-from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
+from evaluator.executor.ir import COMBINING, Function, Op, Region
 
 Slots = tuple[int, ...]
 _NO_ARRIVAL = ("ttng.init_barrier", "ttng.wait_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
@@ -66,10 +66,10 @@ def followed(function: Function) -> frozenset[int]:
     None of their conditions depends on memory or on a product, and none is taken for single elements.
     """
     costly = _costly(function)
-    of_elements = {id(inner) for op in walk(function.body) if op.name in COMBINING for inner in walk(op.regions[0])}
+    of_elements = {id(inner) for op in function.body.ops if op.name in COMBINING for inner in op.regions[0].ops}
     return frozenset(
         op.regions[0].blocks[0].index
-        for op in walk(function.body)
+        for op in function.body.ops
         if op.name in ("scf.if", "tt.call")
         and id(op) not in of_elements
         and costly.isdisjoint(slot for inner in (op, *_branching(op)) for slot in conditions(inner))
@@ -83,7 +83,7 @@ def reached(function: Function, names: Collection[str]) -> frozenset[int]:
     For estimates; ``slicing.touched`` says which parameters are certain to be all.
     """
     found = sources(function, function.params)
-    asked = (op.operands[0] for op in walk(function.body) if op.name in names)
+    asked = (op.operands[0] for op in function.body.ops if op.name in names)
     return frozenset().union(*(found.get(slot, frozenset()) for slot in asked))
 
 
@@ -141,7 +141,7 @@ def sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[int
 
 
 def _branching(op: Op) -> Iterator[Op]:
-    return (inner for region in op.regions for inner in walk(region) if inner.name == "cf.cond_br")
+    return (inner for region in op.regions for inner in region.ops if inner.name == "cf.cond_br")
 
 
 def _costly(function: Function) -> set[int]:

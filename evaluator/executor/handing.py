@@ -12,7 +12,7 @@ from collections.abc import Set
 from evaluator.executor.effects import CONTROL
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.flow import sources
-from evaluator.executor.ir import ALLOCATIONS, Function, Op, walk, walk_blocks
+from evaluator.executor.ir import ALLOCATIONS, Function, Op, walk_blocks
 
 LOAD, _STORE, _WAIT = "ttg.local_load", "ttg.local_store", "ttng.wait_barrier"
 _OF_BUFFERS = (_STORE, "ttg.local_dealloc")
@@ -22,7 +22,7 @@ _OF_BARRIERS = (_WAIT, "ttng.arrive_barrier", *_MADE_BY)
 
 def loaded(function: Function) -> frozenset[int]:
     """Return the results of loads from shared memory."""
-    return frozenset(slot for op in walk(function.body) if op.name == LOAD for slot in op.results[:1])
+    return frozenset(slot for op in function.body.ops if op.name == LOAD for slot in op.results[:1])
 
 
 def handing(function: Function, loads: Set[int]) -> frozenset[int]:
@@ -31,7 +31,7 @@ def handing(function: Function, loads: Set[int]) -> frozenset[int]:
 
     Raises ``UnsupportedOperation`` where others write there, or signal such a barrier.
     """
-    ops = list(walk(function.body))
+    ops = list(function.body.ops)
     everything = frozenset(op.results[0] for op in ops if op.name in ALLOCATIONS)
     found = sources(function, everything)
 
@@ -56,7 +56,7 @@ def handing(function: Function, loads: Set[int]) -> frozenset[int]:
             elif id(op) in read or (op.name == _STORE and uses[id(op)] & buffers):
                 barriers |= waited
     regions = (region for op in ops if op.name == "ttg.warp_specialize" for region in op.regions)
-    partitioned = {id(op) for region in regions for op in walk(region)}
+    partitioned = {id(op) for region in regions for op in region.ops}
     kept = set(read)
     for op in ops:
         used = uses.get(id(op), frozenset())

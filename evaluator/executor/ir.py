@@ -185,6 +185,17 @@ class Region:
     """Blocks, of which the first is the entry. Only function bodies have more than one."""
 
     blocks: tuple[Block, ...]
+    ops: tuple[Op, ...] = field(init=False, compare=False, repr=False)
+    """Every operation, one before those in its own regions. Made once, as analyses pass over them again and again."""
+
+    def __post_init__(self) -> None:
+        ops: list[Op] = []
+        for block in self.blocks:
+            for op in block.ops:
+                ops.append(op)
+                for inner in op.regions:
+                    ops += inner.ops
+        object.__setattr__(self, "ops", tuple(ops))
 
     @property
     def args(self) -> tuple[int, ...]:
@@ -222,15 +233,6 @@ class Function:
         return self.body.args
 
 
-def walk(region: Region) -> Iterator[Op]:
-    """Yield every operation of a region; an operation comes before those in its own regions."""
-    for block in region.blocks:
-        for op in block.ops:
-            yield op
-            for inner in op.regions:
-                yield from walk(inner)
-
-
 def walk_blocks(region: Region) -> Iterator[Block]:
     """Yield every block of a region, except those in combining regions, which are applied to whole blocks at once."""
     for block in region.blocks:
@@ -245,7 +247,7 @@ def captured(region: Region) -> tuple[int, ...]:
     """Return the slots that a region uses and does not define."""
     used: dict[int, None] = {}
     defined: set[int] = set()
-    for op in walk(region):
+    for op in region.ops:
         for slot in op.operands:
             used[slot] = None
         for _, values in op.successors:

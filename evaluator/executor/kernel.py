@@ -16,7 +16,7 @@ from evaluator.executor.effects import READS, UPDATES, WRITES, effects
 from evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
-from evaluator.executor.ir import Function, walk, walk_blocks
+from evaluator.executor.ir import Function, walk_blocks
 from evaluator.executor.kept import Kept
 from evaluator.executor.lockstep import Pace, unstuck
 from evaluator.executor.marking import Marks, Owners, Writers
@@ -43,7 +43,7 @@ class Kernel:
         """Whether a program that runs alone may do other work than one that runs with all others."""
         self.takes_turns = bool(polls(function))
         """Whether programs may wait for each other."""
-        self.multiplies = any(effects(op.name).work == "dot" for op in walk(function.body))
+        self.multiplies = any(effects(op.name).work == "dot" for op in function.body.ops)
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function
         self.waiting = waiting_loops(function)

@@ -15,7 +15,7 @@ from evaluator.executor.chip.accesses import TOO_EARLY
 from evaluator.executor.effects import CONTROL
 from evaluator.executor.errors import IRError
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region, walk
+from evaluator.executor.ir import COMBINING, Block, Function, Op, Region
 from evaluator.executor.operations.chip_products import is_asynchronous
 from evaluator.executor.operations.memory import site
 from evaluator.executor.operations.registry import integer
@@ -49,7 +49,7 @@ def early_uses(function: Function) -> dict[int, str]:
 
     Raises ``IRError`` for paths that lead nowhere: the IR is untrusted and not verified.
     """
-    if not any(op.name == _PRODUCT and is_asynchronous(op) for op in walk(function.body)):
+    if not any(op.name == _PRODUCT and is_asynchronous(op) for op in function.body.ops):
         return {}
     paths = _Paths()
     try:

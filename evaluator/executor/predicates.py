@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 from evaluator.executor.effects import effects
-from evaluator.executor.ir import Block, Function, Op, Region, walk
+from evaluator.executor.ir import Block, Function, Op, Region
 from evaluator.executor.slicing import used_slots
 
 
@@ -15,7 +15,7 @@ def in_branches(function: Function) -> Function:
     """
     used = used_slots(function)
     always = {
-        slot for op in walk(function.body) if op.name == "arith.constant" and "true" in op.words for slot in op.results
+        slot for op in function.body.ops if op.name == "arith.constant" and "true" in op.words for slot in op.results
     }
     number = count(function.blocks)
 

@@ -12,7 +12,7 @@ import torch
 from evaluator.executor.chip.cluster import bases, copies, of_registers
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Function, Op, Type, walk
+from evaluator.executor.ir import Function, Op, Type
 from evaluator.executor.lexer import unquoted
 from evaluator.executor.operations import ELEMENTWISE
 
@@ -59,7 +59,7 @@ class Ranks:
         self._branches: set[int] = set()
         self._stores: set[int] = set()
         """Stores in branches."""
-        if function.ctas > 1 and any(self._asks(op) for op in walk(function.body)):
+        if function.ctas > 1 and any(self._asks(op) for op in function.body.ops):
             self._follow()
 
     def step(self, op: Op, step: Step) -> Step:
@@ -156,7 +156,7 @@ class Ranks:
 
 
 def _inner(op: Op) -> Sequence[Op]:
-    return [each for region in op.regions for each in walk(region)]
+    return [each for region in op.regions for each in region.ops]
 
 
 def _unfollowed(op: Op) -> UnsupportedOperation:

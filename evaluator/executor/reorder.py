@@ -9,7 +9,7 @@ where they meet, the kernel is refused. Only a reduction may take several, as Tr
 from evaluator.executor.chip.registers import order_of
 from evaluator.executor.effects import WRITES, effects
 from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.ir import Function, Op
 from evaluator.executor.operations import ELEMENTWISE
 
 
@@ -24,7 +24,7 @@ def check_orders(function: Function) -> None:
     apart: set[int] = set()
     """Slots that a free operation has just made."""
     uniform: set[int] = set()
-    for op in walk(function.body):
+    for op in function.body.ops:
         if op.name == "tt.splat" or (op.name == "arith.constant" and not op.words[0].startswith("dense<[")):
             uniform.update(op.results)
         used = (*op.operands, *(slot for _, values in op.successors for slot in values))

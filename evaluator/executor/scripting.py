@@ -12,7 +12,7 @@ from evaluator.executor.effects import WRITES
 from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
 from evaluator.executor.handing import LOAD
-from evaluator.executor.ir import Function, Op, walk
+from evaluator.executor.ir import Function, Op
 from evaluator.executor.lockstep import Pace, unstuck
 from evaluator.executor.memory import Memory
 from evaluator.executor.script import Script
@@ -60,7 +60,7 @@ def scripted(function: Function, reads: Set[int]) -> Code:
 
 def _first_load(function: Function) -> Op | None:
     """Return the first load from shared memory; None if there is none."""
-    return next((op for op in walk(function.body) if op.name == LOAD), None)
+    return next((op for op in function.body.ops if op.name == LOAD), None)
 
 
 def record(

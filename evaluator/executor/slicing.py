@@ -18,7 +18,7 @@ from evaluator.executor.effects import (
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.flow import conditions, followed, links
 from evaluator.executor.handing import LOAD, handing, loaded
-from evaluator.executor.ir import COMBINING, Function, Op, Region, walk
+from evaluator.executor.ir import COMBINING, Function, Op, Region
 from evaluator.executor.operations.registry import VALUE_HINTS
 from evaluator.executor.waiting import waiting_loops
 from evaluator.plan import Argument, Scalar
@@ -71,7 +71,7 @@ def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) 
     """
     waiting = waiting_loops(function)
     waits = _within(function, waiting)
-    free = {id(op) for op in walk(trip_slice(function).body)}
+    free = {id(op) for op in trip_slice(function).body.ops}
 
     def dear(op: Op) -> bool:
         row = effects(op.name)
@@ -85,9 +85,9 @@ def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) 
             sliced = _sliced(function, lambda op: op is promise, waiting, frozenset())
         except UnsupportedOperation:
             return False
-        return not any(dear(op) for op in walk(sliced.body))
+        return not any(dear(op) for op in sliced.body.ops)
 
-    kept = {id(op) for op in walk(function.body) if _promises(op) and id(op) not in waits and cheap(op)}
+    kept = {id(op) for op in function.body.ops if _promises(op) and id(op) not in waits and cheap(op)}
     return _sliced(function, lambda op: id(op) in kept, waiting, frozenset())
 
 
@@ -109,12 +109,12 @@ def deciding_reads(function: Function) -> frozenset[int]:
     and what shared memory holds counts where it determines the same.
     """
     waiting = _within(function, waiting_loops(function))
-    at_work = [op for op in walk(function.body) if id(op) not in waiting]
+    at_work = [op for op in function.body.ops if id(op) not in waiting]
     used = {slot for op in at_work for slot in op.operands}
     used.update(slot for op in at_work for _, values in op.successors for slot in values)
     found = {slot for op in at_work if op.name in READS & WRITES for slot in op.results if slot in used}
     params, origins = frozenset(function.params), _origins(function)
-    writes = [op for op in walk(function.body) if op.name in WRITES]
+    writes = [op for op in function.body.ops if op.name in WRITES]
     for sliced in (store_slice(function, params), read_slice(function, params)):
         found.update(slot for op in _overlapping(sliced, writes, origins) for slot in op.results)
         found.update(loaded(sliced))
@@ -130,7 +130,7 @@ def script_slice(function: Function, reads: Set[int]) -> Function:
     kept: list[Op] = []
     handed: frozenset[int] = frozenset()
     origins = _origins(function)
-    draws = any(op.name in UPDATES and not reads.isdisjoint(op.results) for op in walk(function.body))
+    draws = any(op.name in UPDATES and not reads.isdisjoint(op.results) for op in function.body.ops)
     waiting = frozenset[int]() if draws else waiting_loops(function)
 
     def keeps(op: Op) -> bool:
@@ -151,9 +151,9 @@ def _check_partitions(sliced: Function, origins: Mapping[int, int]) -> None:
     """Raise ``UnsupportedOperation`` where partitions that run side by side access memory that a slice writes to: a
     barrier that it leaves out may decide in which order.
     """
-    writes = [op for op in walk(sliced.body) if op.name in WRITES]
-    for regions in (op.regions for op in walk(sliced.body) if op.name == "ttg.warp_specialize"):
-        inside = ([op for op in walk(region) if effects(op.name).accesses] for region in regions)
+    writes = [op for op in sliced.body.ops if op.name in WRITES]
+    for regions in (op.regions for op in sliced.body.ops if op.name == "ttg.warp_specialize"):
+        inside = ([op for op in region.ops if effects(op.name).accesses] for region in regions)
         found = [ops for ops in inside if _may_overlap(ops, writes, origins)]
         if len(found) > 1:
             what = "a loop or an address that depends on what several partitions do to memory that programs write,"
@@ -189,25 +189,25 @@ def _hollow(
 
 def _within(function: Function, loops: Set[int]) -> frozenset[int]:
     """Return the identities of the operations inside loops."""
-    outer = [op for op in walk(function.body) if op.loop in loops]
-    return frozenset(id(inner) for op in outer for region in op.regions for inner in walk(region))
+    outer = [op for op in function.body.ops if op.loop in loops]
+    return frozenset(id(inner) for op in outer for region in op.regions for inner in region.ops)
 
 
 def _left_out(function: Function, sliced: Function) -> list[Op]:
     """Return the writes of a function that are not in its slice."""
-    kept = {id(op) for op in walk(sliced.body)}
-    return [op for op in walk(function.body) if op.name in WRITES and id(op) not in kept]
+    kept = {id(op) for op in sliced.body.ops}
+    return [op for op in function.body.ops if op.name in WRITES and id(op) not in kept]
 
 
 def _overlapping(sliced: Function, writes: Sequence[Op], origins: Mapping[int, int]) -> list[Op]:
     """Return the reads of a slice that may see the given writes; ``origins`` are those of the whole function."""
-    return [op for op in walk(sliced.body) if op.name in READS and _may_overlap([op], writes, origins)]
+    return [op for op in sliced.body.ops if op.name in READS and _may_overlap([op], writes, origins)]
 
 
 def touched(function: Function, names: Collection[str]) -> frozenset[int | None]:
     """Return the parameters through which operations of the given names access memory, None for one that is unclear."""
     origins = _origins(function)
-    return frozenset(origins.get(op.operands[0]) for op in walk(function.body) if op.name in names)
+    return frozenset(origins.get(op.operands[0]) for op in function.body.ops if op.name in names)
 
 
 def behind(function: Function, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
@@ -223,7 +223,7 @@ def item_sizes(function: Function) -> dict[int | None, int]:
     """Return the bytes of the smallest item accessed through each parameter, None for one that is unclear."""
     origins = _origins(function)
     sizes: dict[int | None, int] = {}
-    for op in walk(function.body):
+    for op in function.body.ops:
         target = function.types[op.operands[0]].target if effects(op.name).accesses else None
         if target is not None:
             origin = origins.get(op.operands[0])
@@ -264,13 +264,13 @@ def programs_interact(function: Function) -> bool:
         row = effects(op.name)
         return row.waits or (((row.atomic and row.reads) or is_volatile(op)) and not used.isdisjoint(op.results))
 
-    return any(acts(op) for op in walk(function.body))
+    return any(acts(op) for op in function.body.ops)
 
 
 def used_slots(function: Function) -> frozenset[int]:
     """Return the slots that some operation uses."""
-    used = {slot for op in walk(function.body) for slot in op.operands}
-    used.update(slot for op in walk(function.body) for _, values in op.successors for slot in values)
+    used = {slot for op in function.body.ops for slot in op.operands}
+    used.update(slot for op in function.body.ops for _, values in op.successors for slot in values)
     return frozenset(used)
 
 
@@ -286,10 +286,10 @@ def _origins(function: Function) -> dict[int, int]:
     Parameters that point into one buffer count as the first of them. Where addresses become numbers, differences lead
     from any buffer to any other, so all pointers are unknown.
     """
-    if any(op.name == "tt.ptr_to_int" for op in walk(function.body)):
+    if any(op.name == "tt.ptr_to_int" for op in function.body.ops):
         return {}
     origins = {slot: function.aliases.get(slot, slot) for slot in function.params}
-    for op in walk(function.body):
+    for op in function.body.ops:
         passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
         if passes and op.operands[0] in origins:
             origins[op.results[0]] = origins[op.operands[0]]
@@ -349,7 +349,7 @@ class _Needed:
 
     def acts(self, op: Op) -> bool:
         """Whether an operation is or contains a loop that does not just wait, a followed branch or what is kept."""
-        nested = (inner for region in op.regions for inner in walk(region))
+        nested = (inner for region in op.regions for inner in region.ops)
         return any(
             (one.loop is not None and one.loop not in self._waiting)
             or self._keeps(one)
@@ -392,4 +392,4 @@ class _Needed:
             for region in op.regions:
                 self.region(region)
         elif needed or self.acts(op):
-            self._add(*op.operands, *(slot for inner in walk(op.regions[0]) for slot in inner.operands))
+            self._add(*op.operands, *(slot for inner in op.regions[0].ops for slot in inner.operands))

@@ -13,7 +13,7 @@ from evaluator.executor.coroutines import Coroutine
 from evaluator.executor.effects import effects, is_volatile
 from evaluator.executor.errors import Deadlock
 from evaluator.executor.faults import Site
-from evaluator.executor.ir import Function, Op, walk, walk_blocks
+from evaluator.executor.ir import Function, Op, walk_blocks
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
@@ -31,17 +31,17 @@ def polls(function: Function) -> frozenset[int]:
     them changes memory, as drawing a ticket by ``atomic_add`` does; and the same operation before such a loop where
     only the loop uses its result.
     """
-    made = {slot: op for op in walk(function.body) for slot in op.results}
-    used = Counter(slot for op in walk(function.body) for slot in op.operands)
-    used.update(slot for op in walk(function.body) for _, values in op.successors for slot in values)
+    made = {slot: op for op in function.body.ops for slot in op.results}
+    used = Counter(slot for op in function.body.ops for slot in op.operands)
+    used.update(slot for op in function.body.ops for _, values in op.successors for slot in values)
     constants = {slot: op.words for slot, op in made.items() if op.name == "arith.constant"}
     found: set[int] = set()
-    for op in walk(function.body):
+    for op in function.body.ops:
         if effects(op.name).waits:
             found.update(op.results)
         if op.name == "scf.while" and len(op.regions) == 2:  # others are refused where steps are built
             condition = op.regions[0].terminator.operands[:1]
-            inner = [one for region in op.regions for one in walk(region)]
+            inner = [one for region in op.regions for one in region.ops]
             deciding = _deciding(op, inner, set(condition))
             found.update(
                 slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
@@ -58,9 +58,9 @@ def waiting_loops(function: Function) -> frozenset[int]:
     """
     polled = polls(function)
     found: set[int] = set()
-    for op in walk(function.body):
+    for op in function.body.ops:
         if op.name == "scf.while" and op.loop is not None:
-            inner = [one for region in op.regions for one in walk(region)]
+            inner = [one for region in op.regions for one in region.ops]
             works = any(function.types[slot].elements > 1 for slot in op.results)
             works = works or any(one.loop is not None or _works(one, function, polled) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
@@ -77,7 +77,7 @@ def _works(op: Op, function: Function, polled: Set[int]) -> bool:
 
 def without_waits(function: Function, waiting: Set[int], passes: torch.Tensor) -> torch.Tensor:
     """Return how often programs executed each block [blocks, programs], those in ``waiting`` loops never."""
-    waits = [op for op in walk(function.body) if op.loop in waiting]
+    waits = [op for op in function.body.ops if op.loop in waiting]
     idle = [block.index for op in waits for region in op.regions for block in walk_blocks(region)]
     return passes.index_fill(0, torch.tensor(idle, dtype=torch.int64), 0)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from evaluator.executor.effects import accessed_type, effects
 from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type, walk
+from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type
 from evaluator.work import ALL_ROLES, Body, Shares
 
 
@@ -68,15 +68,15 @@ def loops(function: Function) -> tuple[Loop, ...]:
 def roles(function: Function) -> tuple[int, ...]:
     """Return for each loop the partition that it is in: see ``Counted.roles``."""
     found = dict.fromkeys((loop.index for loop in loops(function)), 0)
-    specialised = [op for op in walk(function.body) if op.name == "ttg.warp_specialize"]
-    for op in walk(function.body):
+    specialised = [op for op in function.body.ops if op.name == "ttg.warp_specialize"]
+    for op in function.body.ops:
         if op.loop is not None and any(
-            inner.name == "ttg.warp_specialize" for region in op.regions for inner in walk(region)
+            inner.name == "ttg.warp_specialize" for region in op.regions for inner in region.ops
         ):
             found[op.loop] = ALL_ROLES
     for op in specialised:
         for partition, region in enumerate(op.regions[1:], 1):
-            found.update((inner.loop, partition) for inner in walk(region) if inner.loop is not None)
+            found.update((inner.loop, partition) for inner in region.ops if inner.loop is not None)
     return tuple(found.values()) if specialised else ()
 
 
@@ -104,7 +104,7 @@ def bodies(function: Function, passes: Mapping[int, int], programs: int) -> tupl
                 if op.loop is not None:
                     inner, inner_times = totals[op.loop], times if found[op.loop].block in passes else 0
                 elif op.name in COMBINING:
-                    if any(each.name in ("scf.for", "scf.while") for each in walk(op.regions[0])):
+                    if any(each.name in ("scf.for", "scf.while") for each in op.regions[0].ops):
                         raise UnsupportedOperation(f"{op.name} with a loop, whose passes are not counted", op.location)
                     inner_times = times * _combinations(op, function.types)
                 for nested in op.regions:
@@ -129,12 +129,12 @@ def _entered(function: Function, passes: Mapping[int, int]) -> list[float]:
         for op in (op for block in region.blocks for op in block.ops):
             if op.name == "scf.if" and loop is not None:
                 for side in op.regions:
-                    used = (slot for inner in walk(side) if inner.name != "scf.yield" for slot in inner.operands)
+                    used = (slot for inner in side.ops if inner.name != "scf.yield" for slot in inner.operands)
                     if any(function.types[slot].elements > 1 for slot in used):
                         times = passes.get(side.blocks[0].index, trips[loop])
                         shares[loop].append(min(1.0, times / max(1, trips[loop])))
             if op.name in COMBINING:
-                if loop is not None and any(inner.regions for inner in walk(op.regions[0])):
+                if loop is not None and any(inner.regions for inner in op.regions[0].ops):
                     shares[loop].append(1.0)
                 continue
             for nested in op.regions:
@@ -178,7 +178,7 @@ def block_work(block: Block, types: Sequence[Type]) -> Operations:
     for op in block.ops:
         if op.name in COMBINING:
             body = Counter[OpKind]()
-            for inner in walk(op.regions[0]):
+            for inner in op.regions[0].ops:
                 body.update(_arithmetic(inner, types))
             for kind, amount in body.items():
                 work[kind] += amount * _combinations(op, types)
@@ -271,6 +271,6 @@ def temporary_bytes(function: Function) -> int:
     def size(kind: Type) -> int:
         return kind.elements * (max(BITS[kind.element] // 8, 1))
 
-    made: list[Op] = list(walk(function.body))
+    made: list[Op] = list(function.body.ops)
     kinds = ((op, function.types[slot]) for op in made for slot in op.results)
     return 2 * sum(size(kind.block if op.name in ALLOCATIONS else kind) for op, kind in kinds) + 4096

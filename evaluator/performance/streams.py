@@ -76,16 +76,15 @@ class Stream:
 
     def _pieces(self, items: Sequence[Instruction | Loop]) -> list[list[Op] | Loop]:
         """Return the items with ops for instructions, those between loops together."""
-        pieces: list[list[Op] | Loop] = []
+        run: list[Op] = []
+        pieces: list[list[Op] | Loop] = [run]
+        op_of = self.costs.op
         for item in items:
             if isinstance(item, Loop):
-                pieces += (item, [])
+                run = []
+                pieces += (item, run)
             else:
-                if not pieces:
-                    pieces.append([])
-                run = pieces[-1]
-                assert isinstance(run, list)
-                run.append(self.costs.op(item))
+                run.append(op_of(item))
         return pieces
 
     def _follow(self, op: Op) -> None:

@@ -19,7 +19,7 @@ from evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from evaluator.executor.faults import Site
 from evaluator.executor.flow import arrivals
 from evaluator.executor.frame import Frame
-from evaluator.executor.ir import ALLOCATIONS, Function, Type, walk
+from evaluator.executor.ir import ALLOCATIONS, Function, Type
 from evaluator.executor.values import INSIDE, BufferView
 
 Tensor = torch.Tensor
@@ -58,7 +58,7 @@ def may_hold_barriers(block: Type) -> bool:
 def needs(function: Function) -> Needs | None:
     """Return what a kernel needs of a chip, None if it uses no on-chip memory."""
     partitions, barriers, uses, location = 1, 0, False, ""
-    for op in walk(function.body):
+    for op in function.body.ops:
         uses = uses or effects(op.name).on_chip
         if op.name == "ttg.warp_specialize":
             uses, partitions = True, max(partitions, len(op.regions))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluator.executor.chip.cluster import bases, parts
-from evaluator.executor.ir import Function, Op, Type, walk
+from evaluator.executor.ir import Function, Op, Type
 
 _OFFSET = "allocation.offset"
 """The attribute that says at which byte of a CTA's shared memory an allocation, or scratch memory, begins."""
@@ -72,7 +72,7 @@ def shared_places(function: Function) -> Mapping[int, Ring]:
     None are known where a function is called, which has places of its own.
     """
     found = {}
-    for op in walk(function.body):
+    for op in function.body.ops:
         if op.name == "tt.call":
             return {}
         if op.name == "ttg.local_alloc" and (first := _number(op, _OFFSET)) is not None:

@@ -10,7 +10,7 @@ from evaluator.executor.effects import is_volatile
 from evaluator.executor.errors import UnsupportedOperation
 from evaluator.executor.faults import Ordering, Site
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import BITS, Function, Op, Type, walk
+from evaluator.executor.ir import BITS, Function, Op, Type
 from evaluator.executor.operations.registry import Types, check_variant, step
 from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
 
@@ -31,7 +31,7 @@ def kept_as_sums(function: Function) -> frozenset[int]:
     """Return the slots of blocks that are kept as a sum of two terms: pointers that ``tt.addptr`` makes and only loads
     and stores use, and offsets that ``arith.addi`` makes and only such a ``tt.addptr`` uses.
     """
-    ops = list(walk(function.body))
+    ops = list(function.body.ops)
 
     def made(name: str, others: Callable[[Op], Sequence[int]]) -> set[int]:
         """Return the blocks that operations of a name make and that no operation has among its ``others``."""

@@ -10,7 +10,7 @@ import torch
 from evaluator.executor.effects import effects
 from evaluator.executor.errors import IRError, UnsupportedOperation
 from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, captured, walk
+from evaluator.executor.ir import Op, captured
 from evaluator.executor.operations.packing import in_packs
 from evaluator.executor.operations.registry import RegionBuilder, Types, check_variant, integer, region_step
 from evaluator.executor.values import BufferView, Value, full, select
@@ -26,11 +26,11 @@ ELEMENTS_AT_ONCE = 2**18
 def scalar_function(op: Op, types: Types, build: RegionBuilder) -> ScalarFunction:
     """Return a combining operation's region as a function of whole blocks."""
     (region,) = op.regions
-    for inner in walk(region):
+    for inner in region.ops:
         if effects(inner.name).accesses:
             raise UnsupportedOperation(f"{inner.name} in {op.name}", inner.location)
     body, outer, returned = build(region), captured(region), region.terminator.operands
-    own = any(inner.name == "tt.get_program_id" for inner in walk(region))
+    own = any(inner.name == "tt.get_program_id" for inner in region.ops)
 
     def apply(frame: Frame, values: Sequence[Tensor]) -> list[Tensor]:
         shape = np.broadcast_shapes(*(value.shape for value in values))[1:]

@@ -8,7 +8,6 @@ import triton.language as tl
 
 from evaluator.executor import ExecutionTimeout
 from evaluator.executor.control import KNOWN
-from evaluator.executor.ir import walk
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import trip_slice
 
@@ -202,7 +201,7 @@ def ticketed(Counter, Out, tiles):
 def test_counting_the_trips_of_programs_that_draw_tickets_draws_them_and_does_no_more(executor):
     counter, out = torch.zeros(1, dtype=torch.int32), torch.zeros(7, dtype=torch.int32)
     launch = executor.prepare(ticketed, counter, out, 7, grid=(4,))
-    names = [op.name for op in walk(trip_slice(parse(launch.ttir, KNOWN)).body)]
+    names = [op.name for op in trip_slice(parse(launch.ttir, KNOWN)).body.ops]
     assert "tt.atomic_rmw" in names
     assert "tt.store" not in names
     assert launch.kernel.count(launch.memory, launch.args, launch.grid).trips[0].sum() == 7

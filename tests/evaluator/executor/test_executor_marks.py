@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 
 from evaluator.executor.control import KNOWN
-from evaluator.executor.ir import walk
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import bounds_slice, store_slice
 
@@ -98,7 +97,7 @@ def test_what_is_marked_is_what_a_run_writes(executor, kernel, columns):
 
 def test_marking_computes_no_products_and_loads_no_values(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = {op.name for op in walk(store_slice(function, {function.params[1]}).body)}
+    names = {op.name for op in store_slice(function, {function.params[1]}).body.ops}
     assert "tt.store" in names
     assert not names & {"tt.dot", "tt.load"}
 
@@ -124,14 +123,14 @@ def test_accesses_that_are_only_checked_have_the_faults_of_a_run(executor, kerne
 
 def test_checking_accesses_loads_everything_and_computes_no_products(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = [op.name for op in walk(bounds_slice(function).body)]
+    names = [op.name for op in bounds_slice(function).body.ops]
     assert names.count("tt.load") == names.count("tt.store") == 1
     assert "tt.dot" not in names
 
 
 def test_stores_to_buffers_that_nobody_watches_are_left_out(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = {op.name for op in walk(store_slice(function, set()).body)}
+    names = {op.name for op in store_slice(function, set()).body.ops}
     assert "tt.store" not in names
 
 

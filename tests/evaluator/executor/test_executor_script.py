@@ -9,7 +9,6 @@ import triton.language as tl
 
 from evaluator.executor import aliases, load
 from evaluator.executor.control import KNOWN
-from evaluator.executor.ir import walk
 from evaluator.executor.parser import parse
 from evaluator.executor.slicing import deciding_reads, script_slice
 
@@ -100,7 +99,7 @@ def test_writing_a_script_leaves_memory_alone_and_makes_no_products(executor, ke
     scripted(launch)
     assert not launch.memory[1].data.any()
     function = parse(launch.ttir, KNOWN)
-    names = {op.name for op in walk(script_slice(function, deciding_reads(function)).body)}
+    names = {op.name for op in script_slice(function, deciding_reads(function)).body.ops}
     assert "tt.atomic_rmw" in names
     assert not names & {"tt.dot", "tt.store"}
 
