@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from evaluator.executor.control import KNOWN
-from evaluator.executor.ir import BITS, Function, Op, Type, walk
+from evaluator.executor.ir import BITS, Function, Op, Type
 from evaluator.executor.kernel import Kernel
 
 PAGE = Path(__file__).with_name("executor.md")
@@ -50,7 +50,7 @@ class Recorder:
             Kernel.run = run  # type: ignore[method-assign]
 
     def _record(self, function: Function) -> None:
-        for op in walk(function.body):
+        for op in function.body.ops:
             self.types[op.name].update(_elements(op, function.types))
             self.symbols.update(op.attributes.get("symbol", "").split())
             if self._oracle:

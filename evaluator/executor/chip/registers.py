@@ -20,13 +20,11 @@ from evaluator.executor.ir import Op
 Elements = npt.NDArray[np.int64]
 _MOST = 2**22
 """Most registers of all threads that are looked at; a block with more is not followed."""
+_ROWS = 16
+"""Rows of a product's instruction, for each warp, where it is followed."""
 _LISTS = re.compile(r"(\w+) = (\[(?:[\d, ]|\[[\d, ]*\])*\])")
 _NUMBERS = re.compile(r"(\w+) = (\d+)")
 _OPERAND = re.compile(r"#ttg\.dot_op<\{opIdx = ([01]), parent = (#ttg\.nvidia_mma<.*>), kWidth = (\d+)\}>")
-
-
-_ROWS = 16
-"""Rows of the instruction of a product that is followed, for each warp."""
 
 
 class _Unknown(Exception):
