@@ -3,9 +3,9 @@
 python -m bench.known            prints all tables: some minutes
 python -m bench.known --write    also puts them into bench/known/README.md
 
-A kernel is a file PROBLEM_TARGET.py here; gqa has that of mha where it has none of its own, and those of fsa are what
-its moves make, see ``bench.known.sparse``. Those in Gluon are what moves make too, see ``bench.known.gluon``. Those of
-a language model are in ``bench.known.attempts``. Every speed is predicted, on the suite quick.
+A kernel is a file PROBLEM_TARGET.py here; gqa has that of mha where it has none of its own. Moves make that of gqa for
+b200, those of fsa (``bench.known.sparse``) and those in Gluon (``bench.known.gluon``). Those of a language model are in
+``bench.known.attempts``. Every speed is predicted, on the suite quick.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ PATHS = {
 
 
 def sources() -> dict[tuple[str, str], str]:
-    """Return the best sources known by problem and target. Gqa has those of mha where it has none of its own."""
+    """Return the best sources known in plain Triton, by problem and target."""
     sparse = {("fsa", target): list(path("kv_outer", get_target(target)))[-1][1] for target in SPARSE}
     found = {
         (problem, target): file.read_text()
@@ -45,7 +45,8 @@ def sources() -> dict[tuple[str, str], str]:
         for problem, target in [file.stem.split("_")]
     }
     shared = {("gqa", target): source for (problem, target), source in found.items() if problem == "mha"}
-    return sparse | shared | found
+    *_, (_, moved) = walk("gqa", "b200")
+    return sparse | shared | found | {("gqa", "b200"): moved}
 
 
 def walk(problem: str, target: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ PATHS = {
     ("mha", "h100"): ("mha/hopper", "gluon-groups(3, block_n)", "gluon-ring(2 -> 4)", "gluon-order(8 heads)"),
     ("gqa", "h100"): ("mha/hopper", "gluon-groups(3, block_n)", "gluon-ring(2 -> 4)", "gluon-order(swap)"),
     ("mha", "b200"): ("mha/blackwell", "gluon-packed", "gluon-order(swap)"),
-    ("gqa", "b200"): ("mha/blackwell", "gluon-packed", "gluon-order(8 heads)"),
+    ("gqa", "b200"): ("mha/blackwell", "gluon-packed", "gluon-registers(184)", "gluon-order(8 heads)"),
 }
 """A seed and moves by problem and target, each move with words of its variant's label."""
 

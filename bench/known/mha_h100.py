@@ -5,10 +5,9 @@ Found by mutate from the plain seed.
 - Triton gives warps roles for 128 rows only where descriptors have two axes, made in the kernel, and where the kernel
   has one loop with two products: so masks are in that loop.
 - The queries' load begins at a value of its own: of a shared one, the roles move all that is made of it twice.
-- The sum of a tile's exponentials is added after the product that they go into has begun, beside it, and the output is
-  rescaled late.
-- An eighth of the exponentials is a polynomial.
-- Programs are numbered along one axis, the longest blocks of eight heads first.
+- The sum of a tile's exponentials is added after the product that they go into has begun, beside it. The first product
+  of a tile is issued late, and so is the factor that the output is rescaled by.
+- Programs are numbered along one axis, the longest blocks of four heads first.
 
 For any strides, lengths and head mapping; strides that descriptors take (multiples of 16 bytes, the last 1) are fast.
 """
@@ -25,30 +24,6 @@ def describable(*tensors: Any) -> bool:
         x.stride(3) == 1 and all(n * x.element_size() % 16 == 0 for n in (*x.stride()[:3], x.storage_offset()))
         for x in tensors
     )
-
-
-@triton.jit
-def exp2_polynomial(x):
-    """2^x: a polynomial for the fraction, the whole number added to the exponent's bits; relative error below 1e-4."""
-    x = tl.maximum(x, -126.0)
-    rounded = x + 12582912.0  # 1.5 * 2^23: the whole number is in the last bits
-    f = x - (rounded - 12582912.0)
-    y = ((0.05517167 * f + 0.24261113) * f + 0.69326097) * f + 0.99992806
-    whole = rounded.to(tl.int32, bitcast=True) << 23
-    return (y.to(tl.int32, bitcast=True) + whole).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def exp2_in_part(x):
-    rows: tl.constexpr = x.shape[0]
-    columns: tl.constexpr = x.shape[1]
-    first_1, rest_1 = tl.split(x.reshape(rows, 2, columns // 2).permute(0, 2, 1))
-    first_2, rest_2 = tl.split(rest_1.reshape(rows, 2, columns // 4).permute(0, 2, 1))
-    first_3, rest_3 = tl.split(rest_2.reshape(rows, 2, columns // 8).permute(0, 2, 1))
-    rest = exp2_polynomial(rest_3)
-    rest = tl.join(tl.exp2(first_3), rest).permute(0, 2, 1).reshape(rows, columns // 4)
-    rest = tl.join(tl.exp2(first_2), rest).permute(0, 2, 1).reshape(rows, columns // 2)
-    return tl.join(tl.exp2(first_1), rest).permute(0, 2, 1).reshape(rows, columns // 1)
 
 
 @triton.jit
@@ -142,14 +117,14 @@ def attention_kernel(
                 mask=(offs_n < kv_len)[None, :] & in_d[:, None],
                 other=0.0,
             )
-        scores = tl.dot(q, k)
         visible = (offs_n[None, :] < kv_len) if RAGGED else True
         if CAUSAL:
             visible = visible & ((offs_n - start_n)[None, :] <= (offs_m - start_n)[:, None] + (kv_len - q_len))
+        scores = tl.dot(q, k)
         scores = tl.where(visible, scores, float("-inf"))
 
         new_max = tl.maximum(row_max, tl.max(scores, 1) * scale_log2)
-        p = exp2_in_part(scores * scale_log2 - new_max[:, None])
+        p = tl.exp2(scores * scale_log2 - new_max[:, None])
         rescale = tl.exp2(row_max - new_max)
         acc = acc * rescale[:, None]
         if v_tiles is not None:
@@ -208,5 +183,5 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         DESCRIPTORS=describable(q, k, v),
         blocks=triton.cdiv(q_len, block_m),
         lists=batch * heads,
-        SIDE=8 if (batch * heads) % 8 == 0 else 1,
+        SIDE=4 if (batch * heads) % 4 == 0 else 1,
     )
