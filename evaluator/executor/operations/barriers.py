@@ -1,6 +1,7 @@
 """Barriers in shared memory, and fences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -40,9 +41,23 @@ def holders(frame: Frame, slot: int, ctas: int) -> list[int]:
     return [cta for cta in range(ctas) if not cta & shared]
 
 
-def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None, agent: int) -> Tensor:
-    """Return the places [n] of the active programs whose barrier is initialised; report the others, and those in which
-    the agent cannot know that it is.
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Which programs use a barrier."""
+
+    number: Tensor
+    """The barrier of every program, [P]."""
+    places: Tensor
+    """The programs that use theirs, [n]."""
+    rows: Tensor
+    """Their rows, [n]."""
+    barriers: Tensor
+    """Their barriers, [n]."""
+
+
+def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | None, agent: int) -> Use:
+    """Return the active programs whose barrier is initialised; report the others, and those in which the agent cannot
+    know that it is.
     """
     rows, barriers = chip.rows(frame), chip.barriers
     valid, known = barriers.valid[rows, number], chip.clocks.known[rows, agent]
@@ -58,47 +73,45 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
         text = "uses barrier {}, which may not be initialised yet"
         chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
     places = used.nonzero().flatten()
-    barriers.use(rows[places], number[places], agent, known[places])
-    return places
+    use = Use(number, places, rows[places], number[places])
+    barriers.use(use.rows, use.barriers, agent, known[places])
+    return use
 
 
-def _in_phase(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, phases: int) -> None:
-    """Where that must be ``certain``, report the ``places`` [n] of programs whose agent does not know that all phases
-    but the last ``phases`` complete ones are: in another execution it might arrive, or go on, in an earlier one.
+def _in_phase(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, phases: int) -> None:
+    """Where that must be ``certain``, report programs whose agent does not know that all phases but the last ``phases``
+    complete ones are: in another execution it might arrive, or go on, in an earlier one.
     """
     if not frame.run.memory.certain:
         return
-    rows, numbers = chip.rows(frame)[places], number[places]
-    actors = (chip.clocks.barrier(0) + numbers).unsqueeze(1)
-    known = chip.clocks.known[rows, agent].gather(1, actors).squeeze(1)
-    unknown = known < chip.barriers.phase[rows, numbers] - phases
-    text = "is at barrier {} without having waited for the phase before"
-    _refute(frame, chip, op, number, places, agent, unknown, text)
+    actors = (chip.clocks.barrier(0) + use.barriers).unsqueeze(1)
+    known = chip.clocks.known[use.rows, agent].gather(1, actors).squeeze(1)
+    unknown = known < chip.barriers.phase[use.rows, use.barriers] - phases
+    _refute(frame, chip, op, use, agent, unknown, "is at barrier {} without having waited for the phase before")
 
 
-def _refute(
-    frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, wrong: Tensor, text: str
-) -> None:
-    """Report a misuse at those of the ``places`` [n] where it is ``wrong`` [n]."""
+def _refute(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, wrong: Tensor, text: str) -> None:
+    """Report a misuse where it is ``wrong`` [n]."""
+    if not bool(wrong.any()):
+        return
     whole = torch.zeros(frame.programs, dtype=torch.bool)
-    whole[places] = wrong
-    chip.refute(frame, site(frame, op), "barrier misused", whole, text, number, agent)
+    whole[use.places] = wrong
+    chip.refute(frame, site(frame, op), "barrier misused", whole, text, use.number, agent)
 
 
 def arrive(
     frame: Frame, chip: Chip, op: Op, number: Tensor, agent: int, count: int, active: Tensor | None, expected: int
 ) -> None:
     """Arrive at a barrier, which is then to wait for ``expected`` more bytes, and hand on what the agent knows."""
-    places = usable(frame, chip, op, number, active, agent)
-    _in_phase(frame, chip, op, number, places, agent, 0)
-    rows, numbers = chip.rows(frame)[places], number[places]
-    clocks = chip.clocks
+    use, clocks = usable(frame, chip, op, number, active, agent), chip.clocks
+    _in_phase(frame, chip, op, use, agent, 0)
+    rows, numbers = use.rows, use.barriers
     chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
     chip.barriers.see(rows, numbers, clocks.heard(rows, agent))
     clocks.release(rows, agent)
     if expected:
         chip.barriers.expect(rows, numbers, expected)
-    _count(frame, chip, op, number, places, agent, count)
+    _count(frame, chip, op, use, agent, count)
 
 
 def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, copied: Sequence[int] = ()) -> None:
@@ -111,13 +124,13 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, c
         cta = agent % chip.ctas
         told = {other for bits in (*copied, pair) for other in alike(cta, bits | pair, chip.ctas)}
         for number in _distinct(numbers, sorted(told)):
-            places = usable(frame, chip, op, number, active, agent)
-            rows, here = chip.rows(frame)[places], number[places]
+            use = usable(frame, chip, op, number, active, agent)
+            rows, here = use.rows, use.barriers
             actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
             chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
             chip.barriers.see(rows, here, clocks.heard(rows, agent))
             chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
-            _count(frame, chip, op, number, places, agent, 1)
+            _count(frame, chip, op, use, agent, 1)
     chip.give_way()
 
 
@@ -135,40 +148,35 @@ def completes(
     the time [P] on its clock.
     """
     rows = chip.rows(frame)
-    places = usable(frame, chip, op, number, active, agent)
+    use = usable(frame, chip, op, number, active, agent)
     time = chip.barriers.phase[rows, number] + 1
     each = [
         (chip.clocks.barrier(one), (number == one) if active is None else (number == one) & active)
-        for one in number[places].unique().tolist()
+        for one in use.barriers.unique().tolist()
     ]
-    done, here = rows[places], number[places]
-    chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[places])
+    done, here = use.rows, use.barriers
+    chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[use.places])
     chip.barriers.see(done, here, chip.clocks.heard(done, agent))
     before = chip.barriers.phase[done, here]
     chip.barriers.expect(done, here, -amount)
-    _check_overtaken(frame, chip, op, number, places, agent, before)
+    _check_overtaken(frame, chip, op, use, agent, before)
     return each, time
 
 
-def _count(frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, count: int) -> None:
-    rows, here = chip.rows(frame)[places], number[places]
-    before = chip.barriers.phase[rows, here]
-    wrong = chip.barriers.arrive(rows, here, count)
-    text = "arrives at barrier {} more often than its phase takes"
-    _refute(frame, chip, op, number, places, agent, wrong, text)
-    _check_overtaken(frame, chip, op, number, places, agent, before)
+def _count(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, count: int) -> None:
+    before = chip.barriers.phase[use.rows, use.barriers]
+    wrong = chip.barriers.arrive(use.rows, use.barriers, count)
+    _refute(frame, chip, op, use, agent, wrong, "arrives at barrier {} more often than its phase takes")
+    _check_overtaken(frame, chip, op, use, agent, before)
 
 
-def _check_overtaken(
-    frame: Frame, chip: Chip, op: Op, number: Tensor, places: Tensor, agent: int, before: Tensor
-) -> None:
-    """Report where a phase has just ended too early; ``before`` [n] phases were complete at the places."""
-    rows, here = chip.rows(frame)[places], number[places]
-    if not bool((chip.barriers.phase[rows, here] > before).any()):
+def _check_overtaken(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, before: Tensor) -> None:
+    """Report where a phase has just ended too early; ``before`` [n] phases were complete."""
+    if not bool((chip.barriers.phase[use.rows, use.barriers] > before).any()):
         return
-    wrong = chip.barriers.overtaken(rows, here, before)
+    wrong = chip.barriers.overtaken(use.rows, use.barriers, before)
     text = "ends a phase of barrier {} while others may still be waiting for the phase before"
-    _refute(frame, chip, op, number, places, agent, wrong, text)
+    _refute(frame, chip, op, use, agent, wrong, text)
 
 
 def _number_word(op: Op, *attributes: str) -> int:
@@ -212,13 +220,13 @@ def _invalidate(op: Op, types: Types) -> Step:
         used = "invalidates barrier {} while another partition may still be using it"
         for cta in holders(frame, slot, chip.ctas):
             number, agent = numbers[cta], chip.agents[cta]
-            places = usable(frame, chip, op, number, None, agent)
-            rows, here = chip.rows(frame)[places], number[places]
+            use = usable(frame, chip, op, number, None, agent)
+            rows, here = use.rows, use.barriers
             wrong = chip.barriers.outstanding(rows, here, chip.clocks.known[rows, agent])
-            _refute(frame, chip, op, number, places, agent, wrong, signalled)
+            _refute(frame, chip, op, use, agent, wrong, signalled)
             neighbours = range(agent % chip.ctas, chip.clocks.partitions, chip.ctas)
             wrong = chip.barriers.in_use(rows, here, chip.clocks.heard(rows, agent), neighbours)
-            _refute(frame, chip, op, number, places, agent, wrong, used)
+            _refute(frame, chip, op, use, agent, wrong, used)
             chip.barriers.valid[rows, here] = False
 
     return on_chip(run)
@@ -263,24 +271,29 @@ def _wait(op: Op, types: Types) -> Step:
     predicate = _predicate(rest, types)
 
     def run(frame: Frame, chip: Chip) -> None:
-        active, every = where(frame, predicate), chip.rows(frame)
+        active = where(frame, predicate)
         numbers = barrier(frame, op, slot, active)
         parity = frame.tensor(phase).expand(frame.programs)
         barriers, clocks = chip.barriers, chip.clocks
-        waiting = [
-            (agent, number, usable(frame, chip, op, number, active, agent))
+        uses = {
+            agent: usable(frame, chip, op, number, active, agent)
             for agent, number in ((chip.agents[cta], numbers[cta]) for cta in holders(frame, slot, chip.ctas))
-        ]
+        }
+        waiting = [(use, parity[use.places]) for use in uses.values()]
 
         def missing() -> Tensor:
+            (first, asked), *others = waiting
+            if not others and first.places.numel() == frame.programs:
+                return barriers.waits(first.rows, first.barriers, asked)
             wanting = torch.zeros(frame.programs, dtype=torch.bool)
-            for _, number, places in waiting:
-                wanting[places] |= barriers.waits(every[places], number[places], parity[places])
+            for use, asked in waiting:
+                wanting[use.places] |= barriers.waits(use.rows, use.barriers, asked)
             return wanting
 
         def describe(at: int) -> str:
-            row, parity_at = every[at], parity[at]
-            one = next(int(number[at]) for _, number, _ in waiting if bool(barriers.waits(row, number[at], parity_at)))
+            row, parity_at = chip.rows(frame)[at], parity[at]
+            numbers_at = (use.number[at] for use in uses.values())
+            one = next(int(number) for number in numbers_at if bool(barriers.waits(row, number, parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
             size = f"{amount} bytes" if amount >= 0 else f"got {-amount} bytes too many"
             complete = int(barriers.phase[row, one] - barriers.begun[row, one])
@@ -291,14 +304,14 @@ def _wait(op: Op, types: Types) -> Step:
 
         chip.wait(missing, describe, site(frame, op))
         frame.run.memory.observe_barrier(frame.positions)
-        for agent, number, places in waiting:
-            rows = every[places]
-            _in_phase(frame, chip, op, number, places, agent, 1)
-            told = barriers.handed_on(rows, number[places])
+        for agent, use in uses.items():
+            rows, here = use.rows, use.barriers
+            _in_phase(frame, chip, op, use, agent, 1)
+            told = barriers.handed_on(rows, here)
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)
-            clocks.met[rows, agent] = torch.maximum(clocks.met[rows, agent], barriers.told(rows, number[places]))
-            barriers.waited(rows, number[places], agent, clocks.known[rows, agent])
+            clocks.met[rows, agent] = torch.maximum(clocks.met[rows, agent], barriers.told(rows, here))
+            barriers.waited(rows, here, agent, clocks.known[rows, agent])
 
     return on_chip(run)
 
@@ -315,14 +328,14 @@ def _arrive_after_copies(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent, number in zip(chip.agents, barrier(frame, op, slot, None), strict=True):
-            places = usable(frame, chip, op, number, None, agent)
-            rows, here, clocks = chip.rows(frame)[places], number[places], chip.clocks
+            use, clocks = usable(frame, chip, op, number, None, agent), chip.clocks
+            rows, here = use.rows, use.barriers
             known = torch.zeros(rows.numel(), clocks.actors, dtype=torch.int32)
             known[:, clocks.actor(agent, Queue.COPY)] = clocks.issued[rows, agent, Queue.COPY] + 1  # the open group
             chip.barriers.hand_on(rows, here, known, torch.zeros_like(known))
             chip.barriers.see(rows, here, clocks.heard(rows, agent))
             if arrivals:
-                _count(frame, chip, op, number, places, agent, arrivals)
+                _count(frame, chip, op, use, agent, arrivals)
         chip.give_way()
 
     return on_chip(run)
