@@ -38,6 +38,8 @@ def held(layout: str, shape: tuple[int, ...]) -> Elements | None:
     """
     try:
         made = _made(layout, shape)
+        if layout.startswith("#ttg.blocked<") and not all(map(any, made.register)):
+            return None  # copies: Triton 3.6 has registers for them, 3.9 has none
         if not shape or len(made.register) + len(made.thread) > _MOST.bit_length() - 1:
             return None
         strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
@@ -78,6 +80,8 @@ def _moved(layouts: str, before: tuple[int, ...], after: tuple[int, ...]) -> Ele
     came, went = held(source, before), held(target, after)
     if came is None or went is None or came.shape != went.shape or prod(before) != prod(after):
         return None
+    if any(np.unique(each[0]).size < each.shape[1] for each in (came, went)):
+        return None  # registers of one thread hold copies
     found = np.zeros(prod(after), dtype=np.int64)
     found[went] = came
     return found if np.array_equal(found[went], came) else None
@@ -132,8 +136,6 @@ def _made(layout: str, shape: tuple[int, ...]) -> _Layout:
     of = bases(layout)
     divided = [max([1, *(2 * step[axis] for step in of)]) for axis in range(len(shape))]
     made.fit([extent // parts for extent, parts in zip(shape, divided, strict=True)], order)
-    if blocked:
-        made.register = [step for step in made.register if any(step)]
     made.thread += lies(of, shape)
     return made
 
