@@ -8,9 +8,9 @@ share is predicted once.
 """
 
 import argparse
-import math
 import re
 from collections.abc import Iterator
+from statistics import geometric_mean
 
 from agents.moves import MOVES
 from evaluator.candidate import Candidate
@@ -75,7 +75,7 @@ def _scores(judge: Evaluator, source: str) -> str:
     if isinstance(profiles, Fault):
         return profiles.message
     speeds = [profile.score.tflops for profile in profiles]
-    return f"{math.prod(speeds) ** (1 / len(speeds)):6.1f}  " + ", ".join(f"{speed:.0f}" for speed in speeds)
+    return f"{geometric_mean(speeds):6.1f}  " + ", ".join(f"{speed:.0f}" for speed in speeds)
 
 
 def main() -> None:

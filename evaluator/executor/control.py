@@ -191,7 +191,7 @@ class _Builder:
 
     def _specialise(self, op: Op) -> Step:
         check_variant(op, ["attributes"], ["requestedRegisters", "warpGroupStartIds", "actualRegisters", "warps"])
-        if any(inner.name == op.name for region in op.regions for inner in region.ops):
+        if any(inner.name == op.name for inner in op.nested):
             raise UnsupportedOperation(f"{op.name} in a partition", op.location)
         bodies = [self._body(region) for region in op.regions]
         default, *partitions = op.regions
@@ -274,7 +274,7 @@ class _Builder:
         before, after = self._body(before_region), self._body(after_region)
         condition, *forwarded = before_region.terminator.operands
         yields = after_region.terminator.operands
-        waits = any(not self._polls.isdisjoint(one.results) for region in op.regions for one in region.ops)
+        waits = any(not self._polls.isdisjoint(one.results) for one in op.nested)
         outer = (*captured(before_region), *captured(after_region))
         if before_region.terminator.name != "scf.condition":
             raise IRError(f"{op.name} at {op.location} has no condition")

@@ -141,7 +141,7 @@ def sources(function: Function, slots: Iterable[int]) -> dict[int, frozenset[int
 
 
 def _branching(op: Op) -> Iterator[Op]:
-    return (inner for region in op.regions for inner in region.ops if inner.name == "cf.cond_br")
+    return (inner for inner in op.nested if inner.name == "cf.cond_br")
 
 
 def _costly(function: Function) -> set[int]:

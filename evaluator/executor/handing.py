@@ -31,7 +31,7 @@ def handing(function: Function, loads: Set[int]) -> frozenset[int]:
 
     Raises ``UnsupportedOperation`` where others write there, or signal such a barrier.
     """
-    ops = list(function.body.ops)
+    ops = function.body.ops
     everything = frozenset(op.results[0] for op in ops if op.name in ALLOCATIONS)
     found = sources(function, everything)
 

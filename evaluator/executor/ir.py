@@ -168,6 +168,11 @@ class Op:
     lines: range = range(0)
     """The lines of the IR text, counted from 1, from its first to its last; empty where it is not in the text."""
 
+    @property
+    def nested(self) -> "tuple[Op, ...]":
+        """Every operation in its regions; one comes before those in its own."""
+        return tuple(inner for region in self.regions for inner in region.ops)
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -189,13 +194,8 @@ class Region:
     """Every operation, one before those in its own regions. Made once, as analyses pass over them again and again."""
 
     def __post_init__(self) -> None:
-        ops: list[Op] = []
-        for block in self.blocks:
-            for op in block.ops:
-                ops.append(op)
-                for inner in op.regions:
-                    ops += inner.ops
-        object.__setattr__(self, "ops", tuple(ops))
+        ops = tuple(each for block in self.blocks for op in block.ops for each in (op, *op.nested))
+        object.__setattr__(self, "ops", ops)
 
     @property
     def args(self) -> tuple[int, ...]:

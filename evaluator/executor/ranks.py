@@ -82,7 +82,7 @@ class Ranks:
             elif depends and op.name == "scf.if" and not op.results:
                 self._branches.add(id(op))
                 self._check_alone(op)
-            elif (depends and not self._is_scalar_store(op)) or any(map(self._uses, _inner(op))):
+            elif (depends and not self._is_scalar_store(op)) or any(map(self._uses, op.nested)):
                 raise _unfollowed(op)
         if others:
             raise _unfollowed(others[0].ops[0])
@@ -153,10 +153,6 @@ class Ranks:
             set_numbers(frame, 0)
 
         return run
-
-
-def _inner(op: Op) -> Sequence[Op]:
-    return [each for region in op.regions for each in region.ops]
 
 
 def _unfollowed(op: Op) -> UnsupportedOperation:

@@ -190,7 +190,7 @@ def _hollow(
 def _within(function: Function, loops: Set[int]) -> frozenset[int]:
     """Return the identities of the operations inside loops."""
     outer = [op for op in function.body.ops if op.loop in loops]
-    return frozenset(id(inner) for op in outer for region in op.regions for inner in region.ops)
+    return frozenset(id(inner) for op in outer for inner in op.nested)
 
 
 def _left_out(function: Function, sliced: Function) -> list[Op]:
@@ -349,12 +349,11 @@ class _Needed:
 
     def acts(self, op: Op) -> bool:
         """Whether an operation is or contains a loop that does not just wait, a followed branch or what is kept."""
-        nested = (inner for region in op.regions for inner in region.ops)
         return any(
             (one.loop is not None and one.loop not in self._waiting)
             or self._keeps(one)
             or any(region.blocks[0].index in self._branches for region in one.regions[:1])
-            for one in (op, *nested)
+            for one in (op, *op.nested)
         )
 
     def _add(self, *slots: int) -> None:

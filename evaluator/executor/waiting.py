@@ -41,7 +41,7 @@ def polls(function: Function) -> frozenset[int]:
             found.update(op.results)
         if op.name == "scf.while" and len(op.regions) == 2:  # others are refused where steps are built
             condition = op.regions[0].terminator.operands[:1]
-            inner = [one for region in op.regions for one in region.ops]
+            inner = op.nested
             deciding = _deciding(op, inner, set(condition))
             found.update(
                 slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
@@ -60,7 +60,7 @@ def waiting_loops(function: Function) -> frozenset[int]:
     found: set[int] = set()
     for op in function.body.ops:
         if op.name == "scf.while" and op.loop is not None:
-            inner = [one for region in op.regions for one in region.ops]
+            inner = op.nested
             works = any(function.types[slot].elements > 1 for slot in op.results)
             works = works or any(one.loop is not None or _works(one, function, polled) for one in inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):

@@ -70,9 +70,7 @@ def roles(function: Function) -> tuple[int, ...]:
     found = dict.fromkeys((loop.index for loop in loops(function)), 0)
     specialised = [op for op in function.body.ops if op.name == "ttg.warp_specialize"]
     for op in function.body.ops:
-        if op.loop is not None and any(
-            inner.name == "ttg.warp_specialize" for region in op.regions for inner in region.ops
-        ):
+        if op.loop is not None and any(inner.name == "ttg.warp_specialize" for inner in op.nested):
             found[op.loop] = ALL_ROLES
     for op in specialised:
         for partition, region in enumerate(op.regions[1:], 1):
@@ -271,6 +269,5 @@ def temporary_bytes(function: Function) -> int:
     def size(kind: Type) -> int:
         return kind.elements * (max(BITS[kind.element] // 8, 1))
 
-    made: list[Op] = list(function.body.ops)
-    kinds = ((op, function.types[slot]) for op in made for slot in op.results)
+    kinds = ((op, function.types[slot]) for op in function.body.ops for slot in op.results)
     return 2 * sum(size(kind.block if op.name in ALLOCATIONS else kind) for op, kind in kinds) + 4096

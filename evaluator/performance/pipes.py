@@ -215,7 +215,7 @@ class Costs:
         self.wavefronts = wavefronts
         self.arithmetic = _arithmetic(target, self.table)
         self.settled: dict[int, Op] = {}
-        """Ops that no other constants change, for all who share the instructions."""
+        """Ops of what only computes, for all who share the instructions and ``arithmetic``."""
         self.l1_missed: Mapping[int, float] = {}
         self.spills_missed = 0.0
         self.known: dict[int, Op] = {}
@@ -233,8 +233,9 @@ class Costs:
         other = copy(self)
         other.table, other.l1_missed, other.spills_missed = table, l1_missed, spills_missed
         other.known, other.unknown, other.unfollowed = {}, set(), set()
-        if table.integer_lanes != self.table.integer_lanes:
-            other.arithmetic, other.settled = _arithmetic(self.target, table), {}
+        other.arithmetic = _arithmetic(self.target, table)
+        if other.arithmetic != self.arithmetic:
+            other.settled = {}
         return other
 
     def op(self, instruction: Instruction) -> Op:

@@ -131,8 +131,7 @@ def _made(layout: str, shape: tuple[int, ...]) -> _Layout:
         made.register = [tuple(step) for step in lists["register"]]
         made.thread = [tuple(step) for name in ("lane", "warp", "block") for step in lists[name]]
         return made
-    blocked = layout.startswith("#ttg.blocked<")
-    order = _blocked(made, lists) if blocked else _product(made, layout, lists)
+    order = _blocked(made, lists) if layout.startswith("#ttg.blocked<") else _product(made, layout, lists)
     of = bases(layout)
     divided = [max([1, *(2 * step[axis] for step in of)]) for axis in range(len(shape))]
     made.fit([extent // parts for extent, parts in zip(shape, divided, strict=True)], order)

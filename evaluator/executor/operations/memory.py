@@ -31,7 +31,7 @@ def kept_as_sums(function: Function) -> frozenset[int]:
     """Return the slots of blocks that are kept as a sum of two terms: pointers that ``tt.addptr`` makes and only loads
     and stores use, and offsets that ``arith.addi`` makes and only such a ``tt.addptr`` uses.
     """
-    ops = list(function.body.ops)
+    ops = function.body.ops
 
     def made(name: str, others: Callable[[Op], Sequence[int]]) -> set[int]:
         """Return the blocks that operations of a name make and that no operation has among its ``others``."""
