@@ -402,9 +402,10 @@ async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypa
     go_on, read = Event(), RunReader.read
 
     def held(reader: RunReader, store: Store, previous: Picture | None) -> Picture:
-        if reader.want.groups or reader.want.memories:
+        picture = read(reader, store, previous)
+        if picture.want.groups or picture.want.memories:
             go_on.wait()
-        return read(reader, store, previous)
+        return picture
 
     monkeypatch.setattr(RunReader, "read", held)
     async with app(run).run_test(size=(80, 24)) as pilot:

@@ -160,10 +160,10 @@ def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(m
         compiled.append(1)
         return graph.forward
 
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    for length in (8, 16, 24):
-        q = torch.randn(1, 1, length, 128)
-        libraries.flex(Case("", 1, 1, 1, length, length, 128, False), torch.device("cpu"), backend)(q, q, q)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for length in (8, 16, 24):
+            q = torch.randn(1, 1, length, 128)
+            libraries.flex(Case("", 1, 1, 1, length, length, 128, False), torch.device("cpu"), backend)(q, q, q)
     assert len(compiled) == 3
     monkeypatch.setattr(libraries, "_SHAPES", 1)
     q = torch.randn(1, 1, 32, 128)
