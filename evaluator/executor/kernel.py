@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,7 @@ from evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperatio
 from evaluator.executor.execution import Execution
 from evaluator.executor.flow import reached
 from evaluator.executor.ir import Function, walk_blocks
-from evaluator.executor.kept import Kept
+from evaluator.executor.journal import Journal
 from evaluator.executor.lockstep import Pace, unstuck
 from evaluator.executor.marking import Marks, Owners, Writers
 from evaluator.executor.memory import Memory
@@ -78,12 +78,13 @@ class Kernel:
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < math.prod(grid):
             raise IRError(f"program ids must lie in the grid {grid}")
 
-        def attempt(pace: Pace) -> Execution:
+        def attempt(pace: Pace, journal: Journal | None = None) -> Execution:
             space, code = Memory(memory, self.name), self._whole
             if sanitize:
                 finest, reads = slicing.granules(self.function, args, self.changes(args)), self.reads(args)
                 space = Sanitizer(memory, self.name, finest, reads, ids.numel(), synchronises=self.programs_interact)
                 code = self._sanitized
+            space.journal = journal
             meter = Metered(space, ids.numel()) if count else None
             seen = cast(Memory, meter) if meter else space
             limits: dict[str, Any] = {"temporaries_bytes": temporaries_bytes, "deadline": deadline, "pace": pace}
@@ -107,7 +108,8 @@ class Kernel:
 
         if not self._whole.side_by_side or self.takes_turns or ids.numel() == 1:
             return attempt(Pace.START)
-        return unstuck(attempt, Kept([memory[buffer] for buffer in self.changes(args)]).restore)
+        journal = Journal([memory[buffer] for buffer in self.changes(args)])
+        return unstuck(partial(attempt, journal=journal), journal.undo)
 
     def count(
         self,

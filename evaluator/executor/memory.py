@@ -9,6 +9,7 @@ import torch
 from evaluator.executor.allocation import Allocation
 from evaluator.executor.faults import Site
 from evaluator.executor.ir import Type
+from evaluator.executor.journal import Journal
 from evaluator.executor.rows import Rows, row_table
 from evaluator.executor.space import Access, Space, all_true, distinct, total
 from evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
@@ -22,6 +23,8 @@ class Memory(Space):
     def __init__(self, allocations: Sequence[Allocation], kernel: str = "") -> None:
         super().__init__(allocations, kernel)
         self._version: int | None = None
+        self.journal: Journal | None = None
+        """Where what is changed is noted."""
 
     @property
     def version(self) -> int:
@@ -30,6 +33,8 @@ class Memory(Space):
         return self._version
 
     def _changes(self, held: Tensor, index: Tensor, bits: Tensor) -> None:
+        if self.journal is not None:
+            self.journal.note(held, index)
         if self._version is not None and not torch.equal(held[index], bits):
             self._version += 1
 
@@ -176,20 +181,23 @@ class Memory(Space):
             return False
         allocation = self._allocations[rows.buffer]
         held = row_table(self._bits(rows.buffer, kind.item_bytes), length, phase)
-        if self._version is not None:
-            self._changes(held, number, bits)
+        self._changes(held, number, bits)
         held.index_copy_(0, number, bits)
         for marks in (allocation.written, allocation.initialised):
             if marks is not None:
-                row_table(marks, length, phase).index_fill_(0, number, True)
+                self._set(row_table(marks, length, phase), number)
         return True
+
+    def _set(self, marks: Tensor, index: Tensor) -> None:
+        if self.journal is not None:
+            self.journal.note(marks, index)
+        marks.index_fill_(0, index, True)
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
         """Store bits [n] at indices [n], the active items of an access."""
         if index.numel():
             held = self._bits(access.buffer, access.item_bytes)
-            if self._version is not None:
-                self._changes(held, index, bits)
+            self._changes(held, index, bits)
             held.scatter_(0, index, bits)
             self._mark(self._allocations[access.buffer], index, access.item_bytes)
 
@@ -199,7 +207,7 @@ class Memory(Space):
         elements = allocation.covered(index, item_bytes).flatten()
         for marks in (allocation.written, allocation.initialised):
             if marks is not None:
-                marks[elements] = True
+                self._set(marks, elements)
 
     def gather_cells(
         self, address: Tensor, mask: Tensor | None, kind: Type, site: Site
@@ -224,17 +232,20 @@ class Memory(Space):
 
     def replace(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
         """Set elements at distinct indices [n] of a typed tensor from ``gather_cells``."""
-        if self._version is not None:
-            self._changes(cells.view(RAW[cells.element_size()]), index, values.view(RAW[cells.element_size()]))
+        self._changes(cells.view(RAW[cells.element_size()]), index, values.view(RAW[cells.element_size()]))
         cells[index] = values
 
     def add_up(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
         """Add values [n] to elements at indices [n] of a typed tensor from ``gather_cells``, one after another."""
         held = cells.view(RAW[cells.element_size()])
-        before = None if self._version is None else held[index]
+        if self.journal is not None:
+            self.journal.note(held, index)
+        if self._version is None:
+            cells.index_add_(0, index, values)
+            return
+        before = held[index]
         cells.index_add_(0, index, values)
-        if before is not None:
-            self._changes(held, index, before)
+        self._version += not torch.equal(held[index], before)
 
 
 def _mixed(blocks: Tensor, elements: int) -> Tensor:

@@ -87,9 +87,11 @@ class BufferView:
     @property
     def steps(self) -> tuple[int, ...] | None:
         """The steps along each axis; None where places do not follow each other in steps."""
-        if self.places.untyped_storage().data_ptr() != _COUNTED.untyped_storage().data_ptr():
-            return None
-        return self.places.stride()
+        return self.places.stride() if self.places.untyped_storage().data_ptr() == _COUNTED_AT else None
+
+    def part(self, offset: torch.Tensor, places: torch.Tensor) -> "BufferView":
+        """Return the view that starts at ``offset`` and has these places."""
+        return BufferView(self.buffer, offset, places, self.element, self.stray, self.among)
 
     def alike(self, other: "BufferView") -> bool:
         """Whether two views of a buffer differ at most in where they start."""
@@ -98,6 +100,7 @@ class BufferView:
 
 
 _COUNTED = torch.arange(MAX_ELEMENTS)
+_COUNTED_AT = _COUNTED.untyped_storage().data_ptr()
 
 
 def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:

@@ -62,9 +62,9 @@ class Barriers:
         """Return where the phase with a parity [P or 1] is not complete, bool [P]."""
         return self.valid[rows, number] & ((self.phase[rows, number] & 1) == (parity & 1))
 
-    def use(self, rows: Tensor, number: Tensor, partition: int, known: Tensor) -> None:
-        """Note that a partition, which knows [P, actors] of the others, uses barriers."""
-        self._used_at[rows, number, partition] = known[:, partition]
+    def use(self, rows: Tensor, number: Tensor, partition: int, time: Tensor) -> None:
+        """Note that a partition uses barriers at its ``time`` [P]."""
+        self._used_at[rows, number, partition] = time
 
     def in_use(self, rows: Tensor, number: Tensor, heard: Tensor, partitions: range) -> Tensor:
         """Return where one of some partitions may still be using the barrier, for all that was ``heard`` of them [P,
@@ -76,18 +76,17 @@ class Barriers:
         """Note how far someone who arrives, or issues a copy that will, knows partitions to be [P, partitions]."""
         self._seen[rows, number] = torch.maximum(self._seen[rows, number], heard)
 
-    def waited(self, rows: Tensor, number: Tensor, partition: int, known: Tensor) -> None:
-        """Note that a partition, which knows [P, actors], has waited for the last complete phase."""
+    def waited(self, rows: Tensor, number: Tensor, partition: int, time: Tensor) -> None:
+        """Note that a partition has waited for the last complete phase until its ``time`` [P]."""
         self._waited[rows, number, partition] = self.phase[rows, number]
-        self._waited_at[rows, number, partition] = known[:, partition]
+        self._waited_at[rows, number, partition] = time
 
-    def overtaken(self, rows: Tensor, number: Tensor, before: Tensor) -> Tensor:
-        """Return where phases ended, of which ``before`` [P] were complete, although a partition may still be waiting
-        for the phase before: it would wait for ever, or for another phase of that parity. bool [P]
+    def overtaken(self, rows: Tensor, number: Tensor) -> Tensor:
+        """Return where the phase that has just ended did so although a partition may still be waiting for the one
+        before: it would wait for ever, or for another phase of that parity. bool [P]
         """
-        waiting = self._waited[rows, number] == before.unsqueeze(1)
-        unseen = self._waited_at[rows, number] > self._seen[rows, number]
-        return (self.phase[rows, number] > before) & (waiting & unseen).any(1)
+        waiting = self._waited[rows, number] == self.phase[rows, number].unsqueeze(1) - 1
+        return (waiting & (self._waited_at[rows, number] > self._seen[rows, number])).any(1)
 
     def hand_on(self, rows: Tensor, number: Tensor, known: Tensor, fenced: Tensor) -> None:
         """Add what someone who arrives knows, [P, actors] each."""
@@ -111,24 +110,24 @@ class Barriers:
         done = known.gather(1, self._signaller[rows, number].unsqueeze(1)).squeeze(1)
         return done < self._signalled_at[rows, number]
 
-    def arrive(self, rows: Tensor, number: Tensor, count: int) -> Tensor:
-        """Count arrivals; return where there were more than the phase takes, bool [P]."""
+    def arrive(self, rows: Tensor, number: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Count arrivals; return where there were more than the phase takes, and where it ended, bool [P]."""
         left = self.missing[rows, number] - count
         self.missing[rows, number] = left.clamp(min=0)
-        self._complete(rows, number)
-        return left < 0
+        return left < 0, self._complete(rows, number)
 
-    def expect(self, rows: Tensor, number: Tensor, amount: int | Tensor) -> None:
-        """Add bytes that the current phase takes; a negative amount has come."""
+    def expect(self, rows: Tensor, number: Tensor, amount: int | Tensor) -> Tensor:
+        """Add bytes that the current phase takes, a negative amount has come; return where it ended, bool [P]."""
         self.bytes[rows, number] += amount
-        self._complete(rows, number)
+        return self._complete(rows, number)
 
-    def _complete(self, rows: Tensor, number: Tensor) -> None:
-        """End the current phase where it takes nothing more."""
-        ends = self.valid[rows, number] & (self.missing[rows, number] == 0) & (self.bytes[rows, number] == 0)
-        if not bool(ends.any()):
-            return
-        rows, number = rows[ends], number[ends]
+    def _complete(self, rows: Tensor, number: Tensor) -> Tensor:
+        ends = self.valid[rows, number] & ((self.missing[rows, number] | self.bytes[rows, number]) == 0)
+        if bool(ends.any()):
+            self._next_phase(rows[ends], number[ends])
+        return ends
+
+    def _next_phase(self, rows: Tensor, number: Tensor) -> None:
         self.phase[rows, number] += 1
         self.missing[rows, number] = self.count[rows, number]
         self._arrived[0, rows, number, self._first_actor + number] = self.phase[rows, number]

@@ -185,10 +185,9 @@ class Chip:
         report(TOO_EARLY, ~seen, "which {} may still be writing")
         if access.verb == "reads":
             report("read of uninitialised memory", nobody, "which nobody has written", note=True)
-        if access.fences and not buffer.tensor:
+        if access.fences and not buffer.tensor and bool((ordinary := buffer.ordinary[r, cta, parts]).any()):
             # The compiler puts fences between what one partition does, and before partitions start.
-            other = self.clocks.partition_of(writer) != self.partition
-            ordinary = seen & ~nobody & buffer.ordinary[r, cta, parts] & other
+            ordinary &= seen & ~nobody & (self.clocks.partition_of(writer) != self.partition)
             fenced = self.clocks.fenced[deed.rows, agent].gather(1, writer.clamp(min=0)) >= written_at
             report("missing fence", ordinary & ~fenced, "which {} has written, with no fence_async_shared since")
         if access.verb == "writes":
@@ -263,8 +262,9 @@ class Chip:
 
     def _seen(self, deed: _Deed, writer: Tensor, written_at: Tensor) -> Tensor:
         """Return which writes [P, parts] are over for whoever does something."""
-        access, known = deed.access, self.clocks.known[deed.rows, deed.access.agent]
-        seen = (writer == NOBODY) | (known.gather(1, writer.clamp(min=0)) >= written_at)
+        access = deed.access
+        known = self.clocks.known[deed.rows.unsqueeze(1), access.agent, writer.clamp(min=0)]
+        seen = (writer == NOBODY) | (known >= written_at)
         if access.in_order:
             seen |= writer == access.actor
             if access.actor is not None and access.actor >= self.clocks.barrier(0):

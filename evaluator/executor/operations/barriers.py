@@ -31,8 +31,11 @@ def barrier(frame: Frame, op: Op, slot: int, active: Tensor | None) -> list[Tens
     assert chip is not None
     if here != parts(divided):
         raise UnsupportedOperation(f"{op.name} on {here} barriers of {chip.ctas} CTAs", op.location)
-    places = [int(view.places.flatten()[place(divided, cta)[-1] if divided else 0]) for cta in range(chip.ctas)]
-    return [(view.buffer.first_barrier + view.offset + one).expand(frame.programs) for one in places]
+    first = (view.buffer.first_barrier + view.offset).expand(frame.programs)
+    if not divided:
+        return [first] * chip.ctas
+    places = view.places.flatten()
+    return [first + places[place(divided, cta)[-1]] for cta in range(chip.ctas)]
 
 
 def holders(frame: Frame, slot: int, ctas: int) -> list[int]:
@@ -59,22 +62,22 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     """Return the active programs whose barrier is initialised; report the others, and those in which the agent cannot
     know that it is.
     """
-    rows, barriers = chip.rows(frame), chip.barriers
-    valid, known = barriers.valid[rows, number], chip.clocks.known[rows, agent]
-    asked = torch.ones_like(valid) if active is None else active
-    used = asked & valid
-    if not torch.equal(used, asked):
+    rows, barriers, known = chip.rows(frame), chip.barriers, chip.clocks.known
+    valid = barriers.valid[rows, number]
+    used = valid if active is None else active & valid
+    if not bool(valid.all()):
+        unusable = ~valid if active is None else active & ~valid
         text = "uses barrier {}, which is not initialised, or no longer"
-        chip.refute(frame, site(frame, op), "barrier misused", asked & ~valid, text, number, agent)
+        chip.refute(frame, site(frame, op), "barrier misused", unusable, text, number, agent)
     by = barriers.begun_by[rows, number]
-    unknown = used & (known.gather(1, by.unsqueeze(1)).squeeze(1) < barriers.begun_at[rows, number])
+    unknown = used & (known[rows, agent, by] < barriers.begun_at[rows, number])
     if bool(unknown.any()):
         unknown &= by % chip.ctas == agent % chip.ctas  # the compiler lets CTAs meet after barriers are initialised
         text = "uses barrier {}, which may not be initialised yet"
         chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
     places = used.nonzero().flatten()
     use = Use(number, places, rows[places], number[places])
-    barriers.use(use.rows, use.barriers, agent, known[places])
+    barriers.use(use.rows, use.barriers, agent, known[use.rows, agent, agent])
     return use
 
 
@@ -84,8 +87,7 @@ def _in_phase(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, phases: in
     """
     if not frame.run.memory.certain:
         return
-    actors = (chip.clocks.barrier(0) + use.barriers).unsqueeze(1)
-    known = chip.clocks.known[use.rows, agent].gather(1, actors).squeeze(1)
+    known = chip.clocks.known[use.rows, agent, chip.clocks.barrier(0) + use.barriers]
     unknown = known < chip.barriers.phase[use.rows, use.barriers] - phases
     _refute(frame, chip, op, use, agent, unknown, "is at barrier {} without having waited for the phase before")
 
@@ -157,24 +159,21 @@ def completes(
     done, here = use.rows, use.barriers
     chip.barriers.signalled(done, here, chip.clocks.barrier(0) + here, time[use.places])
     chip.barriers.see(done, here, chip.clocks.heard(done, agent))
-    before = chip.barriers.phase[done, here]
-    chip.barriers.expect(done, here, -amount)
-    _check_overtaken(frame, chip, op, use, agent, before)
+    _check_overtaken(frame, chip, op, use, agent, chip.barriers.expect(done, here, -amount))
     return each, time
 
 
 def _count(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, count: int) -> None:
-    before = chip.barriers.phase[use.rows, use.barriers]
-    wrong = chip.barriers.arrive(use.rows, use.barriers, count)
+    wrong, ended = chip.barriers.arrive(use.rows, use.barriers, count)
     _refute(frame, chip, op, use, agent, wrong, "arrives at barrier {} more often than its phase takes")
-    _check_overtaken(frame, chip, op, use, agent, before)
+    _check_overtaken(frame, chip, op, use, agent, ended)
 
 
-def _check_overtaken(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, before: Tensor) -> None:
-    """Report where a phase has just ended too early; ``before`` [n] phases were complete."""
-    if not bool((chip.barriers.phase[use.rows, use.barriers] > before).any()):
+def _check_overtaken(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, ended: Tensor) -> None:
+    """Report where a phase has ``ended`` [n] too early, just now."""
+    if not bool(ended.any()):
         return
-    wrong = chip.barriers.overtaken(use.rows, use.barriers, before)
+    wrong = ended & chip.barriers.overtaken(use.rows, use.barriers)
     text = "ends a phase of barrier {} while others may still be waiting for the phase before"
     _refute(frame, chip, op, use, agent, wrong, text)
 
@@ -311,7 +310,7 @@ def _wait(op: Op, types: Types) -> Step:
             for table, added in zip((clocks.known, clocks.fenced), told, strict=True):
                 table[rows, agent] = torch.maximum(table[rows, agent], added)
             clocks.met[rows, agent] = torch.maximum(clocks.met[rows, agent], barriers.told(rows, here))
-            barriers.waited(rows, here, agent, clocks.known[rows, agent])
+            barriers.waited(rows, here, agent, clocks.known[rows, agent, agent])
 
     return on_chip(run)
 

@@ -38,6 +38,8 @@ def _on_uint64(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Elem
 
 def truncated_division(a: Tensor, b: Tensor) -> Tensor:
     """Divide int64 toward zero. Division by zero gives -1, the hardware's all ones; the least integer over -1 wraps."""
+    if bool((b > 0).all()):
+        return torch.div(a, b, rounding_mode="trunc")
     simple = torch.where((b == 0) | (b == -1), 1, b)
     quotient = torch.div(a, simple, rounding_mode="trunc")
     return torch.where(b == 0, -1, torch.where(b == -1, -a, quotient))
@@ -55,8 +57,7 @@ def _division(kind: str, bits: int) -> Elementwise:
     def divide(a: Tensor, b: Tensor) -> Tensor:
         x, y = read(a), read(b)
         quotient = truncated_division(x, y)
-        result = quotient if kind.startswith("div") else torch.where(y == 0, x, x - quotient * y)
-        return result.to(a.dtype)
+        return (quotient if kind.startswith("div") else x - quotient * y).to(a.dtype)
 
     return divide
 

@@ -186,18 +186,20 @@ def _index(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
         number = frame.tensor(index).to(torch.int64)
-        wrong = (number < 0) | (number >= view.shape[0])
-        if bool(wrong.any()):  # which matters to those that use it: an index may be computed in vain
-            stray = torch.where(wrong, number, INSIDE if view.stray is None else view.stray)
-            view = replace(view, stray=stray, among=view.shape[0])
-        one = view.places[0] if len(view.shape) > 1 else view.places[:1]
-        step = int(view.places[(1, *[0] * (len(view.shape) - 1))]) if view.shape[0] > 1 else 0
-        if view.steps is None:
-            starts = step * torch.arange(view.shape[0]).view(-1, *[1] * (len(view.shape) - 1))
+        buffers, *each = view.shape
+        inside = number.clamp(0, buffers - 1)
+        if not torch.equal(number, inside):  # which matters to those that use it: an index may be computed in vain
+            stray = torch.where(number == inside, INSIDE if view.stray is None else view.stray, number)
+            view = replace(view, stray=stray, among=buffers)
+        if view.steps is not None:
+            step = view.steps[0]
+        else:
+            step = int(view.places[(1, *[0] * len(each))]) if buffers > 1 else 0
+            starts = step * torch.arange(buffers).view(-1, *[1] * len(each))
             if not torch.equal(view.places, view.places[:1] + starts):
                 raise UnsupportedOperation(f"{op.name} of buffers that lie unlike each other", op.location)
-        offset = view.offset + number.clamp(0, view.shape[0] - 1) * step
-        frame.slots[op.results[0]] = replace(view, offset=offset, places=one)
+        one = view.places[0] if each else view.places[:1]
+        frame.slots[op.results[0]] = view.part(view.offset + inside * step, one)
 
     return on_chip(run)
 
@@ -229,7 +231,7 @@ def _subslice(op: Op, types: Types) -> Step:
         first = int(view.places[starts])
         places = view.places[part]
         places = places - first if view.steps is None else stepped(places.shape, places.stride())
-        frame.slots[op.results[0]] = replace(view, offset=view.offset + first, places=places)
+        frame.slots[op.results[0]] = view.part(view.offset + first, places)
 
     return on_chip(run)
 
@@ -245,7 +247,7 @@ def _transpose(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        frame.slots[op.results[0]] = replace(view, places=view.places.permute(order))
+        frame.slots[op.results[0]] = view.part(view.offset, view.places.permute(order))
 
     return on_chip(run)
 
@@ -260,7 +262,7 @@ def _reshape(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        frame.slots[op.results[0]] = replace(view, places=view.places.reshape(result.shape))
+        frame.slots[op.results[0]] = view.part(view.offset, view.places.reshape(result.shape))
 
     return on_chip(run)
 
