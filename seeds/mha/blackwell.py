@@ -29,7 +29,8 @@ def bring(desc, tiles, ready, free, batch, kv_head, tile):
     stage = tile % stages
     mbarrier.wait(free.index(stage), (tile // stages & 1) ^ 1)
     mbarrier.expect(ready.index(stage), desc.block_type.nbytes)
-    load(desc, [batch, kv_head, tile * tiles.shape[3], 0], ready.index(stage), tiles.index(stage))
+    place = tiles.index(stage).reshape(desc.block_type.shape)
+    load(desc, [batch, kv_head, tile * tiles.shape[1], 0], ready.index(stage), place)
 
 
 @gluon.jit
@@ -50,15 +51,14 @@ def weights_in(s):
 
 @gluon.jit
 def score(q_tiles, k_tiles, s, s_ready, tile, GROUP: gl.constexpr):
-    q = q_tiles.index(GROUP).reshape([q_tiles.shape[3], q_tiles.shape[4]])
-    k = k_tiles.index(tile % k_tiles.shape[0]).reshape([k_tiles.shape[3], k_tiles.shape[4]])
-    tcgen05_mma(q, k.permute((1, 0)), s.index(GROUP), use_acc=False)
+    k = k_tiles.index(tile % k_tiles.shape[0])
+    tcgen05_mma(q_tiles.index(GROUP), k.permute((1, 0)), s.index(GROUP), use_acc=False)
     tcgen05_commit(s_ready.index(GROUP))
 
 
 @gluon.jit
 def weigh(v_tiles, s, o, p_ready, o_ready, tile, GROUP: gl.constexpr):
-    v = v_tiles.index(tile % v_tiles.shape[0]).reshape([v_tiles.shape[3], v_tiles.shape[4]])
+    v = v_tiles.index(tile % v_tiles.shape[0])
     mbarrier.wait(p_ready.index(GROUP), tile & 1)
     tcgen05_mma(weights_in(s.index(GROUP)), v, o.index(GROUP), use_acc=tile > 0)
     tcgen05_commit(o_ready.index(GROUP))
@@ -212,9 +212,10 @@ def attention_kernel(
     first_row = (gl.num_programs(0) - 1 - gl.program_id(0)) * (2 * block_m)  # those with most keys first
     batch = gl.program_id(1) // heads
     head = gl.program_id(1) % heads
-    q_tiles = gl.allocate_shared_memory(gl.bfloat16, [2, 1, 1, block_m, dim], q_desc.layout)
-    k_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], k_desc.layout)
-    v_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], v_desc.layout)
+    tile_layout: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    q_tiles = gl.allocate_shared_memory(gl.bfloat16, [2, block_m, dim], tile_layout)
+    k_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, block_n, dim], tile_layout)
+    v_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, block_n, dim], tile_layout)
     scaling = gl.allocate_shared_memory(gl.float32, [2, block_m], gl.SwizzledSharedLayout(1, 1, 1, [0]))
     s = allocate_tensor_memory(gl.float32, [2, block_m, block_n], TensorMemoryLayout([block_m, block_n], col_stride=1))
     o = allocate_tensor_memory(gl.float32, [2, block_m, dim], TensorMemoryLayout([block_m, dim], col_stride=1))
@@ -242,7 +243,8 @@ def attention_kernel(
         mbarrier.init(v_free.index(stage), count=1)
     mbarrier.expect(q_ready, 2 * q_desc.block_type.nbytes)
     for i in gl.static_range(2):
-        load(q_desc, [batch, head, first_row + i * block_m, 0], q_ready, q_tiles.index(i))
+        place = q_tiles.index(i).reshape(q_desc.block_type.shape)
+        load(q_desc, [batch, head, first_row + i * block_m, 0], q_ready, place)
     last = kv_len
     unmasked = kv_len // block_n
     if CAUSAL:

@@ -24,7 +24,8 @@ def bring(desc, tiles, ready, free, batch, kv_head, tile):
     stage = tile % stages
     mbarrier.wait(free.index(stage), (tile // stages & 1) ^ 1)
     mbarrier.expect(ready.index(stage), desc.block_type.nbytes)
-    load(desc, [batch, kv_head, tile * tiles.shape[3], 0], ready.index(stage), tiles.index(stage))
+    place = tiles.index(stage).reshape(desc.block_type.shape)
+    load(desc, [batch, kv_head, tile * tiles.shape[1], 0], ready.index(stage), place)
 
 
 @gluon.jit
@@ -39,12 +40,12 @@ def load_keys_and_values(k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_f
 @gluon.jit
 def scores(q, k_tiles, k_ready, tile):
     stages: gl.constexpr = k_tiles.shape[0]
-    block_n: gl.constexpr = k_tiles.shape[3]
+    block_n: gl.constexpr = k_tiles.shape[1]
     num_warps: gl.constexpr = gl.num_warps()
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, block_n, 16])
     mbarrier.wait(k_ready.index(tile % stages), tile // stages & 1)
-    k = k_tiles.index(tile % stages).reshape([block_n, q.shape[1]]).permute((1, 0))
-    zeros = gl.zeros([q.shape[0], block_n], gl.float32, s_layout)
+    k = k_tiles.index(tile % stages).permute((1, 0))
+    zeros = gl.full([q.shape[0], block_n], 0.0, gl.float32, s_layout)
     return warpgroup_mma(q, k, zeros, use_acc=False, is_async=True)
 
 
@@ -52,7 +53,7 @@ def scores(q, k_tiles, k_ready, tile):
 def weighted(p, acc, v_tiles, v_ready, tile):
     stages: gl.constexpr = v_tiles.shape[0]
     mbarrier.wait(v_ready.index(tile % stages), tile // stages & 1)
-    v = v_tiles.index(tile % stages).reshape([p.shape[1], acc.shape[1]])
+    v = v_tiles.index(tile % stages)
     return warpgroup_mma(p, v, acc, is_async=True)
 
 
@@ -76,7 +77,7 @@ def walk(
     rows, first, stop, kv_len, shift, scale, MASKED: gl.constexpr, CAUSAL: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
     stages: gl.constexpr = k_tiles.shape[0]
-    block_n: gl.constexpr = k_tiles.shape[3]
+    block_n: gl.constexpr = k_tiles.shape[1]
     o_layout: gl.constexpr = acc.type.layout
     for tile in range(first, stop):
         mbarrier.wait(turns.index(GROUP), (tile - 1) & 1)
@@ -101,9 +102,9 @@ def attend(
     first_row, q_len, kv_len, tiles, unmasked, scale, MASKED: gl.constexpr, CAUSAL: gl.constexpr, GROUP: gl.constexpr,
 ):  # fmt: skip
     num_warps: gl.constexpr = gl.num_warps()
-    block_m: gl.constexpr = q_tiles.shape[3]
-    block_n: gl.constexpr = k_tiles.shape[3]
-    dim: gl.constexpr = q_tiles.shape[4]
+    block_m: gl.constexpr = q_tiles.shape[1]
+    block_n: gl.constexpr = k_tiles.shape[1]
+    dim: gl.constexpr = q_tiles.shape[2]
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, block_n, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, dim, 16])
     first_row += GROUP * block_m
@@ -113,7 +114,7 @@ def attend(
     row_sum = gl.full([block_m], 0.0, gl.float32, gl.SliceLayout(1, s_layout))
     acc = gl.zeros([block_m, dim], gl.float32, o_layout)
     mbarrier.wait(q_ready, 0)
-    q = q_tiles.index(GROUP).reshape([block_m, dim])
+    q = q_tiles.index(GROUP)
     s = warpgroup_mma_wait(num_outstanding=0, deps=[scores(q, k_tiles, k_ready, 0)])
     mbarrier.arrive(k_free.index(0), count=1)
     new, _, row_max, row_sum = softmax(s, row_max, row_sum, scale, rows, 0, kv_len, shift, MASKED, CAUSAL)
@@ -147,9 +148,10 @@ def attention_kernel(
     first_row = (gl.num_programs(0) - 1 - gl.program_id(0)) * (GROUPS * block_m)  # those with most keys first
     batch = gl.program_id(1) // heads
     head = gl.program_id(1) % heads
-    q_tiles = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, 1, 1, block_m, dim], q_desc.layout)
-    k_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], k_desc.layout)
-    v_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, block_n, dim], v_desc.layout)
+    tile_layout: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
+    q_tiles = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, block_m, dim], tile_layout)
+    k_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, block_n, dim], tile_layout)
+    v_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, block_n, dim], tile_layout)
     q_ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     turns = gl.allocate_shared_memory(gl.int64, [GROUPS, 1], mbarrier.MBarrierLayout())
     k_ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -167,7 +169,8 @@ def attention_kernel(
     mbarrier.arrive(turns.index(0), count=1)
     mbarrier.expect(q_ready, GROUPS * q_desc.block_type.nbytes)
     for i in gl.static_range(GROUPS):
-        load(q_desc, [batch, head, first_row + i * block_m, 0], q_ready, q_tiles.index(i))
+        place = q_tiles.index(i).reshape(q_desc.block_type.shape)
+        load(q_desc, [batch, head, first_row + i * block_m, 0], q_ready, place)
     last = kv_len
     unmasked = kv_len // block_n
     if CAUSAL:

@@ -24,7 +24,6 @@ from evaluator.targets import get_target
 from seeds import SEEDS, fitting, seed_source, seeds_of
 from tests.corpus import sample, soaked
 from tests.evaluator.problems.offline_kernel import fault_of
-from tests.oldest_triton import newer_triton
 
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
 """Seeds for one architecture each, in bfloat16, with a card that has it."""
@@ -133,7 +132,6 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
-@newer_triton("Triton 3.6 has other names in Gluon")
 def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(fork_server: ForkServer) -> None:
     found, target = get_problem("mha"), get_target("h100")
     (case,) = get_suite(found, "quick")[:1]
