@@ -127,7 +127,7 @@ class Pool(Generic[E]):
 class SideBySide(Evaluator):
     """Several evaluators, each asked one thing at a time.
 
-    All but the first are started when one would have to wait, and done without where they have no answer.
+    All but the first are started when one would have to wait, and done without where they do not start or answer.
     """
 
     def __init__(self, start: Callable[[], Evaluator], count: int) -> None:
@@ -187,8 +187,11 @@ class SideBySide(Evaluator):
             with suppress(Empty):
                 return self._free.get_nowait()
             if len(self._started) < self._count:
-                self._started.append(self._start())
-                return self._started[-1]
+                try:
+                    self._started.append(self._start())
+                    return self._started[-1]
+                except EvaluatorUnavailable:
+                    self._count -= 1
         return self._free.get()
 
 

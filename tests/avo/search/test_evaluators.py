@@ -169,12 +169,17 @@ async def test_a_spare_judge_that_does_not_start_is_given_up_and_the_others_answ
     assert await asyncio.gather(*asked) == [0, 0]
 
 
-def test_a_session_does_without_a_judge_that_has_no_answer_and_never_without_the_first() -> None:
-    started: list[FakeEvaluator] = []
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_session_does_without_a_judge_that_has_no_answer_and_never_without_the_first(starts: bool) -> None:
+    tried, first = Event(), iter([True])
 
     def start() -> Evaluator:
-        started.append(FakeEvaluator(fakes.judge) if not started else Broken(fakes.judge))
-        return started[-1]
+        if next(first, False):
+            return Busy(tried)
+        tried.set()
+        if not starts:
+            raise EvaluatorUnavailable("no sandbox")
+        return Broken(fakes.judge)
 
     with SideBySide(start, 3) as several:
         assert len(several.inspect_all([Inspection(Look.SPEED, "mha", f"source {i}") for i in range(6)])) == 6
@@ -187,6 +192,18 @@ class Broken(FakeEvaluator):
 
     def ask(self, request: AnyRequest) -> Any:
         raise EvaluatorUnavailable("no memory")
+
+
+class Busy(FakeEvaluator):
+    """Has its answers once another has been called for."""
+
+    def __init__(self, tried: Event) -> None:
+        super().__init__(fakes.judge)
+        self._tried = tried
+
+    def ask(self, request: AnyRequest) -> Any:
+        self._tried.wait(60)
+        return super().ask(request)
 
 
 class Slow(FakeEvaluator):
