@@ -16,11 +16,14 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     mbarrier,
     tcgen05_commit,
     tcgen05_mma,
+    tensor_memory_descriptor,
     tma,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # its name in triton 3.6
+# These have other names in triton 3.6.
+load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+reinterpret = getattr(tensor_memory_descriptor, "reinterpret", None) or tensor_memory_descriptor._reinterpret
 
 
 @gluon.jit
@@ -46,7 +49,7 @@ def load_keys_and_values(k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_f
 def weights_in(s):
     """Return the view of scores that weights take: the first half of their columns."""
     layout: gl.constexpr = TensorMemoryLayout([s.shape[0], s.shape[1]], col_stride=1)
-    return s.reinterpret(gl.bfloat16, [s.shape[0], 2 * s.shape[1]], layout).slice(0, s.shape[1])
+    return reinterpret(s, gl.bfloat16, [s.shape[0], 2 * s.shape[1]], layout).slice(0, s.shape[1])
 
 
 @gluon.jit
