@@ -1,47 +1,36 @@
-"""What buffers held before they were changed, to start again from."""
-
-from collections.abc import Sequence
+"""What memory held before it was changed, to start again from."""
 
 import torch
 
-from evaluator.executor.allocation import Allocation
-
 Tensor = torch.Tensor
+
+_BITS = 16
+_CHUNK = 1 << _BITS
+"""Bytes that are kept together."""
 
 
 class Journal:
-    """Notes of what elements of some buffers, and their marks, held before each change.
+    """What the parts of memory that are changed held before."""
 
-    Once these take more memory than the buffers do, they are replaced by a copy of the buffers as they were at first.
-    """
-
-    def __init__(self, memory: Sequence[Allocation]) -> None:
-        self._tensors = [each for a in memory for each in (a.data, a.written, a.initialised) if each is not None]
-        self._most = sum(tensor.nbytes for tensor in self._tensors)
-        self._size = 0
-        self._notes: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._first: list[Tensor] = []
+    def __init__(self) -> None:
+        self._before: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        """Each chunk that was changed and what it held, by the address of its storage and its number there."""
 
     def note(self, held: Tensor, index: Tensor) -> None:
-        """Note what ``held``, a view of one of the tensors, has at an index [n], which is about to change."""
-        if self._first:
+        """Note that the elements of ``held``, or its rows, at an index [n] are about to change."""
+        if not index.numel():
             return
-        self._notes.append((held, index, held[index]))
-        self._size += index.nbytes + self._notes[-1][2].nbytes
-        if self._size > self._most:
-            now = [tensor.clone() for tensor in self._tensors]
-            self.undo()
-            self._first = [tensor.clone() for tensor in self._tensors]
-            self._give(now)
+        storage, size, item = held.untyped_storage(), held[0].nbytes, held.element_size()
+        touched = torch.zeros((storage.nbytes() >> _BITS) + 1, dtype=torch.bool)
+        for byte in {*range(0, size, _CHUNK), size - item}:
+            touched[index * (held.stride(0) * item) + (held.storage_offset() * item + byte) >> _BITS] = True
+        memory = torch.empty(0, dtype=torch.int8).set_(storage)
+        for number in touched.nonzero().flatten().tolist():
+            if (place := (storage.data_ptr(), number)) not in self._before:
+                chunk = memory[number * _CHUNK : (number + 1) * _CHUNK]
+                self._before[place] = chunk, chunk.clone()
 
     def undo(self) -> None:
-        """Give the buffers what they held at first."""
-        while self._notes:
-            held, index, before = self._notes.pop()
-            held[index] = before
-        self._size = 0
-        self._give(self._first)
-
-    def _give(self, contents: Sequence[Tensor]) -> None:
-        for tensor, content in zip(self._tensors, contents, strict=False):
-            tensor.copy_(content)
+        """Give all memory what it held at first."""
+        for chunk, before in self._before.values():
+            chunk.copy_(before)

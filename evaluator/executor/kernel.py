@@ -108,7 +108,7 @@ class Kernel:
 
         if not self._whole.side_by_side or self.takes_turns or ids.numel() == 1:
             return attempt(Pace.START)
-        journal = Journal([memory[buffer] for buffer in self.changes(args)])
+        journal = Journal()
         return unstuck(partial(attempt, journal=journal), journal.undo)
 
     def count(

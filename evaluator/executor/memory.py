@@ -24,7 +24,7 @@ class Memory(Space):
         super().__init__(allocations, kernel)
         self._version: int | None = None
         self.journal: Journal | None = None
-        """Where what is changed is noted."""
+        """Where what memory holds is noted before it is changed; None: nobody undoes that."""
 
     @property
     def version(self) -> int:
@@ -33,6 +33,7 @@ class Memory(Space):
         return self._version
 
     def _changes(self, held: Tensor, index: Tensor, bits: Tensor) -> None:
+        """Note that elements, or rows, at an index [n] are about to become ``bits``."""
         if self.journal is not None:
             self.journal.note(held, index)
         if self._version is not None and not torch.equal(held[index], bits):
@@ -185,10 +186,10 @@ class Memory(Space):
         held.index_copy_(0, number, bits)
         for marks in (allocation.written, allocation.initialised):
             if marks is not None:
-                self._set(row_table(marks, length, phase), number)
+                self._set_marks(row_table(marks, length, phase), number)
         return True
 
-    def _set(self, marks: Tensor, index: Tensor) -> None:
+    def _set_marks(self, marks: Tensor, index: Tensor) -> None:
         if self.journal is not None:
             self.journal.note(marks, index)
         marks.index_fill_(0, index, True)
@@ -207,7 +208,7 @@ class Memory(Space):
         elements = allocation.covered(index, item_bytes).flatten()
         for marks in (allocation.written, allocation.initialised):
             if marks is not None:
-                self._set(marks, elements)
+                self._set_marks(marks, elements)
 
     def gather_cells(
         self, address: Tensor, mask: Tensor | None, kind: Type, site: Site

@@ -89,8 +89,8 @@ class BufferView:
         """The steps along each axis; None where places do not follow each other in steps."""
         return self.places.stride() if self.places.untyped_storage().data_ptr() == _COUNTED_AT else None
 
-    def part(self, offset: torch.Tensor, places: torch.Tensor) -> "BufferView":
-        """Return the view that starts at ``offset`` and has these places."""
+    def lying(self, offset: torch.Tensor, places: torch.Tensor) -> "BufferView":
+        """Return a view of the same items, or some of them, that starts at ``offset`` and has these places."""
         return BufferView(self.buffer, offset, places, self.element, self.stray, self.among)
 
     def alike(self, other: "BufferView") -> bool:
@@ -101,6 +101,7 @@ class BufferView:
 
 _COUNTED = torch.arange(MAX_ELEMENTS)
 _COUNTED_AT = _COUNTED.untyped_storage().data_ptr()
+"""By which views of it are recognised."""
 
 
 def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:

@@ -82,8 +82,8 @@ class Barriers:
         self._waited_at[rows, number, partition] = time
 
     def overtaken(self, rows: Tensor, number: Tensor) -> Tensor:
-        """Return where the phase that has just ended did so although a partition may still be waiting for the one
-        before: it would wait for ever, or for another phase of that parity. bool [P]
+        """Return, for barriers whose phase has just ended, where a partition may still be waiting for the one before:
+        it would wait for ever, or for another phase of that parity. bool [P]
         """
         waiting = self._waited[rows, number] == self.phase[rows, number].unsqueeze(1) - 1
         return (waiting & (self._waited_at[rows, number] > self._seen[rows, number])).any(1)
@@ -117,11 +117,12 @@ class Barriers:
         return left < 0, self._complete(rows, number)
 
     def expect(self, rows: Tensor, number: Tensor, amount: int | Tensor) -> Tensor:
-        """Add bytes that the current phase takes, a negative amount has come; return where it ended, bool [P]."""
+        """Add bytes that the current phase takes; a negative amount has come. Return where it ended, bool [P]."""
         self.bytes[rows, number] += amount
         return self._complete(rows, number)
 
     def _complete(self, rows: Tensor, number: Tensor) -> Tensor:
+        """End the current phase where it takes nothing more; return where that is, bool [P]."""
         ends = self.valid[rows, number] & ((self.missing[rows, number] | self.bytes[rows, number]) == 0)
         if bool(ends.any()):
             self._next_phase(rows[ends], number[ends])

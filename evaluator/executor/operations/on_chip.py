@@ -199,7 +199,7 @@ def _index(op: Op, types: Types) -> Step:
             if not torch.equal(view.places, view.places[:1] + starts):
                 raise UnsupportedOperation(f"{op.name} of buffers that lie unlike each other", op.location)
         one = view.places[0] if each else view.places[:1]
-        frame.slots[op.results[0]] = view.part(view.offset + inside * step, one)
+        frame.slots[op.results[0]] = view.lying(view.offset + inside * step, one)
 
     return on_chip(run)
 
@@ -231,7 +231,7 @@ def _subslice(op: Op, types: Types) -> Step:
         first = int(view.places[starts])
         places = view.places[part]
         places = places - first if view.steps is None else stepped(places.shape, places.stride())
-        frame.slots[op.results[0]] = view.part(view.offset + first, places)
+        frame.slots[op.results[0]] = view.lying(view.offset + first, places)
 
     return on_chip(run)
 
@@ -247,7 +247,7 @@ def _transpose(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        frame.slots[op.results[0]] = view.part(view.offset, view.places.permute(order))
+        frame.slots[op.results[0]] = view.lying(view.offset, view.places.permute(order))
 
     return on_chip(run)
 
@@ -262,7 +262,7 @@ def _reshape(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         view = view_of(frame, source)
-        frame.slots[op.results[0]] = view.part(view.offset, view.places.reshape(result.shape))
+        frame.slots[op.results[0]] = view.lying(view.offset, view.places.reshape(result.shape))
 
     return on_chip(run)
 
