@@ -96,8 +96,8 @@ TURN = """\
         stage, stage_before = tile % stages, (tile - 1) % stages
         mbarrier.wait(k_ready.index(stage), tile // stages & 1)
         mbarrier.wait(v_ready.index(stage_before), (tile - 1) // stages & 1)
-        k = k_tiles.index(stage).reshape([block_n, q.shape[1]]).permute((1, 0))
-        v_of_the_tile_before = v_tiles.index(stage_before).reshape([block_n, q.shape[1]])
+        k = k_tiles.index(stage).permute((1, 0))
+        v_of_the_tile_before = v_tiles.index(stage_before)
         s_layout: gl.constexpr = row_max.type.layout.parent
         p_layout: gl.constexpr = gl.DotOperandLayout(0, o_layout, 2)
         zeros = gl.zeros([q.shape[0], block_n], gl.float32, s_layout)
@@ -108,9 +108,9 @@ TURN = """\
 PRODUCTS = """\
 @gluon.jit
 def weigh_and_score(q_tiles, k_tiles, v_tiles, scores, outs, p_ready, o_ready, s_ready, tile, GROUP: gl.constexpr):
-    q = q_tiles.index(GROUP).reshape([q_tiles.shape[3], q_tiles.shape[4]])
-    k = k_tiles.index((tile + 1) % k_tiles.shape[0]).reshape([k_tiles.shape[3], k_tiles.shape[4]])
-    v = v_tiles.index(tile % v_tiles.shape[0]).reshape([v_tiles.shape[3], v_tiles.shape[4]])
+    q = q_tiles.index(GROUP)
+    k = k_tiles.index((tile + 1) % k_tiles.shape[0])
+    v = v_tiles.index(tile % v_tiles.shape[0])
     s, o, next_k, p = scores.index(GROUP), outs.index(GROUP), k.permute((1, 0)), weights_in(scores.index(GROUP))
 {example}
 
