@@ -14,7 +14,6 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from evaluator.executor import StuckProgram, offline
 from seeds import seed_source
-from tests.corpus import sample
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
 
 ORACLE = "torch"
@@ -201,7 +200,7 @@ def test_a_cluster_of_the_notes_holds_the_copy_in_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("note", "seed", "target", "put"),
-    sample([("gluon-hopper", "hopper", "h100", with_turn), ("gluon-blackwell", "blackwell", "b200", with_products)], 2),
+    [("gluon-hopper", "hopper", "h100", with_turn), ("gluon-blackwell", "blackwell", "b200", with_products)],
 )
 def test_the_loops_of_the_notes_attend(
     note: str, seed: str, target: str, put: Callable[[str, str], str], tmp_path: Path
