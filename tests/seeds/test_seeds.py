@@ -132,19 +132,14 @@ def test_a_seed_compiles_for_every_architecture(fork_server: ForkServer, problem
         assert fit(binary, architecture) is None
 
 
-@pytest.mark.parametrize(("name", "target"), IN_GLUON.items())
-def test_a_seed_in_gluon_lowers_with_the_oldest_triton_too(name: str, target: str, fork_server: ForkServer) -> None:
-    found = get_problem("mha")
-    call = found.call(get_suite(found, "quick")[0])
-    plans = Capturer(fork_server).capture(seed_source("mha", name), found.entry, [call], get_target(target))
-    assert not isinstance(plans, Fault), plans
-
-
-def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(fork_server: ForkServer) -> None:
-    found, target = get_problem("mha"), get_target("h100")
+@pytest.mark.parametrize(("name", "architecture"), IN_GLUON.items())
+def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(
+    name: str, architecture: str, fork_server: ForkServer
+) -> None:
+    found, target = get_problem("mha"), get_target(architecture)
     (case,) = get_suite(found, "quick")[:1]
     calls = [found.call(replace(case, heads=n, kv_heads=n, q_len=length)) for n, length in ((1, 1), (3, 100), (16, 64))]
-    plans = Capturer(fork_server).capture(seed_source("mha", "hopper"), found.entry, calls, target)
+    plans = Capturer(fork_server).capture(seed_source("mha", name), found.entry, calls, target)
     assert not isinstance(plans, Fault), plans
     assert len({plan.kernels for plan in plans}) == 1
 
