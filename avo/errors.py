@@ -9,6 +9,7 @@ AvoError
 +-- RepositoryFailed   a lineage cannot be written as a git repository
 +-- RunBusy            another process is working on the run
 +-- RunFailed          the run cannot go on, through no fault of a candidate; it can be resumed
+    +-- RayGone        the processes that its workers live in have ended
 """
 
 
@@ -54,3 +55,7 @@ class RunBusy(AvoError):
 
 class RunFailed(AvoError):
     """The run cannot go on. Its record is kept, and it can be resumed."""
+
+
+class RayGone(RunFailed):
+    """Ray's processes have ended: neither steps nor new workers will ever arrive."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from agents.operator import COMMAND_OPERATOR
 from agents.registry import asks_models
 from avo.config import RunConfig
-from avo.errors import RunFailed, SeedFault
+from avo.errors import RayGone, RunFailed, SeedFault
 from avo.search.budget import run_used_up
 from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
@@ -180,6 +180,9 @@ class RunSession:
                 self.tell("starting the workers and their judges")
                 try:
                     state = _Driver(self, run, crew).work()
+                except RayGone:
+                    if not self.stop.requested:  # else it was told to end too, as by a signal to a group of processes
+                        raise
                 finally:  # before the crew is dismissed: what it still writes would be refused, not half written
                     if not self.stop.dispossessed:
                         reason = "the run was stopped"

@@ -18,7 +18,7 @@ from agents.errors import AgentError
 from agents.operator import VariationOperator
 from agents.registry import asks_models, get_operator
 from avo.config import RunConfig
-from avo.errors import RunFailed
+from avo.errors import RayGone
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
 from avo.search.evaluators import Pool, judges_of, run_evaluator, spares_of
@@ -249,18 +249,18 @@ class RayCrew:
             self._operators[worker] = self._hire(worker)
 
     def _look(self) -> None:
-        """Raise ``RunFailed`` where Ray is gone: neither steps nor new workers would ever arrive."""
+        """Raise ``RayGone`` where it is."""
         now = time.monotonic()
         if now < self._looked + _LOOK_S:
             return
         self._looked = now
         if self._head is not None and not answers(self._head):  # asking such a head for its nodes would never return
             if now > self._seen + _GONE_S:
-                raise RunFailed(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
+                raise RayGone(f"Ray's head does not answer for {now - self._seen:.0f} s: resume the run")
             return
         self._seen = now
         if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-            raise RunFailed("Ray has no node left, its processes were killed: resume the run")
+            raise RayGone("Ray has no node left, its processes were killed: resume the run")
 
     def _report(self, step: Any, worker: int) -> WorkerReport:
         try:
@@ -320,13 +320,13 @@ def _gpus_per_evaluator(config: RunConfig) -> int:
 
 @contextmanager
 def _in_reach() -> Iterator[None]:
-    """Raise ``RunFailed`` where Ray can no longer be reached; from outside a cluster that may be any error of gRPC."""
+    """Raise ``RayGone`` where Ray can no longer be reached; from outside a cluster that may be any error of gRPC."""
     try:
         yield
-    except RunFailed:
+    except RayGone:
         raise
     except Exception as error:
-        raise RunFailed(f"Ray cannot be reached any more ({type(error).__name__}): resume the run") from error
+        raise RayGone(f"Ray cannot be reached any more ({type(error).__name__}): resume the run") from error
 
 
 async def _answer(call: Any) -> Any:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +13,18 @@ import pytest
 
 from agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
-from avo.errors import RunFailed, SeedFault
+from avo.errors import RayGone, RunFailed, SeedFault
 from avo.search.leases import exclusive
-from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, RunSession, Stop, stop_on_signals, utc_now
+from avo.search.run import (
+    GRACE,
+    MAX_TROUBLES,
+    PATIENCE,
+    RunSession,
+    Stop,
+    WorkerReport,
+    stop_on_signals,
+    utc_now,
+)
 from evaluator.evaluators import FakeEvaluator
 from lineage_db.records import Run, RunState, StepState
 from lineage_db.store import Store
@@ -162,6 +171,39 @@ def test_a_stopped_run_goes_on_where_it_was(office: Office) -> None:
     office.drive(Climber(), max_attempts=8)
     assert len(set(office.sources())) == 8
     assert [step.number for step in office.store.steps(office.run.id)] == list(range(8))
+
+
+class LostCrew(InlineCrew):
+    """Workers whose processes have all ended after the seed's step, as what asked the run to stop ended them too."""
+
+    asked: Stop | None = None
+
+    def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
+        if self.begun:
+            if self.asked:
+                self.asked.request()
+            raise RayGone("no process left")
+        return super().wait(timeout_s)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_stop_that_ends_ray_too_is_a_stop(office: Office, asked: bool) -> None:
+    crew = LostCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
+    crew.asked = office.stop if asked else None
+    session = RunSession(
+        office.store,
+        office.run,
+        RunConfig(workers=1),
+        deadline=None,
+        hire=crew.hire,
+        stop=office.stop,
+        say=office.said.append,
+        clock=office.tick,
+    )
+    with nullcontext() if asked else pytest.raises(RayGone, match="no process left"):
+        session.drive()
+    assert office.store.run("fake").state is RunState.STOPPED
+    assert StepState.RUNNING not in office.states()
 
 
 class SilentCrew(InlineCrew):
