@@ -32,10 +32,14 @@ class Memory(Space):
         self._version = self._version or 0
         return self._version
 
-    def _changes(self, held: Tensor, index: Tensor, bits: Tensor) -> None:
-        """Note that elements, or rows, at an index [n] are about to become ``bits``."""
+    def _keep(self, held: Tensor, index: Tensor) -> None:
+        """Note what elements, or rows, at an index [n] hold before they change, where that may be undone."""
         if self.journal is not None:
             self.journal.note(held, index)
+
+    def _changes(self, held: Tensor, index: Tensor, bits: Tensor) -> None:
+        """Note that elements, or rows, at an index [n] are about to become ``bits``."""
+        self._keep(held, index)
         if self._version is not None and not torch.equal(held[index], bits):
             self._version += 1
 
@@ -190,8 +194,7 @@ class Memory(Space):
         return True
 
     def _set_marks(self, marks: Tensor, index: Tensor) -> None:
-        if self.journal is not None:
-            self.journal.note(marks, index)
+        self._keep(marks, index)
         marks.index_fill_(0, index, True)
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
@@ -239,8 +242,7 @@ class Memory(Space):
     def add_up(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
         """Add values [n] to elements at indices [n] of a typed tensor from ``gather_cells``, one after another."""
         held = cells.view(RAW[cells.element_size()])
-        if self.journal is not None:
-            self.journal.note(held, index)
+        self._keep(held, index)
         if self._version is None:
             cells.index_add_(0, index, values)
             return

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -52,16 +52,22 @@ class Office:
         deaths: Container[int] = (),
     ) -> Run:
         self.crew = InlineCrew(self.store, self.run, operator, FakeEvaluator(judge), deaths)
+        config = RunConfig(workers=workers, max_attempts=max_attempts)
+        return self.session(self.crew, config, deadline, self.tick).drive()
+
+    def session(
+        self, crew: InlineCrew, config: RunConfig, deadline: datetime | None, clock: Callable[[], datetime]
+    ) -> RunSession:
         return RunSession(
             self.store,
             self.run,
-            RunConfig(workers=workers, max_attempts=max_attempts),
+            config,
             deadline=deadline,
-            hire=self.crew.hire,
+            hire=crew.hire,
             stop=self.stop,
             say=self.said.append,
-            clock=self.tick,
-        ).drive()
+            clock=clock,
+        )
 
     def tick(self) -> datetime:
         self.now += timedelta(milliseconds=1)
@@ -190,16 +196,7 @@ class LostCrew(InlineCrew):
 def test_a_stop_that_ends_ray_too_is_a_stop(office: Office, asked: bool) -> None:
     crew = LostCrew(office.store, office.run, Climber(), FakeEvaluator(judge))
     crew.asked = office.stop if asked else None
-    session = RunSession(
-        office.store,
-        office.run,
-        RunConfig(workers=1),
-        deadline=None,
-        hire=crew.hire,
-        stop=office.stop,
-        say=office.said.append,
-        clock=office.tick,
-    )
+    session = office.session(crew, RunConfig(workers=1), None, office.tick)
     with nullcontext() if asked else pytest.raises(RayGone, match="no process left"):
         session.drive()
     assert office.store.run("fake").state is RunState.STOPPED
@@ -229,16 +226,7 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
                 office.stop.request()
         return NOW + timedelta(seconds=ticks)
 
-    run = RunSession(
-        office.store,
-        office.run,
-        RunConfig(workers=1),
-        deadline=NOW + timedelta(hours=1),
-        hire=crew.hire,
-        stop=office.stop,
-        say=office.said.append,
-        clock=clock,
-    ).drive()
+    run = office.session(crew, RunConfig(workers=1), NOW + timedelta(hours=1), clock).drive()
     assert run.state is RunState.STOPPED
     assert office.states() == [StepState.DONE, StepState.ABANDONED]
     waited_out = ticks > 20 + GRACE.total_seconds()
