@@ -4,22 +4,22 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agents.briefing import budget, continued, opening, resumed
-from agents.continuing import Thread, thread_of
-from agents.conversation import CONTINUED, RESUMED, STATE, Conversation, messages_in, result_message
-from agents.desk import Desk
-from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.handover import hand_over
-from agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply, ToolCall
-from agents.operator import Brief, Proposal
-from agents.prompts import render
-from agents.relay import MakeModel, chat_models
-from agents.settings import ModelSettings, Settings
-from agents.task import told
-from agents.tools import Toolbox, Workbench
-from agents.tools.arguments import READ_ONLY
-from agents.tools.toolbox import MOST_CHARS, NOT_RUN, cut, failed
-from lineage_db.records import Submission
+from avo.agents.briefing import budget, continued, opening, resumed
+from avo.agents.continuing import Thread, thread_of
+from avo.agents.conversation import CONTINUED, RESUMED, STATE, Conversation, messages_in, result_message
+from avo.agents.desk import Desk
+from avo.agents.errors import BudgetSpent, ContextOverflow, ModelRefused
+from avo.agents.handover import hand_over
+from avo.agents.model import CHARS_PER_TOKEN, CUT, ChatMessage, Model, Reply, ToolCall
+from avo.agents.operator import Brief, Proposal
+from avo.agents.prompts import render
+from avo.agents.relay import MakeModel, chat_models
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.task import told
+from avo.agents.tools import Toolbox, Workbench
+from avo.agents.tools.arguments import READ_ONLY
+from avo.agents.tools.toolbox import MOST_CHARS, NOT_RUN, cut, failed
+from avo.lineage_db.records import Submission
 
 MOST_TURNS = 200
 """Largest number of replies in one step."""

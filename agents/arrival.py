@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agents.model import Reply, Usage, readable
+from avo.agents.model import Reply, Usage, readable
 
 _SHOWN = 300
 

@@ -4,17 +4,17 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from agents.descent import Descent
-from agents.desk import Desk
-from agents.memory import handed_over, lessons, matter_at_hand, ranked
-from agents.operator import Brief, Previous
-from agents.prompts import render
-from agents.tools.tables import lineage, short, unresolved
-from agents.tools.toolbox import cut
-from agents.tools.workbench import Workbench
-from evaluator.catalogue import get_problem
-from evaluator.problem import signature
-from lineage_db.records import AttemptSummary, Step, Version
+from avo.agents.descent import Descent
+from avo.agents.desk import Desk
+from avo.agents.memory import handed_over, lessons, matter_at_hand, ranked
+from avo.agents.operator import Brief, Previous
+from avo.agents.prompts import render
+from avo.agents.tools.tables import lineage, short, unresolved
+from avo.agents.tools.toolbox import cut
+from avo.agents.tools.workbench import Workbench
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import signature
+from avo.lineage_db.records import AttemptSummary, Step, Version
 
 LESSONS = 12
 """Largest number of lines of memory in a brief."""

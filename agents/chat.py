@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, Timeout
 
-from agents import completions, responses
-from agents.arrival import EndpointError, NotAReply, Reader, shown
-from agents.desk import Desk
-from agents.documents import documents
-from agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
-from agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage, estimated_tokens
-from agents.settings import ModelSettings
-from agents.terms import Terms, mended, other_api
+from avo.agents import completions, responses
+from avo.agents.arrival import EndpointError, NotAReply, Reader, shown
+from avo.agents.desk import Desk
+from avo.agents.documents import documents
+from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
+from avo.agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage, estimated_tokens
+from avo.agents.settings import ModelSettings
+from avo.agents.terms import Terms, mended, other_api
 
 MOST_FAILURES = 3
 """Failures in a row after which another model is asked, where there is one, or another API, where none is known."""

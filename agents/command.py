@@ -17,19 +17,19 @@ from typing import Any
 
 import msgspec
 
-from agents import mcp_relay
-from agents.errors import NoProgram, ProgramFailed
-from agents.folder import with_paths
-from agents.model import Usage
-from agents.operator import COMMAND_OPERATOR, Brief, Proposal
-from agents.program import Program, environment
-from agents.prompts import render
-from agents.served import PendingCall, Unattended
-from agents.settings import Settings
-from agents.tools.arguments import tool_specs
-from evaluator.catalogue import get_suite
-from evaluator.problem import HELD_OUT
-from evaluator.temporary import TemporaryFolder
+from avo.agents import mcp_relay
+from avo.agents.errors import NoProgram, ProgramFailed
+from avo.agents.folder import with_paths
+from avo.agents.model import Usage
+from avo.agents.operator import COMMAND_OPERATOR, Brief, Proposal
+from avo.agents.program import Program, environment
+from avo.agents.prompts import render
+from avo.agents.served import PendingCall, Unattended
+from avo.agents.settings import Settings
+from avo.agents.tools.arguments import tool_specs
+from avo.evaluator.catalogue import get_suite
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.temporary import TemporaryFolder
 
 PROGRAM = "program"
 """Kind of the transcript entry that says how the program ended, and keeps the end of what it wrote."""
@@ -154,7 +154,7 @@ class _Step:
     # What the step asks for.
 
     def _start(self, texts: Sequence[str], source: str) -> None:
-        from agents.mcp_server import listening  # the mcp package takes a second to import
+        from avo.agents.mcp_server import listening  # the mcp package takes a second to import
 
         self._told = (*texts, self.instructions)
         files = {

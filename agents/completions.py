@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agents.arrival import foreign, parsed
-from agents.model import CHAT, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
-from agents.settings import ModelSettings
-from agents.terms import Terms
-from agents.usage import read_usage
+from avo.agents.arrival import foreign, parsed
+from avo.agents.model import CHAT, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
+from avo.agents.settings import ModelSettings
+from avo.agents.terms import Terms
+from avo.agents.usage import read_usage
 
 _TEXTS, _LISTS = ("reasoning_content", "reasoning"), ("reasoning_details", "thinking_blocks")
 """Fields of a message that servers return reasoning in: as text, and as lists of blocks."""

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.conversation import CONTINUED, RESUMED, messages_in
-from agents.operator import Brief
-from agents.settings import Settings
-from lineage_db.entries import Message
+from avo.agents.conversation import CONTINUED, RESUMED, messages_in
+from avo.agents.operator import Brief
+from avo.agents.settings import Settings
+from avo.lineage_db.entries import Message
 
 
 @dataclass(frozen=True, slots=True)

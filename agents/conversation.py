@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Sequence
 
-from agents.desk import Record
-from agents.errors import ModelRefused
-from agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
-from agents.prompts import render
-from agents.tools.tables import short
-from lineage_db.entries import Message
+from avo.agents.desk import Record
+from avo.agents.errors import ModelRefused
+from avo.agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
+from avo.agents.prompts import render
+from avo.agents.tools.tables import short
+from avo.lineage_db.entries import Message
 
 MESSAGE, SUMMARY, RESUMED, CONTINUED, STATE = "message", "summary", "resumed", "continued", "state"
 """Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary, or when another

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agents.model import Usage
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.inspection import Findings, Inspection
-from lineage_db.records import Attempt
+from avo.agents.model import Usage
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.inspection import Findings, Inspection
+from avo.lineage_db.records import Attempt
 
 
 @dataclass(frozen=True, slots=True)

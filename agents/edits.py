@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lineage_db.records import Version
+from avo.lineage_db.records import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from agents.tools.arguments import MOST_SOURCE_CHARS, BadCall, parse
+from avo.agents.tools.arguments import MOST_SOURCE_CHARS, BadCall, parse
 
 PATH = "path"
 _SOURCES = {"write_source": "source", "check": "source", "profile": "source", "run_python": "code"}

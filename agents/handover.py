@@ -1,8 +1,8 @@
 """What a step hands over to the next one: the model's own words, or what the record of the step says."""
 
-from agents.desk import Desk
-from agents.tools.tables import short
-from agents.tools.workbench import Workbench
+from avo.agents.desk import Desk
+from avo.agents.tools.tables import short
+from avo.agents.tools.workbench import Workbench
 
 MOST_WORDS = 600
 """Longest handover."""

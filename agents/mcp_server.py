@@ -16,8 +16,8 @@ from mcp import types
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
-from agents.served import MCP_OPERATOR
-from agents.tools.arguments import READ_ONLY
+from avo.agents.served import MCP_OPERATOR
+from avo.agents.tools.arguments import READ_ONLY
 
 TASK = "task"
 """The prompt that has the whole task."""

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from agents.descent import Base, Descent
-from evaluator.target import ScoreKind
-from knowledge_base.index import Index
-from knowledge_base.note import Note
-from lineage_db.entries import Memory
-from lineage_db.records import AttemptSummary, Version
+from avo.agents.descent import Base, Descent
+from avo.evaluator.target import ScoreKind
+from avo.knowledge_base.index import Index
+from avo.knowledge_base.note import Note
+from avo.lineage_db.entries import Memory
+from avo.lineage_db.records import AttemptSummary, Version
 
 _HALF_LIFE_STEPS = 20
 """Half-life of a lesson's weight, in steps."""

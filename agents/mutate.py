@@ -10,13 +10,13 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from agents.edits import Edit, edit_of, moves_of
-from agents.errors import CandidateTaken
-from agents.moves import MOVES, Move
-from agents.operator import Brief, Proposal
-from agents.scouting import Scout, critical_resources, most_looks
-from lineage_db.entries import Intervention
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.agents.edits import Edit, edit_of, moves_of
+from avo.agents.errors import CandidateTaken
+from avo.agents.moves import MOVES, Move
+from avo.agents.operator import Brief, Proposal
+from avo.agents.scouting import Scout, critical_resources, most_looks
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 _BEST_PARENT = 0.85
 """Share of steps without looks that edit the best version; the others go back to an earlier one."""

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from agents.desk import Desk, FakeDesk
-from evaluator.candidate import Candidate
-from evaluator.catalogue import name_of
-from evaluator.evaluation import Fault
-from evaluator.inspection import Findings
-from evaluator.problem import Problem
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.decision import Ruling
-from lineage_db.entries import Intervention, Memory, Message
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, Run, Step, Submission, Version
+from avo.agents.desk import Desk, FakeDesk
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import name_of
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.inspection import Findings
+from avo.evaluator.problem import Problem
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.entries import Intervention, Memory, Message
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Submission, Version
 
 if TYPE_CHECKING:
-    from evaluator.profile import Profile
+    from avo.evaluator.profile import Profile
 
 COMMAND_OPERATOR = "command"
 """Name of the operator that starts a program of the user's for each step."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
 
-from agents import keeper
+from avo.agents import keeper
 
 TAIL_CHARS = 16_000
 """How many characters of what a program writes are kept, for each of its two streams: the last ones."""

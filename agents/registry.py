@@ -7,13 +7,14 @@ returns a ``VariationOperator``. Built-in names cannot be taken over.
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
-from agents.agentic import Agentic
-from agents.command import Command
-from agents.errors import InvalidOperator, UnknownOperator
-from agents.mutate import Mutate
-from agents.operator import COMMAND_OPERATOR, VariationOperator
-from agents.settings import Settings
-from agents.single_turn import SingleTurn
+from avo.agents.agentic import Agentic
+from avo.agents.command import Command
+from avo.agents.errors import InvalidOperator, UnknownOperator
+from avo.agents.mutate import Mutate
+from avo.agents.operator import COMMAND_OPERATOR, VariationOperator
+from avo.agents.settings import Settings
+from avo.agents.single_turn import SingleTurn
+from avo.evaluator.renamed import with_new_name
 
 GROUP = "avo.operators"
 _WITH_MODELS: dict[str, Callable[[Settings], VariationOperator]] = {"agent": Agentic, "single_turn": SingleTurn}
@@ -53,7 +54,8 @@ def get_operator(name: str, settings: Settings | None = None) -> VariationOperat
         try:
             operator = point.load()()
         except Exception as error:  # another package's code: whatever it raises, the user needs one line
-            raise InvalidOperator(f"operator {name!r} ({point.value}) cannot be loaded: {error!r}") from error
+            why = with_new_name(repr(error))
+            raise InvalidOperator(f"operator {name!r} ({point.value}) cannot be loaded: {why}") from error
         if not callable(getattr(operator, "vary", None)):
             raise InvalidOperator(f"operator {name!r} ({point.value}) has no method vary(brief)")
         return operator  # type: ignore[no-any-return]

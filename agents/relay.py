@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agents.desk import Desk
-from agents.errors import ContextOverflow, ModelFailing, ModelRefused
-from agents.model import ChatMessage, Model, Reply, estimated_tokens
-from agents.settings import ModelSettings, Settings
+from avo.agents.desk import Desk
+from avo.agents.errors import ContextOverflow, ModelFailing, ModelRefused
+from avo.agents.model import ChatMessage, Model, Reply, estimated_tokens
+from avo.agents.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
-    from agents.chat import Connection
+    from avo.agents.chat import Connection
 
 REST_S = 600.0
 """How long steps begin with another model after one was replaced."""
@@ -97,7 +97,7 @@ def chat_models(settings: Settings, clock: Callable[[], float] = time.monotonic)
         )
 
         def make_one(model: ModelSettings, successor: Callable[[], str | None]) -> Model:
-            from agents.chat import ChatModel, connect  # the openai package takes a second to import
+            from avo.agents.chat import ChatModel, connect  # the openai package takes a second to import
 
             if model.address not in connections:
                 connections[model.address] = connect(

@@ -7,12 +7,12 @@ came, encrypted or not, are kept and sent back in their places, without which a 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agents.arrival import foreign, parsed, reported
-from agents.model import CUT, FILTERED, RESPONSES, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
-from agents.settings import ModelSettings
-from agents.strict import strict_schema, without_nulls
-from agents.terms import Terms
-from agents.usage import read_usage
+from avo.agents.arrival import foreign, parsed, reported
+from avo.agents.model import CUT, FILTERED, RESPONSES, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
+from avo.agents.settings import ModelSettings
+from avo.agents.strict import strict_schema, without_nulls
+from avo.agents.terms import Terms
+from avo.agents.usage import read_usage
 
 _ENDS = {"max_output_tokens": CUT, "content_filter": FILTERED}
 """Reasons of incomplete answers, and what a ``Reply`` calls them."""

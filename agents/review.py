@@ -8,22 +8,22 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from agents.agentic import choose
-from agents.descent import Descent
-from agents.desk import Desk
-from agents.errors import BudgetSpent, ModelRefused
-from agents.memory import Lesson, lessons
-from agents.model import ChatMessage
-from agents.prompts import render
-from agents.relay import MakeModel
-from agents.settings import ModelSettings
-from agents.supervisor import Diagnosis, SearchTrajectory
-from agents.task import task
-from agents.tools.tables import lineage, short
-from evaluator.problem import Problem
-from evaluator.target import Target
-from lineage_db.entries import Memory
-from lineage_db.records import AttemptSummary
+from avo.agents.agentic import choose
+from avo.agents.descent import Descent
+from avo.agents.desk import Desk
+from avo.agents.errors import BudgetSpent, ModelRefused
+from avo.agents.memory import Lesson, lessons
+from avo.agents.model import ChatMessage
+from avo.agents.prompts import render
+from avo.agents.relay import MakeModel
+from avo.agents.settings import ModelSettings
+from avo.agents.supervisor import Diagnosis, SearchTrajectory
+from avo.agents.task import task
+from avo.agents.tools.tables import lineage, short
+from avo.evaluator.problem import Problem
+from avo.evaluator.target import Target
+from avo.lineage_db.entries import Memory
+from avo.lineage_db.records import AttemptSummary
 
 _TRIES = 2
 """How often a model is asked before a badly formed answer is given up."""

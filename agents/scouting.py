@@ -14,14 +14,14 @@ from functools import cache
 from itertools import chain, islice
 from typing import TypeAlias
 
-from agents.edits import Edit, edit_of, parts_of
-from agents.moves import Move
-from agents.operator import Brief, Looker, Variation
-from evaluator.evaluation import Score, Status, geometric_mean
-from evaluator.target import ScoreKind
-from lineage_db.decision import Ruling
-from lineage_db.looked import Looked
-from lineage_db.records import AttemptSummary, Version
+from avo.agents.edits import Edit, edit_of, parts_of
+from avo.agents.moves import Move
+from avo.agents.operator import Brief, Looker, Variation
+from avo.evaluator.evaluation import Score, Status, geometric_mean
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import AttemptSummary, Version
 
 LOOKS = 24
 """Looks of a step without a limit of its own."""

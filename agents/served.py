@@ -5,18 +5,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.agentic import proposal
-from agents.briefing import opening, taken_up
-from agents.conversation import MESSAGE, STATE, result_message
-from agents.desk import Desk
-from agents.errors import StepLeft
-from agents.folder import with_source
-from agents.model import ChatMessage, Reply, ToolCall
-from agents.operator import COMMAND_OPERATOR, Brief, Proposal
-from agents.prompts import render
-from agents.task import told
-from agents.tools import Toolbox, Workbench
-from agents.tools.arguments import BadCall
+from avo.agents.agentic import proposal
+from avo.agents.briefing import opening, taken_up
+from avo.agents.conversation import MESSAGE, STATE, result_message
+from avo.agents.desk import Desk
+from avo.agents.errors import StepLeft
+from avo.agents.folder import with_source
+from avo.agents.model import ChatMessage, Reply, ToolCall
+from avo.agents.operator import COMMAND_OPERATOR, Brief, Proposal
+from avo.agents.prompts import render
+from avo.agents.task import told
+from avo.agents.tools import Toolbox, Workbench
+from avo.agents.tools.arguments import BadCall
 
 MCP_OPERATOR = "mcp"
 

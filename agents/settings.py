@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents.errors import NoEndpoint, NoModel, NoPrice
-from agents.model import Usage
+from avo.agents.errors import NoEndpoint, NoModel, NoPrice
+from avo.agents.model import Usage
 
 BASE_URL = "OPENAI_BASE_URL"
 """Environment variable with the endpoint's address, for models whose settings have none."""
@@ -27,7 +27,7 @@ class ModelSettings(BaseModel):
     """The endpoint's name for the model."""
     api: Literal["responses", "chat"] | None = None
     """The API to use: OpenAI's Responses API or chat completions. None: what the endpoint answers decides, see
-    ``agents.terms``.
+    ``avo.agents.terms``.
     """
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Relative probability that a step uses this model: each step has one."""

@@ -8,19 +8,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.agentic import choose
-from agents.briefing import learnt, source_to_adapt
-from agents.conversation import MESSAGE
-from agents.errors import BudgetSpent, CandidateTaken
-from agents.model import ChatMessage, Reply
-from agents.operator import Brief, Proposal
-from agents.prompts import render
-from agents.relay import MakeModel, chat_models
-from agents.settings import Settings
-from agents.task import told
-from agents.tools.tables import evaluation, short, verdict
-from agents.tools.toolbox import cut, difference
-from lineage_db.records import Attempt, Submission, Version
+from avo.agents.agentic import choose
+from avo.agents.briefing import learnt, source_to_adapt
+from avo.agents.conversation import MESSAGE
+from avo.agents.errors import BudgetSpent, CandidateTaken
+from avo.agents.model import ChatMessage, Reply
+from avo.agents.operator import Brief, Proposal
+from avo.agents.prompts import render
+from avo.agents.relay import MakeModel, chat_models
+from avo.agents.settings import Settings
+from avo.agents.task import told
+from avo.agents.tools.tables import evaluation, short, verdict
+from avo.agents.tools.toolbox import cut, difference
+from avo.lineage_db.records import Attempt, Submission, Version
 
 _PARENT_DECAY = 0.6
 """Weight of a version as parent, relative to the next newer version: the newest is the best."""

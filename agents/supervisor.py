@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from agents.moves import MOVES, Move
-from evaluator.evaluation import Status
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.entries import Intervention
-from lineage_db.records import AttemptSummary, Step, StepState, Version
-from lineage_db.spans import covered
+from avo.agents.moves import MOVES, Move
+from avo.evaluator.evaluation import Status
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import AttemptSummary, Step, StepState, Version
+from avo.lineage_db.spans import covered
 
 REMEMBERED = 20
 """Number of the last interventions shown to operators: on a plateau of thousands of steps, more would not help."""

@@ -4,13 +4,13 @@ import inspect
 from importlib.metadata import version
 from typing import Any
 
-from agents.operator import Brief
-from agents.tools.tables import table
-from evaluator.catalogue import get_suite
-from evaluator.problem import Call, Case, Problem
-from evaluator.setting import kind_and_setting
-from evaluator.setting import meaning as setting_meaning
-from evaluator.target import CUDA, TARGETS, Target
+from avo.agents.operator import Brief
+from avo.agents.tools.tables import table
+from avo.evaluator.catalogue import get_suite
+from avo.evaluator.problem import Call, Case, Problem
+from avo.evaluator.setting import kind_and_setting
+from avo.evaluator.setting import meaning as setting_meaning
+from avo.evaluator.target import CUDA, TARGETS, Target
 
 
 def told(brief: Brief) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agents.model import CHAT, RESPONSES
+from avo.agents.model import CHAT, RESPONSES
 
 _ABSENT = frozenset({400, 404, 405, 410, 415, 422, 501})
 """HTTP statuses with which servers answer that have no Responses API, or not this much of it."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agents.model import Usage
+from avo.agents.model import Usage
 
 _READ, _WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
 

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from agents.errors import AgentError
-from agents.operator import COMMAND_OPERATOR
-from agents.settings import ModelSettings, Settings
+from avo.agents.errors import AgentError
+from avo.agents.operator import COMMAND_OPERATOR
+from avo.agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
+from avo.evaluator.catalogue import get_problem, get_suite, problem_name
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import TRAITS
+from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Clock
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.target import CARDS, ScoreKind, check_target, score_kind
 from avo.flags import (
     EVERY_JUDGE,
     JUDGE,
@@ -31,19 +37,13 @@ from avo.flags import (
     Flag,
     flag_of,
 )
+from avo.lineage_db.decision import requirement
 from avo.model_config import FOR
 from avo.sources import explain, options_given, read_toml
-from evaluator.catalogue import get_problem, get_suite, problem_name
-from evaluator.errors import EvaluatorError
-from evaluator.evaluation import TRAITS
-from evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Clock
-from evaluator.problem import HELD_OUT
-from evaluator.target import CARDS, ScoreKind, check_target, score_kind
-from lineage_db.decision import requirement
 
 if TYPE_CHECKING:
-    from agents.supervisor import Patience
-    from lineage_db.records import Run
+    from avo.agents.supervisor import Patience
+    from avo.lineage_db.records import Run
 
 # The registry of operators and the supervisor are imported where they are used: they bring libcst and numpy, and the
 # help of a command needs the settings alone.
@@ -153,7 +153,7 @@ class RunConfig(BaseModel):
     sandbox: Annotated[Literal["auto", "require"], Flag(JUDGE, commands=EVERY_JUDGE)] = "auto"
     """Where candidates cannot be kept in namespaces: judge them anyway (auto) or refuse to start (require)."""
     evaluator_command: Annotated[str | None, Flag(JUDGE, "COMMAND", "this machine", EVERY_JUDGE)] = None
-    """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m evaluator'."""
+    """Command that starts a judge elsewhere, e.g. 'ssh gpu-box python -m avo.evaluator'."""
     cascade: Annotated[float | Literal["off"], Flag(MEASURING, "FRACTION|off")] = CASCADE
     """Do not time a candidate whose predicted speed, at its highest, is below the best version's by this fraction."""
     clock: Annotated[Clock, Flag(MEASURING, commands=(*EVERY_JUDGE, "baselines"))] = CLOCKS[0]
@@ -262,7 +262,7 @@ class RunConfig(BaseModel):
         except ValueError:
             words = []
         if words == []:
-            raise PydanticCustomError("command", "a command like: ssh gpu-box python -m evaluator")
+            raise PydanticCustomError("command", "a command like: ssh gpu-box python -m avo.evaluator")
         return value
 
     @property
@@ -279,7 +279,7 @@ class RunConfig(BaseModel):
 
     def check_models(self, environment: Mapping[str, str]) -> None:
         """Raise ``AgentError`` unless the operator can ask the models it needs, within the limits that are set."""
-        from agents.registry import asks_models
+        from avo.agents.registry import asks_models
 
         if self.operator == COMMAND_OPERATOR:
             self._check_command_operator(environment)
@@ -288,7 +288,7 @@ class RunConfig(BaseModel):
             self.settings.check(self.operator, environment, usd_limit=limited)
 
     def _check_command_operator(self, environment: Mapping[str, str]) -> None:
-        from agents.command import check
+        from avo.agents.command import check
 
         check(self.settings, environment)
         for limit in ("max_tokens", "max_usd", "step_tokens", "step_usd"):
@@ -311,7 +311,7 @@ class RunConfig(BaseModel):
     @property
     def patience(self) -> "Patience | None":
         """What the supervisor puts up with before it intervenes; None where there is no supervisor."""
-        from agents.supervisor import Patience
+        from avo.agents.supervisor import Patience
 
         if self.supervisor == "off":
             return None
@@ -371,7 +371,7 @@ class RunConfig(BaseModel):
 
     def check_names(self) -> None:
         """Raise ``ConfigError`` unless problem, suite, target and operator exist and can be used together."""
-        from agents.registry import get_operator
+        from avo.agents.registry import get_operator
 
         try:
             get_suite(get_problem(self.problem), self.suite)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluator.machine import CardState
+    from avo.evaluator.machine import CardState
 
 MEMORY_BYTES = 4 * 2**30
 """Memory that one evaluator may take."""
@@ -131,11 +131,11 @@ def _triton() -> Iterator[Check]:
 
 
 def _candidate() -> Iterator[Check]:
-    from evaluator.binary import Binary
-    from evaluator.errors import EvaluatorError
-    from evaluator.evaluation import Fault
-    from evaluator.machine import try_kernel
-    from evaluator.targets import get_target
+    from avo.evaluator.binary import Binary
+    from avo.evaluator.errors import EvaluatorError
+    from avo.evaluator.evaluation import Fault
+    from avo.evaluator.machine import try_kernel
+    from avo.evaluator.targets import get_target
 
     target = get_target("h100")
     report = "reinstall Triton; if that does not help, report this line"
@@ -152,7 +152,7 @@ def _candidate() -> Iterator[Check]:
 
 
 def _isolation() -> Iterator[Check]:
-    from evaluator.isolation import ADVICE, has_landlock, missing_namespaces
+    from avo.evaluator.isolation import ADVICE, has_landlock, missing_namespaces
 
     lacking = missing_namespaces()
     if lacking:
@@ -168,10 +168,10 @@ def _isolation() -> Iterator[Check]:
 
 def check_database(url: str) -> Check:
     """Check whether a run could use the database at this URL or path."""
+    from avo.lineage_db.connecting import FILE_URL
+    from avo.lineage_db.errors import OlderDatabase, StoreError
+    from avo.lineage_db.store import Store
     from avo.watch.wording import counted
-    from lineage_db.connecting import FILE_URL
-    from lineage_db.errors import OlderDatabase, StoreError
-    from lineage_db.store import Store
 
     another = "choose another with --db or AVO_DB"
     if "://" not in (name := url.removeprefix(FILE_URL)):
@@ -193,8 +193,8 @@ def check_database(url: str) -> Check:
 
 def _gpu() -> Iterator[Check]:
     """Check what ``--target cuda`` needs."""
-    from evaluator.errors import EvaluatorUnavailable
-    from evaluator.machine import gpu_clocks, gpus
+    from avo.evaluator.errors import EvaluatorUnavailable
+    from avo.evaluator.machine import gpu_clocks, gpus
 
     try:
         found = gpus()
@@ -217,8 +217,8 @@ def _gpu() -> Iterator[Check]:
 
 def _seen(card: "CardState") -> Check:
     """Say what a card is like, whether a kernel runs on it, and what would make its times steadier."""
-    from evaluator.errors import EvaluatorUnavailable
-    from evaluator.machine import try_gpu
+    from avo.evaluator.errors import EvaluatorUnavailable
+    from avo.evaluator.machine import try_gpu
 
     name = f"GPU {card.index}"
     try:
@@ -231,7 +231,7 @@ def _seen(card: "CardState") -> Check:
 
 
 def _predictions() -> Check:
-    from evaluator.target import TARGETS
+    from avo.evaluator.target import TARGETS
 
     held = [target.name for target in TARGETS.values() if target.held_against]
     others = [target.name for target in TARGETS.values() if not target.held_against]
@@ -240,9 +240,9 @@ def _predictions() -> Check:
 
 
 def _card(name: str) -> Check:
-    from evaluator.errors import EvaluatorError
-    from evaluator.target import CUDA
-    from evaluator.targets import get_target
+    from avo.evaluator.errors import EvaluatorError
+    from avo.evaluator.target import CUDA
+    from avo.evaluator.targets import get_target
 
     try:
         card = get_target(CUDA)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from avo.errors import ConfigError
+from avo.evaluator.setting import LONGEST, Setting, named, refusal
 from avo.watch.wording import counted
-from evaluator.setting import LONGEST, Setting, named, refusal
 
 if TYPE_CHECKING:
-    from lineage_db.records import Run
+    from avo.lineage_db.records import Run
 
 FOR = "for"
 """The key under which a run's configuration holds ``ModelProblem.to_json``."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from agents.settings import ModelSettings
+from avo.agents.settings import ModelSettings
 from avo.errors import ConfigError
 from avo.flags import flag_of
 

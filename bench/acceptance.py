@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avo.config import RunConfig
+from avo.evaluator.cuda.measuring import SAME_PAIR
+from avo.evaluator.cuda.sequential import ROUNDS, verdicts
+from avo.evaluator.evaluation import CaseScore, Score, Verdict
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import Lead, Ruling
 from avo.search.acceptance import share_of_alpha
-from evaluator.cuda.measuring import SAME_PAIR
-from evaluator.cuda.sequential import ROUNDS, verdicts
-from evaluator.evaluation import CaseScore, Score, Verdict
-from evaluator.target import ScoreKind
-from lineage_db.decision import Lead, Ruling
 
 KINDS = ("normal", "heavy tails", "interrupted")
 SCORED_RUNS = 20

@@ -13,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from evaluator.capture import Capturer
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Fault
-from evaluator.isolation import isolation
-from evaluator.targets import get_target
+from avo.evaluator.capture import Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.isolation import isolation
+from avo.evaluator.targets import get_target
 
 _FIRST_LINE = "import time; raise OSError(f'at {time.monotonic()} s')\n"
 _SYNTAX_ERROR = "def attention(:\n"

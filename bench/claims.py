@@ -13,15 +13,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from agents.moves import MOVES
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Fault
-from evaluator.evaluators import Evaluator, local_judge
-from evaluator.targets import get_target
-from knowledge_base.claims import Claim
-from knowledge_base.library import NOTES
-from knowledge_base.note import read_notes
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.claims import Claim
+from avo.knowledge_base.library import NOTES
+from avo.knowledge_base.note import read_notes
+from avo.seeds import seed_source
 
 ROOT = Path(__file__).parents[1]
 _MOVES = {move.name: move for move in MOVES}

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
+from avo.evaluator.judging import places
+from avo.evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE, Sample, random_groups, some_of
+from avo.evaluator.problem import HELD_OUT, Case
+from avo.evaluator.problem import longest as longest_judged
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.target import TARGETS
 from bench.tables import Table, main, row
-from evaluator.judging import places
-from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE, Sample, random_groups, some_of
-from evaluator.problem import HELD_OUT, Case
-from evaluator.problem import longest as longest_judged
-from evaluator.problems.mha import MHA
-from evaluator.target import TARGETS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trust.md"
 TRIALS = 100
@@ -68,7 +68,7 @@ STRUCTURES: dict[str, Callable[[Case], bool]] = {
 
 
 def looked_at(case: Case, kernel: Tiling, sample: Sample, chance: random.Random) -> torch.Tensor:
-    """Return the rows that are compared in one check, bool [batch, heads, rows]; see ``evaluator.judging.sampling``."""
+    """Return the rows that one check compares, bool [batch, heads, rows]; see ``avo.evaluator.judging.sampling``."""
     shape = case.batch, case.heads, math.ceil(case.q_len / kernel.rows)
     tile = torch.arange(math.prod(shape)).view(shape)
     program = tile % kernel.programs if kernel.programs else tile

@@ -26,12 +26,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.sandbox.patience import processor_s as process_tree_s
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from avo.watch.view import read_view
-from evaluator.candidate import Candidate
-from evaluator.inspection import Inspection, Look
-from evaluator.sandbox.patience import processor_s as process_tree_s
-from lineage_db.store import Store
-from seeds import seed_source
 
 WORKERS = 2
 SEED = seed_source("mha")
@@ -44,7 +44,7 @@ def evaluate(target: str, suite: str) -> tuple[float, tuple[float, ...], float]:
     """
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "evaluator", "--target", target, "--suite", suite],
+        [sys.executable, "-m", "avo.evaluator", "--target", target, "--suite", suite],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -81,11 +81,11 @@ def stages(target: str, suite: str, before: str | None, look: bool = False) -> d
     """
     import torch
 
-    from evaluator import capture
-    from evaluator.compiling import compiler
-    from evaluator.judging import examination, judge, sampling, speed
-    from evaluator.serving.memory import collect_seldom, keep_freed_memory
-    from evaluator.targets import get_target
+    from avo.evaluator import capture
+    from avo.evaluator.compiling import compiler
+    from avo.evaluator.judging import examination, judge, sampling, speed
+    from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
+    from avo.evaluator.targets import get_target
 
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -144,10 +144,10 @@ def processor_s(target: str, problem: str, kernel: str, suite: str, how: str) ->
     """
     import torch
 
-    from evaluator.evaluators import EvaluateRequest, VerifyRequest
-    from evaluator.judging.judge import Judge
-    from evaluator.serving.memory import collect_seldom, keep_freed_memory
-    from evaluator.targets import get_target
+    from avo.evaluator.evaluators import EvaluateRequest, VerifyRequest
+    from avo.evaluator.judging.judge import Judge
+    from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
+    from avo.evaluator.targets import get_target
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
+from avo.seeds import seed_source
 from bench.modules import imported
 from bench.sparse import sparse_attention
-from seeds import seed_source
 
 INTERPRET = "--interpret"
 
@@ -51,7 +51,7 @@ def workloads(options: argparse.Namespace, source: Path) -> dict[str, Callable[[
 
 def executor_seconds(run: Callable[[], object], *, sanitize: bool) -> float:
     """Return what a launch takes once the kernel is built."""
-    from evaluator.executor import offline
+    from avo.evaluator.executor import offline
 
     with offline("h100", sanitize=sanitize, autotune="first", threads=1) as session:
         run()

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor import offline
-from evaluator.problems.dense import softmax_scale, views
-from evaluator.problems.fsa import FSA
-from evaluator.problems.selection import SelectedCase
+from avo.evaluator.executor import offline
+from avo.evaluator.problems.dense import softmax_scale, views
+from avo.evaluator.problems.fsa import FSA
+from avo.evaluator.problems.selection import SelectedCase
 
 OUT_TOLERANCE = 1e-2
 """Relative error of the output; bfloat16 has 8 bits."""

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import geometric_mean
 
-from agents.moves import MOVES
+from avo.agents.moves import MOVES
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.targets import get_target
 from bench.claims import made
 from bench.known.gluon import PATHS
 from bench.tables import Table, main, row
-from evaluator.catalogue import get_problem
-from evaluator.evaluators import Evaluator, local_judge
-from evaluator.inspection import Inspection, Look
-from evaluator.targets import get_target
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 SEEDS = {"h100": ("hopper", "FlashAttention-3"), "b200": ("blackwell", "FlashAttention-4")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Table
 
-from lineage_db import tables
+from avo.lineage_db import tables
 
 
 def lengthen(path: Path, attempts: int, *, accepted_every: int) -> None:

@@ -15,20 +15,20 @@ from functools import partial
 from pathlib import Path
 
 from avo.config import RunConfig
+from avo.evaluator.compiling.compile_job import listing
+from avo.evaluator.evaluation import Score
+from avo.evaluator.performance.constants import Constants, constants, figures
+from avo.evaluator.performance.kernel import costs_under, measure, read
+from avo.evaluator.performance.model import time_case
+from avo.evaluator.performance.reliefs import critical
+from avo.evaluator.target import TARGETS, ScoreKind, Target
+from avo.evaluator.targets import get_target
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
 from bench.tables import Table, main, row
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
-from evaluator.compiling.compile_job import listing
-from evaluator.evaluation import Score
-from evaluator.performance.constants import Constants, constants, figures
-from evaluator.performance.kernel import costs_under, measure, read
-from evaluator.performance.model import time_case
-from evaluator.performance.reliefs import critical
-from evaluator.target import TARGETS, ScoreKind, Target
-from evaluator.targets import get_target
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 LENGTH = LENGTHS[-1]

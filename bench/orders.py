@@ -18,17 +18,17 @@ from types import ModuleType
 
 import torch
 
+from avo.evaluator.executor import offline
+from avo.evaluator.performance import predict_time
+from avo.evaluator.problems.dense import softmax_scale
+from avo.evaluator.problems.fsa import FSA
+from avo.evaluator.problems.inputs import seeded
+from avo.evaluator.problems.selection import SelectedCase, make_block_indices
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.modules import imported
 from bench.tables import main, row
-from evaluator.executor import offline
-from evaluator.performance import predict_time
-from evaluator.problems.dense import softmax_scale
-from evaluator.problems.fsa import FSA
-from evaluator.problems.inputs import seeded
-from evaluator.problems.selection import SelectedCase, make_block_indices
-from evaluator.target import Target
-from evaluator.targets import get_target
-from seeds import seed_source
 
 TARGET = "h200"
 BRANCH = """    for slot in range(blocks):

@@ -27,19 +27,19 @@ from typing import TextIO
 
 from rich.console import Console
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import START, RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 from avo.search.run import RunSession, Stop
 from avo.search.workers import hire
 from avo.watch.progress import RunProgress
 from bench.long_run import lengthen
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.target import ScoreKind
-from lineage_db.records import Run
-from lineage_db.store import Store
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 INTERVAL_S = 0.5

@@ -27,18 +27,18 @@ from pathlib import Path
 
 import msgspec
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.problems import PROBLEMS
+from avo.lineage_db.errors import UnknownRun
+from avo.lineage_db.records import Step
+from avo.lineage_db.spans import covered
+from avo.lineage_db.store import Store
 from avo.report.data import Report, VersionEntry
 from avo.report.reading import read_report
+from avo.seeds import seeds_of
 from avo.watch.scores import geomean, lines, published
 from avo.watch.wording import first_line, percent, verdicts
-from evaluator.catalogue import get_problem
-from evaluator.errors import EvaluatorError
-from evaluator.problems import PROBLEMS
-from lineage_db.errors import UnknownRun
-from lineage_db.records import Step
-from lineage_db.spans import covered
-from lineage_db.store import Store
-from seeds import seeds_of
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db import queries, tables
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.records import Attempt, Run, Step, StepState, Version
+from avo.lineage_db.store import Store
 from avo.search.acceptance import Thresholds, decide
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
-from evaluator.target import ScoreKind
-from lineage_db import queries, tables
-from lineage_db.decision import Decision, Ruling
-from lineage_db.records import Attempt, Run, Step, StepState, Version
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.seeds import seed_source
 
 if TYPE_CHECKING:
     from psycopg import Connection

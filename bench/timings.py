@@ -149,10 +149,10 @@ def sessions(folder: Path = FOLDER) -> Sequence[TimingSession]:
 
 def predicted_us(session: TimingSession, timing: Timing) -> float:
     """Predict by the judge, as a search would; raise ``ValueError`` when it cannot."""
-    from evaluator.candidate import Candidate
-    from evaluator.evaluation import Fault
-    from evaluator.judging.judge import Judge
-    from evaluator.targets import get_target
+    from avo.evaluator.candidate import Candidate
+    from avo.evaluator.evaluation import Fault
+    from avo.evaluator.judging.judge import Judge
+    from avo.evaluator.targets import get_target
 
     with Judge(get_target(session.target), timing.suite) as judge:
         found = judge.profile(Candidate(timing.problem, timing.source), timing.case)

@@ -16,10 +16,10 @@ from statistics import mean
 
 import torch
 
+from avo.evaluator.executor import offline
 from bench.modules import imported
 from bench.tables import Table, put, row
 from bench.tutorials import EXAMPLE
-from evaluator.executor import offline
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 PLACE = "bench.triton_attention: speeds"

@@ -22,16 +22,16 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import Static
 
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.records import RunState
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from avo.tui.app import AvoApp
 from avo.tui.attempts import ORDERS, Ledger
 from avo.tui.lineage import LineageList
 from avo.tui.lines import Lines
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
-from evaluator.target import ScoreKind
-from lineage_db.records import RunState
-from lineage_db.store import Store
-from seeds import seed_source
 
 RUN = "long"
 ACCEPTED_EVERY = 250

@@ -16,16 +16,16 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
-from evaluator import executor
-from evaluator.binary import Binary
-from evaluator.compiling.compile_job import listing
-from evaluator.compiling.frontend import lower
-from evaluator.evaluation import CaseScore
-from evaluator.locations import without_locations
-from evaluator.performance import predict
-from evaluator.plan import Pointer, Scalar
-from evaluator.targets import get_target
-from evaluator.work import LaunchWork
+from avo.evaluator import executor
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.compile_job import listing
+from avo.evaluator.compiling.frontend import lower
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.locations import without_locations
+from avo.evaluator.performance import predict
+from avo.evaluator.plan import Pointer, Scalar
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import LaunchWork
 
 TOKENS, HEADS, HEAD_DIM = 32768, 16, 128
 LOG2_E = tl.constexpr(1.4426950408889634)

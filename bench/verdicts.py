@@ -22,11 +22,11 @@ from statistics import fmean
 
 import msgspec
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.targets import get_target
+from avo.seeds import fitting, seed_source
 from bench.tables import put
-from evaluator.candidate import Candidate
-from evaluator.problems import PROBLEMS
-from evaluator.targets import get_target
-from seeds import fitting, seed_source
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 TARGETS = ("h100", "b200")
@@ -63,9 +63,9 @@ def judged(problem: str, seed: str, target: str, closely: bool) -> Verdict:
     """Judge a seed on the suite ``quick``, ``closely`` as before acceptance. Call it in a process of its own."""
     import torch
 
-    from evaluator.evaluators import EvaluateRequest, VerifyRequest
-    from evaluator.judging.judge import Judge
-    from evaluator.serving.memory import collect_seldom, keep_freed_memory
+    from avo.evaluator.evaluators import EvaluateRequest, VerifyRequest
+    from avo.evaluator.judging.judge import Judge
+    from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)

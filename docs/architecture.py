@@ -3,14 +3,15 @@
     python -m docs.architecture
 
 Each box is a package, each arrow an import. The layers of the outer boxes are those of the import contract in
-pyproject.toml. An arrow is left out where a longer way of arrows leads to the same box. A test fails when the picture
-is no longer that of the code.
+pyproject.toml; the modules of the highest are the application, one box. An arrow is left out where a longer way of
+arrows leads to the same box. A test fails when the picture is no longer that of the code.
 """
 
 import itertools
+import re
 import textwrap
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -114,12 +115,15 @@ def _curve(boxes: Sequence[Box]) -> str:
     return path
 
 
-def imports(graph: grimp.ImportGraph, names: Iterable[str]) -> Edges:
-    """Return which of the packages import which."""
+def imports(graph: grimp.ImportGraph, boxes: Mapping[str, Iterable[str]]) -> Edges:
+    """Return which boxes import which; ``boxes`` are the packages and modules of each."""
     return {
         (importer, imported)
-        for importer, imported in itertools.permutations(names, 2)
-        if graph.direct_import_exists(importer=importer, imported=imported, as_packages=True)
+        for importer, imported in itertools.permutations(boxes, 2)
+        if any(
+            graph.direct_import_exists(importer=a, imported=b, as_packages=True)
+            for a, b in itertools.product(boxes[importer], boxes[imported])
+        )
     }
 
 
@@ -178,27 +182,33 @@ def picture() -> str:
     """Return the SVG."""
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     (contract,) = (each for each in linter["contracts"] if each["type"] == "layers")
-    layers = [layer.split(" | ") for layer in contract["layers"]]
+    application, *layers = [re.split(r" [:|] ", layer) for layer in contract["layers"]]
+    (root,) = contract["containers"]
     graph = grimp.build_graph(
-        *linter["root_packages"], include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+        linter["root_package"], include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
     )
+    within = {root: [f"{root}.{name}" for name in application]} | {
+        f"{root}.{name}": [f"{root}.{name}"] for name in itertools.chain(*layers)
+    }
 
-    def box(package: str) -> Box:
-        children = sorted(graph.find_children(package))
+    def small(package: str) -> Box:
+        used = [name for name in LIBRARIES if _uses(graph, package, name)]
+        return Box(_folder(package), [", ".join(used)] if used else [])
+
+    def large(package: str) -> Box:
+        children = within[root] if package == root else sorted(graph.find_children(package))
         inner = [name for name in children if (ROOT / _folder(name) / "__init__.py").exists()]
         modules = [name.rpartition(".")[2] for name in children if name not in inner]
-        if "." in package:
-            used = [name for name in LIBRARIES if _uses(graph, package, name)]
-            return Box(_folder(package), [", ".join(used)] if used else [])
         made = Box(_folder(package), _wrapped([name for name in modules if not name.startswith("_")]))
         if len(inner) > 1:
-            edges = reduced(imports(graph, inner))
-            made.rows, made.arrows = arranged([[box(name) for name in row] for row in by_depth(inner, edges)], edges)
+            edges = reduced(imports(graph, {name: [name] for name in inner}))
+            made.rows, made.arrows = arranged([[small(name) for name in row] for row in by_depth(inner, edges)], edges)
         return made
 
     outer = Box("")
-    edges = reduced(imports(graph, itertools.chain(*layers)))
-    outer.rows, outer.arrows = arranged([[box(name) for name in layer] for layer in layers], edges)
+    edges = reduced(imports(graph, within))
+    rows = [[root], *([f"{root}.{name}" for name in layer] for layer in layers)]
+    outer.rows, outer.arrows = arranged([[large(name) for name in row] for row in rows], edges)
     outer.place(0, 0)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {outer.width:.0f} {outer.height:.0f}" '
@@ -214,7 +224,8 @@ def _uses(graph: grimp.ImportGraph, package: str, library: str) -> bool:
 
 
 def _folder(package: str) -> str:
-    return package.replace(".", "/") + "/"
+    """Return a package's folder, where the link that it is imported through leads."""
+    return f"{(ROOT / package.replace('.', '/')).resolve().relative_to(ROOT.resolve())}/"
 
 
 def _wrapped(names: Sequence[str]) -> list[str]:

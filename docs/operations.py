@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from evaluator.executor.control import KNOWN
-from evaluator.executor.ir import BITS, Function, Op, Type
-from evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.ir import BITS, Function, Op, Type
+from avo.evaluator.executor.kernel import Kernel
 
 PAGE = Path(__file__).with_name("executor.md")
 START, END = "<!-- operations: python -m docs.operations -->", "<!-- end of operations -->"

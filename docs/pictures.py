@@ -28,14 +28,14 @@ from rich.console import Console
 from rich.text import Text
 
 from avo.cli.common import database_url
+from avo.evaluator.catalogue import get_problem
+from avo.lineage_db.store import Store
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
 from avo.tui.app import AvoApp
 from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView
-from evaluator.catalogue import get_problem
-from lineage_db.store import Store
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS, LINES = 100, 32

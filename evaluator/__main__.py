@@ -1,4 +1,4 @@
-"""``python -m evaluator``: a judge that reads requests and writes verdicts, one JSON object per line."""
+"""``python -m avo.evaluator``: a judge that reads requests and writes verdicts, one JSON object per line."""
 
 import argparse
 import contextlib
@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluator import cuda
-from evaluator.cuda.holding import hold
-from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Progress
-from evaluator.isolation import Sandbox
-from evaluator.machine import choose_gpus
-from evaluator.sandbox.jobs import hide
-from evaluator.serving.memory import collect_seldom, keep_freed_memory
-from evaluator.serving.protocol import (
+from avo.evaluator import cuda
+from avo.evaluator.cuda.holding import hold
+from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
+from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Progress
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.machine import choose_gpus
+from avo.evaluator.sandbox.jobs import hide
+from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
+from avo.evaluator.serving.protocol import (
     MalformedRequest,
     answer_line,
     failure_line,
@@ -30,8 +30,8 @@ from evaluator.serving.protocol import (
     ready,
     requests,
 )
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 
 _TO_COMPARE = 0.7
 """Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
@@ -82,7 +82,7 @@ def _keep(trace: Path | None, *rows: Mapping[str, Any]) -> None:
 
 def main() -> int:
     """Serve until standard input ends, or until nobody reads the answers."""
-    parser = argparse.ArgumentParser(prog="python -m evaluator", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m avo.evaluator", description=__doc__)
     parser.add_argument(
         "--target", required=True,
         help="cuda: this machine's GPU, measured; or a card, predicted: e.g. h100",
@@ -132,10 +132,10 @@ def main() -> int:
 
     import torch
 
-    from evaluator.cuda.contender import start_worker
-    from evaluator.cuda.measured import Measured
-    from evaluator.cuda.measuring import Audience
-    from evaluator.judging.judge import Judge
+    from avo.evaluator.cuda.contender import start_worker
+    from avo.evaluator.cuda.measured import Measured
+    from avo.evaluator.cuda.measuring import Audience
+    from avo.evaluator.judging.judge import Judge
 
     torch.set_num_threads(1)
     collect_seldom()

@@ -13,11 +13,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problem import HELD_OUT, Case, Output, Problem
-from evaluator.problems import PROBLEMS
-from evaluator.problems.settings import in_setting
-from evaluator.setting import kind_and_setting
+from avo.evaluator.errors import InvalidProblem, UnknownProblem
+from avo.evaluator.problem import HELD_OUT, Case, Output, Problem
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.renamed import with_new_name
+from avo.evaluator.setting import kind_and_setting
 
 GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
@@ -28,8 +29,8 @@ _in_files: list[tuple[Problem, str]] = []
 
 
 def get_problem(name: str) -> Problem:
-    """Return the problem called ``name``, which may say a setting (``evaluator.setting``), or the problem in the file
-    at this absolute path, which ends in ``.py``.
+    """Return the problem called ``name``, which may say a setting (``avo.evaluator.setting``), or the problem in the
+    file at this absolute path, which ends in ``.py``.
 
     Raises ``UnknownProblem`` for an unknown name and ``InvalidProblem`` for an object that is not a problem.
     """
@@ -104,14 +105,14 @@ def _explain(error: Exception, file: str = "") -> str:
     text = (str(error).splitlines() or [""])[0]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    return f"{type(error).__name__}: {text}{f', line {line}' if line else ''}"
+    return with_new_name(f"{type(error).__name__}: {text}{f', line {line}' if line else ''}")
 
 
 def _checked(found: Any, where: str) -> Problem:
     """Return ``found`` if it has everything that ``Problem`` asks for."""
     wanted = [name for name in vars(Problem) if not name.startswith("_")]
     if missing := [name for name in wanted if not hasattr(found, name)]:
-        raise InvalidProblem(f"problem {where}: it lacks {', '.join(missing)}: see evaluator.problem.Problem")
+        raise InvalidProblem(f"problem {where}: it lacks {', '.join(missing)}: see avo.Problem")
     if not (isinstance(found.name, str) and found.name.replace("_", "").replace("-", "").isalnum()):
         raise InvalidProblem(f"problem {where}: its name {found.name!r} should consist of letters, digits, - and _")
     if not (isinstance(found.entry, str) and found.entry.isidentifier()):

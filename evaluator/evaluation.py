@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from evaluator.target import ScoreKind
+from avo.evaluator.target import ScoreKind
 
 
 class Status(StrEnum):

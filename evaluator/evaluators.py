@@ -1,8 +1,9 @@
 """The seam between search and judge: an ``Evaluator`` answers requests about candidates.
 
-The *judge* decides, in the process that it runs in: ``evaluator.judging.judge.Judge``. An *evaluator* is a judge, or
-whatever passes requests on to one: ``local_judge`` returns a judge in this process, ``judge_process`` one in a process
-of its own or on another machine, and a search shares several of these among its workers. They differ in ``ask`` alone.
+The *judge* decides, in the process that it runs in: ``avo.evaluator.judging.judge.Judge``. An *evaluator* is a judge,
+or whatever passes requests on to one: ``local_judge`` returns a judge in this process, ``judge_process`` one in a
+process of its own or on another machine, and a search shares several of these among its workers. They differ in ``ask``
+alone.
 """
 
 from abc import ABC, abstractmethod
@@ -10,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.catalogue import get_cases, get_problem
-from evaluator.evaluation import Evaluation, Fault
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.isolation import Sandbox
-from evaluator.problem import HELD_OUT
-from evaluator.profile import Profile
-from evaluator.target import TARGETS, Target
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.catalogue import get_cases, get_problem
+from avo.evaluator.evaluation import Evaluation, Fault
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.profile import Profile
+from avo.evaluator.target import TARGETS, Target
 
 WALL_S = 300.0
 """How long an answer may take by default."""
@@ -171,7 +172,7 @@ def suite_of(request: AnyRequest, suite: str) -> str:
 
 def local_judge(target: Target, suite: str) -> Evaluator:
     """Return a judge in this process, which loads torch and triton for it. What hangs or kills it ends the process."""
-    from evaluator.judging.judge import Judge
+    from avo.evaluator.judging.judge import Judge
 
     return Judge(target, suite)
 
@@ -185,8 +186,8 @@ def judge_process(
     command: str | None = None,
     options: Sequence[str] = (),
 ) -> Evaluator:
-    """Return a judge in a process of its own, see ``evaluator.serving.process``."""
-    from evaluator.serving.process import ProcessEvaluator
+    """Return a judge in a process of its own, see ``avo.evaluator.serving.process``."""
+    from avo.evaluator.serving.process import ProcessEvaluator
 
     return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options)
 

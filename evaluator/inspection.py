@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score
+from avo.evaluator.evaluation import CaseResult, Evaluation, Fault, Resources, Score
 
 
 class Look(StrEnum):

@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox import bubblewrap, landlock
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.sandbox import bubblewrap, landlock
 
 ADVICE = bubblewrap.ADVICE
 """What to do where namespaces are missing."""

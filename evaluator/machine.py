@@ -5,21 +5,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from evaluator import cuda
-from evaluator.binary import Binary
-from evaluator.capture import Capturer
-from evaluator.catalogue import get_problem
-from evaluator.compiling.compiler import Compiler
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault
-from evaluator.evaluators import Tell
-from evaluator.plan import LaunchPlan
-from evaluator.problem import Case, Problem, signature
-from evaluator.target import Target
+from avo.evaluator import cuda
+from avo.evaluator.binary import Binary
+from avo.evaluator.capture import Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.evaluators import Tell
+from avo.evaluator.plan import LaunchPlan
+from avo.evaluator.problem import Case, Problem, signature
+from avo.evaluator.target import Target
 
 if TYPE_CHECKING:
-    from evaluator.cuda.baselines import Found
-    from evaluator.cuda.nvml import CardState as CardState
+    from avo.evaluator.cuda.baselines import Found
+    from avo.evaluator.cuda.nvml import CardState as CardState
 
 KNOWN_TO_LIBRARIES = ("mha", "gqa", "mha_backward", "gqa_backward")
 """The problems that libraries are timed on, as well as their settings with the same call."""
@@ -52,7 +52,7 @@ def choose_gpus(devices: str) -> None:
 
 def gpus() -> "list[CardState]":
     """Return all GPUs, as the driver describes them; raise ``EvaluatorUnavailable`` where no driver answers."""
-    from evaluator.cuda import nvml
+    from avo.evaluator.cuda import nvml
 
     try:
         return nvml.cards()
@@ -62,7 +62,7 @@ def gpus() -> "list[CardState]":
 
 def try_gpu(uuid: str) -> None:
     """Run an empty kernel on a GPU; raise ``EvaluatorUnavailable`` with what the driver says where that fails."""
-    from evaluator.cuda.contender import ask_card
+    from avo.evaluator.cuda.contender import ask_card
 
     ask_card(device=uuid)
 
@@ -72,7 +72,7 @@ def gpu_clocks(*, measured: bool) -> str:
 
     Raises ``EvaluatorUnavailable`` where the driver does not tell.
     """
-    from evaluator.cuda import nvml
+    from avo.evaluator.cuda import nvml
 
     try:
         clocks = nvml.Nvml(cuda.card().uuid if measured else None).clocks()
@@ -88,16 +88,16 @@ def libraries_know(problem: Problem) -> bool:
 
 def library_speeds(problem: Problem, cases: Sequence[Case], tell: Tell, *, sustained: bool) -> "list[Found]":
     """Return what libraries reach on this machine's GPU, which no judge measures on meanwhile; ``tell`` hears which one
-    is timed. ``sustained``: see ``evaluator.cuda.measuring.Stopwatch``.
+    is timed. ``sustained``: see ``avo.evaluator.cuda.measuring.Stopwatch``.
 
     Raises ``EvaluatorUnavailable`` where there is no such GPU, or a judge measures on it.
     """
     import random
     import secrets
 
-    from evaluator.cuda.baselines import measure_all
-    from evaluator.cuda.holding import hold
-    from evaluator.cuda.triton_device import TritonDevice
+    from avo.evaluator.cuda.baselines import measure_all
+    from avo.evaluator.cuda.holding import hold
+    from avo.evaluator.cuda.triton_device import TritonDevice
 
     device = TritonDevice()
     with hold(device.card):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from evaluator.locations import without_locations
+from avo.evaluator.locations import without_locations
 
 ITEM_BYTES = {
     "bool": 1,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from evaluator.plan import ITEM_BYTES, Role
+from avo.evaluator.plan import ITEM_BYTES, Role
 
 if TYPE_CHECKING:
     from random import Random
@@ -231,7 +231,7 @@ class Problem(Protocol):
         """Return the flat storage of each input tensor of ``call(case)``, by name, on torch's default device.
 
         That is the CPU, or the GPU where speed is measured; the same seed gives other numbers there. Tensors drawn with
-        ``evaluator.problems.inputs.seeded`` are on the right device.
+        ``avo.evaluator.problems.inputs.seeded`` are on the right device.
         """
         ...
 

@@ -3,12 +3,12 @@
 import inspect
 from importlib.resources import files
 
-from evaluator import problems
-from evaluator.problem import Case, Problem, signature
-from evaluator.problems import decode, visible
-from evaluator.problems.decode import DecodeCase
-from evaluator.problems.dense import attend
-from evaluator.problems.selection import SelectedCase
+from avo.evaluator import problems
+from avo.evaluator.problem import Case, Problem, signature
+from avo.evaluator.problems import decode, visible
+from avo.evaluator.problems.decode import DecodeCase
+from avo.evaluator.problems.dense import attend
+from avo.evaluator.problems.selection import SelectedCase
 
 _KNOWN = {
     "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window max_seqlen_q max_seqlen_k",
@@ -59,7 +59,7 @@ def is_local(case: Case) -> bool:
 
 
 def module_source(module: str) -> str:
-    """Return the source of a module of ``evaluator.problems``, e.g. ``inputs.py``."""
+    """Return the source of a module of ``avo.evaluator.problems``, e.g. ``inputs.py``."""
     return files(problems).joinpath(module).read_text(encoding="utf-8")
 
 

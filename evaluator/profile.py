@@ -1,14 +1,14 @@
 """Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
 
-Everything is predicted by playing kernels again (``evaluator.performance``); nothing is measured.
+Everything is predicted by playing kernels again (``avo.evaluator.performance``); nothing is measured.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluator.evaluation import CaseScore
-from evaluator.target import ScoreKind
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.target import ScoreKind
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ so every process and machine makes the same problem of it.
 import re
 from dataclasses import dataclass
 
-from evaluator.errors import InvalidProblem
+from avo.evaluator.errors import InvalidProblem
 
 KINDS = ("mha", "gqa", "mha_backward", "gqa_backward", "decode", "fsa", "fsa_backward")
 """The problems that have settings."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from evaluator.errors import UnknownTarget
+from avo.evaluator.errors import UnknownTarget
 
 
 class ScoreKind(StrEnum):

@@ -1,7 +1,7 @@
 """Finds targets by name, this machine's GPU among them."""
 
-from evaluator import cuda
-from evaluator.target import CUDA, TARGETS, Target, check_target
+from avo.evaluator import cuda
+from avo.evaluator.target import CUDA, TARGETS, Target, check_target
 
 
 def get_target(name: str) -> Target:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
 
-from evaluator.errors import EvaluatorError
-from evaluator.plan import KernelIR
-from evaluator.target import Target
-from evaluator.work import Counted
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.target import Target
+from avo.evaluator.work import Counted
 
 Named = tuple[tuple[str, str], ...]
 """Names with values, as text."""
@@ -167,7 +167,7 @@ def run_script(script: Path, arguments: Sequence[str], target: Target, said: Cal
     ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises before it has launched an
     autotuned kernel, or ends its process.
     """
-    from evaluator.tuning.running import run
+    from avo.evaluator.tuning.running import run
 
     return run(script, arguments, target, said)
 
@@ -177,6 +177,6 @@ def rank(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Rank
 
     ``done`` is called after each configuration. Raises ``EvaluatorUnavailable``.
     """
-    from evaluator.tuning.prediction import rankings
+    from avo.evaluator.tuning.prediction import rankings
 
     return rankings(runs, jobs, done)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.binary import Binary
+from avo.evaluator.binary import Binary
 
 
 @dataclass(frozen=True, slots=True)

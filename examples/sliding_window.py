@@ -14,8 +14,8 @@ from random import Random
 
 import torch
 
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output
-from evaluator.problems.dense import (
+from avo import HELD_OUT, Baseline, Call, Case, Expected, Output
+from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
     expected,

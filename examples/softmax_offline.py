@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import offline
+from avo import offline
 
 
 @triton.jit

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from knowledge_base.errors import LibraryError
-from knowledge_base.note import Kind, Note
-from knowledge_base.splitting import split
+from avo.knowledge_base.errors import LibraryError
+from avo.knowledge_base.note import Kind, Note
+from avo.knowledge_base.splitting import split
 
 SUFFIXES = (".md", ".markdown", ".txt", ".rst", ".py")
 MAX_FILE_BYTES = 2**20

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 
-from knowledge_base.note import Kind, Note
+from avo.knowledge_base.note import Kind, Note
 
 _WEIGHTS = {Kind.NOTE: 1.0, Kind.DOCUMENT: 0.8, Kind.API: 0.45}
 """Weight of a passage's score, by kind. Sources repeat words that a note explains once; a query that names API finds it

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from knowledge_base.documents import documents_folder, read_documents
-from knowledge_base.errors import LibraryError
-from knowledge_base.index import Index
-from knowledge_base.note import Kind, Note, read_notes
-from knowledge_base.triton_api import installed_api
+from avo.knowledge_base.documents import documents_folder, read_documents
+from avo.knowledge_base.errors import LibraryError
+from avo.knowledge_base.index import Index
+from avo.knowledge_base.note import Kind, Note, read_notes
+from avo.knowledge_base.triton_api import installed_api
 
 __all__ = ["Kind", "Library", "LibraryError", "Note"]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from knowledge_base.claims import FORM, Claim, read_claim
-from knowledge_base.errors import LibraryError
+from avo.knowledge_base.claims import FORM, Claim, read_claim
+from avo.knowledge_base.errors import LibraryError
 
 _KEYS = ("title", "architectures", "problems", "tags", "source", "cited", "claim")
 

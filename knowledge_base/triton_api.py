@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from knowledge_base.exports import Definition, Module, Package, Place
-from knowledge_base.note import Kind, Note
+from avo.knowledge_base.exports import Definition, Module, Package, Place
+from avo.knowledge_base.note import Kind, Note
 
 _ROOTS = (
     "triton.language",

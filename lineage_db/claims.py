@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, insert, select, update
 
-from lineage_db import queries
-from lineage_db.driving import LEASE
-from lineage_db.engine import Part, persistent, transactional
-from lineage_db.errors import StepNotRunning
-from lineage_db.records import Doing, Selection, Step, StepState
-from lineage_db.rows import AnyRow, record
-from lineage_db.seen import Answer, Seen
-from lineage_db.tables import answers, messages, steps
+from avo.lineage_db import queries
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.engine import Part, persistent, transactional
+from avo.lineage_db.errors import StepNotRunning
+from avo.lineage_db.records import Doing, Selection, Step, StepState
+from avo.lineage_db.rows import AnyRow, record
+from avo.lineage_db.seen import Answer, Seen
+from avo.lineage_db.tables import answers, messages, steps
 
 _MOST_CLAIMS = 5
 """How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""

@@ -11,7 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.errors import DatabaseUnavailable
 
 FILE_URL = "sqlite:///"
 _ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from evaluator.evaluation import Comparison, Status, Verdict
+from avo.evaluator.evaluation import Comparison, Status, Verdict
 
 
 class Ruling(StrEnum):

@@ -4,12 +4,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
-from lineage_db import queries
-from lineage_db.engine import Part, transactional
-from lineage_db.errors import RunHeld, RunNotDriven, RunStopping
-from lineage_db.records import Doing, Request, Run
-from lineage_db.rows import record
-from lineage_db.tables import runs
+from avo.lineage_db import queries
+from avo.lineage_db.engine import Part, transactional
+from avo.lineage_db.errors import RunHeld, RunNotDriven, RunStopping
+from avo.lineage_db.records import Doing, Request, Run
+from avo.lineage_db.rows import record
+from avo.lineage_db.tables import runs
 
 LEASE = timedelta(seconds=60)
 """How long the driver of a run or the worker of a step may stay silent before it counts as gone."""

@@ -18,8 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
-from lineage_db.errors import (
+from avo.lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
+from avo.lineage_db.errors import (
     DatabaseInterrupted,
     DatabaseUnavailable,
     IncompatibleDatabase,

@@ -10,12 +10,12 @@ from typing import TypeVar, overload
 
 from sqlalchemy import Connection
 
-from lineage_db import queries
-from lineage_db.decision import Ruling
-from lineage_db.entries import Spend
-from lineage_db.looked import Looked
-from lineage_db.records import AttemptSummary, History, Version
-from lineage_db.tables import calls
+from avo.lineage_db import queries
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import AttemptSummary, History, Version
+from avo.lineage_db.tables import calls
 
 T = TypeVar("T")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from lineage_db import queries
-from lineage_db.engine import Database, Part, transactional
-from lineage_db.entries import Intervention, Memory, Message, ModelCall, Spend
-from lineage_db.errors import StepNotRunning
-from lineage_db.history import Histories
-from lineage_db.records import PendingReply
-from lineage_db.rows import record
-from lineage_db.tables import calls, interventions, memories, messages, steps
+from avo.lineage_db import queries
+from avo.lineage_db.engine import Database, Part, transactional
+from avo.lineage_db.entries import Intervention, Memory, Message, ModelCall, Spend
+from avo.lineage_db.errors import StepNotRunning
+from avo.lineage_db.history import Histories
+from avo.lineage_db.records import PendingReply
+from avo.lineage_db.rows import record
+from avo.lineage_db.tables import calls, interventions, memories, messages, steps
 
 _ALL = 2**31 - 1
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 
 
 @dataclass(frozen=True, slots=True)

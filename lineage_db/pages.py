@@ -5,14 +5,14 @@ from datetime import datetime
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, cast, func, select
 
-from evaluator.evaluation import Status
-from lineage_db import queries
-from lineage_db.decision import OPEN, Ruling
-from lineage_db.engine import Part, transactional
-from lineage_db.entries import Spend
-from lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Step, StepState
-from lineage_db.rows import record
-from lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
+from avo.evaluator.evaluation import Status
+from avo.lineage_db import queries
+from avo.lineage_db.decision import OPEN, Ruling
+from avo.lineage_db.engine import Part, transactional
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Step, StepState
+from avo.lineage_db.rows import record
+from avo.lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
 
 NEWEST = 2**31 - 1
 """Larger than any id, number or count."""

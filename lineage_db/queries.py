@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
-from lineage_db import tables
-from lineage_db.decision import Decision, Ruling, unsubmitted
-from lineage_db.entries import Spend
-from lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, StepState, Version
-from lineage_db.rows import AnyRow, record, to_attempt, to_summary, to_version
+from avo.lineage_db import tables
+from avo.lineage_db.decision import Decision, Ruling, unsubmitted
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.errors import StepNotRunning, UnknownAttempt, UnknownRun, UnknownVersion
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, AttemptSummary, StepState, Version
+from avo.lineage_db.rows import AnyRow, record, to_attempt, to_summary, to_version
 
 _RUNS, _STEPS, _ATTEMPTS, _VERSIONS = tables.runs.c, tables.steps.c, tables.attempts.c, tables.versions.c
 _CALLS = tables.calls.c

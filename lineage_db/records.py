@@ -6,12 +6,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from evaluator.evaluation import Evaluation, Status
-from lineage_db.decision import Decision, Ruling
-from lineage_db.looked import Looked
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.looked import Looked
 
 if TYPE_CHECKING:
-    from lineage_db.seen import Seen
+    from avo.lineage_db.seen import Seen
 
 
 class RunState(StrEnum):
@@ -62,7 +62,7 @@ class Doing:
     of: int = 0
     """How many checks or other parts are done of how many; 0 of 0 where that is not known."""
     words: str = ""
-    """How far it is in words, where there is more to say than numbers: see ``evaluator.evaluators.Progress``."""
+    """How far it is in words, where there is more to say than numbers: see ``avo.evaluator.evaluators.Progress``."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: the time in ISO format."""

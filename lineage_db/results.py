@@ -7,16 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, update
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Comparison, Evaluation
-from lineage_db import queries
-from lineage_db.decision import Decision, Ruling, ending, final
-from lineage_db.engine import Database, Part, transactional
-from lineage_db.errors import ForeignEvaluation
-from lineage_db.history import Histories
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, StepState, Submission, Version
-from lineage_db.tables import attempts, decisions, hypotheses, looks, origins, runs, steps, versions
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Comparison, Evaluation
+from avo.lineage_db import queries
+from avo.lineage_db.decision import Decision, Ruling, ending, final
+from avo.lineage_db.engine import Database, Part, transactional
+from avo.lineage_db.errors import ForeignEvaluation
+from avo.lineage_db.history import Histories
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, StepState, Submission, Version
+from avo.lineage_db.tables import attempts, decisions, hypotheses, looks, origins, runs, steps, versions
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
 _ADD_ATTEMPT = insert(attempts)

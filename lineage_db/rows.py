@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy import Row
 
-from evaluator.evaluation import Evaluation
-from lineage_db.decision import Decision
-from lineage_db.errors import IncompatibleDatabase
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.evaluator.evaluation import Evaluation
+from avo.lineage_db.decision import Decision
+from avo.lineage_db.errors import IncompatibleDatabase
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,19 +9,19 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from lineage_db import queries
-from lineage_db.claims import Claims
-from lineage_db.driving import Driving
-from lineage_db.engine import Database, Part, transactional
-from lineage_db.errors import InvalidRun, RunExists
-from lineage_db.history import Histories
-from lineage_db.journal import Journal
-from lineage_db.pages import Pages
-from lineage_db.records import Attempt, AttemptSummary, History, Run, RunState, RunSummary, Step, StepState, Version
-from lineage_db.results import Results
-from lineage_db.rows import record, to_attempt
-from lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
-from lineage_db.upkeep import Upkeep
+from avo.lineage_db import queries
+from avo.lineage_db.claims import Claims
+from avo.lineage_db.driving import Driving
+from avo.lineage_db.engine import Database, Part, transactional
+from avo.lineage_db.errors import InvalidRun, RunExists
+from avo.lineage_db.history import Histories
+from avo.lineage_db.journal import Journal
+from avo.lineage_db.pages import Pages
+from avo.lineage_db.records import Attempt, AttemptSummary, History, Run, RunState, RunSummary, Step, StepState, Version
+from avo.lineage_db.results import Results
+from avo.lineage_db.rows import record, to_attempt
+from avo.lineage_db.tables import NAME_LENGTH, attempts, runs, steps, versions
+from avo.lineage_db.upkeep import Upkeep
 
 T = TypeVar("T")
 

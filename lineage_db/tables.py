@@ -20,11 +20,11 @@ from sqlalchemy import (
     false,
 )
 
-from evaluator.evaluation import Status
-from lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
-from lineage_db.decision import Ruling
-from lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
-from lineage_db.seen import Seen
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
+from avo.lineage_db.seen import Seen
 
 NAME_LENGTH = 80
 """Longest run name, in characters."""

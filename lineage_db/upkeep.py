@@ -9,11 +9,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, select
 
-from lineage_db import queries
-from lineage_db.engine import Part, transactional
-from lineage_db.errors import DatabaseUnavailable, RunHeld
-from lineage_db.records import StepState
-from lineage_db.tables import messages, runs, steps
+from avo.lineage_db import queries
+from avo.lineage_db.engine import Part, transactional
+from avo.lineage_db.errors import DatabaseUnavailable, RunHeld
+from avo.lineage_db.records import StepState
+from avo.lineage_db.tables import messages, runs, steps
 
 
 class Upkeep(Part):

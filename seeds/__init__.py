@@ -6,8 +6,11 @@ A seed is a candidate: one file that imports nothing of ours, so related seeds r
 from collections.abc import Callable
 from importlib.resources import files
 
-from evaluator.setting import Setting, kind_and_setting
-from evaluator.target import Target
+from avo.evaluator.setting import Setting, kind_and_setting
+from avo.evaluator.target import Target
+
+if __name__ != "avo.seeds":  # a checkout on the path has this folder under both names
+    raise ModuleNotFoundError("write avo.seeds, or run outside of AVO's checkout", name=__name__)
 
 SEEDS = {
     "mha": {

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads spin where other processes want the cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 has its workers starve beside other tests
 
-from evaluator.serving.memory import keep_freed_memory
+from avo.evaluator.serving.memory import keep_freed_memory
 from tests import postgresql
 from tests.processor_time import DearestTests
 
 if TYPE_CHECKING:
-    from evaluator.sandbox.jobs import ForkServer
+    from avo.evaluator.sandbox.jobs import ForkServer
 
 SOAK_SEED = "AVO_SOAK_SEED"
 """Environment variable with the seed of the long tests, which is fixed where it is not set."""
@@ -74,6 +74,13 @@ def numbers_repeat() -> None:
         numpy.random.seed(0)
 
 
+@pytest.fixture(autouse=True)
+def one_import_name() -> Iterator[None]:
+    """No test imports a folder of the checkout, which is on the path, as a package of its own: it is ``avo``'s."""
+    yield
+    assert not {"agents", "evaluator", "knowledge_base", "lineage_db", "seeds"} & sys.modules.keys()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Have a judge that several tests share draw the same in each of them, whichever have run before."""
@@ -87,7 +94,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 
 def _draw_anew(item: pytest.Item) -> None:
-    judge = getattr(sys.modules.get("evaluator.judging.judge"), "Judge", None)
+    judge = getattr(sys.modules.get("avo.evaluator.judging.judge"), "Judge", None)
     for value in getattr(item, "funcargs", {}).values():
         if judge is not None and isinstance(value, judge):
             value._tools.chance.seed(0)
@@ -96,8 +103,8 @@ def _draw_anew(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def fork_server() -> "Iterator[ForkServer]":
     """What judges, capturers and compilers run their jobs in: starting one takes seconds."""
-    from evaluator.judging.judge import JOB_MODULES
-    from evaluator.sandbox.jobs import ForkServer
+    from avo.evaluator.judging.judge import JOB_MODULES
+    from avo.evaluator.sandbox.jobs import ForkServer
 
     with ForkServer(JOB_MODULES) as server:
         yield server
@@ -106,7 +113,7 @@ def fork_server() -> "Iterator[ForkServer]":
 @pytest.fixture(scope="session")
 def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with the newest schema: copying it is cheaper than making one."""
-    from lineage_db.store import Store
+    from avo.lineage_db.store import Store
 
     path = tmp_path_factory.mktemp("template") / "lineage.db"
     Store.open(str(path)).close()
@@ -120,7 +127,7 @@ def new_databases_are_copies(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Only the tests of lineage_db run the migrations each time.
     """
-    engine = sys.modules.get("lineage_db.engine")
+    engine = sys.modules.get("avo.lineage_db.engine")
     if engine is None:  # no test uses a database, or there is no SQLAlchemy
         yield
         return

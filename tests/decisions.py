@@ -1,7 +1,7 @@
 """Decisions of tests that need one and not its reason."""
 
-from lineage_db.decision import Decision, Ruling
-from lineage_db.records import Attempt
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.records import Attempt
 
 ACCEPTED = Decision(Ruling.ACCEPTED, "the test wants it")
 REFUSED = Decision(Ruling.NO_GAIN, "the test does not want it")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from evaluator.problem import Case, Problem
+from avo.evaluator.problem import Case, Problem
 
 
 def reference(

@@ -92,7 +92,7 @@ class Cluster:
 
 def empty(url: str) -> None:
     """Remove every row of a lineage database, and start numbering anew."""
-    from lineage_db.tables import metadata
+    from avo.lineage_db.tables import metadata
 
     execute(url, f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY CASCADE")
 

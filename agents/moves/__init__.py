@@ -3,23 +3,23 @@
 The knowledge base has a note on every move, under the move's name.
 """
 
-from agents.moves.exponentials import EXPONENTIAL_MOVES
-from agents.moves.far import FAR_MOVES
-from agents.moves.forced import FORCED_MOVES
-from agents.moves.gradients import GRADIENT_MOVES
-from agents.moves.heads import HEAD_MOVES
-from agents.moves.in_gluon import GLUON_MOVES
-from agents.moves.launch import LAUNCH_MOVES
-from agents.moves.masks import MASK_MOVES
-from agents.moves.memory import MEMORY_MOVES
-from agents.moves.move import Move, Variant
-from agents.moves.order import ORDER_MOVES
-from agents.moves.overlap import OVERLAP_MOVES
-from agents.moves.parts import PART_MOVES
-from agents.moves.rescaling import RESCALING_MOVES
-from agents.moves.roles import ROLE_MOVES
-from agents.moves.softmax import SOFTMAX_MOVES
-from agents.moves.statements import STATEMENT_MOVES
+from avo.agents.moves.exponentials import EXPONENTIAL_MOVES
+from avo.agents.moves.far import FAR_MOVES
+from avo.agents.moves.forced import FORCED_MOVES
+from avo.agents.moves.gradients import GRADIENT_MOVES
+from avo.agents.moves.heads import HEAD_MOVES
+from avo.agents.moves.in_gluon import GLUON_MOVES
+from avo.agents.moves.launch import LAUNCH_MOVES
+from avo.agents.moves.masks import MASK_MOVES
+from avo.agents.moves.memory import MEMORY_MOVES
+from avo.agents.moves.move import Move, Variant
+from avo.agents.moves.order import ORDER_MOVES
+from avo.agents.moves.overlap import OVERLAP_MOVES
+from avo.agents.moves.parts import PART_MOVES
+from avo.agents.moves.rescaling import RESCALING_MOVES
+from avo.agents.moves.roles import ROLE_MOVES
+from avo.agents.moves.softmax import SOFTMAX_MOVES
+from avo.agents.moves.statements import STATEMENT_MOVES
 
 MOVES: tuple[Move, ...] = (
     *MASK_MOVES,

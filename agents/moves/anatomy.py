@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from agents.moves import tree
+from avo.agents.moves import tree
 
 
 @dataclass(frozen=True, slots=True)

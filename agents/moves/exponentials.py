@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.move import Move
-from agents.moves.softmax import SOFTMAX_MOVES
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.move import Move
+from avo.agents.moves.softmax import SOFTMAX_MOVES
+from avo.evaluator.target import Target
 
 _POLYNOMIAL = '''
 @triton.jit

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import libcst as cst
 
-from agents.moves import far_hosts, far_kernels, tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.launch import SHARES
-from agents.moves.move import EVERYTHING, LOADS, Move
-from evaluator.target import Target
-from seeds import seed_source
+from avo.agents.moves import far_hosts, far_kernels, tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.launch import SHARES
+from avo.agents.moves.move import EVERYTHING, LOADS, Move
+from avo.evaluator.target import Target
+from avo.seeds import seed_source
 
 _TOGETHER, _APART = "far blocks by lists, near ones with partial outputs", "far blocks by lists, near ones apart"
 _CONSTANTS: Mapping[str, Sequence[int]] = {

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.tree import Node
+from avo.agents.moves import tree
+from avo.agents.moves.tree import Node
 
 TRUE = cst.Name("True")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, is_kernel
-from agents.moves.launch import constant
-from agents.moves.move import LOADS, Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, is_kernel
+from avo.agents.moves.launch import constant
+from avo.agents.moves.move import LOADS, Move
+from avo.evaluator.target import Target
 
 _HELPER = '''
 @triton.jit

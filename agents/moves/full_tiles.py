@@ -13,11 +13,11 @@ from typing import Any
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, Loop, unconverted, unindexed
-from agents.moves.fold import assume_true
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, Loop, unconverted, unindexed
+from avo.agents.moves.fold import assume_true
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 _OF_SCALARS = {
     "range", "tl.range", "tl.program_id", "tl.num_programs", "tl.load", "tl.minimum", "tl.maximum", "tl.where",

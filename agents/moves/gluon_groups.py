@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.launch import constant
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.launch import constant
+from avo.evaluator.target import Target
 
 REGISTERS = {1: 232, 2: 240, 3: 160}
 """What a thread may have where so many groups of four warps, and a warp that loads, share 64 Ki registers."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.evaluator.target import Target
 
 BLACKWELL = "triton.experimental.gluon.language.nvidia.blackwell"
 FMA, MUL = "fma2", "mul2"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.order import persistent
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.order import persistent
+from avo.evaluator.target import Target
 
 _ALLOCATIONS = ("allocate_shared_memory", "allocate_tensor_memory")
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.evaluator.target import Target
 
 SLACK = (4.0, 8.0, 12.0)
 """How far, as a power of two, a score may exceed the maximum that is subtracted; FlashAttention-4 takes 8."""

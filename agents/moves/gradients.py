@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, unindexed
-from agents.moves.move import Move
-from agents.moves.softmax import LOG2_E
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, unindexed
+from avo.agents.moves.move import Move
+from avo.agents.moves.softmax import LOG2_E
+from avo.evaluator.target import Target
 
 
 def _edit_given_exp2(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, unconverted
-from agents.moves.move import LOADS, Move
-from agents.moves.order import grid_of
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, unconverted
+from avo.agents.moves.move import LOADS, Move
+from avo.agents.moves.order import grid_of
+from avo.evaluator.target import Target
 
 
 def _edit_group(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
-from agents.moves.gluon_packed import FMA, edit_packed
-from agents.moves.gluon_persistent import edit_persistent
-from agents.moves.gluon_rescaling import edit_lazy
-from agents.moves.move import LOADS, Move
-from agents.moves.order import grid_of, side_by_side
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.gluon_groups import edit_groups, edit_turns, rows_of_keys
+from avo.agents.moves.gluon_packed import FMA, edit_packed
+from avo.agents.moves.gluon_persistent import edit_persistent
+from avo.agents.moves.gluon_rescaling import edit_lazy
+from avo.agents.moves.move import LOADS, Move
+from avo.agents.moves.order import grid_of, side_by_side
+from avo.evaluator.target import Target
 
 DEPTHS = (2, 3, 4)
 KEYS = (32, 64, 128)

@@ -6,10 +6,10 @@ from itertools import zip_longest
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.move import LOADS, Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.move import LOADS, Move
+from avo.evaluator.target import Target
 
 TILE_SIZES = (16, 32, 64, 128, 256)
 WARPS = (1, 2, 4, 8, 16)

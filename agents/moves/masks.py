@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, Masks
-from agents.moves.fold import assume_true
-from agents.moves.full_tiles import SPLIT
-from agents.moves.move import EVERYTHING, Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, Masks
+from avo.agents.moves.fold import assume_true
+from avo.agents.moves.full_tiles import SPLIT
+from avo.agents.moves.move import EVERYTHING, Move
+from avo.evaluator.target import Target
 
 
 def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, unconverted, unindexed
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, unconverted, unindexed
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 _IMPORT = "from triton.tools.tensor_descriptor import TensorDescriptor\n"
 _NAME = "tile_descriptor"

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import libcst as cst
 
-from agents.moves.anatomy import Anatomy, dissections
-from evaluator.target import Target
+from avo.agents.moves.anatomy import Anatomy, dissections
+from avo.evaluator.target import Target
 
 LOADS = frozenset({"l2", "hbm", "shared", "lsu"})
 """The resources that loads of tiles use."""

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator, Sequence
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect, dissections
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, dissect, dissections
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 
 def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, Loop, dissect, uses_descriptors
-from agents.moves.launch import TILE_SIZES, setting, with_knobs
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, Loop, dissect, uses_descriptors
+from avo.agents.moves.launch import TILE_SIZES, setting, with_knobs
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 AHEAD = "ahead_"
 """Prefix of the names of scores that a loop computes one tile ahead."""

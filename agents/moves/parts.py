@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, unconverted, uses_descriptors
-from agents.moves.move import Move
-from agents.moves.order import grid_of
-from agents.moves.overlap import AHEAD
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, unconverted, uses_descriptors
+from avo.agents.moves.move import Move
+from avo.agents.moves.order import grid_of
+from avo.agents.moves.overlap import AHEAD
+from avo.evaluator.target import Target
 
 _COMBINE = '''
 @triton.jit

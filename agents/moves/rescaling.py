@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 _SLACK = 8.0
 """How far a score may exceed the maximum that is subtracted, as in FlashAttention-4."""

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect
-from agents.moves.launch import with_knobs
-from agents.moves.masks import MASK_MOVES
-from agents.moves.memory import Tile, choice, tiles_of
-from agents.moves.move import Move
-from agents.moves.overlap import OVERLAP_MOVES
-from agents.moves.softmax import SOFTMAX_MOVES
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, dissect
+from avo.agents.moves.launch import with_knobs
+from avo.agents.moves.masks import MASK_MOVES
+from avo.agents.moves.memory import Tile, choice, tiles_of
+from avo.agents.moves.move import Move
+from avo.agents.moves.overlap import OVERLAP_MOVES
+from avo.agents.moves.softmax import SOFTMAX_MOVES
+from avo.evaluator.target import Target
 
 _NAME = "describable"
 _HELPER = '''
@@ -24,7 +24,7 @@ def {name}(*tensors):
         for x in tensors
     )
 '''
-"""The hardware's terms, see ``agents.moves.memory``."""
+"""The hardware's terms, see ``avo.agents.moves.memory``."""
 _MADE = """{name} = None
 if {flag}:
     {name} = tl.make_tensor_descriptor({start}, [{length}, {width}], [{stride}, 1], [{rows}, {columns}])

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from agents.moves import tree
-from agents.moves.anatomy import Anatomy, dissect, unindexed
-from agents.moves.move import Move
-from evaluator.target import Target
+from avo.agents.moves import tree
+from avo.agents.moves.anatomy import Anatomy, dissect, unindexed
+from avo.agents.moves.move import Move
+from avo.evaluator.target import Target
 
 LOG2_E = "1.4426950408889634"
 LN_2 = "0.6931471805599453"

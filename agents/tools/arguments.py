@@ -6,8 +6,8 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from agents.prompts import tool_descriptions
-from evaluator.inspection import Show
+from avo.agents.prompts import tool_descriptions
+from avo.evaluator.inspection import Show
 
 MOST_SOURCE_CHARS = 200_000
 """Largest size of a working source: twenty times a long kernel."""

@@ -2,7 +2,7 @@
 
 import re
 
-from agents.tools.tables import fitting
+from avo.agents.tools.tables import fitting
 
 _LOOP = re.compile(r"^( *)(?:%\S+ = )?scf\.(?:for|while)\b|^(\$L\w+):.*Loop Header")
 _PRODUCT = re.compile(r"\btt(?:ng)?\.\w*(?:dot|mma)\w*|\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)\b")

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.tools.arguments import MOST_SOURCE_CHARS, BadCall
+from avo.agents.tools.arguments import MOST_SOURCE_CHARS, BadCall
 
 _ALIKE = 0.5
 """Least share of characters in common for a passage to be pointed out as the one that was meant."""

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
-from agents.descent import Base, Descent
-from evaluator.evaluation import CaseResult, Evaluation, Resources, Score
-from evaluator.inspection import Findings
-from evaluator.profile import LaunchProfile, Profile, Role, Section
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.agents.descent import Base, Descent
+from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Score
+from avo.evaluator.inspection import Findings
+from avo.evaluator.profile import LaunchProfile, Profile, Role, Section
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 SOUND = "ok: compiles, fits, and is right on these cases"
 """How the result of a check that found no fault begins."""

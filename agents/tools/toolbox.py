@@ -5,25 +5,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from agents.descent import Descent
-from agents.errors import CandidateTaken, LooksSpent
-from agents.memory import recalled
-from agents.model import ToolCall, readable
-from agents.operator import Brief, Variation
-from agents.tools import arguments, tables
-from agents.tools.arguments import BadCall, parse, tool_specs
-from agents.tools.code import main_loop, page
-from agents.tools.editing import Passage, edited
-from agents.tools.tables import fitting
-from agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
-from evaluator.catalogue import get_suite, name_of
-from evaluator.errors import EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import Fault
-from evaluator.inspection import Findings, Inspection, Look, Show
-from evaluator.problem import HELD_OUT
-from evaluator.setting import kind_of
-from knowledge_base.library import LibraryError
-from lineage_db.records import Attempt, Version
+from avo.agents.descent import Descent
+from avo.agents.errors import CandidateTaken, LooksSpent
+from avo.agents.memory import recalled
+from avo.agents.model import ToolCall, readable
+from avo.agents.operator import Brief, Variation
+from avo.agents.tools import arguments, tables
+from avo.agents.tools.arguments import BadCall, parse, tool_specs
+from avo.agents.tools.code import main_loop, page
+from avo.agents.tools.editing import Passage, edited
+from avo.agents.tools.tables import fitting
+from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
+from avo.evaluator.catalogue import get_suite, name_of
+from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.inspection import Findings, Inspection, Look, Show
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.setting import kind_of
+from avo.knowledge_base.library import LibraryError
+from avo.lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
 """Largest size of a result, about 4000 tokens. Longer results lose their middle."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from agents.tools.editing import Passage
-from lineage_db.records import Attempt, Submission
+from avo.agents.tools.editing import Passage
+from avo.lineage_db.records import Attempt, Submission
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ import typer
 from avo.cli.common import DbOption, RunArgument, err, open_store
 
 if TYPE_CHECKING:
-    from lineage_db.records import Request
-    from lineage_db.store import Store
+    from avo.lineage_db.records import Request
+    from avo.lineage_db.store import Store
 
 _POLL_S = 0.5
 
@@ -26,7 +26,7 @@ def stop(
 
     Example: avo stop mha-h100
     """
-    from lineage_db.records import Request
+    from avo.lineage_db.records import Request
 
     with open_store(db) as store:
         _ask(store, run, Request.STOP_NOW if now else Request.STOP)
@@ -42,7 +42,7 @@ def pause(run: RunArgument, db: DbOption = None) -> None:
 
     Example: avo pause mha-h100
     """
-    from lineage_db.records import Request
+    from avo.lineage_db.records import Request
 
     with open_store(db) as store:
         _ask(store, run, Request.PAUSE)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
+from avo.evaluator.evaluation import Status
+from avo.evaluator.target import score_kind
+from avo.lineage_db.decision import Ruling
 from avo.watch.tables import row, table
 from avo.watch.wording import edited_from, in_a_list
-from evaluator.evaluation import Status
-from evaluator.target import score_kind
-from lineage_db.decision import Ruling
 
 if TYPE_CHECKING:
-    from lineage_db.records import AttemptSummary, Run, Step
+    from avo.lineage_db.records import AttemptSummary, Run, Step
 
 
 class Order(StrEnum):

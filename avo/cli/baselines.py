@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from evaluator.evaluators import Tell
-    from evaluator.problem import Case, Problem
-    from evaluator.target import Target
+    from avo.evaluator.evaluators import Tell
+    from avo.evaluator.problem import Case, Problem
+    from avo.evaluator.target import Target
 
 _WIDEST = 10_000
 """Columns of a table that is only measured: more than any has."""
@@ -47,7 +47,7 @@ class Line:
     @property
     def geomean(self) -> float | None:
         """Geometric mean over the cases that have figures."""
-        from evaluator.evaluation import geometric_mean
+        from avo.evaluator.evaluation import geometric_mean
 
         return geometric_mean(self.tflops.values()) if self.tflops else None
 
@@ -68,10 +68,10 @@ def baselines(
     Example: avo baselines --problem mha --target b200 --suite paper
     """
     from avo.config import RunConfig
+    from avo.evaluator.catalogue import get_problem, get_suite, problem_name
+    from avo.evaluator.machine import choose_gpus
+    from avo.evaluator.targets import get_target
     from avo.search.evaluators import measuring
-    from evaluator.catalogue import get_problem, get_suite, problem_name
-    from evaluator.machine import choose_gpus
-    from evaluator.targets import get_target
 
     config = RunConfig.resolve(None, settings, search=False)
     target, suite, problem = config.target, config.suite, problem_name(config.problem)
@@ -128,7 +128,7 @@ def _tables(lines: "Sequence[Line]", cases: "Sequence[str]") -> "list[Table]":
 
 def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> list[Line]:
     """Return what was published for the target, or for a card of its architecture where speed is measured."""
-    from evaluator.target import CUDA, TARGETS
+    from avo.evaluator.target import CUDA, TARGETS
 
     alike = (
         {each.name for each in TARGETS.values() if each.arch == target.arch} if target.name == CUDA else {target.name}
@@ -145,8 +145,8 @@ def measured(
     problem: "Problem", target: "Target", cases: "Sequence[Case]", tell: "Tell", *, sustained: bool
 ) -> list[Line]:
     """Return what libraries reach on this machine's GPU; nothing for another target, or where none has the problem."""
-    from evaluator.machine import libraries_know, library_speeds
-    from evaluator.target import CUDA
+    from avo.evaluator.machine import libraries_know, library_speeds
+    from avo.evaluator.target import CUDA
 
     if target.name != CUDA or not libraries_know(problem):
         return []
@@ -165,10 +165,10 @@ def measured(
 
 def of_seed(problem: str, seed: str, target: str, suite: str, options: "Sequence[str]", tell: "Tell") -> Line:
     """Return what the judge, started with ``options``, finds about the seed that stands for earlier work."""
-    from evaluator.candidate import Candidate
-    from evaluator.evaluators import judge_process
-    from evaluator.target import score_kind
-    from seeds import seed_source
+    from avo.evaluator.candidate import Candidate
+    from avo.evaluator.evaluators import judge_process
+    from avo.evaluator.target import score_kind
+    from avo.seeds import seed_source
 
     with judge_process(target, suite, options=options) as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)), tell=tell)

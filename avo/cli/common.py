@@ -18,9 +18,9 @@ from avo.cli import completion
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
-    from evaluator.evaluators import Tell
-    from lineage_db.records import Attempt, Run, Version
-    from lineage_db.store import Store
+    from avo.evaluator.evaluators import Tell
+    from avo.lineage_db.records import Attempt, Run, Version
+    from avo.lineage_db.store import Store
 
 PIPED_WIDTH = 240
 """Width of a table that is not printed on a terminal, where COLUMNS is not set: wide enough that no line is folded."""
@@ -147,14 +147,14 @@ def database_url(db: str | None) -> str:
 
 def open_store(db: str | None, create: bool = False) -> "Store":
     """Open the database to write to it; raise the store's errors."""
-    from lineage_db.store import Store
+    from avo.lineage_db.store import Store
 
     return Store.open(database_url(db), create=create)
 
 
 def read_store(db: str | None) -> "Store":
     """Open the database to read it only; raise the store's errors."""
-    from lineage_db.store import Store
+    from avo.lineage_db.store import Store
 
     return Store.read(database_url(db))
 

@@ -36,7 +36,7 @@ def attempts(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def problems(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of installed problems."""
-    from evaluator.catalogue import problem_names
+    from avo.evaluator.catalogue import problem_names
 
     return _beginning(problem_names(), incomplete)
 
@@ -48,14 +48,14 @@ def targets(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def cards(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the targets for which speed is predicted."""
-    from evaluator.target import TARGETS
+    from avo.evaluator.target import TARGETS
 
     return _beginning(TARGETS, incomplete)
 
 
 def suites(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the suites of the problem that the command line names before, or of mha."""
-    from evaluator.catalogue import get_problem
+    from avo.evaluator.catalogue import get_problem
 
     with suppress(Exception):
         return _beginning(get_problem(ctx.params.get("problem") or "mha").suites, incomplete)
@@ -64,14 +64,14 @@ def suites(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def shown_suites(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the suites that the command may have: a search is not shown those that are held out."""
-    from evaluator.problem import HELD_OUT
+    from avo.evaluator.problem import HELD_OUT
 
     return [name for name in suites(ctx, incomplete) if name != HELD_OUT or ctx.info_name != "run"]
 
 
 def operators(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of installed operators."""
-    from agents.registry import operator_names
+    from avo.agents.registry import operator_names
 
     return _beginning(operator_names(), incomplete)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from avo.config import RunConfig
-    from lineage_db.records import Run, Version
+    from avo.lineage_db.records import Run, Version
 
 _UNLIMITED_S = 1e6
 """Limit where GPU workers run under a profiler, which may run each kernel dozens of times."""
@@ -69,15 +69,15 @@ def evaluate(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
+    from avo.evaluator.candidate import Candidate
+    from avo.evaluator.catalogue import get_problem, get_suite, problem_name
+    from avo.evaluator.evaluators import judge_process
+    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.machine import choose_gpus
+    from avo.evaluator.targets import get_target
     from avo.search.acceptance import Thresholds, decide
     from avo.search.evaluators import measuring
     from avo.search.scoring import with_twins
-    from evaluator.candidate import Candidate
-    from evaluator.catalogue import get_problem, get_suite, problem_name
-    from evaluator.evaluators import judge_process
-    from evaluator.isolation import Sandbox
-    from evaluator.machine import choose_gpus
-    from evaluator.targets import get_target
 
     run: Run | None = None
     versions: Sequence[Version] = ()

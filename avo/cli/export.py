@@ -25,9 +25,9 @@ from avo.cli.options import takes_settings
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
+    from avo.evaluator.evaluators import Tell
+    from avo.evaluator.problem import Baseline
     from avo.export.judging import Passed
-    from evaluator.evaluators import Tell
-    from evaluator.problem import Baseline
 
 
 @takes_settings
@@ -67,14 +67,14 @@ def export(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
+    from avo.evaluator.evaluators import Evaluator, judge_process
+    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.target import CUDA
     from avo.export.choosing import check_together, choose
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
     from avo.search.evaluators import measuring
-    from evaluator.evaluators import Evaluator, judge_process
-    from evaluator.isolation import Sandbox
-    from evaluator.target import CUDA
 
     check_place(out)
     with read_store(db) as store:
@@ -129,8 +129,8 @@ def export(
 def libraries(passed: "Passed", tell: "Tell", *, sustained: bool) -> "tuple[Baseline, ...]":
     """Return what libraries reach on the cases that a version was measured on; nothing where it was predicted."""
     from avo.cli.baselines import measured
-    from evaluator.catalogue import get_suite
-    from evaluator.problem import Baseline
+    from avo.evaluator.catalogue import get_suite
+    from avo.evaluator.problem import Baseline
 
     problem = passed.chosen.problem
     cases = [case for each in passed.evaluations for case in get_suite(problem, each.suite)]

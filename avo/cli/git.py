@@ -9,8 +9,8 @@ from avo.cli import completion
 from avo.cli.common import DbOption, err, load, read_store, run_name
 
 if TYPE_CHECKING:
-    from lineage_db.records import Version
-    from lineage_db.store import Store
+    from avo.lineage_db.records import Version
+    from avo.lineage_db.store import Store
 
 
 def git(
@@ -47,7 +47,7 @@ def git(
 
 def _unaccepted(store: "Store", text: str, number: int) -> "Version | None":
     """Return the attempt that RUN#ATTEMPT names in the form of a version ``number``; None where it is a version."""
-    from lineage_db.records import Version
+    from avo.lineage_db.records import Version
 
     named = load(store, text)
     if named.version:

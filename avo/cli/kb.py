@@ -40,10 +40,10 @@ def search(
     """
     if limit < 1:
         fail(f"--limit: {limit} should be 1 or more")
-    from evaluator.catalogue import get_problem
-    from evaluator.setting import kind_of
-    from evaluator.targets import get_target
-    from knowledge_base.library import Library
+    from avo.evaluator.catalogue import get_problem
+    from avo.evaluator.setting import kind_of
+    from avo.evaluator.targets import get_target
+    from avo.knowledge_base.library import Library
 
     found = Library.load().search(
         " ".join(query),
@@ -73,7 +73,7 @@ def show(
 
     Example: avo kb show triton.language.dot
     """
-    from knowledge_base.library import Library
+    from avo.knowledge_base.library import Library
 
     note = Library.load().note(note_id)
     if as_json:
@@ -96,7 +96,7 @@ def add(path: Annotated[Path, typer.Argument(metavar="PATH", help="A text, or a 
 
     Example: avo kb add ~/src/flash-attention
     """
-    from knowledge_base import documents
+    from avo.knowledge_base import documents
 
     folder = documents.documents_folder()
     made = documents.add(folder, path, datetime.now(UTC))
@@ -111,7 +111,7 @@ def list_added(as_json: JsonOption = False) -> None:
 
     Example: avo kb list
     """
-    from knowledge_base import documents
+    from avo.knowledge_base import documents
 
     folder = documents.documents_folder()
     found = [
@@ -135,7 +135,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="Name, as av
 
     Example: avo kb remove flash-attention
     """
-    from knowledge_base import documents
+    from avo.knowledge_base import documents
 
     documents.remove(documents.documents_folder(), name)
     err.print(f"Removed {name}.")

@@ -10,8 +10,8 @@ from avo.watch.tables import gain, row, table
 from avo.watch.wording import cut, first_line, in_a_list, percent, unit
 
 if TYPE_CHECKING:
-    from lineage_db.entries import Intervention
-    from lineage_db.records import Run, Version
+    from avo.lineage_db.entries import Intervention
+    from avo.lineage_db.records import Run, Version
 
 _SEEN_CHARS = 200
 """Characters of what was seen of a version; ``avo show`` has all."""

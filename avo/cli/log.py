@@ -10,9 +10,9 @@ from avo.cli.common import DbOption, RunArgument, read_store
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
+    from avo.lineage_db.errors import StoreError
+    from avo.lineage_db.store import Store
     from avo.watch.events import Event, EventReader
-    from lineage_db.errors import StoreError
-    from lineage_db.store import Store
 
 _INTERVAL_S, _IDLE_S = 0.5, 5.0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from agents.errors import AgentError
+from avo.agents.errors import AgentError
 from avo.cli.asking import pause, stop
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
@@ -40,9 +40,9 @@ from avo.cli.tune import tune
 from avo.cli.ui import ui
 from avo.cli.upkeep import backup, migrate, prune
 from avo.errors import AvoError
-from evaluator.errors import EvaluatorError
-from knowledge_base.errors import LibraryError
-from lineage_db.errors import StoreError
+from avo.evaluator.errors import EvaluatorError
+from avo.knowledge_base.errors import LibraryError
+from avo.lineage_db.errors import StoreError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a search": (run, resume, pause, stop, mcp, replay),

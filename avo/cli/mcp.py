@@ -40,15 +40,15 @@ def mcp(
     if find_spec("mcp") is None:
         fail("avo mcp needs the mcp package: pip install 'avo-kernels[mcp]'")
 
-    from agents.mcp_server import serve
+    from avo.agents.mcp_server import serve
     from avo.config import RunConfig
+    from avo.evaluator.isolation import Sandbox
+    from avo.knowledge_base.library import Library
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
     from avo.search.evaluators import session_evaluator
     from avo.search.run import utc_now
     from avo.search.step import Work
-    from evaluator.isolation import Sandbox
-    from knowledge_base.library import Library
 
     with open_store(db) as store:
         found = store.run(run)

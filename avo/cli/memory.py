@@ -18,8 +18,8 @@ def memory(
 
     Example: avo memory mha-h100 --limit 10
     """
-    from agents.briefing import HANDOVERS
-    from agents.memory import handed_over, lessons, matter_at_hand, ranked
+    from avo.agents.briefing import HANDOVERS
+    from avo.agents.memory import handed_over, lessons, matter_at_hand, ranked
 
     with read_store(db) as store:
         record = store.run(run)

@@ -25,11 +25,11 @@ def moves(
 
     Example: avo moves --problem fsa --target b200
     """
-    from agents.moves import MOVES
+    from avo.agents.moves import MOVES
     from avo.config import RunConfig
-    from evaluator.catalogue import get_problem
-    from evaluator.targets import get_target
-    from seeds import SEEDS, seed_source, seeds_of
+    from avo.evaluator.catalogue import get_problem
+    from avo.evaluator.targets import get_target
+    from avo.seeds import SEEDS, seed_source, seeds_of
 
     config = RunConfig.resolve(None, settings, search=False)
     problem, target = config.problem, config.target

@@ -7,12 +7,12 @@ import typer
 
 from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, err, fail, load, print_json, read_source, read_store
+from avo.evaluator.inspection import Show
+from avo.evaluator.target import CARDS
 from avo.watch.wording import printable
-from evaluator.inspection import Show
-from evaluator.target import CARDS
 
 if TYPE_CHECKING:
-    from evaluator.profile import Profile
+    from avo.evaluator.profile import Profile
 
 
 def profile(
@@ -74,13 +74,13 @@ def profile(
     """
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
 
-    from evaluator.candidate import Candidate
-    from evaluator.catalogue import get_cases, get_problem, problem_name
-    from evaluator.evaluation import Fault
-    from evaluator.evaluators import local_judge
-    from evaluator.inspection import Inspection, Look
-    from evaluator.target import unchecked
-    from evaluator.targets import get_target
+    from avo.evaluator.candidate import Candidate
+    from avo.evaluator.catalogue import get_cases, get_problem, problem_name
+    from avo.evaluator.evaluation import Fault
+    from avo.evaluator.evaluators import local_judge
+    from avo.evaluator.inspection import Inspection, Look
+    from avo.evaluator.target import unchecked
+    from avo.evaluator.targets import get_target
 
     if before is not None and show is not Show.IR:
         fail("--before is for --show ir")

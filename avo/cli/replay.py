@@ -8,8 +8,8 @@ import typer
 from avo.cli.common import DbOption, RunArgument, console, fail, open_store, read_store
 
 if TYPE_CHECKING:
+    from avo.lineage_db.store import Store
     from avo.search.recorded import RecordedRun
-    from lineage_db.store import Store
 
 
 def replay(
@@ -40,8 +40,8 @@ def replay(
 
     Example: avo replay mha-h100 --recorded
     """
+    from avo.evaluator.temporary import TemporaryFolder
     from avo.search.recorded import RecordedRun
-    from evaluator.temporary import TemporaryFolder
 
     if name is not None and into is None:
         fail("--name names the run that is kept: give --into DB as well")
@@ -60,13 +60,13 @@ def _replay(
     store: "Store", record: "RecordedRun", name: str | None, recorded: bool, *, attempts: bool, kept: bool
 ) -> str:
     from avo.config import TRANSFERRED, RunConfig
+    from avo.evaluator.targets import get_target
+    from avo.lineage_db.records import RunState
     from avo.search.evaluators import session_evaluator
     from avo.search.recorded import RecordedJudge
     from avo.search.replay import replay
     from avo.search.run import utc_now
     from avo.watch.wording import counted
-    from evaluator.targets import get_target
-    from lineage_db.records import RunState
 
     run = record.run
     config = RunConfig.stored(run, {})

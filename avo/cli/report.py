@@ -14,9 +14,9 @@ from avo.cli.common import DbOption, RunArgument, err, fail, read_store
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
+    from avo.evaluator.evaluation import Fault
+    from avo.evaluator.profile import Profile
     from avo.report.data import Report
-    from evaluator.evaluation import Fault
-    from evaluator.profile import Profile
 
 STDOUT = Path("-")
 
@@ -76,9 +76,9 @@ def report(
 def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     """Return the profile of the best version on the last full and the last causal case; None where there is none."""
     from avo.config import RunConfig
+    from avo.evaluator.candidate import Candidate
+    from avo.evaluator.evaluation import Fault
     from avo.search.evaluators import run_evaluator
-    from evaluator.candidate import Candidate
-    from evaluator.evaluation import Fault
 
     run, best = report.run, report.view.best
     if best is None:

@@ -35,9 +35,9 @@ def resume(
     """
     from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
+    from avo.lineage_db.records import Request
     from avo.search.budget import run_used_up
     from avo.search.run import utc_now
-    from lineage_db.records import Request
 
     with open_store(db) as store:
         found = store.run(run)

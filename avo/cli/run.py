@@ -22,8 +22,8 @@ from avo.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
+    from avo.lineage_db.store import Store
     from avo.model_config import ModelProblem, Phase
-    from lineage_db.store import Store
 
 
 @takes_settings
@@ -123,9 +123,9 @@ def run(
     """
     from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
+    from avo.evaluator.catalogue import get_problem
     from avo.model_config import FOR
     from avo.search.run import utc_now
-    from evaluator.catalogue import get_problem
 
     model = _model(for_model, phase, lengths, batch, packed, settings)
     if model is not None:
@@ -191,7 +191,7 @@ def _say(found: "ModelProblem") -> None:
 
 def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: str | None) -> dict[str, Any]:
     """Return what the stored configuration says about where the run starts from."""
-    from agents.registry import adapts, get_operator
+    from avo.agents.registry import adapts, get_operator
     from avo.config import START, TIMED_FIRST, TRANSFERRED
     from avo.search.transfer import Use, record, timed_first
 
@@ -221,8 +221,8 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
 
 def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
     """Fail for options that the chosen operator does not look at."""
-    from agents.operator import COMMAND_OPERATOR
-    from agents.registry import asks_models
+    from avo.agents.operator import COMMAND_OPERATOR
+    from avo.agents.registry import asks_models
 
     if given.get("model") and not asks_models(chosen.operator):
         fail(f"--model: operator {chosen.operator!r} asks no model: add --operator agent")
@@ -232,8 +232,8 @@ def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
 
 def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
     """Return the names and sources of the problem's own seeds for the target, or of the one that ``seed`` names."""
-    from evaluator.target import TARGETS
-    from seeds import fitting, seed_source, seeds_of
+    from avo.evaluator.target import TARGETS
+    from avo.seeds import fitting, seed_source, seeds_of
 
     known = seeds_of(settings.problem)
     if seed is not None and seed not in known:

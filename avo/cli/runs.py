@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from avo.cli.common import DbOption, JsonOption, console, print_json, read_store
+from avo.evaluator.target import score_kind
 from avo.watch.tables import gain, row, table
 from avo.watch.wording import percent
-from evaluator.target import score_kind
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lineage_db.records import RunSummary
+    from avo.lineage_db.records import RunSummary
 
 
 _ANY = 10_000

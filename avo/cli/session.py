@@ -14,8 +14,8 @@ from avo.watch.wording import counted, looked, percent, printable, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
-    from lineage_db.records import Run
-    from lineage_db.store import Store
+    from avo.lineage_db.records import Run
+    from avo.lineage_db.store import Store
 
 FAILED = 1
 INTERRUPTED = 130
@@ -25,9 +25,9 @@ INTERRUPTED = 130
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
     from avo.config import LOCAL
-    from evaluator.isolation import Sandbox
-    from evaluator.machine import choose_gpus
-    from evaluator.targets import get_target
+    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.machine import choose_gpus
+    from avo.evaluator.targets import get_target
 
     config.check_models(os.environ)
     if config.device is not None:
@@ -53,7 +53,7 @@ def _gpus() -> int:
 
 def _isolation(command: str | None) -> str:
     """Return in words what keeps candidates apart."""
-    from evaluator.isolation import isolation
+    from avo.evaluator.isolation import isolation
 
     return isolation() if command is None else f"that of the machine behind: {command}"
 
@@ -104,15 +104,15 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
 
     from avo.config import ISOLATION, TOOLS
     from avo.errors import RunFailed, SeedFault
+    from avo.evaluator.catalogue import get_problem
+    from avo.evaluator.isolation import missing_namespaces
+    from avo.lineage_db.errors import StoreError
     from avo.search.leases import exclusive
     from avo.search.run import RunSession, Stop, stop_on_signals, utc_now
     from avo.search.workers import hire
     from avo.watch.feed import Feed, LogFile, Receiver
     from avo.watch.notify import Notifier
     from avo.watch.progress import RunProgress
-    from evaluator.catalogue import get_problem
-    from evaluator.isolation import missing_namespaces
-    from lineage_db.errors import StoreError
 
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
@@ -212,16 +212,16 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
 
 
 def _spent(data: dict[str, Any]) -> str:
-    from lineage_db.entries import Spend
+    from avo.lineage_db.entries import Spend
 
     return spent(Spend(**{key: value for key, value in data.items() if key != "tokens"}))
 
 
 def in_words(summary: dict[str, Any]) -> str:
     """Return the summary as text, with the commands to look further."""
+    from avo.evaluator.target import unchecked
+    from avo.lineage_db.decision import unresolved
     from avo.search import transfer
-    from evaluator.target import unchecked
-    from lineage_db.decision import unresolved
 
     name, seed, best = summary["run"], summary["seed"], summary["best"]
     made = f"{counted(summary['attempts'], 'attempt')}{looked(summary['looks'])}"

@@ -35,7 +35,7 @@ def show(
     Example: avo show mha-h100@3 --source > kernel.py
     """
     from avo.config import ISOLATION
-    from evaluator.catalogue import get_problem
+    from avo.evaluator.catalogue import get_problem
 
     with read_store(db) as store:
         found = load(store, version)

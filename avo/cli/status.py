@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agents.operator import COMMAND_OPERATOR
+from avo.agents.operator import COMMAND_OPERATOR
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
 from avo.model_config import subject
 from avo.watch.tables import row, table
@@ -32,9 +32,9 @@ from avo.watch.wording import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from avo.lineage_db.errors import StoreError
+    from avo.lineage_db.store import Store
     from avo.watch.view import RunView, StepProgress
-    from lineage_db.errors import StoreError
-    from lineage_db.store import Store
 
 _INTERVAL_S, _IDLE_S = 1.0, 5.0
 
@@ -111,10 +111,10 @@ class _Shown:
 
 def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
+    from avo.evaluator.target import unchecked
+    from avo.lineage_db.decision import unresolved
+    from avo.lineage_db.records import RunState
     from avo.watch.scores import scored
-    from evaluator.target import unchecked
-    from lineage_db.decision import unresolved
-    from lineage_db.records import RunState
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")

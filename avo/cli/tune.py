@@ -15,13 +15,13 @@ from rich.table import Table
 
 from avo.cli import completion
 from avo.cli.common import console, err, fail
+from avo.evaluator.target import CARDS, TARGETS, unchecked
 from avo.watch.tables import row, table
 from avo.watch.wording import printable
-from evaluator.target import CARDS, TARGETS, unchecked
 
 if TYPE_CHECKING:
-    from evaluator.target import Target
-    from evaluator.tune import Choice, Named, Outcome, Ran, Ranking, Subject
+    from avo.evaluator.target import Target
+    from avo.evaluator.tune import Choice, Named, Outcome, Ran, Ranking, Subject
 
 _ANY_WIDTH = 10_000
 """Columns in which every table has room."""
@@ -73,7 +73,7 @@ def tune(
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         fail(f"--json: {json_file} is not a file in an existing folder")
 
-    from evaluator.tune import rank
+    from avo.evaluator.tune import rank
 
     runs = [_ran(script, arguments or [], target) for target in chosen]
     total = sum(len(run.tried) for run in runs)
@@ -114,7 +114,7 @@ def _target(name: str) -> "Target":
 
 
 def _ran(script: Path, arguments: Sequence[str], target: "Target") -> "Ran":
-    from evaluator.tune import ScriptFailed, run_script
+    from avo.evaluator.tune import ScriptFailed, run_script
 
     with err.status(f"running {script} for {target.name}, executing no kernel ..."):
         try:

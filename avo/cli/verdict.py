@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from avo.evaluator.target import ScoreKind, unchecked
+from avo.lineage_db.decision import closer_look
 from avo.watch.tables import by_case, gain, row, table
 from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit
-from evaluator.target import ScoreKind, unchecked
-from lineage_db.decision import closer_look
 
 if TYPE_CHECKING:
-    from evaluator.evaluation import Evaluation, Score
-    from evaluator.problem import Baseline, Problem
+    from avo.evaluator.evaluation import Evaluation, Score
+    from avo.evaluator.problem import Baseline, Problem
 
 
 def published(problem: "Problem", target: str) -> "tuple[Baseline, ...]":

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from avo.config import START
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Problem, signature
+from avo.evaluator.problem_sources import public_function
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
+from avo.lineage_db.records import Attempt, Run, Version
 from avo.model_config import model_of
 from avo.watch.wording import printable
-from evaluator.catalogue import get_problem
-from evaluator.problem import Problem, signature
-from evaluator.problem_sources import public_function
-from lineage_db.records import Attempt, Run, Version
 
 
 @dataclass(frozen=True, slots=True)

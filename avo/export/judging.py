@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Score
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.problem import HELD_OUT, Baseline, Problem
+from avo.evaluator.target import Target
 from avo.export.choosing import Chosen
 from avo.export.errors import NotExported
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Score
-from evaluator.evaluators import Evaluator
-from evaluator.problem import HELD_OUT, Baseline, Problem
-from evaluator.target import Target
-from seeds import seed_source, seeds_of
+from avo.seeds import seed_source, seeds_of
 
 OpenJudge = Callable[[str, str], AbstractContextManager[Evaluator]]
 """Opens a judge for a target and a suite, by their names."""

@@ -20,6 +20,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from avo.evaluator.problem import Case
+from avo.evaluator.problem_sources import attend_source, module_source
+from avo.evaluator.target import TARGETS
 from avo.export.errors import ExportError
 from avo.export.examples import examples
 from avo.export.hub import hub_layout
@@ -28,16 +31,13 @@ from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import figure, mentions, names, of_seed, others, published, ranked, table, takes
 from avo.watch.wording import SPREAD, compared, place, spread, unit
-from evaluator.problem import Case
-from evaluator.problem_sources import attend_source, module_source
-from evaluator.target import TARGETS
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
 _LONGEST_NAME = 40
 _RESERVED = {
     "torch", "triton", "transformers", "kernels", "tests", "benchmark",
-    "pytest", "numpy", "evaluator", "conftest", "inputs", "judged", "selection", "where",
+    "pytest", "numpy", "avo", "conftest", "inputs", "judged", "selection", "where",
     "flash_attn", "flash_attn_interface", "xformers", "fla", "vllm", "sglang",
 }  # fmt: skip
 """Names of what the package and its tests import, of modules in its tests, and of packages with attention that people
@@ -234,7 +234,7 @@ def _runtime(module: str) -> Traversable:
 
 def _of_the_judge(module: str) -> str:
     """Return a module of the judge's that makes inputs, for a folder where ``judged`` has what it imports."""
-    return re.sub(r"from evaluator\.\S+ import (Case|DenseCase)", r"from judged import \1", module_source(module))
+    return re.sub(r"from avo\.evaluator\.\S+ import (Case|DenseCase)", r"from judged import \1", module_source(module))
 
 
 def _metadata(name: str, found: Mapping[str, str], archs: Sequence[str]) -> dict[str, Any]:

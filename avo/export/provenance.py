@@ -10,8 +10,8 @@ from typing import Any
 from avo.config import TRANSFERRED
 from avo.export.judging import Passed
 from avo.export.table import names
+from avo.lineage_db.records import Attempt, Version
 from avo.model_config import FOR
-from lineage_db.records import Attempt, Version
 
 LICENCE = "Apache-2.0"
 

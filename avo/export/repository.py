@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avo.errors import RepositoryFailed
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Run, Step, Version
 from avo.watch.wording import first_line, percent, printable, unit
-from lineage_db.entries import Intervention
-from lineage_db.records import Run, Step, Version
 
 KERNEL = "kernel.py"
 """The file that every commit changes."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from evaluator.problem import HELD_OUT, Case, Problem
+from avo.evaluator.problem import HELD_OUT, Case, Problem
 
 _TILE = 256
 """The remainder of a held-out length by this is kept, so that a last tile that is not full stays so."""

@@ -7,11 +7,11 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from avo.evaluator.problem import Baseline, Case, longest, signature
+from avo.evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
+from avo.evaluator.target import TARGETS, ScoreKind
 from avo.export.judging import Passed
 from avo.watch.wording import place
-from evaluator.problem import Baseline, Case, longest, signature
-from evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
-from evaluator.target import TARGETS, ScoreKind
 
 
 def names(versions: Sequence[Passed]) -> tuple[str, ...]:

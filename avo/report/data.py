@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from avo.evaluator.evaluation import Score
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.entries import Intervention, Spend
+from avo.lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 from avo.report.figures import BarGroup
 from avo.watch.failures import Failures, Reason
 from avo.watch.scores import BaselineComparison
 from avo.watch.trajectory import Trajectory
 from avo.watch.view import RunView
-from evaluator.evaluation import Score
-from evaluator.problem import Baseline
-from lineage_db.entries import Intervention, Spend
-from lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 
 MOST_DIFFS = 300
 """Number of versions that are shown with a diff: the latest."""

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from difflib import unified_diff
 
-from agents.edits import moves_of
-from agents.moves import MOVES
-from agents.mutate import Mutate
+from avo.agents.edits import moves_of
+from avo.agents.moves import MOVES
+from avo.agents.mutate import Mutate
 from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
+from avo.evaluator.evaluation import Score, Status
+from avo.evaluator.target import TARGETS, score_kind
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.entries import Intervention, ModelCall, Spend
+from avo.lineage_db.records import AttemptSummary, Run, Step, StepState, Version
+from avo.lineage_db.spans import covered
+from avo.lineage_db.store import Store
 from avo.model_config import FOR
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
@@ -34,13 +41,6 @@ from avo.watch.trajectory import NOTHING, Trajectory, by_group, cases_of, overal
 from avo.watch.tree import layout
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import compared, cut, unit
-from evaluator.evaluation import Score, Status
-from evaluator.target import TARGETS, score_kind
-from lineage_db.decision import Ruling
-from lineage_db.entries import Intervention, ModelCall, Spend
-from lineage_db.records import AttemptSummary, Run, Step, StepState, Version
-from lineage_db.spans import covered
-from lineage_db.store import Store
 
 
 @dataclass(frozen=True, slots=True)

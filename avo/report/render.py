@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.target import score_kind, unchecked
+from avo.lineage_db.decision import unresolved
 from avo.model_config import subject
 from avo.report import data
 from avo.report.code import highlighted
@@ -32,12 +35,9 @@ from avo.watch.wording import (
     place,
     printable,
 )
-from evaluator.evaluation import Fault
-from evaluator.target import score_kind, unchecked
-from lineage_db.decision import unresolved
 
 if TYPE_CHECKING:
-    from evaluator.profile import Profile, Section
+    from avo.evaluator.profile import Profile, Section
 
 MOST_INTERVENTIONS, MOST_DIRECTIONS = 50, 10
 """Most interventions of the supervisor that are shown, the latest, and most directions of each."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Version
 from avo.report.figures import Bar, BarGroup
 from avo.watch.scores import scored
 from avo.watch.trajectory import cases_of
-from evaluator.problem import Baseline
-from lineage_db.records import Version
 
 
 def bars_of(seed: Version, best: Version, baselines: Sequence[Baseline]) -> tuple[BarGroup, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
+from avo.evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
 
 LEFT, WIDTH, RIGHT = 190, 780, 60
 """Widths in pixels of the names, of the plot, and of the figures to its right."""

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluator.evaluation import Evaluation, Score, Verdict
-from evaluator.target import ScoreKind
-from lineage_db.decision import Decision, Lead, incomparable, repeated, timed, unrivalled
-from lineage_db.records import Version
+from avo.evaluator.evaluation import Evaluation, Score, Verdict
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import Decision, Lead, incomparable, repeated, timed, unrivalled
+from avo.lineage_db.records import Version
 
 _DECAY = 1.6
 _ZETA = 2.2857656656800214

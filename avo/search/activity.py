@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock
 
-from evaluator.evaluators import Progress, Tell
-from lineage_db.records import Doing, Step
-from lineage_db.store import Store
+from avo.evaluator.evaluators import Progress, Tell
+from avo.lineage_db.records import Doing, Step
+from avo.lineage_db.store import Store
 
 
 class Activity:

@@ -6,22 +6,22 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from agents.errors import AgentError
-from agents.operator import VariationOperator
-from agents.prompts import render
-from agents.served import PendingCall, Served
-from agents.task import task
-from agents.tools.arguments import tool_specs
+from avo.agents.errors import AgentError
+from avo.agents.operator import VariationOperator
+from avo.agents.prompts import render
+from avo.agents.served import PendingCall, Served
+from avo.agents.task import task
+from avo.agents.tools.arguments import tool_specs
 from avo.errors import AvoError, RunFailed, SeedFault
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.records import StepState
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.errors import EvaluatorError
-from evaluator.problem import HELD_OUT
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.errors import StoreError
-from lineage_db.records import StepState
 
 SESSIONS = "mcp-"
 """How the worker names of agents' sessions begin in the database."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.desk import Left
-from agents.operator import SEED_OPERATOR
+from avo.agents.desk import Left
+from avo.agents.operator import SEED_OPERATOR
 from avo.config import RunConfig
-from lineage_db.entries import Spend
-from lineage_db.records import Run, Step
-from lineage_db.store import Store
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.records import Run, Step
+from avo.lineage_db.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ A variant is the seed's source followed by a few lines that wrap its entry funct
 from typing import Protocol
 
 from avo.errors import CanaryFault
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Evaluation, Score, Verdict
-from evaluator.plan import Role
-from evaluator.target import ScoreKind
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Evaluation, Score, Verdict
+from avo.evaluator.plan import Role
+from avo.evaluator.target import ScoreKind
 
 LEAST_GAIN = 0.1
 """Fraction by which the seed must be predicted faster than a variant that does all its work twice."""

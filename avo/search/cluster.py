@@ -17,7 +17,7 @@ from ray._private import services
 
 from avo.config import LOCAL
 from avo.errors import ConfigError, RunFailed
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator.temporary import TemporaryFolder
 
 _START_S = 300.0
 """Longest wait for each of Ray's processes to start. By default it is half a minute, which a busy machine misses."""

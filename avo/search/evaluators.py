@@ -11,11 +11,11 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from avo.config import LOCAL, RunConfig, usable_cpus
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import AnyRequest, Evaluator, Tell, judge_process
-from evaluator.inspection import Findings, Inspection
-from evaluator.isolation import Sandbox
-from evaluator.target import Target
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluators import AnyRequest, Evaluator, Tell, judge_process
+from avo.evaluator.inspection import Findings, Inspection
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.target import Target
 
 START_TRIES = 3
 """How often in a row each evaluator may fail to start before those who wait are told."""

@@ -11,10 +11,10 @@ from datetime import datetime
 from threading import Event, Thread
 
 from avo.errors import RunBusy
-from lineage_db.driving import LEASE
-from lineage_db.errors import RunHeld, StoreError
-from lineage_db.records import Run
-from lineage_db.store import Store
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import RunHeld, StoreError
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 
 _SQLITE = "sqlite:///"
 _POLL_S = 1.0

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import cycle, islice
 
-from agents.errors import LooksSpent
-from agents.operator import Variation
-from agents.scouting import critical_resources
+from avo.agents.errors import LooksSpent
+from avo.agents.operator import Variation
+from avo.agents.scouting import critical_resources
+from avo.evaluator.evaluation import CaseScore, Fault, Score, geometric_mean
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Step
+from avo.lineage_db.store import Store
 from avo.search.activity import Activity
 from avo.search.scoring import persistently
-from evaluator.evaluation import CaseScore, Fault, Score, geometric_mean
-from evaluator.evaluators import Evaluator
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.target import ScoreKind
-from lineage_db.looked import Looked
-from lineage_db.records import Step
-from lineage_db.store import Store
 
 
 class RecordingLooks:

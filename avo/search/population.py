@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from avo.config import RunConfig
-from evaluator.evaluation import Evaluation
-from lineage_db.records import Attempt, Selection, Step, Version
+from avo.evaluator.evaluation import Evaluation
+from avo.lineage_db.records import Attempt, Selection, Step, Version
 
 
 class Population(Protocol):

@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from agents.conversation import MESSAGE
-from agents.model import ChatMessage, Reply, ToolCall
-from agents.operator import SEED_OPERATOR
-from agents.tools.toolbox import ERROR, NOT_RUN
+from avo.agents.conversation import MESSAGE
+from avo.agents.model import ChatMessage, Reply, ToolCall
+from avo.agents.operator import SEED_OPERATOR
+from avo.agents.tools.toolbox import ERROR, NOT_RUN
 from avo.errors import RunFailed
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Status, Verdict
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.target import Target
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.entries import Intervention, Memory, Message
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, StepState, Version
+from avo.lineage_db.seen import Answer, Seen
+from avo.lineage_db.store import Store
 from avo.search.looking import found_again
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Status, Verdict
-from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
-from evaluator.inspection import Inspection, Look
-from evaluator.problem import HELD_OUT
-from evaluator.target import Target
-from lineage_db.decision import Decision, Ruling
-from lineage_db.entries import Intervention, Memory, Message
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, Run, Step, StepState, Version
-from lineage_db.seen import Answer, Seen
-from lineage_db.store import Store
 
 _UNDONE = (ERROR, NOT_RUN)
 """How the answer to a call begins that changed nothing."""

@@ -10,30 +10,30 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from agents.agentic import Agentic
-from agents.desk import Left
-from agents.errors import BudgetSpent, CandidateTaken
-from agents.model import ChatMessage, Reply
-from agents.mutate import Mutate
-from agents.operator import COMMAND_OPERATOR, SEED_OPERATOR, Brief, Proposal, VariationOperator
-from agents.registry import asks_models, get_operator
-from agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
-from agents.settings import ModelSettings, Settings
-from agents.single_turn import SingleTurn
+from avo.agents.agentic import Agentic
+from avo.agents.desk import Left
+from avo.agents.errors import BudgetSpent, CandidateTaken
+from avo.agents.model import ChatMessage, Reply
+from avo.agents.mutate import Mutate
+from avo.agents.operator import COMMAND_OPERATOR, SEED_OPERATOR, Brief, Proposal, VariationOperator
+from avo.agents.registry import asks_models, get_operator
+from avo.agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.inspection import Findings
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.population import Population, population
 from avo.search.recorded import RecordedJudge, RecordedRun, Unrecorded, replies
 from avo.search.seeding import SeedOperator
 from avo.search.step import Work, step_seed
 from avo.search.transfer import timing_first
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import Evaluator
-from evaluator.inspection import Findings
-from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run, Selection, Step, StepState, Version
-from lineage_db.store import Store
 
 TOLERANCE = 1e-9
 """Relative difference of scores up to which they count as the same."""

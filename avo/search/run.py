@@ -11,16 +11,16 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Protocol
 
-from agents.operator import COMMAND_OPERATOR
-from agents.registry import asks_models
+from avo.agents.operator import COMMAND_OPERATOR
+from avo.agents.registry import asks_models
 from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.records import Doing, Request, Run, RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.budget import run_used_up
 from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
-from lineage_db.driving import LEASE
-from lineage_db.records import Doing, Request, Run, RunState, StepState
-from lineage_db.store import Store
 
 GRACE = timedelta(seconds=30)
 """Time that workers have to finish their steps when the run stops; after that the steps are abandoned."""

@@ -5,18 +5,18 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from agents.errors import CandidateTaken
+from avo.agents.errors import CandidateTaken
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
+from avo.evaluator.evaluators import Evaluator, Tell
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import LASTING, Decision, Ruling, failed, final, repeated
+from avo.lineage_db.records import Attempt, Run, Step, Version
+from avo.lineage_db.store import Store
 from avo.search.acceptance import share_of_alpha
 from avo.search.activity import Activity
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
-from evaluator.evaluators import Evaluator, Tell
-from evaluator.problem import HELD_OUT
-from evaluator.target import ScoreKind
-from lineage_db.decision import LASTING, Decision, Ruling, failed, final, repeated
-from lineage_db.records import Attempt, Run, Step, Version
-from lineage_db.store import Store
 
 EVALUATOR_TRIES = 3
 """How often a candidate is given to an unavailable evaluator before the step is abandoned."""

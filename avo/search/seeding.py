@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from agents.operator import SEED_OPERATOR, Brief, Proposal
+from avo.agents.operator import SEED_OPERATOR, Brief, Proposal
 from avo.config import START
+from avo.evaluator.candidate import Candidate
+from avo.lineage_db.records import Attempt, Run
+from avo.lineage_db.store import Store
 from avo.search import canary
 from avo.search.scoring import RecordingScorer
-from evaluator.candidate import Candidate
-from lineage_db.records import Attempt, Run
-from lineage_db.store import Store
 
 
 class SeedOperator:

@@ -7,16 +7,29 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.desk import Desk, Left
-from agents.errors import ModelRefused, ProgramFailed, StepLeft
-from agents.model import Usage
-from agents.operator import SEED_OPERATOR, Brief, Previous, Proposal, VariationOperator
-from agents.relay import chat_models
-from agents.review import Advice, advise
-from agents.settings import Settings
-from agents.supervisor import Diagnosis, SearchTrajectory
+from avo.agents.desk import Desk, Left
+from avo.agents.errors import ModelRefused, ProgramFailed, StepLeft
+from avo.agents.model import Usage
+from avo.agents.operator import SEED_OPERATOR, Brief, Previous, Proposal, VariationOperator
+from avo.agents.relay import chat_models
+from avo.agents.review import Advice, advise
+from avo.agents.settings import Settings
+from avo.agents.supervisor import Diagnosis, SearchTrajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.renamed import with_new_name
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.decision import Decision, Ruling, ending, final, timed
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
+from avo.lineage_db.records import Attempt, PendingReply, Run, Step, StepState, Version
+from avo.lineage_db.seen import Seen
+from avo.lineage_db.store import Store
 from avo.search import seeding
 from avo.search.acceptance import Thresholds, decide, outdated
 from avo.search.budget import UNLIMITED, Allowance
@@ -27,18 +40,6 @@ from avo.search.scoring import RecordingScorer
 from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
 from avo.search.transfer import transferred
-from evaluator.catalogue import get_problem
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import Evaluator
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.decision import Decision, Ruling, ending, final, timed
-from lineage_db.entries import Intervention
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
-from lineage_db.records import Attempt, PendingReply, Run, Step, StepState, Version
-from lineage_db.seen import Seen
-from lineage_db.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class _OpenStep:
         except (DatabaseUnavailable, IncompatibleDatabase):
             raise
         except Exception as error:  # an operator may be anyone's code: it fails its step, never the run
-            return self._give_up(StepState.FAILED, f"{type(error).__name__}: {error}")
+            return self._give_up(StepState.FAILED, with_new_name(f"{type(error).__name__}: {error}"))
         return StepOutcome(step.number, StepState.DONE, scorer.tried, version.number if version else None, reason)
 
     def _give_up(self, state: StepState, reason: str) -> StepOutcome:

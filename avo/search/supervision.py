@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from agents.review import Advice
-from agents.supervisor import (
+from avo.agents.review import Advice
+from avo.agents.supervisor import (
     REMEMBERED,
     Diagnosis,
     Level,
@@ -14,12 +14,12 @@ from agents.supervisor import (
     since_growth,
     untried_moves,
 )
-from evaluator.setting import kind_of
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.entries import Intervention
-from lineage_db.records import Run
-from lineage_db.store import Store
+from avo.evaluator.setting import kind_of
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 
 KNOWLEDGE = "knowledge base"
 """Source of directions that do not come from a model."""

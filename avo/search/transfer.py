@@ -6,16 +6,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from agents.errors import CandidateTaken
-from agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
+from avo.agents.errors import CandidateTaken
+from avo.agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
 from avo.config import TIMED_FIRST, TRANSFERRED
-from evaluator.catalogue import get_problem
-from evaluator.problem import signature
-from evaluator.target import ScoreKind
-from lineage_db.decision import Ruling
-from lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
-from lineage_db.spans import covered
-from lineage_db.store import Store
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import signature
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
+from avo.lineage_db.spans import covered
+from avo.lineage_db.store import Store
 
 
 class Use(StrEnum):

@@ -14,11 +14,18 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from agents.errors import AgentError
-from agents.operator import VariationOperator
-from agents.registry import asks_models, get_operator
+from avo.agents.errors import AgentError
+from avo.agents.operator import VariationOperator
+from avo.agents.registry import asks_models, get_operator
 from avo.config import RunConfig
 from avo.errors import RayGone
+from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
+from avo.evaluator.evaluators import AnyRequest, Evaluator, Progress, Tell, suite_of
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.target import Target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
 from avo.search.evaluators import Pool, judges_of, run_evaluator, spares_of
@@ -26,13 +33,6 @@ from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
 from avo.search.transfer import timing_first
-from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluators import AnyRequest, Evaluator, Progress, Tell, suite_of
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.target import Target
-from knowledge_base.library import Library
-from lineage_db.errors import StoreError
-from lineage_db.store import Store
 
 START_S = 600.0
 """Longest wait for an evaluator to start: on a cluster a node may have to come up for it first."""

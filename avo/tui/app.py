@@ -13,14 +13,14 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
+from avo.evaluator.evaluators import Evaluator, judge_process
+from avo.evaluator.isolation import Sandbox
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 from avo.tui.help import COMMANDS, HelpScreen
 from avo.tui.hot_loop import MakeProfiler
 from avo.tui.run import RunScreen
 from avo.tui.runs import RunsScreen
-from evaluator.evaluators import Evaluator, judge_process
-from evaluator.isolation import Sandbox
-from lineage_db.records import Run
-from lineage_db.store import Store
 
 
 class AvoApp(App[None]):

@@ -12,6 +12,9 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Attempt, AttemptSummary
 from avo.tui.copying import Copy, copies_of
 from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.keys import Options, Scroll
@@ -20,9 +23,6 @@ from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
 from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, unit
-from evaluator.evaluation import Status
-from evaluator.problem import Baseline
-from lineage_db.records import Attempt, AttemptSummary
 
 AROUND = 40
 """Number of rows that are read above and below the visible ones."""

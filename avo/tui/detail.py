@@ -7,13 +7,13 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static, TabbedContent, TabPane
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Submission, Version
 from avo.tui.diff import SIDES_FROM, Diff, code
 from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.keys import Scroll
 from avo.tui.reader import Picture
 from avo.tui.tables import scores
-from evaluator.problem import Baseline
-from lineage_db.records import Submission, Version
 
 TABS = ("scores", "source", "diff", "hot-loop")
 

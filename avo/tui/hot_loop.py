@@ -13,17 +13,17 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.evaluators import Evaluator
+from avo.lineage_db.records import Run, Version
 from avo.tui.diff import code
 from avo.tui.keys import Scroll
 from avo.watch.wording import duration, printable
-from evaluator.candidate import Candidate
-from evaluator.errors import EvaluatorError
-from evaluator.evaluation import Fault
-from evaluator.evaluators import Evaluator
-from lineage_db.records import Run, Version
 
 if TYPE_CHECKING:
-    from evaluator.profile import Code, Profile
+    from avo.evaluator.profile import Code, Profile
 
 MakeProfiler = Callable[[Run], Evaluator]
 """Starts the judge that explains kernels for a run."""

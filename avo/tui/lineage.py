@@ -6,14 +6,14 @@ from dataclasses import replace
 from rich.text import Text
 from textual.widgets.option_list import Option
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Version
 from avo.tui.keys import Options
 from avo.tui.reader import Picture
 from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
 from avo.watch.wording import first_line, in_a_list, percent
-from evaluator.problem import Baseline
-from lineage_db.entries import Intervention
-from lineage_db.records import Version
 
 
 class LineageList(Options):

@@ -7,13 +7,13 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.widgets import OptionList
 
+from avo.evaluator.problem import Baseline
 from avo.tui.copying import Copy, copies_of
 from avo.tui.detail import VersionDetail
 from avo.tui.hot_loop import MakeProfiler
 from avo.tui.lineage import LineageList
 from avo.tui.reader import Picture, Want
 from avo.tui.view import View
-from evaluator.problem import Baseline
 
 
 class LineageView(View):

@@ -7,13 +7,13 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.entries import Intervention, Memory
 from avo.tui.lines import Entry, Folds
 from avo.tui.reader import Picture, Want
 from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.wording import first_line
-from evaluator.problem import Baseline
-from lineage_db.entries import Intervention, Memory
 
 
 class NotesView(View):

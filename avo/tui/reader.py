@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event
 
+from avo.lineage_db.entries import Intervention, Memory, Message, ModelCall
+from avo.lineage_db.errors import UnknownAttempt
+from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
+from avo.lineage_db.store import Store
 from avo.watch.failures import Failures, Tally
 from avo.watch.trajectory import NOTHING, AttemptScores
 from avo.watch.view import RunView, StepProgress, read_progress, read_view
-from lineage_db.entries import Intervention, Memory, Message, ModelCall
-from lineage_db.errors import UnknownAttempt
-from lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
-from lineage_db.store import Store
 
 PAGE = 20_000
 """Most verdicts that are read at once."""

@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
+from avo.evaluator.problem import Baseline
 from avo.model_config import subject
 from avo.tui.attempts import AttemptsView
 from avo.tui.bar import ViewBar
@@ -40,7 +41,6 @@ from avo.watch.wording import (
     under_way,
     unit,
 )
-from evaluator.problem import Baseline
 
 _TICK_S = 1.0
 VIEWS = ("lineage", "trajectory", "attempts", "steps", "memory", "workers")

@@ -13,13 +13,13 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Static
 
+from avo.evaluator.errors import UnknownTarget
+from avo.evaluator.target import score_kind
+from avo.lineage_db.records import RunState, RunSummary
+from avo.lineage_db.store import Store
 from avo.tui.keys import Table
 from avo.tui.screen import FeedScreen
 from avo.watch.wording import STATE_STYLE
-from evaluator.errors import UnknownTarget
-from evaluator.target import score_kind
-from lineage_db.records import RunState, RunSummary
-from lineage_db.store import Store
 
 _COLUMNS = ("run", "state", "tried", "kept", "best TFLOPS", "gain", "kernel")
 """Column titles, short enough for 80 columns. A problem may have a long name: last, it cuts off nothing else."""

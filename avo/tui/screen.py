@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 from textual.message import Message
 from textual.screen import Screen
 
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.store import Store
 from avo.watch.follow import follow
-from lineage_db.errors import StoreError
-from lineage_db.store import Store
 
 T = TypeVar("T")
 

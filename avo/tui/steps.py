@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import StepState
 from avo.tui.lines import Folds, Lines
 from avo.tui.reader import Picture, Transcript, Want
 from avo.tui.transcript import entries, spent
 from avo.tui.view import View
 from avo.watch.view import StepProgress
 from avo.watch.wording import counted, duration, first_line, looked
-from evaluator.problem import Baseline
-from lineage_db.records import StepState
 
 AROUND = 40
 """Number of rows that are read above and below the visible ones."""

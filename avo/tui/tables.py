@@ -9,12 +9,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from avo.evaluator.evaluation import CaseResult, Resources, Score
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Submission, Version
 from avo.watch.scores import compare, gain, geomean
 from avo.watch.tables import by_case
 from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
-from evaluator.evaluation import CaseResult, Resources, Score
-from evaluator.problem import Baseline
-from lineage_db.records import Submission, Version
 
 WIDEST = 400
 """Width in columns of a page that scrolls: longer lines of candidates are cut."""

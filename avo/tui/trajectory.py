@@ -9,13 +9,13 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Static
 
+from avo.evaluator.problem import Baseline
 from avo.tui.reader import Picture, Want
 from avo.tui.view import View
 from avo.watch.plot import draw, legend
 from avo.watch.scores import gain
 from avo.watch.trajectory import Trajectory, overall
 from avo.watch.wording import first_line, percent
-from evaluator.problem import Baseline
 
 LARGEST_GAINS = 3
 """Number of versions that are named below the plot."""

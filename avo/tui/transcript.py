@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.text import Text
 
-from agents.model import thought_text
+from avo.agents.model import thought_text
+from avo.lineage_db.entries import Message, ModelCall, Spend
+from avo.lineage_db.records import AttemptSummary, Submission
 from avo.tui.lines import Entry
 from avo.tui.reader import Transcript
 from avo.watch.wording import duration, first_line, in_a_list
-from lineage_db.entries import Message, ModelCall, Spend
-from lineage_db.records import AttemptSummary, Submission
 
 CHAT = "message"
 """Kind of the transcript's entries that are chat messages."""

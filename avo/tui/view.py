@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from textual.containers import Vertical
 from textual.message import Message
 
+from avo.evaluator.problem import Baseline
 from avo.tui.copying import Copy
 from avo.tui.reader import Picture, Want
-from evaluator.problem import Baseline
 
 
 class Needs(Message):

@@ -9,14 +9,14 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Run, RunState, Step
 from avo.tui.keys import Scroll
 from avo.tui.reader import Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.view import RunView
 from avo.watch.wording import awaited, duration, first_line, under_way
-from evaluator.problem import Baseline
-from lineage_db.records import Run, RunState, Step
 
 _TICK_S = 1.0
 

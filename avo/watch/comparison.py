@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from avo.errors import Incomparable
-from evaluator.target import ScoreKind
-from lineage_db.records import Run
-from lineage_db.spans import covered
-from lineage_db.store import Store
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.records import Run
+from avo.lineage_db.spans import covered
+from avo.lineage_db.store import Store
 
 COSTS = ("attempts", "looks", "hours", "tokens", "usd")
 """The costs at which runs can be compared."""

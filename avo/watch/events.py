@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from avo.evaluator.target import score_kind
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
+from avo.lineage_db.store import Store
 from avo.watch.wording import first_line, looked
-from evaluator.target import score_kind
-from lineage_db.entries import Intervention
-from lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
-from lineage_db.store import Store
 
 
 class EventKind(StrEnum):

@@ -11,7 +11,7 @@ from avo.watch.tables import one_line, row, table
 from avo.watch.wording import percent
 
 if TYPE_CHECKING:
-    from evaluator.profile import LaunchProfile, Profile, Role, Section
+    from avo.evaluator.profile import LaunchProfile, Profile, Role, Section
 
 SHOWN_SHARE = 0.1
 """Share of the case's time below which a section is not shown in detail."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.records import AttemptSummary, Outcome
 from avo.watch.wording import first_line, percent
-from evaluator.evaluation import Status
-from lineage_db.records import AttemptSummary, Outcome
 
 MOST_REASONS = 3
 """Most reasons that are told of one idea."""

@@ -10,10 +10,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Protocol
 
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.store import Store
 from avo.watch.events import Event, EventReader, failure
 from avo.watch.follow import follow
-from lineage_db.errors import StoreError
-from lineage_db.store import Store
 
 
 class Receiver(Protocol):

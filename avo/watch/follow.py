@@ -4,8 +4,8 @@ from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
 
-from lineage_db.errors import StoreError
-from lineage_db.store import Store
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.store import Store
 
 T = TypeVar("T")
 

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from avo.errors import MetricsUnavailable
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.records import RunState
+from avo.lineage_db.store import Store
 from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
-from lineage_db.errors import StoreError
-from lineage_db.records import RunState
-from lineage_db.store import Store
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

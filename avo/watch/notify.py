@@ -10,10 +10,10 @@ from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 
-from agents.supervisor import Level
+from avo.agents.supervisor import Level
+from avo.lineage_db.records import RunState
 from avo.watch.events import Event, EventKind
 from avo.watch.wording import first_line
-from lineage_db.records import RunState
 
 TIMEOUT_S = 30.0
 """Longest time that the command may take, in seconds."""

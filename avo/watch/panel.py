@@ -11,7 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agents.operator import COMMAND_OPERATOR
+from avo.agents.operator import COMMAND_OPERATOR
+from avo.evaluator.evaluation import Score
+from avo.evaluator.problem import Baseline
+from avo.evaluator.target import unchecked
+from avo.lineage_db.decision import unresolved
+from avo.lineage_db.records import Doing, RunState
 from avo.model_config import subject
 from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView
@@ -32,11 +37,6 @@ from avo.watch.wording import (
     under_way,
     verdicts,
 )
-from evaluator.evaluation import Score
-from evaluator.problem import Baseline
-from evaluator.target import unchecked
-from lineage_db.decision import unresolved
-from lineage_db.records import Doing, RunState
 
 MOST_WORKERS = 8
 _MOST_WHY = 160

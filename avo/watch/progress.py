@@ -11,14 +11,14 @@ from rich.constrain import Constrain
 from rich.live import Live
 from rich.text import Text
 
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.records import Accepted, AttemptSummary, Doing
+from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import counted, first_line, looked, percent
-from evaluator.problem import Baseline
-from lineage_db.errors import StoreError
-from lineage_db.records import Accepted, AttemptSummary, Doing
-from lineage_db.store import Store
 
 _ECHO = "^C"
 """What a terminal writes behind the panel at Ctrl-C. Where it does not fit, it begins a line unknown to Rich, and the

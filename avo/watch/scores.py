@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluator.catalogue import get_problem
-from evaluator.errors import EvaluatorError
-from evaluator.evaluation import Score, geometric_mean
-from evaluator.problem import Baseline
-from lineage_db.records import Version
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import Score, geometric_mean
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Version
 
 
 def geomean(version: Version) -> float:

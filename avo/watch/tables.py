@@ -7,8 +7,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from avo.evaluator.evaluation import CaseResult
 from avo.watch.wording import printable
-from evaluator.evaluation import CaseResult
 
 
 def one_line(text: str) -> str:

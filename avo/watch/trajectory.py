@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import Score, geometric_mean
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import AttemptSummary, Outcome, Run, Version
 from avo.watch.scores import scored
 from avo.watch.wording import first_line, headline, unit
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.errors import EvaluatorError
-from evaluator.evaluation import Score, geometric_mean
-from evaluator.problem import Baseline
-from lineage_db.records import AttemptSummary, Outcome, Run, Version
 
 ALL = "all"
 """Name of the trajectory of the geometric mean over all cases, which is what a search raises."""

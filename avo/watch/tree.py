@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lineage_db.records import Version
+from avo.lineage_db.records import Version
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from agents.operator import SEED_OPERATOR
+from avo.agents.operator import SEED_OPERATOR
+from avo.evaluator.evaluation import Status
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.entries import Intervention, Spend
+from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
+from avo.lineage_db.spans import covered
+from avo.lineage_db.store import Store
 from avo.watch.scores import geomean, score_to_json
-from evaluator.evaluation import Status
-from evaluator.target import ScoreKind
-from lineage_db.entries import Intervention, Spend
-from lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
-from lineage_db.spans import covered
-from lineage_db.store import Store
 
 WINDOW = timedelta(minutes=10)
 """Time over which the rates by verdict are averaged, unless more than ``_LATEST`` attempts were made in it."""

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from evaluator.evaluation import CaseScore, Score, Status
-from evaluator.target import ScoreKind
-from lineage_db.decision import compared as compared
-from lineage_db.entries import Spend
-from lineage_db.records import AttemptSummary, Doing, PendingReply, Request, Run, RunState
+from avo.evaluator.evaluation import CaseScore, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import compared as compared
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.records import AttemptSummary, Doing, PendingReply, Request, Run, RunState
 
 if TYPE_CHECKING:
-    from evaluator.evaluators import Progress
+    from avo.evaluator.evaluators import Progress
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
 """What the two ends of a case's speed are: the range of the model's constants, or the quartiles of the timed runs."""

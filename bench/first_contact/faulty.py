@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from evaluator.cuda.contender import WorkerContender
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault
-from evaluator.judging.speed import CompiledPlan
-from evaluator.problems.mha import MHA
-from evaluator.target import Target
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.target import Target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, plans
 

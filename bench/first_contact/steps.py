@@ -24,20 +24,20 @@ from typing import Any
 
 import msgspec
 
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
+from avo.evaluator.cuda.measured import Measured
+from avo.evaluator.cuda.measuring import Audience
+from avo.evaluator.evaluation import Evaluation, Fault, Score
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from avo.evaluator.problem import Problem
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.seeds import fitting, seed_source
 from bench.modules import imported
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.cuda.cards import Card
-from evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
-from evaluator.cuda.measured import Measured
-from evaluator.cuda.measuring import Audience
-from evaluator.evaluation import Evaluation, Fault, Score
-from evaluator.judging.judge import Judge
-from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
-from evaluator.problem import Problem
-from evaluator.target import Target
-from evaluator.targets import get_target
-from seeds import fitting, seed_source
 
 CARD_FILE = "card.json"
 VARIANTS = 40
@@ -149,7 +149,7 @@ def _version(package: str) -> str:
 
 def clocks(bench: Bench) -> None:
     """Log clocks, power and temperature until the end, for the driver's first card until a worker has told its own."""
-    from evaluator.cuda.nvml import Nvml
+    from avo.evaluator.cuda.nvml import Nvml
 
     nvml, uuid = Nvml(), None
     while True:
@@ -274,7 +274,7 @@ def same(bench: Bench) -> None:
 
 def baselines(bench: Bench) -> None:
     """Time libraries."""
-    from evaluator.cuda import baselines as libraries
+    from avo.evaluator.cuda import baselines as libraries
 
     file = str(bench.folder / "baselines.json")
     code = libraries.main(["--problem", bench.problem, "--suite", bench.suite, "--json", file])
@@ -356,7 +356,7 @@ def keep(bench: Bench, timed: Mapping[str, Any] | None, times_us: Mapping[str, S
 
 def _like(card: Card) -> str:
     """Return the name of the known card whose figures are nearest."""
-    from evaluator.target import TARGETS
+    from avo.evaluator.target import TARGETS
 
     known = [target for target in TARGETS.values() if target.arch == card.arch]
     return min(known, key=lambda each: (each.sms != card.sms, abs(each.hbm_bytes_per_s - card.hbm_bytes_per_s))).name

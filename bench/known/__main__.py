@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from agents.moves import MOVES
+from avo.agents.moves import MOVES
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.evaluators import EvaluateRequest, local_judge
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.claims import made
 from bench.known import gluon
 from bench.known.attempts import TARGET, kernels
 from bench.known.sparse import PATHS as SPARSE
 from bench.known.sparse import path
 from bench.tables import Table, main, row
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import EvaluateRequest, local_judge
-from evaluator.targets import get_target
-from seeds import seed_source
 
 HERE = Path(__file__).parent
 SUITE = "quick"

@@ -5,9 +5,9 @@ Today's moves make it again, and for the last attempt three edits of the text.
 
 from collections.abc import Iterator
 
-from agents.moves import MOVES
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 TARGET = "h100"
 STEPS = (

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator
 from statistics import geometric_mean
 
-from agents.moves import MOVES
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Fault
-from evaluator.evaluators import Evaluator, local_judge
-from evaluator.target import Target
-from evaluator.targets import get_target
-from seeds import fitting, seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.seeds import fitting, seed_source
 
 PATHS = {
     "h100": (("far", "with partial outputs"), ("early", "EARLY 0 -> 5"), ("early", "EARLY 5 -> 6")),

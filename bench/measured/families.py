@@ -7,11 +7,11 @@ from itertools import accumulate
 import numpy as np
 import torch
 
+from avo.evaluator.target import TARGETS
 from bench.measured.capture import descriptor, empty, recorded
 from bench.measured.kernels import attention, matmul
 from bench.measured.liger import call, parse
 from bench.measured.points import Problem, Row, Source, sources, table
-from evaluator.target import TARGETS
 
 _PAGES = 4321
 """Pages of the cache that the paged attention was measured on."""

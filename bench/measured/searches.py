@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from avo.evaluator.executor.triton_offline import Launch
 from bench.measured.capture import empty, recorded
 from bench.measured.kernels import matmul
 from bench.measured.points import Problem, Source, sources, table
-from evaluator.executor.triton_offline import Launch
 
 _SHARE = 16
 """One configuration of this many is predicted, chosen by hash, besides the published winner."""

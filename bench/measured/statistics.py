@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from avo.evaluator import executor, target, work
+from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.performance import ModelError, PredictedTime, Timing, predict_time
+from avo.evaluator.target import TARGETS
+from avo.evaluator.work import LaunchWork
 from bench.measured import capture, families, liger, points, searches
 from bench.measured.families import FAMILIES, rows
 from bench.measured.points import Problem, Row, held_out
 from bench.measured.searches import Configuration, Search
 from bench.search.remembering import version_of_the_judge
 from bench.timings import spearman
-from evaluator import executor, target, work
-from evaluator.executor.triton_offline import OfflineError
-from evaluator.performance import ModelError, PredictedTime, Timing, predict_time
-from evaluator.target import TARGETS
-from evaluator.work import LaunchWork
 
 _CACHE = Path(__file__).parents[2] / "build" / "measured"
 _LEAST = 4

@@ -9,10 +9,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
-from evaluator.sandbox.patience import processor_s
-from evaluator.target import Target
-from evaluator.targets import get_target
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
+from avo.evaluator.sandbox.patience import processor_s
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,8 +87,8 @@ class RememberingJudge(Evaluator):
     def _judge(self) -> Any:
         import torch
 
-        from evaluator.judging.judge import Judge
-        from evaluator.serving.memory import collect_seldom, keep_freed_memory
+        from avo.evaluator.judging.judge import Judge
+        from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
 
         keep_freed_memory()
         torch.set_num_threads(1)

@@ -11,24 +11,24 @@ from pathlib import Path
 
 import msgspec
 
-from agents.mutate import Mutate
-from agents.operator import VariationOperator
+from avo.agents.mutate import Mutate
+from avo.agents.operator import VariationOperator
 from avo.config import START, RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.run import utc_now
 from avo.search.seeding import SeedOperator
 from avo.search.step import Work
+from avo.seeds import fitting, seed_source
 from bench.known import gluon
 from bench.known.__main__ import SUITE, sources
 from bench.search.remembering import ROOT, RememberingJudge
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from evaluator.evaluators import Evaluator
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.records import Run
-from lineage_db.store import Store
-from seeds import fitting, seed_source
 
 PROBLEMS = {False: ("mha", "gqa", "fsa"), True: ("mha", "gqa")}
 """What is searched without Gluon, and with it: fsa has no seed in Gluon."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import optuna
 
-from agents.moves import MOVES, Move
-from agents.operator import Brief, Proposal, Variation
-from agents.scouting import LOOKS, seen_of
+from avo.agents.moves import MOVES, Move
+from avo.agents.operator import Brief, Proposal, Variation
+from avo.agents.scouting import LOOKS, seen_of
 
 STEPS = 6
 """Most moves that a tuner makes one after the other: no kernel known needs more."""

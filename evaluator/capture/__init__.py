@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from evaluator.capture.plan_reading import plan_from_json
-from evaluator.compiling.reasons import advice
-from evaluator.errors import InvalidPlan
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
-from evaluator.plan import Buffer, Configuration, LaunchPlan, Role
-from evaluator.problem import Call
-from evaluator.sandbox.jobs import Crashed, ForkServer, Limits, TimedOut
-from evaluator.target import Target
+from avo.evaluator.capture.plan_reading import plan_from_json
+from avo.evaluator.compiling.reasons import advice
+from avo.evaluator.errors import InvalidPlan
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
+from avo.evaluator.plan import Buffer, Configuration, LaunchPlan, Role
+from avo.evaluator.problem import Call
+from avo.evaluator.sandbox.jobs import Crashed, ForkServer, Limits, TimedOut
+from avo.evaluator.target import Target
 
-CHILD_MODULE = "evaluator.capture.child"
+CHILD_MODULE = "avo.evaluator.capture.child"
 DEFAULT_LIMITS = Limits(
     wall_s=60,
     cpu_s=60,

@@ -15,15 +15,15 @@ import triton.experimental.gluon  # needed by every first launch: here it is imp
 import triton.language.extra.cuda.libdevice
 import triton.tools.tensor_descriptor  # noqa: F401
 
-from evaluator.candidate import CANDIDATE_FILE
-from evaluator.capture import circumstances, device, launches
-from evaluator.capture.recorder import Recorder, RefusedError, traceback_line
-from evaluator.capture.tensors import Operators, make_argument, without_contents
-from evaluator.capture.tuning import Tuning
-from evaluator.evaluation import Status
-from evaluator.plan import LaunchPlan
-from evaluator.problem import Call
-from evaluator.target import Target
+from avo.evaluator.candidate import CANDIDATE_FILE
+from avo.evaluator.capture import circumstances, device, launches
+from avo.evaluator.capture.recorder import Recorder, RefusedError, traceback_line
+from avo.evaluator.capture.tensors import Operators, make_argument, without_contents
+from avo.evaluator.capture.tuning import Tuning
+from avo.evaluator.evaluation import Status
+from avo.evaluator.plan import LaunchPlan
+from avo.evaluator.problem import Call
+from avo.evaluator.target import Target
 
 torch.set_num_threads(1)
 

@@ -3,9 +3,9 @@
 import torch
 import triton
 
-from evaluator.capture.tensors import DEVICE
-from evaluator.compiling.gpu import Driver, cuda_answers
-from evaluator.target import Target
+from avo.evaluator.capture.tensors import DEVICE
+from avo.evaluator.compiling.gpu import Driver, cuda_answers
+from avo.evaluator.target import Target
 
 
 def install(target: Target) -> None:

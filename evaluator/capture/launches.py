@@ -16,12 +16,12 @@ from triton.compiler import make_backend
 from triton.compiler.errors import CompilationError, CompileTimeAssertionFailure
 from triton.runtime import _allocation
 
-from evaluator.capture.recorder import Recorder, RefusedError, candidate_line
-from evaluator.capture.tensors import Operators
-from evaluator.compiling.compiler import COMPILE_OPTIONS
-from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
-from evaluator.evaluation import Status
-from evaluator.plan import Descriptor, Pointer
+from avo.evaluator.capture.recorder import Recorder, RefusedError, candidate_line
+from avo.evaluator.capture.tensors import Operators
+from avo.evaluator.compiling.compiler import COMPILE_OPTIONS
+from avo.evaluator.compiling.frontend import Lowered, UnfitArgument, lower
+from avo.evaluator.evaluation import Status
+from avo.evaluator.plan import Descriptor, Pointer
 
 _FRONT_END_OPTIONS = {"debug", "sanitize_overflow", "default_dot_input_precision"}
 """Launch options that matter only until there is IR."""

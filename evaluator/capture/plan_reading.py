@@ -1,7 +1,7 @@
 """Builds launch plans from untrusted data: types, counts, indices and ranges are checked before use.
 
-The bounds of single fields are part of their types, in ``evaluator.plan``; msgspec checks them. What depends on another
-field is checked here.
+The bounds of single fields are part of their types, in ``avo.evaluator.plan``; msgspec checks them. What depends on
+another field is checked here.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from evaluator.errors import InvalidPlan
-from evaluator.plan import (
+from avo.evaluator.errors import InvalidPlan
+from avo.evaluator.plan import (
     DEFAULT_LIMITS,
     ITEM_BYTES,
     Argument,

@@ -5,9 +5,9 @@ from types import TracebackType
 
 import torch
 
-from evaluator.candidate import CANDIDATE_FILE
-from evaluator.evaluation import Status
-from evaluator.plan import (
+from avo.evaluator.candidate import CANDIDATE_FILE
+from avo.evaluator.evaluation import Status
+from avo.evaluator.plan import (
     DEFAULT_LIMITS,
     ITEM_BYTES,
     Argument,

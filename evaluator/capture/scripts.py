@@ -2,12 +2,12 @@
 
 import json
 
-from evaluator.capture import DEFAULT_LIMITS
-from evaluator.evaluation import Fault, Status
-from evaluator.inspection import Findings
-from evaluator.sandbox.jobs import Crashed, ForkServer, TimedOut
+from avo.evaluator.capture import DEFAULT_LIMITS
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.inspection import Findings
+from avo.evaluator.sandbox.jobs import Crashed, ForkServer, TimedOut
 
-JOB_MODULE = "evaluator.capture.script_job"
+JOB_MODULE = "avo.evaluator.capture.script_job"
 
 
 def run_script(server: ForkServer, source: str) -> Findings:

@@ -12,9 +12,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from evaluator.capture.recorder import Recorder, RefusedError, candidate_line
-from evaluator.evaluation import Status
-from evaluator.problem import TensorSpec
+from avo.evaluator.capture.recorder import Recorder, RefusedError, candidate_line
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problem import TensorSpec
 
 DEVICE = torch.device("cuda", 0)
 _META = torch.device("meta")

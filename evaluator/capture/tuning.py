@@ -11,9 +11,9 @@ from typing import Any
 
 from triton.runtime.autotuner import Autotuner
 
-from evaluator.capture.recorder import RefusedError, candidate_line
-from evaluator.evaluation import Status
-from evaluator.plan import DEFAULT_LIMITS, Configuration, LaunchPlan
+from avo.evaluator.capture.recorder import RefusedError, candidate_line
+from avo.evaluator.evaluation import Status
+from avo.evaluator.plan import DEFAULT_LIMITS, Configuration, LaunchPlan
 
 _KEY_CHARS = 500
 _CHOICE_CHARS = 1000

@@ -19,8 +19,8 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from evaluator.compiling import cubins, passes
-from evaluator.compiling.allocating import with_places
+from avo.evaluator.compiling import cubins, passes
+from avo.evaluator.compiling.allocating import with_places
 
 for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
     getattr(knobs.nvidia, _tool, None)  # asks the tool for its version: here before the fork, once

@@ -1,8 +1,8 @@
 """Compiles the IR of a launch plan for a target.
 
 The IR is hostile: it may not parse, may take forever, or abort the compiler. So each compilation is a job of the fork
-server (``evaluator.compiling.compile_job``). Its source locations may be anything, so it is compiled without them: MLIR
-then takes each operation's line in the text, and a binary's line tables lead to the lines of the IR.
+server (``avo.evaluator.compiling.compile_job``). Its source locations may be anything, so it is compiled without them:
+MLIR then takes each operation's line in the text, and a binary's line tables lead to the lines of the IR.
 """
 
 import base64
@@ -20,17 +20,17 @@ from typing import Any
 
 import msgspec
 
-from evaluator.binary import Binary
-from evaluator.compiling.passes import Trace
-from evaluator.compiling.reasons import advice, failure, in_a_pass, reason
-from evaluator.evaluation import Fault, Status
-from evaluator.locations import located, relocated, without_locations
-from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
-from evaluator.sandbox import tools
-from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
-from evaluator.target import ScoreKind, Target
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.passes import Trace
+from avo.evaluator.compiling.reasons import advice, failure, in_a_pass, reason
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.locations import located, relocated, without_locations
+from avo.evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
+from avo.evaluator.sandbox import tools
+from avo.evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
+from avo.evaluator.target import ScoreKind, Target
 
-JOB_MODULE = "evaluator.compiling.compile_job"
+JOB_MODULE = "avo.evaluator.compiling.compile_job"
 COMPILE_OPTIONS: dict[str, type] = {
     "num_warps": int,
     "num_ctas": int,

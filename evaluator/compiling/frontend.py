@@ -10,9 +10,9 @@ from typing import Any
 from triton._C.libtriton import ir
 from triton.backends.compiler import Language
 
-from evaluator.compiling.allocating import with_places
-from evaluator.compiling.compiler import COMPILE_OPTIONS, OFFLINE_OPTIONS
-from evaluator.plan import Argument, Descriptor, KernelIR, Level, Pixels, Pointer, Scalar
+from avo.evaluator.compiling.allocating import with_places
+from avo.evaluator.compiling.compiler import COMPILE_OPTIONS, OFFLINE_OPTIONS
+from avo.evaluator.plan import Argument, Descriptor, KernelIR, Level, Pixels, Pointer, Scalar
 
 
 class UnfitArgument(Exception):

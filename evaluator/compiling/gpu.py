@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from triton.backends.compiler import GPUTarget
 
-from evaluator.target import Target
+from avo.evaluator.target import Target
 
 
 class Driver:

@@ -1,10 +1,10 @@
 """What a target's driver refuses to launch, all in one place, each in the words of who refuses it."""
 
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Status
-from evaluator.performance.residency import ctas_per_sm
-from evaluator.plan import Grid, KernelIR
-from evaluator.target import Target
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.performance.residency import ctas_per_sm
+from avo.evaluator.plan import Grid, KernelIR
+from avo.evaluator.target import Target
 
 # CUDA C++ Programming Guide, technical specifications per compute capability
 _MOST_REGISTERS = 255

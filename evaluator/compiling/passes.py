@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from evaluator.locations import source_lines, to_read
+from avo.evaluator.locations import source_lines, to_read
 
 TALKATIVE = tuple(
     f"nvgpu-ws-{part}"

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-from evaluator.compiling.passes import Trace
-from evaluator.target import Target
+from avo.evaluator.compiling.passes import Trace
+from avo.evaluator.target import Target
 
 _CHARS = 300
 _TELLING = re.compile(r"\berror\b|\bfatal\b|assertion", re.IGNORECASE)

@@ -7,10 +7,10 @@ See ``docs/cuda.md`` for the protocol, what each step of it defends against, and
 from functools import cache
 from typing import TYPE_CHECKING
 
-from evaluator.target import Target
+from avo.evaluator.target import Target
 
 if TYPE_CHECKING:
-    from evaluator.cuda.cards import Card
+    from avo.evaluator.cuda.cards import Card
 
 CLOCK_HELP = "run each kernel for a stretch before each timed run (sustained), or time single runs (burst)"
 
@@ -18,7 +18,7 @@ CLOCK_HELP = "run each kernel for a stretch before each timed run (sustained), o
 @cache
 def card() -> "Card":
     """Return this machine's GPU; raise ``EvaluatorUnavailable`` where there is none."""
-    from evaluator.cuda.contender import ask_card
+    from avo.evaluator.cuda.contender import ask_card
 
     return ask_card()
 

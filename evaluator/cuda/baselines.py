@@ -1,4 +1,4 @@
-"""``python -m evaluator.cuda.baselines``: the speed of libraries on this card, timed as candidates are.
+"""``python -m avo.evaluator.cuda.baselines``: the speed of libraries on this card, timed as candidates are.
 
 A library returns tensors of its own, which are compared after the clock has stopped. Most libraries do not return lse:
 it is computed here, so only their out is judged. In a backward pass the gradients alone are timed, from an out that the
@@ -19,24 +19,24 @@ from typing import Any
 
 import torch
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.cuda import CLOCK_HELP
-from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Clocks, Device
-from evaluator.cuda.holding import hold
-from evaluator.cuda.libraries import LIBRARIES, Attend, Library
-from evaluator.cuda.measured import conditions
-from evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
-from evaluator.cuda.running import Inputs, Running
-from evaluator.cuda.worker import LocalLink, Say, Worker, first_line
-from evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import CaseScore, Fault, Status
-from evaluator.evaluators import CLOCKS, Progress, Tell
-from evaluator.judging.speed import CompiledPlan
-from evaluator.machine import KNOWN_TO_LIBRARIES, libraries_know
-from evaluator.plan import Buffer, LaunchPlan
-from evaluator.problem import Case, Problem
-from evaluator.problems.dense import softmax_scale
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.cuda import CLOCK_HELP
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Clocks, Device
+from avo.evaluator.cuda.holding import hold
+from avo.evaluator.cuda.libraries import LIBRARIES, Attend, Library
+from avo.evaluator.cuda.measured import conditions
+from avo.evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
+from avo.evaluator.cuda.running import Inputs, Running
+from avo.evaluator.cuda.worker import LocalLink, Say, Worker, first_line
+from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
+from avo.evaluator.evaluation import CaseScore, Fault, Status
+from avo.evaluator.evaluators import CLOCKS, Progress, Tell
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.machine import KNOWN_TO_LIBRARIES, libraries_know
+from avo.evaluator.plan import Buffer, LaunchPlan
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems.dense import softmax_scale
 
 _LSE_ROWS = 1024
 
@@ -269,7 +269,7 @@ def table(found: Sequence[Found], cases: Sequence[Case]) -> str:
 
 def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Device] | None = None) -> int:
     """Print a table and write JSON. Exit code 2 where nothing can be measured."""
-    parser = argparse.ArgumentParser(prog="python -m evaluator.cuda.baselines", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m avo.evaluator.cuda.baselines", description=__doc__)
     parser.add_argument("--problem", default="mha")
     parser.add_argument("--suite", default="paper")
     parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=CLOCK_HELP)
@@ -312,7 +312,7 @@ def _tell(progress: Progress) -> None:
 
 
 def _gpu() -> Device:
-    from evaluator.cuda.triton_device import TritonDevice
+    from avo.evaluator.cuda.triton_device import TritonDevice
 
     return TritonDevice()
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.target import CUDA, TARGETS, ScoreKind, Target
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.target import CUDA, TARGETS, ScoreKind, Target
 
 
 @dataclass(frozen=True, slots=True)

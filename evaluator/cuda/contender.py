@@ -1,7 +1,6 @@
 """A candidate on the GPU, as the judge sees it: a worker process of its own, which can hang or die alone."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -9,16 +8,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from evaluator.catalogue import name_of
-from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, Setup, Took
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.judging.speed import CompiledPlan
-from evaluator.problem import Problem
-from evaluator.serving.child import Child, environment
+from avo.evaluator import folders
+from avo.evaluator.catalogue import name_of
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.device import Clocks, Setup, Took
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseResult, Fault, Status
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.problem import Problem
+from avo.evaluator.serving.child import Child, environment
 
-COMMAND = (sys.executable, "-m", "evaluator.cuda.worker")
+COMMAND = folders.command("avo.evaluator.cuda.worker")
 PREPARE_S = 120.0
 """Limit for the worker's own work between two runs: inputs, their copy to the GPU, the reference."""
 UNWATCHED_S = 1e6
@@ -80,7 +80,7 @@ class Contender(Protocol):
 
 
 class Link(Protocol):
-    """A process, or a stand-in for one, that answers lines: see ``evaluator.serving.child.Child``."""
+    """A process, or a stand-in for one, that answers lines: see ``avo.evaluator.serving.child.Child``."""
 
     @property
     def ready(self) -> str:
@@ -109,7 +109,7 @@ class Link(Protocol):
 
 
 class WorkerContender:
-    """A contender that is reached through the lines of ``evaluator.cuda.worker``.
+    """A contender that is reached through the lines of ``avo.evaluator.cuda.worker``.
 
     Its worker may still be importing what it needs. The GPU is first touched when something is asked of it, which
     raises ``EvaluatorUnavailable`` when the worker does not start or has no GPU.

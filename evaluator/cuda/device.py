@@ -6,10 +6,10 @@ from typing import Protocol
 
 import torch
 
-from evaluator.binary import Binary
-from evaluator.cuda.cards import Card
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.plan import Argument, KernelIR
+from avo.evaluator.binary import Binary
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.plan import Argument, KernelIR
 
 Enqueue = Callable[[], None]
 """Enqueues work on the device's stream and returns."""

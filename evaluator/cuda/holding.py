@@ -3,8 +3,8 @@
 import socket
 import time
 
-from evaluator.cuda.cards import Card
-from evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.errors import EvaluatorUnavailable
 
 _PATIENCE_S = 10.0
 """How long to wait for a judge that is just ending."""

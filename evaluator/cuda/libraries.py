@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from evaluator.problem import Case
-from evaluator.problems.dense import softmax_scale
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.dense import softmax_scale
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Computes out from q, k and v, each [batch, heads, length, head_dim]; causal is aligned to the bottom right."""

@@ -9,19 +9,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
-from evaluator.cuda.cards import Card
-from evaluator.cuda.contender import Contender, start_worker
-from evaluator.cuda.device import Clocks, Setup
-from evaluator.cuda.measuring import Audience, Pair, Stopwatch, TimedCase
-from evaluator.cuda.nvml import SLOWDOWN, in_words
-from evaluator.cuda.sequential import ROUNDS
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
-from evaluator.evaluators import CASCADE, EQUIVALENCE_MARGIN, Progress
-from evaluator.judging.planning import digest_of
-from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
-from evaluator.problem import Problem
-from evaluator.target import Target
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.contender import Contender, start_worker
+from avo.evaluator.cuda.device import Clocks, Setup
+from avo.evaluator.cuda.measuring import Audience, Pair, Stopwatch, TimedCase
+from avo.evaluator.cuda.nvml import SLOWDOWN, in_words
+from avo.evaluator.cuda.sequential import ROUNDS
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
+from avo.evaluator.evaluators import CASCADE, EQUIVALENCE_MARGIN, Progress
+from avo.evaluator.judging.planning import digest_of
+from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from avo.evaluator.problem import Problem
+from avo.evaluator.target import Target
 
 SLOW_SHARE = 0.1
 """There is no score if heat or lack of power slowed the card down in more than this share of the runs."""

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from evaluator.cuda.contender import Contender, Timed
-from evaluator.cuda.device import Clocks, Took
-from evaluator.cuda.sequential import ROUNDS, decide
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
-from evaluator.evaluators import Progress, Tell
+from avo.evaluator.cuda.contender import Contender, Timed
+from avo.evaluator.cuda.device import Clocks, Took
+from avo.evaluator.cuda.sequential import ROUNDS, decide
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
+from avo.evaluator.evaluators import Progress, Tell
 
 RUNS = 24
 """Timed runs of each case for a score, in ``PASSES`` passes over all cases."""

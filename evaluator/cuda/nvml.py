@@ -9,7 +9,7 @@ from typing import Any
 
 import pynvml
 
-from evaluator.cuda.device import Clocks
+from avo.evaluator.cuda.device import Clocks
 
 REASONS = {
     pynvml.nvmlClocksThrottleReasonApplicationsClocksSetting: "application clocks setting",

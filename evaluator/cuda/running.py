@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from evaluator.binary import Binary
-from evaluator.cuda.device import Device, PlanFault
-from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.executor import Allocation
-from evaluator.judging.buffers import POISON, stranger
-from evaluator.judging.compare import Checked, Rows, compare, only, uncovered
-from evaluator.plan import Buffer, Fill, LaunchPlan, Role
-from evaluator.problem import Absolute, Case, Problem, TensorSpec, rows_of
+from avo.evaluator.binary import Binary
+from avo.evaluator.cuda.device import Device, PlanFault
+from avo.evaluator.evaluation import CaseResult, Fault, Status
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging.buffers import POISON, stranger
+from avo.evaluator.judging.compare import Checked, Rows, compare, only, uncovered
+from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
+from avo.evaluator.problem import Absolute, Case, Problem, TensorSpec, rows_of
 
 GUARD_BYTES = 2**16
 """Size of the guards before and after every buffer. All their bits are set: a read gives NaN, a write is noticed."""

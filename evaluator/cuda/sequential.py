@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluator.evaluation import Verdict
+from avo.evaluator.evaluation import Verdict
 
 ROUNDS = (*range(4, 64, 4), *range(64, 257, 16))
 """Numbers of rounds after which a comparison is looked at; it ends undecided after the last."""

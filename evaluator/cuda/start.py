@@ -14,9 +14,9 @@ from pathlib import Path
 from triton import knobs
 from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 
-from evaluator.cuda.device import MachineFault
-from evaluator.cuda.nvml import COMPUTE_MODES
-from evaluator.sandbox.tools import VARIABLES
+from avo.evaluator.cuda.device import MachineFault
+from avo.evaluator.cuda.nvml import COMPUTE_MODES
+from avo.evaluator.sandbox.tools import VARIABLES
 
 _COMPUTE_MODE, _MPS_ENABLED = 20, 133
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do

@@ -25,9 +25,9 @@ from triton.backends.nvidia.driver import TMA_DTYPE_DEVICE_TO_HOST
 from triton.compiler.compiler import CompiledKernel
 from triton.runtime.errors import OutOfResources
 
-from evaluator.binary import Binary
-from evaluator.cuda.cards import Card
-from evaluator.cuda.device import (
+from avo.evaluator.binary import Binary
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.device import (
     Clocks,
     DeviceFault,
     Enqueue,
@@ -38,9 +38,9 @@ from evaluator.cuda.device import (
     Setup,
     Took,
 )
-from evaluator.cuda.nvml import Nvml, NvmlMissing
-from evaluator.cuda.start import Driver, building
-from evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
+from avo.evaluator.cuda.nvml import Nvml, NvmlMissing
+from avo.evaluator.cuda.start import Driver, building
+from avo.evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 
 FLUSH_BYTES = 2**28
 """Overwritten and read between timed runs to empty the cache; twice the L2 cache where that is more."""

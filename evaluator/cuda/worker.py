@@ -1,4 +1,4 @@
-"""``python -m evaluator.cuda.worker``: one candidate's plans on the GPU, one JSON object per line in and out, in order.
+"""``python -m avo.evaluator.cuda.worker``: one candidate's plans on the GPU, by JSON objects, one a line, in order.
 
 <- {"imported": true}                                                              the GPU is not touched yet
 -> {"begin": {}}
@@ -32,15 +32,15 @@ from typing import Any
 import msgspec
 import torch
 
-from evaluator.binary import Binary
-from evaluator.capture.plan_reading import plan_from_json
-from evaluator.catalogue import get_problem
-from evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, NotRecorded, PlanFault
-from evaluator.cuda.running import Running
-from evaluator.evaluation import Fault, Status
-from evaluator.judging.compare import Checked
-from evaluator.plan import LaunchPlan
-from evaluator.problem import Case, Problem
+from avo.evaluator.binary import Binary
+from avo.evaluator.capture.plan_reading import plan_from_json
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, NotRecorded, PlanFault
+from avo.evaluator.cuda.running import Running
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging.compare import Checked
+from avo.evaluator.plan import LaunchPlan
+from avo.evaluator.problem import Case, Problem
 
 FIRST = 2**61
 """Bit by which the seed of a first launch differs from that of the first run after it."""
@@ -289,7 +289,7 @@ def main() -> int:
     def say(answer: Mapping[str, Any]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
-    from evaluator.cuda.triton_device import TritonDevice
+    from avo.evaluator.cuda.triton_device import TritonDevice
 
     # The judge uses one thread; here the reference must be quick.
     torch.set_num_threads(min(_THREADS, len(os.sched_getaffinity(0))))

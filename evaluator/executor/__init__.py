@@ -10,21 +10,21 @@ torch's thread count.
 
 from typing import TYPE_CHECKING, Any
 
-from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.binding import aliases
-from evaluator.executor.code import DEFAULT_TEMPORARIES
-from evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, StuckProgram, UnsupportedOperation
-from evaluator.executor.execution import Execution
-from evaluator.executor.faults import MemoryFault
-from evaluator.executor.kernel import Kernel
-from evaluator.executor.loading import load
-from evaluator.executor.progress import check_progress, decides_waits
-from evaluator.executor.script import Script
-from evaluator.executor.work import Loop
-from evaluator.work import Counted, Trips
+from avo.evaluator.executor.allocation import Allocation, View
+from avo.evaluator.executor.binding import aliases
+from avo.evaluator.executor.code import DEFAULT_TEMPORARIES
+from avo.evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, StuckProgram, UnsupportedOperation
+from avo.evaluator.executor.execution import Execution
+from avo.evaluator.executor.faults import MemoryFault
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.loading import load
+from avo.evaluator.executor.progress import check_progress, decides_waits
+from avo.evaluator.executor.script import Script
+from avo.evaluator.executor.work import Loop
+from avo.evaluator.work import Counted, Trips
 
 if TYPE_CHECKING:
-    from evaluator.executor.triton_offline import offline
+    from avo.evaluator.executor.triton_offline import offline
 
 __all__ = [
     "DEFAULT_TEMPORARIES",
@@ -53,7 +53,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import ``offline``, which needs triton, when it is first used."""
     if name == "offline":
-        from evaluator.executor.triton_offline import offline
+        from avo.evaluator.executor.triton_offline import offline
 
         return offline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from evaluator.executor.errors import IRError
-from evaluator.executor.faults import LAUNCH
-from evaluator.executor.ir import BITS, IM2COL, Function, Type
-from evaluator.executor.memory import Memory
-from evaluator.executor.values import DTYPES, DescriptorValue, Value
-from evaluator.plan import Argument, Descriptor, Pointer, Scalar
+from avo.evaluator.executor.errors import IRError
+from avo.evaluator.executor.faults import LAUNCH
+from avo.evaluator.executor.ir import BITS, IM2COL, Function, Type
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.values import DTYPES, DescriptorValue, Value
+from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 BUFFER_ALIGNMENT = 16
 """Alignment in bytes that every GPU allocator guarantees at least."""

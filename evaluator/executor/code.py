@@ -6,20 +6,20 @@ from functools import partial
 
 import torch
 
-from evaluator.executor.binding import bind
-from evaluator.executor.chip import Chip, needs
-from evaluator.executor.control import build
-from evaluator.executor.frame import Frame, Run, Step
-from evaluator.executor.ir import Function
-from evaluator.executor.lockstep import Pace
-from evaluator.executor.memory import Memory
-from evaluator.executor.script import Prompter, Script
-from evaluator.executor.slicing import used_slots
-from evaluator.executor.starts import Starts
-from evaluator.executor.values import Value
-from evaluator.executor.waiting import Turns, polls
-from evaluator.executor.work import temporary_bytes
-from evaluator.plan import Argument
+from avo.evaluator.executor.binding import bind
+from avo.evaluator.executor.chip import Chip, needs
+from avo.evaluator.executor.control import build
+from avo.evaluator.executor.frame import Frame, Run, Step
+from avo.evaluator.executor.ir import Function
+from avo.evaluator.executor.lockstep import Pace
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.script import Prompter, Script
+from avo.evaluator.executor.slicing import used_slots
+from avo.evaluator.executor.starts import Starts
+from avo.evaluator.executor.values import Value
+from avo.evaluator.executor.waiting import Turns, polls
+from avo.evaluator.executor.work import temporary_bytes
+from avo.evaluator.plan import Argument
 
 DEFAULT_TEMPORARIES = 2**31
 """Default limit in bytes for the values of the programs that run together."""

@@ -7,26 +7,26 @@ from itertools import count
 
 import torch
 
-from evaluator.executor.counted import CountedLoop
-from evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
-from evaluator.executor.effects import CONTROL, READS, WRITES
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.handing import LOAD
-from evaluator.executor.ir import Block, Function, Op, Region, Type, captured
-from evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
-from evaluator.executor.operations.hints import checked
-from evaluator.executor.operations.integers import signed, unsigned
-from evaluator.executor.operations.memory import address_sum, kept_as_sums, offset_sum, site
-from evaluator.executor.operations.on_chip import using_scratch
-from evaluator.executor.operations.registry import check_variant, elementwise_step
-from evaluator.executor.overflow import addressing, watched
-from evaluator.executor.pending import early_uses, reported
-from evaluator.executor.ranks import Ranks, asks_for_rank, set_rank
-from evaluator.executor.reorder import check_orders
-from evaluator.executor.script import Script
-from evaluator.executor.values import DTYPES, Unlike, Value, full, select
-from evaluator.executor.waiting import polls
+from avo.evaluator.executor.counted import CountedLoop
+from avo.evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
+from avo.evaluator.executor.effects import CONTROL, READS, WRITES
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.handing import LOAD
+from avo.evaluator.executor.ir import Block, Function, Op, Region, Type, captured
+from avo.evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
+from avo.evaluator.executor.operations.hints import checked
+from avo.evaluator.executor.operations.integers import signed, unsigned
+from avo.evaluator.executor.operations.memory import address_sum, kept_as_sums, offset_sum, site
+from avo.evaluator.executor.operations.on_chip import using_scratch
+from avo.evaluator.executor.operations.registry import check_variant, elementwise_step
+from avo.evaluator.executor.overflow import addressing, watched
+from avo.evaluator.executor.pending import early_uses, reported
+from avo.evaluator.executor.ranks import Ranks, asks_for_rank, set_rank
+from avo.evaluator.executor.reorder import check_orders
+from avo.evaluator.executor.script import Script
+from avo.evaluator.executor.values import DTYPES, Unlike, Value, full, select
+from avo.evaluator.executor.waiting import polls
 
 KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
 """Every operation that the executor knows."""

@@ -6,10 +6,10 @@ from functools import partial
 
 import torch
 
-from evaluator.executor.diverging import Piece, assign, join, narrowed, twins_of
-from evaluator.executor.frame import Frame
-from evaluator.executor.lockstep import Pace
-from evaluator.executor.values import suffix
+from avo.evaluator.executor.diverging import Piece, assign, join, narrowed, twins_of
+from avo.evaluator.executor.frame import Frame
+from avo.evaluator.executor.lockstep import Pace
+from avo.evaluator.executor.values import suffix
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.faults import Site
-from evaluator.executor.ir import Function, Region, Type, walk_blocks
-from evaluator.executor.memory import Memory
-from evaluator.executor.space import total
-from evaluator.executor.values import AddressSum
-from evaluator.executor.work import OpKind, block_work
-from evaluator.work import SECTOR_BYTES, Trips
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.ir import Function, Region, Type, walk_blocks
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.space import total
+from avo.evaluator.executor.values import AddressSum
+from avo.evaluator.executor.work import OpKind, block_work
+from avo.evaluator.work import SECTOR_BYTES, Trips
 
 Tensor = torch.Tensor
 Address = Tensor | AddressSum

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 
-from evaluator.executor.ir import COMBINING, Block, Op, Region
+from avo.evaluator.executor.ir import COMBINING, Block, Op, Region
 
 
 def _pick(slots: tuple[int, ...], targets: tuple[int, ...], needed: Set[int]) -> tuple[int, ...]:

@@ -5,9 +5,9 @@ from typing import TypeAlias, cast
 
 import torch
 
-from evaluator.executor.frame import Frame
-from evaluator.executor.space import total
-from evaluator.executor.values import AddressSum, Value, merge
+from avo.evaluator.executor.frame import Frame
+from avo.evaluator.executor.space import total
+from avo.evaluator.executor.values import AddressSum, Value, merge
 
 Twins: TypeAlias = list[torch.Tensor | None]
 Piece: TypeAlias = tuple[torch.Tensor, list[Value], Twins]

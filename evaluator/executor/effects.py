@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.ir import Op, Type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

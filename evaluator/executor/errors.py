@@ -7,7 +7,7 @@ Deadlock               all remaining programs wait for each other
 StuckProgram           all partitions of one program wait for each other
 """
 
-from evaluator.errors import EvaluatorError
+from avo.evaluator.errors import EvaluatorError
 
 
 class IRError(EvaluatorError):

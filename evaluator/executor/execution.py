@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from evaluator.executor.counts import Counts
-from evaluator.executor.faults import MemoryFault
-from evaluator.work import Counted, Trips
+from avo.evaluator.executor.counts import Counts
+from avo.evaluator.executor.faults import MemoryFault
+from avo.evaluator.work import Counted, Trips
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
-from evaluator.executor.effects import CONTROL, effects
-from evaluator.executor.ir import COMBINING, Function, Op, Region
+from avo.evaluator.executor.effects import CONTROL, effects
+from avo.evaluator.executor.ir import COMBINING, Function, Op, Region
 
 Slots = tuple[int, ...]
 _NO_ARRIVAL = ("ttng.init_barrier", "ttng.wait_barrier", "ttng.inval_barrier", "ttg.local_dealloc")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 
-from evaluator.executor.errors import ExecutionTimeout
-from evaluator.executor.lockstep import Pace
-from evaluator.executor.memory import Memory
-from evaluator.executor.script import Prompter, Script
-from evaluator.executor.starts import Starts
-from evaluator.executor.values import AddressSum, Value, prefix, select
-from evaluator.executor.waiting import Turns
+from avo.evaluator.executor.errors import ExecutionTimeout
+from avo.evaluator.executor.lockstep import Pace
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.script import Prompter, Script
+from avo.evaluator.executor.starts import Starts
+from avo.evaluator.executor.values import AddressSum, Value, prefix, select
+from avo.evaluator.executor.waiting import Turns
 
 if TYPE_CHECKING:
-    from evaluator.executor.chip import Chip
+    from avo.evaluator.executor.chip import Chip
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ the same.
 
 from collections.abc import Set
 
-from evaluator.executor.effects import CONTROL
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.flow import sources
-from evaluator.executor.ir import ALLOCATIONS, Function, Op, walk_blocks
+from avo.evaluator.executor.effects import CONTROL
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.flow import sources
+from avo.evaluator.executor.ir import ALLOCATIONS, Function, Op, walk_blocks
 
 LOAD, _STORE, _WAIT = "ttg.local_load", "ttg.local_store", "ttng.wait_barrier"
 _OF_BUFFERS = (_STORE, "ttg.local_dealloc")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from evaluator.executor.errors import IRError
+from avo.evaluator.executor.errors import IRError
 
 BITS = {
     "i1": 1,

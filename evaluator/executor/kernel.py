@@ -8,27 +8,27 @@ from typing import Any, cast
 
 import torch
 
-from evaluator.executor import slicing
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
-from evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
-from evaluator.executor.effects import READS, UPDATES, WRITES, effects
-from evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
-from evaluator.executor.execution import Execution
-from evaluator.executor.flow import reached
-from evaluator.executor.ir import Function, walk_blocks
-from evaluator.executor.journal import Journal
-from evaluator.executor.lockstep import Pace, unstuck
-from evaluator.executor.marking import Marks, Owners, Writers
-from evaluator.executor.memory import Memory
-from evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
-from evaluator.executor.sanitizer import Sanitizer
-from evaluator.executor.script import Script
-from evaluator.executor.scripting import record, scripted
-from evaluator.executor.waiting import polls, waiting_loops, without_waits
-from evaluator.executor.work import bodies, loops, roles, shares
-from evaluator.plan import Argument, Scalar
-from evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
+from avo.evaluator.executor import slicing
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.code import DEFAULT_TEMPORARIES, Code, prompter
+from avo.evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
+from avo.evaluator.executor.effects import READS, UPDATES, WRITES, effects
+from avo.evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
+from avo.evaluator.executor.execution import Execution
+from avo.evaluator.executor.flow import reached
+from avo.evaluator.executor.ir import Function, walk_blocks
+from avo.evaluator.executor.journal import Journal
+from avo.evaluator.executor.lockstep import Pace, unstuck
+from avo.evaluator.executor.marking import Marks, Owners, Writers
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
+from avo.evaluator.executor.sanitizer import Sanitizer
+from avo.evaluator.executor.script import Script
+from avo.evaluator.executor.scripting import record, scripted
+from avo.evaluator.executor.waiting import polls, waiting_loops, without_waits
+from avo.evaluator.executor.work import bodies, loops, roles, shares
+from avo.evaluator.plan import Argument, Scalar
+from avo.evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
 
 _READS_OR_UPDATES = READS | UPDATES
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from evaluator.executor.errors import IRError
-from evaluator.executor.ir import Type, parse_type
+from avo.evaluator.executor.errors import IRError
+from avo.evaluator.executor.ir import Type, parse_type
 
 _TOKEN = re.compile(
     r"""\s*(?:

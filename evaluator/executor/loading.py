@@ -3,11 +3,11 @@
 from dataclasses import replace
 from functools import lru_cache
 
-from evaluator.executor.control import KNOWN
-from evaluator.executor.errors import IRError
-from evaluator.executor.kernel import Kernel
-from evaluator.executor.parser import parse
-from evaluator.executor.predicates import in_branches
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.errors import IRError
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.parser import parse
+from avo.evaluator.executor.predicates import in_branches
 
 
 def load(text: str, aliases: tuple[int, ...] = ()) -> Kernel:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import TypeVar
 
-from evaluator.executor.errors import StuckProgram, UnsupportedOperation
+from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
 
 Found = TypeVar("Found")
 

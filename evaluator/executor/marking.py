@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.faults import Site
-from evaluator.executor.ir import Type
-from evaluator.executor.memory import Memory
-from evaluator.executor.rows import row_table
-from evaluator.executor.space import all_true, total
-from evaluator.executor.values import AddressSum
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.rows import row_table
+from avo.evaluator.executor.space import all_true, total
+from avo.evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.faults import Site
-from evaluator.executor.ir import Type
-from evaluator.executor.journal import Journal
-from evaluator.executor.rows import Rows, row_table
-from evaluator.executor.space import Access, Space, all_true, distinct, total
-from evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.journal import Journal
+from avo.evaluator.executor.rows import Rows, row_table
+from avo.evaluator.executor.space import Access, Space, all_true, distinct, total
+from avo.evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
 
 Tensor = torch.Tensor
 

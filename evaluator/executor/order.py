@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import DEFAULT_TEMPORARIES
-from evaluator.executor.kernel import Kernel
-from evaluator.plan import Argument
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.code import DEFAULT_TEMPORARIES
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.plan import Argument
 
 CHUNKS = 4
 """Fewest chunks that programs are split into. Those of one chunk run in lockstep, chunks one after another."""

@@ -11,14 +11,14 @@ from itertools import product
 
 import torch
 
-from evaluator.executor.effects import coordinates, effects, mask
-from evaluator.executor.flow import links
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
-from evaluator.executor.operations.memory import descriptor, site
-from evaluator.executor.operations.registry import Types
-from evaluator.executor.space import total
-from evaluator.executor.values import AddressSum
+from avo.evaluator.executor.effects import coordinates, effects, mask
+from avo.evaluator.executor.flow import links
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import BITS, COMBINING, Function, Op, Region
+from avo.evaluator.executor.operations.memory import descriptor, site
+from avo.evaluator.executor.operations.registry import Types
+from avo.evaluator.executor.space import total
+from avo.evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
 

@@ -4,12 +4,12 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type
-from evaluator.executor.lexer import Parts, attributes, split, tokens
-from evaluator.executor.result_types import result_types
-from evaluator.executor.signature import FUNCTION, divisor, promises, signature, typed_names
-from evaluator.locations import Locations, split_locations
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type
+from avo.evaluator.executor.lexer import Parts, attributes, split, tokens
+from avo.evaluator.executor.result_types import result_types
+from avo.evaluator.executor.signature import FUNCTION, divisor, promises, signature, typed_names
+from avo.evaluator.locations import Locations, split_locations
 
 MAX_OPS = 200_000
 """Operations of one kernel after expansion of calls; a bound on hostile text."""

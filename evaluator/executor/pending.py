@@ -11,14 +11,14 @@ from typing import TypeAlias
 
 import torch
 
-from evaluator.executor.chip.accesses import TOO_EARLY
-from evaluator.executor.effects import CONTROL
-from evaluator.executor.errors import IRError
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import COMBINING, Block, Function, Op, Region
-from evaluator.executor.operations.chip_products import is_asynchronous
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.registry import integer
+from avo.evaluator.executor.chip.accesses import TOO_EARLY
+from avo.evaluator.executor.effects import CONTROL
+from avo.evaluator.executor.errors import IRError
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import COMBINING, Block, Function, Op, Region
+from avo.evaluator.executor.operations.chip_products import is_asynchronous
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.registry import integer
 
 _PRODUCT, _WAIT = "ttng.warp_group_dot", "ttng.warp_group_dot_wait"
 _ACCUMULATOR = 2

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from itertools import count
 
-from evaluator.executor.effects import effects
-from evaluator.executor.ir import Block, Function, Op, Region
-from evaluator.executor.slicing import used_slots
+from avo.evaluator.executor.effects import effects
+from avo.evaluator.executor.ir import Block, Function, Op, Region
+from avo.evaluator.executor.slicing import used_slots
 
 
 def in_branches(function: Function) -> Function:

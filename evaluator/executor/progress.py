@@ -8,15 +8,15 @@ grid are played in that order: a slice of the kernel has them, and what they dep
 from collections.abc import Sequence
 from functools import lru_cache
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import Code
-from evaluator.executor.effects import READS
-from evaluator.executor.errors import Deadlock
-from evaluator.executor.kernel import Kernel
-from evaluator.executor.scripting import record, scripted
-from evaluator.executor.slicing import behind, touched
-from evaluator.executor.waiting import polls
-from evaluator.plan import Argument
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.code import Code
+from avo.evaluator.executor.effects import READS
+from avo.evaluator.executor.errors import Deadlock
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.scripting import record, scripted
+from avo.evaluator.executor.slicing import behind, touched
+from avo.evaluator.executor.waiting import polls
+from avo.evaluator.plan import Argument
 
 
 @lru_cache(maxsize=16)

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
-from evaluator.executor.faults import Ordering
-from evaluator.executor.rows import row_table
+from avo.evaluator.executor.faults import Ordering
+from avo.evaluator.executor.rows import row_table
 
 Tensor = torch.Tensor
 

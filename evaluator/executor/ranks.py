@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import torch
 
-from evaluator.executor.chip.cluster import bases, copies, of_registers
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Function, Op, Type
-from evaluator.executor.lexer import unquoted
-from evaluator.executor.operations import ELEMENTWISE
+from avo.evaluator.executor.chip.cluster import bases, copies, of_registers
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Function, Op, Type
+from avo.evaluator.executor.lexer import unquoted
+from avo.evaluator.executor.operations import ELEMENTWISE
 
 _ASKED = re.compile(r"mov\.[us]32 \$0, %cluster_ctarank;")
 _PURE = ELEMENTWISE.keys() | {"tt.addptr"}

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.chip.cluster import bases, parts
-from evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
-from evaluator.executor.faults import Site
-from evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
-from evaluator.executor.marking import Marks
-from evaluator.executor.space import all_true, distinct, total
-from evaluator.executor.values import AddressSum
-from evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, Trips
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.chip.cluster import bases, parts
+from avo.evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
+from avo.evaluator.executor.marking import Marks
+from avo.evaluator.executor.space import all_true, distinct, total
+from avo.evaluator.executor.values import AddressSum
+from avo.evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, Trips
 
 Tensor = torch.Tensor
 

@@ -6,11 +6,11 @@ shape may get another order. Blocks that are reordered apart have orders of thei
 where they meet, the kernel is refused. Only a reduction may take several, as Triton makes one of one over all axes.
 """
 
-from evaluator.executor.chip.registers import order_of
-from evaluator.executor.effects import WRITES, effects
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Function, Op
-from evaluator.executor.operations import ELEMENTWISE
+from avo.evaluator.executor.chip.registers import order_of
+from avo.evaluator.executor.effects import WRITES, effects
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import Function, Op
+from avo.evaluator.executor.operations import ELEMENTWISE
 
 
 def check_orders(function: Function) -> None:

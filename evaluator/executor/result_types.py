@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from evaluator.executor.errors import IRError
-from evaluator.executor.ir import Type
-from evaluator.executor.lexer import Parts
+from avo.evaluator.executor.errors import IRError
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.lexer import Parts
 
 _TOKEN = Type("token")
 _GIVE_TOKENS = (

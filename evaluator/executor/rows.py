@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.values import AddressSum
+from avo.evaluator.executor.values import AddressSum
 
 SHORTEST_ROW = 8
 """Number of elements from which reading by rows pays."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.barriers import Barriers
-from evaluator.executor.faults import Finding, Site
-from evaluator.executor.memory import Memory
-from evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Unordered
-from evaluator.executor.rows import Rows
-from evaluator.executor.shadow import READ, UPDATED, WRITTEN, Shadow
-from evaluator.executor.space import Access, all_true
-from evaluator.executor.values import RAW, DescriptorValue
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.barriers import Barriers
+from avo.evaluator.executor.faults import Finding, Site
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Unordered
+from avo.evaluator.executor.rows import Rows
+from avo.evaluator.executor.shadow import READ, UPDATED, WRITTEN, Shadow
+from avo.evaluator.executor.space import Access, all_true
+from avo.evaluator.executor.values import RAW, DescriptorValue
 
 Tensor = torch.Tensor
 

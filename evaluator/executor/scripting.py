@@ -6,18 +6,18 @@ from typing import Any
 
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import Code, takes_over
-from evaluator.executor.effects import WRITES
-from evaluator.executor.errors import StuckProgram, UnsupportedOperation
-from evaluator.executor.faults import Site
-from evaluator.executor.handing import LOAD
-from evaluator.executor.ir import Function, Op
-from evaluator.executor.lockstep import Pace, unstuck
-from evaluator.executor.memory import Memory
-from evaluator.executor.script import Script
-from evaluator.executor.slicing import behind, script_slice, touched
-from evaluator.plan import Argument
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.code import Code, takes_over
+from avo.evaluator.executor.effects import WRITES
+from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.handing import LOAD
+from avo.evaluator.executor.ir import Function, Op
+from avo.evaluator.executor.lockstep import Pace, unstuck
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.script import Script
+from avo.evaluator.executor.slicing import behind, script_slice, touched
+from avo.evaluator.plan import Argument
 
 Tensor = torch.Tensor
 

@@ -1,6 +1,6 @@
 """What is kept of the accesses to one buffer."""
 
-from evaluator.executor.races import Order, Trace
+from avo.evaluator.executor.races import Order, Trace
 
 READ, WRITTEN, UPDATED = "read", "written", "updated atomically"
 

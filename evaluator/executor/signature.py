@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.ir import Type, parse_type
-from evaluator.executor.lexer import attributes, tokens
-from evaluator.executor.operations.registry import VALUE_HINTS
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.ir import Type, parse_type
+from avo.evaluator.executor.lexer import attributes, tokens
+from avo.evaluator.executor.operations.registry import VALUE_HINTS
 
 FUNCTION = re.compile(r'tt\.func\s+(?:(public|private)\s+)?@("[^"]*"|[\w$.\-]+)\s*\((.*)\{')
 _AMOUNT = re.compile(r"([1-9]\d{0,18}) : i(?:32|64)")

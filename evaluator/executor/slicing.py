@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import replace
 
-from evaluator.executor.cutting import cut
-from evaluator.executor.effects import (
+from avo.evaluator.executor.cutting import cut
+from avo.evaluator.executor.effects import (
     ATOMIC,
     CONTROL,
     READS,
@@ -15,13 +15,13 @@ from evaluator.executor.effects import (
     is_volatile,
     stored,
 )
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.flow import conditions, followed, links
-from evaluator.executor.handing import LOAD, handing, loaded
-from evaluator.executor.ir import COMBINING, Function, Op, Region
-from evaluator.executor.operations.registry import VALUE_HINTS
-from evaluator.executor.waiting import waiting_loops
-from evaluator.plan import Argument, Scalar
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.flow import conditions, followed, links
+from avo.evaluator.executor.handing import LOAD, handing, loaded
+from avo.evaluator.executor.ir import COMBINING, Function, Op, Region
+from avo.evaluator.executor.operations.registry import VALUE_HINTS
+from avo.evaluator.executor.waiting import waiting_loops
+from avo.evaluator.plan import Argument, Scalar
 
 
 def trip_slice(function: Function) -> Function:

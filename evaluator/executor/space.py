@@ -14,11 +14,11 @@ from typing import overload
 import numpy as np
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
-from evaluator.executor.ir import Type
-from evaluator.executor.rows import Rows, contiguous_axis
-from evaluator.executor.values import RAW, AddressSum
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.rows import Rows, contiguous_axis
+from avo.evaluator.executor.values import RAW, AddressSum
 
 Tensor = torch.Tensor
 

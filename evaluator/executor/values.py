@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 
-from evaluator.executor.ir import MAX_ELEMENTS, Type
-from evaluator.plan import Pixels
+from avo.evaluator.executor.ir import MAX_ELEMENTS, Type
+from avo.evaluator.plan import Pixels
 
 if TYPE_CHECKING:
-    from evaluator.executor.chip.buffers import Buffer
+    from avo.evaluator.executor.chip.buffers import Buffer
 
 DTYPES = {
     "i1": torch.bool,

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 import torch
 
-from evaluator.executor.coroutines import Coroutine
-from evaluator.executor.effects import effects, is_volatile
-from evaluator.executor.errors import Deadlock
-from evaluator.executor.faults import Site
-from evaluator.executor.ir import Function, Op, walk_blocks
+from avo.evaluator.executor.coroutines import Coroutine
+from avo.evaluator.executor.effects import effects, is_volatile
+from avo.evaluator.executor.errors import Deadlock
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.ir import Function, Op, walk_blocks
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluator.executor.effects import accessed_type, effects
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type
-from evaluator.work import ALL_ROLES, Body, Shares
+from avo.evaluator.executor.effects import accessed_type, effects
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import ALLOCATIONS, BITS, COMBINING, Block, Function, Op, Region, Type
+from avo.evaluator.work import ALL_ROLES, Body, Shares
 
 
 class OpKind(NamedTuple):

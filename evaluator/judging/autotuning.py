@@ -7,10 +7,10 @@ the configuration that was found for the first of them.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from evaluator.evaluation import Fault, Score, Status
-from evaluator.judging.refusal import Refused, told
-from evaluator.plan import Configuration, KernelIR, LaunchPlan
-from evaluator.problem import Case
+from avo.evaluator.evaluation import Fault, Score, Status
+from avo.evaluator.judging.refusal import Refused, told
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
+from avo.evaluator.problem import Case
 
 
 @dataclass

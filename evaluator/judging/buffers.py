@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation
-from evaluator.judging.refusal import passed
-from evaluator.plan import Buffer, Fill, LaunchPlan, Role
-from evaluator.problem import Call, Case, Problem, TensorSpec
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging.refusal import passed
+from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
+from avo.evaluator.problem import Call, Case, Problem, TensorSpec
 
 POISON = 0x55
 """The byte that fills integer scratch at the start; floating-point memory starts as NaN."""

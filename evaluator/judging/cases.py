@@ -3,12 +3,12 @@
 import random
 from dataclasses import dataclass
 
-from evaluator.compiling.compiler import Compiler
-from evaluator.judging.buffers import InputCache
-from evaluator.judging.planning import Planner
-from evaluator.judging.speed import Speed
-from evaluator.problem import Case
-from evaluator.target import Target
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.judging.buffers import InputCache
+from avo.evaluator.judging.planning import Planner
+from avo.evaluator.judging.speed import Speed
+from avo.evaluator.problem import Case
+from avo.evaluator.target import Target
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from evaluator.evaluation import CaseResult
-from evaluator.judging import buffers
-from evaluator.judging.compare import Checked, compare
-from evaluator.judging.execution import PlanRun, Resident, unlimited
-from evaluator.judging.refusal import passed, told
-from evaluator.judging.sampling import BenchmarkCheck, Sample
-from evaluator.judging.stages import Stage, stages
-from evaluator.plan import LaunchPlan
-from evaluator.problem import Case, Problem
+from avo.evaluator.evaluation import CaseResult
+from avo.evaluator.judging import buffers
+from avo.evaluator.judging.compare import Checked, compare
+from avo.evaluator.judging.execution import PlanRun, Resident, unlimited
+from avo.evaluator.judging.refusal import passed, told
+from avo.evaluator.judging.sampling import BenchmarkCheck, Sample
+from avo.evaluator.judging.stages import Stage, stages
+from avo.evaluator.plan import LaunchPlan
+from avo.evaluator.problem import Case, Problem
 
 
 @dataclass

@@ -9,13 +9,13 @@ import random
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Fault, Status
-from evaluator.judging import places
-from evaluator.judging.planning import Planner, digest_of
-from evaluator.judging.refusal import Refused
-from evaluator.plan import Configuration, LaunchPlan
-from evaluator.problem import Case, Problem
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging import places
+from avo.evaluator.judging.planning import Planner, digest_of
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.plan import Configuration, LaunchPlan
+from avo.evaluator.problem import Case, Problem
 
 MOST_OTHERS = 16
 """About the most pairs of a case of the suite and a configuration that is not the fastest there. Each configuration is

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.executor import Allocation
-from evaluator.problem import (
+from avo.evaluator.evaluation import CaseResult, Fault, Status
+from avo.evaluator.executor import Allocation
+from avo.evaluator.problem import (
     Absolute,
     Case,
     Diagnosing,

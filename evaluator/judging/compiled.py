@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-from evaluator.compiling.passes import Trace
-from evaluator.evaluation import Fault, Status
-from evaluator.judging.autotuning import in_words
-from evaluator.judging.cases import Tools
-from evaluator.judging.checking import Checker
-from evaluator.judging.execution import beyond, deadline, executable
-from evaluator.judging.refusal import Refused, outcome, told
-from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
-from evaluator.problem import Case, Problem
+from avo.evaluator.compiling.passes import Trace
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging.autotuning import in_words
+from avo.evaluator.judging.cases import Tools
+from avo.evaluator.judging.checking import Checker
+from avo.evaluator.judging.execution import beyond, deadline, executable
+from avo.evaluator.judging.refusal import Refused, outcome, told
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
+from avo.evaluator.problem import Case, Problem
 
 _WRONG = (Status.INCORRECT, Status.UNWRITTEN, Status.OUT_OF_BOUNDS, Status.DEADLOCK)
 """Faults that are the compiler's, if the kernel's Triton IR has none. So is a write race: one program's wrong rows lie

@@ -6,36 +6,36 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from evaluator.binary import Binary
-from evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
-from evaluator.catalogue import get_problem
-from evaluator.compiling.limits import fit
-from evaluator.compiling.passes import shown
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
-from evaluator.evaluators import Progress, Tell
-from evaluator.inspection import Findings, Look
-from evaluator.judging import closely, compiled, execution, gpu_work
-from evaluator.judging.autotuning import in_words, named
-from evaluator.judging.cases import Cases, Tools
-from evaluator.judging.checking import Checker
-from evaluator.judging.execution import PlanRun, beyond, executable
-from evaluator.judging.overlap import early
-from evaluator.judging.plan_kinds import build
-from evaluator.judging.planning import digest_of
-from evaluator.judging.refusal import Refused, outcome, passed, told
-from evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
-from evaluator.judging.speed import Challenge, CompiledPlan, Predicted
-from evaluator.judging.stages import stages
-from evaluator.judging.traits import traits
-from evaluator.locations import located, to_read
-from evaluator.performance import ModelError, explain, resources
-from evaluator.performance.listing import hot_code
-from evaluator.plan import Configuration, KernelIR, LaunchPlan
-from evaluator.problem import Case
-from evaluator.profile import Profile, Source
-from evaluator.target import ScoreKind
-from evaluator.work import LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.compiling.limits import fit
+from avo.evaluator.compiling.passes import shown
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
+from avo.evaluator.evaluators import Progress, Tell
+from avo.evaluator.inspection import Findings, Look
+from avo.evaluator.judging import closely, compiled, execution, gpu_work
+from avo.evaluator.judging.autotuning import in_words, named
+from avo.evaluator.judging.cases import Cases, Tools
+from avo.evaluator.judging.checking import Checker
+from avo.evaluator.judging.execution import PlanRun, beyond, executable
+from avo.evaluator.judging.overlap import early
+from avo.evaluator.judging.plan_kinds import build
+from avo.evaluator.judging.planning import digest_of
+from avo.evaluator.judging.refusal import Refused, outcome, passed, told
+from avo.evaluator.judging.sampling import BEFORE_ACCEPTANCE, EACH_TIME, ELSEWHERE
+from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from avo.evaluator.judging.stages import stages
+from avo.evaluator.judging.traits import traits
+from avo.evaluator.locations import located, to_read
+from avo.evaluator.performance import ModelError, explain, resources
+from avo.evaluator.performance.listing import hot_code
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
+from avo.evaluator.problem import Case
+from avo.evaluator.profile import Profile, Source
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.work import LaunchWork
 
 
 class Examination:

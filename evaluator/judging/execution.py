@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import torch
 
-from evaluator import executor
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Execution, Script
-from evaluator.judging.buffers import Buffers
-from evaluator.judging.refusal import Refused
-from evaluator.plan import Fill, KernelIR, Launch, LaunchPlan, Level
+from avo.evaluator import executor
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Execution, Script
+from avo.evaluator.judging.buffers import Buffers
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.plan import Fill, KernelIR, Launch, LaunchPlan, Level
 
 EXECUTION_S, CLOSELY_S = 150.0, 900.0
 """Limits on executing all plans of one candidate; the second before acceptance, when more is executed. They count the

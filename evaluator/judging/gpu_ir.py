@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from evaluator.executor import UnsupportedOperation
-from evaluator.executor.effects import EFFECTS, READS, WRITES
-from evaluator.locations import without_locations
-from evaluator.work import ALL_ROLES
+from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.executor.effects import EFFECTS, READS, WRITES
+from avo.evaluator.locations import without_locations
+from avo.evaluator.work import ALL_ROLES
 
 OPEN = "%open"
 """The last parameter: a pointer to bytes that stand for what is left open."""

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from evaluator import executor
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Counted, UnsupportedOperation
-from evaluator.executor.effects import READS
-from evaluator.executor.slicing import touched, trip_slice
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.gpu_ir import Rewritten, rewrite
-from evaluator.judging.refusal import Refused
-from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
-from evaluator.work import LaunchWork, side_by_side
+from avo.evaluator import executor
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Counted, UnsupportedOperation
+from avo.evaluator.executor.effects import READS
+from avo.evaluator.executor.slicing import touched, trip_slice
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.gpu_ir import Rewritten, rewrite
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Level, Pointer, Role
+from avo.evaluator.work import LaunchWork, side_by_side
 
 _OPEN = Buffer("open", "int8", 64, Role.SCRATCH)
 

@@ -7,29 +7,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evaluator import capture
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.capture import Capturer
-from evaluator.capture.scripts import JOB_MODULE as SCRIPT_MODULE
-from evaluator.capture.scripts import run_script
-from evaluator.catalogue import get_cases, get_problem, get_suite
-from evaluator.compiling import compiler
-from evaluator.compiling.compiler import Compiler
-from evaluator.evaluation import Evaluation, Fault, Score
-from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, Tell, VerifyRequest
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.isolation import Sandbox
-from evaluator.judging.buffers import InputCache
-from evaluator.judging.cases import Cases, Tools
-from evaluator.judging.examination import Examination
-from evaluator.judging.planning import Planner
-from evaluator.judging.refusal import Refused, outcome
-from evaluator.judging.speed import Predicted, Speed
-from evaluator.performance.profiling import MOST_COSTS
-from evaluator.problem import HELD_OUT, Case
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import ScoreKind, Target
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator import capture
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.capture import Capturer
+from avo.evaluator.capture.scripts import JOB_MODULE as SCRIPT_MODULE
+from avo.evaluator.capture.scripts import run_script
+from avo.evaluator.catalogue import get_cases, get_problem, get_suite
+from avo.evaluator.compiling import compiler
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.evaluation import Evaluation, Fault, Score
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, Tell, VerifyRequest
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.judging.buffers import InputCache
+from avo.evaluator.judging.cases import Cases, Tools
+from avo.evaluator.judging.examination import Examination
+from avo.evaluator.judging.planning import Planner
+from avo.evaluator.judging.refusal import Refused, outcome
+from avo.evaluator.judging.speed import Predicted, Speed
+from avo.evaluator.performance.profiling import MOST_COSTS
+from avo.evaluator.problem import HELD_OUT, Case
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.temporary import TemporaryFolder
 
 JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 """Modules whose jobs a judge's fork server runs."""

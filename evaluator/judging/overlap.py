@@ -6,9 +6,9 @@ whether it does.
 
 import re
 
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import KernelIR
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _BEFORE = re.compile(r"^([\s{}]|[\w$]+:(?!:))+")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
-from evaluator.problem import Case, Problem, longest
+from avo.evaluator.problem import Case, Problem, longest
 
 Kinds = Callable[[Sequence[Case]], Sequence[str]]
 """Returns the kind of a candidate's plan for each case."""

@@ -3,9 +3,9 @@
 import hashlib
 import re
 
-from evaluator.locations import without_locations
-from evaluator.plan import Argument, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer
-from evaluator.problem import Call
+from avo.evaluator.locations import without_locations
+from avo.evaluator.plan import Argument, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer
+from avo.evaluator.problem import Call
 
 _DIVISIBILITY = re.compile(r" ?\{tt\.divisibility = \d+ : i32\}")
 _BLOCK = re.compile(r"tensor<[^>]*>+")

@@ -4,18 +4,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 
-from evaluator.candidate import Candidate
-from evaluator.capture import Capturer
-from evaluator.compiling.compiler import Compiler
-from evaluator.compiling.limits import fit, fit_grid, fit_together
-from evaluator.evaluation import Fault
-from evaluator.judging.autotuning import Autotuner
-from evaluator.judging.plan_kinds import kind
-from evaluator.judging.refusal import passed
-from evaluator.performance.residency import ctas_per_sm
-from evaluator.plan import Configuration, KernelIR, LaunchPlan
-from evaluator.problem import Case, Problem
-from evaluator.target import Target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.capture import Capturer
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.limits import fit, fit_grid, fit_together
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.judging.autotuning import Autotuner
+from avo.evaluator.judging.plan_kinds import kind
+from avo.evaluator.judging.refusal import passed
+from avo.evaluator.performance.residency import ctas_per_sm
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.target import Target
 
 
 class Planner:

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from evaluator.evaluation import Fault
+from avo.evaluator.evaluation import Fault
 
 T = TypeVar("T")
 
 
 class Refused(Exception):
-    """The candidate has a fault, so its examination ends. Never leaves ``evaluator.judging``."""
+    """The candidate has a fault, so its examination ends. Never leaves ``avo.evaluator.judging``."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation, Execution
-from evaluator.executor.space import any_true
-from evaluator.judging.buffers import apart
-from evaluator.judging.compare import Checked, Rows, compare, only, settled, uncovered
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.refusal import Refused, passed
-from evaluator.judging.stages import Marks, Stage, no_marks
-from evaluator.plan import Role
-from evaluator.problem import Case, Problem, TensorSpec, rows_of
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Allocation, Execution
+from avo.evaluator.executor.space import any_true
+from avo.evaluator.judging.buffers import apart
+from avo.evaluator.judging.compare import Checked, Rows, compare, only, settled, uncovered
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.refusal import Refused, passed
+from avo.evaluator.judging.stages import Marks, Stage, no_marks
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import Case, Problem, TensorSpec, rows_of
 
 SAMPLE_ROWS = 32
 """Rows of one group of the sample."""

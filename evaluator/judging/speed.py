@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Score, Status
-from evaluator.performance import ModelError, predict
-from evaluator.plan import KernelIR, LaunchPlan
-from evaluator.problem import Case, Problem
-from evaluator.target import ScoreKind, Target
-from evaluator.work import LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Score, Status
+from avo.evaluator.performance import ModelError, predict
+from avo.evaluator.plan import KernelIR, LaunchPlan
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.work import LaunchWork
 
 
 @dataclass(frozen=True)

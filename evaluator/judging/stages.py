@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from evaluator import executor
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation, Counted, Execution, Script
-from evaluator.judging.buffers import Buffers
-from evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
-from evaluator.judging.refusal import Refused
-from evaluator.plan import KernelIR, Launch
-from evaluator.work import LaunchWork
+from avo.evaluator import executor
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Allocation, Counted, Execution, Script
+from avo.evaluator.judging.buffers import Buffers
+from avo.evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.plan import KernelIR, Launch
+from avo.evaluator.work import LaunchWork
 
 Marks = dict[int, torch.Tensor]
 """Marked elements: one bool per element, by buffer. Buffers that do not matter are left out."""

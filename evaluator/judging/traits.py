@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 
-from evaluator.evaluation import Resources, Score
-from evaluator.judging.speed import CompiledPlan
-from evaluator.target import Target
+from avo.evaluator.evaluation import Resources, Score
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.target import Target
 
 _SHARED_STEP = 32 * 1024
 _ATOMIC_SUM = re.compile(r"\btt\.(atomic_rmw fadd\b|descriptor_reduce add\b.*xb?f\d+)")

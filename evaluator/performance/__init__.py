@@ -3,10 +3,10 @@
 See ``docs/performance-model.md`` for the method, its constants and its limits.
 """
 
-from evaluator.performance.memory import Timing
-from evaluator.performance.model import PredictedTime, predict, predict_time
-from evaluator.performance.profiling import explain
-from evaluator.performance.residency import ctas_per_sm, resources
-from evaluator.performance.sass import ModelError
+from avo.evaluator.performance.memory import Timing
+from avo.evaluator.performance.model import PredictedTime, predict, predict_time
+from avo.evaluator.performance.profiling import explain
+from avo.evaluator.performance.residency import ctas_per_sm, resources
+from avo.evaluator.performance.sass import ModelError
 
 __all__ = ["ModelError", "PredictedTime", "Timing", "ctas_per_sm", "explain", "predict", "predict_time", "resources"]

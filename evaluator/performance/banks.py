@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from evaluator.performance.integers import LANES, MASK, Known, State, execute, meet, read
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import Graph
+from avo.evaluator.performance.integers import LANES, MASK, Known, State, execute, meet, read
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import Graph
 
 SHARED_ACCESS = frozenset({"LDS", "STS", "LDSM", "STSM"})
 """Instructions whose addresses are followed."""

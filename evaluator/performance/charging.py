@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.performance.matching import Matched
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.target import Target
-from evaluator.work import LaunchWork
+from avo.evaluator.performance.matching import Matched
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.target import Target
+from avo.evaluator.work import LaunchWork
 
 _PER_LANE = 4
 """Most floating-point operations of a lane in a clock: multiply-adds of two packed numbers."""

@@ -2,7 +2,7 @@
 
 Where nothing was published the source says "estimate", or "fitted" where a figure was fitted to published measurements.
 Such figures, and disputed ones, have a range: the slow end makes kernels slowest, the fast end makes them fastest. A
-product's own figures (SMs, rates from whitepapers, sizes, clocks) are in ``evaluator.target``.
+product's own figures (SMs, rates from whitepapers, sizes, clocks) are in ``avo.evaluator.target``.
 """
 
 import random

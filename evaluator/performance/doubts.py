@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.passes import Pass, PlayedKernel
 
 _MUCH_SKIPPED = 0.05
 """Share of a loop's instructions above which a doubt is raised."""

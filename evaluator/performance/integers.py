@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import MATRIX
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import MATRIX
 
 LANES = 32
 """Threads of a warp."""

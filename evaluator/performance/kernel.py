@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import median_low
 
-from evaluator.binary import Binary
-from evaluator.performance.banks import wavefronts
-from evaluator.performance.constants import Constants
-from evaluator.performance.lines import ir_lines
-from evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
-from evaluator.performance.passes import LightPass, Pass, PlayedKernel
-from evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Costs, Kind, Pipe
-from evaluator.performance.residency import spills_missed
-from evaluator.performance.roles import Role, find_roles, leading
-from evaluator.performance.sass import Code, Instruction, ModelError, parse
-from evaluator.performance.simulate import play
-from evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, SPILLS, Graph, Loop, Structure
-from evaluator.target import Target
-from evaluator.work import Paces, Shares
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.banks import wavefronts
+from avo.evaluator.performance.constants import Constants
+from avo.evaluator.performance.lines import ir_lines
+from avo.evaluator.performance.parts import MOST_PACE, Player, play_parts, tied, turns
+from avo.evaluator.performance.passes import LightPass, Pass, PlayedKernel
+from avo.evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Costs, Kind, Pipe
+from avo.evaluator.performance.residency import spills_missed
+from avo.evaluator.performance.roles import Role, find_roles, leading
+from avo.evaluator.performance.sass import Code, Instruction, ModelError, parse
+from avo.evaluator.performance.simulate import play
+from avo.evaluator.performance.structure import LITTLE, MATRIX, SINGLE_ISSUE, SPILLS, Graph, Loop, Structure
+from avo.evaluator.target import Target
+from avo.evaluator.work import Paces, Shares
 
 _PLAYS = 8
 """Most jittered plays that are averaged for one time."""

@@ -1,9 +1,9 @@
 """The predicted time of one launch that belongs to no problem: what must pass through memory follows from itself."""
 
-from evaluator.performance.memory import Timing
-from evaluator.performance.model import PredictedTime, predict_time
-from evaluator.target import Target
-from evaluator.work import LaunchWork
+from avo.evaluator.performance.memory import Timing
+from avo.evaluator.performance.model import PredictedTime, predict_time
+from avo.evaluator.target import Target
+from avo.evaluator.work import LaunchWork
 
 
 def predict_launch(

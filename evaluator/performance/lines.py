@@ -8,8 +8,8 @@ some lines below where it is written.
 import re
 from collections.abc import Iterable, Sequence
 
-from evaluator.binary import Binary
-from evaluator.performance.sass import Instruction
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.sass import Instruction
 
 _LOCATION = re.compile(r"^\s*\.loc\s+\d+\s+(\d+)\s+\d+")
 _TABLE = re.compile(r"^\s*(\.loc\b|\$L__tmp\w*:)")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from evaluator.profile import InstructionCost, Profile, Section
+from avo.evaluator.profile import InstructionCost, Profile, Section
 
 _LEAST_SHARE = 0.005
 """Share of a warp's time below which a wait is not named."""

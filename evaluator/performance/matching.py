@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.work import LoopWork, Shares
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.work import LoopWork, Shares
 
 _MORE = 1.5
 """How many times as long as one of the unrolled passes a remainder may take where it may be another version."""

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import SINGLE_ISSUE
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import SINGLE_ISSUE
 
 ORDERED = -1
 """Stands for all mbarriers with unknown names; their phases are taken in order."""

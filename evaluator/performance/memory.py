@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from evaluator.binary import Binary
-from evaluator.performance.constants import Constants
-from evaluator.performance.kernel import Missed, read
-from evaluator.target import Target
-from evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.constants import Constants
+from avo.evaluator.performance.kernel import Missed, read
+from avo.evaluator.target import Target
+from avo.evaluator.work import FEW_LINES, LINE_BYTES, SAMPLED_PROGRAMS, SECTOR_BYTES, Access, LaunchWork
 
 _RELEVANT = 0.1
 """Share of a loop's bytes from which an access counts for the latency of the loop's loads."""

@@ -9,20 +9,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.binary import Binary
-from evaluator.evaluation import CaseScore
-from evaluator.performance.charging import program_clocks
-from evaluator.performance.constants import DRAWS, Constants, constants, place
-from evaluator.performance.doubts import Doubt, doubts
-from evaluator.performance.kernel import Conditions, measure
-from evaluator.performance.matching import match_loops
-from evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.reliefs import critical
-from evaluator.performance.residency import ctas_per_sm
-from evaluator.performance.sass import ModelError
-from evaluator.target import Target
-from evaluator.work import LaunchWork, Shares
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.performance.charging import program_clocks
+from avo.evaluator.performance.constants import DRAWS, Constants, constants, place
+from avo.evaluator.performance.doubts import Doubt, doubts
+from avo.evaluator.performance.kernel import Conditions, measure
+from avo.evaluator.performance.matching import match_loops
+from avo.evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.reliefs import critical
+from avo.evaluator.performance.residency import ctas_per_sm
+from avo.evaluator.performance.sass import ModelError
+from avo.evaluator.target import Target
+from avo.evaluator.work import LaunchWork, Shares
 
 BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""

@@ -7,13 +7,13 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from evaluator.performance.mbarriers import ORDERED
-from evaluator.performance.pipes import Costs, Op
-from evaluator.performance.roles import ARRIVALS, WAITS, Role, passes_in_step
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark, Played, Team, Teams, play
-from evaluator.performance.streams import Stream
-from evaluator.performance.structure import Loop
+from avo.evaluator.performance.mbarriers import ORDERED
+from avo.evaluator.performance.pipes import Costs, Op
+from avo.evaluator.performance.roles import ARRIVALS, WAITS, Role, passes_in_step
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.simulate import Mark, Played, Team, Teams, play
+from avo.evaluator.performance.streams import Stream
+from avo.evaluator.performance.structure import Loop
 
 _PLAYED_ISSUES = 60_000
 """Approximate number of instructions of a kernel's loops that are played; long bodies are passed fewer times."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from evaluator.performance.sass import Instruction
+from avo.evaluator.performance.sass import Instruction
 
 
 @dataclass(frozen=True)

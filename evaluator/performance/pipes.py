@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 
-from evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
-from evaluator.performance.constants import Constants, constants
-from evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, SPILLS
-from evaluator.target import Target
+from avo.evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
+from avo.evaluator.performance.constants import Constants, constants
+from avo.evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import MATRIX, SINGLE_ISSUE, SPILLS
+from avo.evaluator.target import Target
 
 PARTITIONS = 4
 """Sub-partitions of an SM, each with a scheduler."""

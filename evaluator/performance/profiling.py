@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from evaluator.binary import Binary
-from evaluator.locations import source_lines
-from evaluator.performance.kernel import Conditions, read
-from evaluator.performance.lines import ptx_around
-from evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
-from evaluator.performance.replay import Replay
-from evaluator.performance.residency import residency_limits
-from evaluator.performance.sass import Code as Sass
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark
-from evaluator.performance.stalls import Charge, Reason, Recorder, charge
-from evaluator.performance.timeline import draw
-from evaluator.performance.what_if import answers
-from evaluator.profile import (
+from avo.evaluator.binary import Binary
+from avo.evaluator.locations import source_lines
+from avo.evaluator.performance.kernel import Conditions, read
+from avo.evaluator.performance.lines import ptx_around
+from avo.evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
+from avo.evaluator.performance.replay import Replay
+from avo.evaluator.performance.residency import residency_limits
+from avo.evaluator.performance.sass import Code as Sass
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.simulate import Mark
+from avo.evaluator.performance.stalls import Charge, Reason, Recorder, charge
+from avo.evaluator.performance.timeline import draw
+from avo.evaluator.performance.what_if import answers
+from avo.evaluator.profile import (
     Code,
     CodeLine,
     InstructionCost,
@@ -33,8 +33,8 @@ from evaluator.profile import (
     Section,
     Source,
 )
-from evaluator.target import ScoreKind, Target
-from evaluator.work import LaunchWork
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.work import LaunchWork
 
 MOST_COSTS = 12
 """Number of instructions and of lines listed for each role by default, the most expensive."""

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from evaluator.binary import Binary
-from evaluator.performance.kernel import Conditions, measure
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.pipes import PIPE_NAMES, Kind, Op
-from evaluator.performance.replay import Change, Replay
-from evaluator.performance.sass import Instruction
-from evaluator.target import Target
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.kernel import Conditions, measure
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.pipes import PIPE_NAMES, Kind, Op
+from avo.evaluator.performance.replay import Change, Replay
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.target import Target
 
 RELIEF = 0.75
 """Time that a relieved resource takes, as a fraction of before."""

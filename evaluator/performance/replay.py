@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from evaluator.binary import Binary
-from evaluator.performance.kernel import Conditions, costs_of, play_kernel, read, structure_of
-from evaluator.performance.parts import Player
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.pipes import Costs, Op
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import play
-from evaluator.performance.structure import Loop, Structure
-from evaluator.target import Target
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.kernel import Conditions, costs_of, play_kernel, read, structure_of
+from avo.evaluator.performance.parts import Player
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.pipes import Costs, Op
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.simulate import play
+from avo.evaluator.performance.structure import Loop, Structure
+from avo.evaluator.target import Target
 
 Change = Callable[[Instruction, Op], Op]
 """Returns the changed op of an instruction."""

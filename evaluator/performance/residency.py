@@ -1,9 +1,9 @@
 """How many CTAs of a kernel fit on one SM together, and what limits that."""
 
-from evaluator.binary import Binary
-from evaluator.evaluation import Resources
-from evaluator.performance.pipes import PARTITIONS
-from evaluator.target import Target
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Resources
+from avo.evaluator.performance.pipes import PARTITIONS
+from avo.evaluator.target import Target
 
 _REGISTER_UNIT = 256
 """Registers are given to warps in units of this many (CUDA occupancy calculator, compute capability 8.0 to 10.0)."""

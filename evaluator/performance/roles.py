@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evaluator.performance.mbarriers import ORDERED
-from evaluator.performance.pipes import Costs, Kind, Op
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure
+from avo.evaluator.performance.mbarriers import ORDERED
+from avo.evaluator.performance.pipes import Costs, Kind, Op
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import MATRIX, SINGLE_ISSUE, Loop, Structure
 
 _PARTIAL_BARRIER = re.compile(r"^0x[0-9a-f]+, (0x[0-9a-f]+)$")
 _COMPUTE = (MATRIX | {"LDTM", "STTM"}) - SINGLE_ISSUE

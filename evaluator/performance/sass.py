@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from evaluator.errors import EvaluatorError
+from avo.evaluator.errors import EvaluatorError
 
 
 class ModelError(EvaluatorError):

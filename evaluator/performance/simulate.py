@@ -18,7 +18,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numba import njit
 
-from evaluator.performance.clockwork import (
+from avo.evaluator.performance.clockwork import (
     COPIES,
     DONE,
     EVERY,
@@ -31,8 +31,8 @@ from evaluator.performance.clockwork import (
     Floats,
     compiled,
 )
-from evaluator.performance.clockwork import play as loop
-from evaluator.performance.pipes import PARTITIONS, Kind, Op
+from avo.evaluator.performance.clockwork import play as loop
+from avo.evaluator.performance.pipes import PARTITIONS, Kind, Op
 
 _MOST_GROUPS = 2**22
 """Groups of products or copies, times warps, for which there is room: no honest kernel comes near."""

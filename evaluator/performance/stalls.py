@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import pairwise
 from operator import itemgetter
 
-from evaluator.performance.passes import Pass
-from evaluator.performance.pipes import Kind, Op
-from evaluator.performance.simulate import Issue, Mark, Played, Team, play
+from avo.evaluator.performance.passes import Pass
+from avo.evaluator.performance.pipes import Kind, Op
+from avo.evaluator.performance.simulate import Issue, Mark, Played, Team, play
 
 _WARM_UP = 2
 """Number of first passes that are not steady yet."""

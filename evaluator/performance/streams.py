@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from evaluator.performance.pipes import Costs, Kind, Op
-from evaluator.performance.sass import Instruction
-from evaluator.performance.simulate import Mark
-from evaluator.performance.structure import Loop
+from avo.evaluator.performance.pipes import Costs, Kind, Op
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.simulate import Mark
+from avo.evaluator.performance.structure import Loop
 
 _DRAIN = 2
 """Extra passes played of a loop that copies ahead, because its last passes copy less. Three stages are two passes

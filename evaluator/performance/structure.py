@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import dropwhile
 
-from evaluator.performance.sass import Code, Instruction, ModelError
-from evaluator.work import Pace, Paces, Shares
+from avo.evaluator.performance.sass import Code, Instruction, ModelError
+from avo.evaluator.work import Pace, Paces, Shares
 
 SINGLE_ISSUE = frozenset({"UTCHMMA", "UTCQMMA", "UTCIMMA", "UTCOMMA"})
 """Matrix products that one thread issues for its CTA."""

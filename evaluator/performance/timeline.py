@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.performance.passes import Pass
-from evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Op, Pipe
-from evaluator.performance.stalls import Reason, Recorded, Recorder, passes
-from evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
+from avo.evaluator.performance.passes import Pass
+from avo.evaluator.performance.pipes import PARTITIONS, PIPE_NAMES, Op, Pipe
+from avo.evaluator.performance.stalls import Reason, Recorded, Recorder, passes
+from avo.evaluator.profile import RUNNING, PipeLane, Timeline, WarpLane
 
 CELLS = 240
 """Number of cells that the time is divided into."""

@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-from evaluator.binary import Binary
-from evaluator.performance.banks import SHARED_ACCESS
-from evaluator.performance.kernel import Conditions, read
-from evaluator.performance.model import Measure, time_case
-from evaluator.performance.passes import PlayedKernel
-from evaluator.performance.pipes import Op, Pipe
-from evaluator.performance.reliefs import is_cta_barrier, without_waiting
-from evaluator.performance.replay import Change, Replay
-from evaluator.performance.residency import ctas_per_sm
-from evaluator.performance.sass import Instruction
-from evaluator.performance.structure import SPILLS
-from evaluator.profile import WhatIf
-from evaluator.target import Target
-from evaluator.work import LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.banks import SHARED_ACCESS
+from avo.evaluator.performance.kernel import Conditions, read
+from avo.evaluator.performance.model import Measure, time_case
+from avo.evaluator.performance.passes import PlayedKernel
+from avo.evaluator.performance.pipes import Op, Pipe
+from avo.evaluator.performance.reliefs import is_cta_barrier, without_waiting
+from avo.evaluator.performance.replay import Change, Replay
+from avo.evaluator.performance.residency import ctas_per_sm
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.structure import SPILLS
+from avo.evaluator.profile import WhatIf
+from avo.evaluator.target import Target
+from avo.evaluator.work import LaunchWork
 
 _INTEGER = frozenset(
     {

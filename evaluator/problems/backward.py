@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output
-from evaluator.problems.dense import (
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output
+from avo.evaluator.problems.dense import (
     benchmark,
     logits,
     longer,
@@ -23,7 +23,7 @@ from evaluator.problems.dense import (
     total_bytes,
     value_dim,
 )
-from evaluator.problems.gradients import (
+from avo.evaluator.problems.gradients import (
     OUTPUTS,
     backward_inputs,
     backward_views,
@@ -35,7 +35,7 @@ from evaluator.problems.gradients import (
     small_inputs,
     tiled_inputs,
 )
-from evaluator.problems.visible import (
+from avo.evaluator.problems.visible import (
     DenseCase,
     dense,
     flops_an_element,

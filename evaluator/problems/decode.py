@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from evaluator.plan import ITEM_BYTES, Role
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.dense import (
+from avo.evaluator.plan import ITEM_BYTES, Role
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
     expected,
@@ -23,8 +23,8 @@ from evaluator.problems.dense import (
     structured,
     value_dim,
 )
-from evaluator.problems.visible import DenseCase, further_inputs, further_scalars, make_further, redrawn, with_sink
-from evaluator.setting import HEAD_DIM
+from avo.evaluator.problems.visible import DenseCase, further_inputs, further_scalars, make_further, redrawn, with_sink
+from avo.evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random
@@ -115,7 +115,7 @@ class Decode:
         """Return the flat storages of all inputs."""
         import torch
 
-        from evaluator.problems import inputs
+        from avo.evaluator.problems import inputs
 
         specs = {spec.name: spec for spec in _inputs(_of(case))}
         most, pages = specs["block_table"].shape[1], specs["k"].shape[0]
@@ -148,7 +148,7 @@ class Decode:
     def plant(
         self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     ) -> Mapping[str, tuple[int, int, int]]:
-        """Give one query a key of its own, as ``evaluator.problems.dense.plant_key`` does."""
+        """Give one query a key of its own, as ``avo.evaluator.problems.dense.plant_key`` does."""
         import torch
 
         view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _inputs(_of(case))}
@@ -194,7 +194,7 @@ def _made(
     """Return q, k and v, where each sequence has the last ones of the keys that a maker makes for the longest."""
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     made, generator = inputs.make(case, seed), inputs.seeded("stale", seed)
     found = {"q": made["q"]}
@@ -212,7 +212,7 @@ def _made(
 def _tiled(case: DecodeCase, specs: Mapping[str, TensorSpec], seed: int) -> "dict[str, torch.Tensor]":
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     drawn = [specs[name] for name in ("q", "k", "v")]
     dtype = getattr(torch, case.dtype)

@@ -1,7 +1,7 @@
 """Dense attention, forward: what ``mha`` and ``gqa`` have in common, and the arithmetic of every reference.
 
 A candidate may rely on the head dims and the type of its problem's cases, head dim 128 and bfloat16 in the paper; not
-on lengths or strides. ``evaluator.problems.settings`` makes the same problems with others.
+on lengths or strides. ``avo.evaluator.problems.settings`` makes the same problems with others.
 """
 
 import math
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from evaluator.plan import ITEM_BYTES, Role
-from evaluator.problem import (
+from avo.evaluator.plan import ITEM_BYTES, Role
+from avo.evaluator.problem import (
     LAYOUTS,
     Absolute,
     Baseline,
@@ -22,7 +22,7 @@ from evaluator.problem import (
     TensorSpec,
     Wrong,
 )
-from evaluator.problems.visible import (
+from avo.evaluator.problems.visible import (
     DenseCase,
     flops_an_element,
     further_inputs,
@@ -33,7 +33,7 @@ from evaluator.problems.visible import (
     seen,
     with_sink,
 )
-from evaluator.setting import HEAD_DIM
+from avo.evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random
@@ -134,9 +134,9 @@ class Attention:
         return plant_key(case, inputs, chance)
 
     def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
-        """See ``evaluator.problems.diagnosis``, and ``variants`` for what only some cases have."""
-        from evaluator.problems.diagnosis import diagnose
-        from evaluator.problems.variants import diagnose_variant
+        """See ``avo.evaluator.problems.diagnosis``, and ``variants`` for what only some cases have."""
+        from avo.evaluator.problems.diagnosis import diagnose
+        from avo.evaluator.problems.variants import diagnose_variant
 
         more = further_inputs(case) or further_scalars(case)
         return (diagnose_variant if more else diagnose)(self, case, inputs, wrong)
@@ -270,7 +270,7 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
     """Return the flat storages of q, k and v from the input maker of ``case``, NaN between the rows."""
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     specs = qkv(case)
     if case.inputs == "tiled":
@@ -332,7 +332,7 @@ def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
     key_at = (batch, head // (case.heads // case.kv_heads), place)
     generator = torch.Generator("cpu").manual_seed(chance.getrandbits(62))
     key, value = (torch.randn(dim, generator=generator, device="cpu") for dim in (case.head_dim, value_dim(case)))
-    # As in evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
+    # As in avo.evaluator.problems.inputs: its logit is about 25, in a crowd of a standard deviation of 2.
     query = key * 25.0 / math.sqrt(case.head_dim)
     view = views(case, inputs)
     for name, new, where in (("q", query, at), ("k", key, key_at), ("v", value, key_at)):

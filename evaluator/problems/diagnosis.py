@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from evaluator.problem import Case, Problem, Wrong
+from avo.evaluator.problem import Case, Problem, Wrong
 
 Tensor = torch.Tensor
 Guess = tuple[str, Callable[[], Tensor]]

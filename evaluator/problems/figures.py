@@ -7,8 +7,8 @@ to one. The paper's, in float16, stand beside cases in bfloat16 too.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evaluator.problem import Baseline, Case, Problem
-from evaluator.problems.visible import dense
+from avo.evaluator.problem import Baseline, Case, Problem
+from avo.evaluator.problems.visible import dense
 
 _PULLS = "Dao-AILab/flash-attention, pull request"
 _DIMS = f"{_PULLS} 2270: sm_100, card not named, a first version"

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from evaluator.plan import Role
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.dense import (
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
     expected,
@@ -28,14 +28,22 @@ from evaluator.problems.dense import (
     value_dim,
     views,
 )
-from evaluator.problems.selection import (
+from avo.evaluator.problems.selection import (
     SELECTIONS,
     SelectedCase,
     make_block_indices,
     selected_pairs,
 )
-from evaluator.problems.visible import further_inputs, further_scalars, lengths, make_further, redrawn, seen, with_sink
-from evaluator.setting import HEAD_DIM
+from avo.evaluator.problems.visible import (
+    further_inputs,
+    further_scalars,
+    lengths,
+    make_further,
+    redrawn,
+    seen,
+    with_sink,
+)
+from avo.evaluator.setting import HEAD_DIM
 
 if TYPE_CHECKING:
     from random import Random
@@ -139,7 +147,7 @@ def make_blocks(case: Case, seed: int) -> "torch.Tensor":
     """Return the flat storage of ``block_indices``."""
     import torch
 
-    from evaluator.problems.inputs import seeded
+    from avo.evaluator.problems.inputs import seeded
 
     generator = seeded("block_indices", seed)
     return torch.cat([make_block_indices(part, generator) for part in _sequences(_of(case))], 2).flatten()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
-from evaluator.problems.dense import total_bytes, value_dim
-from evaluator.problems.fsa import (
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problems.dense import total_bytes, value_dim
+from avo.evaluator.problems.fsa import (
     FSA,
     ROWS_AT_ONCE,
     block_indices,
@@ -24,7 +24,7 @@ from evaluator.problems.fsa import (
     selected_logits,
     tiled_selection,
 )
-from evaluator.problems.gradients import (
+from avo.evaluator.problems.gradients import (
     OUTPUTS,
     backward_inputs,
     backward_views,
@@ -36,8 +36,8 @@ from evaluator.problems.gradients import (
     small_inputs,
     tiled_inputs,
 )
-from evaluator.problems.selection import SelectedCase
-from evaluator.problems.visible import seen
+from avo.evaluator.problems.selection import SelectedCase
+from avo.evaluator.problems.visible import seen
 
 if TYPE_CHECKING:
     from random import Random

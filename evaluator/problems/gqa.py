@@ -1,7 +1,7 @@
 """Grouped-query attention, forward: the problem ``gqa`` with its cases and published baselines."""
 
-from evaluator.problem import HELD_OUT, Baseline, Case
-from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
+from avo.evaluator.problem import HELD_OUT, Baseline, Case
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS, KV_HEADS = 32, (4, 8)
 """Head configurations of the AVO paper's benchmark protocol (arXiv 2603.24517): Qwen3-30B-A3B has 4 KV heads, Qwen3-8B

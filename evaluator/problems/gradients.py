@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from evaluator.plan import Role
-from evaluator.problem import Case, Expected, Output, Rounded, TensorSpec
-from evaluator.problems.dense import (
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import Case, Expected, Output, Rounded, TensorSpec
+from avo.evaluator.problems.dense import (
     attend,
     laid_out,
     outputs,
@@ -22,7 +22,7 @@ from evaluator.problems.dense import (
     stored,
     value_dim,
 )
-from evaluator.problems.visible import dense, further_inputs, make_rows, with_sink
+from avo.evaluator.problems.visible import dense, further_inputs, make_rows, with_sink
 
 if TYPE_CHECKING:
     from random import Random
@@ -106,7 +106,7 @@ def small_inputs(
     """
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     made = make_rows(case, seed)
     dtype, generator = made["q"].dtype, inputs.seeded("backward", seed)
@@ -135,7 +135,7 @@ def tiled_inputs(
     """
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     specs = {spec.name: spec for spec in _rows(case)}
     drawn = [spec for name, spec in specs.items() if name != "lse"]

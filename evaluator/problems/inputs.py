@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.problem import Case
+from avo.evaluator.problem import Case
 
 Tensors = dict[str, torch.Tensor]
 

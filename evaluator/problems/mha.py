@@ -1,7 +1,7 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
-from evaluator.problem import HELD_OUT
-from evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
 
 HEADS = 16
 """Head configuration of the AVO paper's benchmark protocol (arXiv 2603.24517)."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from evaluator.problems.visible import DenseCase
+from avo.evaluator.problems.visible import DenseCase
 
 if TYPE_CHECKING:
     import torch

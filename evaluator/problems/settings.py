@@ -1,24 +1,24 @@
 """Problems in other settings than the paper's: other head dims and types, and the shapes of a model.
 
 A setting changes the cases of a problem and nothing else: each small case is the problem's own with other dims, so that
-what a wrong kernel fails on stays, and tolerances follow from the type (``evaluator.problem.Rounded``).
+what a wrong kernel fails on stays, and tolerances follow from the type (``avo.evaluator.problem.Rounded``).
 """
 
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from evaluator.problem import HELD_OUT, Case, Problem
-from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
-from evaluator.problems.decode import DECODE
-from evaluator.problems.figures import published_at
-from evaluator.problems.fsa import FSA
-from evaluator.problems.fsa_backward import FSA_BACKWARD
-from evaluator.problems.gqa import GQA
-from evaluator.problems.gradients import OF_SINKS
-from evaluator.problems.mha import MHA
-from evaluator.problems.variants import small_decodes, small_selected, small_variants, suite_variants
-from evaluator.setting import Setting, named, read
+from avo.evaluator.problem import HELD_OUT, Case, Problem
+from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
+from avo.evaluator.problems.decode import DECODE
+from avo.evaluator.problems.figures import published_at
+from avo.evaluator.problems.fsa import FSA
+from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
+from avo.evaluator.problems.gqa import GQA
+from avo.evaluator.problems.gradients import OF_SINKS
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.problems.variants import small_decodes, small_selected, small_variants, suite_variants
+from avo.evaluator.setting import Setting, named, read
 
 _KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE, FSA, FSA_BACKWARD)}
 _LONG = 500
@@ -29,7 +29,7 @@ _LONG = 500
 def in_setting(name: str) -> Problem | None:
     """Return the problem whose name says a setting; None for a name that says none.
 
-    Raises ``InvalidProblem`` as ``evaluator.setting.read`` does.
+    Raises ``InvalidProblem`` as ``avo.evaluator.setting.read`` does.
     """
     found = read(name)
     if found is None:

@@ -5,16 +5,16 @@ from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from evaluator.problem import Case, Wrong
-from evaluator.problems.dense import attend, logits, small, softmax_scale, views
-from evaluator.problems.selection import SelectedCase
-from evaluator.problems.visible import DenseCase, dense, with_sink
-from evaluator.setting import Setting
+from avo.evaluator.problem import Case, Wrong
+from avo.evaluator.problems.dense import attend, logits, small, softmax_scale, views
+from avo.evaluator.problems.selection import SelectedCase
+from avo.evaluator.problems.visible import DenseCase, dense, with_sink
+from avo.evaluator.setting import Setting
 
 if TYPE_CHECKING:
     import torch
 
-    from evaluator.problems.dense import Attention
+    from avo.evaluator.problems.dense import Attention
 
 _WINDOWS = (64, 20, 130, 65, 127, 0, 1)
 """Windows of small cases that have none of their own, in turn: whole tiles, within one, across, at edges, all, one key.
@@ -134,7 +134,7 @@ def _packed(*, grouped: bool) -> tuple[tuple[DenseCase, int, bool], ...]:
 
 def diagnose_variant(problem: "Attention", case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
     """Return which of the mistakes that are usual with windows, sinks and packed sequences explains the rows."""
-    from evaluator.problems.diagnosis import explains
+    from avo.evaluator.problems.diagnosis import explains
 
     view, of = views(case, inputs), dense(case)
     v = view["v"][wrong.batch, wrong.head // (case.heads // case.kv_heads)].double()

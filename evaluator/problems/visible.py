@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from evaluator.plan import Role
-from evaluator.problem import Case, TensorSpec
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import Case, TensorSpec
 
 if TYPE_CHECKING:
     from random import Random
@@ -140,7 +140,7 @@ def make_rows(case: Case, seed: int) -> "dict[str, torch.Tensor]":
     """Return q, k and v from the input maker of ``case``, which makes each of packed sequences as a case of its own."""
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     if not dense(case).sequences:
         return inputs.make(case, seed)
@@ -158,7 +158,7 @@ def make_further(case: Case, seed: int, most: float = math.inf) -> "dict[str, to
     """
     import torch
 
-    from evaluator.problems import inputs
+    from avo.evaluator.problems import inputs
 
     of, made = dense(case), {}
     if of.sequences:

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from evaluator.sandbox import tools
-from evaluator.sandbox.landlock import READABLE
+from avo.evaluator.folders import OURS
+from avo.evaluator.sandbox import tools
+from avo.evaluator.sandbox.landlock import READABLE
 
 WORK = "/tmp/avo-sandbox"
 """The working folder inside the namespaces."""
@@ -68,10 +69,10 @@ def _system() -> Iterator[str]:
 
 
 def _ours(folders: Iterable[Path]) -> list[str]:
-    """Return the folders of the interpreter, its packages and this one, and the assemblers that the environment names,
+    """Return the folders of the interpreter, its packages and ``OURS``, and the assemblers that the environment names,
     by their names and by where links lead.
     """
-    given = [sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]), *map(str, folders), *tools.chosen().values()]
+    given = [sys.prefix, sys.base_prefix, *map(str, (*OURS, *folders)), *tools.chosen().values()]
     paths = sorted({os.path.abspath(path) for path in given} | {os.path.realpath(path) for path in given})
     held = [*_system(), *paths]
     return [path for path in paths if path not in READABLE and not any(path.startswith(f"{other}/") for other in held)]

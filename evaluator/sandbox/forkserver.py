@@ -20,9 +20,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from evaluator.sandbox import capabilities, landlock
-from evaluator.sandbox.patience import Patience
-from evaluator.sandbox.seccomp import confine
+from avo.evaluator.sandbox import capabilities, landlock
+from avo.evaluator.sandbox.patience import Patience
+from avo.evaluator.sandbox.seccomp import confine
 
 HEADER_BYTES = 1 << 20
 _STDERR_CHARS = 16_000

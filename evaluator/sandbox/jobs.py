@@ -1,10 +1,10 @@
 """The fork server, as the trusted side sees it: runs named jobs on untrusted input, each in a process of its own.
 
-A long-lived child interpreter with a closed environment (``evaluator.sandbox.forkserver``) imports the job modules
+A long-lived child interpreter with a closed environment (``avo.evaluator.sandbox.forkserver``) imports the job modules
 once; each job is a fork of it, so torch and triton are imported once. A job's result is bytes; whatever else it does,
 including dying, hanging or writing nonsense, is an outcome. The result of a hostile job is hostile data.
 
-All of it runs in namespaces (``evaluator.sandbox.bubblewrap``) where the machine allows them.
+All of it runs in namespaces (``avo.evaluator.sandbox.bubblewrap``) where the machine allows them.
 """
 
 import contextlib
@@ -24,12 +24,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.isolation import Sandbox
-from evaluator.sandbox import bubblewrap, tools
-from evaluator.sandbox.forkserver import ENDED_WELL, HEADER_BYTES, PR_SET_DUMPABLE, frame
-from evaluator.sandbox.patience import MOST
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.folders import ROOT
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.sandbox import bubblewrap, tools
+from avo.evaluator.sandbox.forkserver import ENDED_WELL, HEADER_BYTES, PR_SET_DUMPABLE, frame
+from avo.evaluator.sandbox.patience import MOST
+from avo.evaluator.temporary import TemporaryFolder
 
 START_S = 600.0
 """Importing torch and triton takes about a second, much more on a cold disk or a busy machine: this ends a hang."""
@@ -169,8 +170,9 @@ class _Server:
         command = [
             *(bubblewrap.command(path) if namespaces else ()),
             *(sys.executable, "-I", "-B", "-c"),
-            "import sys; sys.path += sys.argv[2:]; from evaluator.sandbox.forkserver import serve; serve(sys.argv[1])",
-            *(work, str(Path(__file__).parents[2]), *map(str, path)),
+            "import sys; sys.path += sys.argv[2:]\n"
+            "from avo.evaluator.sandbox.forkserver import serve; serve(sys.argv[1])",
+            *(work, str(ROOT), *map(str, path)),
         ]
         starter = ThreadPoolExecutor(1)  # bubblewrap ends with the thread that starts it
         self.process: subprocess.Popen[bytes] = starter.submit(

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluator.sandbox import tools
+from avo.evaluator.folders import OURS, ROOT
+from avo.evaluator.sandbox import tools
 
 # linux/landlock.h; the system calls have these numbers on every architecture
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -58,14 +59,13 @@ def restrict(folder: str) -> None:
 
 
 def _made_of() -> Iterable[str]:
-    """Yield the folders of the interpreter, its packages and this one, but not the folder this one lies in; and the
+    """Yield the folders of the interpreter, its packages and ``OURS``, but not the folder these lie in; and the
     assemblers that the environment names.
     """
-    package = Path(__file__).resolve().parents[1]
     entries = {Path(entry).resolve() for entry in sys.path if entry}
     yield from READABLE
-    yield from (sys.prefix, sys.base_prefix, str(package))
-    yield from (str(entry) for entry in sorted(entries - {package.parent}))
+    yield from (sys.prefix, sys.base_prefix, *map(os.path.realpath, OURS))
+    yield from (str(entry) for entry in sorted(entries - {ROOT.resolve()}))
     yield from tools.chosen().values()
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 from functools import cache
 
-from evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.errors import EvaluatorUnavailable
 
 VARIABLES = ("TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
 """Which of them assembles for a card depends on Triton's release: up to 3.7 the second is for compute capability 10.0

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import IO
 
-from evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.renamed import with_new_name
 
 START_S = 600.0
 """How long a child may take to say its first line: it may import torch on a busy machine, or be on another one."""
@@ -64,7 +65,7 @@ class Child:
         """Its first line, for which this waits. Raises ``EvaluatorUnavailable`` when there is none."""
         try:
             line = self.next_line(START_S)
-            trouble = "" if line else self.last_words()
+            trouble = "" if line else with_new_name(self.last_words())
         except TimeoutError:
             trouble = f"silent for {START_S:g} s"
         if trouble:

@@ -1,17 +1,15 @@
 """A judge in a process of its own, here or on another machine: a candidate that hangs or kills it costs one verdict."""
 
-import os
 import shlex
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import (
+from avo.evaluator import folders
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.evaluators import (
     CLOSELY,
     WALL_S,
     AnyRequest,
@@ -21,28 +19,26 @@ from evaluator.evaluators import (
     VerifyRequest,
     suite_of,
 )
-from evaluator.inspection import Findings, Inspection
-from evaluator.isolation import Sandbox
-from evaluator.sandbox.patience import Patience
-from evaluator.serving.child import ENVIRONMENT, Child, environment
-from evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
-from evaluator.target import Target, check_target
+from avo.evaluator.inspection import Findings, Inspection
+from avo.evaluator.isolation import Sandbox
+from avo.evaluator.sandbox.patience import Patience
+from avo.evaluator.serving.child import ENVIRONMENT, Child, environment
+from avo.evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
+from avo.evaluator.target import Target, check_target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
 _TRIES = 2
 """Number of judges that may die on a candidate before the candidate is to blame."""
-_ROOT = Path(__file__).parents[2]
-"""The folder of this code, which need not be installed."""
 _CLOSED = "the evaluator has been closed"
 _RAISE = ": --wall, or evaluation_wall_s in a run's configuration, gives more"
 
 
 class ProcessEvaluator(Evaluator):
-    """An evaluator that runs ``python -m evaluator`` as a child and restarts it when it dies.
+    """An evaluator that runs ``python -m avo.evaluator`` as a child and restarts it when it dies.
 
-    ``command`` names another way to start it, such as ``ssh gpu-box python -m evaluator``; the judge's arguments are
-    added at its end, ``options`` last. Threads are answered one after the other. Raises ``UnknownTarget``.
+    ``command`` names another way to start it, such as ``ssh gpu-box python -m avo.evaluator``; the judge's arguments
+    are added at its end, ``options`` last. Threads are answered one after the other. Raises ``UnknownTarget``.
     """
 
     def __init__(
@@ -59,13 +55,9 @@ class ProcessEvaluator(Evaluator):
         self._target = target
         self._suite = suite
         self._wall_s = wall_s
-        # -P: what a user's folder has is not imported in place of this code.
-        self._program = (sys.executable, "-P", "-m", "evaluator") if command is None else _split(command)
+        self._program = folders.command("avo.evaluator") if command is None else _split(command)
         self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
         self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
-        if command is None and _ROOT.name != "site-packages":
-            given = self._environment.get("PYTHONPATH", "")
-            self._environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{given}" if given else str(_ROOT)
         self._child: Child | None = None
         self._judges_for: Target | None = None
         self._count = 0
@@ -170,5 +162,7 @@ def _split(command: str) -> tuple[str, ...]:
     except ValueError as error:
         raise EvaluatorUnavailable(f"the evaluator's command {command!r} cannot be read: {error}") from None
     if not words:
-        raise EvaluatorUnavailable("the evaluator's command is empty: write one like: ssh gpu-box python -m evaluator")
+        raise EvaluatorUnavailable(
+            "the evaluator's command is empty: write one like: ssh gpu-box python -m avo.evaluator"
+        )
     return words

@@ -21,13 +21,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Fault
-from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, Progress, VerifyRequest
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.profile import Profile
-from evaluator.target import Target
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Fault
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, Progress, VerifyRequest
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.profile import Profile
+from avo.evaluator.target import Target
 
 VERSION = 8
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""

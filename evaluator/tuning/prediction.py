@@ -7,18 +7,18 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
 
-from evaluator.compiling.compiler import Compiler
-from evaluator.compiling.limits import fit, fit_together
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault
-from evaluator.performance import ModelError, Timing, resources
-from evaluator.performance.launch import predict_launch
-from evaluator.target import TARGETS
-from evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.limits import fit, fit_together
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.performance import ModelError, Timing, resources
+from avo.evaluator.performance.launch import predict_launch
+from avo.evaluator.target import TARGETS
+from avo.evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time
 
 
 def rankings(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
-    """See ``evaluator.tune.rank``."""
+    """See ``avo.evaluator.tune.rank``."""
     tried = [(each, run.cache) for run in runs for each in run.tried]
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
     try:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from evaluator.tune import Ran
+from avo.evaluator.tune import Ran
 
 
 def encode(record: Ran) -> bytes:

@@ -6,21 +6,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from evaluator.target import Target
-from evaluator.temporary import TemporaryFolder
-from evaluator.tune import Ran, ScriptFailed
-from evaluator.tuning.records import decode
+from avo.evaluator.folders import ROOT
+from avo.evaluator.target import Target
+from avo.evaluator.temporary import TemporaryFolder
+from avo.evaluator.tune import Ran, ScriptFailed
+from avo.evaluator.tuning.records import decode
 
-_START = "import sys; sys.path.append(sys.argv.pop(1)); from evaluator.tuning.script import main; main()"
-_ROOT = Path(__file__).parents[2]
+_START = "import sys; sys.path.append(sys.argv.pop(1)); from avo.evaluator.tuning.script import main; main()"
 
 
 def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
-    """See ``evaluator.tune.run_script``."""
+    """See ``avo.evaluator.tune.run_script``."""
     environment = {"TRITON_DEFAULT_FP_FUSION": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
     with TemporaryFolder("tune") as folder:
         out = Path(folder) / "record"
-        command = [sys.executable, "-c", _START, str(_ROOT), target.name, str(out), str(script), *arguments]
+        command = [sys.executable, "-c", _START, str(ROOT), target.name, str(out), str(script), *arguments]
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -15,11 +15,11 @@ from typing import Any
 import triton
 from triton import knobs
 
-from evaluator.errors import EvaluatorError
-from evaluator.executor.triton_offline import OfflineSession, offline
-from evaluator.executor.triton_offline.trials import Trial
-from evaluator.tune import Asked, Choice, CountedChoice, Ran, Subject
-from evaluator.tuning.records import encode
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.executor.triton_offline import OfflineSession, offline
+from avo.evaluator.executor.triton_offline.trials import Trial
+from avo.evaluator.tune import Asked, Choice, CountedChoice, Ran, Subject
+from avo.evaluator.tuning.records import encode
 
 _MOST_CHARS = 4000
 """Characters of a traceback that are kept: its end."""
@@ -62,7 +62,7 @@ def _test(session: OfflineSession, script: str, arguments: Sequence[str]) -> dic
         import pytest
     except ImportError:
         return {"raised": f"{script} is a file of tests, and pytest is not installed"}
-    from evaluator.pytest_plugin import ambient
+    from avo.evaluator.pytest_plugin import ambient
 
     class Outcomes:
         """Lends the session to the fixture ``triton_offline`` and remembers which tests failed."""

@@ -11,8 +11,7 @@ and the run decides whether the proposed one becomes a version.
 
 import re
 
-from agents.errors import CandidateTaken
-from agents.operator import Brief, Proposal
+from avo import Brief, CandidateTaken, Proposal
 
 WARPS = (4, 8, 2, 16)
 """Numbers of warps to try, in this order."""

@@ -6,10 +6,10 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from agents.chat import ChatModel, connect
-from agents.desk import FakeDesk
-from agents.model import Reply
-from agents.settings import ModelSettings
+from avo.agents.chat import ChatModel, connect
+from avo.agents.desk import FakeDesk
+from avo.agents.model import Reply
+from avo.agents.settings import ModelSettings
 from tests.agents.endpoint import Endpoint, Line
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from evaluator.catalogue import get_problem
-from evaluator.executor import offline
-from evaluator.problems.dense import views
-from evaluator.problems.selection import SelectedCase
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.executor import offline
+from avo.evaluator.problems.dense import views
+from avo.evaluator.problems.selection import SelectedCase
 from tests import forward
 
 # batch, heads, KV heads, queries, keys, head dim, causal, layout

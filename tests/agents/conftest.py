@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.capture import Capturer
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.compiling.compiler import Compiler
-from evaluator.evaluation import Fault
-from evaluator.performance.sass import parse
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import Target
-from seeds import seed_source
+from avo.evaluator.capture import Capturer
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.performance.sass import parse
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import Target
+from avo.seeds import seed_source
 
 Complaint = Callable[..., str]
 Opcodes = Callable[[str, Target], "Counter[str]"]

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from agents.agentic import LAST_TURNS, MOST_IDLE, MOST_TURNS, Agentic, choose
-from agents.conversation import MESSAGE, RESUMED, STATE, SUMMARY
-from agents.errors import BudgetSpent, ContextOverflow, ModelRefused
-from agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
-from agents.operator import Proposal
-from agents.settings import ModelSettings, Settings
-from evaluator.candidate import Candidate
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault, Status
-from evaluator.inspection import Findings
-from lineage_db.entries import Intervention, Memory, Message
-from lineage_db.records import Run, RunState
+from avo.agents.agentic import LAST_TURNS, MOST_IDLE, MOST_TURNS, Agentic, choose
+from avo.agents.conversation import MESSAGE, RESUMED, STATE, SUMMARY
+from avo.agents.errors import BudgetSpent, ContextOverflow, ModelRefused
+from avo.agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
+from avo.agents.operator import Proposal
+from avo.agents.settings import ModelSettings, Settings
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.inspection import Findings
+from avo.lineage_db.entries import Intervention, Memory, Message
+from avo.lineage_db.records import Run, RunState
 from tests.agents.world import WHY, World
 from tests.avo.fakes import NOW, SEED
 
@@ -309,7 +309,7 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     world = World()
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
     run_ = Run(9, "old", "fsa", "h100", "quick", "agent", 0, {}, RunState.FINISHED, NOW, NOW)
-    from agents.operator import Transferred
+    from avo.agents.operator import Transferred
 
     taken = Transferred(run_, tuple(world.versions[:1]))
     model = ScriptedModel(says(submit(None)))

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from agents.chat import MOST_FAILURES
-from agents.desk import FakeDesk, Left
-from agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
-from agents.model import ToolCall, Usage, thought_text
+from avo.agents.chat import MOST_FAILURES
+from avo.agents.desk import FakeDesk, Left
+from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
+from avo.agents.model import ToolCall, Usage, thought_text
 from tests.agents.caller import GOOD, GOOD_BODY, HELLO, NOW, PRICED, STREAMED, TOOLS, Caller, Time, model
 from tests.agents.endpoint import Endpoint, Line
 

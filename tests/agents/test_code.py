@@ -1,6 +1,6 @@
 """The main loop of compiled code is found where a reader would look for it."""
 
-from agents.tools.code import main_loop, page
+from avo.agents.tools.code import main_loop, page
 
 MLIR = """\
 module {

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from agents import command
-from agents.command import PROGRAM, Command
-from agents.errors import ProgramFailed
-from agents.operator import Proposal
-from agents.served import PendingCall, Unattended
-from agents.settings import Settings
-from agents.tools.arguments import READ_ONLY
-from evaluator.inspection import Look
+from avo.agents import command
+from avo.agents.command import PROGRAM, Command
+from avo.agents.errors import ProgramFailed
+from avo.agents.operator import Proposal
+from avo.agents.served import PendingCall, Unattended
+from avo.agents.settings import Settings
+from avo.agents.tools.arguments import READ_ONLY
+from avo.evaluator.inspection import Look
 from tests.agents.world import WHY, World
 from tests.avo.fakes import SEED
 
@@ -130,7 +130,7 @@ def test_a_program_whose_time_is_up_is_ended_with_all_that_it_started(
 
 def test_a_program_ends_with_the_worker_that_started_it_though_its_children_are_killed_first(tmp_path: Path) -> None:
     worker = (
-        "import os, time; from pathlib import Path; from agents.program import Program\n"
+        "import os, time; from pathlib import Path; from avo.agents.program import Program\n"
         f"program = Program({LEAVES_A_CHILD!r}, Path({str(tmp_path)!r}), os.environ)\n"
         "while not program.stdout.text.endswith('\\n'): time.sleep(0.01)\n"
         "print(program.stdout.text, end='', flush=True); time.sleep(1000)"

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from agents.agentic import Agentic
-from agents.conversation import CONTINUED
-from agents.errors import ContextOverflow
-from agents.model import Reply, ScriptedModel
-from agents.operator import Previous, Proposal
-from agents.settings import ModelSettings, Settings
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.inspection import Findings
-from lineage_db.entries import Message
-from lineage_db.records import Step, StepState, Submission, Version
+from avo.agents.agentic import Agentic
+from avo.agents.conversation import CONTINUED
+from avo.agents.errors import ContextOverflow
+from avo.agents.model import Reply, ScriptedModel
+from avo.agents.operator import Previous, Proposal
+from avo.agents.settings import ModelSettings, Settings
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.inspection import Findings
+from avo.lineage_db.entries import Message
+from avo.lineage_db.records import Step, StepState, Submission, Version
 from tests.agents.test_agentic import EVALUATE, MODEL, run, says, submit, told, write
 from tests.agents.world import World
 from tests.avo.fakes import NOW

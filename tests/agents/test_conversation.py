@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.conversation import MESSAGE, SUMMARY, Conversation, mechanical_summary, turns, unanswered
-from agents.errors import BudgetSpent, ModelRefused
-from agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
+from avo.agents.conversation import MESSAGE, SUMMARY, Conversation, mechanical_summary, turns, unanswered
+from avo.agents.errors import BudgetSpent, ModelRefused
+from avo.agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
 
 
 def message(role: str, content: str, calls: tuple[str, ...] = ()) -> ChatMessage:

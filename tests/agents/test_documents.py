@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.documents import documents
+from avo.agents.documents import documents
 
 STREAM = 'event: x\r\ndata: {"a": 1}\r\n\r\n: waiting\n\ndata: one\ndata:two\n\ndata: \u00e9nd'.encode()
 

@@ -3,8 +3,8 @@
 import libcst as cst
 import pytest
 
-from agents.moves import tree
-from agents.moves.fold import assume_true
+from avo.agents.moves import tree
+from avo.agents.moves.fold import assume_true
 
 
 @pytest.mark.parametrize(

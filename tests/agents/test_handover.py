@@ -1,7 +1,7 @@
 """Handovers: the model's own words, or what the record says, never more than is read gladly."""
 
-from agents.handover import MOST_WORDS, abridged, handover
-from agents.tools import StepAttempt, Workbench
+from avo.agents.handover import MOST_WORDS, abridged, handover
+from avo.agents.tools import StepAttempt, Workbench
 
 
 def bench(**fields: object) -> Workbench:

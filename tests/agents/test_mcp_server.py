@@ -14,11 +14,11 @@ import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from agents.tools.arguments import READ_ONLY, TOOLS
+from avo.agents.tools.arguments import READ_ONLY, TOOLS
 from avo.config import START, RunConfig
-from lineage_db.records import StepState
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agents.memory import Lesson, handed_over, lessons, matter_at_hand, ranked
-from lineage_db.entries import Memory
+from avo.agents.memory import Lesson, handed_over, lessons, matter_at_hand, ranked
+from avo.lineage_db.entries import Memory
 from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

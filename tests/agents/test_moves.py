@@ -12,21 +12,21 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from agents.moves import MOVES, Move
-from agents.moves.far import FAR_MOVES
-from agents.moves.move import EVERYTHING
+from avo.agents.moves import MOVES, Move
+from avo.agents.moves.far import FAR_MOVES
+from avo.agents.moves.move import EVERYTHING
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.performance.pipes import Pipe
+from avo.evaluator.problem import Problem
+from avo.evaluator.problems.backward import MHA_BACKWARD
+from avo.evaluator.problems.decode import DECODE
+from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.performance.pipes import Pipe
-from evaluator.problem import Problem
-from evaluator.problems.backward import MHA_BACKWARD
-from evaluator.problems.decode import DECODE
-from evaluator.problems.fsa_backward import FSA_BACKWARD
-from evaluator.target import Target
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from seeds import seed_source
 from tests.corpus import sample, soaked
 from tests.evaluator.problems.offline_kernel import fault_of
 

@@ -9,27 +9,27 @@ from typing import Any
 import libcst as cst
 import pytest
 
-from agents.desk import FakeDesk, Left
-from agents.errors import CandidateTaken
-from agents.moves import MOVES
-from agents.moves.anatomy import Anatomy
-from agents.moves.move import Move
-from agents.mutate import Mutate, move_values
-from agents.operator import Brief, Proposal, Variation
-from agents.scouting import critical_resources
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Findings
-from evaluator.target import ScoreKind, Target
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.decision import Lead
-from lineage_db.entries import Intervention
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, AttemptSummary, Version
-from seeds import seed_source
+from avo.agents.desk import FakeDesk, Left
+from avo.agents.errors import CandidateTaken
+from avo.agents.moves import MOVES
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.move import Move
+from avo.agents.mutate import Mutate, move_values
+from avo.agents.operator import Brief, Proposal, Variation
+from avo.agents.scouting import critical_resources
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Findings
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
+from avo.seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEED = seed_source("mha")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from agents import prompts
-from agents.desk import Left
-from agents.memory import Handover
-from agents.prompts import render
-from agents.task import told
-from lineage_db.decision import requirement
-from lineage_db.entries import Intervention
+from avo.agents import prompts
+from avo.agents.desk import Left
+from avo.agents.memory import Handover
+from avo.agents.prompts import render
+from avo.agents.task import told
+from avo.lineage_db.decision import requirement
+from avo.lineage_db.entries import Intervention
 from tests.agents.world import UNRESOLVED, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.errors import AgentError, InvalidOperator, UnknownOperator
-from agents.mutate import Mutate
-from agents.registry import adapts, get_operator, operator_names
+from avo.agents.errors import AgentError, InvalidOperator, UnknownOperator
+from avo.agents.mutate import Mutate
+from avo.agents.registry import adapts, get_operator, operator_names
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra-operators\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[avo.operators]\nnothing = extra_operators:Nothing\nbroken = extra_operators:Missing\n"
-        "number = extra_operators:int\nmutate = extra_operators:Nothing\n"
+        "number = extra_operators:int\nmutate = extra_operators:Nothing\nolder = agents.mutate:Mutate\n"
     )
     (tmp_path / "extra_operators.py").write_text(
         "class Nothing:\n    name = 'nothing'\n    def vary(self, brief):\n        return None\n"
@@ -44,11 +44,17 @@ def test_an_unknown_name_gets_one_line_with_the_known_ones() -> None:
 
 def test_an_installed_package_adds_operators(plugins: Path) -> None:
     assert get_operator("nothing").name == "nothing"
-    assert operator_names() == ("mutate", "agent", "single_turn", "command", "broken", "nothing", "number")
+    assert operator_names() == ("mutate", "agent", "single_turn", "command", "broken", "nothing", "number", "older")
 
 
 def test_a_built_in_name_cannot_be_taken_over(plugins: Path) -> None:
     assert isinstance(get_operator("mutate"), Mutate)
+
+
+def test_a_plugin_of_an_older_release_hears_the_new_name(plugins: Path) -> None:
+    with pytest.raises(InvalidOperator, match=r"older.*write avo\.agents") as caught:
+        get_operator("older")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["broken", "number"])

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from agents.desk import FakeDesk
-from agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
-from agents.model import Reply, ScriptedModel
-from agents.relay import REST_S, Relay, chat_models
-from agents.settings import ModelSettings, Settings
+from avo.agents.desk import FakeDesk
+from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
+from avo.agents.model import Reply, ScriptedModel
+from avo.agents.relay import REST_S, Relay, chat_models
+from avo.agents.settings import ModelSettings, Settings
 from tests.agents.endpoint import Endpoint
 
 FAILING, REFUSED = ModelFailing("down"), ModelRefused("no such model")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agents.errors import ContextOverflow, ModelRefused
-from agents.model import ToolCall, Usage, thought_text
+from avo.agents.errors import ContextOverflow, ModelRefused
+from avo.agents.model import ToolCall, Usage, thought_text
 from tests.agents.caller import HELLO, PRICED, TOOLS, model
 from tests.agents.endpoint import Line
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agents.desk import FakeDesk
-from agents.errors import BudgetSpent, ModelRefused
-from agents.model import Reply, ScriptedModel
-from agents.review import Advice, advise, read_review
-from agents.settings import ModelSettings
-from agents.supervisor import Diagnosis, Level, SearchTrajectory
-from lineage_db.decision import requirement
+from avo.agents.desk import FakeDesk
+from avo.agents.errors import BudgetSpent, ModelRefused
+from avo.agents.model import Reply, ScriptedModel
+from avo.agents.review import Advice, advise, read_review
+from avo.agents.settings import ModelSettings
+from avo.agents.supervisor import Diagnosis, Level, SearchTrajectory
+from avo.lineage_db.decision import requirement
 from tests.agents.world import World
 
 GOOD = {

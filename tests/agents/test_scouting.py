@@ -7,13 +7,13 @@ from datetime import timedelta
 import libcst as cst
 import pytest
 
-from agents.moves.anatomy import Anatomy
-from agents.moves.move import Move
-from agents.mutate import Mutate
-from agents.scouting import LOOKS, most_looks
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseScore, Score
-from evaluator.target import ScoreKind, Target
+from avo.agents.moves.anatomy import Anatomy
+from avo.agents.moves.move import Move
+from avo.agents.mutate import Mutate
+from avo.agents.scouting import LOOKS, most_looks
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseScore, Score
+from avo.evaluator.target import ScoreKind, Target
 from tests.agents.test_mutate import SEED, World, told
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents.errors import AgentError, NoEndpoint, NoModel, NoPrice
-from agents.model import Usage
-from agents.settings import Endpoint, ModelSettings, Settings
+from avo.agents.errors import AgentError, NoEndpoint, NoModel, NoPrice
+from avo.agents.model import Usage
+from avo.agents.settings import Endpoint, ModelSettings, Settings
 
 LOCAL = "http://127.0.0.1:8000/v1"
 

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from agents.errors import BudgetSpent, ModelRefused
-from agents.model import Reply, ScriptedModel
-from agents.settings import ModelSettings, Settings
-from agents.single_turn import BadAnswer, SingleTurn, read_answer, sample
+from avo.agents.errors import BudgetSpent, ModelRefused
+from avo.agents.model import Reply, ScriptedModel
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.single_turn import BadAnswer, SingleTurn, read_answer, sample
 from tests.agents.world import UNRESOLVED, World
 
 SAID = "**Hypothesis:** fewer instructions\nChange: 100 -> 120\nExpected: +20%\n\n"

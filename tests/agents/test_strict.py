@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agents.strict import strict_schema, without_nulls
-from agents.tools.arguments import tool_specs
+from avo.agents.strict import strict_schema, without_nulls
+from avo.agents.tools.arguments import tool_specs
 
 EDITS = {
     "type": "object",

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.moves import MOVES
-from agents.supervisor import REMEMBERED, Level, Patience, SearchTrajectory, diagnose, untried_moves
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.entries import Intervention
-from lineage_db.records import Attempt, AttemptSummary, Step, StepState, Version
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.agents.supervisor import REMEMBERED, Level, Patience, SearchTrajectory, diagnose, untried_moves
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.records import Attempt, AttemptSummary, Step, StepState, Version
+from avo.seeds import seed_source
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SEED = seed_source("mha")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agents.prompts import render
-from agents.task import meaning, published, task
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.compiling.compiler import COMPILE_OPTIONS
-from evaluator.problems import PROBLEMS
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.agents.prompts import render
+from avo.agents.task import meaning, published, task
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.compiling.compiler import COMPILE_OPTIONS
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "performance-model.md"
 

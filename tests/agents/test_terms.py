@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agents.errors import ModelRefused
-from agents.terms import Terms, mended, other_api
+from avo.agents.errors import ModelRefused
+from avo.agents.terms import Terms, mended, other_api
 from tests.agents.caller import GOOD, TOOLS, model
 from tests.agents.endpoint import Line
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from agents.briefing import opening
-from agents.prompts import tool_descriptions
-from agents.tools import Toolbox, Workbench
-from agents.tools.arguments import TOOLS, tool_specs
-from agents.tools.tables import short
-from agents.tools.toolbox import MOST_CHARS, cut
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseResult, Fault, Resources, Status
-from evaluator.inspection import Findings, Inspection, Look
-from lineage_db.decision import Lead
-from lineage_db.entries import Memory
-from lineage_db.records import Attempt
+from avo.agents.briefing import opening
+from avo.agents.prompts import tool_descriptions
+from avo.agents.tools import Toolbox, Workbench
+from avo.agents.tools.arguments import TOOLS, tool_specs
+from avo.agents.tools.tables import short
+from avo.agents.tools.toolbox import MOST_CHARS, cut
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.entries import Memory
+from avo.lineage_db.records import Attempt
 from tests.agents.world import UNRESOLVED, WHY, World
 from tests.avo.fakes import NOW, SEED, correct
 from tests.evaluator.serving.test_protocol import PROFILE

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agents.model import Usage
-from agents.usage import read_usage
+from avo.agents.model import Usage
+from avo.agents.usage import read_usage
 
 CHAT = {"prompt_tokens": 1000, "completion_tokens": 50}
 

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from agents.desk import FakeDesk, Left
-from agents.errors import CandidateTaken, LooksSpent
-from agents.operator import Brief, Explain, Variation
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Evaluation, Fault, Resources, Status
-from evaluator.inspection import Findings
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.decision import Decision, Lead
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.agents.desk import FakeDesk, Left
+from avo.agents.errors import CandidateTaken, LooksSpent
+from avo.agents.operator import Brief, Explain, Variation
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Evaluation, Fault, Resources, Status
+from avo.evaluator.inspection import Findings
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.decision import Decision, Lead
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 from tests.avo.fakes import NOW, SEED, judge
 
 UNRESOLVED = Lead(0, 0.056, 0.71).decide(0.01, 0.9)

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from fakes import Climber, InlineCrew, judge, make_run
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.engine import Database
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.leases import exclusive
 from avo.search.run import RunSession, Stop, utc_now
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.engine import Database
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
 
 SEEDS = ("tflops = 100.0", "tflops = 60.0")
 ATTEMPTS = 4

@@ -10,13 +10,13 @@ from typing import Any
 
 from fakes import SEED, Climber, judge
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Progress, Tell, VerifyRequest
+from avo.lineage_db.store import Store
 from avo.search import run as runs
 from avo.search.run import RunSession, Stop, stop_on_signals
 from avo.search.workers import hire
-from evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Progress, Tell, VerifyRequest
-from lineage_db.store import Store
 
 
 def once(marker: Path) -> bool:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Findings
-from evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Findings
+from avo.evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
 from tests.avo.fakes import judge
 
 

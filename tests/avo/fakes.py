@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import START, RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.target import ScoreKind
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Attempt, Run
+from avo.lineage_db.store import Store
 from avo.search.budget import UNLIMITED, Allowance
 from avo.search.run import WorkerReport, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import Work
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator
-from evaluator.target import ScoreKind
-from knowledge_base.library import Library
-from lineage_db.records import Attempt, Run
-from lineage_db.store import Store
 
 SEED = "tflops = 100.0"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -12,25 +12,25 @@ from datetime import datetime, timedelta
 from threading import Lock, Semaphore, Thread
 from typing import Any
 
-from agents.agentic import Agentic
-from agents.errors import StepLeft
-from agents.model import ChatMessage, Reply, ToolCall
-from agents.moves import MOVES
-from agents.mutate import Mutate
-from agents.operator import Brief, Proposal, VariationOperator
-from agents.served import PendingCall, Served
-from agents.settings import ModelSettings, Settings
-from agents.single_turn import SingleTurn
+from avo.agents.agentic import Agentic
+from avo.agents.errors import StepLeft
+from avo.agents.model import ChatMessage, Reply, ToolCall
+from avo.agents.moves import MOVES
+from avo.agents.mutate import Mutate
+from avo.agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.served import PendingCall, Served
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Run
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.seeding import seed_operator
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator
-from knowledge_base.library import Library
-from lineage_db.records import Run
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.seeds import seed_source
 from tests.avo.fakes import NOW, correct, make_run, make_work
 from tests.avo.measured import MeasuringEvaluator, kernel
 

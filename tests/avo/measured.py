@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from avo.config import RunConfig
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.cuda.sequential import ROUNDS, decide
-from evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
-from evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
-from evaluator.target import ScoreKind, Target
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.cuda.sequential import ROUNDS, decide
+from avo.evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, VerifyRequest
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.targets import get_target
 
 NOISE = 0.01
 CARD = "A Card"

@@ -2,12 +2,12 @@
 
 from datetime import datetime, timedelta
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from lineage_db.decision import Decision
-from lineage_db.looked import Looked
-from lineage_db.records import Attempt, Run, RunState, Step, StepState, Submission
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.decision import Decision
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import Attempt, Run, RunState, Step, StepState, Submission
+from avo.lineage_db.store import Store
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import decided
 

@@ -1,7 +1,7 @@
 """A profile of one case, written by hand: no judge takes part."""
 
-from evaluator.evaluation import CaseScore
-from evaluator.profile import (
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.profile import (
     InstructionCost,
     LaunchProfile,
     LineCost,
@@ -11,7 +11,7 @@ from evaluator.profile import (
     Section,
     WhatIf,
 )
-from evaluator.target import ScoreKind
+from avo.evaluator.target import ScoreKind
 
 LOOP = Section(
     "loop at line 69", 69, 128.0, 3475.2, 180.0, {"tensor": 0.29, "exp": 0.154}, "latency",

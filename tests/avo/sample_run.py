@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.records import Attempt, RunState, Version
+from avo.lineage_db.store import Store
 from avo.search.acceptance import Thresholds, decide
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
-from evaluator.target import ScoreKind
-from lineage_db.decision import Decision, Ruling
-from lineage_db.records import Attempt, RunState, Version
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.seeds import seed_source
 
 _THRESHOLDS = Thresholds(min_gain=0.005, min_share=0.9)
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

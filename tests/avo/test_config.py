@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from agents.errors import NoModel, NoPrice, NoProgram
-from agents.settings import ModelSettings
+from avo.agents.errors import NoModel, NoPrice, NoProgram
+from avo.agents.settings import ModelSettings
 from avo.config import ISOLATION, START, TOOLS, TRANSFERRED, RunConfig, usable_cpus
 from avo.errors import ConfigError
-from lineage_db.records import Run, RunState
+from avo.lineage_db.records import Run, RunState
 from tests.avo.fakes import NOW
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from avo.errors import ConfigError
+from avo.evaluator.catalogue import get_problem
 from avo.model_config import Phase, read_model
-from evaluator.catalogue import get_problem
 
 CONFIGS = Path(__file__).parent / "configs"
 

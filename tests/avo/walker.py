@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from tests.avo.fakes import submit
 
 BETTER = 0.03

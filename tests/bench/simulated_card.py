@@ -8,16 +8,16 @@ from functools import partial
 
 import torch
 
+from avo.evaluator.binary import Binary
+from avo.evaluator.cuda import baselines, measuring
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Enqueue, LoadedKernel, Took
+from avo.evaluator.plan import Argument, KernelIR
+from avo.evaluator.problem import Case
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
+from avo.seeds import seed_source
 from bench.first_contact import steps
-from evaluator.binary import Binary
-from evaluator.cuda import baselines, measuring
-from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Enqueue, LoadedKernel, Took
-from evaluator.plan import Argument, KernelIR
-from evaluator.problem import Case
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
-from seeds import seed_source
 from tests.evaluator.cuda import gpu_attacks, on_gpu
 from tests.evaluator.cuda.fake_device import FakeDevice, Loopback, attend, forever
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.catalogue import get_cases, get_problem
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.claims import Claim, read_claim
+from avo.knowledge_base.library import NOTES
+from avo.knowledge_base.note import read_notes
 from bench import claims
 from bench.claims import Predictions, Unmakeable, made
-from evaluator.catalogue import get_cases, get_problem
-from evaluator.targets import get_target
-from knowledge_base.claims import Claim, read_claim
-from knowledge_base.library import NOTES
-from knowledge_base.note import read_notes
 
 CLAIMS = [pytest.param(claim, id=f"{note.id}: {claim}") for note in read_notes(NOTES) for claim in note.claims]
 

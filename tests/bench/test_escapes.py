@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.capture import Capturer
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging import compare, sampling
+from avo.evaluator.judging.buffers import InputCache
+from avo.evaluator.judging.checking import Checker
+from avo.evaluator.judging.planning import Planner
+from avo.evaluator.judging.sampling import EACH_TIME, random_groups
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.escapes import KERNELS, Tiling, by_tile, escapes, looked_at
-from evaluator.candidate import Candidate
-from evaluator.capture import Capturer
-from evaluator.compiling.compiler import Compiler
-from evaluator.executor import Allocation
-from evaluator.judging import compare, sampling
-from evaluator.judging.buffers import InputCache
-from evaluator.judging.checking import Checker
-from evaluator.judging.planning import Planner
-from evaluator.judging.sampling import EACH_TIME, random_groups
-from evaluator.problem import Case, Problem
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
 from tests.evaluator.attacks.attack import HONEST
 
 CASE = replace(MHA.suites["quick"][0], batch=1, heads=4, kv_heads=4, q_len=1024, kv_len=1024)

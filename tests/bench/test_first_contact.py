@@ -17,15 +17,15 @@ from typing import Any
 import numpy
 import pytest
 
+from avo.evaluator.cuda.device import Clocks
+from avo.evaluator.target import TARGETS
+from avo.evaluator.targets import get_target
+from avo.seeds import fitting
 from bench import timings
 from bench.first_contact import __main__ as command
 from bench.first_contact import faulty, steps
 from bench.first_contact.runner import Step, limit, perform
 from bench.first_contact.steps import STEPS, edited, kernels
-from evaluator.cuda.device import Clocks
-from evaluator.target import TARGETS
-from evaluator.targets import get_target
-from seeds import fitting
 from tests.evaluator.cuda.fake_device import CARD
 
 SCRIPT = """
@@ -174,7 +174,7 @@ def test_clocks_are_logged_of_the_card_that_a_worker_has(tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         card.write_text(json.dumps(asdict(replace(CARD, uuid="GPU-3"))))
 
-    monkeypatch.setattr("evaluator.cuda.nvml.Nvml", Nvml)
+    monkeypatch.setattr("avo.evaluator.cuda.nvml.Nvml", Nvml)
     monkeypatch.setattr("time.sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         steps.clocks(steps.Bench(tmp_path))
@@ -254,9 +254,9 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 for module in ("bench.first_contact.__main__", "bench.first_contact.steps", "bench.first_contact.faulty",
-               "avo.doctor", "avo.search.canary", "evaluator.cuda.baselines", "evaluator.cuda.worker"):
+               "avo.doctor", "avo.search.canary", "avo.evaluator.cuda.baselines", "avo.evaluator.cuda.worker"):
     importlib.import_module(module)
-h100 = sys.modules["evaluator.targets"].get_target("h100")
+h100 = sys.modules["avo.evaluator.targets"].get_target("h100")
 assert list(sys.modules["bench.first_contact.steps"].kernels(h100))
 print(*sorted(absent))
 """

@@ -4,15 +4,15 @@ import re
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import EvaluateRequest, local_judge
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.known import gluon
 from bench.known.__main__ import HERE, PATHS, SPARSE, sources, walk
 from bench.known.attempts import TARGET, kernels
 from bench.known.sparse import scattered
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import EvaluateRequest, local_judge
-from evaluator.targets import get_target
-from seeds import seed_source
 from tests.corpus import soaked
 
 pytestmark = pytest.mark.long

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.executor import offline
+from avo.evaluator.problems.dense import softmax_scale, views
+from avo.evaluator.problems.fsa import FSA
+from avo.seeds import seed_source
 from bench.orders import module_of, published_form
-from evaluator.executor import offline
-from evaluator.problems.dense import softmax_scale, views
-from evaluator.problems.fsa import FSA
-from seeds import seed_source
 
 pytestmark = pytest.mark.long
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.setting import kind_and_setting
+from avo.lineage_db.store import Store
 from bench import results
 from bench.results import SETTINGS, Conditions, document, main, search
-from evaluator.evaluation import Status
-from evaluator.problems import PROBLEMS
-from evaluator.setting import kind_and_setting
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 CONDITIONS = Conditions("avo run --problem mha", "abc1234", "3.9.0", "2 x86_64 cores, no GPU used")

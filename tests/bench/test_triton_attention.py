@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.executor import offline
 from bench.modules import imported
 from bench.tables import put
 from bench.triton_attention import DOCUMENT, PLACE, PUBLISHED, Published, main, speeds, table
-from evaluator.executor import offline
 
 COPY = """
 import triton

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.setting import read as read_setting
+from avo.seeds import SEEDS, seed_source
 from bench import verdicts
 from bench.verdicts import SETTINGS, Verdict, read, table, wanted
-from evaluator.candidate import Candidate
-from evaluator.problems import PROBLEMS
-from evaluator.setting import read as read_setting
-from seeds import SEEDS, seed_source
 
 
 def verdict(problem: str, seed: str, target: str, closely: bool, status: str = "correct") -> Verdict:

@@ -13,6 +13,7 @@ def test_the_page_describes_every_package() -> None:
         f"`{file.parent.relative_to(ROOT)}/`"
         for root in ("avo", "agents", "evaluator", "lineage_db", "seeds", "knowledge_base")
         for file in (ROOT / root).glob("*/__init__.py")
+        if not file.parent.is_symlink()  # the other packages, as they are imported
     ]
     assert [folder for folder in folders if folder not in page] == []
 

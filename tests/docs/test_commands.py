@@ -11,10 +11,10 @@ import typer
 from typer.exceptions import TyperException
 from typer.testing import CliRunner
 
-from agents.settings import ModelSettings
+from avo.agents.settings import ModelSettings
 from avo.cli.main import app
 from avo.config import RunConfig
-from lineage_db.store import Store
+from avo.lineage_db.store import Store
 from tests.avo.fakes import make_run
 from tests.avo.sample_run import make_sample_run
 from tests.docs.test_references import PAGES

@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from triton.runtime.jit import JITFunction
 
-from evaluator.capture import child, device
-from evaluator.capture.tensors import Operators
-from evaluator.problem import Call
-from evaluator.targets import get_target
+from avo.evaluator.capture import child, device
+from avo.evaluator.capture.tensors import Operators
+from avo.evaluator.problem import Call
+from avo.evaluator.targets import get_target
 
 
 def run(payload: bytes) -> bytes:

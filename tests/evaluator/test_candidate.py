@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.candidate import Candidate
+from avo.evaluator.candidate import Candidate
 
 SOURCE = "def attention(q, k):\n    return q @ k\n"
 

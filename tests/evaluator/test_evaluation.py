@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
-from evaluator.target import ScoreKind
+from avo.evaluator.evaluation import CaseResult, CaseScore, Evaluation, Resources, Score, Status
+from avo.evaluator.target import ScoreKind
 
 SCORE = Score(
     ScoreKind.PREDICTED,

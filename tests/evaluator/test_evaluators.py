@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import UnknownProblem
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import (
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import UnknownProblem
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.evaluators import (
     AnyRequest,
     EvaluateRequest,
     FakeEvaluator,
@@ -15,9 +15,9 @@ from evaluator.evaluators import (
     VerifyRequest,
     suite_of,
 )
-from evaluator.inspection import Inspection, Look
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
 
 CANDIDATE = Candidate("mha", "x = 1")
 OWN = replace(MHA, name="own", suites={"quick": MHA.suites["quick"]}, baselines=())

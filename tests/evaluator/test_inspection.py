@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.errors import EvaluatorUnavailable, UnknownProblem
-from evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import (
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
+from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.serving.process import ProcessEvaluator
+from avo.evaluator.serving.protocol import (
     MalformedRequest,
     answer_line,
     failure_line,
@@ -22,9 +22,9 @@ from evaluator.serving.protocol import (
     request_line,
     requests,
 )
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 SEED = seed_source("mha")
 CARRIED = """\
@@ -85,7 +85,7 @@ def test_the_speed_is_that_of_the_verdict(judge: Judge) -> None:
 @pytest.mark.long
 def test_sources_with_the_same_launch_plans_are_played_once(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     first = look(judge, Look.SPEED)
-    monkeypatch.delattr("evaluator.judging.speed.predict")
+    monkeypatch.delattr("avo.evaluator.judging.speed.predict")
     assert look(judge, Look.SPEED, f"{SEED}\n\nunused = 1\n") == first
 
 

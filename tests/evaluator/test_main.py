@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.__main__ import _cascade, _keep, _margin
-from evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.__main__ import _cascade, _keep, _margin
+from avo.evaluator.errors import EvaluatorUnavailable
 
 
 def test_a_cascade_is_a_fraction_from_zero_on_or_off() -> None:
@@ -28,7 +28,7 @@ def test_a_margin_is_more_than_nothing_and_less_than_half() -> None:
 
 def test_a_judge_that_nobody_listens_to_ends_whatever_it_is_doing() -> None:
     code = (
-        "import time\nfrom evaluator.__main__ import end_with_reader\n"
+        "import time\nfrom avo.evaluator.__main__ import end_with_reader\n"
         "end_with_reader(1)\nprint('ready', flush=True)\ntime.sleep(3600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as busy:
@@ -44,7 +44,7 @@ def test_a_judge_that_nobody_listens_to_ends_whatever_it_is_doing() -> None:
 
 def test_a_judge_that_ends_by_itself_has_its_own_exit_code() -> None:
     code = (
-        "import os, sys, threading\nfrom evaluator.__main__ import end_with_reader\n"
+        "import os, sys, threading\nfrom avo.evaluator.__main__ import end_with_reader\n"
         "kept, closed = os.pipe()\nos.close(closed)\nend_with_reader(closed)\n"
         "[thread.join() for thread in threading.enumerate() if thread.name == 'reader']\nsys.exit(2)"
     )
@@ -62,7 +62,7 @@ def test_a_trace_that_cannot_be_written_is_no_candidates_fault_and_told_first(tm
     nowhere = tmp_path / "none" / "trace"
     with pytest.raises(EvaluatorUnavailable, match=f"--trace: cannot write {nowhere}: No such file or directory"):
         _keep(nowhere, {"case": "a"})
-    command = [sys.executable, "-m", "evaluator", "--target", "h100", "--trace", str(nowhere)]
+    command = [sys.executable, "-m", "avo.evaluator", "--target", "h100", "--trace", str(nowhere)]
     done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"python -m evaluator: --trace: cannot write {nowhere}: No such file or directory\n"
+    assert done.stderr == f"python -m avo.evaluator: --trace: cannot write {nowhere}: No such file or directory\n"

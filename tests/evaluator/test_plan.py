@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.capture.plan_reading import plan_from_json
-from evaluator.errors import InvalidPlan
-from evaluator.locations import split_locations, without_locations
-from evaluator.plan import (
+from avo.evaluator.capture.plan_reading import plan_from_json
+from avo.evaluator.errors import InvalidPlan
+from avo.evaluator.locations import split_locations, without_locations
+from avo.evaluator.plan import (
     Buffer,
     Configuration,
     Descriptor,

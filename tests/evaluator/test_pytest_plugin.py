@@ -73,7 +73,7 @@ def test_aware(triton_offline):
 
 def run_pytest(folder: Path, source: str, *flags: str) -> str:
     (folder / "test_it.py").write_text(TESTS + source)
-    plugin = ["-p", "evaluator.pytest_plugin"]
+    plugin = ["-p", "avo.evaluator.pytest_plugin"]
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *flags, "test_it.py"]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(root), timeout=600)
@@ -115,5 +115,5 @@ def test_what_the_compiler_makes_is_executed_where_that_is_asked_for(tmp_path: P
 
 def test_runs_of_pytest_that_need_no_kernels_do_not_pay_for_torch() -> None:
     root = Path(__file__).parents[2]
-    code = "import sys, evaluator.pytest_plugin; sys.exit(bool({'torch', 'triton'} & sys.modules.keys()))"
+    code = "import sys, avo.evaluator.pytest_plugin; sys.exit(bool({'torch', 'triton'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], env=environment(root), check=True, timeout=600)

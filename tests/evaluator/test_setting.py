@@ -1,8 +1,8 @@
 import pytest
 
-from evaluator.catalogue import get_problem
-from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.setting import Setting, kind_of, named, read
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.errors import InvalidProblem, UnknownProblem
+from avo.evaluator.setting import Setting, kind_of, named, read
 
 SETTINGS = {
     "mha-d64": Setting(64),

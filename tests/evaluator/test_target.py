@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluator import cuda
-from evaluator.errors import UnknownTarget
-from evaluator.target import CARDS, CUDA, TARGETS, Architecture, ScoreKind, check_target, score_kind, unchecked
-from evaluator.targets import get_target
+from avo.evaluator import cuda
+from avo.evaluator.errors import UnknownTarget
+from avo.evaluator.target import CARDS, CUDA, TARGETS, Architecture, ScoreKind, check_target, score_kind, unchecked
+from avo.evaluator.targets import get_target
 
 PEAK_TFLOPS = {
     "a100": 312, "h100": 989, "h200": 989, "h20": 148, "rtx4090": 165.2, "l40s": 366, "b200": 2250, "b300": 2250,

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator.temporary import TemporaryFolder
 
 KILLED = """
 import os, sys
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator.temporary import TemporaryFolder
 folder = TemporaryFolder("run", sys.argv[1])
 inner = TemporaryFolder("judge", folder.name)
 print(folder.name, inner.name, sep="\\n", flush=True)
@@ -24,7 +24,7 @@ os.kill(os.getpid(), 9)
 
 WATCHED = """
 import sys
-from evaluator.temporary import TemporaryFolder
+from avo.evaluator.temporary import TemporaryFolder
 with TemporaryFolder("run", sys.argv[1], watched=True) as folder:
     print(folder, flush=True)
     input()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.work import ALL_ROLES, Access, Body, Counted, Pace
+from avo.evaluator.binary import Binary
+from avo.evaluator.work import ALL_ROLES, Access, Body, Counted, Pace
 
 BINARY = Binary("k", "h100", b"", "", 128, 32, 0, 0, 0)
 PROGRAMS = 4

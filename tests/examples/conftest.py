@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 
 
 @pytest.fixture(scope="session")

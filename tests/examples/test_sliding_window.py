@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Status
-from evaluator.judging.judge import Judge
-from evaluator.problem import Case
-from evaluator.problems.dense import views
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.dense import views
 from tests import forward
 from tests.corpus import sample
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Scorer
-from agents.registry import get_operator
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Evaluation, Status
-from evaluator.judging.judge import Judge
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.records import Attempt, AttemptSummary, Version
+from avo.agents.operator import Brief, Scorer
+from avo.agents.registry import get_operator
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Attempt, AttemptSummary, Version
 from tests.agents.world import no_profile
 from tests.avo.fakes import correct
 

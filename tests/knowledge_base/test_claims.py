@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from knowledge_base.claims import Claim, read_claim, stated_gains
-from knowledge_base.library import Library, LibraryError
+from avo.knowledge_base.claims import Claim, read_claim, stated_gains
+from avo.knowledge_base.library import Library, LibraryError
 
 CLAIM = "h100 8k-full: mha/plain + tile(BLOCK_M 64 -> 128) => shape + stages(3): +8.5% within 3"
 

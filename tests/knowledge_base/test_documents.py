@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from knowledge_base import documents
-from knowledge_base.library import Kind, Library, LibraryError
-from knowledge_base.note import Note
+from avo.knowledge_base import documents
+from avo.knowledge_base.library import Kind, Library, LibraryError
+from avo.knowledge_base.note import Note
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 MARKDOWN = """Before all headings.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.catalogue import get_problem
-from evaluator.target import TARGETS
-from knowledge_base.library import Kind, Library, LibraryError
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.target import TARGETS
+from avo.knowledge_base.library import Kind, Library, LibraryError
 
 HEAD = "---\ntitle: A title\nsource: here\n---\n"
 

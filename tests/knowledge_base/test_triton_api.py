@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from evaluator.target import TARGETS
-from knowledge_base.note import Kind, Note
-from knowledge_base.triton_api import _ARCHITECTURES, installed_api, read_api
+from avo.evaluator.target import TARGETS
+from avo.knowledge_base.note import Kind, Note
+from avo.knowledge_base.triton_api import _ARCHITECTURES, installed_api, read_api
 
 FILES = {
     "__init__.py": """

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.target import ScoreKind
-from lineage_db import engine
-from lineage_db.connecting import sqlite
-from lineage_db.decision import Decision
-from lineage_db.records import Attempt, Run, Step, Submission
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db import engine
+from avo.lineage_db.connecting import sqlite
+from avo.lineage_db.decision import Decision
+from avo.lineage_db.records import Attempt, Run, Step, Submission
+from avo.lineage_db.store import Store
 from tests.decisions import accept
 from tests.postgresql import Cluster, empty
 

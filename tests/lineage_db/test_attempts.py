@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseResult, Resources
-from lineage_db.errors import ForeignEvaluation, UnknownAttempt
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseResult, Resources
+from avo.lineage_db.errors import ForeignEvaluation, UnknownAttempt
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from tests.decisions import ACCEPTED, accept
 
 HUGE = 10**30

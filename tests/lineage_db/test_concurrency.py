@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lineage_db.decision import Decision
-from lineage_db.records import Attempt, RunState, StepState, Version
-from lineage_db.store import Store
+from avo.lineage_db.decision import Decision
+from avo.lineage_db.records import Attempt, RunState, StepState, Version
+from avo.lineage_db.store import Store
 from tests.decisions import decided
 
 WRITER = Path(__file__).parent / "writer.py"

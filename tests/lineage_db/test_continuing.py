@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lineage_db.records import Run, Step, StepState
-from lineage_db.store import Store
+from avo.lineage_db.records import Run, Step, StepState
+from avo.lineage_db.store import Store
 
 
 class Office:

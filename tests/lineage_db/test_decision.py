@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluator.evaluation import Comparison, Status, Verdict
-from lineage_db.decision import (
+from avo.evaluator.evaluation import Comparison, Status, Verdict
+from avo.lineage_db.decision import (
     Decision,
     Lead,
     Ruling,

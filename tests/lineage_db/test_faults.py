@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
-from lineage_db.engine import Database
-from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.lineage_db.engine import Database
+from avo.lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from tests import postgresql
 from tests.decisions import ACCEPTED, accept
 from tests.postgresql import Cluster

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.candidate import Candidate
-from lineage_db.entries import Spend
-from lineage_db.errors import StepNotRunning, UnknownRun
-from lineage_db.records import PendingReply, StepState, Submission
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.errors import StepNotRunning, UnknownRun
+from avo.lineage_db.records import PendingReply, StepState, Submission
+from avo.lineage_db.store import Store
 from tests.decisions import ACCEPTED, accept, refuse
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lineage_db.driving import LEASE
-from lineage_db.errors import RunHeld
-from lineage_db.records import Doing, RunState, StepState
-from lineage_db.store import Store
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import RunHeld
+from avo.lineage_db.records import Doing, RunState, StepState
+from avo.lineage_db.store import Store
 from tests.decisions import refuse
 
 SECOND = timedelta(seconds=1)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.evaluation import Status
-from lineage_db.errors import StepNotRunning
-from lineage_db.looked import Looked
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.errors import StepNotRunning
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 
 
 def looked(make: Any, digest: str, **values: Any) -> Looked:

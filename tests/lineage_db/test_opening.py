@@ -18,16 +18,16 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, make_url, text
 
-from evaluator.evaluation import CaseResult
-from evaluator.sandbox import bubblewrap
-from lineage_db import migrations
-from lineage_db.decision import Decision, Ruling
-from lineage_db.engine import REVISION_TABLE, Database
-from lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
-from lineage_db.records import RunState, StepState
-from lineage_db.seen import Answer
-from lineage_db.store import Store
-from lineage_db.tables import metadata
+from avo.evaluator.evaluation import CaseResult
+from avo.evaluator.sandbox import bubblewrap
+from avo.lineage_db import migrations
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.engine import REVISION_TABLE, Database
+from avo.lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StoreError
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.seen import Answer
+from avo.lineage_db.store import Store
+from avo.lineage_db.tables import metadata
 
 
 def connect(url: str) -> Any:
@@ -232,7 +232,7 @@ needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason="bubble
 def read_from_a_disk_that_cannot_be_written(path: Path) -> str:
     """Return the names of the runs there, or the error."""
     script = (
-        "import sys; from lineage_db.store import Store; from lineage_db.errors import StoreError\n"
+        "import sys; from avo.lineage_db.store import Store; from avo.lineage_db.errors import StoreError\n"
         "try: print(*(each.run.name for each in Store.read(sys.argv[1]).runs()))\n"
         "except StoreError as error: print(error)"
     )

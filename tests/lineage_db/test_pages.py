@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from lineage_db.decision import unrivalled
-from lineage_db.entries import Spend
-from lineage_db.records import Outcome, StepState
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.decision import unrivalled
+from avo.lineage_db.entries import Spend
+from avo.lineage_db.records import Outcome, StepState
+from avo.lineage_db.store import Store
 from tests.decisions import accept
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from lineage_db.driving import LEASE
-from lineage_db.errors import RunNotDriven, RunStopping
-from lineage_db.records import Request, Run, RunState
-from lineage_db.store import Store
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import RunNotDriven, RunStopping
+from avo.lineage_db.records import Request, Run, RunState
+from avo.lineage_db.store import Store
 
 
 @pytest.fixture

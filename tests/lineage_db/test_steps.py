@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.evaluation import Comparison, Verdict
-from lineage_db.driving import LEASE
-from lineage_db.errors import StepNotRunning
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.evaluator.evaluation import Comparison, Verdict
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import StepNotRunning
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from tests.decisions import never
 
 HUGE = 10**30

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lineage_db.errors import InvalidRun, RunExists, StoreError, UnknownRun, UnknownVersion
-from lineage_db.records import RunState
-from lineage_db.store import Store
+from avo.lineage_db.errors import InvalidRun, RunExists, StoreError, UnknownRun, UnknownVersion
+from avo.lineage_db.records import RunState
+from avo.lineage_db.store import Store
 from tests.decisions import accept
 
 HUGE = 10**30

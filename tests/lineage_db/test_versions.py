@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lineage_db.decision import Decision, Ruling
-from lineage_db.errors import UnknownVersion
-from lineage_db.records import Attempt, Run, StepState, Submission, Version
-from lineage_db.store import Store
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.errors import UnknownVersion
+from avo.lineage_db.records import Attempt, Run, StepState, Submission, Version
+from avo.lineage_db.store import Store
 from tests.decisions import ACCEPTED, REFUSED, accept, never, refuse
 
 HUGE = 10**30

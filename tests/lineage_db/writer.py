@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from lineage_db.decision import Decision, Ruling
-from lineage_db.records import Attempt, Version
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.records import Attempt, Version
+from avo.lineage_db.store import Store
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 FAULT = Evaluation(Status.INCORRECT, "wrong", "h100", "paper", 1.0)

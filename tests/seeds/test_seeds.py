@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.capture import Capturer
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.limits import fit
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.fsa_backward import SelectedBackwardCase
+from avo.evaluator.problems.selection import SelectedCase
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import SEEDS, fitting, seed_source, seeds_of
 from bench.verdicts import SETTINGS
-from evaluator.candidate import Candidate
-from evaluator.capture import Capturer
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.compiling.compiler import Compiler
-from evaluator.compiling.limits import fit
-from evaluator.evaluation import Fault, Status
-from evaluator.judging.judge import Judge
-from evaluator.problem import Case, Problem
-from evaluator.problems import PROBLEMS
-from evaluator.problems.fsa_backward import SelectedBackwardCase
-from evaluator.problems.selection import SelectedCase
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import SEEDS, fitting, seed_source, seeds_of
 from tests.corpus import sample, soaked
 from tests.evaluator.problems.offline_kernel import fault_of
 
@@ -53,7 +53,7 @@ def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seed(problem: str, name: str) -> Any:
     """The seed as a module."""
-    return import_module(f"seeds.{SEEDS[problem][name].removesuffix('.py').replace('/', '.')}")
+    return import_module(f"avo.seeds.{SEEDS[problem][name].removesuffix('.py').replace('/', '.')}")
 
 
 def check(problem: Problem, case: Case, module: Any) -> None:

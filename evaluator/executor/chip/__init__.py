@@ -4,8 +4,8 @@ Data moves when an asynchronous operation is issued. Clocks tell whether a barri
 that it may be used; every use that comes too early is a finding.
 """
 
-from evaluator.executor.chip.buffers import Buffer
-from evaluator.executor.chip.chip import Chip, Needs, needs
-from evaluator.executor.chip.clocks import Queue
+from avo.evaluator.executor.chip.buffers import Buffer
+from avo.evaluator.executor.chip.chip import Chip, Needs, needs
+from avo.evaluator.executor.chip.clocks import Queue
 
 __all__ = ["Buffer", "Chip", "Needs", "Queue", "needs"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.chip.cluster import Box
+from avo.evaluator.executor.chip.cluster import Box
 
 Tensor = torch.Tensor
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.chip.cluster import Bases, Box, holders, slices
-from evaluator.executor.chip.places import Place, Ring
-from evaluator.executor.ir import Type
-from evaluator.executor.values import DTYPES, RAW, BufferView, stepped
+from avo.evaluator.executor.chip.cluster import Bases, Box, holders, slices
+from avo.evaluator.executor.chip.places import Place, Ring
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.values import DTYPES, RAW, BufferView, stepped
 
 Tensor = torch.Tensor
 Span = tuple[int, tuple[int, ...], object, str, int, Box | None]

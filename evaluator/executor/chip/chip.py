@@ -6,21 +6,21 @@ from functools import partial
 
 import torch
 
-from evaluator.executor.chip.accesses import TOO_EARLY, Access, Peers
-from evaluator.executor.chip.barriers import Barriers
-from evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
-from evaluator.executor.chip.clocks import Clocks, Queue
-from evaluator.executor.chip.cluster import bases
-from evaluator.executor.chip.places import Place, Ring, shared_places
-from evaluator.executor.chip.tensormaps import Tensormaps
-from evaluator.executor.coroutines import Coroutine
-from evaluator.executor.effects import effects
-from evaluator.executor.errors import StuckProgram, UnsupportedOperation
-from evaluator.executor.faults import Site
-from evaluator.executor.flow import arrivals
-from evaluator.executor.frame import Frame
-from evaluator.executor.ir import ALLOCATIONS, Function, Type
-from evaluator.executor.values import INSIDE, BufferView
+from avo.evaluator.executor.chip.accesses import TOO_EARLY, Access, Peers
+from avo.evaluator.executor.chip.barriers import Barriers
+from avo.evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
+from avo.evaluator.executor.chip.clocks import Clocks, Queue
+from avo.evaluator.executor.chip.cluster import bases
+from avo.evaluator.executor.chip.places import Place, Ring, shared_places
+from avo.evaluator.executor.chip.tensormaps import Tensormaps
+from avo.evaluator.executor.coroutines import Coroutine
+from avo.evaluator.executor.effects import effects
+from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
+from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.flow import arrivals
+from avo.evaluator.executor.frame import Frame
+from avo.evaluator.executor.ir import ALLOCATIONS, Function, Type
+from avo.evaluator.executor.values import INSIDE, BufferView
 
 Tensor = torch.Tensor
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evaluator.executor.chip.cluster import Bases, bases, copies, divisions, place
-from evaluator.executor.ir import Type
-from evaluator.executor.values import stepped
+from avo.evaluator.executor.chip.cluster import Bases, bases, copies, divisions, place
+from avo.evaluator.executor.ir import Type
+from avo.evaluator.executor.values import stepped
 
 Places = npt.NDArray[np.int64]
 

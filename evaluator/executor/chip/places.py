@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluator.executor.chip.cluster import bases, parts
-from evaluator.executor.ir import Function, Op, Type
+from avo.evaluator.executor.chip.cluster import bases, parts
+from avo.evaluator.executor.ir import Function, Op, Type
 
 _OFFSET = "allocation.offset"
 """The attribute that says at which byte of a CTA's shared memory an allocation, or scratch memory, begins."""

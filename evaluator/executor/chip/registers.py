@@ -14,8 +14,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from evaluator.executor.chip.cluster import SLICE, bases, lies
-from evaluator.executor.ir import Op
+from avo.evaluator.executor.chip.cluster import SLICE, bases, lies
+from avo.evaluator.executor.ir import Op
 
 Elements = npt.NDArray[np.int64]
 _MOST = 2**22

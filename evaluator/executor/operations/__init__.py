@@ -1,6 +1,6 @@
 """The operations that the executor knows, by family. Importing this package fills the registry."""
 
-from evaluator.executor.operations import (
+from avo.evaluator.executor.operations import (
     async_copies,
     atomics,
     barriers,
@@ -23,7 +23,7 @@ from evaluator.executor.operations import (
     regions,
     tensormaps,
 )
-from evaluator.executor.operations.registry import ELEMENTWISE, REGION_STEPS, STEPS
+from avo.evaluator.executor.operations.registry import ELEMENTWISE, REGION_STEPS, STEPS
 
 __all__ = [
     "ELEMENTWISE",

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import torch
 
-from evaluator.executor.chip import Queue
-from evaluator.executor.chip.accesses import Access
-from evaluator.executor.chip.chip import Chip
-from evaluator.executor.chip.cluster import bases, copies, held_in, parts
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import IM2COL, Op, Type
-from evaluator.executor.operations.atomics import reduce_block, reduction
-from evaluator.executor.operations.barriers import barrier, completes
-from evaluator.executor.operations.memory import (
+from avo.evaluator.executor.chip import Queue
+from avo.evaluator.executor.chip.accesses import Access
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.cluster import bases, copies, held_in, parts
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import IM2COL, Op, Type
+from avo.evaluator.executor.operations.atomics import reduce_block, reduction
+from avo.evaluator.executor.operations.barriers import barrier, completes
+from avo.evaluator.executor.operations.memory import (
     block_addresses,
     described_block,
     descriptor,
@@ -21,7 +21,7 @@ from evaluator.executor.operations.memory import (
     padding,
     site,
 )
-from evaluator.executor.operations.on_chip import (
+from avo.evaluator.executor.operations.on_chip import (
     block_of,
     give_tokens,
     is_slice,
@@ -32,8 +32,8 @@ from evaluator.executor.operations.on_chip import (
     view_of,
     where,
 )
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import AddressSum, DescriptorValue, full
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.values import AddressSum, DescriptorValue, full
 
 Tensor = torch.Tensor
 Place = tuple[DescriptorValue, AddressSum, Tensor | None]

@@ -1,6 +1,4 @@
-"""Atomic operations. Programs take effect one after another, in the order of the run, and the elements of a block in an
-order that no kernel may expect: on a GPU it is free.
-"""
+"""Atomic operations: programs act one after another, the elements of a block in an order that is free, as on a GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,23 +7,24 @@ from functools import cache
 
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.faults import Ordering, Site
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.memory import check_blocks, check_described, described_block, descriptor_block, site
-from evaluator.executor.operations.registry import Types, check_variant, step
-from evaluator.executor.values import DTYPES, RAW, full
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.faults import Ordering, Site
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.memory import (
+    check_blocks,
+    check_described,
+    described_block,
+    descriptor_block,
+    site,
+)
+from avo.evaluator.executor.operations.registry import Types, check_variant, step
+from avo.evaluator.executor.values import DTYPES, RAW, full
 
 Tensor = torch.Tensor
 Update = Callable[[Tensor, Tensor], Tensor]
 
-_SEMANTICS = {
-    "relaxed": (False, False),
-    "acquire": (True, False),
-    "release": (False, True),
-    "acq_rel": (True, True),
-}
+_SEMANTICS = {"relaxed": (False, False), "acquire": (True, False), "release": (False, True), "acq_rel": (True, True)}
 """Whether an operation with these semantics acquires and releases."""
 _SCOPES = ("gpu", "cta", "sys")
 _FIRST = torch.zeros(1, dtype=torch.int64)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.chip import Queue
-from evaluator.executor.chip.chip import Chip, refute_stray
-from evaluator.executor.chip.cluster import alike, bases, copies, parts, place
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.on_chip import on_chip, values, view_of, where
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.chip import Queue
+from avo.evaluator.executor.chip.chip import Chip, refute_stray
+from avo.evaluator.executor.chip.cluster import alike, bases, copies, parts, place
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.on_chip import on_chip, values, view_of, where
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
 
 Tensor = torch.Tensor
 

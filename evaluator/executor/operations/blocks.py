@@ -4,15 +4,22 @@ import re
 
 import torch
 
-from evaluator.executor.chip.registers import order_of
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.lexer import unquoted
-from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise_step, integer, step
-from evaluator.executor.values import full
+from avo.evaluator.executor.chip.registers import order_of
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.lexer import unquoted
+from avo.evaluator.executor.operations.integers import unsigned
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.registry import (
+    Elementwise,
+    Types,
+    check_variant,
+    elementwise_step,
+    integer,
+    step,
+)
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 

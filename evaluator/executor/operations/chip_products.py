@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import torch
 
-from evaluator.executor.chip import Queue
-from evaluator.executor.chip.accesses import Access
-from evaluator.executor.chip.chip import Chip
-from evaluator.executor.chip.cluster import bases, copies
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op
-from evaluator.executor.operations.barriers import commit
-from evaluator.executor.operations.dot_scaled import scaled_product
-from evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, values, where
-from evaluator.executor.operations.products import check_product, product
-from evaluator.executor.operations.registry import Types, check_variant, step
-from evaluator.executor.values import DTYPES, full
+from avo.evaluator.executor.chip import Queue
+from avo.evaluator.executor.chip.accesses import Access
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.cluster import bases, copies
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op
+from avo.evaluator.executor.operations.barriers import commit
+from avo.evaluator.executor.operations.dot_scaled import scaled_product
+from avo.evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, values, where
+from avo.evaluator.executor.operations.products import check_product, product
+from avo.evaluator.executor.operations.registry import Types, check_variant, step
+from avo.evaluator.executor.values import DTYPES, full
 
 Tensor = torch.Tensor
 

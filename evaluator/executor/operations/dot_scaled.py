@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import full
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 

@@ -10,14 +10,14 @@ import re
 
 import torch
 
-from evaluator.executor.effects import READS
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.registry import VALUE_HINTS, Types, check_variant, step
-from evaluator.executor.space import total
-from evaluator.executor.values import RAW, full
+from avo.evaluator.executor.effects import READS
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.registry import VALUE_HINTS, Types, check_variant, step
+from avo.evaluator.executor.space import total
+from avo.evaluator.executor.values import RAW, full
 
 Tensor = torch.Tensor
 

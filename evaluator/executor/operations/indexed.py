@@ -2,15 +2,15 @@
 
 import torch
 
-from evaluator.executor.chip.chip import Chip
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.atomics import UPDATES, in_turns
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.on_chip import block_of, load, on_chip, peers_used, values, view_of
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import full
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.atomics import UPDATES, in_turns
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.on_chip import block_of, load, on_chip, peers_used, values, view_of
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 

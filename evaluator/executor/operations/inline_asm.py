@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.lexer import unquoted
-from evaluator.executor.operations.packing import in_packs
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.ptx import PtxError, assemble
-from evaluator.executor.values import DTYPES, RAW, full
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.lexer import unquoted
+from avo.evaluator.executor.operations.packing import in_packs
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.ptx import PtxError, assemble
+from avo.evaluator.executor.values import DTYPES, RAW, full
 
 Tensor = torch.Tensor
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import BITS, Op
-from evaluator.executor.operations.operands import INTEGERS, one_element
-from evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
-from evaluator.executor.space import all_true
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import BITS, Op
+from avo.evaluator.executor.operations.operands import INTEGERS, one_element
+from avo.evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
+from avo.evaluator.executor.space import all_true
 
 Tensor = torch.Tensor
 

@@ -7,14 +7,14 @@ and does its own work.
 
 import torch
 
-from evaluator.executor.chip.accesses import Access
-from evaluator.executor.chip.chip import Chip
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.barriers import barrier, completes
-from evaluator.executor.operations.on_chip import block_of, load, on_chip, store
-from evaluator.executor.operations.registry import Types, check_variant, step
+from avo.evaluator.executor.chip.accesses import Access
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.barriers import barrier, completes
+from avo.evaluator.executor.operations.on_chip import block_of, load, on_chip, store
+from avo.evaluator.executor.operations.registry import Types, check_variant, step
 
 Tensor = torch.Tensor
 

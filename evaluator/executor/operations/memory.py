@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from evaluator.executor.effects import is_volatile
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.faults import Ordering, Site
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import BITS, Function, Op, Type
-from evaluator.executor.operations.registry import Types, check_variant, step
-from evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
+from avo.evaluator.executor.effects import is_volatile
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.faults import Ordering, Site
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import BITS, Function, Op, Type
+from avo.evaluator.executor.operations.registry import Types, check_variant, step
+from avo.evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
 
 Tensor = torch.Tensor
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import torch
 
-from evaluator.executor.chip.accesses import Access, Peers
-from evaluator.executor.chip.chip import Chip
-from evaluator.executor.chip.cluster import alike, bases, boxes, copies, lies, of_registers
-from evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
-from evaluator.executor.chip.places import place_of_scratch
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.reductions import WHOLE
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import INSIDE, BufferView, stepped
+from avo.evaluator.executor.chip.accesses import Access, Peers
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.cluster import alike, bases, boxes, copies, lies, of_registers
+from avo.evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
+from avo.evaluator.executor.chip.places import place_of_scratch
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.reductions import WHOLE
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.values import INSIDE, BufferView, stepped
 
 Tensor = torch.Tensor
 

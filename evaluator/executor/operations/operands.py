@@ -2,9 +2,9 @@
 
 from collections.abc import Container
 
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Op
-from evaluator.executor.operations.registry import Types
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import Op
+from avo.evaluator.executor.operations.registry import Types
 
 INTEGERS = frozenset(("i1", "i8", "i16", "i32", "i64"))
 FLOATS = frozenset(("f16", "bf16", "f32", "f64"))

@@ -13,9 +13,9 @@ from math import prod
 
 import torch
 
-from evaluator.executor.chip.registers import packs
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Op
+from avo.evaluator.executor.chip.registers import packs
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import Op
 
 Tensor = torch.Tensor
 Function = Callable[[Sequence[Tensor]], list[Tensor]]

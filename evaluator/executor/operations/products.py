@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.casts import round_tf32
-from evaluator.executor.operations.registry import Types, check_variant, step
-from evaluator.executor.operations.rounding import fused
-from evaluator.executor.values import DTYPES, full
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.casts import round_tf32
+from avo.evaluator.executor.operations.registry import Types, check_variant, step
+from avo.evaluator.executor.operations.rounding import fused
+from avo.evaluator.executor.values import DTYPES, full
 
 Tensor = torch.Tensor
 Rounding = Callable[[Tensor], Tensor]

@@ -5,12 +5,12 @@ from typing import TypeAlias
 
 import torch
 
-from evaluator.executor.errors import IRError, UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op, captured
-from evaluator.executor.operations.constants import constant
-from evaluator.executor.operations.regions import scalar_function
-from evaluator.executor.operations.registry import (
+from avo.evaluator.executor.errors import IRError, UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op, captured
+from avo.evaluator.executor.operations.constants import constant
+from avo.evaluator.executor.operations.regions import scalar_function
+from avo.evaluator.executor.operations.registry import (
     ELEMENTWISE,
     VALUE_HINTS,
     Elementwise,
@@ -20,7 +20,7 @@ from evaluator.executor.operations.registry import (
     integer,
     region_step,
 )
-from evaluator.executor.values import full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 Combine: TypeAlias = Callable[[Frame, Sequence[Tensor], Sequence[Tensor]], list[Tensor]]

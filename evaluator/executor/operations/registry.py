@@ -10,10 +10,10 @@ from typing import TypeAlias, TypeVar
 
 import torch
 
-from evaluator.executor.effects import effects
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import COMBINING, Op, Region, Type
+from avo.evaluator.executor.effects import effects
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import COMBINING, Op, Region, Type
 
 Types: TypeAlias = tuple[Type, ...]
 """Types of all slots of a kernel."""

@@ -2,14 +2,14 @@
 
 import torch
 
-from evaluator.executor.chip import Chip
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.frame import Frame, Step
-from evaluator.executor.ir import Op
-from evaluator.executor.operations.memory import site
-from evaluator.executor.operations.on_chip import on_chip
-from evaluator.executor.operations.registry import Types, check_variant, integer, step
-from evaluator.executor.values import DescriptorValue
+from avo.evaluator.executor.chip import Chip
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.frame import Frame, Step
+from avo.evaluator.executor.ir import Op
+from avo.evaluator.executor.operations.memory import site
+from avo.evaluator.executor.operations.on_chip import on_chip
+from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
+from avo.evaluator.executor.values import DescriptorValue
 
 Tensor = torch.Tensor
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.operations.casts import round_tf32, to_float, toward_zero
-from evaluator.executor.operations.dot_scaled import E2M1
-from evaluator.executor.ptx.floats import flush, rectified
-from evaluator.executor.ptx.types import TYPES, Form, PtxType
+from avo.evaluator.executor.operations.casts import round_tf32, to_float, toward_zero
+from avo.evaluator.executor.operations.dot_scaled import E2M1
+from avo.evaluator.executor.ptx.floats import flush, rectified
+from avo.evaluator.executor.ptx.types import TYPES, Form, PtxType
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.operations import rounding
-from evaluator.executor.operations.floats import exp2, fmax, fmin, rsqrt
-from evaluator.executor.operations.registry import COMPARE
-from evaluator.executor.ptx.types import TYPES, Builder, Form, PtxType
+from avo.evaluator.executor.operations import rounding
+from avo.evaluator.executor.operations.floats import exp2, fmax, fmin, rsqrt
+from avo.evaluator.executor.operations.registry import COMPARE
+from avo.evaluator.executor.ptx.types import TYPES, Builder, Form, PtxType
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

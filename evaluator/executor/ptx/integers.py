@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from evaluator.executor.operations.registry import COMPARE
-from evaluator.executor.ptx import floats
-from evaluator.executor.ptx.types import TYPES, Builder, Form
+from avo.evaluator.executor.operations.registry import COMPARE
+from avo.evaluator.executor.ptx import floats
+from avo.evaluator.executor.ptx.types import TYPES, Builder, Form
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

@@ -7,9 +7,9 @@
 Needs triton and torch. See docs/executor.md.
 """
 
-from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
-from evaluator.executor.triton_offline.launches import Launch
-from evaluator.executor.triton_offline.report import SessionReport
-from evaluator.executor.triton_offline.session import OfflineSession, offline
+from avo.evaluator.executor.triton_offline.errors import FaultsFound, OfflineError
+from avo.evaluator.executor.triton_offline.launches import Launch
+from avo.evaluator.executor.triton_offline.report import SessionReport
+from avo.evaluator.executor.triton_offline.session import OfflineSession, offline
 
 __all__ = ["FaultsFound", "Launch", "OfflineError", "OfflineSession", "SessionReport", "offline"]

@@ -12,11 +12,11 @@ import torch
 from torch.utils._device import _device_constructors
 from triton._C import libtriton
 
-from evaluator.compiling.gpu import Driver, cuda_answers
-from evaluator.executor.triton_offline.cublas import CublasLt
-from evaluator.executor.triton_offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
-from evaluator.executor.triton_offline.patches import Patches
-from evaluator.target import Target
+from avo.evaluator.compiling.gpu import Driver, cuda_answers
+from avo.evaluator.executor.triton_offline.cublas import CublasLt
+from avo.evaluator.executor.triton_offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
+from avo.evaluator.executor.triton_offline.patches import Patches
+from avo.evaluator.target import Target
 
 _CPU = torch.device("cpu")
 _LIKE = ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from evaluator.errors import EvaluatorError
-from evaluator.executor.faults import MemoryFault
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.executor.faults import MemoryFault
 
 
 class OfflineError(EvaluatorError):

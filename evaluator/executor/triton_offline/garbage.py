@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.execution import Execution
-from evaluator.executor.kernel import Kernel
-from evaluator.plan import Argument
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.execution import Execution
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.plan import Argument
 
 KIND = "read of uninitialised memory"
 _PATTERNS = (0xFF, 0x3C, 0x00, 0x7F, 0x80)

@@ -14,21 +14,21 @@ from triton import knobs
 from triton.compiler.compiler import CompiledKernel
 from triton.tools.disasm import get_sass
 
-from evaluator.binary import Binary
-from evaluator.compiling.compiler import OFFLINE_OPTIONS, Compiler
-from evaluator.compiling.frontend import Lowered
-from evaluator.compiling.limits import fit, fit_together
-from evaluator.evaluation import Fault, Resources
-from evaluator.executor.execution import Execution
-from evaluator.executor.faults import MemoryFault
-from evaluator.executor.order import Difference
-from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.locations import relocated
-from evaluator.performance import ModelError, PredictedTime, Timing, resources
-from evaluator.performance.launch import predict_launch
-from evaluator.plan import KernelIR
-from evaluator.target import Target
-from evaluator.work import Counted, LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.compiler import OFFLINE_OPTIONS, Compiler
+from avo.evaluator.compiling.frontend import Lowered
+from avo.evaluator.compiling.limits import fit, fit_together
+from avo.evaluator.evaluation import Fault, Resources
+from avo.evaluator.executor.execution import Execution
+from avo.evaluator.executor.faults import MemoryFault
+from avo.evaluator.executor.order import Difference
+from avo.evaluator.executor.triton_offline.errors import OfflineError
+from avo.evaluator.locations import relocated
+from avo.evaluator.performance import ModelError, PredictedTime, Timing, resources
+from avo.evaluator.performance.launch import predict_launch
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.target import Target
+from avo.evaluator.work import Counted, LaunchWork
 
 
 @dataclass(frozen=True)

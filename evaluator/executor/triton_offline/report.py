@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluator.executor.faults import MemoryFault
-from evaluator.executor.triton_offline.autotuning import Disagreement
-from evaluator.executor.triton_offline.launches import Launch
+from avo.evaluator.executor.faults import MemoryFault
+from avo.evaluator.executor.triton_offline.autotuning import Disagreement
+from avo.evaluator.executor.triton_offline.launches import Launch
 
 
 @dataclass(frozen=True)

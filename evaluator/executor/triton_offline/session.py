@@ -14,30 +14,30 @@ import triton
 import triton.testing
 from triton.compiler import make_backend
 
-from evaluator.compiling.frontend import Lowered, UnfitArgument, lower
-from evaluator.compiling.limits import fit_grid
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.executor.allocation import Allocation
-from evaluator.executor.code import DEFAULT_TEMPORARIES
-from evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
-from evaluator.executor.kernel import Kernel
-from evaluator.executor.loading import load
-from evaluator.executor.order import differences
-from evaluator.executor.triton_offline import device
-from evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
-from evaluator.executor.triton_offline.contents import Contents, Unfilled
-from evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
-from evaluator.executor.triton_offline.garbage import Garbage
-from evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit
-from evaluator.executor.triton_offline.patches import Patches, active
-from evaluator.executor.triton_offline.report import SessionReport
-from evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
-from evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
-from evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
-from evaluator.executor.triton_offline.trials import CountedTuning, Trial
-from evaluator.plan import Argument
-from evaluator.target import Target
-from evaluator.targets import get_target
+from avo.evaluator.compiling.frontend import Lowered, UnfitArgument, lower
+from avo.evaluator.compiling.limits import fit_grid
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.code import DEFAULT_TEMPORARIES
+from avo.evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
+from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.loading import load
+from avo.evaluator.executor.order import differences
+from avo.evaluator.executor.triton_offline import device
+from avo.evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
+from avo.evaluator.executor.triton_offline.contents import Contents, Unfilled
+from avo.evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
+from avo.evaluator.executor.triton_offline.garbage import Garbage
+from avo.evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit
+from avo.evaluator.executor.triton_offline.patches import Patches, active
+from avo.evaluator.executor.triton_offline.report import SessionReport
+from avo.evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
+from avo.evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
+from avo.evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
+from avo.evaluator.executor.triton_offline.trials import CountedTuning, Trial
+from avo.evaluator.plan import Argument
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
 
 DEFAULT_DEADLINE_S = 600.0
 _lowered: dict[tuple[str, str, int], Lowered] = {}

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from evaluator.compiling.frontend import UnfitArgument
-from evaluator.executor.allocation import Allocation, View
-from evaluator.executor.execution import Execution
-from evaluator.executor.triton_offline.device import real_device
-from evaluator.executor.triton_offline.errors import OfflineError
-from evaluator.executor.triton_offline.shadows import Shadows
-from evaluator.plan import Argument, Descriptor, Pointer, Scalar
+from avo.evaluator.compiling.frontend import UnfitArgument
+from avo.evaluator.executor.allocation import Allocation, View
+from avo.evaluator.executor.execution import Execution
+from avo.evaluator.executor.triton_offline.device import real_device
+from avo.evaluator.executor.triton_offline.errors import OfflineError
+from avo.evaluator.executor.triton_offline.shadows import Shadows
+from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 _ALIGNMENT = 16
 """Alignment in bytes that the executor assumes for the start of every buffer."""

@@ -5,11 +5,11 @@ from functools import cache
 
 import pytest
 
-from agents.moves import MOVES
+from avo.agents.moves import MOVES
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.known.sparse import PATHS, path
-from evaluator.candidate import Candidate
-from evaluator.targets import get_target
-from seeds import seed_source
 
 H100 = get_target("h100")
 BY_NAME = {move.name: move for move in MOVES}

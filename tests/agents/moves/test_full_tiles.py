@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from agents.moves import MOVES
+from avo.agents.moves import MOVES
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.targets import get_target
-from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
 

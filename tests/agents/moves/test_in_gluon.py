@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents.moves import MOVES
-from agents.moves.in_gluon import GLUON_MOVES
-from agents.moves.move import Variant
-from evaluator.executor import offline
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.agents.moves.in_gluon import GLUON_MOVES
+from avo.agents.moves.move import Variant
+from avo.evaluator.executor import offline
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.agents.moves.fragments import sections, stand_in
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
 from tests.evaluator.executor.chip.test_chip_notes import example

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.moves import MOVES
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 SEED = seed_source("mha")
 H100 = get_target("h100")

@@ -5,9 +5,9 @@ from math import prod
 
 import pytest
 
-from agents.moves import MOVES
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 
 SEED = seed_source("mha")

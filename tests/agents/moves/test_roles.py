@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from agents.moves import MOVES
-from evaluator.target import Target
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 
 SEED = seed_source("mha")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from agents.moves import MOVES
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 SEED = seed_source("mha")
 BY_NAME = {move.name: move for move in MOVES}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from avo.lineage_db.records import Request
+from avo.lineage_db.store import Store
 from avo.search.run import utc_now
-from lineage_db.records import Request
-from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import make_run
 

@@ -11,11 +11,11 @@ import pytest
 
 from avo.cli.baselines import Line
 from avo.cli.common import console
-from evaluator.cuda.baselines import Found
-from evaluator.evaluation import CaseScore, Evaluation, Status
-from evaluator.evaluators import Progress
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.cuda.baselines import Found
+from avo.evaluator.evaluation import CaseScore, Evaluation, Status
+from avo.evaluator.evaluators import Progress
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import correct
 
@@ -73,7 +73,9 @@ def test_cases_that_do_not_fit_side_by_side_stand_below(avo: Avo, monkeypatch: p
 def test_for_fsa_the_seed_of_earlier_work_is_judged(
     avo: Avo, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate, tell: evaluation)
+    monkeypatch.setattr(
+        "avo.evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate, tell: evaluation
+    )
     (line,) = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
     assert (line["name"], line["kind"]) == ("seed query_outer", "predicted")
     if evaluation.correct:
@@ -86,13 +88,13 @@ def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_arch
     avo: Avo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = replace(get_target("h100"), name="cuda", product="NVIDIA H100 PCIe", kind=ScoreKind.MEASURED)
-    monkeypatch.setattr("evaluator.cuda.this_card", lambda: card)
+    monkeypatch.setattr("avo.evaluator.cuda.this_card", lambda: card)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
     said: list[str] = []
     monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
     device = SimpleNamespace(card=SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}"))
-    monkeypatch.setattr("evaluator.cuda.triton_device.TritonDevice", lambda: device)
+    monkeypatch.setattr("avo.evaluator.cuda.triton_device.TritonDevice", lambda: device)
 
     asked: dict[str, Any] = {}
 
@@ -104,7 +106,7 @@ def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_arch
         score = CaseScore("8k-full", 512.0, 1.0, "")
         return [Found("SDPA", "2.11", (score,), "1590 MHz"), Found("FlexAttention", "2.11", unavailable="none today")]
 
-    monkeypatch.setattr("evaluator.cuda.baselines.measure_all", measure_all)
+    monkeypatch.setattr("avo.evaluator.cuda.baselines.measure_all", measure_all)
     result = avo("baselines", "--target", "cuda", "--json", "--clock", "burst", "--device", "1")
     lines = [Line(**{key: value for key, value in line.items() if key != "geomean"})
              for line in json.loads(result.stdout)]  # fmt: skip

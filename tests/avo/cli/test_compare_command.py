@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import Result
 
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.store import Store
 from avo.watch.comparison import Advance, Course, Spent, marks
-from evaluator.target import ScoreKind
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_evaluation
 

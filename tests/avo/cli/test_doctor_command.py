@@ -13,12 +13,12 @@ from typer.testing import Result
 
 from avo import doctor
 from avo.doctor import Health, check_database
-from evaluator import cuda, machine
-from evaluator.cuda import nvml
-from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox import bubblewrap
+from avo.evaluator import cuda, machine
+from avo.evaluator.cuda import nvml
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.device import Clocks
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.sandbox import bubblewrap
 
 Avo = Callable[..., Result]
 

@@ -15,20 +15,20 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
-from evaluator import evaluators, targets
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import CaseResult, Evaluation, Resources, Status
-from evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.evaluator import evaluators, targets
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Status
+from avo.evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
 Avo = Callable[..., Result]
 SMALL = str(Path(__file__).parents[1] / "export" / "small_problem.py")
 MINE = """
 from dataclasses import replace
-from evaluator.catalogue import get_problem
+from avo.evaluator.catalogue import get_problem
 
 PROBLEM = replace(get_problem("mha"), name="mine")
 """
@@ -70,7 +70,7 @@ def test_a_correct_file_is_exit_code_0_with_a_predicted_score(
 def test_a_file_is_held_against_the_lineage_of_a_run(
     avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tflops: float, answer: str
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(tflops))
+    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(tflops))
     file = tmp_path / "kernel.py"
     file.write_text("x = 1\n")
     result = avo("evaluate", str(file), "--against", "mha-h100")
@@ -103,7 +103,7 @@ def test_what_cannot_be_held_against_a_run_is_exit_code_2(
 def test_problems_from_files_and_runs_of_several_lineages_are_told_apart(
     avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(90.0))
+    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator.follow", lambda *_: make_evaluation(90.0))
     (tmp_path / "kernel.py").write_text("x = 1\n")
     mine = tmp_path / "mine.py"
     mine.write_text(MINE)
@@ -124,7 +124,7 @@ def test_problems_from_files_and_runs_of_several_lineages_are_told_apart(
 
 def test_a_faulty_file_is_exit_code_1_with_its_fault(avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Evaluation(Status.PARSE_ERROR, "candidate.py, line 1: expected ':'", "h100", "quick", 0.1)
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", lambda *_: found)
+    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator.follow", lambda *_: found)
     file = tmp_path / "kernel.py"
     file.write_text("def attention(q, k, v, out, lse, *, causal, scale)\n")
     result = avo("evaluate", str(file), "--json")
@@ -145,7 +145,7 @@ def test_a_close_look_is_that_before_acceptance_and_tells_what_was_drawn(
         asked.append(request)
         return found
 
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator.follow", answer)
+    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator.follow", answer)
     file = tmp_path / "kernel.py"
     file.write_text("x = 1\n")
     result = avo("evaluate", str(file), "--closely")

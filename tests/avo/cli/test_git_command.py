@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from evaluator.candidate import Candidate
-from lineage_db.records import Submission
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.lineage_db.records import Submission
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import accept

@@ -15,9 +15,9 @@ from typer.testing import Result
 
 from avo.cli.main import app
 from avo.config import RunConfig
-from evaluator import problems
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.target import CARDS
+from avo.evaluator import problems
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.target import CARDS
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 COMMANDS += [str(group.name) for group in app.registered_groups]
@@ -162,7 +162,7 @@ def test_measuring_without_a_gpu_is_a_wrong_call(
     def this_card() -> None:
         raise EvaluatorUnavailable("torch finds no GPU")
 
-    monkeypatch.setattr("evaluator.cuda.this_card", this_card)
+    monkeypatch.setattr("avo.evaluator.cuda.this_card", this_card)
     result = avo(*command, "--target", "cuda")
     assert (result.exit_code, result.stderr, result.stdout) == (2, "avo: torch finds no GPU\n", "")
 

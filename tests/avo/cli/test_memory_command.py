@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from evaluator.candidate import Candidate
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, correct, make_run
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agents.moves import MOVES
+from avo.agents.moves import MOVES
 from tests.avo.cli.conftest import Avo
 
 

@@ -9,14 +9,13 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import Result
 
-import evaluator.judging.judge
 from avo.cli.common import console
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Fault, Status
-from evaluator.inspection import Findings, Inspection, Look
-from evaluator.profile import Profile
-from evaluator.target import Target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.profile import Profile
+from avo.evaluator.target import Target
+from avo.seeds import seed_source
 from tests.avo.sample_profile import PROFILE
 
 Avo = Callable[..., Result]
@@ -49,7 +48,7 @@ class FakeJudge:
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> type[FakeJudge]:
-    monkeypatch.setattr(evaluator.judging.judge, "Judge", FakeJudge)
+    monkeypatch.setattr("avo.evaluator.judging.judge.Judge", FakeJudge)
     monkeypatch.setattr(FakeJudge, "asked", [], raising=False)
     return FakeJudge
 

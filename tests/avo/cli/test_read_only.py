@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from avo.doctor import Check, Health, check_database
-from lineage_db.store import Store
+from avo.lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 
 READING = [

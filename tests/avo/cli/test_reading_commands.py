@@ -12,11 +12,11 @@ from typer.testing import Result
 
 from avo.cli.common import PIPED_WIDTH, console, piped_width
 from avo.cli.lineage import branches
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from lineage_db.records import Submission
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.records import Submission
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation, make_measured, make_sample_run
 from tests.decisions import accept

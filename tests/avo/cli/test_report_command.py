@@ -8,10 +8,10 @@ import pytest
 from typer.testing import Result
 
 from avo.cli.report import _write
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Fault, Status
-from evaluator.profile import Profile
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.profile import Profile
+from avo.lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_profile import PROFILE
 
@@ -51,7 +51,7 @@ class FakeProcess:
 def process(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
     """The judge's process, replaced."""
     monkeypatch.setattr(FakeProcess, "asked", [], raising=False)
-    monkeypatch.setattr("evaluator.serving.process.ProcessEvaluator", FakeProcess)
+    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator", FakeProcess)
     return FakeProcess
 
 

@@ -14,16 +14,16 @@ from avo.cli import session
 from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
+from avo.evaluator import targets
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.isolation import isolation
+from avo.evaluator.sandbox import bubblewrap
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.run import RunSession
 from avo.search.seeding import SeedOperator
-from evaluator import targets
-from evaluator.evaluators import FakeEvaluator
-from evaluator.isolation import isolation
-from evaluator.sandbox import bubblewrap
-from lineage_db.decision import Decision, Ruling
-from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
 from tests.avo.recorded import Recorded
@@ -96,10 +96,12 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
 
 
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-m", "evaluator", "--target", "h100", "--sandbox", "require"]
+    command = [sys.executable, "-m", "avo.evaluator", "--target", "h100", "--sandbox", "require"]
     result = subprocess.run(command, env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=600)
     assert (result.returncode, result.stdout) == (2, ""), result.stderr
-    assert result.stderr.startswith("python -m evaluator: no namespaces for candidates: bubblewrap is not installed")
+    assert result.stderr.startswith(
+        "python -m avo.evaluator: no namespaces for candidates: bubblewrap is not installed"
+    )
     assert result.stderr.count("\n") == 1
 
 
@@ -131,7 +133,7 @@ def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (
         "import sys\nfrom avo.search.leases import exclusive\nfrom avo.search.run import utc_now\n"
-        "from lineage_db.store import Store\n"
+        "from avo.lineage_db.store import Store\n"
         "with Store.open(sys.argv[1]) as store:\n"
         "    with exclusive(store, store.run('done'), clock=utc_now, lost=print, say=print):\n"
         "        print('held', flush=True)\n        sys.stdin.read()\n"

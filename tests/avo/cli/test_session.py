@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from tests.avo.search.test_workers import PATIENCE_S, command_line, family, wait_for
 
 pytestmark = pytest.mark.long

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from avo.cli.status import in_words
 from avo.config import RunConfig
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.records import PendingReply
+from avo.lineage_db.store import Store
 from avo.watch.view import read_view
-from evaluator.evaluation import Status
-from lineage_db.records import PendingReply
-from lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded

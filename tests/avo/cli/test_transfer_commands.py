@@ -7,9 +7,9 @@ import pytest
 
 from avo.cli.session import in_words, summarise
 from avo.config import START, TIMED_FIRST, TRANSFERRED
-from lineage_db.decision import Lead
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.cli.conftest import Avo
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_sample_run

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-import evaluator.tune
 from avo.cli.common import console
-from evaluator.target import Target
-from evaluator.tune import Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
+from avo.evaluator.target import Target
+from avo.evaluator.tune import Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
 
 Avo = Callable[..., Result]
 
@@ -73,8 +72,8 @@ class FakeTuner:
 @pytest.fixture
 def tuner(monkeypatch: pytest.MonkeyPatch, avo: Avo, tmp_path: Path) -> FakeTuner:
     made = FakeTuner()
-    monkeypatch.setattr(evaluator.tune, "run_script", made.run_script)
-    monkeypatch.setattr(evaluator.tune, "rank", made.rank)
+    monkeypatch.setattr("avo.evaluator.tune.run_script", made.run_script)
+    monkeypatch.setattr("avo.evaluator.tune.rank", made.rank)
     (tmp_path / "script.py").write_text("")
     return made
 

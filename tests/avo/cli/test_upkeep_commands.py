@@ -13,9 +13,9 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from avo.doctor import check_database
-from lineage_db import migrations
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.lineage_db import migrations
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.sample_run import START
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 
 parser = argparse.ArgumentParser()
 parser.add_argument("wrong")

@@ -5,14 +5,14 @@ from dataclasses import replace
 from functools import cache
 from tempfile import TemporaryDirectory
 
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from avo.export.choosing import Chosen, choose
 from avo.export.judging import Passed
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
-from lineage_db.records import Run, Version
-from lineage_db.store import Store
+from avo.lineage_db.records import Run, Version
+from avo.lineage_db.store import Store
 from tests.avo.sample_run import make_sample_run
 
 

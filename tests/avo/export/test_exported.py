@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from avo.cli.main import app
+from avo.evaluator.candidate import Candidate
 from avo.export.choosing import choose
 from avo.export.package import VARIANT, render_package, write_package
-from evaluator.candidate import Candidate
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.export.sample import correct, passed, sample
 from tests.decisions import accept
 

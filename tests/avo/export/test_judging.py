@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import Evaluator, FakeEvaluator
 from avo.export.choosing import choose
 from avo.export.errors import NotExported
 from avo.export.judging import OpenJudge, judge
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import Evaluator, FakeEvaluator
-from seeds import seed_source
+from avo.seeds import seed_source
 from tests.avo.export.sample import chosen, correct, sample
 
 UNVERIFIED = Evaluation(Status.UNVERIFIED, "kernel is Gluon,\nwhich only a GPU runs", "h100", "quick", 1.0)

@@ -21,17 +21,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.config import START
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.problem import Baseline
+from avo.evaluator.target import TARGETS
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
 from avo.export.hub import HUB_VARIANT
 from avo.export.judging import Passed
 from avo.export.package import check_place, package_name, render_package, write_package
-from evaluator.evaluation import Evaluation, Status
-from evaluator.problem import Baseline
-from evaluator.target import TARGETS
-from lineage_db.decision import Lead
-from lineage_db.records import Run, Version
-from seeds import seed_source
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.records import Run, Version
+from avo.seeds import seed_source
 from tests.avo.export.sample import chosen, correct, passed, sample
 from tests.avo.sample_run import make_measured
 

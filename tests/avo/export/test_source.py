@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avo.evaluator.candidate import Candidate
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
-from evaluator.candidate import Candidate
-from seeds import seed_source
+from avo.seeds import seed_source
 
 UNTIDY = """# a kernel
 import os, torch

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.target import ScoreKind
 from avo.export.choosing import check_together
 from avo.export.errors import ExportError
 from avo.export.judging import Passed
 from avo.export.table import mentions, names, published, ranked, table, takes
-from evaluator.target import ScoreKind
 from tests.avo.export.sample import chosen, passed, sample
 
 

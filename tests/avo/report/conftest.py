@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from avo.lineage_db.store import Store
 from avo.report.data import Report
 from avo.report.reading import read_report
-from lineage_db.store import Store
 from tests.avo.sample_run import START, make_sample_run
 
 

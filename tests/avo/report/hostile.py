@@ -1,9 +1,9 @@
 """A run in which every text that a candidate, an operator or a model writes tries to get out of its place."""
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from lineage_db.records import RunState, Selection, Submission
-from lineage_db.store import Store
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.records import RunState, Selection, Submission
+from avo.lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import accept

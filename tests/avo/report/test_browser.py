@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.profile import Profile
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.store import Store
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
-from evaluator.evaluation import CaseScore
-from evaluator.profile import Profile
-from evaluator.target import ScoreKind
-from lineage_db.store import Store
 from tests.avo.report.hostile import MARKUP, make_hostile_run
 from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import START

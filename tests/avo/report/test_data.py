@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from agents.mutate import Mutate
+from avo.agents.mutate import Mutate
 from avo.config import ISOLATION, START, TOOLS
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.targets import get_target
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.errors import UnknownRun
+from avo.lineage_db.records import RunState, StepState, Submission
+from avo.lineage_db.store import Store
 from avo.report.data import MOST_DIFF_LINES, MOST_SOURCE, Report
 from avo.report.reading import read_report
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.targets import get_target
-from lineage_db.decision import Decision, Ruling
-from lineage_db.entries import Intervention
-from lineage_db.errors import UnknownRun
-from lineage_db.records import RunState, StepState, Submission
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START as NOON
 from tests.avo.sample_run import make_evaluation, make_measured

@@ -2,11 +2,11 @@
 
 from xml.etree import ElementTree
 
+from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.performance.stalls import Reason
+from avo.evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
+from avo.evaluator.target import ScoreKind
 from avo.report.timeline import COLOURS, draw_timelines
-from evaluator.evaluation import CaseScore
-from evaluator.performance.stalls import Reason
-from evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
-from evaluator.target import ScoreKind
 
 LANES = Timeline(
     "loop at line 7",

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.config import RunConfig
+from avo.evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.records import Attempt, Version
 from avo.search.acceptance import Thresholds, decide, outdated
-from evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
-from evaluator.target import ScoreKind
-from lineage_db.records import Attempt, Version
 from tests.avo.fakes import NOW, correct
 
 SPEEDS = st.floats(min_value=0.01, max_value=1e4)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from avo.config import RunConfig
+from avo.evaluator.evaluation import Verdict
 from avo.search.acceptance import share_of_alpha
 from bench.acceptance import KINDS, SimulatedGpu, compare, offer, search
-from evaluator.evaluation import Verdict
 
 CONFIG = RunConfig(alpha=0.05)
 

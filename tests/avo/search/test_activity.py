@@ -3,10 +3,10 @@
 from datetime import timedelta
 from pathlib import Path
 
+from avo.evaluator.evaluators import Progress
+from avo.lineage_db.records import Doing
+from avo.lineage_db.store import Store
 from avo.search.activity import Activity
-from evaluator.evaluators import Progress
-from lineage_db.records import Doing
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from agents.agentic import Agentic
-from agents.command import PROGRAM, Command
-from agents.settings import ModelSettings, Settings
-from agents.single_turn import SingleTurn
+from avo.agents.agentic import Agentic
+from avo.agents.command import PROGRAM, Command
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Findings
+from avo.lineage_db.records import PendingReply, RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance, run_used_up
 from avo.search.run import MODEL_PATIENCE, RunSession, Stop
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Findings
-from lineage_db.records import PendingReply, RunState, StepState
-from lineage_db.store import Store
 from tests.agents.endpoint import Endpoint, Line
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run, make_work

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from avo.config import RunConfig
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from avo.search.agent_session import AgentSession
 from avo.search.budget import Allowance
 from avo.search.run import RunSession, Stop
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.driving import LEASE
-from lineage_db.records import StepState
-from lineage_db.store import Store
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, judge, make_run, make_work
 

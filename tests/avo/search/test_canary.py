@@ -11,21 +11,21 @@ import torch
 
 from avo.config import RunConfig
 from avo.errors import CanaryFault, RunFailed
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.capture import Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda.measured import Measured
+from avo.evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.executor import offline
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.canary import GLUON, TRITON, examine, slow_variant, wrong_variant
 from avo.search.run import RunSession, Stop
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.capture import Capturer
-from evaluator.catalogue import get_problem
-from evaluator.cuda.measured import Measured
-from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
-from evaluator.evaluators import FakeEvaluator
-from evaluator.executor import offline
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
-from seeds import SEEDS, seed_source
+from avo.seeds import SEEDS, seed_source
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, correct, judge, make_run
 from tests.avo.measured import MeasuringEvaluator, kernel
 
@@ -108,7 +108,7 @@ def test_the_canary_is_judged_once_a_run_and_kept_in_its_record(store: Store) ->
 
 
 def test_a_judge_behind_a_command_is_tested_again_when_the_run_goes_on(store: Store) -> None:
-    command = "ssh gpu-box python -m evaluator"
+    command = "ssh gpu-box python -m avo.evaluator"
     drive(store, judge, command=command)
     again = drive(store, judge, attempts=5, command=command)
     assert sum("canary" in call.source for call in again.calls) == 2

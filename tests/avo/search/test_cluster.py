@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lineage_db.records import StepState
-from lineage_db.store import Store
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from tests.postgresql import Cluster
 
 pytestmark = pytest.mark.long

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from avo.config import RunConfig, usable_cpus
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluators import AnyRequest, Evaluator, FakeEvaluator
+from avo.evaluator.inspection import Inspection, Look
 from avo.search.evaluators import START_TRIES, Pool, SideBySide, judges_of
-from evaluator.candidate import Candidate
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import AnyRequest, Evaluator, FakeEvaluator
-from evaluator.inspection import Inspection, Look
 from tests.avo import fakes
 
 
@@ -247,7 +247,7 @@ def test_a_session_that_ends_leaves_no_looks_behind() -> None:
         ({"workers": 6}, 6),
         ({"workers": 2, "evaluators": 1}, 1),
         ({"workers": 1, "target": "cuda"}, 1),
-        ({"workers": 1, "evaluator_command": "ssh gpu-box python -m evaluator"}, 1),
+        ({"workers": 1, "evaluator_command": "ssh gpu-box python -m avo.evaluator"}, 1),
         ({"workers": 1, "ray_address": "auto"}, 1),
     ],
 )

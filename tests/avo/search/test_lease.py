@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import RunBusy
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.leases import exclusive, renewed
 from avo.search.run import RunSession, Stop, utc_now
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.driving import LEASE
-from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, Climber, InlineCrew, Scripted, judge, make_run
 from tests.postgresql import Cluster
 

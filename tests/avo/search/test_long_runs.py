@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.records import RunState
+from avo.lineage_db.store import Store
 from avo.search.run import RunSession, Stop
 from avo.search.seeding import SeedOperator
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.records import RunState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, make_work, proposing, submit
 
 

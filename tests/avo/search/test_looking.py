@@ -7,21 +7,21 @@ from threading import Barrier
 
 import pytest
 
-from agents.errors import LooksSpent
-from agents.operator import Brief, Proposal, Variation
-from agents.scouting import critical_resources
+from avo.agents.errors import LooksSpent
+from avo.agents.operator import Brief, Proposal, Variation
+from avo.agents.scouting import critical_resources
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Status, geometric_mean
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.lineage_db.looked import Looked
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.looking import found_again
 from avo.search.step import SeedOperator, StepOutcome
 from avo.search.workers import RemoteEvaluator
-from evaluator.candidate import Candidate
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Status, geometric_mean
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Findings, Inspection, Look
-from lineage_db.looked import Looked
-from lineage_db.records import StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Scripted, judge, make_run, make_work
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import ConfigError
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.records import Run, StepState
+from avo.lineage_db.store import Store
 from avo.search.population import Archive, Islands, Lineage, Population, population
 from avo.search.seeding import SeedOperator
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.records import Run, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, judge, make_run, make_work
 
 ARCHIVE = Archive(("tile", "grid"))

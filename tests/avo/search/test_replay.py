@@ -11,32 +11,32 @@ import pytest
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner, Result
 
-from agents.agentic import MOST_TURNS, Agentic
-from agents.errors import StepLeft
-from agents.model import Reply, ScriptedModel
-from agents.mutate import Mutate
-from agents.operator import Brief, Proposal, VariationOperator
-from agents.served import PendingCall, Served, Unattended
-from agents.settings import ModelSettings, Settings
+from avo.agents.agentic import MOST_TURNS, Agentic
+from avo.agents.errors import StepLeft
+from avo.agents.model import Reply, ScriptedModel
+from avo.agents.mutate import Mutate
+from avo.agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.served import PendingCall, Served, Unattended
+from avo.agents.settings import ModelSettings, Settings
 from avo.cli.main import app
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
+from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.inspection import Findings
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.records import Attempt, Run, RunState, Version
+from avo.lineage_db.seen import Seen
+from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.recorded import RecordedJudge, RecordedRun
 from avo.search.replay import replay
 from avo.search.run import RunSession, Stop, utc_now
 from avo.search.seeding import SeedOperator
 from avo.search.workers import hire
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
-from evaluator.evaluators import Evaluator, FakeEvaluator
-from evaluator.inspection import Findings
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.decision import Ruling
-from lineage_db.records import Attempt, Run, RunState, Version
-from lineage_db.seen import Seen
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
 from tests.avo import fakes
 from tests.avo.fakes import NOW, SEED, Scripted, correct, judge, make_run, make_work, proposing

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal
+from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.records import Request, Run, RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.run import GRACE, RunSession, Stop, WorkerReport
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.records import Request, Run, RunState, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, Climber, InlineCrew, Scripted, judge, make_run
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.records import Run, RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search.leases import exclusive
 from avo.search.run import (
     GRACE,
@@ -25,9 +28,6 @@ from avo.search.run import (
     stop_on_signals,
     utc_now,
 )
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.records import Run, RunState, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, proposing
 
 
@@ -345,7 +345,7 @@ import sys
 from avo.errors import RunBusy
 from avo.search.leases import exclusive
 from avo.search.run import utc_now
-from lineage_db.store import Store
+from avo.lineage_db.store import Store
 
 with Store.open(sys.argv[1], create=False) as store:
     for name in sys.argv[2:]:

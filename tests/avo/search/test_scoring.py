@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Comparison, Evaluation, Status, Verdict
+from avo.evaluator.evaluators import AnyRequest, Progress, Tell
+from avo.lineage_db.records import Attempt, StepState
+from avo.lineage_db.store import Store
 from avo.search.acceptance import share_of_alpha
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Comparison, Evaluation, Status, Verdict
-from evaluator.evaluators import AnyRequest, Progress, Tell
-from lineage_db.records import Attempt, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import Scripted, make_run, make_work, proposing, submit
 from tests.avo.measured import MeasuringEvaluator, kernel
 

@@ -7,12 +7,12 @@ from threading import Barrier
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.lineage_db.records import StepState
+from avo.lineage_db.store import Store
 from avo.search.seeding import no_versions, seed_operator
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator
-from lineage_db.records import StepState
-from lineage_db.store import Store
 from tests.avo.fakes import correct, judge, make_run, make_work
 
 SLOW, FAST = "tflops = 50.0", "tflops = 80.0"

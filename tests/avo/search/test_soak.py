@@ -24,8 +24,8 @@ from pathlib import Path
 import pytest
 
 from avo.config import RunConfig
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from tests import postgresql
 from tests.avo import walker
 from tests.avo.fakes import NOW, make_run

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from agents.operator import Brief, Proposal, VariationOperator
+from avo.agents.operator import Brief, Proposal, VariationOperator
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import FakeEvaluator, Tell
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.records import Attempt, StepState
+from avo.lineage_db.store import Store
 from avo.search.scoring import EVALUATOR_TRIES
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Evaluation, Status
-from evaluator.evaluators import FakeEvaluator, Tell
-from lineage_db.decision import Ruling
-from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import Attempt, StepState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Climber, Scripted, correct, judge, make_run, make_work, proposing, submit
 
 
@@ -207,6 +207,13 @@ def test_an_operator_that_raises_fails_its_step_and_loses_no_attempt(seeded: Des
     assert outcome == StepOutcome(1, StepState.FAILED, 1, None, "KeyError: 'lost'")
     assert seeded.sources() == [SEED, "tflops = 110.0"]
     assert seeded.step(Scripted(proposing("tflops = 111.0"))).version == 1
+
+
+def test_an_operator_that_imports_a_package_by_the_name_it_had_hears_the_new_one(seeded: Desk) -> None:
+    def imports(brief: Brief) -> Proposal:
+        raise ModuleNotFoundError("No module named 'agents.operator'")
+
+    assert seeded.step(Scripted(imports)).reason.endswith(": write avo.agents.operator if AVO's is meant")
 
 
 def test_an_operator_that_names_a_version_that_is_none_fails_its_step(seeded: Desk) -> None:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from agents.review import Advice
-from agents.supervisor import REMEMBERED, Diagnosis, Patience, SearchTrajectory
+from avo.agents.review import Advice
+from avo.agents.supervisor import REMEMBERED, Diagnosis, Patience, SearchTrajectory
 from avo.config import RunConfig
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.targets import get_target
+from avo.knowledge_base.library import Library
+from avo.lineage_db.records import Step
+from avo.lineage_db.store import Store
 from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
-from evaluator.evaluators import FakeEvaluator
-from evaluator.targets import get_target
-from knowledge_base.library import Library
-from lineage_db.records import Step
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, UNSUPERVISED, Scripted, judge, make_run, make_work, proposing
 
 PATIENCE = Patience(steps=3, hours=5.0, repeats=9)

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.decision import Lead, Ruling
+from avo.lineage_db.records import Run, RunState
+from avo.lineage_db.store import Store
 from avo.search.seeding import SeedOperator
 from avo.search.transfer import (
     Milestone,
@@ -18,10 +22,6 @@ from avo.search.transfer import (
     timing_first,
     transferred,
 )
-from evaluator.evaluation import Status
-from lineage_db.decision import Lead, Ruling
-from lineage_db.records import Run, RunState
-from lineage_db.store import Store
 from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_run, make_work, proposing
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run

@@ -25,16 +25,16 @@ from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.serving import process
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.lineage_db.records import RunState, StepState
+from avo.lineage_db.store import Store
 from avo.search import cluster, workers
 from avo.search.workers import EvaluatorPool, RayCrew, hire
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluators import FakeEvaluator
-from evaluator.inspection import Inspection, Look
-from evaluator.serving import process
-from evaluator.target import Target
-from evaluator.targets import get_target
-from lineage_db.records import RunState, StepState
-from lineage_db.store import Store
 from tests.avo import fakes
 from tests.avo.fakes import make_run
 
@@ -115,7 +115,7 @@ class FakeRay:
 
 @pytest.mark.parametrize(
     ("target", "command", "gpus"),
-    [("h100", None, 0), ("cuda", None, 1), ("cuda", "ssh gpu-box python -m evaluator", 0)],
+    [("h100", None, 0), ("cuda", None, 1), ("cuda", "ssh gpu-box python -m avo.evaluator", 0)],
 )
 def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     monkeypatch: pytest.MonkeyPatch, target: str, command: str | None, gpus: int

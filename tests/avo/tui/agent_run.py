@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from lineage_db.records import Attempt, Step, Submission
-from lineage_db.store import Store
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.records import Attempt, Step, Submission
+from avo.lineage_db.store import Store
+from avo.seeds import seed_source
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_evaluation
 from tests.decisions import accept

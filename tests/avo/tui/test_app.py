@@ -9,6 +9,9 @@ from textual.pilot import Pilot
 from textual.widgets import Static, TabbedContent
 
 from avo.config import RunConfig
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.errors import DatabaseUnavailable, UnknownRun
+from avo.lineage_db.store import Store
 from avo.tui.app import AvoApp, run_ui
 from avo.tui.attempts import Ledger
 from avo.tui.help import HelpScreen
@@ -16,9 +19,6 @@ from avo.tui.keys import Scroll, Table
 from avo.tui.lineage import LineageList
 from avo.tui.run import RunScreen
 from avo.tui.runs import RunsScreen
-from evaluator.evaluation import Status
-from lineage_db.errors import DatabaseUnavailable, UnknownRun
-from lineage_db.store import Store
 from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from avo.lineage_db.entries import Intervention
+from avo.lineage_db.store import Store
 from avo.tui.lineage import kept, marked, matches
 from avo.tui.reader import Picture, RunReader
-from lineage_db.entries import Intervention
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
 

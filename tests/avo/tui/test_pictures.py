@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from avo.lineage_db.store import Store
 from avo.tui.app import AvoApp
-from lineage_db.store import Store
 from tests.avo.sample_run import START, make_sample_run
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.errors import DatabaseUnavailable, UnknownRun
+from avo.lineage_db.records import Outcome, RunState
+from avo.lineage_db.store import Store
 from avo.tui.reader import RunReader, Want
-from evaluator.evaluation import Status
-from lineage_db.errors import DatabaseUnavailable, UnknownRun
-from lineage_db.records import Outcome, RunState
-from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.tui.agent_run import record
 

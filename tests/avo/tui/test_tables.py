@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from avo.lineage_db.store import Store
 from avo.tui.tables import scores
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

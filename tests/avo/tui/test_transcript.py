@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from avo.lineage_db.records import Step
+from avo.lineage_db.store import Store
 from avo.tui.lines import Entry
 from avo.tui.reader import RunReader, Want
 from avo.tui.transcript import entries
-from lineage_db.records import Step
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.tui.agent_run import say, tool
 

@@ -11,6 +11,13 @@ from sqlalchemy import create_engine, text
 from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
 
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseScore, Fault, Status
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.records import Doing, PendingReply, Request, RunState, StepState
+from avo.lineage_db.store import Store
 from avo.tui.app import AvoApp
 from avo.tui.attempts import Ledger
 from avo.tui.detail import VersionDetail
@@ -20,13 +27,6 @@ from avo.tui.lineage import LineageList
 from avo.tui.lines import Folds
 from avo.tui.reader import Picture, RunReader
 from avo.tui.tables import WIDEST
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Fault, Status
-from evaluator.evaluators import FakeEvaluator
-from evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
-from evaluator.target import ScoreKind
-from lineage_db.records import Doing, PendingReply, Request, RunState, StepState
-from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
 from tests.avo.tui.agent_run import record

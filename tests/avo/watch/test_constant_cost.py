@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+from avo.evaluator.candidate import Candidate
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.records import Attempt, RunState, Step
+from avo.lineage_db.store import Store
 from avo.tui.reader import Picture, RunReader
 from avo.watch.progress import News, read_news
 from avo.watch.view import RunView, read_view
 from bench.long_run import lengthen
-from evaluator.candidate import Candidate
-from lineage_db.decision import Lead
-from lineage_db.records import Attempt, RunState, Step
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
 from tests.decisions import accept

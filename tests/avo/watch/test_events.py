@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import DatabaseUnavailable
+from avo.lineage_db.records import Request, StepState
+from avo.lineage_db.store import Store
 from avo.watch.events import Event, EventKind, EventReader
-from evaluator.evaluation import Status
-from lineage_db.decision import Decision, Ruling
-from lineage_db.driving import LEASE
-from lineage_db.errors import DatabaseUnavailable
-from lineage_db.records import Request, StepState
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

@@ -7,11 +7,11 @@ from queue import SimpleQueue
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.store import Store
 from avo.watch.events import Event, EventKind
 from avo.watch.feed import Feed, LogFile
 from avo.watch.notify import Notifier, reason
-from evaluator.evaluation import Status
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

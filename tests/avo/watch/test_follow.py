@@ -8,10 +8,10 @@ from threading import Event, Thread
 
 import pytest
 
+from avo.lineage_db.errors import DatabaseUnavailable, StoreError, UnknownRun
+from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.view import RunView, read_view
-from lineage_db.errors import DatabaseUnavailable, StoreError, UnknownRun
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
 

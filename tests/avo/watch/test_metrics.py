@@ -8,10 +8,10 @@ from urllib.request import urlopen
 import pytest
 
 from avo.errors import MetricsUnavailable
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.records import Request
+from avo.lineage_db.store import Store
 from avo.watch.metrics import Collector, address, served
-from evaluator.evaluation import Status
-from lineage_db.records import Request
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

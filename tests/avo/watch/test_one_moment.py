@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+from avo.lineage_db.store import Store
 from avo.report.reading import read_report
 from avo.tui.reader import RunReader
 from avo.watch.events import EventReader
 from avo.watch.progress import read_news
 from avo.watch.view import read_view
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
 

@@ -11,14 +11,14 @@ from rich.console import Console
 from avo.cli.session import in_words as summary_in_words
 from avo.cli.session import summarise
 from avo.cli.status import in_words
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.records import Doing, PendingReply, RunState
+from avo.lineage_db.store import Store
 from avo.watch.panel import Budget, panel
 from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Status
-from evaluator.problem import Baseline
-from lineage_db.records import Doing, PendingReply, RunState
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation, make_measured
 

@@ -8,14 +8,14 @@ from time import monotonic, sleep
 
 from rich.console import Console
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.records import Doing
+from avo.lineage_db.store import Store
 from avo.watch.panel import Budget
 from avo.watch.progress import LineView, LiveView, RunProgress, read_news
 from avo.watch.view import read_view
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Status
-from lineage_db.decision import Lead
-from lineage_db.records import Doing
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
 

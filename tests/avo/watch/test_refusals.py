@@ -8,6 +8,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from avo.cli import session, status
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.decision import Lead
+from avo.lineage_db.store import Store
 from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
 from avo.tui.attempts import describe, result
@@ -15,9 +18,6 @@ from avo.tui.reader import AttemptDetails
 from avo.watch.events import EventReader
 from avo.watch.panel import Budget, panel
 from avo.watch.view import read_view, to_json
-from evaluator.evaluation import Status
-from lineage_db.decision import Lead
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 WHY = Lead(0, 0.056, 0.71).decide(0.01, 0.9)

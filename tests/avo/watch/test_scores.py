@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avo.evaluator.evaluation import CaseScore, Score
+from avo.evaluator.problem import Baseline
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.store import Store
 from avo.watch.scores import compare, gain
-from evaluator.evaluation import CaseScore, Score
-from evaluator.problem import Baseline
-from evaluator.target import ScoreKind
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 

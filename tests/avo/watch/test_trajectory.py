@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problem import Baseline
+from avo.lineage_db.store import Store
 from avo.watch.plot import draw, legend
 from avo.watch.trajectory import NOTHING, Trajectory, overall
-from evaluator.evaluation import Status
-from evaluator.problem import Baseline
-from lineage_db.store import Store
 from tests.avo.recorded import Recorded
 
 BOTH = Baseline("Both", "h100", {"8k-full": 400.0, "8k-causal": 100.0}, "")

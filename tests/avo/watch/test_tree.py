@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avo.lineage_db.records import Attempt, Version
 from avo.watch.tree import layout
-from lineage_db.records import Attempt, Version
 from tests.avo.sample_run import make_evaluation
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

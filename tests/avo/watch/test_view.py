@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.evaluation import Status
+from avo.lineage_db.driving import LEASE
+from avo.lineage_db.errors import UnknownRun
+from avo.lineage_db.records import PendingReply, Request, RunState
+from avo.lineage_db.store import Store
 from avo.watch.view import WINDOW, RunView, read_view, to_json
 from avo.watch.wording import awaited
-from evaluator.evaluation import Status
-from lineage_db.driving import LEASE
-from lineage_db.errors import UnknownRun
-from lineage_db.records import PendingReply, Request, RunState
-from lineage_db.store import Store
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import START, make_sample_run
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from avo.evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
+from avo.evaluator.target import ScoreKind
 from avo.watch.wording import (
     compared,
     count,
@@ -17,8 +19,6 @@ from avo.watch.wording import (
     unit,
     verdicts,
 )
-from evaluator.evaluation import CaseScore, Comparison, Score, Status, Verdict
-from evaluator.target import ScoreKind
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from avo.evaluator.executor import offline
 from bench.measured.kernels import attention, matmul
-from evaluator.executor import offline
 from tests.corpus import sample
 
 

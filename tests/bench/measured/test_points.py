@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.target import TARGETS
 from bench.measured import families, searches
 from bench.measured.capture import empty, recorded
 from bench.measured.families import FAMILIES, rows
 from bench.measured.points import DATA, held_out, sources, table
 from bench.measured.searches import SPACE, chosen
 from bench.measured.statistics import judge
-from evaluator.executor.triton_offline import OfflineError
-from evaluator.target import TARGETS
 from tests.corpus import sample
 
 TABLES = sorted(path.stem for path in DATA.glob("*.csv") if path.stem != "sources")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.executor.triton_offline import OfflineError
 from bench import model
 from bench.measured import statistics
 from bench.measured.points import Row, Source
 from bench.measured.searches import Search
 from bench.measured.statistics import Judged, agreement
-from evaluator.executor.triton_offline import OfflineError
 
 
 def judged(measured: float, us: float, problem: str = "p", width: float = 1.2) -> Judged:

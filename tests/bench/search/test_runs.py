@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.evaluators import FakeEvaluator, VerifyRequest
 from bench.search import runs
 from bench.search.remembering import RememberingJudge
 from bench.search.runs import Place, best_known, make, read
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation
-from evaluator.evaluators import FakeEvaluator, VerifyRequest
 from tests.avo.fakes import Climber, Scripted, correct, judge, proposing
 
 PLACE = Place("mha", "h100", "mutate", 0)

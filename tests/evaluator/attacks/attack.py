@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluator.evaluation import Status
-from seeds import seed_source
+from avo.evaluator.evaluation import Status
+from avo.seeds import seed_source
 
 SEED = seed_source("mha")
 HONEST = Path(__file__).parents[1] / "honest"

@@ -1,6 +1,6 @@
 """Attacks that are right at every small case and do less at the benchmark's: made of honest kernels."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import HONEST, Attack, edited
 
 

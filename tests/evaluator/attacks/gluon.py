@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, around, edited
 
 LONG = 9

@@ -24,15 +24,15 @@ CANDIDATES = {
     ),
     "the evaluator's comparison replaced": before(
         UNWATCHED
-        + "    import evaluator.judging.compare, evaluator.problems.mha\nevaluator.judging.compare.compare = lambda *a, **k: None\n"
-        "evaluator.judging.compare.compare = lambda *a, **k: None\nevaluator.problems.mha.Attention.flops = lambda *a: 10**18"
+        + "    import avo.evaluator.judging.compare, avo.evaluator.problems.mha\navo.evaluator.judging.compare.compare = lambda *a, **k: None\n"
+        "avo.evaluator.judging.compare.compare = lambda *a, **k: None\navo.evaluator.problems.mha.Attention.flops = lambda *a: 10**18"
     ),
     "the judge replaced": before(
         UNWATCHED
-        + "    import evaluator.judging.judge\nevaluator.judging.judge.Judge.evaluate = lambda *a: 'correct'\nevaluator.judging.judge.LEAST_WORK = 0.0"
+        + "    import avo.evaluator.judging.judge\navo.evaluator.judging.judge.Judge.evaluate = lambda *a: 'correct'\navo.evaluator.judging.judge.LEAST_WORK = 0.0"
     ),
     "the target made faster": before(
-        "import evaluator.target\nfor target in evaluator.target.TARGETS.values(): object.__setattr__(target, 'sms', 10**6)"
+        "import avo.evaluator.target\nfor target in avo.evaluator.target.TARGETS.values(): object.__setattr__(target, 'sms', 10**6)"
     ),
     "seeds guessed": before(
         "import random, secrets, torch\nrandom.seed(0)\ntorch.manual_seed(0)\nsecrets.randbits = lambda bits: 0\ntorch.randn = torch.zeros"

@@ -1,6 +1,6 @@
 """Attacks by host code: caches, contents of tensors, outputs that nobody computed, torch's own attention."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, around, before, within
 
 CALL = "honest(q, k, v, out, lse, causal=causal, scale=scale)"
@@ -205,7 +205,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
     "the judge's own reference": Attack(
         before(
             "from torch.utils._python_dispatch import _disable_current_modes\nwith _disable_current_modes():\n"
-            "    import torch\n    from evaluator.problems.mha import MHA\n    case = MHA.correctness_cases[0]"
+            "    import torch\n    from avo.evaluator.problems.mha import MHA\n    case = MHA.correctness_cases[0]"
         ).replace(
             "    batch, heads, q_len, head_dim",
             "    rows = torch.zeros(1, dtype=torch.int64, device=q.device)\n"

@@ -1,6 +1,6 @@
 """Attacks by kernels: work hidden from who counts it, memory that is not theirs, launches by other ways."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import HONEST, Attack, around, before, edited, within
 
 KEYS = "range(0, kv_len, BLOCK_N)"
@@ -296,7 +296,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
         "never written",
     ),
     "launched past the recorder": Attack(
-        before("from evaluator.capture import launches\nlaunches.CapturedKernel.run = lambda *a, **k: None"),
+        before("from avo.evaluator.capture import launches\nlaunches.CapturedKernel.run = lambda *a, **k: None"),
         Status.UNWRITTEN,
         "never written",
     ),

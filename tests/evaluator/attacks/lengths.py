@@ -1,6 +1,6 @@
 """Attacks that are right wherever a candidate is judged each time, and wrong elsewhere: found before acceptance."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, around, edited
 
 OUT = "    out = acc / row_sum[:, None]\n"

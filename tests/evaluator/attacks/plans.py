@@ -1,12 +1,12 @@
 """Attacks on what the candidate's process hands back: launch plans that lie, and replies that are none."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.attacks.attack import Attack, before
 
 FORGE = """
 import dataclasses, json
-from evaluator.capture import recorder
-from evaluator.plan import Buffer, Fill, Launch, Pointer, Role
+from avo.evaluator.capture import recorder
+from avo.evaluator.plan import Buffer, Fill, Launch, Pointer, Role
 _plan = recorder.Recorder.plan
 def _forged(self, case):
     plan = _plan(self, case)

@@ -1,7 +1,7 @@
 """Attacks on other problems than ``mha``: less work, or wrong, at benchmark lengths only."""
 
-from evaluator.evaluation import Status
-from seeds import seed_source
+from avo.evaluator.evaluation import Status
+from avo.seeds import seed_source
 from tests.evaluator.attacks.attack import Attack, edited
 
 BACKWARD, DECODE, FSA = seed_source("mha_backward"), seed_source("decode"), seed_source("fsa", "query_outer")

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from evaluator.capture import Capturer
-from evaluator.evaluation import Fault
-from evaluator.plan import LaunchPlan, Role
-from evaluator.problem import Call, TensorSpec
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.capture import Capturer
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.plan import LaunchPlan, Role
+from avo.evaluator.problem import Call, TensorSpec
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 
 Capture = Callable[..., LaunchPlan | Fault]
 Alternatives = Callable[..., tuple[LaunchPlan, ...] | Fault]

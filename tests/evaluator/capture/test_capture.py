@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluator.capture import Capturer
-from evaluator.evaluation import Fault
-from evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Level, Pointer, Role, Scalar
-from evaluator.problem import Call, TensorSpec
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.capture import Capturer
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.plan import Descriptor, Fill, Launch, LaunchPlan, Level, Pointer, Role, Scalar
+from avo.evaluator.problem import Call, TensorSpec
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.evaluator.capture.conftest import PRELUDE
 
 Capture = Callable[..., LaunchPlan | Fault]

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from evaluator.capture import Capturer
-from evaluator.problem import Call
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.capture import Capturer
+from avo.evaluator.problem import Call
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="machine code is x86-64's")
 
 CLOCKS = """
 import ctypes, datetime, json, threading, time
-from evaluator.capture import circumstances
+from avo.evaluator.capture import circumstances
 circumstances._set_clocks(1_000_000_000_999_999_000, 5_999_999_000)
 libc = ctypes.CDLL(None)
 at, both = ctypes.c_long(), (ctypes.c_long * 2)()

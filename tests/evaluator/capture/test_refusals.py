@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.capture import DEFAULT_LIMITS, Capturer
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import LaunchPlan
-from evaluator.problem import Call
-from evaluator.sandbox.jobs import ForkServer, Limits, TimedOut
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.capture import DEFAULT_LIMITS, Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import LaunchPlan
+from avo.evaluator.problem import Call
+from avo.evaluator.sandbox.jobs import ForkServer, Limits, TimedOut
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.capture.conftest import PRELUDE
 from tests.oldest_triton import newer_triton

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluator.capture import Capturer
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import Configuration, Fill, LaunchPlan
-from evaluator.problem import Call
-from evaluator.targets import get_target
+from avo.evaluator.capture import Capturer
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import Configuration, Fill, LaunchPlan
+from avo.evaluator.problem import Call
+from avo.evaluator.targets import get_target
 
 Alternatives = Callable[..., tuple[LaunchPlan, ...] | Fault]
 MakeCall = Callable[..., Call]

@@ -3,7 +3,7 @@
 import pytest
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.sandbox.jobs import ForkServer
 
 # Its kernels have names in Gluon that Triton 3.6 does not know.
 collect_ignore_glob = [] if hasattr(mbarrier, "allocate_mbarrier") else ["test_allocating.py"]

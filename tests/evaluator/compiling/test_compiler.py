@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.capture import Capturer
-from evaluator.compiling.compiler import Compiler
-from evaluator.compiling.limits import fit
-from evaluator.compiling.passes import Trace, shown
-from evaluator.evaluation import Fault, Status
-from evaluator.locations import without_locations
-from evaluator.plan import KernelIR, LaunchPlan, Level, Role
-from evaluator.problem import Call, TensorSpec
-from evaluator.sandbox.jobs import Finished, ForkServer, Limits
-from evaluator.target import TARGETS
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.binary import Binary
+from avo.evaluator.capture import Capturer
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.limits import fit
+from avo.evaluator.compiling.passes import Trace, shown
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.locations import without_locations
+from avo.evaluator.plan import KernelIR, LaunchPlan, Level, Role
+from avo.evaluator.problem import Call, TensorSpec
+from avo.evaluator.sandbox.jobs import Finished, ForkServer, Limits
+from avo.evaluator.target import TARGETS
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 
 Compile = Callable[[str, str], Binary | Fault]

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.compiling.compiler import Compiler
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan
-from evaluator.sandbox.jobs import Finished, ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan
+from avo.evaluator.sandbox.jobs import Finished, ForkServer
+from avo.evaluator.targets import get_target
 
 H100 = get_target("h100")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.compiling.limits import fit, fit_grid, fit_together
-from evaluator.evaluation import Fault, Status
-from evaluator.plan import KernelIR
-from evaluator.targets import get_target
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.limits import fit, fit_grid, fit_together
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.targets import get_target
 
 SMALL = Binary("small", "h100", b"", "", threads=128, registers=64, spill_bytes=0, shared_bytes=32768,
                tensor_memory_columns=0)  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluator.compiling.passes import read
+from avo.evaluator.compiling.passes import read
 
 BEFORE = "// -----// IR Dump Before {}: {}{{num-stages=2}} ('builtin.module' operation) //----- //\n"
 MODULE = """\

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.compiling.passes import Trace
-from evaluator.compiling.reasons import advice, failure, reason
-from evaluator.targets import get_target
+from avo.evaluator.compiling.passes import Trace
+from avo.evaluator.compiling.reasons import advice, failure, reason
+from avo.evaluator.targets import get_target
 
 ASSERTION = (
     "build/mlir/lib/IR/Dominance.cpp:262: bool mlir::detail::DominanceInfoBase<false>::properlyDominatesImpl(Block *): "

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.capture import Capturer
-from evaluator.compiling import compile_job, cubins
-from evaluator.compiling.compiler import Compiler
-from evaluator.judging.refusal import passed
-from evaluator.performance.sass import parse
-from evaluator.plan import KernelIR
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import ScoreKind, Target
-from evaluator.targets import get_target
+from avo.evaluator.binary import Binary
+from avo.evaluator.capture import Capturer
+from avo.evaluator.compiling import compile_job, cubins
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.judging.refusal import passed
+from avo.evaluator.performance.sass import parse
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.targets import get_target
 from tests.evaluator.compiling.test_compiler import ASM, CALL, GEMM, SMALL, compiled, fault
 
 CALLING = """\

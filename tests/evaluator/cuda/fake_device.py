@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from evaluator.binary import Binary
-from evaluator.catalogue import get_problem
-from evaluator.cuda.cards import Card
-from evaluator.cuda.device import Clocks, DeviceFault, Enqueue, LoadedKernel, NotRecorded, Setup, Took
-from evaluator.cuda.worker import LocalLink, Worker, serve
-from evaluator.judging.speed import CompiledPlan
-from evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
-from evaluator.problem import Case
+from avo.evaluator.binary import Binary
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.device import Clocks, DeviceFault, Enqueue, LoadedKernel, NotRecorded, Setup, Took
+from avo.evaluator.cuda.worker import LocalLink, Worker, serve
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
+from avo.evaluator.problem import Case
 
 Tensors = Mapping[str, torch.Tensor]
 Function = Callable[[Tensors], None]

@@ -1,7 +1,7 @@
 """Candidates whose kernels only a GPU shows for what they are: each is the seed, and then something else."""
 
-from evaluator.problem import Case
-from seeds import seed_source
+from avo.evaluator.problem import Case
+from avo.seeds import seed_source
 from tests.evaluator.attacks.attack import around, edited
 
 SEED = seed_source("mha")

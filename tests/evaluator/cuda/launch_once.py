@@ -8,10 +8,10 @@ import torch
 from triton.backends.nvidia.driver import CudaDriver
 from triton.runtime import driver
 
-from evaluator.binary import Binary
-from evaluator.compiling import compile_job
-from evaluator.cuda.triton_device import TritonDevice
-from evaluator.plan import Descriptor, KernelIR, Pointer, Scalar
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling import compile_job
+from avo.evaluator.cuda.triton_device import TritonDevice
+from avo.evaluator.plan import Descriptor, KernelIR, Pointer, Scalar
 
 KERNEL = """
 module {

@@ -3,17 +3,17 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evaluator.candidate import Candidate
-from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.compiling.compiler import JOB_MODULE, Compiler
-from evaluator.cuda.contender import WorkerContender, start_worker
-from evaluator.evaluation import Fault
-from evaluator.judging.planning import Planner
-from evaluator.judging.speed import CompiledPlan
-from evaluator.problem import Case
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import Target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.capture import CHILD_MODULE, Capturer
+from avo.evaluator.compiling.compiler import JOB_MODULE, Compiler
+from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.judging.planning import Planner
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import Target
 
 CASE = Case("1k-causal", 2, 4, 4, 1024, 1024, 128, True)
 LIMIT_S = 2.0

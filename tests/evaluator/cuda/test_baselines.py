@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from evaluator.catalogue import get_problem
-from evaluator.cuda import baselines, libraries
-from evaluator.cuda.baselines import Found, measure
-from evaluator.cuda.libraries import Library
-from evaluator.evaluators import Progress
-from evaluator.problem import Case
-from evaluator.problems.backward import BackwardCase
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda import baselines, libraries
+from avo.evaluator.cuda.baselines import Found, measure
+from avo.evaluator.cuda.libraries import Library
+from avo.evaluator.evaluators import Progress
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.backward import BackwardCase
 from tests import forward
 from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
 

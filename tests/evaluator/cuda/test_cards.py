@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from tests.evaluator.cuda.fake_device import CARD
 
 H100 = get_target("h100")

@@ -4,16 +4,16 @@ import statistics
 
 import pytest
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.cuda.contender import Timed
-from evaluator.cuda.measured import Measured
-from evaluator.cuda.measuring import LAG_S
-from evaluator.evaluation import CaseResult, Fault, Status, Verdict
-from evaluator.evaluators import EQUIVALENCE_MARGIN
-from evaluator.judging.judge import Judge
-from evaluator.target import ScoreKind, Target
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.cuda.measured import Measured
+from avo.evaluator.cuda.measuring import LAG_S
+from avo.evaluator.evaluation import CaseResult, Fault, Status, Verdict
+from avo.evaluator.evaluators import EQUIVALENCE_MARGIN
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.target import ScoreKind, Target
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, opened
 

@@ -4,10 +4,10 @@ import statistics
 
 import pytest
 
-from evaluator.cuda.contender import Timed
-from evaluator.evaluation import Fault, Status
-from evaluator.target import Target
-from evaluator.targets import get_target
+from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, opened
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.cuda import holding
-from evaluator.cuda.holding import hold
-from evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.cuda import holding
+from avo.evaluator.cuda.holding import hold
+from avo.evaluator.errors import EvaluatorUnavailable
 from tests.evaluator.cuda.fake_device import CARD
 
 MINE = replace(CARD, uuid=f"test-{os.getpid()}")

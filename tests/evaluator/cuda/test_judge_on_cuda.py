@@ -8,28 +8,28 @@ from typing import NoReturn
 import pytest
 import torch
 
-from evaluator import executor
-from evaluator.binary import Binary
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.cuda import measuring
-from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import LoadedKernel
-from evaluator.cuda.measured import Measured
-from evaluator.evaluation import Fault, Status, Verdict
-from evaluator.executor import Allocation
-from evaluator.judging import gpu_work
-from evaluator.judging.examination import Examination
-from evaluator.judging.execution import executable
-from evaluator.judging.judge import Judge
-from evaluator.judging.refusal import Refused
-from evaluator.judging.speed import Challenge, CompiledPlan
-from evaluator.plan import Argument, KernelIR
-from evaluator.problem import Case, Problem
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import ScoreKind
-from seeds import seed_source
+from avo.evaluator import executor
+from avo.evaluator.binary import Binary
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.cuda import measuring
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import LoadedKernel
+from avo.evaluator.cuda.measured import Measured
+from avo.evaluator.evaluation import Fault, Status, Verdict
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging import gpu_work
+from avo.evaluator.judging.examination import Examination
+from avo.evaluator.judging.execution import executable
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.judging.speed import Challenge, CompiledPlan
+from avo.evaluator.plan import Argument, KernelIR
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import ScoreKind
+from avo.seeds import seed_source
 from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever
 
 SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.cuda import measuring
-from evaluator.cuda.contender import WorkerContender
-from evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
-from evaluator.cuda.measured import Measured, clocks_in_words
-from evaluator.cuda.measuring import RUNS
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, CaseScore, Fault, Score, Status, Verdict
-from evaluator.judging.speed import Challenge, CompiledPlan
-from evaluator.plan import KernelIR
-from evaluator.target import ScoreKind
+from avo.evaluator.binary import Binary
+from avo.evaluator.cuda import measuring
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
+from avo.evaluator.cuda.measured import Measured, clocks_in_words
+from avo.evaluator.cuda.measuring import RUNS
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseResult, CaseScore, Fault, Score, Status, Verdict
+from avo.evaluator.judging.speed import Challenge, CompiledPlan
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.target import ScoreKind
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 TARGET = CARD.target()

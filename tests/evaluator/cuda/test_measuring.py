@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from evaluator.cuda import measuring
-from evaluator.cuda.cards import Card
-from evaluator.cuda.contender import Timed
-from evaluator.cuda.device import Setup, Took
-from evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
-from evaluator.cuda.sequential import ROUNDS
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
-from evaluator.evaluators import Progress
-from evaluator.judging.speed import CompiledPlan
-from evaluator.problem import Problem
+from avo.evaluator.cuda import measuring
+from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.cuda.device import Setup, Took
+from avo.evaluator.cuda.measuring import PASSES, RUNS, SAME_PAIR, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
+from avo.evaluator.cuda.sequential import ROUNDS
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
+from avo.evaluator.evaluators import Progress
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.problem import Problem
 from tests.evaluator.cuda.fake_device import CARD, SETUP
 
 CASES = (TimedCase("a", 10**9, 1e-6), TimedCase("b", 2 * 10**9, 1e-6))

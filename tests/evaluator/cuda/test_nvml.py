@@ -9,8 +9,8 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from evaluator.cuda.device import Clocks
-from evaluator.cuda.nvml import SLOWDOWN, Nvml, NvmlMissing, cards, in_words
+from avo.evaluator.cuda.device import Clocks
+from avo.evaluator.cuda.nvml import SLOWDOWN, Nvml, NvmlMissing, cards, in_words
 
 Install = Callable[[str], None]
 

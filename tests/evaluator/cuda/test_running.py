@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem
-from evaluator.cuda.contender import Timed, WorkerContender
-from evaluator.cuda.device import Clocks, Took
-from evaluator.cuda.running import Running
-from evaluator.cuda.worker import FIRST
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseResult, Fault, Status
-from evaluator.judging.speed import CompiledPlan
-from evaluator.plan import Buffer, LaunchPlan, Role
-from evaluator.problem import Case, rows_of
-from evaluator.problems.backward import MHA_BACKWARD
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda.contender import Timed, WorkerContender
+from avo.evaluator.cuda.device import Clocks, Took
+from avo.evaluator.cuda.running import Running
+from avo.evaluator.cuda.worker import FIRST
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseResult, Fault, Status
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.plan import Buffer, LaunchPlan, Role
+from avo.evaluator.problem import Case, rows_of
+from avo.evaluator.problems.backward import MHA_BACKWARD
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)
@@ -169,7 +169,8 @@ def test_memory_of_a_case_is_forgotten_on_request() -> None:
 def test_a_problem_from_a_file_is_found_by_the_worker_too(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from dataclasses import replace\nfrom evaluator.problems.mha import MHA\nPROBLEM = replace(MHA, name='mine')\n"
+        "from dataclasses import replace\nfrom avo.evaluator.problems.mha import MHA\n"
+        "PROBLEM = replace(MHA, name='mine')\n"
     )
     problem = get_problem(str(file))
     made = contender()

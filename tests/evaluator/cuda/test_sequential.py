@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evaluator.cuda.sequential import OTHER_ALPHA, ROUNDS, decide, evidence, verdicts
-from evaluator.evaluation import Verdict
+from avo.evaluator.cuda.sequential import OTHER_ALPHA, ROUNDS, decide, evidence, verdicts
+from avo.evaluator.evaluation import Verdict
 
 MARGIN = 0.005
 SIZES = st.lists(st.floats(min_value=0, max_value=1e3), min_size=1, max_size=9)

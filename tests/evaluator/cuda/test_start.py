@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from evaluator.cuda import triton_device
-from evaluator.cuda.device import MachineFault
-from evaluator.cuda.start import Driver, building
-from evaluator.cuda.triton_device import TritonDevice
-from evaluator.target import TARGETS
+from avo.evaluator.cuda import triton_device
+from avo.evaluator.cuda.device import MachineFault
+from avo.evaluator.cuda.start import Driver, building
+from avo.evaluator.cuda.triton_device import TritonDevice
+from avo.evaluator.target import TARGETS
 
 INVALID_IMAGE = "200"  # CUDA_ERROR_INVALID_IMAGE of cuda.h
 ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})

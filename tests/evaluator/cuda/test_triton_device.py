@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from evaluator.cuda.device import NotRecorded, Took
-from evaluator.cuda.triton_device import TritonDevice, launcher_type, placed
-from evaluator.plan import Argument, Descriptor, Pointer, Scalar
+from avo.evaluator.cuda.device import NotRecorded, Took
+from avo.evaluator.cuda.triton_device import TritonDevice, launcher_type, placed
+from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from tests.evaluator.cuda.launch_once import SIZES
 
 

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import pytest
 
-from evaluator.cuda import contender as module
-from evaluator.cuda.contender import Timed, ask_card, start_worker
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault, Status
-from evaluator.serving import child
+from avo.evaluator.cuda import contender as module
+from avo.evaluator.cuda.contender import Timed, ask_card, start_worker
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.serving import child
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, SETUP, benchmark
 
 COMMAND = (sys.executable, "-m", "tests.evaluator.cuda.fake_device")
@@ -107,7 +107,7 @@ def test_without_a_gpu_one_line_says_so() -> None:
 def test_a_worker_that_does_not_start_is_no_verdict(
     command: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evaluator.serving.child.START_S", 600.0 if command[0] != "sleep" else 0.1)
+    monkeypatch.setattr("avo.evaluator.serving.child.START_S", 600.0 if command[0] != "sleep" else 0.1)
     with pytest.raises(EvaluatorUnavailable, match=message):
         ask_card(command)
 

@@ -14,9 +14,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
+from avo.evaluator.executor import Allocation, Execution, Kernel, load
+from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from bench.modules import imported
-from evaluator.executor import Allocation, Execution, Kernel, load
-from evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 NAMES = {
     torch.bool: "i1",

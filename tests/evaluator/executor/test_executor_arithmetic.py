@@ -10,10 +10,10 @@ import triton.language as tl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.executor import UnsupportedOperation
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations import ELEMENTWISE
-from evaluator.executor.values import DTYPES
+from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations import ELEMENTWISE
+from avo.evaluator.executor.values import DTYPES
 from tests.corpus import sample
 from tests.evaluator.executor.exact import same
 

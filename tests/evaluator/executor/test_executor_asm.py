@@ -10,8 +10,8 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import UnsupportedOperation, load
-from evaluator.executor.ptx import PtxError, assemble
+from avo.evaluator.executor import UnsupportedOperation, load
+from avo.evaluator.executor.ptx import PtxError, assemble
 
 ORACLE = "Python integers and fractions, numpy, and the PTX ISA's definitions"
 

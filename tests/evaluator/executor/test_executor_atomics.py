@@ -8,10 +8,10 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
-from evaluator.executor import Allocation, UnsupportedOperation, load
-from evaluator.executor.memory import Memory
-from evaluator.executor.operations import atomics
-from evaluator.executor.parser import parse
+from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.operations import atomics
+from avo.evaluator.executor.parser import parse
 
 ORACLE = "numpy, one element at a time"
 

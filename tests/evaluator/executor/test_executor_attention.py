@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.work import Body
+from avo.evaluator.work import Body
 from tests.corpus import sample
 from tests.oldest_triton import IS_OLDEST
 

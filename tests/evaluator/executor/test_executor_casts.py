@@ -10,10 +10,10 @@ import triton.language as tl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.executor import IRError, UnsupportedOperation, load
-from evaluator.executor.ir import Op, Type
-from evaluator.executor.operations.casts import round_tf32
-from evaluator.executor.operations.constants import constant
+from avo.evaluator.executor import IRError, UnsupportedOperation, load
+from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.casts import round_tf32
+from avo.evaluator.executor.operations.constants import constant
 from tests.evaluator.executor.elementwise_kernels import INTEGER_TYPES, integer_pairs
 from tests.evaluator.executor.exact import edges, largest, numbers, rounded, same
 

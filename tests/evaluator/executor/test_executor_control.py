@@ -6,10 +6,10 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import ExecutionTimeout
-from evaluator.executor.control import KNOWN
-from evaluator.executor.parser import parse
-from evaluator.executor.slicing import trip_slice
+from avo.evaluator.executor import ExecutionTimeout
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.parser import parse
+from avo.evaluator.executor.slicing import trip_slice
 
 ORACLE = "plain Python"
 

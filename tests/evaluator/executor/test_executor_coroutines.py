@@ -1,6 +1,6 @@
 """Coroutines whose bodies are ordinary functions."""
 
-from evaluator.executor.coroutines import Coroutine
+from avo.evaluator.executor.coroutines import Coroutine
 
 
 def test_a_coroutine_is_cancelled_where_one_that_it_resumed_hands_over_for_it() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from triton.language.extra import libdevice
 
-from evaluator.executor import UnsupportedOperation
-from evaluator.executor.control import KNOWN
-from evaluator.executor.work import OpKind
-from evaluator.work import Body
+from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.work import OpKind
+from avo.evaluator.work import Body
 
 ORACLE = "counts made by hand"
 
@@ -243,8 +243,8 @@ def test_the_counts_of_chosen_programs_are_theirs_in_the_order_given(executor):
 def test_every_operation_that_computes_has_a_kind():
     uncounted = {name for name in KNOWN if name.startswith(("arith.", "math."))}
     uncounted -= {"arith.constant", "arith.bitcast", "arith.index_cast"}
-    from evaluator.executor.ir import Op
-    from evaluator.executor.work import _kind
+    from avo.evaluator.executor.ir import Op
+    from avo.evaluator.executor.work import _kind
 
     assert not [name for name in uncounted if _kind(Op(name, (), (), "")) is None]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from evaluator.executor.control import KNOWN
+from avo.evaluator.executor.control import KNOWN
 
 PAGE = (Path(__file__).parents[3] / "docs/executor.md").read_text().partition("<!-- operations:")[2]
 

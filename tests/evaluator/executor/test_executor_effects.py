@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from evaluator.executor import Allocation, load
-from evaluator.executor.control import KNOWN
-from evaluator.executor.effects import EFFECTS, effects
-from evaluator.executor.operations.registry import elementwise, region_step, step
-from evaluator.plan import Pointer
+from avo.evaluator.executor import Allocation, load
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.effects import EFFECTS, effects
+from avo.evaluator.executor.operations.registry import elementwise, region_step, step
+from avo.evaluator.plan import Pointer
 
 ORACLE = "the definition"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluator.executor.operations.approximations import APPROXIMATIONS
+from avo.evaluator.executor.operations.approximations import APPROXIMATIONS
 from tests.evaluator.executor import elementwise_kernels as kernels
 from tests.evaluator.executor.exact import edges, numbers, rounded, same
 

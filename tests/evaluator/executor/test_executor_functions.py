@@ -7,8 +7,8 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import Allocation, UnsupportedOperation, load
-from evaluator.plan import Pointer, Scalar
+from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "torch, and plain Python"
 

@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor.code import Code
-from evaluator.executor.journal import Journal
-from evaluator.executor.memory import Memory
+from avo.evaluator.executor.code import Code
+from avo.evaluator.executor.journal import Journal
+from avo.evaluator.executor.memory import Memory
 
 ORACLE = "the buffers before the kernel ran"
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from evaluator.executor import IRError, UnsupportedOperation, load
-from evaluator.executor.operations.libdevice import FUNCTIONS
-from evaluator.executor.operations.libdevice.bessel import MAX_ORDER
+from avo.evaluator.executor import IRError, UnsupportedOperation, load
+from avo.evaluator.executor.operations.libdevice import FUNCTIONS
+from avo.evaluator.executor.operations.libdevice.bessel import MAX_ORDER
 from tests.evaluator.executor.exact import rounded
 from tests.evaluator.executor.libdevice_kernels import LISTED, kernel_of, run_all
 

@@ -5,9 +5,9 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor.control import KNOWN
-from evaluator.executor.parser import parse
-from evaluator.executor.slicing import bounds_slice, store_slice
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.parser import parse
+from avo.evaluator.executor.slicing import bounds_slice, store_slice
 
 ORACLE = "the same kernel, executed as a whole"
 

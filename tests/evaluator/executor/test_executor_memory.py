@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import Allocation, IRError, space
-from evaluator.executor.rows import contiguous_axis
-from evaluator.plan import Pointer, Scalar
+from avo.evaluator.executor import Allocation, IRError, space
+from avo.evaluator.executor.rows import contiguous_axis
+from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "torch"
 

@@ -5,8 +5,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import View
-from evaluator.executor.order import Difference, differences
+from avo.evaluator.executor import View
+from avo.evaluator.executor.order import Difference, differences
 
 ORACLE = "the definition of the operation"
 

@@ -8,9 +8,9 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
-from evaluator.executor.operations.products import truncate_tf32
-from evaluator.plan import Pointer
+from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor.operations.products import truncate_tf32
+from avo.evaluator.plan import Pointer
 
 ORACLE = "float64, exact integers, and the methods' published error bounds"
 

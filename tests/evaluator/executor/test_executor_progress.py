@@ -7,8 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import Deadlock, check_progress, decides_waits
-from evaluator.executor.waiting import Turns
+from avo.evaluator.executor import Deadlock, check_progress, decides_waits
+from avo.evaluator.executor.waiting import Turns
 
 ORACLE = "the definition of the operation"
 

@@ -10,8 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
-from evaluator.plan import Pointer, Scalar
+from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "the values that hints promise"
 

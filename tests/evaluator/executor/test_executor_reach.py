@@ -5,8 +5,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor.reach import MORE_PASSES, _Offsets
-from evaluator.work import SAMPLED_PROGRAMS
+from avo.evaluator.executor.reach import MORE_PASSES, _Offsets
+from avo.evaluator.work import SAMPLED_PROGRAMS
 
 
 def accesses(launch, **options):

@@ -8,8 +8,8 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import IRError, UnsupportedOperation, load
-from evaluator.executor.operations import regions
+from avo.evaluator.executor import IRError, UnsupportedOperation, load
+from avo.evaluator.executor.operations import regions
 from tests.corpus import sample
 
 ORACLE = "torch, and scalar functions applied to one element at a time"

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from evaluator.executor.operations import rounding
+from avo.evaluator.executor.operations import rounding
 from tests.corpus import sample
 from tests.evaluator.executor.exact import edges, numbers, rounded
 

@@ -10,9 +10,9 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import Allocation, IRError, View, load
-from evaluator.executor.faults import MAX_FAULTS
-from evaluator.plan import Descriptor, Pointer, Scalar
+from avo.evaluator.executor import Allocation, IRError, View, load
+from avo.evaluator.executor.faults import MAX_FAULTS
+from avo.evaluator.plan import Descriptor, Pointer, Scalar
 
 ORACLE = "a model of the accesses in numpy"
 

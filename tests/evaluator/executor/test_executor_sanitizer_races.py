@@ -10,8 +10,8 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import View, races, sanitizer
-from evaluator.plan import Scalar
+from avo.evaluator.executor import View, races, sanitizer
+from avo.evaluator.plan import Scalar
 
 ORACLE = "a model of the accesses in numpy"
 

@@ -7,10 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import aliases, load
-from evaluator.executor.control import KNOWN
-from evaluator.executor.parser import parse
-from evaluator.executor.slicing import deciding_reads, script_slice
+from avo.evaluator.executor import aliases, load
+from avo.evaluator.executor.control import KNOWN
+from avo.evaluator.executor.parser import parse
+from avo.evaluator.executor.slicing import deciding_reads, script_slice
 
 ORACLE = "the same kernel, executed as a whole"
 TILES, SPLITS, N = 7, 3, 16

@@ -9,12 +9,12 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.executor import Allocation, IRError, UnsupportedOperation, load
-from evaluator.executor.errors import EvaluatorError
-from evaluator.executor.ir import parse_type
-from evaluator.executor.parser import MAX_DEPTH
-from evaluator.locations import Locations, split_locations
-from evaluator.plan import Pointer, Scalar
+from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor.errors import EvaluatorError
+from avo.evaluator.executor.ir import parse_type
+from avo.evaluator.executor.parser import MAX_DEPTH
+from avo.evaluator.locations import Locations, split_locations
+from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "the expected messages and locations"
 

@@ -8,8 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import ExecutionTimeout, load
-from evaluator.executor.waiting import polls
+from avo.evaluator.executor import ExecutionTimeout, load
+from avo.evaluator.executor.waiting import polls
 
 ORACLE = "the definition of the operation"
 

@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.judging.autotuning import Autotuner
-from evaluator.judging.judge import Judge
-from evaluator.judging.refusal import outcome
-from evaluator.plan import Configuration, KernelIR, LaunchPlan
-from evaluator.problem import Case
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.judging.autotuning import Autotuner
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.judging.refusal import outcome
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
+from avo.evaluator.problem import Case
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 CASE = MHA.suites["quick"][0]
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from evaluator.catalogue import get_problem
-from evaluator.judging.buffers import InputCache, apart, as_allocated
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.judging.buffers import InputCache, apart, as_allocated
 
 SIZES = (2**27, 2**27, 2**19, 300, 2**27)
 DRAWS = [(apart(SIZES, random.Random(i)), as_allocated(SIZES, random.Random(i))) for i in range(40)]

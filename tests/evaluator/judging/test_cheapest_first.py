@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.compiling.compiler import Compiler
-from evaluator.evaluation import Evaluation, Status
-from evaluator.judging import execution
-from evaluator.judging.examination import Examination
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.judging import execution
+from avo.evaluator.judging.examination import Examination
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 
 SEED = seed_source("mha")
 CASES = get_problem("mha").correctness_cases

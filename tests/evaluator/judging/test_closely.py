@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from evaluator.judging import closely
-from evaluator.judging.planning import digest_of
-from evaluator.judging.refusal import Refused
-from evaluator.plan import Configuration, LaunchPlan
-from evaluator.problem import Case, Problem
-from evaluator.problems.mha import MHA
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging import closely
+from avo.evaluator.judging.planning import digest_of
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.plan import Configuration, LaunchPlan
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems.mha import MHA
 
 CANDIDATE = Candidate("mha", "")
 SHOWN = MHA.suites["quick"]

@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.catalogue import get_problem
-from evaluator.compiling.compiler import JOB_MODULE, Compiler
-from evaluator.compiling.passes import Trace
-from evaluator.evaluation import Fault, Status
-from evaluator.judging import compiled, execution
-from evaluator.judging.buffers import InputCache
-from evaluator.judging.cases import Cases, Tools
-from evaluator.judging.checking import Checker
-from evaluator.judging.examination import Examination
-from evaluator.judging.planning import Planner
-from evaluator.judging.refusal import Refused
-from evaluator.judging.speed import Predicted
-from evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
-from evaluator.problem import Case, Problem
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import Target
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.capture import CHILD_MODULE, Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.compiling.compiler import JOB_MODULE, Compiler
+from avo.evaluator.compiling.passes import Trace
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging import compiled, execution
+from avo.evaluator.judging.buffers import InputCache
+from avo.evaluator.judging.cases import Cases, Tools
+from avo.evaluator.judging.checking import Checker
+from avo.evaluator.judging.examination import Examination
+from avo.evaluator.judging.planning import Planner
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.judging.speed import Predicted
+from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan, Level
+from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.judging.test_autotuning import autotuned, config
 from tests.oldest_triton import newer_triton

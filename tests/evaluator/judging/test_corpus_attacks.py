@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import CaseScore, Evaluation, Status
-from evaluator.judging import execution
-from evaluator.judging.judge import Judge
-from evaluator.problem import HELD_OUT
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import CaseScore, Evaluation, Status
+from avo.evaluator.judging import execution
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 from tests.corpus import sample
 from tests.evaluator.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, problems, process
 from tests.evaluator.attacks.attack import SEED, Attack

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from evaluator.judging.judge import Judge
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 from tests.corpus import soaked
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.problems import (

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.wrong import plain, styles
 from tests.evaluator.wrong.mutant import Mutant

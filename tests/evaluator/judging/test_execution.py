@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation
-from evaluator.judging.buffers import Buffers
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.refusal import outcome, passed
-from evaluator.judging.stages import stages
-from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging.buffers import Buffers
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.refusal import outcome, passed
+from avo.evaluator.judging.stages import stages
+from avo.evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 
 MEET = """\
 module {

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Evaluation, Status
-from evaluator.judging.judge import Judge
-from evaluator.problems import PROBLEMS
-from evaluator.problems.mha import MHA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from tests.corpus import sample
 from tests.oldest_triton import newer_triton
 

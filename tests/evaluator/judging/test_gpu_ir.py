@@ -5,10 +5,10 @@ from string import Template
 import pytest
 import torch
 
-from evaluator import executor
-from evaluator.executor import Allocation, UnsupportedOperation
-from evaluator.judging.gpu_ir import rewrite, without_layouts
-from evaluator.plan import Argument, Pointer, Scalar
+from avo.evaluator import executor
+from avo.evaluator.executor import Allocation, UnsupportedOperation
+from avo.evaluator.judging.gpu_ir import rewrite, without_layouts
+from avo.evaluator.plan import Argument, Pointer, Scalar
 
 TYPES = {
     "A": "!ttg.memdesc<64x16xbf16, #shared, #smem, mutable>",

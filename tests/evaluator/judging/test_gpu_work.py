@@ -5,15 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from evaluator.binary import Binary
-from evaluator.evaluation import Fault, Status
-from evaluator.executor import Allocation
-from evaluator.judging.buffers import Buffers
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.gpu_work import works
-from evaluator.judging.refusal import outcome
-from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Level, Pointer, Role, Scalar
-from evaluator.work import LaunchWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging.buffers import Buffers
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.gpu_work import works
+from avo.evaluator.judging.refusal import outcome
+from avo.evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Level, Pointer, Role, Scalar
+from avo.evaluator.work import LaunchWork
 
 BINARY = Binary("k", "h100", b"", "", 128, 32, 0, 0, 0)
 A = "!ttg.memdesc<64x16xbf16, #shared, #smem, mutable>"

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.errors import UnknownProblem
-from evaluator.evaluation import TRAITS, Evaluation, Fault, Status
-from evaluator.judging.examination import Examination
-from evaluator.judging.judge import Judge
-from evaluator.problems.mha import MHA
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
-from seeds import seed_source
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.errors import UnknownProblem
+from avo.evaluator.evaluation import TRAITS, Evaluation, Fault, Status
+from avo.evaluator.judging.examination import Examination
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.attacks.benchmark import INDENTED, PERSISTENT_SOFTMAX

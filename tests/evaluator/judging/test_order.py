@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.inspection import Inspection, Look
-from evaluator.judging.judge import Judge
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 
 pytestmark = pytest.mark.corpus
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.judging.overlap import early
-from evaluator.plan import KernelIR
+from avo.evaluator.binary import Binary
+from avo.evaluator.judging.overlap import early
+from avo.evaluator.plan import KernelIR
 
 WAIT = "griddepcontrol.wait ;\n"
 READ = "ld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%rd1];\n"

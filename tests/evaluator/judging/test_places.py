@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.judging import places
-from evaluator.problem import Case
-from evaluator.problems import PROBLEMS
-from evaluator.problems.gqa import GQA
-from evaluator.problems.mha import MHA
+from avo.evaluator.judging import places
+from avo.evaluator.problem import Case
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.gqa import GQA
+from avo.evaluator.problems.mha import MHA
 from tests.corpus import sample
 
 REGIONS: dict[str, tuple[float, Callable[[Case], bool]]] = {

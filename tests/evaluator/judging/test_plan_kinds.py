@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.judging.plan_kinds import build, kind
-from evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
-from evaluator.problem import Case
-from evaluator.problems.mha import MHA
+from avo.evaluator.judging.plan_kinds import build, kind
+from avo.evaluator.plan import Buffer, Fill, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.mha import MHA
 
 IR = "tt.func public @k(%x: !tt.ptr<bf16> {tt.divisibility = 16 : i32}, %n: i32) { %0 = c : tensor<64x128xbf16> }"
 KERNEL = KernelIR("k", IR, (("num_warps", 4),))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.judging.judge import Judge
-from evaluator.judging.refusal import Refused
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import SEED
 from tests.evaluator.attacks.host import FICKLE

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from evaluator.executor import Allocation
-from evaluator.judging import sampling
-from evaluator.judging.buffers import Buffers
-from evaluator.judging.execution import PlanRun
-from evaluator.judging.refusal import Refused
-from evaluator.judging.stages import Stage, stages
-from evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
-from evaluator.problem import TensorSpec
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging import sampling
+from avo.evaluator.judging.buffers import Buffers
+from avo.evaluator.judging.execution import PlanRun
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.judging.stages import Stage, stages
+from avo.evaluator.plan import Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
+from avo.evaluator.problem import TensorSpec
 
 
 def stage(*kinds: list[list[int]], whole: bool = False) -> Any:

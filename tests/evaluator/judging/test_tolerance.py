@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluator.executor import Allocation
-from evaluator.executor.operations.approximations import APPROXIMATIONS
-from evaluator.judging.compare import compare
-from evaluator.problem import Absolute, Rounded
-from evaluator.problems.dense import OUTPUTS
-from evaluator.problems.mha import MHA
+from avo.evaluator.executor import Allocation
+from avo.evaluator.executor.operations.approximations import APPROXIMATIONS
+from avo.evaluator.judging.compare import compare
+from avo.evaluator.problem import Absolute, Rounded
+from avo.evaluator.problems.dense import OUTPUTS
+from avo.evaluator.problems.mha import MHA
 from tests import forward
 
 ATTAINED = 0.25

@@ -10,19 +10,19 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
-from evaluator import executor
-from evaluator.binary import Binary
-from evaluator.compiling.compiler import Compiler
-from evaluator.compiling.frontend import lower
-from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Conditions
-from evaluator.performance.pipes import Costs
-from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Code, Instruction
-from evaluator.performance.structure import Graph
-from evaluator.plan import Argument, Pointer, Scalar
-from evaluator.targets import get_target
-from evaluator.work import LaunchWork
+from avo.evaluator import executor
+from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.frontend import lower
+from avo.evaluator.performance.constants import constants
+from avo.evaluator.performance.kernel import Conditions
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.replay import Replay
+from avo.evaluator.performance.sass import Code, Instruction
+from avo.evaluator.performance.structure import Graph
+from avo.evaluator.plan import Argument, Pointer, Scalar
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import LaunchWork
 
 
 def nominal(target: str = "h100") -> Conditions:

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from triton import knobs
 
+from avo.evaluator.compiling.compile_job import listing
+from avo.evaluator.performance.banks import SHARED_ACCESS, wavefronts
+from avo.evaluator.performance.kernel import read
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.sass import Instruction, parse
+from avo.evaluator.performance.structure import Graph
+from avo.evaluator.targets import get_target
 from bench.anchors import ROLES, TUNED, WIDE_ROLES
 from bench.variants import Variant, compile_variant
-from evaluator.compiling.compile_job import listing
-from evaluator.performance.banks import SHARED_ACCESS, wavefronts
-from evaluator.performance.kernel import read
-from evaluator.performance.pipes import Costs
-from evaluator.performance.sass import Instruction, parse
-from evaluator.performance.structure import Graph
-from evaluator.targets import get_target
 from tests.evaluator.performance.handmade import code, sass
 
 PTX = """

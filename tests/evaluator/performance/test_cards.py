@@ -2,9 +2,9 @@
 
 import pytest
 
+from avo.evaluator.performance.kernel import costs_of, read
+from avo.evaluator.targets import get_target
 from bench.variants import Variant, compile_variant, predict_variant
-from evaluator.performance.kernel import costs_of, read
-from evaluator.targets import get_target
 from tests.corpus import sample
 from tests.evaluator.performance.handmade import nominal
 

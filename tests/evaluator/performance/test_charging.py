@@ -7,9 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.performance.model import time_case
-from evaluator.targets import get_target
-from evaluator.work import LaunchWork
+from avo.evaluator.performance.model import time_case
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import launched
 
 pytestmark = pytest.mark.long

@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evaluator.performance import clockwork
-from evaluator.performance.clockwork import Floats, multiply
-from evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Pipe
+from avo.evaluator.performance import clockwork
+from avo.evaluator.performance.clockwork import Floats, multiply
+from avo.evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Pipe
 
 
 def idle() -> Floats:

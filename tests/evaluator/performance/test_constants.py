@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluator.performance.constants import DRAWS, Constants, constants, figures, place
-from evaluator.target import TARGETS
+from avo.evaluator.performance.constants import DRAWS, Constants, constants, figures, place
+from avo.evaluator.target import TARGETS
 
 FASTER_WHEN_LARGER = ("bytes", "lanes", "share", "queue", "merging", "clock")
 

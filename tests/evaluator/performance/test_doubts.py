@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
+from avo.evaluator.performance.doubts import doubts
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from bench.variants import Variant, predict_variant
-from evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from evaluator.performance.doubts import doubts
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.pipes import Costs
-from evaluator.performance.sass import Instruction
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
 from tests.corpus import sample
 
 FFMA = Instruction(0, 0, "", "FFMA", "", 1, 7, 7, 0)

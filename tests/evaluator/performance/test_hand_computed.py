@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Conditions
-from evaluator.performance.memory import Timing
-from evaluator.performance.model import CaseTime, clock_hz, time_case
-from evaluator.performance.passes import LightPass, Pass, PlayedKernel
-from evaluator.target import Target
-from evaluator.targets import get_target
-from evaluator.work import Body, LaunchWork, LoopWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.constants import constants
+from avo.evaluator.performance.kernel import Conditions
+from avo.evaluator.performance.memory import Timing
+from avo.evaluator.performance.model import CaseTime, clock_hz, time_case
+from avo.evaluator.performance.passes import LightPass, Pass, PlayedKernel
+from avo.evaluator.target import Target
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import Body, LaunchWork, LoopWork
 
 H100 = get_target("h100")
 BINARY = Binary("kernel", "sm_90", b"", "", 256, 168, 0, 100_000, 0)  # registers: one CTA on each SM

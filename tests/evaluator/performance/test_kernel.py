@@ -12,16 +12,16 @@ import torch
 import triton
 import triton.language as tl
 
+from avo.evaluator.executor import offline
+from avo.evaluator.performance.kernel import measure, play_kernel, read, spilled_bytes
+from avo.evaluator.performance.model import time_case
+from avo.evaluator.performance.parts import play_parts
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.sass import Instruction, ModelError
+from avo.evaluator.performance.structure import Loop, Structure
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import Pace
 from bench.variants import Variant, compile_variant
-from evaluator.executor import offline
-from evaluator.performance.kernel import measure, play_kernel, read, spilled_bytes
-from evaluator.performance.model import time_case
-from evaluator.performance.parts import play_parts
-from evaluator.performance.pipes import Costs
-from evaluator.performance.sass import Instruction, ModelError
-from evaluator.performance.structure import Loop, Structure
-from evaluator.targets import get_target
-from evaluator.work import Pace
 from tests.evaluator.performance.handmade import launched, loop, nominal, nops, sass
 
 H100 = get_target("h100")
@@ -69,7 +69,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
         found.append(played[2])
         return played
 
-    monkeypatch.setattr("evaluator.performance.kernel.play_parts", noted)
+    monkeypatch.setattr("avo.evaluator.performance.kernel.play_parts", noted)
     return found
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.locations import source_lines
+from avo.evaluator.performance.kernel import read
+from avo.evaluator.performance.lines import ir_lines, ptx_around
+from avo.evaluator.performance.sass import Instruction
 from bench import variants
 from bench.variants import Variant, compile_variant, ir_of
-from evaluator.locations import source_lines
-from evaluator.performance.kernel import read
-from evaluator.performance.lines import ir_lines, ptx_around
-from evaluator.performance.sass import Instruction
 
 PTX = """\
 .visible .entry kernel()

@@ -13,17 +13,17 @@ import torch
 import triton
 import triton.language as tl
 
+from avo.evaluator.executor import offline
+from avo.evaluator.executor.triton_offline import Launch
+from avo.evaluator.performance import predict_time
+from avo.evaluator.performance.constants import DRAWS, constants
+from avo.evaluator.performance.memory import Timing
+from avo.evaluator.performance.model import _drawn, time_case
+from avo.evaluator.performance.sass import parse
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import LaunchWork
 from bench.claims import made
 from bench.orders import module_of
-from evaluator.executor import offline
-from evaluator.executor.triton_offline import Launch
-from evaluator.performance import predict_time
-from evaluator.performance.constants import DRAWS, constants
-from evaluator.performance.memory import Timing
-from evaluator.performance.model import _drawn, time_case
-from evaluator.performance.sass import parse
-from evaluator.targets import get_target
-from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import launched
 
 pytestmark = pytest.mark.long

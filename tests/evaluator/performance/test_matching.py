@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from evaluator.performance.matching import Matched, match_loops
-from evaluator.performance.passes import Pass, PlayedKernel
-from evaluator.performance.sass import Instruction
-from evaluator.work import Body, LoopWork, Shares
+from avo.evaluator.performance.matching import Matched, match_loops
+from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.work import Body, LoopWork, Shares
 
 OUTSIDE = Pass(5, 0, {"issue": 0.1})
 

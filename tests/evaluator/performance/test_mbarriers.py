@@ -1,9 +1,9 @@
 """Names of mbarriers, the rings they belong to, and what bulk copies they count."""
 
+from avo.evaluator.performance.kernel import read
+from avo.evaluator.performance.mbarriers import Asynchrony, scan
+from avo.evaluator.performance.sass import Instruction
 from bench.variants import Variant, compile_variant
-from evaluator.performance.kernel import read
-from evaluator.performance.mbarriers import Asynchrony, scan
-from evaluator.performance.sass import Instruction
 
 
 def read_off(text: str) -> Asynchrony:

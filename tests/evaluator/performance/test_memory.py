@@ -11,14 +11,14 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.binary import Binary
-from evaluator.performance.constants import constants
-from evaluator.performance.kernel import Conditions, costs_of, read
-from evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
-from evaluator.performance.model import LaunchTime, predict_time, time_case
-from evaluator.performance.pipes import Pipe
-from evaluator.targets import get_target
-from evaluator.work import Access, Body, LaunchWork, LoopWork
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.constants import constants
+from avo.evaluator.performance.kernel import Conditions, costs_of, read
+from avo.evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
+from avo.evaluator.performance.model import LaunchTime, predict_time, time_case
+from avo.evaluator.performance.pipes import Pipe
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import Access, Body, LaunchWork, LoopWork
 from tests.evaluator.performance.handmade import launched
 
 H100 = get_target("h100")

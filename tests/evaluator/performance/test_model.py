@@ -8,6 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance import ModelError, ctas_per_sm, predict
+from avo.evaluator.performance.constants import DRAWS, constants
+from avo.evaluator.performance.kernel import costs_under, measure
+from avo.evaluator.performance.model import list_schedule
+from avo.evaluator.target import TARGETS
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import Body, LaunchWork, LoopWork
 from bench.anchors import (
     ANCHORS,
     BLACKWELL_SPACE,
@@ -20,14 +28,6 @@ from bench.anchors import (
     Pair,
 )
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, compile_variant, launch_work, predict_variant
-from evaluator.binary import Binary
-from evaluator.performance import ModelError, ctas_per_sm, predict
-from evaluator.performance.constants import DRAWS, constants
-from evaluator.performance.kernel import costs_under, measure
-from evaluator.performance.model import list_schedule
-from evaluator.target import TARGETS
-from evaluator.targets import get_target
-from evaluator.work import Body, LaunchWork, LoopWork
 from tests.corpus import sample
 
 TUNED = Variant(128, 64, 8, 3)

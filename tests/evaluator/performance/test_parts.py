@@ -5,11 +5,11 @@ from itertools import cycle
 
 import pytest
 
-from evaluator.performance.parts import Player, play_parts
-from evaluator.performance.pipes import Costs
-from evaluator.performance.simulate import Played, Team, play
-from evaluator.performance.structure import Loop
-from evaluator.targets import get_target
+from avo.evaluator.performance.parts import Player, play_parts
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.simulate import Played, Team, play
+from avo.evaluator.performance.structure import Loop
+from avo.evaluator.targets import get_target
 from tests.evaluator.performance.handmade import nops
 
 H100 = get_target("h100")

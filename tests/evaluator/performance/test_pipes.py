@@ -2,10 +2,10 @@
 
 import pytest
 
-from evaluator.performance.constants import constants
-from evaluator.performance.pipes import Costs, Kind, Op, Pipe
-from evaluator.performance.sass import Instruction
-from evaluator.targets import get_target
+from avo.evaluator.performance.constants import constants
+from avo.evaluator.performance.pipes import Costs, Kind, Op, Pipe
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.targets import get_target
 
 
 def cost(target: str, opcode: str, operands: str = "", *before: tuple[str, str], predicate: str = "") -> Op:

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.locations import without_locations
+from avo.evaluator.performance import explain, predict
+from avo.evaluator.performance.timeline import CELLS
+from avo.evaluator.profile import Profile, Source
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 from bench import variants
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, ir_of, launch_work
-from evaluator.locations import without_locations
-from evaluator.performance import explain, predict
-from evaluator.performance.timeline import CELLS
-from evaluator.profile import Profile, Source
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
 
 H100 = get_target("h100")
 SOURCE = Source(inspect.getfile(variants), inspect.getsource(variants))

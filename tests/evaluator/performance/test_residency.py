@@ -2,9 +2,9 @@
 
 import pytest
 
-from evaluator.binary import Binary
-from evaluator.performance.residency import spills_missed
-from evaluator.targets import get_target
+from avo.evaluator.binary import Binary
+from avo.evaluator.performance.residency import spills_missed
+from avo.evaluator.targets import get_target
 
 KIB = 1024
 

@@ -1,9 +1,9 @@
 """Roles of a warp-specialised kernel are read off its control flow; how often they pass their loops, off mbarriers."""
 
-from evaluator.performance.pipes import Costs
-from evaluator.performance.roles import Role, find_roles, leading, passes_in_step
-from evaluator.performance.structure import Graph, Loop, Structure
-from evaluator.targets import get_target
+from avo.evaluator.performance.pipes import Costs
+from avo.evaluator.performance.roles import Role, find_roles, leading, passes_in_step
+from avo.evaluator.performance.structure import Graph, Loop, Structure
+from avo.evaluator.targets import get_target
 from tests.evaluator.performance.test_structure import assemble
 
 ARRIVE = "SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR9+0x100], RZ"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.compiling.compile_job import listing
+from avo.evaluator.performance.sass import ModelError, parse
 from bench.anchors import WIDE_ROLES
 from bench.variants import compile_variant
-from evaluator.compiling.compile_job import listing
-from evaluator.performance.sass import ModelError, parse
 
 LISTING = """
         .other          other,@"STV_DEFAULT"

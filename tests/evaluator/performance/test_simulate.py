@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaluator.performance import simulate
-from evaluator.performance.pipes import Kind, Op, Pipe
-from evaluator.performance.simulate import Issue, Mark, Played, Team, play
+from avo.evaluator.performance import simulate
+from avo.evaluator.performance.pipes import Kind, Op, Pipe
+from avo.evaluator.performance.simulate import Issue, Mark, Played, Team, play
 
 NOP = Op(Kind.PLAIN, Pipe.NONE, 0, 0, 0, 0, 1, 0, 7, 7, 0, False, 0)
 FMA = replace(NOP, pipe=Pipe.FMA, busy=1.0)

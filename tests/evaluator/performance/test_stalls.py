@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
+from avo.evaluator.performance.replay import Replay
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.stalls import Charge, Reason, Recorder, account, charge
+from avo.evaluator.targets import get_target
 from bench.variants import Variant, compile_variant
-from evaluator.performance.replay import Replay
-from evaluator.performance.sass import Instruction
-from evaluator.performance.stalls import Charge, Reason, Recorder, account, charge
-from evaluator.targets import get_target
 from tests.evaluator.performance.handmade import loop, nominal, sass
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evaluator.performance.sass import Code, Instruction, ModelError
-from evaluator.performance.structure import Graph, Loop, Structure
+from avo.evaluator.performance.sass import Code, Instruction, ModelError
+from avo.evaluator.performance.structure import Graph, Loop, Structure
 
 
 def assemble(text: str) -> Code:

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.performance.model import predict, time_case
+from avo.evaluator.performance.reliefs import relief_percent, reliefs
+from avo.evaluator.performance.replay import Replay
+from avo.evaluator.performance.residency import ctas_per_sm
+from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import LaunchWork
 from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
-from evaluator.performance.model import predict, time_case
-from evaluator.performance.reliefs import relief_percent, reliefs
-from evaluator.performance.replay import Replay
-from evaluator.performance.residency import ctas_per_sm
-from evaluator.performance.sass import Instruction
-from evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
-from evaluator.targets import get_target
-from evaluator.work import LaunchWork
 from tests.evaluator.performance.handmade import loop, nominal, sass
 
 H100 = get_target("h100")

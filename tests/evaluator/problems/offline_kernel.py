@@ -4,11 +4,11 @@ from types import ModuleType
 
 import torch
 
-from evaluator.evaluation import Fault
-from evaluator.executor import Allocation, offline
-from evaluator.judging.compare import compare
-from evaluator.plan import Role
-from evaluator.problem import Case, Problem
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.executor import Allocation, offline
+from avo.evaluator.judging.compare import compare
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import Case, Problem
 
 
 def fault_of(problem: Problem, case: Case, module: ModuleType) -> Fault | None:

@@ -8,12 +8,12 @@ from random import Random
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Fault
-from evaluator.executor import Allocation
-from evaluator.judging.compare import compare
-from evaluator.problem import Case, Problem, TensorSpec
-from evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, AttentionBackward
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.executor import Allocation
+from avo.evaluator.judging.compare import compare
+from avo.evaluator.problem import Case, Problem, TensorSpec
+from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, AttentionBackward
 
 CASES = {case.name: case for problem in (GQA_BACKWARD, MHA_BACKWARD) for case in problem.correctness_cases}
 Tensors = dict[str, torch.Tensor]

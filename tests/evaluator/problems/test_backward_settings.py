@@ -12,12 +12,12 @@ from random import Random
 import pytest
 import torch
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Problem, rows_of, signature
+from avo.evaluator.problems.backward import AttentionBackward, BackwardCase
+from avo.evaluator.problems.visible import lengths
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.problem import Problem, rows_of, signature
-from evaluator.problems.backward import AttentionBackward, BackwardCase
-from evaluator.problems.visible import lengths
-from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of

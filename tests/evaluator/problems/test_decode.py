@@ -9,11 +9,11 @@ from random import Random
 import pytest
 import torch
 
+from avo.evaluator.executor.triton_offline.errors import FaultsFound
+from avo.evaluator.judging import places
+from avo.evaluator.problems.decode import DECODE, DecodeCase, lengths
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.executor.triton_offline.errors import FaultsFound
-from evaluator.judging import places
-from evaluator.problems.decode import DECODE, DecodeCase, lengths
-from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited

@@ -11,12 +11,12 @@ from types import ModuleType
 import pytest
 import torch
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.executor.triton_offline.errors import FaultsFound
+from avo.evaluator.problem import signature
+from avo.evaluator.problems.decode import DecodeCase, lengths
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.executor.triton_offline.errors import FaultsFound
-from evaluator.problem import signature
-from evaluator.problems.decode import DecodeCase, lengths
-from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited

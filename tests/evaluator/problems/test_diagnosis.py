@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem
-from evaluator.problem import Case, Diagnosing, Wrong
-from evaluator.problems import PROBLEMS
-from evaluator.problems.dense import softmax_scale, views
-from evaluator.problems.diagnosis import diagnose
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Case, Diagnosing, Wrong
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.dense import softmax_scale, views
+from avo.evaluator.problems.diagnosis import diagnose
 
 MHA = get_problem("mha")
 CASES = {case.name: case for case in MHA.correctness_cases}

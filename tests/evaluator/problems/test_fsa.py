@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.executor import offline
-from evaluator.plan import Role
-from evaluator.problems.dense import views
-from evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.executor import offline
+from avo.evaluator.plan import Role
+from avo.evaluator.problems.dense import views
+from avo.evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs
 from tests import forward
 
 FSA = get_problem("fsa")

@@ -7,10 +7,10 @@ from random import Random
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.problem import Case
-from evaluator.problems.fsa_backward import FSA_BACKWARD, SelectedBackwardCase, seeing
-from evaluator.problems.selection import selected_pairs
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.fsa_backward import FSA_BACKWARD, SelectedBackwardCase, seeing
+from avo.evaluator.problems.selection import selected_pairs
 from tests.evaluator.problems.test_backward import gradients, spec_of
 from tests.evaluator.problems.test_fsa import selected
 

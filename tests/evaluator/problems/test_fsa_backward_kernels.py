@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from evaluator.judging.judge import Judge
-from evaluator.problems.fsa_backward import FSA_BACKWARD
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
 from tests.corpus import soaked
 from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault

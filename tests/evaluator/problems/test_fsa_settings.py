@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import HELD_OUT, Problem, rows_of, signature
+from avo.evaluator.problems.fsa import SelectedAttention
+from avo.evaluator.problems.fsa_backward import SelectedAttentionBackward
+from avo.evaluator.problems.selection import SelectedCase
+from avo.evaluator.problems.visible import lengths
+from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.problem import HELD_OUT, Problem, rows_of, signature
-from evaluator.problems.fsa import SelectedAttention
-from evaluator.problems.fsa_backward import SelectedAttentionBackward
-from evaluator.problems.selection import SelectedCase
-from evaluator.problems.visible import lengths
-from seeds import seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited

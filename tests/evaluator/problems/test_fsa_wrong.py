@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems.fsa import FSA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench.orders import module_of, published_form
-from evaluator.candidate import Candidate
-from evaluator.evaluation import Status
-from evaluator.judging.judge import Judge
-from evaluator.problems.fsa import FSA
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.targets import get_target
-from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.problems.offline_kernel import first_fault

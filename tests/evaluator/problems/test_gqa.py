@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.problem import Case
-from evaluator.problems.dense import views
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.dense import views
 from tests import forward
 
 GQA = get_problem("gqa")

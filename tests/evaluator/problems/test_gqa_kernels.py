@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from avo.evaluator.executor.triton_offline.errors import FaultsFound
+from avo.evaluator.problems.gqa import GQA
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.executor.triton_offline.errors import FaultsFound
-from evaluator.problems.gqa import GQA
-from seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault

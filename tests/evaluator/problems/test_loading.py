@@ -7,16 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluator import catalogue
-from evaluator.catalogue import get_problem, problem_name
-from evaluator.errors import InvalidProblem, UnknownProblem
-from evaluator.problems.mha import MHA
-from evaluator.setting import kind_of
-from seeds import seeds_of
+from avo.evaluator import catalogue
+from avo.evaluator.catalogue import get_problem, problem_name
+from avo.evaluator.errors import InvalidProblem, UnknownProblem
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.setting import kind_of
+from avo.seeds import seeds_of
 
 GOOD = """
 from dataclasses import replace
-from evaluator.problems.mha import MHA
+from avo.evaluator.problems.mha import MHA
 PROBLEM = replace(MHA, name="mine")
 """
 
@@ -60,7 +60,8 @@ BROKEN = {
     r"cannot be imported: SyntaxError: .*, line 2": "\nx = (\n",
     r"cannot be imported: ZeroDivisionError: .*, line 3": "\n\n1 / 0\n",
     r"cannot be imported: ModuleNotFoundError: .*'nowhere'.*, line 1": "import nowhere\n",
-    "lacks correctness_cases, suites, .*reference, plant: see evaluator.problem.Problem": (
+    r"write avo\.evaluator, or run outside of AVO's checkout, line 1": "from evaluator.problem import Case\n",
+    "lacks correctness_cases, suites, .*reference, plant: see avo.Problem": (
         "class PROBLEM:\n    name, entry, baselines = 'x', 'f', ()\n"
     ),
     "its name 'a/b' should": GOOD.replace('"mine"', '"a/b"'),
@@ -113,8 +114,8 @@ def test_an_entry_point_may_be_called_like_one_of_our_kinds(
     ("values", "message"),
     [
         (["nowhere:PROBLEM"], "cannot be imported from nowhere:PROBLEM: ModuleNotFoundError"),
-        (["evaluator.problems.mha:MHA"], "calls itself 'mha': rename"),
-        (["evaluator.problems.mha:HEADS"], "lacks name, entry"),
+        (["avo.evaluator.problems.mha:MHA"], "calls itself 'mha': rename"),
+        (["avo.evaluator.problems.mha:HEADS"], "lacks name, entry"),
         (["one:PROBLEM", "two:PROBLEM"], "defined by one:PROBLEM and two:PROBLEM"),
     ],
 )

@@ -5,12 +5,12 @@ from itertools import combinations
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.errors import UnknownProblem
-from evaluator.plan import Role
-from evaluator.problem import Case
-from evaluator.problems.dense import published
-from evaluator.problems.inputs import pool_storage
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.errors import UnknownProblem
+from avo.evaluator.plan import Role
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.dense import published
+from avo.evaluator.problems.inputs import pool_storage
 from tests import forward
 
 MHA = get_problem("mha")

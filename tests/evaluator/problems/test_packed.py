@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Wrong, signature
+from avo.evaluator.problems.dense import Attention
+from avo.evaluator.problems.visible import DenseCase
+from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.problem import Wrong, signature
-from evaluator.problems.dense import Attention
-from evaluator.problems.visible import DenseCase
-from seeds import seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited
@@ -108,7 +108,7 @@ def test_the_seed_launches_what_a_card_takes_for_the_most_sequences(monkeypatch:
             grids.append(grid)
             return lambda *_, **__: None
 
-    seed = import_module("seeds.mha.general")
+    seed = import_module("avo.seeds.mha.general")
     monkeypatch.setattr(seed, "attention_kernel", Kernel())
     seed.attention(*(torch.empty(spec.shape, device="meta") for spec in call.tensors), **dict(call.scalars))
     ((_, *others),) = grids

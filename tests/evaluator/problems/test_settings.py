@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.setting import kind_of
+from avo.evaluator.targets import get_target
+from avo.seeds import fitting, seed_source, seeds_of
 from bench.orders import module_of
-from evaluator.candidate import Candidate
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Status
-from evaluator.judging.judge import Judge
-from evaluator.problem import HELD_OUT
-from evaluator.sandbox.jobs import ForkServer
-from evaluator.setting import kind_of
-from evaluator.targets import get_target
-from seeds import fitting, seed_source, seeds_of
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of, first_fault
@@ -167,7 +167,7 @@ def test_a_seed_gives_the_references_numbers_in_a_setting(name: str) -> None:
     for case in problem.correctness_cases:
         if case.name in SMALL[kind_of(name)]:
             for file in seeds_of(name).values():
-                module = import_module(f"seeds.{file.removesuffix('.py').replace('/', '.')}")
+                module = import_module(f"avo.seeds.{file.removesuffix('.py').replace('/', '.')}")
                 fault = fault_of(problem, case, module)
                 assert fault is None, (file, fault.message)
 

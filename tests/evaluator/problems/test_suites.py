@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem, get_suite
-from evaluator.problem import LAYOUTS, Case, rows_of
-from evaluator.problems import PROBLEMS
+from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.problem import LAYOUTS, Case, rows_of
+from avo.evaluator.problems import PROBLEMS
 from tests.corpus import sample
 
 SETTINGS = (

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from evaluator.catalogue import get_problem
-from evaluator.problem import Case, rows_of
-from evaluator.problems import fsa, fsa_backward, inputs
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Case, rows_of
+from avo.evaluator.problems import fsa, fsa_backward, inputs
 from tests.corpus import sample
 
 PLACE = torch.device("meta")

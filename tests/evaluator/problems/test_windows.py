@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.problem import Problem, Wrong, signature
+from avo.evaluator.problems.dense import Attention
+from avo.evaluator.problems.visible import DenseCase
+from avo.seeds import seed_source
 from bench.orders import module_of
-from evaluator.catalogue import get_problem
-from evaluator.problem import Problem, Wrong, signature
-from evaluator.problems.dense import Attention
-from evaluator.problems.visible import DenseCase
-from seeds import seed_source
 from tests import forward
 from tests.corpus import sample
 from tests.evaluator.attacks.attack import edited

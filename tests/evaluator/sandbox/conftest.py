@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.sandbox.jobs import ForkServer
 from tests.evaluator.sandbox.isolation import JOBS, WAYS, isolated
 
 

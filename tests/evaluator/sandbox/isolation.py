@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.sandbox import bubblewrap
-from evaluator.sandbox.jobs import Finished, ForkServer, Limits, Outcome
+from avo.evaluator.sandbox import bubblewrap
+from avo.evaluator.sandbox.jobs import Finished, ForkServer, Limits, Outcome
 
 WAYS = ("namespaces", "plain")
 LIMITS = Limits(

@@ -3,7 +3,7 @@
 import os
 import time
 
-from evaluator.sandbox import forkserver
+from avo.evaluator.sandbox import forkserver
 
 look = forkserver._take
 

@@ -1,6 +1,6 @@
 """Jobs for the sandbox's tests: run the payload as Python and give back what it calls ``result``."""
 
-from evaluator.sandbox import patience
+from avo.evaluator.sandbox import patience
 
 patience.MOST = 1000  # in the server: what works on a busy machine takes many times the idle seconds of these tests
 

@@ -8,7 +8,7 @@ from tempfile import NamedTemporaryFile
 
 import pytest
 
-from evaluator.sandbox import bubblewrap
+from avo.evaluator.sandbox import bubblewrap
 
 missing = bubblewrap.missing.__wrapped__
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.capture import CHILD_MODULE, Capturer
-from evaluator.catalogue import get_problem
-from evaluator.evaluation import Fault
-from evaluator.sandbox import landlock
-from evaluator.sandbox.jobs import Finished, ForkServer, Limits
-from evaluator.serving.process import ProcessEvaluator
-from evaluator.targets import get_target
+from avo.evaluator.capture import CHILD_MODULE, Capturer
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.sandbox import landlock
+from avo.evaluator.sandbox.jobs import Finished, ForkServer, Limits
+from avo.evaluator.serving.process import ProcessEvaluator
+from avo.evaluator.targets import get_target
 from tests.evaluator.sandbox.isolation import WAYS, isolated
 
 LIMITS = Limits(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.sandbox import bubblewrap, landlock, patience
-from evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut, _Server
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.sandbox import bubblewrap, landlock, patience
+from avo.evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut, _Server
 from tests.evaluator.sandbox.isolation import FREE, JOBS, LIMITS, WAYS, isolated, result, run
 
 
@@ -68,6 +68,24 @@ def test_a_job_has_the_limits_it_was_given(server: ForkServer) -> None:
     assert (core, cpu, file, files) == (0, LIMITS.cpu_s, LIMITS.file_bytes, LIMITS.open_files)
     assert LIMITS.memory_bytes < memory < LIMITS.memory_bytes + 2**30
     assert LIMITS.processes <= processes != resource.getrlimit(resource.RLIMIT_NPROC)[0]
+
+
+def test_a_job_has_the_evaluator_alone_by_one_name(server: ForkServer, in_namespaces: bool) -> None:
+    code = (
+        "import os, sys, avo.evaluator.inspection\n"
+        "folder = os.path.dirname(avo.__file__)\n"
+        "def readable(path):\n"
+        "    try: open(path).close()\n"
+        "    except OSError: return False\n"
+        "    return True\n"
+        "places = (f'{folder}/__init__.py', f'{folder}/config.py', f'{folder}/agents/__init__.py')\n"
+        "result = repr(([*map(readable, places)], *sys.modules)).encode()"
+    )
+    found, *modules = eval(result(server, code))
+    assert {"avo.evaluator.inspection", "avo.evaluator.sandbox.forkserver"} < {*modules}
+    assert not {"agents", "evaluator", "knowledge_base", "lineage_db", "seeds"} & {*modules}
+    if in_namespaces or landlock.version():
+        assert found == [True, False, False]
 
 
 def test_the_job_starts_in_an_empty_folder_that_does_not_outlive_it(server: ForkServer) -> None:
@@ -337,7 +355,7 @@ def test_a_server_outlives_the_thread_that_started_it() -> None:
 ORPHAN = """
 import os, signal, sys
 from pathlib import Path
-from evaluator.sandbox.jobs import ForkServer, Limits
+from avo.evaluator.sandbox.jobs import ForkServer, Limits
 server = ForkServer(["sandbox_jobs"], path=[Path(sys.argv[1]), Path(sys.argv[2])])
 limits = Limits(600, 20, 2**30, 0, 32, 64, 2**20, confined=False)
 outcome = server.run("sandbox_jobs:run", b"import os; result = os.getcwd().encode()", limits)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from evaluator.sandbox import patience
-from evaluator.sandbox.patience import Patience, at_work, processor_s
+from avo.evaluator.sandbox import patience
+from avo.evaluator.sandbox.patience import Patience, at_work, processor_s
 
 
 class Waiting:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.sandbox import seccomp
-from evaluator.sandbox.jobs import ForkServer, Limits
+from avo.evaluator.sandbox import seccomp
+from avo.evaluator.sandbox.jobs import ForkServer, Limits
 from tests.evaluator.sandbox.isolation import FREE, LIMITS, result
 
 if platform.machine() != "x86_64":

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.compiling.compiler import Compiler
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import Fault
-from evaluator.plan import KernelIR
-from evaluator.sandbox import bubblewrap, jobs, landlock, tools
-from evaluator.targets import get_target
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import Fault
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.sandbox import bubblewrap, jobs, landlock, tools
+from avo.evaluator.targets import get_target
 
 IR = "module { tt.func public @nothing() { tt.return } }"
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
-from evaluator.evaluation import Evaluation, Fault, Status
-from evaluator.evaluators import Progress
-from evaluator.sandbox import patience
-from evaluator.serving import child
-from evaluator.serving.process import ProcessEvaluator
-from evaluator.serving.protocol import answer_line, progress_line, ready
-from evaluator.targets import get_target
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem, UnknownTarget
+from avo.evaluator.evaluation import Evaluation, Fault, Status
+from avo.evaluator.evaluators import Progress
+from avo.evaluator.sandbox import patience
+from avo.evaluator.serving import child
+from avo.evaluator.serving.process import ProcessEvaluator
+from avo.evaluator.serving.protocol import answer_line, progress_line, ready
+from avo.evaluator.targets import get_target
 
 NO_PYTHON = Candidate("mha", "def attention(:")
 READY = shlex.quote(ready(get_target("h100")))
@@ -64,7 +64,7 @@ def test_a_command_starts_the_judge_and_is_given_its_arguments(monkeypatch: pyte
     monkeypatch.setenv("SSH_AUTH_SOCK", "/agent")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     # Like ssh: joins its arguments with blanks and hands them to a shell.
-    far = f'test "$SSH_AUTH_SOCK" && test -z "$OPENAI_API_KEY" && exec {sys.executable} -m evaluator'
+    far = f'test "$SSH_AUTH_SOCK" && test -z "$OPENAI_API_KEY" && exec {sys.executable} -m avo.evaluator'
     command = f"""sh -c 'exec sh -c "$*"' ssh {shlex.quote(far)}"""
     with ProcessEvaluator("a100", "quick", command=command) as evaluator:
         assert evaluator.target == get_target("a100")
@@ -88,6 +88,7 @@ def test_a_judge_is_told_how_long_an_evaluation_may_take(tmp_path: Path) -> None
         ("""echo '{"ready": "h100"}'; cat > /dev/null""", "speaks version None of the protocol"),
         (f"echo {READY} | sed s/h100/b200/; cat > /dev/null", "the judge is for target 'b200', not 'h100'"),
         ("kill -9 $$", "does not start: killed by SIGKILL"),
+        ("echo 'python: No module named evaluator' >&2; exit 1", "evaluator: write avo.evaluator if AVO's is meant"),
     ],
 )  # fmt: skip
 def test_a_command_that_starts_no_judge_is_told_in_one_line(elsewhere: Elsewhere, script: str, message: str) -> None:
@@ -101,7 +102,7 @@ def test_a_problem_without_shapes_held_out_is_verified_on_its_suite(elsewhere: E
     problem = tmp_path / "problem.py"
     problem.write_text(
         "from dataclasses import replace\n"
-        "from evaluator.problems.mha import MHA\n"
+        "from avo.evaluator.problems.mha import MHA\n"
         "PROBLEM = replace(MHA, name='quick-only', suites={'quick': MHA.suites['quick']})\n"
     )
     candidate = Candidate(str(problem), "def attention(:")
@@ -207,8 +208,8 @@ def test_a_judge_that_was_closed_is_not_started_again(elsewhere: Elsewhere, tmp_
 
 @pytest.mark.long
 def test_the_judge_is_of_this_code_wherever_it_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "evaluator").mkdir()
-    (tmp_path / "evaluator" / "__init__.py").write_text("raise SystemExit('another evaluator')")
+    (tmp_path / "avo").mkdir()
+    (tmp_path / "avo" / "__init__.py").write_text("raise SystemExit('another avo')")
     monkeypatch.chdir(tmp_path)
     with ProcessEvaluator("h100", "quick") as evaluator:
         assert evaluator.target.name == "h100"

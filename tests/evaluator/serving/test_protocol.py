@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluator.candidate import Candidate, Incumbent
-from evaluator.errors import EvaluatorUnavailable
-from evaluator.evaluation import CaseScore, Evaluation, Fault, Status
-from evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
-from evaluator.profile import (
+from avo.evaluator.candidate import Candidate, Incumbent
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Status
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
+from avo.evaluator.profile import (
     LaunchProfile,
     LineCost,
     Part,
@@ -19,7 +19,7 @@ from evaluator.profile import (
     WarpLane,
     WhatIf,
 )
-from evaluator.serving.protocol import (
+from avo.evaluator.serving.protocol import (
     VERSION,
     MalformedRequest,
     answer_line,
@@ -30,8 +30,8 @@ from evaluator.serving.protocol import (
     request_line,
     requests,
 )
-from evaluator.target import ScoreKind
-from evaluator.targets import get_target
+from avo.evaluator.target import ScoreKind
+from avo.evaluator.targets import get_target
 
 REQUEST = EvaluateRequest(Candidate("mha", "x = 1"))
 AGAINST = EvaluateRequest(REQUEST.candidate, Incumbent(Candidate("mha", "x = 2"), 0.01))

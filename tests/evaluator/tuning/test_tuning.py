@@ -6,14 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluator.plan import KernelIR
-from evaluator.target import TARGETS
-from evaluator.tune import Asked, Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time, run_script
-from evaluator.tuning import prediction
-from evaluator.tuning.prediction import ranked
-from evaluator.tuning.records import decode, encode
-from evaluator.tuning.script import main
-from evaluator.work import Body, Counted
+from avo.evaluator.plan import KernelIR
+from avo.evaluator.target import TARGETS
+from avo.evaluator.tune import (
+    Asked,
+    Choice,
+    CountedChoice,
+    Outcome,
+    Ran,
+    Ranking,
+    ScriptFailed,
+    Subject,
+    Time,
+    run_script,
+)
+from avo.evaluator.tuning import prediction
+from avo.evaluator.tuning.prediction import ranked
+from avo.evaluator.tuning.records import decode, encode
+from avo.evaluator.tuning.script import main
+from avo.evaluator.work import Body, Counted
 
 KERNEL = """
 import sys

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 
 
 @dataclass(frozen=True)

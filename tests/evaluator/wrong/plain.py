@@ -1,6 +1,6 @@
 """Mutants of the seed, ``seeds/mha/plain.py``, by what is wrong with them."""
 
-from evaluator.evaluation import Status
+from avo.evaluator.evaluation import Status
 from tests.evaluator.wrong.mutant import Mutant, one
 
 DIAGONAL = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"

@@ -5,14 +5,14 @@ result of such a function is fixed - arithmetic with a rounding mode, conversion
 is done here too; the others are computed to a unit in the last place of the true value, subnormal or not.
 """
 
-from evaluator.executor.errors import UnsupportedOperation
-from evaluator.executor.ir import Op
-from evaluator.executor.operations.libdevice.functions import MATH_FUNCTIONS
-from evaluator.executor.operations.libdevice.integers import INTEGER_FUNCTIONS
-from evaluator.executor.operations.libdevice.parts import PART_FUNCTIONS
-from evaluator.executor.operations.libdevice.rounded import ROUNDED_FUNCTIONS
-from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
-from evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
+from avo.evaluator.executor.errors import UnsupportedOperation
+from avo.evaluator.executor.ir import Op
+from avo.evaluator.executor.operations.libdevice.functions import MATH_FUNCTIONS
+from avo.evaluator.executor.operations.libdevice.integers import INTEGER_FUNCTIONS
+from avo.evaluator.executor.operations.libdevice.parts import PART_FUNCTIONS
+from avo.evaluator.executor.operations.libdevice.rounded import ROUNDED_FUNCTIONS
+from avo.evaluator.executor.operations.libdevice.signature import LibdeviceFunction
+from avo.evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
 
 FUNCTIONS: dict[str, LibdeviceFunction] = INTEGER_FUNCTIONS | MATH_FUNCTIONS | PART_FUNCTIONS | ROUNDED_FUNCTIONS
 """Functions by symbol, without the prefix ``__nv_``."""

@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from evaluator.executor.operations.floats import LOG2_E, alike, divide_approximately, exp2, flush, power, rsqrt
-from evaluator.executor.operations.libdevice import bessel
-from evaluator.executor.operations.libdevice.parts import each
-from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
-from evaluator.executor.operations.registry import Elementwise
-from evaluator.executor.operations.rounding import scale, square_root, two_product
+from avo.evaluator.executor.operations.floats import LOG2_E, alike, divide_approximately, exp2, flush, power, rsqrt
+from avo.evaluator.executor.operations.libdevice import bessel
+from avo.evaluator.executor.operations.libdevice.parts import each
+from avo.evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
+from avo.evaluator.executor.operations.registry import Elementwise
+from avo.evaluator.executor.operations.rounding import scale, square_root, two_product
 
 Tensor = torch.Tensor
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from evaluator.executor.operations.integers import high_product, unsigned
-from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
-from evaluator.executor.operations.registry import Elementwise
+from avo.evaluator.executor.operations.integers import high_product, unsigned
+from avo.evaluator.executor.operations.libdevice.signature import LibdeviceFunction
+from avo.evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
 

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from evaluator.executor.operations import rounding
-from evaluator.executor.operations.casts import to_integer
-from evaluator.executor.operations.floats import flush, fmax, fmin
-from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
-from evaluator.executor.operations.registry import Elementwise
+from avo.evaluator.executor.operations import rounding
+from avo.evaluator.executor.operations.casts import to_integer
+from avo.evaluator.executor.operations.floats import flush, fmax, fmin
+from avo.evaluator.executor.operations.integers import unsigned
+from avo.evaluator.executor.operations.libdevice.signature import LibdeviceFunction, both_widths, in_double
+from avo.evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
 

@@ -5,12 +5,12 @@ from functools import partial
 
 import torch
 
-from evaluator.executor.operations import rounding
-from evaluator.executor.operations.casts import from_integer, from_unsigned, integer_to_odd, to_integer
-from evaluator.executor.operations.floats import flush
-from evaluator.executor.operations.integers import unsigned
-from evaluator.executor.operations.libdevice.signature import LibdeviceFunction
-from evaluator.executor.operations.registry import Elementwise
+from avo.evaluator.executor.operations import rounding
+from avo.evaluator.executor.operations.casts import from_integer, from_unsigned, integer_to_odd, to_integer
+from avo.evaluator.executor.operations.floats import flush
+from avo.evaluator.executor.operations.integers import unsigned
+from avo.evaluator.executor.operations.libdevice.signature import LibdeviceFunction
+from avo.evaluator.executor.operations.registry import Elementwise
 
 Tensor = torch.Tensor
 

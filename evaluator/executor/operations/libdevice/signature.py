@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evaluator.executor.operations.registry import Elementwise
+from avo.evaluator.executor.operations.registry import Elementwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from evaluator.executor import Allocation, UnsupportedOperation, load
-from evaluator.plan import Pointer, Scalar
+from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "the definition"
 

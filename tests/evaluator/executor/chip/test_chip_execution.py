@@ -24,11 +24,11 @@ from triton.experimental.gluon.language.nvidia.blackwell import tma as blackwell
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from agents.moves import MOVES
-from evaluator.executor import UnsupportedOperation, offline
-from evaluator.targets import get_target
-from evaluator.work import ALL_ROLES
-from seeds import seed_source
+from avo.agents.moves import MOVES
+from avo.evaluator.executor import UnsupportedOperation, offline
+from avo.evaluator.targets import get_target
+from avo.evaluator.work import ALL_ROLES
+from avo.seeds import seed_source
 from tests.corpus import sample
 
 ORACLE = "torch"

@@ -25,7 +25,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from evaluator.executor import MemoryFault, StuckProgram, offline
+from avo.evaluator.executor import MemoryFault, StuckProgram, offline
 
 ORACLE = "the expected messages and locations"
 

@@ -8,7 +8,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import TensorMemoryLayout, allocate_tensor_memory
 
-from evaluator.executor import UnsupportedOperation, offline
+from avo.evaluator.executor import UnsupportedOperation, offline
 
 ORACLE = "the definition"
 

@@ -12,8 +12,8 @@ import torch
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from evaluator.executor import StuckProgram, offline
-from seeds import seed_source
+from avo.evaluator.executor import StuckProgram, offline
+from avo.seeds import seed_source
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
 
 ORACLE = "torch"

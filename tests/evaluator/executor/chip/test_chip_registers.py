@@ -16,9 +16,9 @@ from triton.compiler import make_backend
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from evaluator.executor import Allocation, IRError, UnsupportedOperation, load, offline
-from evaluator.executor.chip.registers import held
-from evaluator.plan import Pointer
+from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load, offline
+from avo.evaluator.executor.chip.registers import held
+from avo.evaluator.plan import Pointer
 
 ORACLE = "Triton's linear layouts"
 

@@ -39,7 +39,7 @@ def test_a_script_prints_what_the_page_says(tmp_path: Path, name: str, place: in
 def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
     _, tests, _ = blocks("python")
     (tmp_path / "test_scale.py").write_text(tests)
-    plugin = ("-p", "evaluator.pytest_plugin")
+    plugin = ("-p", "avo.evaluator.pytest_plugin")
     output = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
     assert "2 passed" in output
     assert "1 launch of 1 kernel; tests with faults: 0" in output
@@ -48,6 +48,6 @@ def test_the_tests_on_the_page_pass(tmp_path: Path) -> None:
 def test_every_option_is_on_the_page() -> None:
     from inspect import signature
 
-    from evaluator.executor import offline
+    from avo.evaluator.executor import offline
 
     assert [name for name in signature(offline).parameters if f"`{name}`" not in PAGE] == []

@@ -10,8 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import offline
-from evaluator.executor.triton_offline import FaultsFound
+from avo.evaluator.executor import offline
+from avo.evaluator.executor.triton_offline import FaultsFound
 
 
 @triton.jit

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from evaluator.executor import ExecutionTimeout, UnsupportedOperation, offline
-from evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.executor import ExecutionTimeout, UnsupportedOperation, offline
+from avo.evaluator.executor.triton_offline import OfflineError
 
 ORACLE = "torch"
 

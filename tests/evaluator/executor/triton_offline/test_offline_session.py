@@ -12,9 +12,9 @@ import triton.language as tl
 import triton.testing
 from triton.runtime.autotuner import Autotuner
 
-from evaluator.errors import UnknownTarget
-from evaluator.executor import offline
-from evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.errors import UnknownTarget
+from avo.evaluator.executor import offline
+from avo.evaluator.executor.triton_offline import OfflineError
 
 
 @triton.autotune([triton.Config({"BLOCK": 16}), triton.Config({"BLOCK": 32})], key=["n"])

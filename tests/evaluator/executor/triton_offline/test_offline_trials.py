@@ -7,10 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import offline
-from evaluator.executor.triton_offline import OfflineError, OfflineSession
-from evaluator.executor.triton_offline.contents import LARGE
-from evaluator.executor.triton_offline.trials import Trial
+from avo.evaluator.executor import offline
+from avo.evaluator.executor.triton_offline import OfflineError, OfflineSession
+from avo.evaluator.executor.triton_offline.contents import LARGE
+from avo.evaluator.executor.triton_offline.trials import Trial
 
 calls: list[str] = []
 

@@ -9,10 +9,10 @@ import torch
 import triton
 import triton.language as tl
 
-from evaluator.executor import offline
-from evaluator.executor.triton_offline import OfflineError
-from evaluator.executor.triton_offline.contents import LARGE
-from evaluator.performance import ModelError
+from avo.evaluator.executor import offline
+from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.executor.triton_offline.contents import LARGE
+from avo.evaluator.performance import ModelError
 
 GIB = 2**30
 

@@ -1,0 +1,13 @@
+"""Advice for code that imports AVO's packages by the names that they had when they were not below ``avo``."""
+
+import re
+
+_LACKING = re.compile(
+    r"(?:module named '?|from '|module ')((?:agents|evaluator|knowledge_base|lineage_db|seeds)\b[\w.]*)"
+)
+
+
+def with_new_name(message: str) -> str:
+    """Return the message of an error, with what to write where an import or what it gave lacks such a name."""
+    lacking = _LACKING.search(message)
+    return f"{message}: write avo.{lacking[1]} if AVO's is meant" if lacking else message
