@@ -2,9 +2,9 @@
 
 import re
 
-_LACKING = re.compile(
-    r"(?:module named '?|from '|module ')((?:agents|evaluator|knowledge_base|lineage_db|seeds)\b[\w.]*)"
-)
+FORMER = ("agents", "evaluator", "knowledge_base", "lineage_db", "seeds")
+"""The top-level names that packages below ``avo`` had."""
+_LACKING = re.compile(rf"(?:module named '?|from '|module ')((?:{'|'.join(FORMER)})\b[\w.]*)")
 
 
 def with_new_name(message: str) -> str:

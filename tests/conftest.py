@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads spin where other processes want the cores
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 has its workers starve beside other tests
 
+from avo.evaluator.renamed import FORMER
 from avo.evaluator.serving.memory import keep_freed_memory
 from tests import postgresql
 from tests.processor_time import DearestTests
@@ -78,7 +79,7 @@ def numbers_repeat() -> None:
 def one_import_name() -> Iterator[None]:
     """No test imports a folder of the checkout, which is on the path, as a package of its own: it is ``avo``'s."""
     yield
-    assert not {"agents", "evaluator", "knowledge_base", "lineage_db", "seeds"} & sys.modules.keys()
+    assert not {*FORMER} & sys.modules.keys()
 
 
 @pytest.hookimpl(tryfirst=True)

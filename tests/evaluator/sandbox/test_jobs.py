@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.renamed import FORMER
 from avo.evaluator.sandbox import bubblewrap, landlock, patience
 from avo.evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut, _Server
 from tests.evaluator.sandbox.isolation import FREE, JOBS, LIMITS, WAYS, isolated, result, run
@@ -83,7 +84,7 @@ def test_a_job_has_the_evaluator_alone_by_one_name(server: ForkServer, in_namesp
     )
     found, *modules = eval(result(server, code))
     assert {"avo.evaluator.inspection", "avo.evaluator.sandbox.forkserver"} < {*modules}
-    assert not {"agents", "evaluator", "knowledge_base", "lineage_db", "seeds"} & {*modules}
+    assert not {*FORMER} & {*modules}
     if in_namespaces or landlock.version():
         assert found == [True, False, False]
 
