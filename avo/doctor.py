@@ -152,7 +152,7 @@ def _candidate() -> Iterator[Check]:
 
 
 def _isolation() -> Iterator[Check]:
-    from avo.evaluator.isolation import ADVICE, has_landlock, missing_namespaces
+    from avo.evaluator.sandbox.isolation import ADVICE, has_landlock, missing_namespaces
 
     lacking = missing_namespaces()
     if lacking:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from avo.evaluator.capture import Capturer
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.isolation import isolation
+from avo.evaluator.sandbox.isolation import isolation
 from avo.evaluator.targets import get_target
 
 _FIRST_LINE = "import time; raise OSError(f'at {time.monotonic()} s')\n"

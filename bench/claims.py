@@ -16,7 +16,8 @@ from pathlib import Path
 from avo.agents.moves import MOVES
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.judges import local_judge
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.claims import Claim
 from avo.knowledge_base.library import NOTES

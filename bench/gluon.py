@@ -12,8 +12,9 @@ from statistics import geometric_mean
 
 from avo.agents.moves import MOVES
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.judges import local_judge
 from avo.evaluator.targets import get_target
 from bench.claims import made
 from bench.known.gluon import PATHS

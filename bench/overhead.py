@@ -32,7 +32,7 @@ from avo.config import START, RunConfig
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store

@@ -18,8 +18,8 @@ from avo.evaluator import cuda
 from avo.evaluator.cuda.holding import hold
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Progress
-from avo.evaluator.isolation import Sandbox
 from avo.evaluator.machine import choose_gpus
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.jobs import hide
 from avo.evaluator.serving.memory import collect_seldom, keep_freed_memory
 from avo.evaluator.serving.protocol import (

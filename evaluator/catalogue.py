@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avo.evaluator.errors import InvalidProblem, UnknownProblem
-from avo.evaluator.problem import HELD_OUT, Case, Output, Problem
+from avo.evaluator.problem import HELD_OUT, Case, Output, Problem, signature
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.settings import in_setting
 from avo.evaluator.renamed import with_new_name
@@ -24,6 +24,8 @@ GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
 ATTRIBUTE = "PROBLEM"
 """Name of the variable that holds the problem in a file."""
+KNOWN_TO_LIBRARIES = ("mha", "gqa", "mha_backward", "gqa_backward")
+"""The problems that libraries are timed on, as well as their settings with the same call."""
 _in_files: list[tuple[Problem, str]] = []
 """Problems found in files, with the files' paths."""
 
@@ -158,3 +160,8 @@ def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...
     if chosen := tuple(case for case in cases if name in (None, case.name)):
         return chosen
     raise UnknownProblem("case", str(name), tuple(case.name for case in cases))
+
+
+def libraries_know(problem: Problem) -> bool:
+    """Whether libraries compute what a problem asks for: one of ``KNOWN_TO_LIBRARIES``, or one with the same call."""
+    return any(signature(problem) == signature(get_problem(name)) for name in KNOWN_TO_LIBRARIES)

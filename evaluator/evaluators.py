@@ -1,9 +1,8 @@
 """The seam between search and judge: an ``Evaluator`` answers requests about candidates.
 
 The *judge* decides, in the process that it runs in: ``avo.evaluator.judging.judge.Judge``. An *evaluator* is a judge,
-or whatever passes requests on to one: ``local_judge`` returns a judge in this process, ``judge_process`` one in a
-process of its own or on another machine, and a search shares several of these among its workers. They differ in ``ask``
-alone.
+or passes requests on to one: ``avo.evaluator.judges`` makes judges in this process and in others, and a search shares
+several of these among its workers. They differ in ``ask`` alone.
 """
 
 from abc import ABC, abstractmethod
@@ -15,10 +14,9 @@ from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.catalogue import get_cases, get_problem
 from avo.evaluator.evaluation import Evaluation, Fault
 from avo.evaluator.inspection import Findings, Inspection, Look
-from avo.evaluator.isolation import Sandbox
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.profile import Profile
-from avo.evaluator.target import TARGETS, Target
+from avo.evaluator.target import Target
 
 WALL_S = 300.0
 """How long an answer may take by default."""
@@ -168,66 +166,3 @@ def suite_of(request: AnyRequest, suite: str) -> str:
         suite = HELD_OUT
     get_cases(problem, suite, request.case if isinstance(request, ProfileRequest) else None)
     return suite
-
-
-def local_judge(target: Target, suite: str) -> Evaluator:
-    """Return a judge in this process, which loads torch and triton for it. What hangs or kills it ends the process."""
-    from avo.evaluator.judging.judge import Judge
-
-    return Judge(target, suite)
-
-
-def judge_process(
-    target: str,
-    suite: str,
-    wall_s: float = WALL_S,
-    *,
-    sandbox: Sandbox = Sandbox.AUTO,
-    command: str | None = None,
-    options: Sequence[str] = (),
-) -> Evaluator:
-    """Return a judge in a process of its own, see ``avo.evaluator.serving.process``."""
-    from avo.evaluator.serving.process import ProcessEvaluator
-
-    return ProcessEvaluator(target, suite, wall_s, sandbox=sandbox, command=command, options=options)
-
-
-class FakeEvaluator(Evaluator):
-    """An evaluator for tests: the verdict is a function of the source, and every request is recorded.
-
-    ``held_out``, where set, is the verdict of ``verify``, which is the same otherwise. Looks at the speed see what the
-    verdict says of it.
-    """
-
-    target = TARGETS["h100"]
-
-    def __init__(self, verdict: Callable[[Candidate], Evaluation], profiles: tuple[Profile, ...] | Fault = ()) -> None:
-        self.verdict = verdict
-        self.held_out: Callable[[Candidate], Evaluation] | None = None
-        self.profiles = profiles
-        self.verified: list[VerifyRequest] = []
-        self.findings = Findings()
-        self.inspections: list[Inspection] = []
-        self.calls: list[Candidate] = []
-        self.incumbents: list[Incumbent | None] = []
-        """One for each of ``calls``."""
-
-    def ask(self, request: AnyRequest) -> Any:
-        """Return what was set for this class of request."""
-        match request:
-            case EvaluateRequest(candidate, incumbent):
-                self.calls.append(candidate)
-                self.incumbents.append(incumbent)
-                return self.verdict(candidate)
-            case VerifyRequest(candidate):
-                self.verified.append(request)
-                return (self.held_out or self.verdict)(candidate)
-            case ProfileRequest():
-                return self.profiles
-            case Inspection():
-                self.inspections.append(request)
-                if request.look is not Look.SPEED:
-                    return self.findings
-                found = self.verdict(Candidate(request.problem, request.source))
-                fault = None if found.correct else Fault(found.status, found.message)
-                return Findings(fault, resources=found.resources, score=found.score, plan_digest=found.plan_digest)

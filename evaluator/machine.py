@@ -14,15 +14,12 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Tell
 from avo.evaluator.plan import LaunchPlan
-from avo.evaluator.problem import Case, Problem, signature
+from avo.evaluator.problem import Case, Problem
 from avo.evaluator.target import Target
 
 if TYPE_CHECKING:
     from avo.evaluator.cuda.baselines import Found
     from avo.evaluator.cuda.nvml import CardState as CardState
-
-KNOWN_TO_LIBRARIES = ("mha", "gqa", "mha_backward", "gqa_backward")
-"""The problems that libraries are timed on, as well as their settings with the same call."""
 
 
 def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:
@@ -79,11 +76,6 @@ def gpu_clocks(*, measured: bool) -> str:
     except nvml.NvmlMissing as error:
         raise EvaluatorUnavailable(str(error)) from None
     return f"SM {clocks.sm_mhz} MHz, held down by: {nvml.in_words(clocks.reasons)}"
-
-
-def libraries_know(problem: Problem) -> bool:
-    """Whether libraries compute what a problem asks for: one of ``KNOWN_TO_LIBRARIES``, or one with the same call."""
-    return any(signature(problem) == signature(get_problem(name)) for name in KNOWN_TO_LIBRARIES)
 
 
 def library_speeds(problem: Problem, cases: Sequence[Case], tell: Tell, *, sustained: bool) -> "list[Found]":

@@ -1,13 +1,10 @@
 """Autotuning without a GPU: the configurations of a script's autotuned kernels, and how fast each is predicted."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile
-from pathlib import Path
 
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.plan import KernelIR
-from avo.evaluator.target import Target
 from avo.evaluator.work import Counted
 
 Named = tuple[tuple[str, str], ...]
@@ -159,24 +156,3 @@ class Ran:
         frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
         said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] + 1 if frames else 0 :])) or lines
         return said[0] if len(said) == 1 else f"{said[0]} ... {said[-1].strip()}"
-
-
-def run_script(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
-    """Run a script, or a file of tests, in a process of its own that counts launches and executes none.
-
-    ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises before it has launched an
-    autotuned kernel, or ends its process.
-    """
-    from avo.evaluator.tuning.running import run
-
-    return run(script, arguments, target, said)
-
-
-def rank(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
-    """Compile and predict all configurations in ``jobs`` processes; return the rankings in the order of launches.
-
-    ``done`` is called after each configuration. Raises ``EvaluatorUnavailable``.
-    """
-    from avo.evaluator.tuning.prediction import rankings
-
-    return rankings(runs, jobs, done)

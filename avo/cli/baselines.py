@@ -145,7 +145,8 @@ def measured(
     problem: "Problem", target: "Target", cases: "Sequence[Case]", tell: "Tell", *, sustained: bool
 ) -> list[Line]:
     """Return what libraries reach on this machine's GPU; nothing for another target, or where none has the problem."""
-    from avo.evaluator.machine import libraries_know, library_speeds
+    from avo.evaluator.catalogue import libraries_know
+    from avo.evaluator.machine import library_speeds
     from avo.evaluator.target import CUDA
 
     if target.name != CUDA or not libraries_know(problem):
@@ -166,7 +167,7 @@ def measured(
 def of_seed(problem: str, seed: str, target: str, suite: str, options: "Sequence[str]", tell: "Tell") -> Line:
     """Return what the judge, started with ``options``, finds about the seed that stands for earlier work."""
     from avo.evaluator.candidate import Candidate
-    from avo.evaluator.evaluators import judge_process
+    from avo.evaluator.judges import judge_process
     from avo.evaluator.target import score_kind
     from avo.seeds import seed_source
 

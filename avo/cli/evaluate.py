@@ -71,9 +71,9 @@ def evaluate(
     from avo.config import RunConfig
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.catalogue import get_problem, get_suite, problem_name
-    from avo.evaluator.evaluators import judge_process
-    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.judges import judge_process
     from avo.evaluator.machine import choose_gpus
+    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.evaluator.targets import get_target
     from avo.search.acceptance import Thresholds, decide
     from avo.search.evaluators import measuring

@@ -67,8 +67,9 @@ def export(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
-    from avo.evaluator.evaluators import Evaluator, judge_process
-    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.evaluators import Evaluator
+    from avo.evaluator.judges import judge_process
+    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.evaluator.target import CUDA
     from avo.export.choosing import check_together, choose
     from avo.export.errors import NotExported

@@ -42,7 +42,7 @@ def mcp(
 
     from avo.agents.mcp_server import serve
     from avo.config import RunConfig
-    from avo.evaluator.isolation import Sandbox
+    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.knowledge_base.library import Library
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance

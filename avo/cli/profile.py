@@ -77,8 +77,8 @@ def profile(
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.catalogue import get_cases, get_problem, problem_name
     from avo.evaluator.evaluation import Fault
-    from avo.evaluator.evaluators import local_judge
     from avo.evaluator.inspection import Inspection, Look
+    from avo.evaluator.judges import local_judge
     from avo.evaluator.target import unchecked
     from avo.evaluator.targets import get_target
 

@@ -25,8 +25,8 @@ INTERRUPTED = 130
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
     from avo.config import LOCAL
-    from avo.evaluator.isolation import Sandbox
     from avo.evaluator.machine import choose_gpus
+    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.evaluator.targets import get_target
 
     config.check_models(os.environ)
@@ -53,7 +53,7 @@ def _gpus() -> int:
 
 def _isolation(command: str | None) -> str:
     """Return in words what keeps candidates apart."""
-    from avo.evaluator.isolation import isolation
+    from avo.evaluator.sandbox.isolation import isolation
 
     return isolation() if command is None else f"that of the machine behind: {command}"
 
@@ -105,7 +105,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     from avo.config import ISOLATION, TOOLS
     from avo.errors import RunFailed, SeedFault
     from avo.evaluator.catalogue import get_problem
-    from avo.evaluator.isolation import missing_namespaces
+    from avo.evaluator.sandbox.isolation import missing_namespaces
     from avo.lineage_db.errors import StoreError
     from avo.search.leases import exclusive
     from avo.search.run import RunSession, Stop, stop_on_signals, utc_now

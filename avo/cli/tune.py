@@ -73,7 +73,7 @@ def tune(
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         fail(f"--json: {json_file} is not a file in an existing folder")
 
-    from avo.evaluator.tune import rank
+    from avo.evaluator.tuning.prediction import rank
 
     runs = [_ran(script, arguments or [], target) for target in chosen]
     total = sum(len(run.tried) for run in runs)
@@ -114,7 +114,8 @@ def _target(name: str) -> "Target":
 
 
 def _ran(script: Path, arguments: Sequence[str], target: "Target") -> "Ran":
-    from avo.evaluator.tune import ScriptFailed, run_script
+    from avo.evaluator.tune import ScriptFailed
+    from avo.evaluator.tuning.running import run_script
 
     with err.status(f"running {script} for {target.name}, executing no kernel ..."):
         try:

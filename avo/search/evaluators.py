@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 
 from avo.config import LOCAL, RunConfig, usable_cpus
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluators import AnyRequest, Evaluator, Tell, judge_process
+from avo.evaluator.evaluators import AnyRequest, Evaluator, Tell
 from avo.evaluator.inspection import Findings, Inspection
-from avo.evaluator.isolation import Sandbox
+from avo.evaluator.judges import judge_process
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.target import Target
 
 START_TRIES = 3

@@ -13,8 +13,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
-from avo.evaluator.evaluators import Evaluator, judge_process
-from avo.evaluator.isolation import Sandbox
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.judges import judge_process
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store
 from avo.tui.help import COMMANDS, HelpScreen

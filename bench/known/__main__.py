@@ -15,7 +15,8 @@ from pathlib import Path
 from avo.agents.moves import MOVES
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
-from avo.evaluator.evaluators import EvaluateRequest, local_judge
+from avo.evaluator.evaluators import EvaluateRequest
+from avo.evaluator.judges import local_judge
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.claims import made

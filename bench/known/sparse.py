@@ -15,7 +15,8 @@ from statistics import geometric_mean
 from avo.agents.moves import MOVES
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.evaluators import Evaluator, local_judge
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.judges import local_judge
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.seeds import fitting, seed_source

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.catalogue import KNOWN_TO_LIBRARIES, get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import CLOCK_HELP
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Device
@@ -33,7 +33,6 @@ from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownPr
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.evaluators import CLOCKS, Progress, Tell
 from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.machine import KNOWN_TO_LIBRARIES, libraries_know
 from avo.evaluator.plan import Buffer, LaunchPlan
 from avo.evaluator.problem import Case, Problem
 from avo.evaluator.problems.dense import softmax_scale

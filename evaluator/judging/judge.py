@@ -18,7 +18,6 @@ from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.evaluation import Evaluation, Fault, Score
 from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator, ProfileRequest, Tell, VerifyRequest
 from avo.evaluator.inspection import Findings, Inspection, Look
-from avo.evaluator.isolation import Sandbox
 from avo.evaluator.judging.buffers import InputCache
 from avo.evaluator.judging.cases import Cases, Tools
 from avo.evaluator.judging.examination import Examination
@@ -27,6 +26,7 @@ from avo.evaluator.judging.refusal import Refused, outcome
 from avo.evaluator.judging.speed import Predicted, Speed
 from avo.evaluator.performance.profiling import MOST_COSTS
 from avo.evaluator.problem import HELD_OUT, Case
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind, Target
 from avo.evaluator.temporary import TemporaryFolder

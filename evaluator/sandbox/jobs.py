@@ -26,9 +26,9 @@ from typing import IO, Any, TypeAlias
 
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.folders import ROOT
-from avo.evaluator.isolation import Sandbox
 from avo.evaluator.sandbox import bubblewrap, tools
 from avo.evaluator.sandbox.forkserver import ENDED_WELL, HEADER_BYTES, PR_SET_DUMPABLE, frame
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.patience import MOST
 from avo.evaluator.temporary import TemporaryFolder
 

@@ -20,7 +20,7 @@ from avo.evaluator.evaluators import (
     suite_of,
 )
 from avo.evaluator.inspection import Findings, Inspection
-from avo.evaluator.isolation import Sandbox
+from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.patience import Patience
 from avo.evaluator.serving.child import ENVIRONMENT, Child, environment
 from avo.evaluator.serving.protocol import greeting, read_answer, read_progress, request_line

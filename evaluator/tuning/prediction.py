@@ -17,8 +17,11 @@ from avo.evaluator.target import TARGETS
 from avo.evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time
 
 
-def rankings(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
-    """See ``avo.evaluator.tune.rank``."""
+def rank(runs: Sequence[Ran], jobs: int, done: Callable[[], None]) -> tuple[Ranking, ...]:
+    """Compile and predict all configurations in ``jobs`` processes; return the rankings in the order of launches.
+
+    ``done`` is called after each configuration. Raises ``EvaluatorUnavailable``.
+    """
     tried = [(each, run.cache) for run in runs for each in run.tried]
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
     try:

@@ -15,8 +15,12 @@ from avo.evaluator.tuning.records import decode
 _START = "import sys; sys.path.append(sys.argv.pop(1)); from avo.evaluator.tuning.script import main; main()"
 
 
-def run(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
-    """See ``avo.evaluator.tune.run_script``."""
+def run_script(script: Path, arguments: Sequence[str], target: Target, said: Callable[[str], None]) -> Ran:
+    """Run a script, or a file of tests, in a process of its own that counts launches and executes none.
+
+    ``said`` is given each line that it prints. Raises ``ScriptFailed`` if the script raises before it has launched an
+    autotuned kernel, or ends its process.
+    """
     environment = {"TRITON_DEFAULT_FP_FUSION": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
     with TemporaryFolder("tune") as folder:
         out = Path(folder) / "record"

@@ -20,7 +20,7 @@ from avo.agents.scouting import critical_resources
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.evaluator.target import ScoreKind, Target
 from avo.evaluator.targets import get_target

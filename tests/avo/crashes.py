@@ -19,7 +19,7 @@ from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.engine import Database
 from avo.lineage_db.records import RunState, StepState
 from avo.lineage_db.store import Store

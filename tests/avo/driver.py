@@ -12,7 +12,8 @@ from fakes import SEED, Climber, judge
 
 from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator, Progress, Tell, VerifyRequest
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Progress, Tell, VerifyRequest
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.store import Store
 from avo.search import run as runs
 from avo.search.run import RunSession, Stop, stop_on_signals

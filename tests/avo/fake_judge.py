@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Fault, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
 from tests.avo.fakes import judge

@@ -10,7 +10,8 @@ from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import START, RunConfig
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.target import ScoreKind
 from avo.knowledge_base.library import Library
 from avo.lineage_db.records import Attempt, Run

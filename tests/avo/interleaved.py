@@ -24,7 +24,8 @@ from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.knowledge_base.library import Library
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store

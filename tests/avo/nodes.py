@@ -31,7 +31,8 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from avo.config import RunConfig  # noqa: E402
 from avo.errors import ConfigError  # noqa: E402
-from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, FakeEvaluator  # noqa: E402
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest  # noqa: E402
+from avo.evaluator.fake import FakeEvaluator  # noqa: E402
 from avo.lineage_db.store import Store  # noqa: E402
 from avo.search.cluster import joined  # noqa: E402
 from avo.search.run import RunSession, Stop  # noqa: E402

@@ -6,7 +6,8 @@ import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import EvaluateRequest, local_judge
+from avo.evaluator.evaluators import EvaluateRequest
+from avo.evaluator.judges import local_judge
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.known import gluon

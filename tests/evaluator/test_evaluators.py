@@ -7,14 +7,8 @@ import pytest
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import UnknownProblem
 from avo.evaluator.evaluation import Evaluation, Fault, Status
-from avo.evaluator.evaluators import (
-    AnyRequest,
-    EvaluateRequest,
-    FakeEvaluator,
-    ProfileRequest,
-    VerifyRequest,
-    suite_of,
-)
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest, suite_of
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mha import MHA

@@ -9,7 +9,7 @@ import pytest
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.sandbox.jobs import ForkServer

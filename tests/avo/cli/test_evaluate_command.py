@@ -15,11 +15,12 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
-from avo.evaluator import evaluators, targets
+from avo.evaluator import judges, targets
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Status
-from avo.evaluator.evaluators import AnyRequest, FakeEvaluator, Progress, Tell, VerifyRequest
+from avo.evaluator.evaluators import AnyRequest, Progress, Tell, VerifyRequest
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.store import Store
 from avo.seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
@@ -286,7 +287,7 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
 
     monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
 
-    monkeypatch.setattr(evaluators, "judge_process", judge)
+    monkeypatch.setattr(judges, "judge_process", judge)
     monkeypatch.setattr(targets, "get_target", lambda name: told.update(visible=os.environ["CUDA_VISIBLE_DEVICES"]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "")

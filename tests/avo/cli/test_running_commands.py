@@ -15,9 +15,9 @@ from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
 from avo.evaluator import targets
-from avo.evaluator.evaluators import FakeEvaluator
-from avo.evaluator.isolation import isolation
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.sandbox import bubblewrap
+from avo.evaluator.sandbox.isolation import isolation
 from avo.lineage_db.decision import Decision, Ruling
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import RunState, StepState

@@ -72,8 +72,8 @@ class FakeTuner:
 @pytest.fixture
 def tuner(monkeypatch: pytest.MonkeyPatch, avo: Avo, tmp_path: Path) -> FakeTuner:
     made = FakeTuner()
-    monkeypatch.setattr("avo.evaluator.tune.run_script", made.run_script)
-    monkeypatch.setattr("avo.evaluator.tune.rank", made.rank)
+    monkeypatch.setattr("avo.evaluator.tuning.running.run_script", made.run_script)
+    monkeypatch.setattr("avo.evaluator.tuning.prediction.rank", made.rank)
     (tmp_path / "script.py").write_text("")
     return made
 

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.serving.protocol import MalformedRequest, answer_line, ready, requests
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target

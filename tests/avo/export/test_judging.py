@@ -9,7 +9,8 @@ import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.export.choosing import choose
 from avo.export.errors import NotExported
 from avo.export.judging import OpenJudge, judge

@@ -17,7 +17,7 @@ from avo.agents.command import PROGRAM, Command
 from avo.agents.settings import ModelSettings, Settings
 from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.lineage_db.records import PendingReply, RunState, StepState
 from avo.lineage_db.store import Store

@@ -9,7 +9,7 @@ import pytest
 from avo.config import RunConfig
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.records import StepState
 from avo.lineage_db.store import Store

@@ -12,7 +12,8 @@ import pytest
 from avo.config import RunConfig, usable_cpus
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluators import AnyRequest, Evaluator, FakeEvaluator
+from avo.evaluator.evaluators import AnyRequest, Evaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
 from avo.search.evaluators import START_TRIES, Pool, SideBySide, judges_of
 from tests.avo import fakes

@@ -9,7 +9,7 @@ import pytest
 from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.errors import RunBusy
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import RunState, StepState

@@ -10,7 +10,7 @@ from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import RunState
 from avo.lineage_db.store import Store
 from avo.search.run import RunSession, Stop

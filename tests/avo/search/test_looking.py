@@ -13,7 +13,7 @@ from avo.agents.scouting import critical_resources
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Status, geometric_mean
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.lineage_db.looked import Looked
 from avo.lineage_db.records import StepState

@@ -12,7 +12,7 @@ from avo.config import RunConfig
 from avo.errors import ConfigError
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import Run, StepState
 from avo.lineage_db.store import Store
 from avo.search.population import Archive, Islands, Lineage, Population, population

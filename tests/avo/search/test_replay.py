@@ -22,7 +22,8 @@ from avo.cli.main import app
 from avo.config import RunConfig
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
-from avo.evaluator.evaluators import Evaluator, FakeEvaluator
+from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library

@@ -8,7 +8,7 @@ import pytest
 
 from avo.agents.operator import Brief, Proposal
 from avo.config import RunConfig
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import Request, Run, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.run import GRACE, RunSession, Stop, WorkerReport

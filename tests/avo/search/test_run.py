@@ -14,7 +14,7 @@ import pytest
 from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import Run, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.leases import exclusive

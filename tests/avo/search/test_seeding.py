@@ -9,7 +9,7 @@ import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import StepState
 from avo.lineage_db.store import Store
 from avo.search.seeding import no_versions, seed_operator

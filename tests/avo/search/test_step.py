@@ -10,7 +10,8 @@ from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import FakeEvaluator, Tell
+from avo.evaluator.evaluators import Tell
+from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.decision import Ruling
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import Attempt, StepState

@@ -9,7 +9,7 @@ import pytest
 from avo.agents.review import Advice
 from avo.agents.supervisor import REMEMBERED, Diagnosis, Patience, SearchTrajectory
 from avo.config import RunConfig
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.records import Step

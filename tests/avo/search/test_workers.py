@@ -26,7 +26,7 @@ from ray.exceptions import LocalRayletDiedError, OutOfMemoryError, RayError
 from avo.config import LOCAL, RunConfig
 from avo.errors import ConfigError, RunFailed
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
 from avo.evaluator.serving import process
 from avo.evaluator.target import Target

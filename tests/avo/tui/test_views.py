@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Fault, Status
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.records import Doing, PendingReply, Request, RunState, StepState

@@ -10,7 +10,8 @@ import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
-from avo.evaluator.evaluators import FakeEvaluator, VerifyRequest
+from avo.evaluator.evaluators import VerifyRequest
+from avo.evaluator.fake import FakeEvaluator
 from bench.search import runs
 from bench.search.remembering import RememberingJudge
 from bench.search.runs import Place, best_known, make, read

@@ -18,11 +18,11 @@ from avo.evaluator.tune import (
     ScriptFailed,
     Subject,
     Time,
-    run_script,
 )
 from avo.evaluator.tuning import prediction
 from avo.evaluator.tuning.prediction import ranked
 from avo.evaluator.tuning.records import decode, encode
+from avo.evaluator.tuning.running import run_script
 from avo.evaluator.tuning.script import main
 from avo.evaluator.work import Body, Counted
 
