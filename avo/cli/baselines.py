@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from avo.evaluator.evaluators import Tell
     from avo.evaluator.problem import Case, Problem
     from avo.evaluator.target import Target
+    from avo.search.judging import Judging
 
 _WIDEST = 10_000
 """Columns of a table that is only measured: more than any has."""
@@ -69,14 +70,12 @@ def baselines(
     """
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem, get_suite, problem_name
-    from avo.evaluator.machine import choose_gpus
     from avo.evaluator.targets import get_target
-    from avo.search.evaluators import measuring
+    from avo.search.judging import Judging, check_machine
 
     config = RunConfig.resolve(None, settings, search=False)
     target, suite, problem = config.target, config.suite, problem_name(config.problem)
-    if config.device is not None:
-        choose_gpus(config.device)
+    check_machine(config)
     subject, judged = get_problem(problem), get_target(target)
     cases = get_suite(subject, suite)
     lines = published(subject, judged, cases)
@@ -86,7 +85,7 @@ def baselines(
                 lines += measured(subject, judged, cases, tell, sustained=config.clock == "sustained")
         for seed in (baseline.seed for baseline in subject.baselines if baseline.seed):
             with telling(f"judging the seed {seed!r} of {subject.name} for {target}") as tell:
-                lines.append(of_seed(subject.name, seed, target, suite, measuring(config), tell))
+                lines.append(of_seed(subject.name, seed, Judging.of(config), tell))
     if as_json:
         print_json([{name: getattr(line, name) for name in (*Line.__slots__, "geomean")} for line in lines])
         return
@@ -164,14 +163,14 @@ def measured(
     ]
 
 
-def of_seed(problem: str, seed: str, target: str, suite: str, options: "Sequence[str]", tell: "Tell") -> Line:
-    """Return what the judge, started with ``options``, finds about the seed that stands for earlier work."""
+def of_seed(problem: str, seed: str, judging: "Judging", tell: "Tell") -> Line:
+    """Return the judge's verdict on the seed that stands for earlier work."""
     from avo.evaluator.candidate import Candidate
-    from avo.evaluator.judges import judge_process
     from avo.evaluator.target import score_kind
     from avo.seeds import seed_source
 
-    with judge_process(target, suite, options=options) as judge:
+    target = judging.target
+    with judging.start() as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)), tell=tell)
     name, kind = f"seed {seed}", str(score_kind(target))
     score = evaluation.score

@@ -1,7 +1,7 @@
 """``avo evaluate``: the full judgement of one file."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,12 +71,8 @@ def evaluate(
     from avo.config import RunConfig
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.catalogue import get_problem, get_suite, problem_name
-    from avo.evaluator.judges import judge_process
-    from avo.evaluator.machine import choose_gpus
-    from avo.evaluator.sandbox.isolation import Sandbox
-    from avo.evaluator.targets import get_target
     from avo.search.acceptance import Thresholds, decide
-    from avo.search.evaluators import measuring
+    from avo.search.judging import Judging, check_machine
     from avo.search.scoring import with_twins
 
     run: Run | None = None
@@ -85,27 +81,14 @@ def evaluate(
         config = RunConfig.resolve(None, settings, search=False)
     else:
         config, run, versions = _lineage(against, db, settings, closely=closely)
-    target, suite, problem = config.target, config.suite, problem_name(config.problem)
-    if config.device is not None:
-        choose_gpus(config.device)
-    sandbox = Sandbox(config.sandbox)
-    if config.evaluator_command is None:
-        sandbox.check()
-        get_target(target)
+    check_machine(config)
+    problem = problem_name(config.problem)
     judged = get_problem(problem)
-    get_suite(judged, suite)
+    get_suite(judged, config.suite)
     candidate = Candidate(problem, read_source(file))
-    with (
-        telling(f"judging {file} for {target}") as tell,
-        judge_process(
-            target,
-            suite,
-            _UNLIMITED_S if config.worker_prefix else wall or config.evaluation_wall_s,
-            sandbox=sandbox,
-            command=config.evaluator_command,
-            options=measuring(config),
-        ) as judge,
-    ):
+    judging = Judging.of(config)
+    judging = replace(judging, wall_s=_UNLIMITED_S if config.worker_prefix else wall or judging.wall_s)
+    with telling(f"judging {file} for {config.target}") as tell, judging.start() as judge:
         evaluation = judge.verify(candidate, tell=tell) if closely else judge.evaluate(candidate, tell=tell)
     decision = decide(versions, evaluation, Thresholds(config.min_gain, config.min_share)) if run else None
     if run and evaluation.plan_digest:

@@ -68,14 +68,12 @@ def export(
 
     from avo.config import RunConfig
     from avo.evaluator.evaluators import Evaluator
-    from avo.evaluator.judges import judge_process
-    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.evaluator.target import CUDA
     from avo.export.choosing import check_together, choose
     from avo.export.errors import NotExported
     from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
-    from avo.search.evaluators import measuring
+    from avo.search.judging import Judging
 
     check_place(out)
     with read_store(db) as store:
@@ -88,15 +86,8 @@ def export(
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
 
     def open_judge(target: str, suite: str) -> Evaluator:
-        settled = config.model_copy(update={"target": target})
-        return judge_process(
-            target,
-            suite,
-            wall,
-            sandbox=Sandbox(config.sandbox),
-            command=config.evaluator_command,
-            options=measuring(settled),
-        )
+        settled = config.model_copy(update={"target": target, "suite": suite, "evaluation_wall_s": wall})
+        return Judging.of(settled).start()
 
     try:
         with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):

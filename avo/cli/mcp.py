@@ -42,24 +42,22 @@ def mcp(
 
     from avo.agents.mcp_server import serve
     from avo.config import RunConfig
-    from avo.evaluator.sandbox.isolation import Sandbox
     from avo.knowledge_base.library import Library
     from avo.search.agent_session import SESSIONS, AgentSession
     from avo.search.budget import Allowance
-    from avo.search.evaluators import session_evaluator
+    from avo.search.judging import Judging, check_machine
     from avo.search.run import utc_now
     from avo.search.step import Work
 
     with open_store(db) as store:
         found = store.run(run)
         config = RunConfig.stored(found, settings)
-        if config.evaluator_command is None:
-            Sandbox(config.sandbox).check()
+        check_machine(config)
         allowance = Allowance(
             step_evaluations=config.step_evaluations, step_looks=config.step_looks, max_attempts=max_attempts
         )
         worker = f"{SESSIONS}{os.getpid()}"
-        with session_evaluator(config) as judge:
+        with Judging.of(config).start_alone() as judge:
             session = AgentSession(Work(store, found, config, judge, Library.load(), utc_now, allowance), worker)
 
             def leave(number: int, frame: FrameType | None) -> None:

@@ -62,7 +62,7 @@ def _replay(
     from avo.config import TRANSFERRED, RunConfig
     from avo.evaluator.targets import get_target
     from avo.lineage_db.records import RunState
-    from avo.search.evaluators import session_evaluator
+    from avo.search.judging import Judging
     from avo.search.recorded import RecordedJudge
     from avo.search.replay import replay
     from avo.search.run import utc_now
@@ -82,7 +82,7 @@ def _replay(
     )
     state = RunState.STOPPED
     try:
-        with RecordedJudge(record, get_target(run.target)) if recorded else session_evaluator(config) as judge:
+        with RecordedJudge(record, get_target(run.target)) if recorded else Judging.of(config).start_alone() as judge:
             different = replay(record, store, made, config, judge, utc_now, attempts=attempts)
         state = RunState.STOPPED if different else RunState.FINISHED
     finally:

@@ -78,7 +78,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     from avo.config import RunConfig
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.evaluation import Fault
-    from avo.search.evaluators import run_evaluator
+    from avo.search.judging import Judging
 
     run, best = report.run, report.view.best
     if best is None:
@@ -87,7 +87,7 @@ def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":
     made: list[Profile] = []
     with (
         err.status(f"profiling {run.name}@{best.number} for {run.target} ..."),
-        run_evaluator(RunConfig.stored(run, {})) as judge,
+        Judging.of(RunConfig.stored(run, {})).start() as judge,
     ):
         for figure in report.trajectories:
             found = judge.profile(Candidate(run.problem, best.attempt.source), figure.cases[-1].name)

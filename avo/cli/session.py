@@ -24,21 +24,16 @@ INTERRUPTED = 130
 
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
-    from avo.config import LOCAL
-    from avo.evaluator.machine import choose_gpus
-    from avo.evaluator.sandbox.isolation import Sandbox
-    from avo.evaluator.targets import get_target
+    from avo.search.judging import check_machine
 
     config.check_models(os.environ)
-    if config.device is not None:
-        choose_gpus(config.device)
-    here = config.evaluator_command is None and config.ray_address == LOCAL
-    if here:
-        Sandbox(config.sandbox).check()
-        if config.measured:
-            get_target(config.target)
+    check_machine(config)
     fitting = config.on_gpus(_gpus)
-    where = "of this machine" if here else "reached; give --workers or --evaluators if it is more than one"
+    where = (
+        "of this machine"
+        if config.evaluator_command is None
+        else "reached; give --workers or --evaluators if it is more than one"
+    )
     for option in ("workers", "evaluators"):
         if (fits := getattr(fitting, option)) != (wanted := getattr(config, option)):
             err.print(f"avo: --{option} {fits} instead of {wanted}: one for each GPU {where}")

@@ -5,24 +5,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from functools import partial
 from queue import Empty, LifoQueue
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-from avo.config import LOCAL, RunConfig, usable_cpus
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluators import AnyRequest, Evaluator, Tell
 from avo.evaluator.inspection import Findings, Inspection
-from avo.evaluator.judges import judge_process
-from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.target import Target
 
 START_TRIES = 3
 """How often in a row each evaluator may fail to start before those who wait are told."""
 _PAUSE_S = 1.0
-_MOST_FOR_ONE = 4
-"""Most evaluators for one operator, unless it is said how many: each takes one to two GiB of memory."""
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -194,53 +188,3 @@ class SideBySide(Evaluator):
                 except EvaluatorUnavailable:
                     self._count -= 1
         return self._free.get()
-
-
-def judges_of(config: RunConfig) -> int:
-    """Return how many candidates a run judges at a time."""
-    return config.evaluators or max(config.workers, _for_one(config))
-
-
-def spares_of(config: RunConfig) -> int:
-    """Return how many of a run's evaluators are started only when one would have to wait."""
-    return 0 if config.evaluators else judges_of(config) - config.workers
-
-
-def _for_one(config: RunConfig) -> int:
-    """Return how many evaluators one operator has use for, as it looks at several candidates at once.
-
-    Where speed is predicted on this machine, that is one a core, up to ``_MOST_FOR_ONE``.
-    """
-    here = not config.measured and config.evaluator_command is None and config.ray_address == LOCAL
-    return min(usable_cpus(), _MOST_FOR_ONE) if here else 1
-
-
-def session_evaluator(config: RunConfig) -> Evaluator:
-    """Return evaluators of this process's own for one operator; raises like ``run_evaluator``."""
-    return SideBySide(partial(run_evaluator, config), config.evaluators or _for_one(config))
-
-
-def run_evaluator(config: RunConfig) -> Evaluator:
-    """Return a judge in a process of its own, as a run with this configuration has it.
-
-    Raises ``UnknownTarget`` or ``UnknownProblem`` for unknown names.
-    """
-    return judge_process(
-        config.target,
-        config.suite,
-        config.evaluation_wall_s,
-        sandbox=Sandbox(config.sandbox),
-        command=config.evaluator_command,
-        options=measuring(config),
-    )
-
-
-def measuring(config: RunConfig) -> tuple[str, ...]:
-    """Return the judge's arguments that matter where speed is measured."""
-    if not config.measured:
-        return ()
-    found = ["--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade)]
-    given = {"--device": config.device, "--trace": config.trace, "--worker-prefix": config.worker_prefix}
-    for option, value in given.items():
-        found += [] if value is None else [option, value]
-    return (*found, "--clock", config.clock)

@@ -28,7 +28,8 @@ from avo.lineage_db.errors import StoreError
 from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
-from avo.search.evaluators import Pool, judges_of, run_evaluator, spares_of
+from avo.search.evaluators import Pool
+from avo.search.judging import Judging
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
@@ -195,12 +196,13 @@ class OperatorWorker:
         run = store.run(run_name)
         self._worker = worker
         self._operator = timing_first(make_operator(), run)
-        self._seeding = seed_operator(run, judges=judges_of(config))
+        judges = Judging.of(config).count
+        self._seeding = seed_operator(run, judges=judges)
         self._work = Work(
             store,
             run,
             config,
-            RemoteEvaluator(evaluator, run.suite, judges_of(config)),
+            RemoteEvaluator(evaluator, run.suite, judges),
             Library.load(),
             utc_now,
             Allowance.of(config, deadline),
@@ -289,10 +291,10 @@ def hire(
     default they make the configured operator and an evaluator process. Raises as ``ray_running`` does.
     """
     make_operator = make_operator or partial(get_operator, config.operator, config.settings)
-    count, gpus = judges_of(config), _gpus_per_evaluator(config)
-    # Each evaluator sees the GPU that Ray gives it, of those that this process sees.
-    placed = config.model_copy(update={"device": None}) if gpus else config
-    make_evaluator = make_evaluator or partial(run_evaluator, placed)
+    judging = Judging.of(config)
+    if judging.gpus:  # each judge sees the GPU that Ray gives it, of those that this process sees
+        judging = Judging.of(config.model_copy(update={"device": None}))
+    count, gpus = judging.count, judging.gpus
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
         num_gpus=gpus,
@@ -309,13 +311,8 @@ def hire(
 
     resources = {name: count * each for name, each in config.evaluator_resources.items()}
     with ray_running(config.ray_address, cpus=count, gpus=count * gpus, resources=resources) as head:
-        pool = pool_actor.remote(make_evaluator, evaluator_actor, count, spares_of(config))
+        pool = pool_actor.remote(make_evaluator or judging.start, evaluator_actor, count, judging.spares)
         yield RayCrew(hire_operator, config.workers, head)
-
-
-def _gpus_per_evaluator(config: RunConfig) -> int:
-    """Return how many of this machine's GPUs an evaluator takes: one to measure, none to predict or ask elsewhere."""
-    return int(config.measured and config.evaluator_command is None)
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typer.testing import Result
 
 from avo.cli.common import MAX_SOURCE_CHARS
 from avo.cli.verdict import render
-from avo.evaluator import judges, targets
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Status
 from avo.evaluator.evaluators import AnyRequest, Progress, Tell, VerifyRequest
 from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.store import Store
+from avo.search import judging
 from avo.seeds import seed_source
 from tests.avo.sample_run import make_evaluation, make_measured
 
@@ -287,8 +287,8 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
 
     monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
 
-    monkeypatch.setattr(judges, "judge_process", judge)
-    monkeypatch.setattr(targets, "get_target", lambda name: told.update(visible=os.environ["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(judging, "judge_process", judge)
+    monkeypatch.setattr(judging, "get_target", lambda name: told.update(visible=os.environ["CUDA_VISIBLE_DEVICES"]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
     (tmp_path / "kernel.py").write_text("pass")

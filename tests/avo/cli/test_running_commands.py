@@ -14,7 +14,6 @@ from avo.cli import session
 from avo.cli.session import in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
-from avo.evaluator import targets
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.sandbox import bubblewrap
 from avo.evaluator.sandbox.isolation import isolation
@@ -22,6 +21,7 @@ from avo.lineage_db.decision import Decision, Ruling
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import RunState, StepState
 from avo.lineage_db.store import Store
+from avo.search import judging
 from avo.search.run import RunSession
 from avo.search.seeding import SeedOperator
 from tests.avo.cli.conftest import Avo
@@ -86,7 +86,7 @@ def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_rea
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(session, "_gpus", lambda: 2)
-    monkeypatch.setattr(targets, "get_target", asked.append)
+    monkeypatch.setattr(judging, "get_target", asked.append)
     assert ready(RunConfig(target="cuda", workers=8)).workers == 2
     assert capsys.readouterr().err == "avo: --workers 2 instead of 8: one for each GPU of this machine\n"
     assert asked == ["cuda"]

@@ -15,7 +15,8 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluators import AnyRequest, Evaluator
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
-from avo.search.evaluators import START_TRIES, Pool, SideBySide, judges_of
+from avo.search.evaluators import START_TRIES, Pool, SideBySide
+from avo.search.judging import Judging
 from tests.avo import fakes
 
 
@@ -253,4 +254,4 @@ def test_a_session_that_ends_leaves_no_looks_behind() -> None:
     ],
 )
 def test_one_worker_has_several_judges_where_this_machine_predicts(settings: dict[str, Any], judges: int) -> None:
-    assert judges_of(RunConfig(**settings)) == judges
+    assert Judging.of(RunConfig(**settings)).count == judges
