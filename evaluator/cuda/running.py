@@ -109,7 +109,9 @@ class Running:
         """Enqueue the plan's steps."""
         for step in self._plan.steps:
             if isinstance(step, Fill):
-                self._flat[step.buffer].as_strided(step.shape, step.strides, step.offset).fill_(step.value)
+                flat = self._flat[step.buffer]  # behind a guard: torch counts offsets from the start of the storage
+                offset = flat.storage_offset() + step.offset
+                flat.as_strided(step.shape, step.strides, offset).fill_(step.value)
             else:
                 self._kernels[step.kernel](step.grid, step.args, self._flat)
 

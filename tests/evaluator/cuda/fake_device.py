@@ -199,6 +199,11 @@ def functions(case: Case) -> dict[str, Function]:
         honest(flat)
         flat["scratch"].add_(1)
 
+    def tickets(flat: Tensors) -> None:
+        assert flat["scratch"].tolist() == [0 if place in (1, 3, 5) else 0x55555555 for place in range(8)]
+        honest(flat)
+        flat["scratch"].add_(1)
+
     def illegal(flat: Tensors) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore about it")
 
@@ -214,7 +219,21 @@ def functions(case: Case) -> dict[str, Function]:
     def uncapturable(flat: Tensors) -> None:
         honest(flat)
 
-    plain = (honest, uncapturable, zeros, lazy, undefined, overrun, vandal, counts, illegal, hangs, greedy, broken)
+    plain = (
+        honest,
+        uncapturable,
+        zeros,
+        lazy,
+        undefined,
+        overrun,
+        vandal,
+        counts,
+        tickets,
+        illegal,
+        hangs,
+        greedy,
+        broken,
+    )
     return {
         **{function.__name__: function for function in plain},
         "stale": Stale(case),
