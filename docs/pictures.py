@@ -50,7 +50,7 @@ def draw_run(view: RunView) -> None:
     run = view.run
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     baselines = [b for b in get_problem(run.problem).baselines if b.target == run.target]
-    console.print(panel(view, now=run.updated, budget=Budget(None, run.updated, run.created), baselines=baselines))
+    console.print(panel(view, now=run.updated, budget=Budget(run.updated, run.created), baselines=baselines))
     console.save_svg(str(PICTURES / "run.svg"), title=f"avo run --problem {run.problem} --target {run.target}")
 
 

@@ -35,8 +35,8 @@ def resume(
     """
     from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
+    from avo.limits import Ledger, reached
     from avo.lineage_db.records import Request
-    from avo.search.budget import run_used_up
     from avo.search.run import utc_now
 
     with open_store(db) as store:
@@ -51,13 +51,8 @@ def resume(
             err.print(f"avo: run {run!r} continues where it is driven: {found.driver}")
             return
         config = ready(RunConfig.stored(found, settings))
-        attempts, _ = store.count_attempts(found.id)
-        if config.max_attempts is not None and attempts >= config.max_attempts:
-            fail(
-                f"run {run!r} has made {attempts} of {config.max_attempts} attempts: "
-                "give a larger limit with --max-attempts"
-            )
-        if spent := run_used_up(store, found, config):
-            fail(f"run {run!r}: {spent}: give a larger limit")
+        if full := reached(vars(config), Ledger(store, found.id)):
+            option = full.limit.setting.replace("_", "-")
+            fail(f"run {run!r} {full}: give a larger limit with --{option}")
         with metrics_served(store, run, metrics), cluster_joined(store, config):
             work_on(store, found, config, as_json=as_json, log=log)

@@ -125,10 +125,6 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
         store_url=store.url,
         run_name=run.name,
         console=words,
-        max_attempts=config.max_attempts,
-        max_steps=config.max_steps,
-        max_tokens=config.max_tokens,
-        max_usd=config.max_usd,
         deadline=deadline,
         baselines=get_problem(run.problem).baselines,
     )

@@ -10,16 +10,18 @@ import typer
 
 from avo.agents.operator import COMMAND_OPERATOR
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
+from avo.limits import ATTEMPTS, TOKENS, USD
 from avo.model_config import subject
 from avo.watch.tables import row, table
 from avo.watch.wording import (
     UNSAID,
+    amount,
     awaited,
-    count,
     counted,
     duration,
     first_line,
     looked,
+    out_of,
     percent,
     spent,
     standing,
@@ -132,7 +134,9 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         if work.step.reply:
             row(lines, "", awaited(work.step.reply, now))
     rate = f", {sum(rates.values()):.1f} a minute" if rates else ""
-    made = f"{_of(view, 'max_attempts', view.attempts)}{rate} in {counted(view.steps, 'step')}{looked(run.looks)}"
+    made = (
+        f"{out_of(view.attempts, ATTEMPTS.most(run.config))}{rate} in {counted(view.steps, 'step')}{looked(run.looks)}"
+    )
     row(lines, "attempts", made)
     if view.counts:
         row(lines, "", verdicts(view.counts))
@@ -151,13 +155,9 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         if doubt := unchecked(run.target):
             row(lines, "", doubt)
     if view.spend.calls:
-        row(lines, "models", spent(view.spend, run.config.get("max_tokens"), run.config.get("max_usd")))
-    left = view.left()
-    parts = [counted(int(left["max_steps"]), "step")] if "max_steps" in left else []
-    parts += [f"{count(int(left['max_tokens']))} tokens"] if "max_tokens" in left else []
-    parts += [f"{left['max_usd']:.2f} USD"] if "max_usd" in left else []
-    if parts:
-        row(lines, "left", ", ".join(parts))
+        row(lines, "models", spent(view.spend, TOKENS.most(run.config), USD.most(run.config)))
+    if view.accounts:
+        row(lines, "left", ", ".join(amount(each.left, each.limit.unit) for each in view.accounts))
     if not view.spend.calls and view.run.operator == COMMAND_OPERATOR:
         row(lines, "models", UNSAID)
     if view.trouble:
@@ -166,11 +166,6 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         ago = duration((now - view.told.made).total_seconds())
         row(lines, "supervisor", f"{view.told.level}, {ago} ago: {view.told.reason}")
     return lines
-
-
-def _of(view: "RunView", limit: str, used: int) -> str:
-    most = view.run.config.get(limit)
-    return f"{used} of {most}" if most else str(used)
 
 
 def _doing(work: "StepProgress", now: datetime) -> str:

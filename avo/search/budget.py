@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from avo.agents.desk import Left
-from avo.agents.operator import SEED_OPERATOR
 from avo.config import RunConfig
+from avo.limits import TOKENS, USD, Account
 from avo.lineage_db.entries import Spend
 from avo.lineage_db.records import Run, Step
 from avo.lineage_db.store import Store
@@ -56,8 +56,8 @@ class Allowance:
                 (self.max_attempts, len(store.history(run.id).attempts)), (self.step_evaluations, tried)
             ),
             minutes=minutes,
-            spent=used_up(of_run, self.max_tokens, self.max_usd, "run")
-            or used_up(of_step, self.step_tokens, self.step_usd, "step")
+            spent=_used_up("run", of_run, self.max_tokens, self.max_usd)
+            or _used_up("step", of_step, self.step_tokens, self.step_usd)
             or ("its time is up" if minutes == 0 else ""),
         )
 
@@ -71,30 +71,11 @@ class Allowance:
 UNLIMITED = Allowance()
 
 
-def used_up(spend: Spend, tokens: int | None, usd: float | None, whose: str) -> str:
+def _used_up(whose: str, spend: Spend, tokens: int | None, usd: float | None) -> str:
     """Return in words which limit ``spend`` has reached; an empty text where another call is allowed."""
-    if tokens is not None and spend.tokens >= tokens:
-        return f"the {whose} has used {spend.tokens} of {tokens} tokens"
-    if usd is not None and spend.usd >= usd:
-        return f"the {whose} has used {spend.usd:.4f} of {usd:g} USD"
-    return ""
-
-
-def run_used_up(store: Store, run: Run, config: RunConfig, under_way: int = 0) -> str:
-    """Return in words which budget of the run has no room for another step besides those ``under_way``.
-
-    The text is empty where there is room. Attempts and hours are not considered.
-    """
-    if config.max_steps is not None and (made := steps_made(store, run)) + under_way >= config.max_steps:
-        return f"the run has made {made} of {config.max_steps} steps"
-    if config.max_tokens is None and config.max_usd is None:
-        return ""
-    return used_up(store.journal.spend(run.id), config.max_tokens, config.max_usd, "run")
-
-
-def steps_made(store: Store, run: Run) -> int:
-    """Return how many steps of the run have ended. The seed's steps and those to be redone do not count."""
-    return store.count_ended_steps(run.id, but_of=SEED_OPERATOR)
+    limits = (TOKENS, spend.tokens, tokens), (USD, spend.usd, usd)
+    found = (Account(limit, used, most) for limit, used, most in limits if most is not None)
+    return next((f"the {whose} {each}" for each in found if each.reached()), "")
 
 
 def _least(*limits: tuple[float | None, float]) -> Any:

@@ -15,10 +15,10 @@ from avo.agents.operator import COMMAND_OPERATOR
 from avo.agents.registry import asks_models
 from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
+from avo.limits import Account, Ledger, reached
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.records import Doing, Request, Run, RunState, StepState
 from avo.lineage_db.store import Store
-from avo.search.budget import run_used_up
 from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
 
@@ -209,8 +209,6 @@ class _Driver:
         self._run = run
         self._crew = crew
         self._starting = True
-        self._attempts = 0
-        self._last_attempt = 0
         self._looked = session.clock()
         self._listened: datetime | None = None
         self._paused = self._idle = False
@@ -218,7 +216,7 @@ class _Driver:
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
         self._failure = ""
-        self._spent = ""
+        self._used = Ledger(session.store, run.id)
         self._troubles = 0
 
     def work(self) -> RunState:
@@ -267,11 +265,11 @@ class _Driver:
     def _start_steps(self) -> None:
         """Give each idle worker a step while the budget has room and the worker has something to try."""
         if not self._seeded:
-            if not self._busy and self._room():
+            if not self._busy and not self._full:
                 self._start(0, seeding=True)
             return
         for worker in range(self._config.workers):
-            if worker not in self._busy and self._barren[worker] < self._patience and self._room():
+            if worker not in self._busy and self._barren[worker] < self._patience and not self._full:
                 self._start(worker, seeding=False)
 
     @property
@@ -283,16 +281,10 @@ class _Driver:
         self._crew.start(worker, seeding)
         self._busy.add(worker)
 
-    def _room(self) -> bool:
-        """Whether the budgets have room for one more step, and its attempt."""
-        if self._seeded and (spent := run_used_up(self._store, self._run, self._config, len(self._busy))):
-            self._spent = spent
-            return False
-        if self._config.max_attempts is None:
-            return True
-        new, self._last_attempt = self._store.count_attempts(self._run.id, after=self._last_attempt)
-        self._attempts += new
-        return self._attempts + len(self._busy) < self._config.max_attempts
+    @property
+    def _full(self) -> Account | None:
+        """The limit that has no room for one more step."""
+        return reached(vars(self._config), self._used, len(self._busy))
 
     def _take_reports(self) -> None:
         self._replace_the_lost()
@@ -348,9 +340,8 @@ class _Driver:
 
     def _explain_end(self) -> None:
         """Say why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
-        if not self._room():
-            if self._spent:
-                self._say(self._spent)
+        if full := self._full:
+            self._say(f"the run {full}")
             return
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")

@@ -15,6 +15,7 @@ from avo.agents.operator import COMMAND_OPERATOR
 from avo.evaluator.evaluation import Score
 from avo.evaluator.problem import Baseline
 from avo.evaluator.target import unchecked
+from avo.limits import ATTEMPTS, TOKENS, USD
 from avo.lineage_db.decision import unresolved
 from avo.lineage_db.records import Doing, RunState
 from avo.model_config import subject
@@ -23,13 +24,14 @@ from avo.watch.view import RunView
 from avo.watch.wording import (
     STATE_STYLE,
     UNSAID,
+    amount,
     awaited,
-    counted,
     cut,
     duration,
     first_line,
     in_a_list,
     looked,
+    out_of,
     percent,
     place,
     spent,
@@ -47,29 +49,15 @@ WIDEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limits of a run."""
+    """The time of a session, and with it the limits of the run."""
 
-    max_attempts: int | None
-    """Limit of the whole run."""
     deadline: datetime | None
     began: datetime
     """Start of the time that ends with ``deadline``."""
-    max_steps: int | None = None
-    max_tokens: int | None = None
-    max_usd: float | None = None
-    """Limits of the whole run."""
 
     def used(self, view: RunView, now: datetime) -> float | None:
         """Return the used fraction, 0 to 1, of the limit that is nearest; None without a limit."""
-        parts = []
-        if self.max_attempts:
-            parts.append(view.attempts / self.max_attempts)
-        if self.max_steps:
-            parts.append(view.ended / self.max_steps)
-        if self.max_tokens:
-            parts.append(view.spend.tokens / self.max_tokens)
-        if self.max_usd:
-            parts.append(view.spend.usd / self.max_usd)
+        parts = [each.used / each.most for each in view.accounts]
         if self.deadline and self.deadline > self.began:
             parts.append((now - self.began) / (self.deadline - self.began))
         return min(1.0, max(parts)) if parts else None
@@ -81,10 +69,11 @@ class Budget:
         left = []
         if self.deadline:
             left.append((self.deadline - now).total_seconds())
-        if self.max_attempts and view.attempts_per_minute:
+        most = ATTEMPTS.most(view.run.config)
+        if most and view.attempts_per_minute:
             each, since = 60 / view.attempts_per_minute, (now - view.latest[0][0]).total_seconds()
             # No more has passed than one attempt takes: it may take longer this time, or the run was resumed.
-            rest = (self.max_attempts - view.attempts) * each - min(each, since)
+            rest = (most - view.attempts) * each - min(each, since)
             left += [rest] if rest > 0 else []  # nobody knows how much longer the last attempt takes
         return min(left) if left else None
 
@@ -115,11 +104,10 @@ def panel(
 
 
 def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) -> RenderableType:
-    table = _grid()
-    made = f"{view.attempts}" + (f" of {budget.max_attempts}" if budget.max_attempts else "")
+    table, settings = _grid(), view.run.config
     rate = view.attempts_per_minute
     rated = f", {rate:.1f} a minute" if rate else ""
-    table.add_row("attempts", Text(f"{made}{rated}{looked(view.run.looks)}"))
+    table.add_row("attempts", Text(f"{out_of(view.attempts, ATTEMPTS.most(settings))}{rated}{looked(view.run.looks)}"))
     if view.counts:
         table.add_row("", Text(verdicts(view.counts), style="dim"))
     accepted = f"{view.versions} accepted"
@@ -133,7 +121,7 @@ def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) ->
             why = cut(f"attempt {attempt.attempt_id} {turned_down(attempt)}", _MOST_WHY)
             table.add_row("" if number else "refused", Text(why, style="dim"))
     if view.spend.calls:
-        table.add_row("models", Text(spent(view.spend, budget.max_tokens, budget.max_usd)))
+        table.add_row("models", Text(spent(view.spend, TOKENS.most(settings), USD.most(settings))))
     elif view.run.operator == COMMAND_OPERATOR:
         table.add_row("models", Text(UNSAID))
     if view.trouble and view.run.state is RunState.RUNNING:
@@ -141,7 +129,8 @@ def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) ->
     used = budget.used(view, now)
     if used is not None and view.run.state is RunState.RUNNING:
         left = budget.left_s(view, now)
-        words = [f"{view.ended} of {counted(budget.max_steps, 'step')}"] if budget.max_steps else []
+        others = [each for each in view.accounts if each.limit not in (ATTEMPTS, TOKENS, USD)]  # these have lines
+        words = [f"{each.used} of {amount(each.most, each.limit.unit)}" for each in others]
         words += [] if left is None else [f"{duration(left)} left"]
         bar = Table.grid(padding=(0, 2))
         bar.add_row(

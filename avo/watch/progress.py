@@ -74,25 +74,18 @@ class RunProgress:
         store_url: str,
         run_name: str,
         console: Console,
-        max_attempts: int | None = None,
-        max_steps: int | None = None,
-        max_tokens: int | None = None,
-        max_usd: float | None = None,
         deadline: datetime | None = None,
         baselines: Sequence[Baseline] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         interval_s: float = 0.5,
     ) -> None:
-        """All limits but ``deadline`` are those of the whole run. ``deadline`` is aware. ``baselines`` are the
-        problem's.
-        """
+        """``deadline`` ends the session and is aware. ``baselines`` are the problem's."""
         self._store_url = store_url
         self._run_name = run_name
         self._console = console
         self._interval_s = interval_s
         self._clock = clock
-        budget = Budget(max_attempts, deadline, clock(), max_steps, max_tokens, max_usd)
-        self._live = LiveView(run_name, budget, baselines, clock)
+        self._live = LiveView(run_name, Budget(deadline, clock()), baselines, clock)
         self._stop = Event()
         self._thread = Thread(target=self._show, name="progress", daemon=True)
 

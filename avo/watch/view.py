@@ -13,6 +13,7 @@ from typing import Any
 from avo.agents.operator import SEED_OPERATOR
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import ScoreKind
+from avo.limits import STEPS, Account, accounts
 from avo.lineage_db.entries import Intervention, Spend
 from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from avo.lineage_db.spans import covered
@@ -149,20 +150,10 @@ class RunView:
         recent = Counter(status for finished, status in self.latest if finished >= begin)
         return {status: count / minutes for status, count in recent.most_common()} if minutes > 0 else {}
 
-    def left(self) -> Mapping[str, float]:
-        """Return what is left of the run's limits on attempts, steps, tokens and US dollars, by name of the limit.
-
-        Limits that the run does not have are left out. Only the process that drives the run knows how many hours are
-        left.
-        """
-        used = {
-            "max_attempts": self.attempts,
-            "max_steps": self.ended,
-            "max_tokens": self.spend.tokens,
-            "max_usd": self.spend.usd,
-        }
-        limits = {key: self.run.config.get(key) for key in used}
-        return {key: max(0, limit - used[key]) for key, limit in limits.items() if limit is not None}
+    @property
+    def accounts(self) -> list[Account]:
+        """The limits that the run has. Only the process that drives it knows how many hours are left."""
+        return list(accounts(self.run.config, self))
 
 
 def read_view(store: Store, run_name: str, now: datetime, previous: RunView | None = None) -> RunView:
@@ -187,7 +178,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
     state = run.state_at(now)
     unfinished, begun = store.pages.running(run.id), store.pages.begun(run.id)
     settled, ended = (0, 0), 0
-    if run.config.get("max_steps"):
+    if STEPS.most(run.config):
         settled, ended = _count_ended(store, run, unfinished[0].number if unfinished else begun, previous)
     running = unfinished if state in _AT_WORK else []
     spend = store.journal.spend(run.id)
@@ -278,7 +269,7 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "last_gain": _iso(view.last_gain),
         "seconds_since_gain": _since(view.last_gain, now),
         "spend": {**asdict(spend), "tokens": spend.tokens},
-        "left": dict(view.left()),
+        "left": {each.limit.setting: each.left for each in view.accounts},
         "model_trouble": view.trouble or None,
         "supervisor": None
         if view.told is None

@@ -78,18 +78,30 @@ UNSAID = "not known: the program does not say what it used"
 """What to show in place of tokens where a program is the operator and has not said anything."""
 
 
-def spent(spend: Spend, max_tokens: int | None = None, max_usd: float | None = None) -> str:
+def spent(spend: Spend, most_tokens: int | None = None, most_usd: float | None = None) -> str:
     """Return ``1.2M tokens, 3.40 of 10 USD, 85 calls``: limits if there are any, US dollars if a price or limit is
     known.
     """
-    tokens = count(spend.tokens) + (f" of {count(max_tokens)}" if max_tokens else "")
-    usd = f", {spend.usd:.2f}{f' of {max_usd:g}' if max_usd else ''} USD" if spend.usd or max_usd else ""
+    tokens = count(spend.tokens) + (f" of {count(most_tokens)}" if most_tokens else "")
+    usd = f", {spend.usd:.2f}{f' of {most_usd:g}' if most_usd else ''} USD" if spend.usd or most_usd else ""
     return f"{tokens} tokens{usd}, {counted(spend.calls, 'call')}"
 
 
 def counted(number: int, what: str) -> str:
     """Return a number of things: ``1 run``, ``2,000 runs``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def amount(number: float, unit: str) -> str:
+    """Return a number of things as people read it: ``3 steps``, ``1.2M tokens``, ``2.50 USD``."""
+    if unit == "USD":
+        return f"{number:.2f} USD"
+    return f"{count(int(number))} tokens" if unit == "token" else counted(int(number), unit)
+
+
+def out_of(made: int, most: int | None) -> str:
+    """Return ``3 of 9``; ``3`` without a limit."""
+    return f"{made} of {most}" if most else str(made)
 
 
 def count(number: int) -> str:

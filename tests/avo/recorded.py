@@ -1,6 +1,7 @@
 """A run that a test records attempt by attempt: the verdict is given, no evaluator takes part."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
@@ -15,13 +16,15 @@ HOUR = timedelta(hours=1)
 
 
 class Recorded:
-    """A run of ``mha`` whose clock stands still unless told to move."""
+    """A run of ``mha`` whose clock stands still unless told to move; its settings are ``config``."""
 
-    def __init__(self, store: Store, name: str = "live", target: str = "h100", now: datetime = START) -> None:
+    def __init__(
+        self, store: Store, name: str = "live", target: str = "h100", now: datetime = START, **config: Any
+    ) -> None:
         self.store = store
         self.now = now
         self.run: Run = store.create_run(
-            name=name, problem="mha", target=target, suite="quick", operator="mutate", seed=0, config={}, now=self.now
+            name=name, problem="mha", target=target, suite="quick", operator="mutate", seed=0, config=config, now=now
         )
 
     def drive(self) -> None:

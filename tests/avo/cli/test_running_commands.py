@@ -122,13 +122,6 @@ def used_up(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_whose_attempts_are_used_up_asks_for_a_larger_limit(avo: Avo, used_up: Path) -> None:
-    for arguments in ([], ["--max-attempts", "1"]):
-        result = avo("resume", "done", "--db", str(used_up), *arguments)
-        assert result.exit_code == 2
-        assert "has made 1 of 1 attempts: give a larger limit with --max-attempts" in result.stderr
-
-
 @pytest.mark.long
 def test_a_run_that_another_process_drives_is_left_alone(avo: Avo, used_up: Path) -> None:
     holder = (

@@ -36,9 +36,7 @@ def written(console: Console) -> str:
 
 
 def watch(path: Path, console: Console) -> RunProgress:
-    return RunProgress(
-        store_url=str(path), run_name="live", console=console, max_attempts=4, clock=lambda: START, interval_s=0.01
-    )
+    return RunProgress(store_url=str(path), run_name="live", console=console, clock=lambda: START, interval_s=0.01)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -52,7 +50,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_the_last_state_of_the_run_stays_on_the_terminal(tmp_path: Path) -> None:
     console = terminal()
     with Store.open(str(tmp_path / "lineage.db")) as store:
-        run = Recorded(store)
+        run = Recorded(store, max_attempts=4)
         with watch(tmp_path / "lineage.db", console):
             run.step(100.0)
             run.step(125.0, (0,), "BLOCK_M 64 -> 128")
@@ -65,7 +63,7 @@ def test_the_last_state_of_the_run_stays_on_the_terminal(tmp_path: Path) -> None
 
 def test_what_workers_do_is_shown_on_a_low_terminal_too_before_older_refusals_and_versions(tmp_path: Path) -> None:
     with Store.open(str(tmp_path / "lineage.db")) as store:
-        run = Recorded(store)
+        run = Recorded(store, max_attempts=9)
         for number in range(5):
             run.step(100.0 + 10 * number, (number - 1,) if number else ())
         for _ in range(3):
@@ -73,7 +71,7 @@ def test_what_workers_do_is_shown_on_a_low_terminal_too_before_older_refusals_an
         run.drive()
         run.claim("worker-0")
         run.claim("worker-1")
-        live = LiveView("live", Budget(9, None, START), get_problem("mha").baselines, lambda: run.now)
+        live = LiveView("live", Budget(None, START), get_problem("mha").baselines, lambda: run.now)
         live.receive(read_view(store, "live", run.now))
     for height, shown in ((40, [8, 7, 6]), (24, [8, 7]), (23, [8]), (20, [])):
         console = Console(file=StringIO(), force_terminal=True, width=80, height=height, color_system=None)
@@ -102,7 +100,7 @@ def test_a_terminal_waits_for_a_database_that_is_not_there_yet(tmp_path: Path) -
         until(lambda: "waiting for live" in written(console))
         with Store.open(str(tmp_path / "lineage.db")) as store:
             Recorded(store).step(100.0)
-    assert "1 of 4" in written(console)
+    assert "attempts  1" in written(console)
 
 
 def test_a_log_has_one_line_for_each_piece_of_news(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def drawn(what: RenderableType, width: int = 200) -> str:
 
 def live(run: Recorded, width: int = 200) -> str:
     view = read_view(run.store, "live", run.now)
-    return drawn(panel(view, now=run.now, budget=Budget(None, None, run.now), baselines=()), width)
+    return drawn(panel(view, now=run.now, budget=Budget(None, run.now), baselines=()), width)
 
 
 def status_of(run: Recorded) -> str:

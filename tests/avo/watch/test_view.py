@@ -109,8 +109,7 @@ def test_the_supervisor_is_silent_once_a_version_was_accepted(run: Recorded) -> 
 
 
 def test_what_is_left_of_limits_is_shown_and_the_trouble_of_the_last_call(store: Store) -> None:
-    run = Recorded(store)
-    run.store.set_run_state(run.run.id, RunState.RUNNING, now=run.now, config={"max_attempts": 5, "max_tokens": 150})
+    run = Recorded(store, max_attempts=5, max_tokens=150)
     run.store.journal.add_call(
         run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=None, seconds=1.0,
         error="429: slow down", now=run.now,
@@ -236,8 +235,7 @@ def test_an_unknown_run_is_the_stores_error(store: Store) -> None:
 
 
 def test_steps_count_against_their_limit_once_they_have_ended_in_whatever_order(store: Store) -> None:
-    run = Recorded(store)
-    run.store.set_run_state(run.run.id, RunState.RUNNING, now=run.now, config={"max_steps": 9})
+    run = Recorded(store, max_steps=9)
     slow = run.claim("worker-1")
     view, ended = read(run), []
     for _ in range(2):

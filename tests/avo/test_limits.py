@@ -1,0 +1,63 @@
+"""The limits of a run: each ends it, and is named by every display and where a larger one is needed."""
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from avo.agents.model import Usage
+from avo.agents.operator import Brief, Proposal
+from avo.cli.main import app
+from avo.config import RunConfig
+from avo.evaluator.evaluators import FakeEvaluator
+from avo.limits import RUN_LIMITS, Limit
+from avo.lineage_db.records import RunState
+from avo.watch.panel import Budget, panel
+from avo.watch.view import read_view, to_json
+from tests.avo.fakes import NOW, Climber, InlineCrew, judge
+from tests.avo.search.test_run import Office, office
+
+__all__ = ["office"]
+
+REACHED = {
+    "max_attempts": (4, "made 4 of 4 attempts", "4 of 4 ", "0 attempts"),
+    "max_steps": (3, "made 3 of 3 steps", "3 of 3 steps", "0 steps"),
+    "max_tokens": (2500, "used 3000 of 2500 tokens", "3.0k of 2.5k tokens", "0 tokens"),
+    "max_usd": (1.25, "used 1.5000 of 1.25 USD", "1.50 of 1.25 USD", "0.00 USD"),
+}
+"""By setting: a limit that is reached in the third step, as messages and the panel say it, and what is left then."""
+
+
+class Thinker(Climber):
+    """A climber that asks a model in each step."""
+
+    def vary(self, brief: Brief) -> Proposal:
+        """Ask, then climb."""
+        brief.desk.charge(model="m", usage=Usage(600, 0, 400), usd=0.5, seconds=1.0, error="")
+        return super().vary(brief)
+
+
+@pytest.mark.parametrize("limit", RUN_LIMITS, ids=lambda limit: limit.setting)
+def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it(office: Office, limit: Limit) -> None:
+    most, reached, shown, left = REACHED[limit.setting]
+    config = RunConfig(workers=1, **{limit.setting: most})
+    crew = InlineCrew(office.store, office.run, Thinker(), FakeEvaluator(judge))
+    office.session(crew, config, None, office.tick).drive()
+    assert (crew.begun, office.said) == (4, [f"the run has {reached}"]), "the seed's step is the first"
+
+    view = read_view(office.store, "fake", NOW)
+    assert to_json(view, NOW)["left"] == {limit.setting: 0}
+    working = replace(view, run=replace(view.run, state=RunState.RUNNING))
+    assert Budget(None, NOW).used(working, NOW) == 1
+    with (console := Console(width=100)).capture() as drawn:
+        console.print(panel(working, now=NOW, budget=Budget(None, NOW), baselines=()))
+    assert shown in drawn.get()
+
+    db = ("--db", office.store.url)
+    assert f"left {left}" in " ".join(CliRunner().invoke(app, ["status", "fake", *db]).stdout.split())
+    option = f"--{limit.setting.replace('_', '-')}"
+    for again in ([], [option, str(most)]):
+        refused = CliRunner().invoke(app, ["resume", "fake", *db, *again])
+        assert refused.exit_code == 2
+        assert refused.stderr == f"avo: run 'fake' has {reached}: give a larger limit with {option}\n"
