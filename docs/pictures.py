@@ -27,7 +27,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from avo.cli.common import database_url
+from avo.cli.database import database_url
 from avo.evaluator.catalogue import get_problem
 from avo.lineage_db.store import Store
 from avo.report.data import Report

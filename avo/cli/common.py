@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from avo.cli import completion
+from avo.cli.database import database_url
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
@@ -138,11 +139,6 @@ RunArgument = Annotated[
         metavar="RUN", callback=run_name, help="Name of a run, as avo runs shows it.", autocompletion=completion.runs
     ),
 ]
-
-
-def database_url(db: str | None) -> str:
-    """Return the database to use: the option, else AVO_DB, else .avo/lineage.db below the current folder."""
-    return db or os.environ.get("AVO_DB") or str(Path(".avo") / "lineage.db")
 
 
 def open_store(db: str | None, create: bool = False) -> "Store":

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import typer
 from typer import _completion_shared
+
+from avo.cli.database import database_url
+
+if TYPE_CHECKING:
+    from avo.lineage_db.store import Store
 
 # While bash completes names of hosts, the @ of RUN@VERSION begins a word of its own there.
 _completion_shared._completion_scripts["bash"] = "shopt -u hostcomplete\n" + _completion_shared.COMPLETION_SCRIPT_BASH
@@ -85,24 +91,24 @@ OF_SETTINGS: dict[str, Complete] = {
 """What completes the options that are made of the settings of a run."""
 
 
-def _run_names(ctx: typer.Context) -> Iterator[str]:
-    from avo.cli.common import read_store
+def _store(ctx: typer.Context) -> "Store":
+    from avo.lineage_db.store import Store
 
-    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+    return Store.read(database_url(ctx.params.get("db")))
+
+
+def _run_names(ctx: typer.Context) -> Iterator[str]:
+    with suppress(Exception), _store(ctx) as store:
         yield from (each.run.name for each in store.runs())
 
 
 def _version_names(ctx: typer.Context, run: str) -> Iterator[str]:
-    from avo.cli.common import read_store
-
-    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+    with suppress(Exception), _store(ctx) as store:
         yield from (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
 
 
 def _attempt_names(ctx: typer.Context, run: str) -> Iterator[str]:
-    from avo.cli.common import read_store
-
-    with suppress(Exception), read_store(ctx.params.get("db")) as store:
+    with suppress(Exception), _store(ctx) as store:
         found = store.run(run)
         last, _ = store.revision(found.id)
         yield from (f"{run}#{attempt}" for attempt in range(last, 0, -1))

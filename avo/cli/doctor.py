@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 import typer
 
-from avo.cli.common import DbOption, JsonOption, console, database_url, err, print_json
+from avo.cli.common import DbOption, JsonOption, console, err, print_json
+from avo.cli.database import database_url
 from avo.doctor import Check, Health, examine
 from avo.watch.tables import row, table
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, database_url, fail, run_name
+from avo.cli.common import DbOption, fail, run_name
+from avo.cli.database import database_url
 
 
 def ui(

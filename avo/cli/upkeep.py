@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, console, database_url, fail, open_store, read_store, run_name
+from avo.cli.common import DbOption, console, fail, open_store, read_store, run_name
+from avo.cli.database import database_url
 from avo.watch.wording import counted
 
 
