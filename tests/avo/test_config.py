@@ -1,18 +1,25 @@
 """Settings: what wins over what, and what a user reads when one is wrong."""
 
+import ast
 import json
-from functools import partial
+import re
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from avo.agents.errors import NoModel, NoPrice, NoProgram
-from avo.agents.settings import ModelSettings
+from avo.agents.settings import ModelSettings, Settings
+from avo.agents.supervisor import Patience
 from avo.config import ISOLATION, START, TOOLS, TRANSFERRED, RunConfig, usable_cpus
 from avo.errors import ConfigError
+from avo.limits import RUN_LIMITS
 from avo.lineage_db.records import Run, RunState
+from avo.search.budget import Allowance
 from tests.avo.fakes import NOW
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -219,3 +226,47 @@ def test_a_program_is_started_with_its_command_and_variables() -> None:
     config.check_models({"ITS_KEY": "k"})
     assert (config.settings.command, config.settings.command_env) == ("x", ("ITS_KEY",))
     assert RunConfig.resolve(None, {"command_env": []}).command_env == ()
+
+
+@cache
+def code() -> list[list[ast.AST]]:
+    """Return the nodes of each module that may read settings."""
+    return [
+        [*ast.walk(ast.parse(file.read_text()))] for room in ("agents", "avo") for file in (ROOT / room).rglob("*.py")
+    ]
+
+
+def read_of(kind: type) -> set[str]:
+    """Return the attributes that the code reads of objects of ``kind``.
+
+    An object is ``self`` in its class, a name that its module annotates or assigns as one, an attribute that any class
+    annotates as one, and an item of these. Neither ``getattr`` is seen nor whether a value that is read has an effect.
+    """
+    says = re.compile(rf"\b{kind.__name__}\b").search
+    classes = [node for nodes in code() for node in nodes if isinstance(node, ast.ClassDef)]
+    fields = [node for each in classes for node in each.body if isinstance(node, ast.AnnAssign)]
+    attributes = {ast.unparse(each.target) for each in fields if says(ast.unparse(each.annotation))}
+    own = [([*ast.walk(each)], {"self"}) for each in classes if each.name == kind.__name__]
+    found = set()
+    for nodes, held in (*own, *((nodes, set(attributes)) for nodes in code())):
+        for node in nodes:
+            match node:
+                case ast.arg(annotation=ast.expr() as said) if says(ast.unparse(said)):
+                    held.add(node.arg)
+                case ast.Assign(targets=[target]) if says(ast.unparse(node.value)):
+                    held.add(last_name(target))
+                case ast.For() | ast.comprehension() if last_name(node.iter) in held:
+                    held.add(last_name(node.target))
+        found |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and last_name(node.value) in held}
+    return found
+
+
+def last_name(node: ast.expr) -> str:
+    """Return ``config`` for ``config`` and for ``self._config``; what has no name is only itself."""
+    return str(getattr(node, "attr", getattr(node, "id", node))).lstrip("_")
+
+
+@pytest.mark.parametrize("kind", [RunConfig, ModelSettings, Settings, Allowance, Patience])
+def test_every_setting_is_read_wherever_it_is_handed_on(kind: type) -> None:
+    limits = {limit.setting for limit in RUN_LIMITS} if kind is RunConfig else set()  # tests/avo/test_limits.py
+    assert {*kind.__annotations__} - read_of(kind) - limits == set()
