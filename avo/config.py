@@ -63,6 +63,9 @@ TIMED_FIRST = "timed_first"
 """The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
 _NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST}
 
+_Count = Annotated[int | None, Field(ge=1)]
+_Amount = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
+
 
 def usable_cpus() -> int:
     """Return how many CPUs this process may run on."""
@@ -97,30 +100,26 @@ class RunConfig(BaseModel):
     name: Annotated[str | None, Flag(SEARCH, "RUN", "PROBLEM-TARGET, numbered if taken", RUN)] = None
     """Name of the run."""
 
-    max_attempts: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_attempts: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop once the run has made this many attempts, the seed and earlier sessions included."""
-    max_hours: Annotated[float | None, Flag(LIMITS, "HOURS", "no limit")] = Field(
-        default=None, gt=0, allow_inf_nan=False
-    )
+    max_hours: Annotated[_Amount, Flag(LIMITS, "HOURS", "no limit")] = None
     """Stop after this time, e.g. 0.05 for three minutes. Each session counts from its start."""
-    max_steps: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_steps: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop after this many steps of the whole run. The seed's step is not counted, and a redone step counts once."""
-    max_tokens: Annotated[int | None, Flag(LIMITS, "N", "no limit")] = Field(default=None, ge=1)
+    max_tokens: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop once models have used this many tokens in the whole run, input and output together."""
-    max_usd: Annotated[float | None, Flag(LIMITS, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    max_usd: Annotated[_Amount, Flag(LIMITS, "USD", "no limit")] = None
     """Stop once models have cost this much in the whole run. Every model needs a price."""
 
-    step_evaluations: Annotated[int | None, Flag(STEP, "N", commands=STEPS_OF_A_RUN)] = Field(default=12, ge=1)
+    step_evaluations: Annotated[_Count, Flag(STEP, "N", commands=STEPS_OF_A_RUN)] = 12
     """New candidates that an operator with models may evaluate in one step."""
     step_looks: Annotated[int | None, Flag(STEP, "N", commands=STEPS_OF_A_RUN)] = Field(default=24, ge=0)
     """Candidates that an operator may look at in one step: compiled and predicted, but not executed."""
-    step_tokens: Annotated[int | None, Flag(STEP, "N", "no limit")] = Field(default=None, ge=1)
+    step_tokens: Annotated[_Count, Flag(STEP, "N", "no limit")] = None
     """Tokens that a step may use."""
-    step_usd: Annotated[float | None, Flag(STEP, "USD", "no limit")] = Field(default=None, gt=0, allow_inf_nan=False)
+    step_usd: Annotated[_Amount, Flag(STEP, "USD", "no limit")] = None
     """What a step may cost."""
-    step_minutes: Annotated[float | None, Flag(STEP, "MINUTES", "no limit")] = Field(
-        default=None, gt=0, allow_inf_nan=False
-    )
+    step_minutes: Annotated[_Amount, Flag(STEP, "MINUTES", "no limit")] = None
     """How long a step may take."""
 
     models: Annotated[tuple[ModelSettings, ...], Flag(MODELS, "NAME", name="model")] = ()
