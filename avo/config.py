@@ -106,6 +106,8 @@ class RunConfig(BaseModel):
     """Stop after this time, e.g. 0.05 for three minutes. Each session counts from its start."""
     max_steps: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop after this many steps of the whole run. The seed's step is not counted, and a redone step counts once."""
+    max_versions: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
+    """Stop once the run has this many versions, the seeds included. Steps under way may add more."""
     max_tokens: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop once models have used this many tokens in the whole run, input and output together."""
     max_usd: Annotated[_Amount, Flag(LIMITS, "USD", "no limit")] = None

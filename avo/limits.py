@@ -23,6 +23,10 @@ class Used(Protocol):
         """Steps that have ended. The seeds' steps and those to be redone do not count."""
 
     @property
+    def versions(self) -> int:
+        """Versions accepted, the seeds included."""
+
+    @property
     def spend(self) -> Spend:
         """The cost of all calls of models."""
 
@@ -43,6 +47,11 @@ class Ledger(Used):
     @property
     def ended(self) -> int:
         return self._store.count_ended_steps(self._run_id, but_of=SEED_OPERATOR)
+
+    @property
+    def versions(self) -> int:
+        last = self._store.pages.accepted(self._run_id, last=1)
+        return last[0].number + 1 if last else 0
 
     @property
     def spend(self) -> Spend:
@@ -70,9 +79,10 @@ class Limit:
 
 ATTEMPTS = Limit("max_attempts", "attempt", lambda used: used.attempts, under_way=1)
 STEPS = Limit("max_steps", "step", lambda used: used.ended, under_way=1)
+VERSIONS = Limit("max_versions", "version", lambda used: used.versions, "accepted")
 TOKENS = Limit("max_tokens", "token", lambda used: used.spend.tokens, "used")
 USD = Limit("max_usd", "USD", lambda used: used.spend.usd, "used")
-RUN_LIMITS = (ATTEMPTS, STEPS, TOKENS, USD)
+RUN_LIMITS = (ATTEMPTS, STEPS, VERSIONS, TOKENS, USD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from avo.limits import RUN_LIMITS, Limit
 from avo.lineage_db.records import RunState
 from avo.watch.panel import Budget, panel
 from avo.watch.view import read_view, to_json
-from tests.avo.fakes import NOW, Climber, InlineCrew, judge
+from tests.avo.fakes import NOW, InlineCrew, Scripted, judge, submit
 from tests.avo.search.test_run import Office, office
 
 __all__ = ["office"]
@@ -23,26 +23,24 @@ __all__ = ["office"]
 REACHED = {
     "max_attempts": (4, "made 4 of 4 attempts", "4 of 4 ", "0 attempts"),
     "max_steps": (3, "made 3 of 3 steps", "3 of 3 steps", "0 steps"),
+    "max_versions": (4, "accepted 4 of 4 versions", "4 of 4 versions", "0 versions"),
     "max_tokens": (2500, "used 3000 of 2500 tokens", "3.0k of 2.5k tokens", "0 tokens"),
     "max_usd": (1.25, "used 1.5000 of 1.25 USD", "1.50 of 1.25 USD", "0.00 USD"),
 }
 """By setting: a limit that is reached in the third step, as messages and the panel say it, and what is left then."""
 
 
-class Thinker(Climber):
-    """A climber that asks a model in each step."""
-
-    def vary(self, brief: Brief) -> Proposal:
-        """Ask, then climb."""
-        brief.desk.charge(model="m", usage=Usage(600, 0, 400), usd=0.5, seconds=1.0, error="")
-        return super().vary(brief)
+def think(brief: Brief) -> Proposal:
+    """Ask a model for a faster version."""
+    brief.desk.charge(model="m", usage=Usage(600, 0, 400), usd=0.5, seconds=1.0, error="")
+    return Proposal(submit(brief, f"tflops = {100.0 + 10 * len(brief.versions)}"), "faster")
 
 
 @pytest.mark.parametrize("limit", RUN_LIMITS, ids=lambda limit: limit.setting)
 def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it(office: Office, limit: Limit) -> None:
     most, reached, shown, left = REACHED[limit.setting]
     config = RunConfig(workers=1, **{limit.setting: most})
-    crew = InlineCrew(office.store, office.run, Thinker(), FakeEvaluator(judge))
+    crew = InlineCrew(office.store, office.run, Scripted(think), FakeEvaluator(judge))
     office.session(crew, config, None, office.tick).drive()
     assert (crew.begun, office.said) == (4, [f"the run has {reached}"]), "the seed's step is the first"
 
