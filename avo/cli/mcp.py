@@ -30,8 +30,8 @@ def mcp(
     step of the run, submit ends it, and the next call begins another. Attempts are judged, accepted and recorded like
     those of avo run. avo run and several such sessions may work on one run at the same time.
 
-    The state of the run stays as it is: a finished or stopped run can be served too. The run's limits on attempts,
-    steps, tokens and hours apply to avo run only; here --max-attempts, --step-evaluations and --step-looks apply.
+    The state of the run stays as it is: a finished or stopped run can be served too. The limits of the run
+    apply to avo run only; here --max-attempts, --step-evaluations and --step-looks apply.
 
     Example: claude mcp add avo -- avo mcp mha-h100 --db /path/to/.avo/lineage.db
     """
