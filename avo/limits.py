@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from avo.agents.operator import SEED_OPERATOR
 from avo.lineage_db.entries import Spend
@@ -11,27 +11,7 @@ if TYPE_CHECKING:
     from avo.lineage_db.store import Store
 
 
-class Used(Protocol):
-    """What a run has used of all that can be limited: a ``RunView`` for displays, a ``Ledger`` for the search."""
-
-    @property
-    def attempts(self) -> int:
-        """Attempts made."""
-
-    @property
-    def ended(self) -> int:
-        """Steps that have ended. The seeds' steps and those to be redone do not count."""
-
-    @property
-    def versions(self) -> int:
-        """Versions accepted, the seeds included."""
-
-    @property
-    def spend(self) -> Spend:
-        """The cost of all calls of models."""
-
-
-class Ledger(Used):
+class Ledger:
     """What a run has used, counted in its database each time that it is asked for."""
 
     def __init__(self, store: "Store", run_id: int) -> None:
@@ -40,21 +20,25 @@ class Ledger(Used):
 
     @property
     def attempts(self) -> int:
+        """Attempts made. Only those after the last one that was counted are counted."""
         new, self._last_attempt = self._store.count_attempts(self._run_id, after=self._last_attempt)
         self._attempts += new
         return self._attempts
 
     @property
     def ended(self) -> int:
+        """Steps that have ended. The seeds' steps and those to be redone do not count."""
         return self._store.count_ended_steps(self._run_id, but_of=SEED_OPERATOR)
 
     @property
     def versions(self) -> int:
+        """Versions accepted, the seeds included."""
         last = self._store.pages.accepted(self._run_id, last=1)
         return last[0].number + 1 if last else 0
 
     @property
     def spend(self) -> Spend:
+        """The cost of all calls of models."""
         return self._store.journal.spend(self._run_id)
 
 
@@ -66,7 +50,8 @@ class Limit:
     """Name of the setting in ``RunConfig``, which has its help."""
     unit: str
     """USD, or the singular of what is counted."""
-    used: Callable[[Used], float]
+    used: Callable[[Any], float]
+    """How much is used, of a ``Ledger`` in a search and of a ``RunView`` in displays: both have these attributes."""
     verb: str = "made"
     """What a run has done with as many as it has used."""
     under_way: int = 0
@@ -109,13 +94,13 @@ class Account:
         return f"has {self.limit.verb} {self.used} of {self.most} {self.limit.unit}s"
 
 
-def accounts(settings: Mapping[str, Any], used: Used) -> Iterator[Account]:
+def accounts(settings: Mapping[str, Any], used: Any) -> Iterator[Account]:
     """Yield the limits that the settings of a run set; nothing else is counted."""
     for limit in RUN_LIMITS:
         if (most := limit.most(settings)) is not None:
             yield Account(limit, limit.used(used), most)
 
 
-def reached(settings: Mapping[str, Any], used: Used, under_way: int = 0) -> Account | None:
+def reached(settings: Mapping[str, Any], used: Any, under_way: int = 0) -> Account | None:
     """Return the first limit without room for another step besides those ``under_way``; None where there is room."""
     return next((each for each in accounts(settings, used) if each.reached(under_way)), None)
