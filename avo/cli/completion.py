@@ -1,6 +1,6 @@
 """What a shell completes: runs, their versions and attempts, problems, targets, suites, operators. Never an error."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ Complete = Callable[[typer.Context, str], list[str]]
 
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of runs, newest first."""
-    return _beginning(_run_names(ctx), incomplete)
+    return _read(ctx, incomplete, lambda store: (each.run.name for each in store.runs()))
 
 
 def references(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -31,13 +31,22 @@ def references(ctx: typer.Context, incomplete: str) -> list[str]:
     RUN#ATTEMPT its attempts; newest first.
     """
     run, at, _ = incomplete.partition("@")
-    return _beginning(_version_names(ctx, run), incomplete) if at else attempts(ctx, incomplete)
+
+    def newest(store: "Store") -> Iterable[str]:
+        return (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
+
+    return _read(ctx, incomplete, newest) if at else attempts(ctx, incomplete)
 
 
 def attempts(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of runs; behind the ``#`` of RUN#ATTEMPT the attempts of the run, newest first."""
     run, sign, _ = incomplete.partition("#")
-    return _beginning(_attempt_names(ctx, run), incomplete)[:_MOST] if sign else runs(ctx, incomplete)
+
+    def newest(store: "Store") -> Iterable[str]:
+        last, _ = store.revision(store.run(run).id)
+        return (f"{run}#{attempt}" for attempt in range(last, 0, -1))
+
+    return _read(ctx, incomplete, newest)[:_MOST] if sign else runs(ctx, incomplete)
 
 
 def problems(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -91,27 +100,12 @@ OF_SETTINGS: dict[str, Complete] = {
 """What completes the options that are made of the settings of a run."""
 
 
-def _store(ctx: typer.Context) -> "Store":
+def _read(ctx: typer.Context, incomplete: str, names: Callable[["Store"], Iterable[str]]) -> list[str]:
     from avo.lineage_db.store import Store
 
-    return Store.read(database_url(ctx.params.get("db")))
-
-
-def _run_names(ctx: typer.Context) -> Iterator[str]:
-    with suppress(Exception), _store(ctx) as store:
-        yield from (each.run.name for each in store.runs())
-
-
-def _version_names(ctx: typer.Context, run: str) -> Iterator[str]:
-    with suppress(Exception), _store(ctx) as store:
-        yield from (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
-
-
-def _attempt_names(ctx: typer.Context, run: str) -> Iterator[str]:
-    with suppress(Exception), _store(ctx) as store:
-        found = store.run(run)
-        last, _ = store.revision(found.id)
-        yield from (f"{run}#{attempt}" for attempt in range(last, 0, -1))
+    with suppress(Exception), Store.read(database_url(ctx.params.get("db"))) as store:
+        return _beginning(names(store), incomplete)
+    return []
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
