@@ -44,11 +44,12 @@ _RESERVED = {
 have installed.
 """
 _MODULES = {
-    "attention": ("_dispatch.py", "_attention.py", "_by_torch.py", "_decode.py", "transformers.py"),
-    "selected_attention": ("_dispatch.py", "_by_torch.py", "_selected_attention.py"),
-    "decode": ("_dispatch.py", "_by_torch.py", "_decode.py"),
+    "attention": ("_attention.py", "_decode.py", "transformers.py"),
+    "selected_attention": ("_selected_attention.py",),
+    "decode": ("_decode.py",),
 }
-"""Modules of ``avo.export.runtime`` by the public function that needs them."""
+"""Modules of ``avo.export.runtime`` by the public function that needs them, besides ``_COMMON``."""
+_COMMON = ("_by_torch.py", "_calls.py", "_dispatch.py", "_operators.py")
 _PUBLIC = {
     "attention": ("attention", "packed_attention"),
     "selected_attention": ("selected_attention",),
@@ -103,9 +104,8 @@ def render_package(name: str, versions: Sequence[Passed], now: datetime, *, hub:
     functions = tuple(dict.fromkeys(each.chosen.function for each in versions))
     inside = VARIANT / name
     found: dict[str, str] = {}
-    for function in functions:
-        for module in _MODULES[function]:
-            found[str(inside / module)] = _runtime(module).read_text(encoding="utf-8")
+    for module in (*_COMMON, *(module for function in functions for module in _MODULES[function])):
+        found[str(inside / module)] = _runtime(module).read_text(encoding="utf-8")
     for module, each in named:
         header = (
             f"# SPDX-License-Identifier: {LICENCE}\n# {each.chosen.label}: see provenance.json in the folder above.\n"

@@ -1,29 +1,17 @@
 """``attention`` and ``packed_attention``: scaled dot product attention by the kernels of this package."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _by_torch
-from ._dispatch import (
-    NAMESPACE,
-    SIDE_BY_SIDE,
-    Call,
-    as_judged,
-    autocast,
-    candidates,
-    choose,
-    decline,
-    empty_gradients,
-    empty_outputs,
-    gradients_by,
-    launch,
-    length_of,
-)
+from ._calls import Call
+from ._dispatch import SIDE_BY_SIDE, autocast, decline, refusal
+from ._operators import Outputs, differentiate, operator, outputs
 
-Result = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+Result = torch.Tensor | Outputs
 
 
 def attention(
@@ -66,18 +54,16 @@ def attention(
     if window is not None and not torch.compiler.is_compiling() and window >= max(query.shape[2], key.shape[2]):
         window = None
     mask = None if lower_right else attn_mask
-    reason = _unsupported(query, key, value, mask, dropout_p, causal, scale, enable_gqa)
-    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    call = Call(query, key, value, sinks, causal=causal, scale=_factor(scale, query), window=window or 0)
+    reason = _unsupported(call, mask, dropout_p, enable_gqa)
     if not reason:
-        call = _call(query, key, value, causal, window or 0, sinks, packed=False)
-        reason = candidates(call, length_of(key[:, :, : query.shape[2]] if is_causal else key))[1]
+        call = _upper_left(call) if is_causal else call
+        reason = refusal(call)
         # One query that sees all keys is the last of a causal mask: kernels of some settings were judged on that only.
-        if reason and query.shape[2] == 1 and not candidates(call._replace(causal=True), length_of(key))[1]:
-            causal, reason = True, ""
+        if reason and query.shape[2] == 1 and not refusal(call._replace(causal=True)):
+            call, reason = call._replace(causal=True), ""
     if not reason:
-        if is_causal and key.shape[2] > query.shape[2]:
-            key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-        out, lse = _run(query, key, value, sinks, None, None, causal, factor, window or 0, (0, 0))
+        out, lse = _run(call)
         return (out, lse) if return_lse else out
     decline(reason, on_unsupported)
     if window is None and sinks is None and not return_lse:
@@ -87,12 +73,11 @@ def attention(
     if return_lse and (dropout_p or mask is not None):
         raise ValueError("return_lse goes without dropout_p, and without masks other than causal_lower_right")
     if is_causal:
-        rows = query.shape[2]
-        key, value = key[:, :, :rows], value[:, :, :rows]
-        if rows > key.shape[2]:  # all else that is causal is aligned to the lower right
-            causal, mask = False, _by_torch.visible(rows, rows, window or 0, query.device)[:, : key.shape[2]]
-    out = _by_torch.attend(query, key, value, causal, factor, window or 0, sinks, mask, dropout_p)
-    return (out, _by_torch.lse(query, key, causal, factor, window or 0, sinks, mask)) if return_lse else out
+        call, rows = _upper_left(call), query.shape[2]
+        if rows > call.keys():  # all else that is causal is aligned to the lower right
+            mask = _by_torch.visible(rows, rows, call.window, query.device)[:, : call.keys()]
+    out = _by_torch.attend(call, mask, dropout_p)
+    return (out, _by_torch.lse(call, mask)) if return_lse else out
 
 
 def packed_attention(
@@ -127,48 +112,46 @@ def packed_attention(
     if window is not None and window >= max_seqlen_k:
         window = None
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in autocast(query, key, value))
-    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    against = _unsupported(q, k, v, None, 0.0, False, scale, True)
-    against = against or candidates(_call(q, k, v, is_causal, window or 0, sinks, packed=True), length_of(k))[1]
+    settings = is_causal, _factor(scale, query), window or 0, max_seqlen_q, max_seqlen_k
+    call = Call(q, k, v, sinks, cu_seqlens_q, cu_seqlens_k, *settings)
+    against = _unsupported(call) or refusal(call)
     if not against:
-        starts = cu_seqlens_q.to(torch.int32).contiguous(), cu_seqlens_k.to(torch.int32).contiguous()
-        longest = max_seqlen_q, max_seqlen_k
-        out, lse = _run(q, k, v, sinks, *starts, is_causal, factor, window or 0, longest)
+        starts_q, starts_k = (each.to(torch.int32).contiguous() for each in (cu_seqlens_q, cu_seqlens_k))
+        out, lse = _run(call._replace(starts_q=starts_q, starts_k=starts_k))
         return (out[0].transpose(0, 1), lse[0]) if return_lse else out[0].transpose(0, 1)
     outs, lses = [q.new_empty(1, q.shape[1], 0, v.shape[3])], [q.new_empty(1, q.shape[1], 0, dtype=torch.float32)]
-    for rows, keys, values in _by_torch.each_sequence(q, k, v, cu_seqlens_q, cu_seqlens_k):
-        within = window if window is not None and window < keys.shape[2] else 0
-        reason = _unsupported(rows, keys, values, None, 0.0, is_causal, scale, True)
-        call = _call(rows, keys, values, is_causal, within, sinks, packed=False)
-        reason = reason or candidates(call, length_of(keys))[1]
+    for part in _by_torch.each_sequence(call):
+        part = part._replace(window=part.window if part.window < part.keys() else 0)
+        reason = _unsupported(part) or refusal(part)
         if reason:
             decline(against if reason == SIDE_BY_SIDE else reason, on_unsupported)
-            out = _by_torch.attend(rows, keys, values, is_causal, factor, within, sinks)
-            lse = _by_torch.lse(rows, keys, is_causal, factor, within, sinks) if return_lse else lses[0]
+            out, lse = _by_torch.attend(part), _by_torch.lse(part) if return_lse else lses[0]
         else:
-            out, lse = _run(rows, keys, values, sinks, None, None, is_causal, factor, within, (0, 0))
+            out, lse = _run(part)
         outs.append(out)
         lses.append(lse)
     out = torch.cat(outs, 2)[0].transpose(0, 1)
     return (out, torch.cat(lses, 2)[0]) if return_lse else out
 
 
-def _unsupported(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout_p: float,
-    causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> str:
+def _factor(scale: float | None, query: torch.Tensor) -> float:
+    return 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+
+
+def _upper_left(call: Call) -> Call:
+    """Return the call without the keys that no query sees where query i sees the keys up to i."""
+    rows = call.query.shape[2]
+    return call._replace(key=call.key[:, :, :rows], value=call.value[:, :, :rows]) if call.keys() > rows else call
+
+
+def _unsupported(call: Call, mask: torch.Tensor | None = None, dropout_p: float = 0.0, enable_gqa: bool = True) -> str:
     """Return in a few words what no kernel takes; an empty string where one may take the call."""
+    query, key, value = call.query, call.key, call.value
     if dropout_p > 0.0:
         return "dropout"
     if mask is not None:
         return "this mask"
-    if scale is not None and not scale > 0.0:
+    if not call.scale > 0.0:
         return "a scale that is not positive"
     if not query.ndim == key.ndim == value.ndim == 4:
         return "tensors without 4 dimensions"
@@ -181,174 +164,23 @@ def _unsupported(
     heads, kv_heads = query.shape[1], key.shape[1]
     if heads % kv_heads or (heads != kv_heads and not enable_gqa):
         return f"{heads} query heads on {kv_heads} KV heads"
-    if causal and query.shape[2] > key.shape[2]:
+    if call.causal and call.starts_q is None and query.shape[2] > key.shape[2]:
         return "causal attention with more queries than keys"
     return ""
 
 
-def _call(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    causal: bool,
-    window: int,
-    sinks: torch.Tensor | None,
-    *,
-    packed: bool,
-) -> Call:
-    group = query.shape[1] // key.shape[1]
-    dims = query.shape[3], value.shape[3]
-    return Call("attention", query.device, query.dtype, dims, group, causal, window, sinks is not None, packed)
-
-
-def _run(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-    longest: tuple[int, int],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    sinks = None if sinks is None else sinks.float().contiguous()
-    found: tuple[torch.Tensor, torch.Tensor]
-    found = _forward(query, key, value, sinks, starts_q, starts_k, causal, scale, window, *longest)
+def _run(call: Call) -> Outputs:
+    found: Outputs = _forward(*(call if call.sinks is None else call._replace(sinks=call.sinks.float().contiguous())))
     return found
 
 
-@torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
-def _forward(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-    most_q: int,
-    most_k: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = empty_outputs(query, value)
-    call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
-    tensors = {"q": query, "k": key, "v": value}
-    given = {name: as_judged(tensor) for name, tensor in tensors.items()}
-    given |= _others(sinks, starts_q, starts_k) | {"out": out, "lse": lse}
-    lengths = query.shape[2], key.shape[2]
-    launch(choose(call, *lengths), given, _scalars(causal, scale, window, most_q, most_k, key))
-    return out, lse
-
-
-@_forward.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_outputs(query, value)
-
-
-@torch.library.custom_op(f"{NAMESPACE}::attention_backward", mutates_args=())
-def _gradients(
-    dout: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-    most_q: int,
-    most_k: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    made = empty_gradients(query, key, value, sinks)
-    call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
-    kernel = choose(call, query.shape[2], key.shape[2], backward=True)
-    tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
-    given = {name: as_judged(tensor) for name, tensor in tensors.items()}
-    given |= _others(sinks, starts_q, starts_k) | {"lse": lse}
-    given |= dict(zip(("dq", "dk", "dv", "dsinks"), made, strict=True))
-    launch(kernel, given, _scalars(causal, scale, window, most_q, most_k, key))
-    dq, dk, dv, dsinks = made
-    if sinks is not None and "dsinks" not in kernel.tensors:
-        dsinks.copy_(_by_torch.of_sinks(dout, out, lse, sinks))
-    return dq, dk, dv, dsinks
-
-
-@_gradients.register_fake
-def _(
-    dout: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    sinks: torch.Tensor | None,
-    *_: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    return empty_gradients(query, key, value, sinks)
-
-
-def _others(
-    sinks: torch.Tensor | None, starts_q: torch.Tensor | None, starts_k: torch.Tensor | None
-) -> dict[str, torch.Tensor]:
-    named = {"sinks": sinks, "cu_seqlens_q": starts_q, "cu_seqlens_k": starts_k}
-    return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-
-def _scalars(causal: bool, scale: float, window: int, most_q: int, most_k: int, key: torch.Tensor) -> dict[str, Any]:
-    # Where there is no window, one of all keys is none.
-    window = window or key.shape[2]
-    return {"causal": causal, "scale": scale, "window": window, "max_seqlen_q": most_q, "max_seqlen_k": most_k}
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, sinks, starts_q, starts_k, *ctx.settings = inputs
-    causal, _, window, *_ = ctx.settings
-    call = _call(query, key, value, causal, window, sinks, packed=starts_q is not None)
-    ctx.by_kernel = bool(gradients_by(call, length_of(key)))
-    kept = output if ctx.by_kernel or sinks is not None else (None, None)  # all else is computed again
-    ctx.save_for_backward(query, key, value, sinks, starts_q, starts_k, *kept)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, dout: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-    if dout is None:
-        return (None,) * 11
-    *inputs, out, lse = ctx.saved_tensors
-    query, key, value, sinks, starts_q, starts_k = inputs
-    if ctx.by_kernel:
-        *gradients, dsinks = _gradients(dout, query, key, value, out, lse, sinks, starts_q, starts_k, *ctx.settings)
-    else:
-        gradients = _by_torch_again(dout, *inputs, *ctx.settings[:3])
-        dsinks = None if sinks is None else _by_torch.of_sinks(dout, out, lse, sinks)
-    return *gradients, None if sinks is None else dsinks.flatten(), *(None,) * 7
-
-
-def _by_torch_again(
-    dout: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts_q: torch.Tensor | None,
-    starts_k: torch.Tensor | None,
-    causal: bool,
-    scale: float,
-    window: int,
-) -> list[torch.Tensor]:
+def _again(call: Call, dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Return the gradients of a call by torch; out and lse are needed where it has sinks."""
     with torch.enable_grad():
-        q, k, v = (tensor.detach().requires_grad_() for tensor in (query, key, value))
-        if starts_q is None or starts_k is None:
-            out = _by_torch.attend(q, k, v, causal, scale, window, sinks)
-        else:
-            out = _by_torch.packed(q, k, v, starts_q, starts_k, causal, scale, window, sinks)
-        return list(torch.autograd.grad(out, (q, k, v), dout))
+        q, k, v = (tensor.detach().requires_grad_() for tensor in (call.query, call.key, call.value))
+        found = torch.autograd.grad(_by_torch.packed(call._replace(query=q, key=k, value=v)), (q, k, v), dout)
+    return found if call.sinks is None else (*found, _by_torch.of_sinks(dout, out, lse, call.sinks))
 
 
-_forward.register_autograd(_backward, setup_context=_remember)
+_forward = operator("attention", Call, outputs)
+differentiate(_forward, "attention", Call, _again, keeps=lambda call: call.sinks is not None)

@@ -8,6 +8,8 @@ import torch
 from torch._guards import detect_fake_mode
 from torch.nn.functional import scaled_dot_product_attention
 
+from ._calls import Call
+
 _ROWS = 1024
 """Number of queries that torch takes at once where it needs a row of scores for each of them and each head."""
 
@@ -18,45 +20,25 @@ def autocasts(tensor: torch.Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    causal: bool,
-    scale: float,
-    window: int = 0,
-    sinks: torch.Tensor | None = None,
-    mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-) -> torch.Tensor:
-    """Return the attention of query [batch, heads, q_len, head_dim] to key and value [batch, kv_heads, kv_len, ...].
-
-    Causal is aligned to the lower right, and ``window`` is the number of keys that a query sees then, 0 for all.
-    ``sinks`` [heads] are logits without a value. ``mask`` is one of ``scaled_dot_product_attention``.
+def attend(call: Call, mask: torch.Tensor | None = None, dropout_p: float = 0.0) -> torch.Tensor:
+    """Return the attention of a call whose sequences are not packed. ``mask`` is one of
+    ``scaled_dot_product_attention``, and takes the place of ``causal`` and ``window``.
     """
-    if mask is None and causal and (window or query.shape[2] != key.shape[2]):
-        mask = visible(query.shape[2], key.shape[2], window, query.device)
-    if sinks is None:
-        return scaled_dot_product_attention(
-            query, key, value, mask, dropout_p, causal and mask is None, scale=scale, enable_gqa=True
-        )
-    if mask is None and causal:
-        mask = visible(query.shape[2], key.shape[2], 0, query.device)
-    return _with_sinks(query, key, value, scale, sinks, mask, dropout_p)
+    query, key, value, causal = call.query, call.key, call.value, call.causal
+    if mask is None and causal and (call.window or call.sinks is not None or query.shape[2] != key.shape[2]):
+        mask = visible(query.shape[2], key.shape[2], call.window, query.device)
+    if call.sinks is not None:
+        return _with_sinks(call, call.sinks, mask, dropout_p)
+    return scaled_dot_product_attention(
+        query, key, value, mask, dropout_p, causal and mask is None, scale=call.scale, enable_gqa=True
+    )
 
 
-def _with_sinks(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    sinks: torch.Tensor,
-    mask: torch.Tensor | None,
-    dropout_p: float,
-) -> torch.Tensor:
+def _with_sinks(call: Call, sinks: torch.Tensor, mask: torch.Tensor | None, dropout_p: float) -> torch.Tensor:
     """Take a sink as two keys more, of zeros, whose masks add up to its logit and whose values are zero."""
-    batch, heads, q_len, kv_len = *query.shape[:3], key.shape[2]
-    key, value = (torch.nn.functional.pad(tensor, (0, 0, 0, 2)) for tensor in (key, value))
+    query = call.query
+    batch, heads, q_len, kv_len = *query.shape[:3], call.key.shape[2]
+    key, value = (torch.nn.functional.pad(tensor, (0, 0, 0, 2)) for tensor in (call.key, call.value))
     if mask is None:
         mask = torch.ones(q_len, kv_len, dtype=torch.bool, device=query.device)
     if mask.dtype == torch.bool:
@@ -66,7 +48,7 @@ def _with_sinks(
         part = query[:, :, start : start + _ROWS]
         rows = mask.expand(batch, heads, q_len, kv_len)[:, :, start : start + _ROWS]
         bias = torch.cat((rows.to(query.dtype), columns.expand(*rows.shape[:3], 2)), 3)
-        parts.append(scaled_dot_product_attention(part, key, value, bias, dropout_p, scale=scale, enable_gqa=True))
+        parts.append(scaled_dot_product_attention(part, key, value, bias, dropout_p, scale=call.scale, enable_gqa=True))
     return torch.cat(parts, 2)
 
 
@@ -87,26 +69,19 @@ def visible(q_len: int, kv_len: int, window: int, device: torch.device) -> torch
     return mask.triu(kv_len - q_len - window + 1) if window else mask
 
 
-def lse(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    causal: bool,
-    scale: float,
-    window: int,
-    sinks: torch.Tensor | None,
-    mask: torch.Tensor | None = None,
-) -> torch.Tensor:
+def lse(call: Call, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, q_len], without gradients.
 
     ``mask`` is bool [..., q_len, kv_len]; all else is as in ``attend``.
     """
-    q_len = query.shape[2]
-    keys = key.detach().float().repeat_interleave(query.shape[1] // key.shape[1], 1).transpose(2, 3)
-    mask = visible(q_len, key.shape[2], window, query.device) if causal else mask
+    query, sinks, q_len = call.query, call.sinks, call.query.shape[2]
+    keys = call.key.detach().float().repeat_interleave(query.shape[1] // call.key.shape[1], 1).transpose(2, 3)
+    if mask is None and call.causal:
+        mask = visible(q_len, call.key.shape[2], call.window, query.device)
     parts = []
     with torch.autocast(query.device.type, enabled=False) if autocasts(query) else nullcontext():
         for start in range(0, q_len, _ROWS):
-            scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * scale
+            scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * call.scale
             if mask is not None:
                 scores.masked_fill_(~mask[..., start : start + _ROWS, :], -math.inf)
             parts.append(scores.logsumexp(3))
@@ -122,34 +97,31 @@ def of_sinks(dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, sinks: to
     return -(share * (dout.float() * out.float()).sum(3)).sum((0, 2))[None, :, None]
 
 
-def packed(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    starts_q: torch.Tensor,
-    starts_k: torch.Tensor,
-    causal: bool,
-    scale: float,
-    window: int,
-    sinks: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return attention within each of several sequences, of tensors [1, heads, tokens, ...]."""
+def packed(call: Call) -> torch.Tensor:
+    """Return the attention of a call, within each of several sequences where they are packed."""
+    query, key, starts_q, starts_k = call.query, call.key, call.starts_q, call.starts_k
+    if starts_q is None or starts_k is None:
+        return attend(call)
     if detect_fake_mode((starts_q,)) is None:
-        parts = each_sequence(query, key, value, starts_q, starts_k)
-        return torch.cat([attend(*part, causal, scale, window, sinks) for part in parts], 2)
+        return torch.cat([attend(part) for part in each_sequence(call)], 2)
     # Being traced, where sequences begin is not known: a mask of all tokens says so.
     rows, keys = (torch.arange(each.shape[2], device=query.device) for each in (query, key))
     sequence = torch.searchsorted(starts_q, rows, right=True) - 1
-    end = starts_k[sequence + 1] - (starts_q[sequence + 1] - 1 - rows if causal else 0)
+    end = starts_k[sequence + 1] - (starts_q[sequence + 1] - 1 - rows if call.causal else 0)
     mask = (keys >= starts_k[sequence][:, None]) & (keys < end[:, None])
-    if window:
-        mask = mask & (keys >= end[:, None] - window)
-    return attend(query, key, value, causal, scale, 0, sinks, mask)
+    if call.window:
+        mask = mask & (keys >= end[:, None] - call.window)
+    return attend(call, mask)
 
 
-def each_sequence(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts_q: torch.Tensor, starts_k: torch.Tensor
-) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Return query, key and value of each sequence that has any queries, of tensors [1, heads, tokens, ...]."""
-    bounds = zip(pairwise(starts_q.tolist()), pairwise(starts_k.tolist()), strict=True)
-    return [(query[:, :, a:b], key[:, :, c:d], value[:, :, c:d]) for (a, b), (c, d) in bounds if b > a]
+def each_sequence(call: Call) -> list[Call]:
+    """Return a call for each packed sequence that has any queries; the call itself where none are packed."""
+    if call.starts_q is None or call.starts_k is None:
+        return [call]
+    alone = call._replace(starts_q=None, starts_k=None, most_q=0, most_k=0)
+    bounds = zip(pairwise(call.starts_q.tolist()), pairwise(call.starts_k.tolist()), strict=True)
+    return [
+        alone._replace(query=call.query[:, :, a:b], key=call.key[:, :, c:d], value=call.value[:, :, c:d])
+        for (a, b), (c, d) in bounds
+        if b > a
+    ]

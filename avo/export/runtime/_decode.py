@@ -1,28 +1,55 @@
 """``decode``: attention of a few queries a sequence over a paged cache, by the kernels of this package."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from . import _by_torch
-from ._dispatch import (
-    KERNELS,
-    NAMESPACE,
-    Call,
-    as_judged,
-    candidates,
-    choose,
-    decline,
-    empty_outputs,
-    launch,
-    length_of,
-)
+from ._calls import Call, Kind, kind_of
+from ._dispatch import KERNELS, candidates, decline, refusal
+from ._operators import Outputs, operator, outputs
 
 MOST_QUERIES = 8
 """Queries of a sequence that kernels were judged on."""
 MEMORY = "_memory_of_a_growing_cache"
 """The attribute in which keys and values of a ``GrowingCache`` have the memory whose first tokens they are."""
+
+
+class PagedCall(NamedTuple):
+    """A call of ``decode``."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    """Pages, as ``value``."""
+    value: torch.Tensor
+    block_table: torch.Tensor
+    lengths: torch.Tensor
+    sinks: torch.Tensor | None
+    scale: float
+    window: int = 0
+    """Number of keys that a query sees at most; 0: all."""
+
+    def kind(self) -> Kind:
+        """See ``Arguments``."""
+        return kind_of("decode", self, window=self.window, block_size=self.key.shape[2])
+
+    def keys(self) -> int:
+        """Return the number of keys that there are pages for."""
+        return self.block_table.shape[1] * self.key.shape[2]
+
+    def given(self) -> dict[str, Any]:
+        """See ``Arguments``."""
+        return {
+            "q": self.query,
+            "k": self.key,
+            "v": self.value,
+            "block_table": self.block_table,
+            "lengths": self.lengths,
+            "sinks": self.sinks,
+            "scale": self.scale,
+            "window": self.window or self.keys(),
+        }
 
 
 def decode(
@@ -38,7 +65,7 @@ def decode(
     sinks: torch.Tensor | None = None,
     return_lse: bool = False,
     on_unsupported: str | None = None,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor | Outputs:
     """Return causal attention of the last tokens of each sequence to a cache of pages. There are no gradients.
 
     query is [batch, heads, q_len, head_dim]; key and value are pages, [pages, kv_heads, page_size, head_dim] and
@@ -50,20 +77,24 @@ def decode(
     that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse); lse is float32
     [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
     """
-    _check(query, key, value, block_table, lengths, window, max_seqlen_k)
+    _check(query, key, value, block_table, lengths)
+    if window is not None and window < 1:
+        raise ValueError(f"window should be 1 or more, not {window}")
     if max_seqlen_k is not None:
+        room = block_table.shape[1] * key.shape[2]
+        if not 1 <= max_seqlen_k <= room:
+            raise ValueError(f"max_seqlen_k should be from 1 to {room}, the keys in block_table, not {max_seqlen_k}")
         block_table = block_table[:, : -(-max_seqlen_k // key.shape[2])]
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     sinks = None if sinks is None else sinks.float().contiguous()
     table, sizes = (each.to(torch.int32).contiguous() for each in (block_table, lengths))
-    reason = _unsupported(query, key, value, block_table, lengths, factor)
-    keys = table.shape[1] * length_of(key)  # those that there are pages for
-    reason = reason or candidates(_call(query, key, value, window or 0, sinks), keys)[1]
+    call = PagedCall(query, key, value, table, sizes, sinks, factor, window or 0)
+    reason = _unsupported(call) or refusal(call)
     if reason:
         decline(reason, on_unsupported)
-        out, lse = by_torch(query, key, value, table, sizes, sinks, factor, window or 0, with_lse=return_lse)
+        out, lse = by_torch(call, with_lse=return_lse)
     else:
-        out, lse = _run(query, key, value, table, sizes, sinks, factor, window or 0)
+        out, lse = _forward(*call)
     return (out, lse) if return_lse else out
 
 
@@ -92,9 +123,10 @@ def from_growing_cache(
         first = torch.arange(0, batch * apart, apart, dtype=torch.int32, device=query.device)
         table = table + first[:, None]
     lengths = torch.full((batch,), keys, dtype=torch.int32, device=query.device)
-    if _unsupported(query, k, v, table, lengths, factor) or candidates(_call(query, k, v, 0, sinks), keys)[1]:
+    call = PagedCall(query, k, v, table, lengths, sinks, factor)
+    if _unsupported(call) or candidates(call.kind(), keys)[1]:
         return None
-    out: torch.Tensor = _run(query, k, v, table, lengths, sinks, factor, 0)[0]
+    out: torch.Tensor = _forward(*call)[0]
     return out
 
 
@@ -114,13 +146,7 @@ def _pages(part: torch.Tensor, size: int) -> tuple[torch.Tensor | None, int]:
 
 
 def _check(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_table: torch.Tensor,
-    lengths: torch.Tensor,
-    window: int | None,
-    max_seqlen_k: int | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block_table: torch.Tensor, lengths: torch.Tensor
 ) -> None:
     if not query.ndim == key.ndim == value.ndim == 4:
         raise ValueError("query, key and value should have 4 dimensions")
@@ -130,86 +156,35 @@ def _check(
         raise ValueError(f"{query.shape[1]} query heads cannot share {key.shape[1]} KV heads")
     if block_table.ndim != 2 or not query.shape[0] == block_table.shape[0] == lengths.shape[0]:
         raise ValueError("block_table should be [batch, most], and lengths [batch]")
-    if window is not None and window < 1:
-        raise ValueError(f"window should be 1 or more, not {window}")
-    room = block_table.shape[1] * key.shape[2]
-    if max_seqlen_k is not None and not 1 <= max_seqlen_k <= room:
-        raise ValueError(f"max_seqlen_k should be from 1 to {room}, the keys in block_table, not {max_seqlen_k}")
 
 
-def _unsupported(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_table: torch.Tensor,
-    lengths: torch.Tensor,
-    scale: float,
-) -> str:
-    if not scale > 0.0:
+def _unsupported(call: PagedCall) -> str:
+    query, key, value = call.query, call.key, call.value
+    if not call.scale > 0.0:
         return "a scale that is not positive"
     if not query.dtype == key.dtype == value.dtype:
         return "tensors of different types"
-    if not query.device == key.device == value.device == block_table.device == lengths.device:
+    if not query.device == key.device == value.device == call.block_table.device == call.lengths.device:
         return "tensors on different devices"
-    if query.numel() == 0 or key.numel() == 0 or block_table.numel() == 0:
+    if query.numel() == 0 or key.numel() == 0 or call.block_table.numel() == 0:
         return "tensors without elements"
     return f"{query.shape[2]} queries a sequence" if query.shape[2] > MOST_QUERIES else ""
 
 
-def _call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int, sinks: torch.Tensor | None) -> Call:
-    dims, group = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1]
-    with_sinks, page_size = sinks is not None, key.shape[2]
-    return Call("decode", query.device, query.dtype, dims, group, True, window, with_sinks, block_size=page_size)
+_forward = operator("decode", PagedCall, outputs)
 
 
-@torch.library.custom_op(f"{NAMESPACE}::decode", mutates_args=())
-def _run(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_table: torch.Tensor,
-    lengths: torch.Tensor,
-    sinks: torch.Tensor | None,
-    scale: float,
-    window: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    out, lse = empty_outputs(query, value)
-    given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
-    given |= {"block_table": block_table, "lengths": lengths, "out": out, "lse": lse}
-    if sinks is not None:
-        given["sinks"] = sinks
-    most = block_table.shape[1] * key.shape[2]
-    kernel = choose(_call(query, key, value, window, sinks), query.shape[2], most)
-    launch(kernel, given, {"scale": scale, "window": window or most})
-    return out, lse
-
-
-@_run.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_outputs(query, value)
-
-
-def by_torch(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_table: torch.Tensor,
-    lengths: torch.Tensor,
-    sinks: torch.Tensor | None,
-    scale: float,
-    window: int,
-    *,
-    with_lse: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def by_torch(call: PagedCall, *, with_lse: bool) -> Outputs:
     """Return out and lse, computed by torch alone from a copy of the pages; lse is empty unless asked for."""
-    pages = block_table.long().clamp(min=0)
-    at = torch.arange(block_table.shape[1] * key.shape[2], device=query.device)
-    end = torch.arange(query.shape[2], device=query.device) + lengths[:, None] - query.shape[2] + 1
+    query, q_len, lengths = call.query, call.query.shape[2], call.lengths
+    pages = call.block_table.long().clamp(min=0)
+    at = torch.arange(call.keys(), device=query.device)
+    end = torch.arange(q_len, device=query.device) + lengths[:, None] - q_len + 1
     seen = at < end[..., None]
-    if window:
-        seen &= at >= end[..., None] - window
+    if call.window:
+        seen &= at >= end[..., None] - call.window
     inside = (at < lengths[:, None])[:, None, :, None]  # what else a page holds may be no number
-    k, v = (each[pages].transpose(1, 2).flatten(2, 3).masked_fill(~inside, 0.0) for each in (key, value))
-    out = _by_torch.attend(query, k, v, False, scale, 0, sinks, seen[:, None])
-    lse = query.new_empty(0, dtype=torch.float32)
-    return out, _by_torch.lse(query, k, False, scale, 0, sinks, seen[:, None]) if with_lse else lse
+    k, v = (each[pages].transpose(1, 2).flatten(2, 3).masked_fill(~inside, 0.0) for each in (call.key, call.value))
+    dense, mask = Call(query, k, v, call.sinks, scale=call.scale), seen[:, None]
+    lse = _by_torch.lse(dense, mask) if with_lse else query.new_empty(0, dtype=torch.float32)
+    return _by_torch.attend(dense, mask), lse

@@ -4,22 +4,20 @@
 judged on. Among the kernels that take a call, the one that was fastest on the case nearest to the call runs.
 """
 
-import contextvars
 import functools
-import importlib
 import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import triton
 
 from ._by_torch import autocasts
+from ._calls import Arguments, Kind
 
 NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
@@ -32,8 +30,6 @@ _MODES = ("sdpa", "raise")
 _DEFAULT_MODE = os.environ.get("AVO_ON_UNSUPPORTED", "sdpa")
 _warned: set[str] = set()
 """Reasons for which a warning was given: there is one warning for each."""
-_ALIGNMENT = 16
-"""Alignment of the judge's tensors and of their rows, in bytes."""
 
 
 class UnsupportedCall(NotImplementedError):
@@ -113,26 +109,6 @@ class CaseSpeed:
     tflops: float
 
 
-class Call(NamedTuple):
-    """What decides which kernels take a call."""
-
-    function: str
-    device: torch.device
-    dtype: torch.dtype
-    head_dims: tuple[int, int]
-    """Elements of a key and of a value."""
-    group: int
-    """Query heads to a KV head."""
-    causal: bool
-    window: int = 0
-    """Number of keys that a query sees at most; 0: all."""
-    sinks: bool = False
-    packed: bool = False
-    block_size: int = 0
-    local: bool = False
-    """Whether queries may lack block 0 or the one before their own."""
-
-
 def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:
     def hashable(value: Any) -> Any:
         return tuple(hashable(each) for each in value) if isinstance(value, list) else value
@@ -149,53 +125,66 @@ KERNELS, SPEEDS = _read()
 """The kernels in order of preference of their targets, and their speeds."""
 
 
-def candidates(call: Call, keys: int = 0, *, backward: bool = False) -> tuple[list[ExportedKernel], str]:
+def candidates(kind: Kind, keys: int = 0, *, backward: bool = False) -> tuple[list[ExportedKernel], str]:
     """Return the kernels that take a call with so many ``keys``; where there are none, in a few words why."""
-    found = [each for each in KERNELS if each.function == call.function and each.backward == backward]
-    dtype = str(call.dtype).removeprefix("torch.")
+    found = [each for each in KERNELS if each.function == kind.function and each.backward == backward]
+    dtype = str(kind.dtype).removeprefix("torch.")
     if INTERPRETED:
         found = [each for each in found if each.interpretable]
         if dtype not in _INTERPRETED_DTYPES or not found:
             return [], f"{dtype} in Triton's interpreter"
     else:
-        if call.device.type != "cuda":
-            return [], f"tensors on {call.device.type}"
-        capability = _capability(call.device.index)
+        if kind.device.type != "cuda":
+            return [], f"tensors on {kind.device.type}"
+        capability = _capability(kind.device.index)
         found = [each for each in found if each.capability == capability]
         if not found:
             return [], f"compute capability {capability[0]}.{capability[1]}"
         found = [each for each in found if dtype in each.dtypes]
         if not found:
             return [], dtype
-    key, value = call.head_dims
-    wanted: tuple[tuple[Callable[[ExportedKernel], bool], str], ...] = (
-        (
-            lambda each: call.head_dims in each.head_dims,
-            f"head dim {key}" if key == value else f"head dims {key} of keys and {value} of values",
-        ),
-        (lambda each: each.grouped or call.group == 1, f"groups of {call.group} query heads"),
-        (lambda each: each.packed == call.packed, "packed sequences" if call.packed else SIDE_BY_SIDE),
-        (lambda each: call.causal in each.causal, "causal attention" if call.causal else "attention without a mask"),
-        (lambda each: not call.window or "window" in each.scalars, "a sliding window"),
-        # What a query's lse says of keys elsewhere holds for sinks, too, so gradients need none of their own.
-        (
-            lambda each: ("sinks" in each.tensors) == call.sinks or (backward and call.sinks),
-            "attention sinks" if call.sinks else "attention without sinks",
-        ),
-        (
-            lambda each: not call.block_size or call.block_size in each.block_sizes,
-            f"{'pages' if call.function == 'decode' else 'blocks'} of {call.block_size} keys",
-        ),
-        (lambda each: each.local or not call.local, "queries that may lack block 0 or the one before their own"),
-    )
-    for takes, reason in wanted:
-        found = [each for each in found if takes(each)]
+    for takes, reason in _TAKES:
+        found = [each for each in found if takes(each, kind, backward)]
         if not found:
-            return [], reason
+            return [], reason(kind)
     longest = max(each.longest for each in found)
     if keys > longest:
         return [], f"more than {longest} keys"
     return [each for each in found if keys <= each.longest], ""
+
+
+def _dims(kind: Kind) -> str:
+    key, value = kind.head_dims
+    return f"head dim {key}" if key == value else f"head dims {key} of keys and {value} of values"
+
+
+_TAKES: tuple[tuple[Callable[[ExportedKernel, Kind, bool], bool], Callable[[Kind], str]], ...] = (
+    (lambda each, kind, _: kind.head_dims in each.head_dims, _dims),
+    (lambda each, kind, _: each.grouped or kind.group == 1, lambda kind: f"groups of {kind.group} query heads"),
+    (
+        lambda each, kind, _: each.packed == kind.packed,
+        lambda kind: "packed sequences" if kind.packed else SIDE_BY_SIDE,
+    ),
+    (
+        lambda each, kind, _: kind.causal in each.causal,
+        lambda kind: "causal attention" if kind.causal else "attention without a mask",
+    ),
+    (lambda each, kind, _: not kind.window or "window" in each.scalars, lambda kind: "a sliding window"),
+    # What a query's lse says of keys elsewhere holds for sinks, too, so gradients need none of their own.
+    (
+        lambda each, kind, backward: ("sinks" in each.tensors) == kind.sinks or (backward and kind.sinks),
+        lambda kind: "attention sinks" if kind.sinks else "attention without sinks",
+    ),
+    (
+        lambda each, kind, _: not kind.block_size or kind.block_size in each.block_sizes,
+        lambda kind: f"{'pages' if kind.function == 'decode' else 'blocks'} of {kind.block_size} keys",
+    ),
+    (
+        lambda each, kind, _: each.local or not kind.local,
+        lambda kind: "queries that may lack block 0 or the one before their own",
+    ),
+)
+"""Whether a kernel takes a call of a kind, or its gradients, and in a few words what it does not take."""
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -203,29 +192,19 @@ def _capability(device: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def choose(call: Call, q_len: int, kv_len: int, *, backward: bool = False) -> ExportedKernel:
+def choose(kind: Kind, q_len: int, kv_len: int, *, backward: bool = False) -> ExportedKernel:
     """Return the kernel that runs a call, for which there are ``candidates``, at these lengths."""
-    taking, reason = candidates(call, kv_len, backward=backward)
+    taking, reason = candidates(kind, kv_len, backward=backward)
     if reason:  # a graph is for any length, see ``length_of``
         warn_once(f"{NAMESPACE} was judged on no call with {reason}")
-    found = tuple(taking or candidates(call, backward=backward)[0])
-    name = _fastest(found, call.head_dims, call.causal, call.group, call.window, call.block_size, q_len, kv_len)
-    return next(each for each in found if each.name == name)
+    found = tuple(taking or candidates(kind, backward=backward)[0])
+    return _fastest(found, kind, q_len, kv_len)
 
 
 @functools.lru_cache(maxsize=4096)
-def _fastest(
-    kernels: tuple[ExportedKernel, ...],
-    head_dims: tuple[int, int],
-    causal: bool,
-    group: int,
-    window: int,
-    block_size: int,
-    q_len: int,
-    kv_len: int,
-) -> str:
-    names = {kernel.name for kernel in kernels if kernel.target == kernels[0].target}
-    speeds = [each for each in SPEEDS if each.kernel in names]
+def _fastest(kernels: tuple[ExportedKernel, ...], kind: Kind, q_len: int, kv_len: int) -> ExportedKernel:
+    named = {kernel.name: kernel for kernel in kernels if kernel.target == kernels[0].target}
+    speeds = [each for each in SPEEDS if each.kernel in named]
 
     def apart(one: float, other: float) -> float:
         return abs(math.log2(one / other))
@@ -233,37 +212,18 @@ def _fastest(
     def distance(each: CaseSpeed) -> tuple[float, ...]:
         seen = min(each.window or each.length, each.length)
         return (
-            (each.head_dim, each.head_dim_v) != head_dims,
-            each.causal != causal,
+            (each.head_dim, each.head_dim_v) != kind.head_dims,
+            each.causal != kind.causal,
             apart(each.length / each.q_len, kv_len / q_len),  # few queries to many keys are another kind of work
-            apart(seen / each.length, min(window or kv_len, kv_len) / kv_len),
-            apart(each.heads / each.kv_heads, group),
-            apart(each.block_size, block_size) if block_size else 0.0,
+            apart(seen / each.length, min(kind.window or kv_len, kv_len) / kv_len),
+            apart(each.heads / each.kv_heads, kind.group),
+            apart(each.block_size, kind.block_size) if kind.block_size else 0.0,
             apart(each.length, kv_len),
         )
 
     nearest = min(speeds, key=lambda each: (distance(each), each.case))
     rivals = [each for each in speeds if each.case == nearest.case and distance(each) == distance(nearest)]
-    return max(rivals, key=lambda each: each.tflops).kernel
-
-
-def launch(kernel: ExportedKernel, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
-    """Call a kernel with those of ``tensors`` and ``scalars`` that it takes; import it if necessary."""
-    entry = getattr(importlib.import_module(f".kernels.{kernel.name}", __package__), kernel.entry)
-    run(entry, *(tensors[name] for name in kernel.tensors), **{name: scalars[name] for name in kernel.scalars})
-
-
-def run(kernel: Callable[..., None], query: torch.Tensor, *tensors: torch.Tensor, **options: Any) -> None:
-    """Call a kernel's entry on the device of ``query``, its first tensor, with memory for descriptors that it makes on
-    the GPU. Triton's allocator of the caller stays as it is.
-    """
-
-    def call() -> None:
-        triton.set_allocator(lambda size, alignment, stream: query.new_empty(size, dtype=torch.int8))
-        with torch.cuda.device_of(query):
-            kernel(query, *tensors, **options)
-
-    contextvars.copy_context().run(call)
+    return named[max(rivals, key=lambda each: each.tflops).kernel]
 
 
 def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -274,40 +234,14 @@ def autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(each if each.dtype == torch.float64 else each.to(dtype) for each in tensors)
 
 
-def length_of(key: torch.Tensor) -> int:
+def length_of(call: Arguments) -> int:
     """Return the number of keys, or 0 while torch compiles or exports: a graph is for any length."""
-    return 0 if torch.compiler.is_compiling() else key.shape[2]
+    return 0 if torch.compiler.is_compiling() else call.keys()
 
 
-def as_judged(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ``tensor``, or a copy where its last stride is not 1 or its rows are not aligned as the judge's."""
-    *strides, last = tensor.stride()
-    aligned = [address % _ALIGNMENT == 0 for address in (tensor.data_ptr(), *(s * tensor.itemsize for s in strides))]
-    if last == 1 and all(strides) and all(aligned):
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def empty_like(tensor: torch.Tensor, elements: int) -> torch.Tensor:
-    """Return memory [batch, heads, rows, elements], the heads of a token side by side if they are in ``tensor``."""
-    batch, heads, rows = tensor.shape[:3]
-    if tensor.transpose(1, 2).is_contiguous():
-        return tensor.new_empty(batch, rows, heads, elements).transpose(1, 2)
-    return tensor.new_empty(batch, heads, rows, elements)
-
-
-def empty_outputs(query: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return memory for the outputs of a call: out, and lse in float32."""
-    return empty_like(query, value.shape[3]), query.new_empty(query.shape[:3], dtype=torch.float32)
-
-
-def empty_gradients(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return memory for the gradients of a call; those of sinks, in float32, have no elements where it has none."""
-    dq, dk, dv = (empty_like(tensor, tensor.shape[3]) for tensor in (query, key, value))
-    dsinks = query.new_empty(1, 0 if sinks is None else sinks.shape[0], 1, dtype=torch.float32)
-    return dq, dk, dv, dsinks
+def refusal(call: Arguments) -> str:
+    """Return in a few words why no kernel takes a call; an empty string where one does."""
+    return candidates(call.kind(), length_of(call))[1]
 
 
 def decline(reason: str, on_unsupported: str | None) -> None:
@@ -329,9 +263,9 @@ def warn_once(text: str) -> bool:
     return True
 
 
-def gradients_by(call: Call, keys: int = 0) -> Sequence[ExportedKernel]:
-    """Return the kernels for the gradients of a call. Where there are none for it, but for other calls, say so once."""
-    found, reason = candidates(call, keys, backward=True)
-    if not found and any(each.backward and each.function == call.function for each in KERNELS):
+def gradients_by(kind: Kind, keys: int = 0) -> Sequence[ExportedKernel]:
+    """Return the kernels for the gradients of a kind. Where there are none for it, but for other calls, say so once."""
+    found, reason = candidates(kind, keys, backward=True)
+    if not found and any(each.backward and each.function == kind.function for each in KERNELS):
         warn_once(f"{NAMESPACE} has no backward kernel for {reason}: torch computes the gradients")
     return found

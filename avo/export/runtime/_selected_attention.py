@@ -1,32 +1,65 @@
 """``selected_attention``: the selected branch of native sparse attention by the kernels of this package."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from . import _by_torch
-from ._dispatch import (
-    NAMESPACE,
-    Call,
-    UnsupportedCall,
-    as_judged,
-    autocast,
-    candidates,
-    choose,
-    decline,
-    empty_gradients,
-    empty_outputs,
-    gradients_by,
-    launch,
-    length_of,
-)
+from ._calls import Call, Kind, kind_of
+from ._dispatch import NAMESPACE, UnsupportedCall, autocast, candidates, decline, length_of
+from ._operators import Outputs, differentiate, operator, outputs
 
 _FEWEST = 3
 """Room for selected blocks that a query has at least."""
 _ROWS = 1024
 """Number of queries that torch takes at once: for each query head it needs a mask of these by all keys."""
+
+
+class SelectedCall(NamedTuple):
+    """A call of selected attention."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    block_indices: torch.Tensor
+    sinks: torch.Tensor | None
+    starts: torch.Tensor | None
+    """Where packed sequences begin; each has as many queries as keys."""
+    block_size: int
+    scale: float
+    longest: int = 0
+    """Keys of the longest packed sequence."""
+    local: bool = False
+    """Whether only kernels for any selection may run."""
+    check: bool = False
+    """Whether the operator looks at the selection."""
+
+    def kind(self) -> Kind:
+        """See ``Arguments``."""
+        packed = self.starts is not None
+        return kind_of("selected_attention", self, packed=packed, block_size=self.block_size, local=self.local)
+
+    def keys(self) -> int:
+        """See ``Arguments``."""
+        return self.key.shape[2]
+
+    def given(self) -> dict[str, Any]:
+        """See ``Arguments``."""
+        return {
+            "q": self.query,
+            "k": self.key,
+            "v": self.value,
+            "block_indices": self.block_indices.contiguous(),
+            "sinks": self.sinks,
+            "cu_seqlens_q": self.starts,
+            "cu_seqlens_k": self.starts,
+            "block_size": self.block_size,
+            "scale": self.scale,
+            "max_seqlen_q": self.longest,
+            "max_seqlen_k": self.longest,
+        }
 
 
 def selected_attention(
@@ -43,7 +76,7 @@ def selected_attention(
     return_lse: bool = False,
     check_selection: bool = True,
     on_unsupported: str | None = None,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor | Outputs:
     """Return causal attention in which each query sees the keys of the blocks that it selects.
 
     query is [batch, heads, length, head_dim], key [batch, kv_heads, length, head_dim] and value [batch, kv_heads,
@@ -74,26 +107,22 @@ def selected_attention(
         raise ValueError("cu_seqlens and max_seqlen go together, with a batch of 1")
     query, key, value = autocast(query, key, value)
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
-    given = query, key, value, block_indices
-    reason = _unsupported(*given, sinks, cu_seqlens, block_size, factor)
+    call = SelectedCall(query, key, value, block_indices, sinks, cu_seqlens, block_size, factor, max_seqlen or 0)
+    kind, keys, local = call.kind(), length_of(call), False
     later = check_selection and torch.compiler.is_compiling()
-    local = False
+    reason = _unsupported(call) or candidates(kind, keys)[1]
     if not reason:
-        call = _call(query, key, value, sinks, cu_seqlens, block_size, local=True)
-        reason, local = _selects(call, length_of(key), block_indices, cu_seqlens, look=check_selection and not later)
+        look, kind = check_selection and not later, kind._replace(local=True)
+        reason, local = _selects(kind, keys, block_indices, cu_seqlens, look=look)
     if reason:
         decline(reason, on_unsupported)
-        out = by_torch(*given, sinks, cu_seqlens, block_size, factor)
-        if not return_lse:
-            return out
-        return out, lse_by_torch(query, key, block_indices, sinks, cu_seqlens, block_size, factor)
+        return (by_torch(call), lse_by_torch(call)) if return_lse else by_torch(call)
     sinks = None if sinks is None else sinks.float().contiguous()
     starts = None if cu_seqlens is None else cu_seqlens.to(torch.int32).contiguous()
-    found: tuple[torch.Tensor, torch.Tensor]
-    found = _forward(
-        query, key, value, block_indices.to(torch.int32), sinks, starts, block_size, factor, max_seqlen or 0, local,
-        later,
-    )  # fmt: skip
+    blocks = block_indices.to(torch.int32)
+    found: Outputs = _forward(
+        *call._replace(block_indices=blocks, sinks=sinks, starts=starts, local=local, check=later)
+    )
     return found if return_lse else found[0]
 
 
@@ -113,39 +142,31 @@ def _check(
         raise ValueError(f"block_size should be positive, not {block_size}")
 
 
-def _unsupported(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    scale: float,
-) -> str:
-    """Return in a few words why no kernel takes a call; an empty string where one does."""
-    if not scale > 0.0:
+def _unsupported(call: SelectedCall) -> str:
+    """Return in a few words what no kernel takes; an empty string where one may take the call."""
+    query, key, value, block_indices = call.query, call.key, call.value, call.block_indices
+    if not call.scale > 0.0:
         return "a scale that is not positive"
     if not query.dtype == key.dtype == value.dtype:
         return "tensors of different types"
-    others = [each for each in (sinks, starts) if each is not None]
-    if not all(each.device == query.device for each in (key, value, block_indices, *others)):
+    others = key, value, block_indices, call.sinks, call.starts
+    if not all(each is None or each.device == query.device for each in others):
         return "tensors on different devices"
     if query.numel() == 0 or block_indices.numel() == 0:
         return "tensors without elements"
-    return candidates(_call(query, key, value, sinks, starts, block_size, local=False), length_of(key))[1]
+    return ""
 
 
 def _selects(
-    call: Call, keys: int, block_indices: torch.Tensor, starts: torch.Tensor | None, *, look: bool
+    kind: Kind, keys: int, block_indices: torch.Tensor, starts: torch.Tensor | None, *, look: bool
 ) -> tuple[str, bool]:
     """Return in a few words why no kernel takes a selection, an empty string where one does; and whether only kernels
-    for any selection may run, which ``call`` asks for.
+    for any selection may run, which ``kind`` asks for.
     """
-    taking, reason = candidates(call, keys)
+    taking, reason = candidates(kind, keys)
     if not look or (block_indices.is_cuda and torch.cuda.is_current_stream_capturing()):
         return "", bool(taking)
-    unfit, local = _unfit(block_indices, starts, call.block_size)
+    unfit, local = _unfit(block_indices, starts, kind.block_size)
     return unfit or (reason if local else ""), local
 
 
@@ -173,188 +194,54 @@ def _first_keys(places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     return starts[torch.searchsorted(starts, places, right=True) - 1]
 
 
-def _call(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    *,
-    local: bool,
-) -> Call:
-    dims, group, has = (query.shape[3], value.shape[3]), query.shape[1] // key.shape[1], sinks is not None
-    packed = starts is not None
-    return Call("selected_attention", query.device, query.dtype, dims, group, True, 0, has, packed, block_size, local)
-
-
-@torch.library.custom_op(f"{NAMESPACE}::selected_attention", mutates_args=())
-def _forward(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    scale: float,
-    longest: int,
-    local: bool,
-    check: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if check:
-        any_selection = _call(query, key, value, sinks, starts, block_size, local=True)
-        if reason := _selects(any_selection, 0, block_indices, starts, look=True)[0]:
+def _checked(call: SelectedCall) -> Outputs:
+    if call.check:
+        kind = call.kind()._replace(local=True)
+        if reason := _selects(kind, 0, call.block_indices, call.starts, look=True)[0]:
             raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
-    out, lse = empty_outputs(query, value)
-    given = {name: as_judged(each) for name, each in {"q": query, "k": key, "v": value}.items()}
-    given |= _others(block_indices, sinks, starts) | {"out": out, "lse": lse}
-    call = _call(query, key, value, sinks, starts, block_size, local=local)
-    kernel = choose(call, query.shape[2], key.shape[2])
-    launch(kernel, given, _scalars(block_size, scale, longest))
-    return out, lse
+    return outputs(call)
 
 
-@_forward.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return empty_outputs(query, value)
-
-
-@torch.library.custom_op(f"{NAMESPACE}::selected_attention_backward", mutates_args=())
-def _gradients(
-    dout: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    block_size: int,
-    scale: float,
-    longest: int,
-    local: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    made = empty_gradients(query, key, value, sinks)
-    tensors = {"q": query, "k": key, "v": value, "out": out, "dout": dout}
-    given = {name: as_judged(each) for name, each in tensors.items()}
-    given |= _others(block_indices, sinks, starts) | {"lse": lse}
-    given |= dict(zip(("dq", "dk", "dv", "dsinks"), made, strict=True))
-    call = _call(query, key, value, sinks, starts, block_size, local=local)
-    kernel = choose(call, query.shape[2], key.shape[2], backward=True)
-    launch(kernel, given, _scalars(block_size, scale, longest))
-    dq, dk, dv, dsinks = made
-    if sinks is not None and "dsinks" not in kernel.tensors:
-        dsinks.copy_(_by_torch.of_sinks(dout, out, lse, sinks))
-    return dq, dk, dv, dsinks
-
-
-@_gradients.register_fake
-def _(
-    dout: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    *_: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    return empty_gradients(query, key, value, sinks)
-
-
-def _others(
-    block_indices: torch.Tensor, sinks: torch.Tensor | None, starts: torch.Tensor | None
-) -> dict[str, torch.Tensor]:
-    # Each sequence has as many queries as keys.
-    named = {"sinks": sinks, "cu_seqlens_q": starts, "cu_seqlens_k": starts}
-    return {"block_indices": block_indices.contiguous(), **{n: each for n, each in named.items() if each is not None}}
-
-
-def _scalars(block_size: int, scale: float, longest: int) -> dict[str, Any]:
-    return {"block_size": block_size, "scale": scale, "max_seqlen_q": longest, "max_seqlen_k": longest}
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, block_indices, sinks, starts, *ctx.settings, _ = inputs
-    block_size, _, _, local = ctx.settings
-    call = _call(query, key, value, sinks, starts, block_size, local=local)
-    ctx.by_kernel = bool(gradients_by(call, length_of(key)))
-    kept = output if ctx.by_kernel else (None, None)  # torch computes all else again
-    ctx.save_for_backward(query, key, value, block_indices, sinks, starts, *kept)
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 11
-    query, key, value, block_indices, sinks, starts, out, lse = ctx.saved_tensors
-    if ctx.by_kernel:
-        given = query, key, value, block_indices, sinks, starts, out, lse
-        dq, dk, dv, dsinks = _gradients(grad, *given, *ctx.settings)
-        return dq, dk, dv, None, None if sinks is None else dsinks.flatten(), *(None,) * 6
+def _again(call: SelectedCall, dout: torch.Tensor, *_: None) -> Sequence[torch.Tensor]:
+    """Return the gradients of a call by torch."""
     with torch.enable_grad():
-        leaves = [each.detach().requires_grad_() for each in (query, key, value, sinks) if each is not None]
-        again = leaves[3] if sinks is not None else None
-        block_size, scale, *_ = ctx.settings
-        out = by_torch(leaves[0], leaves[1], leaves[2], block_indices, again, starts, block_size, scale)
-        dq, dk, dv, *rest = torch.autograd.grad(out, leaves, grad)
-    return dq, dk, dv, None, rest[0] if rest else None, *(None,) * 6
+        given = (call.query, call.key, call.value, call.sinks)
+        leaves = [each.detach().requires_grad_() for each in given if each is not None]
+        query, key, value, *sinks = leaves
+        found = by_torch(call._replace(query=query, key=key, value=value, sinks=sinks[0] if sinks else None))
+        return torch.autograd.grad(found, leaves, dout)
 
 
-_forward.register_autograd(_backward, setup_context=_remember)
+_forward = operator("selected_attention", SelectedCall, _checked)
+differentiate(_forward, "selected_attention", SelectedCall, _again, keeps=lambda call: False)
 
 
-def by_torch(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    scale: float,
-) -> torch.Tensor:
+def by_torch(call: SelectedCall) -> torch.Tensor:
     """Return what ``selected_attention`` returns, computed by torch alone."""
-    parts = _parts(query, block_indices, starts, block_size)
-    outs = [_by_torch.attend(part, key, value, False, scale, sinks=sinks, mask=mask) for part, mask in parts]
-    return torch.cat(outs, 2)
+    return torch.cat([_by_torch.attend(part, mask) for part, mask in _parts(call)], 2)
 
 
-def lse_by_torch(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    block_indices: torch.Tensor,
-    sinks: torch.Tensor | None,
-    starts: torch.Tensor | None,
-    block_size: int,
-    scale: float,
-) -> torch.Tensor:
+def lse_by_torch(call: SelectedCall) -> torch.Tensor:
     """Return the logarithm of each query's sum of exponentials, float32 [batch, heads, length], without gradients."""
-    parts = _parts(query, block_indices, starts, block_size)
-    return torch.cat([_by_torch.lse(part, key, False, scale, 0, sinks, mask) for part, mask in parts], 2)
+    return torch.cat([_by_torch.lse(part, mask) for part, mask in _parts(call)], 2)
 
 
-def _parts(
-    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield ``_ROWS`` queries at a time, and which keys they see."""
-    for start in range(0, query.shape[2], _ROWS):
-        yield query[:, :, start : start + _ROWS], _selected(query, block_indices, starts, block_size, start)
+def _parts(call: SelectedCall) -> Iterator[tuple[Call, torch.Tensor]]:
+    """Yield calls of ``_ROWS`` queries at a time, and which keys they see."""
+    for start in range(0, call.query.shape[2], _ROWS):
+        rows = call.query[:, :, start : start + _ROWS]
+        yield Call(rows, call.key, call.value, call.sinks, scale=call.scale), _selected(call, start)
 
 
-def _selected(
-    query: torch.Tensor, block_indices: torch.Tensor, starts: torch.Tensor | None, block_size: int, start: int
-) -> torch.Tensor:
+def _selected(call: SelectedCall, start: int) -> torch.Tensor:
     """Return which keys ``_ROWS`` queries from ``start`` on see, bool [batch, heads, rows, length]."""
-    heads, length = query.shape[1:3]
-    keys = torch.arange(length, device=query.device)
+    block_size, starts, (heads, length) = call.block_size, call.starts, call.query.shape[1:3]
+    keys = torch.arange(length, device=call.query.device)
     first = torch.zeros_like(keys) if starts is None else _first_keys(keys, starts)
-    rows, chosen = keys[start : start + _ROWS], block_indices[:, :, start : start + _ROWS]
+    rows, chosen = keys[start : start + _ROWS], call.block_indices[:, :, start : start + _ROWS]
     blocks = (length + block_size - 1) // block_size
     chosen = chosen.where(chosen < blocks, -1)  # a block behind all keys has none to see
-    selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=query.device)
+    selected = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=keys.device)
     selected = selected.scatter(3, chosen.long() + 1, True)  # the first column takes what is -1
     visible = (keys <= rows[:, None]) & (keys >= first[rows][:, None])
     visible = selected[..., (keys - first) // block_size + 1] & visible

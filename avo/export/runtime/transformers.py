@@ -231,8 +231,9 @@ def attention_forward(
     biased = options.get("position_bias") is not None
     if isinstance(attention_mask, Sequences):
         if not biased and not dropout:
-            of = attention_mask
-            return _of_sequences(query, key, value, of, scaling, sliding_window, s_aux, on_unsupported), None
+            window = sliding_window if attention_mask.causal else None
+            more = {"scale": scaling, "window": window, "sinks": s_aux, "on_unsupported": on_unsupported}
+            return _of_sequences(query, key, value, attention_mask, **more), None
         attention_mask = attention_mask.mask
     if biased:
         decline("position biases", on_unsupported)
@@ -247,18 +248,10 @@ def attention_forward(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     plain = attention_mask is None and causal and query.shape[2] > 1
     out = attention(
-        query,
-        key,
-        value,
-        attention_mask,
-        dropout,
-        is_causal=plain,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-        window=sliding_window if plain else None,
-        sinks=s_aux,
+        query, key, value, attention_mask, dropout, is_causal=plain, scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1], window=sliding_window if plain else None, sinks=s_aux,
         on_unsupported=on_unsupported,
-    )
+    )  # fmt: skip
     assert isinstance(out, torch.Tensor)
     return out.transpose(1, 2).contiguous(), None
 
@@ -305,14 +298,7 @@ def _of_blocks(
 
 
 def _of_sequences(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    of: Sequences,
-    scale: float | None,
-    window: int | None,
-    sinks: torch.Tensor | None,
-    on_unsupported: str | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, of: Sequences, **more: Any
 ) -> torch.Tensor:
     batch, heads, q_len, _ = query.shape
 
@@ -322,8 +308,7 @@ def _of_sequences(
 
     found = packed_attention(
         rows(query, of.queries), rows(key, of.keys), rows(value, of.keys), of.starts_q, of.starts_k,
-        max_seqlen_q=of.longest[0], max_seqlen_k=of.longest[1], is_causal=of.causal, scale=scale,
-        window=window if of.causal else None, sinks=sinks, on_unsupported=on_unsupported,
+        max_seqlen_q=of.longest[0], max_seqlen_k=of.longest[1], is_causal=of.causal, **more,
     )  # fmt: skip
     assert isinstance(found, torch.Tensor)
     if of.queries is not None:

@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from avo.export.package import render_package
 from avo.export.runtime import _by_torch
 from avo.export.runtime._by_torch import attend, each_sequence
+from avo.export.runtime._calls import Call
 from avo.export.table import table
 from tests.avo.export.sample import chosen, passed, sample
 
@@ -87,11 +88,13 @@ def benchmark(
     )  # fmt: skip
 
     def packed_attention(q: Any, k: Any, v: Any, starts: Any, *others: Any, **options: Any) -> torch.Tensor:
-        parts = each_sequence(*(each.transpose(0, 1)[None] for each in (q, k, v)), starts, starts)
-        return torch.cat([attend(*part, case.causal, 1.0) for part in parts], 2)[0].transpose(0, 1)
+        q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
+        parts = each_sequence(Call(q, k, v, starts_q=starts, starts_k=starts, causal=case.causal))
+        return torch.cat([attend(part) for part in parts], 2)[0].transpose(0, 1)
 
     for name, members in {
         "mine": {"attention": attention, "packed_attention": packed_attention, "_by_torch": _by_torch, **public},
+        "mine._calls": {"Call": Call},
         "mine._dispatch": {"KERNELS": [kernel], "SPEEDS": [case], "CaseSpeed": object, "ExportedKernel": object},
     }.items():
         module = ModuleType(name)
@@ -170,9 +173,9 @@ def test_sequences_that_are_decoded_are_as_long_as_the_judged_ones(monkeypatch: 
     assert given[0].tolist() == judged_lengths
     seen: list[tuple[int, torch.Tensor]] = []
 
-    def attend(q: Any, k: Any, v: Any, *others: Any, mask: torch.Tensor) -> torch.Tensor:
-        seen.append((k.shape[2], mask))
-        return q
+    def attend(call: Call, mask: torch.Tensor) -> torch.Tensor:
+        seen.append((call.keys(), mask))
+        return call.query
 
     monkeypatch.setattr(_by_torch, "attend", attend)
     assert torchs["cuDNN"]().shape == (8, 2, 4, 128)
@@ -184,7 +187,7 @@ def test_torch_decodes_one_query_without_a_mask(source: str, monkeypatch: pytest
     one = SimpleNamespace(**{**vars(CASE), "q_len": 1, "causal": True})
     script = benchmark(source, monkeypatch, case=one)
     masks: list[object] = []
-    monkeypatch.setattr(_by_torch, "attend", lambda q, *others, mask: masks.append((others[2], mask)) or q)
+    monkeypatch.setattr(_by_torch, "attend", lambda call, mask: masks.append((call.causal, mask)) or call.query)
     script.calls(script.KERNELS[0], one, torch.float32)[1]["cuDNN"]()
     assert masks == [(False, None)]
 

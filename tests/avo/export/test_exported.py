@@ -145,13 +145,13 @@ def test_training_by_a_backward_kernel_follows_the_loss_of_torchs_own(tmp_path: 
 
 def test_a_kernel_has_memory_for_descriptors_and_the_callers_allocator_stays(package: Path) -> None:
     script = (
-        "import torch, triton\nfrom small_one import _dispatch\n"
+        "import torch, triton\nfrom small_one import _operators\n"
         "from triton.runtime import _allocation\n"
         "triton.set_allocator(mine := lambda *_: None)\n"
         "def kernel(q, out, *, scale):\n"
         "    memory = _allocation._allocator.get()(256, 128, None)\n"
         "    print(memory.shape, memory.dtype, memory.device, scale)\n"
-        "_dispatch.run(kernel, torch.zeros(2), torch.zeros(2), scale=0.5)\n"
+        "_operators.run(kernel, torch.zeros(2), torch.zeros(2), scale=0.5)\n"
         "print(_allocation._allocator.get() is mine)\n"
     )
     folder = package / "build" / "torch-universal"

@@ -15,6 +15,7 @@ import torch
 
 from avo.export.package import VARIANT, render_package, write_package
 from avo.export.runtime import _by_torch
+from avo.export.runtime._calls import Call
 from tests.avo.export.sample import chosen, passed, sample
 
 PROBLEMS = (
@@ -74,10 +75,10 @@ def test_torch_computes_windows_and_sinks_in_place_of_a_kernel(causal: bool, win
     q, k, v = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
     sinks = torch.randn(4, dtype=torch.float64, requires_grad=True) if with_sinks else None
     right, right_lse = naive(q, k, v, causal, window, sinks)
-    found = _by_torch.attend(q, k, v, causal, 0.3, window, sinks)
+    call = Call(q, k, v, sinks, causal=causal, scale=0.3, window=window)
+    found = _by_torch.attend(call)
     torch.testing.assert_close(found, right)
-    lse = _by_torch.lse(q, k, causal, 0.3, window, sinks)
-    torch.testing.assert_close(lse, right_lse.detach().float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(_by_torch.lse(call), right_lse.detach().float(), atol=1e-4, rtol=1e-4)
     inputs = (q, k, v, *([sinks] if sinks is not None else []))
     grad = torch.randn(found.shape, dtype=torch.float64)
     for mine, other in zip(
@@ -91,16 +92,16 @@ def test_torch_computes_sinks_more_finely_than_the_type_of_scores_is(dtype: torc
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 6, 40, 16).to(dtype) for _ in range(3))
     sinks = torch.tensor([8.23, 5.37, -3.3, 0.0, 0.3, -math.inf])
-    found = _by_torch.attend(q, k, v, True, 0.3, 0, sinks).double()
+    found = _by_torch.attend(Call(q, k, v, sinks, causal=True, scale=0.3)).double()
     right, _ = naive(*(each.double() for each in (q, k, v)), True, 0, sinks.double())
     off, size = (torch.linalg.vector_norm(each, dim=(0, 2, 3)) for each in (found - right, right))
     error = off / size
     assert float(error.max()) < 0.6 * torch.finfo(dtype).eps
 
 
-def call(package: ModuleType, **changes: Any) -> Any:
-    dispatch = importlib.import_module(f"{NAME}._dispatch")
-    made = dispatch.Call("attention", torch.device("cuda", 0), torch.bfloat16, (128, 128), 1, True)
+def kind(package: ModuleType, **changes: Any) -> Any:
+    calls = importlib.import_module(f"{NAME}._calls")
+    made = calls.Kind("attention", torch.device("cuda", 0), torch.bfloat16, (128, 128), 1, True)
     return made._replace(**changes)
 
 
@@ -122,9 +123,9 @@ def test_kernels_are_found_by_what_a_call_consists_of(
 ) -> None:
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    found, why = dispatch.candidates(call(package, **changes))
+    found, why = dispatch.candidates(kind(package, **changes))
     assert ([kernel.name for kernel in found], why) == (kernels, "")
-    alone = dispatch.choose(call(package, **changes), 64, 64)
+    alone = dispatch.choose(kind(package, **changes), 64, 64)
     assert alone.name in kernels
 
 
@@ -134,11 +135,11 @@ def test_gradients_are_a_kernels_where_one_takes_the_call_and_sinks_need_none_of
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(dispatch, "_warned", set())
-    assert [kernel.name for kernel in dispatch.gradients_by(call(package))] == ["mha_backward_v3"]
-    assert [kernel.name for kernel in dispatch.gradients_by(call(package, sinks=True))] == ["mha_backward_v3"]
+    assert [kernel.name for kernel in dispatch.gradients_by(kind(package))] == ["mha_backward_v3"]
+    assert [kernel.name for kernel in dispatch.gradients_by(kind(package, sinks=True))] == ["mha_backward_v3"]
     with pytest.warns(UserWarning, match="has no backward kernel for a sliding window: torch computes the gradients"):
-        assert not dispatch.gradients_by(call(package, window=64))
-    assert not dispatch.gradients_by(call(package, window=64))  # said once
+        assert not dispatch.gradients_by(kind(package, window=64))
+    assert not dispatch.gradients_by(kind(package, window=64))  # said once
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_what_no_kernel_takes_is_named(
 ) -> None:
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert dispatch.candidates(call(package, **changes)) == ([], reason)
+    assert dispatch.candidates(kind(package, **changes)) == ([], reason)
 
 
 def test_a_call_with_more_keys_than_were_judged_is_no_kernels(
@@ -166,8 +167,8 @@ def test_a_call_with_more_keys_than_were_judged_is_no_kernels(
 ) -> None:
     dispatch = importlib.import_module(f"{NAME}._dispatch")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert dispatch.candidates(call(package), 65536)[0]
-    assert dispatch.candidates(call(package), 65537) == ([], "more than 65536 keys")
+    assert dispatch.candidates(kind(package), 65536)[0]
+    assert dispatch.candidates(kind(package), 65537) == ([], "more than 65536 keys")
 
 
 def test_packed_sequences_with_more_keys_than_were_judged_are_refused_for_that(
@@ -206,7 +207,7 @@ def test_selections_without_forced_blocks_go_to_kernels_that_were_judged_on_them
 ) -> None:
     dispatch, sparse = (importlib.import_module(f"{NAME}.{module}") for module in ("_dispatch", "_selected_attention"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    wanted = call(package, function="selected_attention", block_size=16, local=True)
+    wanted = kind(package, function="selected_attention", block_size=16, local=True)
     assert [each.name for each in dispatch.candidates(wanted)[0]] == ["fsa_local_v3"]
     assert [each.name for each in dispatch.candidates(wanted._replace(local=False))[0]] == ["fsa_v3", "fsa_local_v3"]
     own = [place // 16 for place in range(100)]
@@ -229,9 +230,9 @@ def test_autocast_leaves_tensors_of_other_devices_alone_and_lse_exact(package: M
     torch.manual_seed(0)
     q, k = torch.randn(1, 2, 9, 64), torch.randn(1, 2, 33, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        found = _by_torch.lse(q, k, True, 0.3, 0, None)
+        found = _by_torch.lse(call := Call(q, k, k, causal=True, scale=0.3))
     assert found.dtype == torch.float32
-    assert torch.equal(found, _by_torch.lse(q, k, True, 0.3, 0, None))
+    assert torch.equal(found, _by_torch.lse(call))
 
 
 @pytest.mark.long
@@ -304,16 +305,15 @@ def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(dispatch, "KERNELS", of_decode)
     names: list[str] = []
 
-    def launch(kernel: Any, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
+    def launch(kernel: Any, given: dict[str, Any]) -> None:
         names.append(kernel.name)
-        given = [tensors[name] for name in ("q", "k", "v", "block_table", "lengths")]
-        assert all(each.is_contiguous() for each in given[3:])
-        sinks, window = tensors.get("sinks"), scalars["window"]
-        found = of_pages.by_torch(*given, sinks, scalars["scale"], window, with_lse=True)
-        for name, each in zip(("out", "lse"), found, strict=True):
-            tensors[name].copy_(each)
+        assert all(given[name].is_contiguous() for name in ("block_table", "lengths"))
+        call = of_pages.PagedCall(*(given[name] for name in kernel_takes))
+        for name, each in zip(("out", "lse"), of_pages.by_torch(call, with_lse=True), strict=True):
+            given[name].copy_(each)
 
-    monkeypatch.setattr(of_pages, "launch", launch)
+    kernel_takes = ("q", "k", "v", "block_table", "lengths", "sinks", "scale", "window")
+    monkeypatch.setattr(importlib.import_module(f"{NAME}._operators"), "launch", launch)
     return names
 
 
@@ -433,9 +433,8 @@ def test_few_queries_to_many_keys_go_to_the_kernel_that_was_judged_on_that(
     case = next(each for each in dispatch.SPEEDS if each.kernel == first.name and each.causal)
     few = replace(case, case="few", kernel=second.name, q_len=2, tflops=0.1)
     monkeypatch.setattr(dispatch, "SPEEDS", (case, few))
-    settings = ((128, 128), True, 1, 0, 0)
     dispatch._fastest.cache_clear()
-    found = [dispatch._fastest((first, second), *settings, q_len, 8192) for q_len in (8192, 1)]
+    found = [dispatch._fastest((first, second), kind(package), q_len, 8192).name for q_len in (8192, 1)]
     dispatch._fastest.cache_clear()
     assert found == [first.name, second.name]
 
