@@ -7,7 +7,7 @@ refused by its name in the file, never left out silently.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -131,93 +131,46 @@ def read_model(
     """
     path = path / "config.json" if path.is_dir() else path
     whole = _load(path)
-    config = _Fields(path, {**{field: whole[field] for field in _OUTSIDE if field in whole}, **_text(whole)})
-    given = whole.get("architectures") or []
-    architectures = [str(each) for each in (given if isinstance(given, list) else [given])]
-    if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
-        raise config.error(f"architecture {architectures[0]!r} is not known to be a causal language model")
-    for field, what in _REFUSED.items():
-        if config.get(field):
-            raise config.error(f"{field}: {what} cannot be served")
-    if config.type in _REFUSED_TYPES:
-        raise config.error(f"model type {config.type!r}: {_REFUSED_TYPES[config.type]} cannot be served")
-    for field in _OWN_KV_HEADS:
-        if config.get(field) and config.get("num_key_value_heads") is None:
-            raise config.error(f"{field}: how many KV heads this makes is not known: add num_key_value_heads")
-    heads = config.count("num_attention_heads")
-    kv_heads = config.count("num_key_value_heads", heads)
-    for field in _HEADS_OF_SOME:
-        if _differs(config.get(field), heads):
-            raise config.error(f"{field}: layers with other heads or head dims cannot be served")
+    inner = whole.get("text_config")  # of the language model, which models with other senses keep apart
+    text = inner if isinstance(inner, dict) else whole
+    config = _Fields(path, {**{field: whole[field] for field in _OUTSIDE if field in whole}, **text})
+    for refused in _refused(config, whole):
+        raise config.error(refused)
+    heads, kv_heads = _heads(config)
     head_dim, head_dim_v = _head_dims(config, heads)
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
-    if dtype not in ("bfloat16", "float16"):
-        raise config.error(
-            f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16, so write down the one to run in"
-        )
-    if phase == "train" and config.get("attention_dropout"):
-        raise config.error("attention_dropout: dropout cannot be served in training")
-    quantised = config.get(_QUANTISED)  # of weights it changes no attention
-    if phase == "decode" and isinstance(quantised, dict) and any(map(quantised.get, _OF_CACHE)):
-        raise config.error(f"{', '.join(_OF_CACHE)}: a quantised cache cannot be served: leave it out for {dtype}")
+    dtype = _dtype(config, phase)
     layers, window = _layers(config)
-    sinks = config.type in _SINKS
-    words = {
-        layer: f"{counted(count, 'layer')} of {layer}"
-        + (f" with a window of {window} keys" if layer == SLIDING else "")
-        for layer, count in layers.items()
-    }
     selects = SELECTED in layers
     if selects and phase == "decode":
         raise config.error(f"{SELECTED}: decoding with selected blocks cannot be served: take another --phase")
     block_size, blocks = _blocks(config, kv_heads) if selects else (0, 0)
     served = [layer for layer in layers if layer in ((SELECTED,) if selects else (FULL, SLIDING))]
-    not_served = tuple(words[layer] for layer in layers if layer not in served)
-    dense = "fsa" if selects else "gqa" if heads > kv_heads else "mha"
-    kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(dense)
+    not_served = tuple(words for layer, words in layers.items() if layer not in served)
     if not served:
         raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
-    shapes = tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase])
     setting = Setting(
-        head_dim,
-        head_dim_v,
-        dtype,
-        block_size=block_size,
-        blocks=blocks,
-        local=selects,
-        window=window if SLIDING in served else 0,
-        everywhere=len(served) > 1,
-        sinks=sinks,
-        packed=packed,
-        heads=(heads, kv_heads),
-        shapes=shapes,
-    )
-    short = replace(setting, shapes=((128, 1),))
-    # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
-    if refused := refusal(kind, replace(short, packed=False)):
-        raise config.error(refused)
+        head_dim, head_dim_v, dtype, block_size=block_size, blocks=blocks, local=selects,
+        window=window if SLIDING in served else 0, everywhere=len(served) > 1, sinks=config.type in _SINKS,
+        packed=packed, heads=(heads, kv_heads),
+        shapes=tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase]),
+    )  # fmt: skip
+    dense = "fsa" if selects else "gqa" if heads > kv_heads else "mha"
+    kind = {"prefill": "{}", "train": "{}_backward", "decode": "decode"}[phase].format(dense)
     sizes = "--lengths, --batch" if lengths or batch != 1 else f"--lengths, by default {DEFAULT_LENGTHS[phase][0]}"
-    for options, part in (("--packed", short), (sizes, setting)):
-        if refused := refusal(kind, part):
-            raise ConfigError(f"{options}: {refused}")
-    return ModelProblem(
-        model=_name(path, whole),
-        problem=named(kind, setting),
-        phase=phase,
-        read=(
-            f"model type {config.type}",
-            f"{counted(heads, 'query head')} on {counted(kv_heads, 'KV head')}",
-            setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
-            *(words[layer] for layer in served),
-            *([f"a window of {window} keys, longer than any case"] if window > LONGEST else []),
-            *([f"{blocks} selected blocks of {block_size} keys, the query's own always among them"] if selects else []),
-            *(["a sink for each query head"] if sinks else []),
-            *(["latent keys and values (kv_lora_rank) as expanded ones"] if config.get("kv_lora_rank") else []),
-            *(["packed sequences"] if packed else []),
-            *_scale(config, head_dim),
-        ),
-        not_served=not_served,
+    _check(config, kind, setting, sizes)
+    read = (
+        f"model type {config.type}",
+        f"{counted(heads, 'query head')} on {counted(kv_heads, 'KV head')}",
+        setting.words + ("" if config.get("dtype") or config.get("torch_dtype") else " (no dtype in the file)"),
+        *(layers[layer] for layer in served),
+        f"a window of {window} keys, longer than any case" if window > LONGEST else "",
+        f"{blocks} selected blocks of {block_size} keys, the query's own always among them" if selects else "",
+        "a sink for each query head" if setting.sinks else "",
+        "latent keys and values (kv_lora_rank) as expanded ones" if config.get("kv_lora_rank") else "",
+        "packed sequences" if packed else "",
+        _scale(config, head_dim),
     )
+    return ModelProblem(_name(path, whole), named(kind, setting), phase, tuple(filter(None, read)), not_served)
 
 
 @dataclass(frozen=True)
@@ -269,12 +222,6 @@ def _load(path: Path) -> dict[str, Any]:
     return found
 
 
-def _text(whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the configuration of the language model, which models with other senses keep apart."""
-    inner = whole.get("text_config")
-    return inner if isinstance(inner, dict) else whole
-
-
 def _name(path: Path, whole: Mapping[str, Any]) -> str:
     """Return the name that the file has inside, that of its folder where it is called config.json, or its own.
 
@@ -294,6 +241,30 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
+def _refused(config: _Fields, whole: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why the attention of a model is not one that can be served, whatever its shapes are."""
+    given = whole.get("architectures") or []
+    architectures = [str(each) for each in (given if isinstance(given, list) else [given])]
+    if architectures and not any(each.endswith(_CAUSAL) for each in architectures):
+        yield f"architecture {architectures[0]!r} is not known to be a causal language model"
+    yield from (f"{field}: {what} cannot be served" for field, what in _REFUSED.items() if config.get(field))
+    if config.type in _REFUSED_TYPES:
+        yield f"model type {config.type!r}: {_REFUSED_TYPES[config.type]} cannot be served"
+    for field in _OWN_KV_HEADS:
+        if config.get(field) and config.get("num_key_value_heads") is None:
+            yield f"{field}: how many KV heads this makes is not known: add num_key_value_heads"
+
+
+def _heads(config: _Fields) -> tuple[int, int]:
+    """Return how many query heads and KV heads every layer has."""
+    heads = config.count("num_attention_heads")
+    kv_heads = config.count("num_key_value_heads", heads)
+    for field in _HEADS_OF_SOME:
+        if _differs(config.get(field), heads):
+            raise config.error(f"{field}: layers with other heads or head dims cannot be served")
+    return heads, kv_heads
+
+
 def _differs(value: Any, heads: int) -> bool:
     """Return whether a field says of some layer that it has other heads than ``heads``, or another head dim."""
     if isinstance(value, dict):
@@ -306,25 +277,51 @@ def _head_dims(config: _Fields, heads: int) -> tuple[int, int]:
     if config.get("kv_lora_rank"):
         keys = config.count("qk_nope_head_dim") + config.count("qk_rope_head_dim")
         values = config.count("v_head_dim")
-        return keys, 0 if keys == values else values
-    if config.get("head_dim") is not None:
+    elif config.get("head_dim") is not None:
         keys = config.count("head_dim")
         values = config.count("v_head_dim", keys)
-        return keys, 0 if keys == values else values
-    if config.type in _OWN_HEAD_DIM:
+    elif config.type in _OWN_HEAD_DIM:
         raise config.error(
             f"it has no head_dim, and model type {config.type!r} has a default of its own: write it down"
         )
-    hidden = config.count("hidden_size")
-    if hidden % heads:
+    else:
+        hidden = config.count("hidden_size")
+        keys = values = hidden // heads
+        if hidden % heads:
+            raise config.error(
+                f"it has no head_dim, and hidden_size {hidden} is no multiple of {heads} heads: write it down"
+            )
+    return keys, 0 if keys == values else values
+
+
+def _dtype(config: _Fields, phase: Phase) -> str:
+    """Return the type that the model runs in, after a look at what else changes its attention in this phase."""
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
+    if dtype not in ("bfloat16", "float16"):
         raise config.error(
-            f"it has no head_dim, and hidden_size {hidden} is no multiple of {heads} heads: write it down"
+            f"dtype {dtype!r} cannot be served: kernels are for bfloat16 and float16, so write down the one to run in"
         )
-    return hidden // heads, 0
+    if phase == "train" and config.get("attention_dropout"):
+        raise config.error("attention_dropout: dropout cannot be served in training")
+    quantised = config.get(_QUANTISED)  # of weights it changes no attention
+    if phase == "decode" and isinstance(quantised, dict) and any(map(quantised.get, _OF_CACHE)):
+        raise config.error(f"{', '.join(_OF_CACHE)}: a quantised cache cannot be served: leave it out for {dtype}")
+    return dtype
 
 
-def _layers(config: _Fields) -> tuple[dict[str, int], int]:
-    """Return how many layers there are of each kind, and the window of those that slide (0 where there are none).
+def _check(config: _Fields, kind: str, setting: Setting, sizes: str) -> None:
+    """Raise ``ConfigError`` where no problem of a kind has the setting, by the file or the options that say it."""
+    short = replace(setting, shapes=((128, 1),))
+    # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
+    if refused := refusal(kind, replace(short, packed=False)):
+        raise config.error(refused)
+    for options, part in (("--packed", short), (sizes, setting)):
+        if refused := refusal(kind, part):
+            raise ConfigError(f"{options}: {refused}")
+
+
+def _layers(config: _Fields) -> tuple[dict[str, str], int]:
+    """Return the kinds of layers, with how many there are in words, and the window of those that slide (0 for none).
 
     Layers whose window is longer than any case see all keys.
     """
@@ -334,7 +331,10 @@ def _layers(config: _Fields) -> tuple[dict[str, int], int]:
     window = config.count("sliding_window") if layers[SLIDING] else 0
     if window > LONGEST:
         layers[FULL] += layers.pop(SLIDING)
-    return dict(sorted((+layers).items())), window
+    words = {layer: f"{counted(count, 'layer')} of {layer}" for layer, count in sorted((+layers).items())}
+    if SLIDING in words:
+        words[SLIDING] += f" with a window of {window} keys"
+    return words, window
 
 
 def _kinds(config: _Fields) -> Counter[str]:
@@ -391,10 +391,10 @@ def _blocks(config: _Fields, kv_heads: int) -> tuple[int, int]:
     return either("sparse_block_size", "index_block_size"), either("sparse_topk_blocks", "index_topk_blocks")
 
 
-def _scale(config: _Fields, head_dim: int) -> tuple[str, ...]:
-    """Return, in words, a scale that is not the usual one; kernels take any."""
+def _scale(config: _Fields, head_dim: int) -> str:
+    """Return, in words, a scale that is not the usual one, empty for that; kernels take any."""
     scalar, factor = config.get("query_pre_attn_scalar"), config.get("attention_multiplier")
     words = f"{factor}" if isinstance(factor, int | float) and abs(factor * head_dim**0.5 - 1) > 1e-4 else ""
     if isinstance(scalar, int | float) and scalar != head_dim:
         words = f"{scalar} ** -0.5"
-    return (f"a scale of {words}, which is an argument of each call",) if words else ()
+    return f"a scale of {words}, which is an argument of each call" if words else ""
