@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avo.cli import completion
-from avo.cli.common import (
-    DbOption,
-    JsonOption,
-    console,
-    fail,
-    print_json,
-    read_source,
-    read_store,
-    run_name,
-    telling,
-)
+from avo.cli.common import DbOption, JsonOption, console, fail, print_json, read_source, read_store, run_name, telling
 from avo.cli.options import takes_settings
 from avo.cli.verdict import render
 
@@ -83,8 +73,7 @@ def evaluate(
         config, run, versions = _lineage(against, db, settings, closely=closely)
     check_machine(config)
     problem = problem_name(config.problem)
-    judged = get_problem(problem)
-    get_suite(judged, config.suite)
+    get_suite(get_problem(problem), config.suite)
     candidate = Candidate(problem, read_source(file))
     judging = Judging.of(config)
     judging = replace(judging, wall_s=_UNLIMITED_S if config.worker_prefix else wall or judging.wall_s)
@@ -97,7 +86,7 @@ def evaluate(
     if as_json:
         print_json(evaluation.to_json() | ({"decision": asdict(decision) if decision else None} if run else {}))
     else:
-        console.print(render(evaluation, judged))
+        console.print(render(evaluation, get_problem(problem)))
         if run and decision:
             console.print(f"\n{run.name}: {decision.answer}")
     raise typer.Exit(0 if evaluation.correct else 1)

@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avo.cli import completion
-from avo.cli.common import (
-    DbOption,
-    JsonOption,
-    err,
-    fail,
-    load,
-    print_json,
-    read_store,
-    telling,
-)
+from avo.cli.common import DbOption, JsonOption, err, fail, load, print_json, read_store, telling
 from avo.cli.options import takes_settings
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avo.config import RunConfig
     from avo.evaluator.evaluators import Tell
     from avo.evaluator.problem import Baseline
+    from avo.export.choosing import Chosen
     from avo.export.judging import Passed
 
 
@@ -67,13 +62,9 @@ def export(
         fail(f"--wall: {wall:g} should be 1 second or more")
 
     from avo.config import RunConfig
-    from avo.evaluator.evaluators import Evaluator
     from avo.evaluator.target import CUDA
     from avo.export.choosing import check_together, choose
-    from avo.export.errors import NotExported
-    from avo.export.judging import judge
     from avo.export.package import check_place, package_name, render_package, write_package
-    from avo.search.judging import Judging
 
     check_place(out)
     with read_store(db) as store:
@@ -84,18 +75,8 @@ def export(
     targets = [each.run.target for each in chosen]
     config = RunConfig.resolve(None, {**settings, "target": CUDA if CUDA in targets else targets[0]})
     package = package_name(name, list(dict.fromkeys(each.run.name for each in chosen)))
-
-    def open_judge(target: str, suite: str) -> Evaluator:
-        settled = config.model_copy(update={"target": target, "suite": suite, "evaluation_wall_s": wall})
-        return Judging.of(settled).start()
-
-    try:
-        with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):
-            judged = judge(chosen, open_judge)
-    except NotExported as fault:
-        for line in str(fault).splitlines():
-            err.print(f"avo: {one_line(line)}")
-        raise typer.Exit(1) from None
+    labels = ", ".join(each.label for each in chosen)
+    judged = _judged(chosen, config, wall)
     if config.measured:
         with telling("timing libraries") as tell:
             judged = tuple(
@@ -105,8 +86,7 @@ def export(
     write_package(files, out)
     # pip would look for a bare name in its index.
     command, given = ("kernel-builder upload", str(out)) if hub_layout else ("pip install", os.path.join(".", out))
-    following = f"{command} {shlex.quote(given)}"
-    err.print(f"{', '.join(each.label for each in chosen)}: package {package} is in {out}; next: {following}")
+    err.print(f"{labels}: package {package} is in {out}; next: {command} {shlex.quote(given)}")
     if as_json:
         kernels = [
             {"run": each.run.name, "version": each.version.number if each.version else None, "attempt": each.attempt.id}
@@ -116,6 +96,26 @@ def export(
     else:
         for place in sorted(files):
             print(out / place)
+
+
+def _judged(chosen: "Sequence[Chosen]", config: "RunConfig", wall: float) -> "tuple[Passed, ...]":
+    """Return the versions as they were judged; leave with the reasons where some do not pass."""
+    from avo.evaluator.evaluators import Evaluator
+    from avo.export.errors import NotExported
+    from avo.export.judging import judge
+    from avo.search.judging import Judging
+
+    def open_judge(target: str, suite: str) -> Evaluator:
+        settled = config.model_copy(update={"target": target, "suite": suite, "evaluation_wall_s": wall})
+        return Judging.of(settled).start()
+
+    try:
+        with err.status(f"judging {', '.join(each.label for each in chosen)} again ..."):
+            return judge(chosen, open_judge)
+    except NotExported as fault:
+        for line in str(fault).splitlines():
+            err.print(f"avo: {one_line(line)}")
+        raise typer.Exit(1) from None
 
 
 def libraries(passed: "Passed", tell: "Tell", *, sustained: bool) -> "tuple[Baseline, ...]":

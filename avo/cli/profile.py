@@ -79,46 +79,55 @@ def profile(
     from avo.evaluator.evaluation import Fault
     from avo.evaluator.inspection import Inspection, Look
     from avo.evaluator.judges import local_judge
-    from avo.evaluator.target import unchecked
     from avo.evaluator.targets import get_target
 
+    _check(show, before, svg, as_json=as_json)
+    chosen = get_target(target)
+    problem = problem_name(problem)
+    get_cases(get_problem(problem), suite, case)
+    found: tuple[Profile, ...] | str | Fault
+    with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
+        if show is Show.PIPES:
+            found = judge.profile(Candidate(problem, source), case)
+        else:
+            seen = judge.inspect(Inspection(Look(show), problem, source, None, case, before))
+            found = seen.fault or seen.text
+    if isinstance(found, Fault):
+        if as_json:
+            print_json({"status": found.status, "message": found.message})
+        else:
+            console.print(f"{found.status.words}: {printable(found.message)}")
+        raise typer.Exit(1)
+    if isinstance(found, str):
+        console.print(printable(found), soft_wrap=True)
+        return
+    if svg:
+        _write_picture(svg, found, kernel)
+    if as_json:
+        print_json(_record(kernel, problem, suite, found))
+    else:
+        _explain(found, kernel, target)
+
+
+def _check(show: Show, before: str | None, svg: Path | None, *, as_json: bool) -> None:
+    """Leave with one line where options do not go together."""
     if before is not None and show is not Show.IR:
         fail("--before is for --show ir")
     if show is not Show.PIPES and (svg or as_json):
         fail(f"--show {show} prints code: leave {'--svg' if svg else '--json'} out")
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
         fail(f"--svg: {svg} is not a file in an existing folder")
-    chosen = get_target(target)
-    problem = problem_name(problem)
-    get_cases(get_problem(problem), suite, case)
 
-    with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
-        if show is not Show.PIPES:
-            seen = judge.inspect(Inspection(Look(show), problem, source, None, case, before))
-            profiles: tuple[Profile, ...] | Fault = seen.fault or ()
-        else:
-            profiles = judge.profile(Candidate(problem, source), case)
-    if isinstance(profiles, Fault):
-        if as_json:
-            print_json({"status": profiles.status, "message": profiles.message})
-        else:
-            console.print(f"{profiles.status.words}: {printable(profiles.message)}")
-        raise typer.Exit(1)
-    if show is not Show.PIPES:
-        console.print(printable(seen.text), soft_wrap=True)
-        return
-    if svg:
-        _write_picture(svg, profiles, kernel)
-    if as_json:
-        print_json(_record(kernel, problem, suite, profiles))
-    else:
-        from avo.watch.explanation import render
 
-        console.print(f"{kernel} on {target}, {profiles[0].kind}; its results are not checked")
-        if doubt := unchecked(target):
-            console.print(doubt)
-        for made in profiles:
-            console.print(render(made))
+def _explain(profiles: "tuple[Profile, ...]", kernel: str, target: str) -> None:
+    from avo.evaluator.target import unchecked
+    from avo.watch.explanation import render
+
+    console.print(f"{kernel} on {target}, {profiles[0].kind}; its results are not checked")
+    if doubt := unchecked(target):
+        console.print(doubt)
+    for made in profiles:
+        console.print(render(made))
 
 
 def _chosen(

@@ -2,15 +2,19 @@
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
+from avo.cli.common import DbOption, JsonOption, Named, console, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
 from avo.watch.wording import edited_from, printable
+
+if TYPE_CHECKING:
+    from avo.evaluator.evaluation import Score
+    from avo.lineage_db.records import Step
 
 VersionArgument = Annotated[
     str,
@@ -34,62 +38,70 @@ def show(
 
     Example: avo show mha-h100@3 --source > kernel.py
     """
-    from avo.config import ISOLATION
-    from avo.evaluator.catalogue import get_problem
-
     with read_store(db) as store:
         found = load(store, version)
         run, attempt, accepted = found.run, found.attempt, found.version
         (summary,) = store.pages.attempts(run.id, [attempt.id])
         step = store.step(run.id, accepted.step_number if accepted else summary.step_number)
         start = store.start(run.id)
-        seed = start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None
-    problem, decision = get_problem(run.problem), attempt.decision
     assert step is not None, "attempts are made in steps"
-    isolation = run.config.get(ISOLATION, [])
-    submission = step.said_of(attempt.id)
     if as_json:
-        print_json(
-            {
-                "run": run.name,
-                "problem": run.problem,
-                "version": accepted.number if accepted else None,
-                "attempt": attempt.id,
-                "parents": list(accepted.parents if accepted else attempt.parents),
-                "built_on": attempt.built_on,
-                "operator": step.operator,
-                "isolation": isolation,
-                "change": accepted.change if accepted else attempt.change,
-                "hypothesis": attempt.hypothesis or None,
-                "submission": None if submission is None else asdict(submission),
-                "digest": attempt.digest,
-                "accepted": accepted.accepted.isoformat() if accepted else None,
-                "decision": decision and asdict(decision),
-                "evaluation": attempt.evaluation.to_json(),
-                "published": [asdict(baseline) for baseline in published(problem, run.target)],
-                "source": attempt.source,
-            }
-        )
+        print_json(_record(found, step))
     elif source:
         print_source(attempt.source)
     else:
-        versions = [f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents)]
-        parents = " and ".join([*versions, *edited_from(attempt.built_on)])
-        console.print(f"{found.label}: {one_line(accepted.change if accepted else attempt.change)}", style="bold")
-        made = f"by {step.operator} from {parents}" if parents else f"by {step.operator}"
-        when = f"accepted {accepted.accepted:%Y-%m-%d %H:%M}" if accepted else f"{attempt.finished:%Y-%m-%d %H:%M}"
-        console.print(f"made {made}, {when} UTC, attempt {attempt.id}")
-        if decision:
-            console.print(one_line(decision.told), soft_wrap=True)
-        console.print(f"digest {attempt.digest}")
-        expected, seen = (submission.expected, submission.seen) if submission else ("", "")
-        for name, text in (("hypothesis", attempt.hypothesis), ("expected", expected), ("seen", seen)):
-            if text:
-                console.print(f"{name}: {one_line(text)}", soft_wrap=True)
-        if isolation:
-            console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
-        console.print()
-        console.print(render(attempt.evaluation, problem, seed))
+        _print(found, step, start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None)
+
+
+def _record(found: Named, step: "Step") -> dict[str, Any]:
+    from avo.config import ISOLATION
+    from avo.evaluator.catalogue import get_problem
+
+    run, attempt, accepted, submission = found.run, found.attempt, found.version, step.said_of(found.attempt.id)
+    return {
+        "run": run.name,
+        "problem": run.problem,
+        "version": accepted.number if accepted else None,
+        "attempt": attempt.id,
+        "parents": list(accepted.parents if accepted else attempt.parents),
+        "built_on": attempt.built_on,
+        "operator": step.operator,
+        "isolation": run.config.get(ISOLATION, []),
+        "change": accepted.change if accepted else attempt.change,
+        "hypothesis": attempt.hypothesis or None,
+        "submission": None if submission is None else asdict(submission),
+        "digest": attempt.digest,
+        "accepted": accepted.accepted.isoformat() if accepted else None,
+        "decision": attempt.decision and asdict(attempt.decision),
+        "evaluation": attempt.evaluation.to_json(),
+        "published": [asdict(baseline) for baseline in published(get_problem(run.problem), run.target)],
+        "source": attempt.source,
+    }
+
+
+def _print(found: Named, step: "Step", seed: "Score | None") -> None:
+    from avo.config import ISOLATION
+    from avo.evaluator.catalogue import get_problem
+
+    attempt, accepted, submission = found.attempt, found.version, step.said_of(found.attempt.id)
+    problem = get_problem(found.run.problem)
+    versions = [f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents)]
+    parents = " and ".join([*versions, *edited_from(attempt.built_on)])
+    console.print(f"{found.label}: {one_line(accepted.change if accepted else attempt.change)}", style="bold")
+    made = f"by {step.operator} from {parents}" if parents else f"by {step.operator}"
+    when = f"accepted {accepted.accepted:%Y-%m-%d %H:%M}" if accepted else f"{attempt.finished:%Y-%m-%d %H:%M}"
+    console.print(f"made {made}, {when} UTC, attempt {attempt.id}")
+    if attempt.decision:
+        console.print(one_line(attempt.decision.told), soft_wrap=True)
+    console.print(f"digest {attempt.digest}")
+    expected, seen = (submission.expected, submission.seen) if submission else ("", "")
+    for name, text in (("hypothesis", attempt.hypothesis), ("expected", expected), ("seen", seen)):
+        if text:
+            console.print(f"{name}: {one_line(text)}", soft_wrap=True)
+    if isolation := found.run.config.get(ISOLATION):
+        console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
+    console.print()
+    console.print(render(attempt.evaluation, problem, seed))
 
 
 def print_source(text: str, lexer: str = "python") -> None:
