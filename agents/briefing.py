@@ -82,11 +82,11 @@ def budget(desk: Desk) -> str:
     return render("budget", left=desk.left())
 
 
-def learnt(brief: Brief, limit: int = LESSONS) -> list[str]:
+def learnt(brief: Brief) -> list[str]:
     """Return the lines of the run's memory that matter most for a step on the best version."""
     found = lessons(brief.memories, brief.attempts, brief.versions)
     about = matter_at_hand(brief.parent, brief.attempts)
-    return [short(lesson.text, _LESSON_CHARS) for lesson in ranked(found, about, limit)]
+    return [short(lesson.text, _LESSON_CHARS) for lesson in ranked(found, about, LESSONS)]
 
 
 def source_to_adapt(brief: Brief) -> str:

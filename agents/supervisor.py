@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from avo.agents.moves import MOVES, Move
+from avo.agents.moves import MOVES
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
@@ -130,7 +130,6 @@ def untried_moves(
     target: Target,
     problem: str,
     knowledge: Library,
-    moves: Sequence[Move] = MOVES,
 ) -> tuple[str, ...]:
     """Return directions that need no model: known moves that apply to the best version and were not tried.
 
@@ -141,8 +140,8 @@ def untried_moves(
     score = best.evaluation.score
     critical = {case.critical or case.limiter for case in score.cases} - {""} if score else set()
     said = " ".join(attempt.change for attempt in attempts)
-    tried = {name for name in (move.name for move in moves) if re.search(rf"\b{re.escape(name)}:", said)}
-    ranked = sorted(moves, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
+    tried = {name for name in (move.name for move in MOVES) if re.search(rf"\b{re.escape(name)}:", said)}
+    ranked = sorted(MOVES, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
     applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target))
     directions = [f"{move.name}: {move.hypothesis}" for move, _ in zip(applicable, range(_DIRECTIONS), strict=False)]
     if not directions:

@@ -61,17 +61,3 @@ def read_claim(text: str) -> Claim:
         raise ValueError(text)
     before, after = (tuple(found[part].split(" + ")) for part in ("before", "after"))
     return Claim(found["target"], found["case"], before, after, float(found["gain"]), float(found["tolerance"]))
-
-
-_PERCENT = re.compile(r"[+-]?(\d+(?:\.\d+)?)(?:%| percent)")
-_OF_SPEED = re.compile(
-    r"[+-]\d+(\.\d+)?%|\b(gain\w*|faster|slower|above|behind|los(e|es|t)|wins?|pays?|speed-?up|ahead|better|worse)\b"
-)
-_CODE = re.compile(r"```.*?```", re.DOTALL)
-_SENTENCE = re.compile(r"(?<=[.:;])\s+|\n\n|\n(?=[-|\d])")
-
-
-def stated_gains(body: str) -> set[str]:
-    """Return the percentages, as written and without sign, in those sentences of a text that are about speed."""
-    sentences = _SENTENCE.split(_CODE.sub("", body))
-    return {number for text in sentences if _OF_SPEED.search(text) for number in _PERCENT.findall(text)}
