@@ -6,10 +6,8 @@ from typing import Any
 
 from avo.agents.operator import Brief
 from avo.agents.tools.tables import table
-from avo.evaluator.catalogue import get_suite
+from avo.evaluator.catalogue import get_suite, kind_and_setting, settable
 from avo.evaluator.problem import Call, Case, Problem
-from avo.evaluator.setting import kind_and_setting
-from avo.evaluator.setting import meaning as setting_meaning
 from avo.evaluator.target import CUDA, TARGETS, Target
 
 
@@ -40,7 +38,7 @@ def meaning(problem: Problem) -> str:
     """
     kind, setting = kind_and_setting(problem.name)
     said = (inspect.getdoc(type(problem)) or "").partition("\n")[2].strip()
-    further = setting_meaning(kind, setting) if setting else ""
+    further = settable()[kind].meaning(setting) if setting else ""
     return f"{said}\n\n{further}" if further else said
 
 

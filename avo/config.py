@@ -14,7 +14,7 @@ from avo.agents.errors import AgentError
 from avo.agents.operator import COMMAND_OPERATOR
 from avo.agents.settings import ModelSettings, Settings
 from avo.errors import ConfigError
-from avo.evaluator.catalogue import get_problem, get_suite, problem_name
+from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, problem_name
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import TRAITS
 from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Clock
@@ -77,10 +77,11 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    problem: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = "mha"
-    """What the kernel computes: mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode or a PATH.py; each
-    but the last also in other settings, such as mha-d64-fp16.
-    """
+    problem: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = Field(
+        default="mha",
+        description=f"What the kernel computes: {', '.join(PROBLEMS)} or a PATH.py; most also in other settings, "
+        "such as mha-d64-fp16.",
+    )
     target: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = Field(
         default="h100",
         description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",

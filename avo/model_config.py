@@ -1,7 +1,6 @@
 """Reads from a model's Hugging Face configuration what its attention computes, and names the problem that does so.
 
-Only what the file says counts, and the few defaults of transformers that are named here. What cannot be served is
-refused by its name in the file, never left out silently.
+Only what the file says counts, and defaults of transformers that are named here. What is not served is refused by name.
 """
 
 import json
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from avo.errors import ConfigError
-from avo.evaluator.setting import LONGEST, Setting, named, refusal
+from avo.evaluator.catalogue import settable
+from avo.evaluator.setting import LONGEST, Setting, named
 from avo.watch.wording import counted
 
 if TYPE_CHECKING:
@@ -311,12 +311,12 @@ def _dtype(config: _Fields, phase: Phase) -> str:
 
 def _check(config: _Fields, kind: str, setting: Setting, sizes: str) -> None:
     """Raise ``ConfigError`` where no problem of a kind has the setting, by the file or the options that say it."""
-    short = replace(setting, shapes=((128, 1),))
+    refusal, short = settable()[kind].refusal, replace(setting, shapes=((128, 1),))
     # Every judge has room for one short sequence: what is refused then, without options, lies in the file.
-    if refused := refusal(kind, replace(short, packed=False)):
+    if refused := refusal(replace(short, packed=False)):
         raise config.error(refused)
     for options, part in (("--packed", short), (sizes, setting)):
-        if refused := refusal(kind, part):
+        if refused := refusal(part):
             raise ConfigError(f"{options}: {refused}")
 
 

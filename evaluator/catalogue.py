@@ -1,4 +1,4 @@
-"""Finds problems by name: the built-in ones, those of installed packages, and those in single files.
+"""Finds problems by name: the built-in ones, also in settings, those of installed packages, and those in single files.
 
 A problem's code is trusted: naming it runs it, also in the judge's process.
 """
@@ -15,17 +15,19 @@ from typing import Any
 
 from avo.evaluator.errors import InvalidProblem, UnknownProblem
 from avo.evaluator.problem import HELD_OUT, Case, Output, Problem, signature
-from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.problems import PROBLEMS as PROBLEMS
 from avo.evaluator.renamed import with_new_name
-from avo.evaluator.setting import kind_and_setting
+from avo.evaluator.setting import Settable, Setting, named, setting_of
 
 GROUP = "avo.problems"
 """Entry point group of packages that add problems; each entry is named like its problem."""
 ATTRIBUTE = "PROBLEM"
 """Name of the variable that holds the problem in a file."""
-KNOWN_TO_LIBRARIES = ("mha", "gqa", "mha_backward", "gqa_backward")
-"""The problems that libraries are timed on, as well as their settings with the same call."""
+_LIBRARIES_TAKE = (
+    ("attention", ("q", "k", "v", "out", "lse"), ("causal", "scale")),
+    ("attention_backward", ("q", "k", "v", "out", "lse", "dout", "dq", "dk", "dv"), ("causal", "scale")),
+)
+"""The calls that libraries are timed on."""
 _in_files: list[tuple[Problem, str]] = []
 """Problems found in files, with the files' paths."""
 
@@ -43,7 +45,56 @@ def get_problem(name: str) -> Problem:
 
 @cache
 def _named(name: str) -> Problem:
-    return (None if name in _entry_points() else in_setting(name)) or _installed(name)
+    if name in _entry_points() or (found := read(name)) is None:
+        return _installed(name)
+    kind, setting = found
+    return settable()[kind].in_setting(setting)
+
+
+def settable() -> Mapping[str, Settable]:
+    """Return the built-in problems that exist in settings, by name."""
+    return {name: problem for name, problem in PROBLEMS.items() if isinstance(problem, Settable)}
+
+
+def read(name: str) -> tuple[str, Setting] | None:
+    """Return the kind and the setting that the name of a problem says; None for a name of another kind.
+
+    Raises ``InvalidProblem`` for a setting that does not exist, is not served, or is written otherwise.
+    """
+    kind, *parts = name.split("-")
+    if not parts or kind not in settable():
+        return None
+    problem = settable()[kind]
+    try:
+        setting = setting_of(parts)
+    except LookupError as error:
+        a_model = Setting(heads=(32, 8), shapes=((8192, 4),))
+        heads = "32x32" if problem.refusal(a_model) else "32x8"
+        raise InvalidProblem(
+            f"problem {name!r}: {error.args[0]!r} is no part of a setting: write e.g. {kind}-d64-fp16, or "
+            f"{kind}-h{heads}-d64-8192x4 (heads, head dim, length x batch)"
+        ) from None
+    if refused := problem.refusal(setting):
+        raise InvalidProblem(f"problem {name!r}: {refused}")
+    if name != (canonical := named(kind, setting)):
+        raise InvalidProblem(f"problem {name!r}: write {canonical}")
+    return kind, setting
+
+
+def kind_and_setting(name: str) -> tuple[str, Setting | None]:
+    """Return the kind and the setting of a problem; for a problem in no setting, its name and None.
+
+    A problem of the user's own may have a name like ``decode-mla``: it says no setting.
+    """
+    try:
+        return read(name) or (name, None)
+    except InvalidProblem:
+        return name, None
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a problem in a setting; for any other problem, its name."""
+    return kind_and_setting(name)[0]
 
 
 def name_of(problem: Problem) -> str:
@@ -163,5 +214,5 @@ def get_cases(problem: Problem, suite: str, name: str | None) -> tuple[Case, ...
 
 
 def libraries_know(problem: Problem) -> bool:
-    """Whether libraries compute what a problem asks for: one of ``KNOWN_TO_LIBRARIES``, or one with the same call."""
-    return any(signature(problem) == signature(get_problem(name)) for name in KNOWN_TO_LIBRARIES)
+    """Whether libraries compute what a problem asks for: it is called as ``mha`` or ``mha_backward`` are."""
+    return signature(problem) in _LIBRARIES_TAKE

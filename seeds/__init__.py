@@ -6,7 +6,8 @@ A seed is a candidate: one file that imports nothing of ours, so related seeds r
 from collections.abc import Callable
 from importlib.resources import files
 
-from avo.evaluator.setting import Setting, kind_and_setting
+from avo.evaluator.catalogue import kind_and_setting
+from avo.evaluator.setting import Setting
 from avo.evaluator.target import Target
 
 if __name__ != "avo.seeds":  # a checkout on the path has this folder under both names

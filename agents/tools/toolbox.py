@@ -16,12 +16,11 @@ from avo.agents.tools.code import main_loop, page
 from avo.agents.tools.editing import Passage, edited
 from avo.agents.tools.tables import fitting
 from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
-from avo.evaluator.catalogue import get_suite, name_of
+from avo.evaluator.catalogue import get_suite, kind_of, name_of
 from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.inspection import Findings, Inspection, Look, Show
 from avo.evaluator.problem import HELD_OUT
-from avo.evaluator.setting import kind_of
 from avo.knowledge_base.library import LibraryError
 from avo.lineage_db.records import Attempt, Version
 

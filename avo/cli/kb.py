@@ -40,8 +40,7 @@ def search(
     """
     if limit < 1:
         fail(f"--limit: {limit} should be 1 or more")
-    from avo.evaluator.catalogue import get_problem
-    from avo.evaluator.setting import kind_of
+    from avo.evaluator.catalogue import get_problem, kind_of
     from avo.evaluator.targets import get_target
     from avo.knowledge_base.library import Library
 

@@ -14,7 +14,7 @@ from avo.agents.supervisor import (
     since_growth,
     untried_moves,
 )
-from avo.evaluator.setting import kind_of
+from avo.evaluator.catalogue import kind_of
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.entries import Intervention

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from avo.evaluator.catalogue import KNOWN_TO_LIBRARIES, get_problem, get_suite, libraries_know
+from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import CLOCK_HELP
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Device
@@ -277,7 +277,8 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
     try:
         problem = get_problem(options.problem)
         if not libraries_know(problem):
-            raise UnknownProblem("problem with library baselines", options.problem, KNOWN_TO_LIBRARIES)
+            known = tuple(name for name, each in PROBLEMS.items() if libraries_know(each))
+            raise UnknownProblem("problem with library baselines", options.problem, known)
         cases = get_suite(problem, options.suite)
         device = (open_device or _gpu)()
         card = device.card

@@ -1,13 +1,15 @@
-"""The problems that candidates are written for."""
+"""The problems that candidates are written for: each is a folder here, of its name, that defines ``PROBLEM``.
+
+The modules beside the folders are what several problems share.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from avo.evaluator.problem import Problem
-from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
-from avo.evaluator.problems.decode import DECODE
-from avo.evaluator.problems.fsa import FSA
-from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
-from avo.evaluator.problems.gqa import GQA
-from avo.evaluator.problems.mha import MHA
 
 PROBLEMS: dict[str, Problem] = {
-    problem.name: problem for problem in (MHA, GQA, FSA, MHA_BACKWARD, GQA_BACKWARD, FSA_BACKWARD, DECODE)
+    name: import_module(f"{__name__}.{name}").PROBLEM
+    for name in sorted(module.name for module in iter_modules(__path__) if module.ispkg)
 }
+"""The built-in problems by name."""

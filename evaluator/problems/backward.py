@@ -1,4 +1,4 @@
-"""Dense attention, backward: the problems ``mha_backward`` and ``gqa_backward``.
+"""Dense attention, backward: what ``mha_backward`` and ``gqa_backward`` have in common.
 
 The formulas are those of FlashAttention-2 (arXiv 2307.08691, algorithm 2). lse and out are inputs that a candidate
 takes as they are. They may be of more keys than are given, as under ring attention (arXiv 2310.01889), where each
@@ -10,20 +10,21 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output
+from avo.evaluator.problem import Baseline, Call, Case, Expected, Output, Problem
 from avo.evaluator.problems.dense import (
     benchmark,
     logits,
     longer,
     of_any_length,
-    published,
-    small,
+    shares,
     softmax_scale,
     tiled,
     total_bytes,
     value_dim,
 )
+from avo.evaluator.problems.figures import Figures
 from avo.evaluator.problems.gradients import (
+    OF_SINKS,
     OUTPUTS,
     backward_inputs,
     backward_views,
@@ -35,6 +36,9 @@ from avo.evaluator.problems.gradients import (
     small_inputs,
     tiled_inputs,
 )
+from avo.evaluator.problems.refusals import of_no_blocks, of_sharing, refusal
+from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.problems.variants import small_variants
 from avo.evaluator.problems.visible import (
     DenseCase,
     dense,
@@ -45,6 +49,8 @@ from avo.evaluator.problems.visible import (
     seen,
     sequence_of,
 )
+from avo.evaluator.problems.wording import meaning
+from avo.evaluator.setting import Setting
 
 if TYPE_CHECKING:
     from random import Random
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
 
 LENGTHS_K = (4, 8, 16)
 """Sequence lengths of the benchmark cases, in units of 1024 tokens, of which each case has 32, as in ``mha``."""
+_LONG = 500
+"""Queries from which a small case is one of the forward pass alone: many tiles of keys for one of queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,10 @@ class AttentionBackward:
     suites: Mapping[str, tuple[BackwardCase, ...]]
     baselines: tuple[Baseline, ...] = ()
     outputs: tuple[Output, ...] = OUTPUTS
+    figures: tuple[Figures, ...] = ()
+    """What was published in other settings."""
+    other: str = ""
+    """See ``Attention``."""
     entry: str = "attention_backward"
 
     def call(self, case: Case) -> Call:
@@ -138,6 +150,22 @@ class AttentionBackward:
         """See ``plant_gradient``."""
         return plant_gradient(case, inputs, chance)
 
+    def refusal(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return refusal(setting, of_no_blocks(self.name, setting), of_sharing(self, self.other, setting))
+
+    def meaning(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return meaning(setting, backward=True)
+
+    def in_setting(self, setting: Setting) -> Problem:
+        """See ``avo.evaluator.setting.Settable``."""
+        small: tuple[DenseCase, ...] = small_variants(setting, self.correctness_cases, grouped=shares(self))
+        if setting.window or setting.packed:
+            small = tuple(backward_case(each, float(each.inputs != "normal")) for each in small if each.q_len < _LONG)
+        outputs = (*self.outputs, *([OF_SINKS] if setting.sinks else []))
+        return in_setting(self, setting, small, self.figures, outputs=outputs)
+
 
 def _elsewhere(case: Case) -> float:
     assert isinstance(case, BackwardCase)
@@ -158,86 +186,15 @@ def backward_case(case: DenseCase, elsewhere: float = 0.0) -> BackwardCase:
     return BackwardCase(**{each.name: getattr(case, each.name) for each in fields(DenseCase)}, elsewhere=elsewhere)
 
 
-def _tiled_case(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> BackwardCase:
+def tiled_backward(name: str, batch: int, heads: int, kv_heads: int, length: int, causal: bool) -> BackwardCase:
+    """Return a benchmark case."""
     return backward_case(tiled(name, batch, heads, kv_heads, length, causal), 1.0)
 
 
-def _paper(heads: int, kv_heads: int, suffix: str = "") -> tuple[BackwardCase, ...]:
+def paper(heads: int, kv_heads: int, suffix: str = "") -> tuple[BackwardCase, ...]:
+    """Return the cases of the AVO paper's protocol, up to 16k tokens."""
     return tuple(
         backward_case(benchmark(length, causal, heads, kv_heads, suffix), 1.0)
         for causal in (True, False)
         for length in LENGTHS_K
     )
-
-
-_TLX = (
-    "facebookexperimental/triton, pull requests 3465 (full) and 3582 (causal; from microseconds): H100, batches of 4, "
-    "48 heads (here 16)"
-)
-_FA4 = "Dao-AILab/flash-attention, pull request 2280: sm_100, card not named, 16 heads in batches of 4"
-
-_MHA_PAPER = _paper(16, 16)
-MHA_BACKWARD = AttentionBackward(
-    name="mha_backward",
-    correctness_cases=(
-        backward_case(small("square-full", 2, 2, 192, 192, False, "normal")),
-        backward_case(small("square-causal", 2, 2, 192, 192, True, "dominant"), 1.0),
-        backward_case(small("odd-full", 1, 1, 193, 321, False, "dominant"), 1.0),
-        backward_case(small("odd-causal", 3, 3, 77, 333, True, "dominant", "bshd"), 1.0),
-        # As for mha: 1 and 126 are where a bound meets the edge of a tile, in either order of the loops.
-        backward_case(small("edge-full", 1, 1, 130, 257, False, "edge"), 1.0),
-        backward_case(small("edge-1-causal", 2, 2, 128, 129, True, "edge", scale=0.11), 1.0),
-        backward_case(small("edge-126-causal", 2, 2, 128, 254, True, "edge"), 1.0),
-        backward_case(small("short-causal", 1, 1, 5, 5, True, "normal")),
-        backward_case(small("one-query", 2, 2, 1, 130, False, "outliers")),
-        backward_case(small("padded-causal", 1, 1, 161, 161, True, "outliers", "padded")),
-        backward_case(small("mixed-full", 2, 2, 65, 140, False, "normal", "mixed"), 1.0),
-        backward_case(small("large-causal", 1, 1, 255, 255, True, "large"), 1.0),
-        backward_case(small("constant-causal", 2, 2, 129, 257, True, "constant", scale=0.07), 1.0),
-        backward_case(small("negative-full", 1, 1, 100, 300, False, "negative"), 1.0),
-        backward_case(small("rising-full", 2, 2, 70, 321, False, "rising"), 1.0),
-    ),
-    suites={
-        "quick": tuple(case for case in _MHA_PAPER if case.name.startswith("8k")),
-        "paper": _MHA_PAPER,
-        HELD_OUT: (
-            _tiled_case("6k-causal", 3, 12, 12, 6144, True),
-            _tiled_case("5k-full", 2, 24, 24, 5120, False),
-            _tiled_case("ragged-causal", 2, 16, 16, 9224, True),
-        ),
-    },
-    baselines=(
-        published("FlashAttention-3", "h100", (526.7, 564.3), (444.0, 538.7), _TLX, lengths_k=(4, 8)),
-        published("Triton with TLX", "h100", (517.7, 567.0), (468.4, 539.1), _TLX, lengths_k=(4, 8)),
-        Baseline("FlashAttention-4, deterministic", "b200", {"8k-full": 1166.7, "8k-causal": 1097.2}, _FA4),
-        Baseline("FlashAttention-4", "b200", {"8k-full": 1359.8, "8k-causal": 1208.6}, _FA4),
-    ),
-)
-
-_GQA_PAPER = _paper(32, 8, "-8kv")
-GQA_BACKWARD = AttentionBackward(
-    name="gqa_backward",
-    correctness_cases=(
-        backward_case(small("group-8-causal", 8, 1, 130, 130, True, "dominant"), 1.0),
-        backward_case(small("group-4-full", 8, 2, 70, 197, False, "dominant", "bshd"), 1.0),
-        backward_case(small("group-2-causal", 6, 3, 77, 200, True, "dominant"), 1.0),
-        backward_case(small("group-1-full", 3, 3, 65, 140, False, "normal", "mixed")),
-        backward_case(small("group-3-causal", 6, 2, 128, 254, True, "edge"), 1.0),
-        backward_case(small("group-8-padded", 16, 2, 68, 99, True, "edge", "padded"), 1.0),
-        backward_case(small("edge-1-causal", 4, 2, 128, 129, True, "edge", scale=0.11), 1.0),
-        backward_case(small("short-causal", 8, 2, 5, 5, True, "normal")),
-        backward_case(small("one-query", 8, 2, 1, 130, False, "outliers"), 1.0),
-        backward_case(small("large-causal", 4, 1, 155, 155, True, "large"), 1.0),
-        backward_case(small("constant-causal", 4, 2, 69, 157, True, "constant", scale=0.07), 1.0),
-        backward_case(small("negative-full", 4, 2, 70, 200, False, "negative"), 1.0),
-    ),
-    suites={
-        "quick": tuple(case for case in _GQA_PAPER if case.name.startswith("8k")),
-        "paper": _GQA_PAPER,
-        HELD_OUT: (
-            _tiled_case("6k-causal-2kv", 3, 12, 2, 6144, True),
-            _tiled_case("5k-full-8kv", 2, 24, 8, 5120, False),
-            _tiled_case("ragged-causal-1kv", 2, 8, 1, 9224, True),
-        ),
-    },
-)

@@ -1,4 +1,4 @@
-"""Dense attention, forward: what ``mha`` and ``gqa`` have in common, and the arithmetic of every reference.
+"""Dense attention: what problems like it have in common, and the arithmetic of every reference.
 
 A candidate may rely on the head dims and the type of its problem's cases, head dim 128 and bfloat16 in the paper; not
 on lengths or strides. ``avo.evaluator.problems.settings`` makes the same problems with others.
@@ -6,7 +6,7 @@ on lengths or strides. ``avo.evaluator.problems.settings`` makes the same proble
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avo.evaluator.plan import ITEM_BYTES, Role
@@ -18,20 +18,15 @@ from avo.evaluator.problem import (
     Case,
     Expected,
     Output,
+    Problem,
     Rounded,
     TensorSpec,
-    Wrong,
 )
 from avo.evaluator.problems.visible import (
     DenseCase,
-    flops_an_element,
-    further_inputs,
-    further_scalars,
-    make_further,
     make_rows,
     redrawn,
     seen,
-    with_sink,
 )
 from avo.evaluator.setting import HEAD_DIM
 
@@ -74,72 +69,6 @@ _MIXED = {
     "dv": "bshd",
 }
 """Strides of the ``mixed`` layout: no tensor's strides are right for the one that it is most likely taken for."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Dense attention: ``def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None``.
-
-    q and out are [batch, heads, q_len, head_dim], k and v [batch, kv_heads, kv_len, head_dim], with q_len <= kv_len.
-    lse is float32 [batch, heads, q_len], contiguous, the natural logarithm of the sum of exponentials of the scaled
-    scores. Query i sees key j when not causal or ``j <= i + kv_len - q_len``. Head h uses KV head
-    ``h // (heads / kv_heads)``.
-    """
-
-    name: str
-    correctness_cases: tuple[Case, ...]
-    suites: Mapping[str, tuple[Case, ...]]
-    baselines: tuple[Baseline, ...]
-    entry: str = field(default="attention", init=False)
-    outputs: tuple[Output, ...] = field(default=OUTPUTS, init=False)
-
-    def call(self, case: Case) -> Call:
-        """Return the tensors and scalars of ``case``."""
-        scalars = (("causal", case.causal), ("scale", softmax_scale(case)), *further_scalars(case))
-        return Call(case.name, (*qkv(case), *further_inputs(case), *outputs(case)), scalars)
-
-    def at_other_lengths(self, case: Case, chance: "Random") -> Case:
-        """Return ``longer``."""
-        return longer(case, chance)
-
-    def at_length(self, case: Case, length: int, chance: "Random") -> Case:
-        """Return ``of_any_length``."""
-        return of_any_length(case, length, chance)
-
-    def flops(self, case: Case) -> int:
-        """Return ``flops_an_element`` times the elements of a key and of a value."""
-        return flops_an_element(case) * (case.head_dim + value_dim(case))
-
-    def least_bytes(self, case: Case) -> int:
-        """Return the bytes of all tensors."""
-        return total_bytes(self.call(case))
-
-    def make_inputs(self, case: Case, seed: int) -> "dict[str, torch.Tensor]":
-        """Return the flat storages of all inputs."""
-        return {**make_qkv(case, seed), **make_further(case, seed)}
-
-    def reference(
-        self, case: Case, inputs: "Mapping[str, torch.Tensor]", of: str, batch: int, head: int, rows: "torch.Tensor"
-    ) -> Mapping[str, Expected]:
-        """Return out and lse: see ``Problem.reference``."""
-        view = views(case, inputs)
-        v = view["v"][batch, head // (case.heads // case.kv_heads)].double()
-        scores = logits(case, view, batch, head, rows)
-        return expected(*attend(*with_sink(scores, v, inputs, head), view["q"].dtype))
-
-    def plant(
-        self, case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random"
-    ) -> Mapping[str, tuple[int, int, int]]:
-        """Give one query a key of its own: see ``plant_key``."""
-        return plant_key(case, inputs, chance)
-
-    def diagnose(self, case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
-        """See ``avo.evaluator.problems.diagnosis``, and ``variants`` for what only some cases have."""
-        from avo.evaluator.problems.diagnosis import diagnose
-        from avo.evaluator.problems.variants import diagnose_variant
-
-        more = further_inputs(case) or further_scalars(case)
-        return (diagnose_variant if more else diagnose)(self, case, inputs, wrong)
 
 
 def longer(case: Case, chance: "Random") -> Case:
@@ -235,6 +164,12 @@ def published(
 def softmax_scale(case: Case) -> float:
     """Return the scale of ``case``: 1 / sqrt(head_dim) unless the case sets one."""
     return case.scale or 1.0 / math.sqrt(case.head_dim)
+
+
+def shares(problem: Problem) -> bool:
+    """Return whether query heads share KV heads."""
+    case = problem.suites["quick"][0]
+    return case.heads > case.kv_heads
 
 
 def value_dim(case: Case) -> int:

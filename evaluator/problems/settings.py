@@ -4,66 +4,35 @@ A setting changes the cases of a problem and nothing else: each small case is th
 what a wrong kernel fails on stays, and tolerances follow from the type (``avo.evaluator.problem.Rounded``).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from avo.evaluator.problem import HELD_OUT, Case, Problem
-from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, backward_case
-from avo.evaluator.problems.decode import DECODE
-from avo.evaluator.problems.figures import published_at
-from avo.evaluator.problems.fsa import FSA
-from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
-from avo.evaluator.problems.gqa import GQA
-from avo.evaluator.problems.gradients import OF_SINKS
-from avo.evaluator.problems.mha import MHA
-from avo.evaluator.problems.variants import small_decodes, small_selected, small_variants, suite_variants
-from avo.evaluator.setting import Setting, named, read
-
-_KINDS: dict[str, Any] = {each.name: each for each in (MHA, GQA, MHA_BACKWARD, GQA_BACKWARD, DECODE, FSA, FSA_BACKWARD)}
-_LONG = 500
-"""Queries from which a small case is one of the forward pass alone."""
+from avo.evaluator.problems.figures import Figures, published_at
+from avo.evaluator.problems.variants import suite_variants
+from avo.evaluator.setting import Setting, named
 
 
-@cache
-def in_setting(name: str) -> Problem | None:
-    """Return the problem whose name says a setting; None for a name that says none.
-
-    Raises ``InvalidProblem`` as ``avo.evaluator.setting.read`` does.
+def in_setting(
+    problem: Any, setting: Setting, small: tuple[Case, ...], figures: Iterable[Figures] = (), **changed: Any
+) -> Problem:
+    """Return ``problem`` in a setting, with ``small`` cases that have what the setting adds, and other fields
+    ``changed``. Its baselines are the ``figures`` that were published at the shapes of its suites, and where kernels
+    take the same arguments, the seeds that stand for earlier work.
     """
-    found = read(name)
-    if found is None:
-        return None
-    kind, setting = found
-    problem = _KINDS[kind]
     suites: Any = _of_a_model(problem.suites["quick"][0], setting) if setting.shapes else problem.suites
-    more = {"outputs": (*problem.outputs, OF_SINKS)} if setting.sinks and kind.endswith("backward") else {}
     made: Any = replace(
         problem,
-        name=named(kind, setting),
-        correctness_cases=_in(setting, _small(kind, problem, setting)),
+        name=named(problem.name, setting),
+        correctness_cases=_in(setting, small),
         suites={suite: _in(setting, cases) for suite, cases in suite_variants(setting, suites).items()},
         baselines=(),
-        **more,
+        **changed,
     )
-    # Seeds of earlier work take what the problem itself does.
     seeds = tuple(each for each in problem.baselines if each.seed) if setting.plain else ()
-    shown: Problem = replace(made, baselines=(*seeds, *published_at(made, kind)))
+    shown: Problem = replace(made, baselines=(*seeds, *published_at(made, figures)))
     return shown
-
-
-def _small(kind: str, problem: Any, setting: Setting) -> tuple[Case, ...]:
-    """Return small cases with what a setting has."""
-    own: tuple[Any, ...] = problem.correctness_cases
-    if kind == "decode":
-        return small_decodes(setting, own)
-    if kind.startswith("fsa"):
-        return small_selected(setting, own)
-    made = small_variants(setting, own, grouped=kind.startswith("gqa"))
-    if not kind.endswith("backward") or not (setting.window or setting.packed):
-        return made
-    # The longest ones are for what only a forward pass has: many tiles of keys for one of queries.
-    return tuple(backward_case(case, float(case.inputs != "normal")) for case in made if case.q_len < _LONG)
 
 
 def _in(setting: Setting, cases: tuple[Case, ...]) -> tuple[Case, ...]:

@@ -1,6 +1,6 @@
 """Cases of dense attention and of decoding with windows, sinks or packed sequences, and the mistakes usual there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -14,8 +14,6 @@ from avo.evaluator.setting import Setting
 if TYPE_CHECKING:
     import torch
 
-    from avo.evaluator.problems.dense import Attention
-
 _WINDOWS = (64, 20, 130, 65, 127, 0, 1)
 """Windows of small cases that have none of their own, in turn: whole tiles, within one, across, at edges, all, one key.
 """
@@ -25,7 +23,7 @@ _SEQUENCES = ((3, False), (1, True), (4, False), (2, True), (5, True), (4, True)
 """How many sequences the small cases of selected attention have, in turn, and whether these are equally long."""
 
 
-def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: bool) -> tuple[DenseCase, ...]:
+def small_variants(setting: Setting, cases: Iterable[DenseCase], *, grouped: bool) -> tuple[DenseCase, ...]:
     """Return small cases with what a setting has: its own ones, or for sinks alone those of the problem, ``cases``."""
     if setting.packed:
         cases = tuple(
@@ -35,16 +33,16 @@ def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: b
             cases = _in_turn(tuple(case for case in cases if case.causal))
     elif setting.window:
         cases = tuple(replace(case, window=window) for case, window in _windowed(grouped=grouped))
-    return tuple(replace(case, sinks=True) for case in cases) if setting.sinks else cases
+    return tuple(replace(case, sinks=True) if setting.sinks else case for case in cases)
 
 
-def small_decodes(setting: Setting, cases: tuple[DenseCase, ...]) -> tuple[DenseCase, ...]:
+def small_decodes(setting: Setting, cases: Iterable[DenseCase]) -> tuple[DenseCase, ...]:
     """Return the small cases of decoding with the windows and sinks of a setting."""
     cases = _in_turn(cases) if setting.window else cases
     return tuple(replace(case, sinks=setting.sinks) for case in cases)
 
 
-def small_selected(setting: Setting, cases: tuple[SelectedCase, ...]) -> tuple[SelectedCase, ...]:
+def small_selected(setting: Setting, cases: Iterable[SelectedCase]) -> tuple[SelectedCase, ...]:
     """Return the small cases of selected attention with the forced blocks, sinks and packed sequences of a setting."""
     if setting.packed:
         cases = tuple(
@@ -84,7 +82,7 @@ def _of_suite(setting: Setting, cases: tuple[DenseCase, ...]) -> list[DenseCase]
     return made
 
 
-def _in_turn(cases: tuple[DenseCase, ...]) -> tuple[DenseCase, ...]:
+def _in_turn(cases: Iterable[DenseCase]) -> tuple[DenseCase, ...]:
     return tuple(replace(case, window=_WINDOWS[i % len(_WINDOWS)]) for i, case in enumerate(cases))
 
 
@@ -132,7 +130,7 @@ def _packed(*, grouped: bool) -> tuple[tuple[DenseCase, int, bool], ...]:
     )
 
 
-def diagnose_variant(problem: "Attention", case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
+def diagnose_variant(case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
     """Return which of the mistakes that are usual with windows, sinks and packed sequences explains the rows."""
     from avo.evaluator.problems.diagnosis import explains
 

@@ -19,9 +19,9 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.performance.pipes import Pipe
 from avo.evaluator.problem import Problem
-from avo.evaluator.problems.backward import MHA_BACKWARD
 from avo.evaluator.problems.decode import DECODE
 from avo.evaluator.problems.fsa_backward import FSA_BACKWARD
+from avo.evaluator.problems.mha_backward import MHA_BACKWARD
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library

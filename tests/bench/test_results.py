@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.catalogue import kind_and_setting
 from avo.evaluator.evaluation import Status
 from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.setting import kind_and_setting
 from avo.lineage_db.store import Store
 from bench import results
 from bench.results import SETTINGS, Conditions, document, main, search

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import read as read_setting
 from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.setting import read as read_setting
 from avo.seeds import SEEDS, seed_source
 from bench import verdicts
 from bench.verdicts import SETTINGS, Verdict, read, table, wanted

@@ -1,8 +1,8 @@
 import pytest
 
-from avo.evaluator.catalogue import get_problem
+from avo.evaluator.catalogue import get_problem, kind_of, read
 from avo.evaluator.errors import InvalidProblem, UnknownProblem
-from avo.evaluator.setting import Setting, kind_of, named, read
+from avo.evaluator.setting import Setting, named
 
 SETTINGS = {
     "mha-d64": Setting(64),

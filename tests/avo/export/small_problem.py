@@ -1,7 +1,8 @@
 """Dense attention on shapes that are judged in seconds: a problem for exports."""
 
 from avo.evaluator.problem import HELD_OUT
-from avo.evaluator.problems.dense import Attention, small, tiled
+from avo.evaluator.problems.attention import Attention
+from avo.evaluator.problems.dense import small, tiled
 
 _BENCHMARKS = (tiled("600-causal", 1, 4, 2, 600, True), tiled("300-full", 1, 2, 2, 300, False))
 PROBLEM = Attention(

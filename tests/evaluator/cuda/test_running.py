@@ -18,7 +18,7 @@ from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
 from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from avo.evaluator.problem import Case, rows_of
-from avo.evaluator.problems.backward import MHA_BACKWARD
+from avo.evaluator.problems.mha_backward import MHA_BACKWARD
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
 
 SEEDS = (5, 6, 7)

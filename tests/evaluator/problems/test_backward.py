@@ -13,7 +13,9 @@ from avo.evaluator.evaluation import Fault
 from avo.evaluator.executor import Allocation
 from avo.evaluator.judging.compare import compare
 from avo.evaluator.problem import Case, Problem, TensorSpec
-from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD, AttentionBackward
+from avo.evaluator.problems.backward import AttentionBackward
+from avo.evaluator.problems.gqa_backward import GQA_BACKWARD
+from avo.evaluator.problems.mha_backward import MHA_BACKWARD
 
 CASES = {case.name: case for problem in (GQA_BACKWARD, MHA_BACKWARD) for case in problem.correctness_cases}
 Tensors = dict[str, torch.Tensor]

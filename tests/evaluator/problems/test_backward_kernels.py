@@ -9,7 +9,8 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problem import Problem
-from avo.evaluator.problems.backward import GQA_BACKWARD, MHA_BACKWARD
+from avo.evaluator.problems.gqa_backward import GQA_BACKWARD
+from avo.evaluator.problems.mha_backward import MHA_BACKWARD
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source

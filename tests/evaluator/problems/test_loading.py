@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from avo.evaluator import catalogue
-from avo.evaluator.catalogue import get_problem, problem_name
+from avo.evaluator.catalogue import get_problem, kind_of, problem_name
 from avo.evaluator.errors import InvalidProblem, UnknownProblem
 from avo.evaluator.problems.mha import MHA
-from avo.evaluator.setting import kind_of
 from avo.seeds import seeds_of
 
 GOOD = """
@@ -95,7 +94,7 @@ def test_an_entry_point_is_a_problem_by_its_name(installed: list[EntryPoint], mo
     monkeypatch.setattr(EntryPoint, "load", lambda self: SimpleNamespace(**dict(problem_attributes(), name="theirs")))
     installed.append(entry("theirs", "package:PROBLEM"))
     assert get_problem("theirs").name == "theirs"
-    with pytest.raises(UnknownProblem, match=r"choose one of mha, .*theirs, a file PATH\.py"):
+    with pytest.raises(UnknownProblem, match=r"choose one of decode, .*mha, .*theirs, a file PATH\.py"):
         get_problem("another")
 
 

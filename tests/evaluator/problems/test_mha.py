@@ -148,7 +148,7 @@ def test_a_published_figure_stands_at_the_length_it_is_of() -> None:
 
 
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownProblem, match="unknown problem 'mla': choose one of mha"):
+    with pytest.raises(UnknownProblem, match="unknown problem 'mla': choose one of decode, fsa,"):
         get_problem("mla")
     with pytest.raises(UnknownProblem, match="unknown suite 'slow': choose one of quick, paper"):
         get_suite(MHA, "slow")

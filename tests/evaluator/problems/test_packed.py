@@ -11,7 +11,7 @@ import torch
 
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.problem import Wrong, signature
-from avo.evaluator.problems.dense import Attention
+from avo.evaluator.problems.attention import Attention
 from avo.evaluator.problems.visible import DenseCase
 from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from avo.evaluator.candidate import Candidate
-from avo.evaluator.catalogue import get_problem
+from avo.evaluator.catalogue import get_problem, kind_of
 from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.sandbox.jobs import ForkServer
-from avo.evaluator.setting import kind_of
 from avo.evaluator.targets import get_target
 from avo.seeds import fitting, seed_source, seeds_of
 from bench.orders import module_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
 from avo.evaluator.problems.dense import total_bytes, value_dim
 from avo.evaluator.problems.fsa import (
     FSA,
@@ -19,12 +19,14 @@ from avo.evaluator.problems.fsa import (
     flops_an_element,
     make_blocks,
     make_more,
+    meaning_of_selected,
     reported,
     scalars,
     selected_logits,
     tiled_selection,
 )
 from avo.evaluator.problems.gradients import (
+    OF_SINKS,
     OUTPUTS,
     backward_inputs,
     backward_views,
@@ -36,8 +38,12 @@ from avo.evaluator.problems.gradients import (
     small_inputs,
     tiled_inputs,
 )
+from avo.evaluator.problems.refusals import of_selection, refusal
 from avo.evaluator.problems.selection import SelectedCase
+from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.problems.variants import small_selected
 from avo.evaluator.problems.visible import seen
+from avo.evaluator.setting import Setting
 
 if TYPE_CHECKING:
     from random import Random
@@ -140,6 +146,19 @@ class SelectedAttentionBackward:
         """See ``plant_gradient``."""
         return plant_gradient(case, inputs, chance)
 
+    def refusal(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return refusal(setting, of_selection(self.name, "gqa_backward", setting))
+
+    def meaning(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return meaning_of_selected(setting, backward=True)
+
+    def in_setting(self, setting: Setting) -> Problem:
+        """See ``avo.evaluator.setting.Settable``."""
+        outputs = (*self.outputs, *([OF_SINKS] if setting.sinks else []))
+        return in_setting(self, setting, small_selected(setting, self.correctness_cases), outputs=outputs)
+
 
 def seeing(case: SelectedCase, chosen: "torch.Tensor", keys: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
     """Return the queries [m] that see any of ``keys`` [n], and which of these each sees, bool [n, m].
@@ -174,7 +193,7 @@ def _backward(case: SelectedCase, elsewhere: float = 1.0) -> SelectedBackwardCas
 _ALONE = ("group-1", "less-than-a-block", "nearly-dense")
 """Small cases whose lse and out are those of the selected keys; those of all others have a part for keys elsewhere."""
 
-FSA_BACKWARD = SelectedAttentionBackward(
+PROBLEM = FSA_BACKWARD = SelectedAttentionBackward(
     name="fsa_backward",
     correctness_cases=tuple(_backward(case, float(case.name not in _ALONE)) for case in FSA.correctness_cases),
     suites={

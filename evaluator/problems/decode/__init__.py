@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from avo.evaluator.plan import ITEM_BYTES, Role
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
 from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
@@ -23,8 +23,12 @@ from avo.evaluator.problems.dense import (
     structured,
     value_dim,
 )
+from avo.evaluator.problems.refusals import of_no_blocks, refusal
+from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.problems.variants import small_decodes
 from avo.evaluator.problems.visible import DenseCase, further_inputs, further_scalars, make_further, redrawn, with_sink
-from avo.evaluator.setting import HEAD_DIM
+from avo.evaluator.problems.wording import meaning
+from avo.evaluator.setting import HEAD_DIM, Setting
 
 if TYPE_CHECKING:
     from random import Random
@@ -164,6 +168,20 @@ class Decode:
             view[name][at].copy_(new)
         return {"queries": (batch, head, row)}
 
+    def refusal(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        packed = "sequences are not packed in decode: each has its own length and pages" if setting.packed else ""
+        return refusal(setting, of_no_blocks(self.name, setting) or packed, one_query=True)
+
+    def meaning(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        window = "{} j > i + lengths[b] - q_len - window. Pages before these keys are in the table all the same."
+        return meaning(setting, window=window)
+
+    def in_setting(self, setting: Setting) -> Problem:
+        """See ``avo.evaluator.setting.Settable``."""
+        return in_setting(self, setting, small_decodes(setting, self.correctness_cases))
+
 
 def lengths(case: DecodeCase) -> list[int]:
     """Return the number of keys of each sequence."""
@@ -280,7 +298,7 @@ _CORRECTNESS = (
     _case("rising", 2, 4, 2, 6, 1000, 32, "rising", ragged=True),
 )
 
-DECODE = Decode(
+PROBLEM = DECODE = Decode(
     name="decode",
     correctness_cases=_CORRECTNESS,
     suites={

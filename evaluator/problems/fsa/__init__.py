@@ -10,10 +10,11 @@ In settings with sinks or packed sequences these come behind the indices, as beh
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avo.evaluator.plan import Role
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, TensorSpec
+from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
 from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
@@ -28,12 +29,15 @@ from avo.evaluator.problems.dense import (
     value_dim,
     views,
 )
+from avo.evaluator.problems.refusals import of_selection, refusal
 from avo.evaluator.problems.selection import (
     SELECTIONS,
     SelectedCase,
     make_block_indices,
     selected_pairs,
 )
+from avo.evaluator.problems.settings import in_setting
+from avo.evaluator.problems.variants import small_selected
 from avo.evaluator.problems.visible import (
     further_inputs,
     further_scalars,
@@ -43,7 +47,8 @@ from avo.evaluator.problems.visible import (
     seen,
     with_sink,
 )
-from avo.evaluator.setting import HEAD_DIM
+from avo.evaluator.problems.wording import meaning
+from avo.evaluator.setting import HEAD_DIM, Setting
 
 if TYPE_CHECKING:
     from random import Random
@@ -55,6 +60,10 @@ _LONG = 16384
 """Tokens from which a case that is drawn has one KV head, and no rows that are padded: both take the judge too long."""
 ROWS_AT_ONCE = 64
 """Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
+
+meaning_of_selected = partial(
+    meaning, counted="t, u and the blocks", keys="as many as queries, so that both have the same lengths"
+)
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,18 @@ class SelectedAttention:
     ) -> Mapping[str, tuple[int, int, int]]:
         """Give one query a key of its own: see ``plant_key``."""
         return plant_key(case, inputs, chance)
+
+    def refusal(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return refusal(setting, of_selection(self.name, "gqa", setting))
+
+    def meaning(self, setting: Setting) -> str:
+        """See ``avo.evaluator.setting.Settable``."""
+        return meaning_of_selected(setting)
+
+    def in_setting(self, setting: Setting) -> Problem:
+        """See ``avo.evaluator.setting.Settable``."""
+        return in_setting(self, setting, small_selected(setting, self.correctness_cases))
 
 
 def chosen_blocks(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
@@ -341,7 +362,7 @@ _BASELINES = (
 )
 """We know of published times at one shape alone."""
 
-FSA = SelectedAttention(
+PROBLEM = FSA = SelectedAttention(
     name="fsa",
     correctness_cases=_CORRECTNESS,
     suites={"quick": _QUICK, "paper": _PAPER, "script": _SCRIPT, "minimax-m3": _MINIMAX_M3, HELD_OUT: _HELD_OUT},

@@ -1,7 +1,9 @@
 """Grouped-query attention, forward: the problem ``gqa`` with its cases and published baselines."""
 
 from avo.evaluator.problem import HELD_OUT, Baseline, Case
-from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
+from avo.evaluator.problems.attention import Attention
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, published, small, tiled
+from avo.evaluator.problems.gqa.figures import FIGURES
 
 HEADS, KV_HEADS = 32, (4, 8)
 """Head configurations of the AVO paper's benchmark protocol (arXiv 2603.24517): Qwen3-30B-A3B has 4 KV heads, Qwen3-8B
@@ -53,9 +55,11 @@ _BASELINES = (
     Baseline("AVO", "b200", {case: value for part in _BY_KV_HEADS for case, value in part.tflops.items()}, AVO_PAPER),
 )
 
-GQA = Attention(
+PROBLEM = GQA = Attention(
     name="gqa",
     correctness_cases=_CORRECTNESS,
     suites={"quick": _QUICK, "paper": _PAPER, HELD_OUT: _HELD_OUT},
     baselines=_BASELINES,
+    figures=FIGURES,
+    other="mha",
 )

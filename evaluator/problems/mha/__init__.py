@@ -1,7 +1,9 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
 from avo.evaluator.problem import HELD_OUT
-from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, Attention, benchmark, published, small, tiled
+from avo.evaluator.problems.attention import Attention
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, published, small, tiled
+from avo.evaluator.problems.mha.figures import FIGURES
 
 HEADS = 16
 """Head configuration of the AVO paper's benchmark protocol (arXiv 2603.24517)."""
@@ -55,7 +57,7 @@ _BASELINES = (
     published("AVO", "b200", (1573, 1615, 1664, 1668), (1392, 1482, 1582, 1637), AVO_PAPER),
 )
 
-MHA = Attention(
+PROBLEM = MHA = Attention(
     name="mha",
     correctness_cases=_CORRECTNESS,
     suites={
@@ -64,4 +66,6 @@ MHA = Attention(
         HELD_OUT: _HELD_OUT,
     },
     baselines=_BASELINES,
+    figures=FIGURES,
+    other="gqa",
 )
