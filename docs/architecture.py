@@ -199,6 +199,8 @@ def picture() -> str:
         children = within[root] if package == root else sorted(graph.find_children(package))
         inner = [name for name in children if (ROOT / _folder(name) / "__init__.py").exists()]
         modules = [name.rpartition(".")[2] for name in children if name not in inner]
+        if package == f"{root}.seeds":  # whose folders are the problems'
+            inner = []
         made = Box(_folder(package), _wrapped([name for name in modules if not name.startswith("_")]))
         if len(inner) > 1:
             edges = reduced(imports(graph, {name: [name] for name in inner}))

@@ -29,13 +29,13 @@ def moves(
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.targets import get_target
-    from avo.seeds import SEEDS, seed_source, seeds_of
+    from avo.seeds import KINDS, seed_source, seeds_of
 
     config = RunConfig.resolve(None, settings, search=False)
     problem, target = config.problem, config.target
     names = seeds_of(get_problem(problem).name)
     if not names:
-        fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(SEEDS)}")
+        fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(KINDS)}")
     seed = seed_name or next(iter(names))
     if seed not in names:
         fail(f"--seed-kernel: {seed!r} should be one of {', '.join(names)}")

@@ -20,28 +20,16 @@ from avo.evaluator.problems.fsa_backward import SelectedBackwardCase
 from avo.evaluator.problems.selection import SelectedCase
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
-from avo.seeds import SEEDS, fitting, seed_source, seeds_of
+from avo.seeds import KINDS, claimed, fitting, seed_source, seeds_of
 from bench.verdicts import SETTINGS
 from tests.corpus import sample, soaked
-from tests.evaluator.problems.offline_kernel import fault_of
+from tests.evaluator.problems.offline_kernel import fault_of, tried
 
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
 """Seeds for one architecture each, in bfloat16, with a card that has it."""
-NAMES = [(problem, name) for problem in SEEDS for name in seeds_of(problem) if name not in IN_GLUON]
-FIRST = [(problem, next(iter(names))) for problem, names in SEEDS.items()]
+NAMES = [(problem, name) for problem in KINDS for name in seeds_of(problem) if name not in IN_GLUON]
+FIRST = [(problem, next(iter(seeds_of(problem)))) for problem in KINDS]
 """The one of each problem that is not in the corpus."""
-CASES = {
-    "mha": ("large-causal", "mixed-full"),
-    "gqa": ("large-causal", "group-2-causal"),
-    "fsa": ("uneven", "group-8"),
-    "mha_backward": ("odd-causal", "mixed-full"),
-    "gqa_backward": ("group-8-padded",),
-    "fsa_backward": ("uneven", "group-8"),
-    "decode": ("group-4-of-2", "eight-queries"),
-}
-"""Lengths that divide no tile, strides of several kinds; logits far beyond a standard deviation of 12 in ``large``."""
-
-
 SPARSE: dict[str, type[SelectedCase]] = {"fsa": SelectedCase, "fsa_backward": SelectedBackwardCase}
 """Problems whose queries select blocks, and what their cases are."""
 
@@ -53,7 +41,8 @@ def fusion_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seed(problem: str, name: str) -> Any:
     """The seed as a module."""
-    return import_module(f"avo.seeds.{SEEDS[problem][name].removesuffix('.py').replace('/', '.')}")
+    (file,) = (seed.file for seed in claimed(problem) if seed.name == name)
+    return import_module(f"avo.seeds.{file.removesuffix('.py').replace('/', '.')}")
 
 
 def check(problem: Problem, case: Case, module: Any) -> None:
@@ -71,13 +60,12 @@ def check(problem: Problem, case: Case, module: Any) -> None:
 )
 def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str) -> None:
     found = get_problem(problem)
-    for case in found.correctness_cases:
-        if case.name in CASES[problem]:
-            check(found, replace(case, dtype=dtype), seed(problem, name))
+    for case in tried(found):
+        check(found, replace(case, dtype=dtype), seed(problem, name))
 
 
 @pytest.mark.parametrize("block_size", sample([48, 16], 2))
-@pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in SPARSE for name in SEEDS[problem]])
+@pytest.mark.parametrize(("problem", "name"), [(problem, seed.name) for problem in SPARSE for seed in claimed(problem)])
 def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(problem: str, name: str, block_size: int) -> None:
     case = SPARSE[problem](
         "x", 1, 3, 1, 130, 130, 128, True, "bfloat16", "large", block_size=block_size, blocks=block_size // 8
@@ -147,7 +135,7 @@ def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("problem", "name"),
-    soaked(((problem, name) for problem in SEEDS for name in seeds_of(problem)), [("gqa", "blackwell")]),
+    soaked(((problem, name) for problem in KINDS for name in seeds_of(problem)), [("gqa", "blackwell")]),
 )
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
@@ -155,7 +143,7 @@ def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: s
     assert evaluation.status is Status.CORRECT, evaluation.message
 
 
-@pytest.mark.parametrize("problem", [*SEEDS, *SETTINGS])
+@pytest.mark.parametrize("problem", [*KINDS, *SETTINGS])
 def test_seeds_that_stand_for_earlier_work_are_for_the_problem(problem: str) -> None:
     named = [baseline.seed for baseline in get_problem(problem).baselines if baseline.seed]
     assert set(named) <= seeds_of(problem).keys()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from avo.evaluator.candidate import Candidate
-from avo.evaluator.catalogue import get_problem, kind_of
+from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problem import HELD_OUT
@@ -20,20 +20,10 @@ from avo.seeds import fitting, seed_source, seeds_of
 from bench.orders import module_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.problems.offline_kernel import fault_of, first_fault
+from tests.evaluator.problems.offline_kernel import fault_of, first_fault, tried
 from tests.evaluator.wrong.mutant import Mutant, one
 
 DIMS = "mha-d192x128"
-SMALL = {
-    "mha": ("square-full", "mixed-full"),
-    "gqa": ("group-3-causal",),
-    "mha_backward": ("odd-causal",),
-    "gqa_backward": ("group-2-causal",),
-    "decode": ("group-4-of-2",),
-    "fsa": ("group-2",),
-    "fsa_backward": ("group-2",),
-}
-"""Cases that a seed is run on, by kind of problem: lengths that divide no tile, and strides of several kinds."""
 NAMES = ("mha-d64", DIMS, "gqa-d96-fp16", "mha_backward-d64-fp16", "decode-d64-fp16", "fsa-d64-fp16")
 MORE = (
     "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192", "mha_backward-d256",
@@ -163,12 +153,11 @@ def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
 @pytest.mark.parametrize("name", sample([*NAMES, *MORE], 16))
 def test_a_seed_gives_the_references_numbers_in_a_setting(name: str) -> None:
     problem = get_problem(name)
-    for case in problem.correctness_cases:
-        if case.name in SMALL[kind_of(name)]:
-            for file in seeds_of(name).values():
-                module = import_module(f"avo.seeds.{file.removesuffix('.py').replace('/', '.')}")
-                fault = fault_of(problem, case, module)
-                assert fault is None, (file, fault.message)
+    for case in tried(problem):
+        for file in seeds_of(name).values():
+            module = import_module(f"avo.seeds.{file.removesuffix('.py').replace('/', '.')}")
+            fault = fault_of(problem, case, module)
+            assert fault is None, (file, fault.message)
 
 
 @pytest.mark.corpus

@@ -1,0 +1,5 @@
+"""Seeds of ``decode``."""
+
+from avo.seeds.seed import Seed
+
+SEEDS = (Seed("split", "decode/split.py"),)

@@ -1,0 +1,3 @@
+"""Seeds of ``gqa``: those of ``mha``."""
+
+from avo.seeds.mha import SEEDS as SEEDS
