@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from avo.agents.operator import Brief, Proposal
     from avo.agents.operator import VariationOperator as Operator
     from avo.agents.tools import Toolbox
-    from avo.evaluator.executor import offline
+    from avo.evaluator.offline import offline
     from avo.evaluator.problem import HELD_OUT, Absolute, Baseline, Call, Case, Expected, Output, Problem, Rounded
 
 __all__ = [
@@ -49,7 +49,7 @@ _PLACES = {
     "Proposal": "avo.agents.operator:Proposal",
     "Rounded": "avo.evaluator.problem:Rounded",
     "Toolbox": "avo.agents.tools:Toolbox",
-    "offline": "avo.evaluator.executor:offline",
+    "offline": "avo.evaluator.offline:offline",
 }
 
 if not TYPE_CHECKING:  # else any name would pass the type checker

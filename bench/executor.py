@@ -51,7 +51,7 @@ def workloads(options: argparse.Namespace, source: Path) -> dict[str, Callable[[
 
 def executor_seconds(run: Callable[[], object], *, sanitize: bool) -> float:
     """Return what a launch takes once the kernel is built."""
-    from avo.evaluator.executor import offline
+    from avo.evaluator.offline import offline
 
     with offline("h100", sanitize=sanitize, autotune="first", threads=1) as session:
         run()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.problems.dense import softmax_scale, views
 from avo.evaluator.problems.fsa import FSA
 from avo.evaluator.problems.selection import SelectedCase

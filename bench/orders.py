@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.performance import predict_time
 from avo.evaluator.problems.dense import softmax_scale
 from avo.evaluator.problems.fsa import FSA

@@ -16,7 +16,7 @@ from statistics import mean
 
 import torch
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from bench.modules import imported
 from bench.tables import Table, put, row
 from bench.tutorials import EXAMPLE

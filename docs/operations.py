@@ -88,7 +88,8 @@ def main() -> int:
     """Run the executor's tests and write the table into the page, unless a test fails."""
     recorder = Recorder()
     code = pytest.main(
-        ["tests/evaluator/executor", "-W", "ignore::pytest.PytestAssertRewriteWarning"], plugins=[recorder]
+        ["tests/evaluator/executor", "tests/evaluator/offline", "-W", "ignore::pytest.PytestAssertRewriteWarning"],
+        plugins=[recorder],
     )
     if code:
         return int(code)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from avo.evaluator.executor.triton_offline import OfflineSession, SessionReport
+    from avo.evaluator.offline import OfflineSession, SessionReport
 
 
 @dataclass
@@ -82,7 +82,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Open the session of ``--triton-offline`` before conftest files import anything."""
     options = early_config.known_args_namespace
     if options.triton_offline:
-        from avo.evaluator.executor import offline
+        from avo.evaluator.offline import offline
 
         early_config.stash[ambient] = offline(**_options(options)).__enter__()
 
@@ -112,7 +112,7 @@ def triton_offline(request: pytest.FixtureRequest) -> Iterator["OfflineSession"]
             pytest.skip("its session has its own options, but --triton-offline runs all tests in one session")
         yield session
         return
-    from avo.evaluator.executor import offline
+    from avo.evaluator.offline import offline
 
     with offline(**_options(request.config.option) | (mark.kwargs if mark else {})) as session:
         request.node.stash[_current] = session
@@ -165,7 +165,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     totals = config.stash[_totals]
     if not totals.launches:
         return
-    from avo.evaluator.executor.triton_offline.report import counted
+    from avo.evaluator.offline.report import counted
 
     terminalreporter.section("triton offline")
     terminalreporter.line(

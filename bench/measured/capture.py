@@ -8,7 +8,7 @@ from unittest.mock import patch
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from avo.evaluator.executor.triton_offline import Launch, offline
+from avo.evaluator.offline import Launch, offline
 
 _DEFAULTS = {"TRITON_DEFAULT_FP_FUSION": "1"}
 """Defaults of the Tritons that the kernels were timed with; 3.9 warns where this one is not set."""

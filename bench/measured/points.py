@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-from avo.evaluator.executor.triton_offline import Launch
+from avo.evaluator.offline import Launch
 
 DATA = Path(__file__).parent / "data"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from avo.evaluator.executor.triton_offline import Launch
+from avo.evaluator.offline import Launch
 from bench.measured.capture import empty, recorded
 from bench.measured.kernels import matmul
 from bench.measured.points import Problem, Source, sources, table

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from avo.evaluator import executor, target, work
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError
 from avo.evaluator.performance import ModelError, PredictedTime, Timing, predict_time
 from avo.evaluator.target import TARGETS
 from avo.evaluator.work import LaunchWork

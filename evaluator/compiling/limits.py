@@ -1,8 +1,8 @@
 """What a target's driver refuses to launch, all in one place, each in the words of who refuses it."""
 
 from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.performance.residency import ctas_per_sm
 from avo.evaluator.plan import Grid, KernelIR
 from avo.evaluator.target import Target
 

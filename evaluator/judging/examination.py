@@ -11,6 +11,7 @@ from avo.evaluator.candidate import CANDIDATE_FILE, Candidate, Incumbent
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.limits import fit
 from avo.evaluator.compiling.passes import shown
+from avo.evaluator.compiling.residency import resources
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Evaluation, Fault, Resources, Score, Status
 from avo.evaluator.evaluators import Progress, Tell
@@ -29,7 +30,7 @@ from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
 from avo.evaluator.judging.stages import stages
 from avo.evaluator.judging.traits import traits
 from avo.evaluator.locations import located, to_read
-from avo.evaluator.performance import ModelError, explain, resources
+from avo.evaluator.performance import ModelError, explain
 from avo.evaluator.performance.listing import hot_code
 from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
 from avo.evaluator.problem import Case

@@ -8,11 +8,11 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.capture import Capturer
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.limits import fit, fit_grid, fit_together
+from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.judging.autotuning import Autotuner
 from avo.evaluator.judging.plan_kinds import kind
 from avo.evaluator.judging.refusal import passed
-from avo.evaluator.performance.residency import ctas_per_sm
 from avo.evaluator.plan import Configuration, KernelIR, LaunchPlan
 from avo.evaluator.problem import Case, Problem
 from avo.evaluator.target import Target

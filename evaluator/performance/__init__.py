@@ -6,7 +6,6 @@ See ``docs/performance-model.md`` for the method, its constants and its limits.
 from avo.evaluator.performance.memory import Timing
 from avo.evaluator.performance.model import PredictedTime, predict, predict_time
 from avo.evaluator.performance.profiling import explain
-from avo.evaluator.performance.residency import ctas_per_sm, resources
 from avo.evaluator.performance.sass import ModelError
 
-__all__ = ["ModelError", "PredictedTime", "Timing", "ctas_per_sm", "explain", "predict", "predict_time", "resources"]
+__all__ = ["ModelError", "PredictedTime", "Timing", "explain", "predict", "predict_time"]

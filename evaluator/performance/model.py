@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import CaseScore
 from avo.evaluator.performance.charging import program_clocks
 from avo.evaluator.performance.constants import DRAWS, Constants, constants, place
@@ -19,7 +20,6 @@ from avo.evaluator.performance.matching import match_loops
 from avo.evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.reliefs import critical
-from avo.evaluator.performance.residency import ctas_per_sm
 from avo.evaluator.performance.sass import ModelError
 from avo.evaluator.target import Target
 from avo.evaluator.work import LaunchWork, Shares

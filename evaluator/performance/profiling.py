@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.residency import residency_limits
 from avo.evaluator.locations import source_lines
 from avo.evaluator.performance.kernel import Conditions, read
 from avo.evaluator.performance.lines import ptx_around
@@ -14,7 +15,6 @@ from avo.evaluator.performance.model import CaseTime, LaunchTime, predict, time_
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
 from avo.evaluator.performance.replay import Replay
-from avo.evaluator.performance.residency import residency_limits
 from avo.evaluator.performance.sass import Code as Sass
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.simulate import Mark

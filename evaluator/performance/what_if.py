@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from avo.evaluator.binary import Binary
+from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.performance.banks import SHARED_ACCESS
 from avo.evaluator.performance.kernel import Conditions, read
 from avo.evaluator.performance.model import Measure, time_case
@@ -15,7 +16,6 @@ from avo.evaluator.performance.passes import PlayedKernel
 from avo.evaluator.performance.pipes import Op, Pipe
 from avo.evaluator.performance.reliefs import is_cta_barrier, without_waiting
 from avo.evaluator.performance.replay import Change, Replay
-from avo.evaluator.performance.residency import ctas_per_sm
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.structure import SPILLS
 from avo.evaluator.profile import WhatIf

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.limits import fit, fit_together
+from avo.evaluator.compiling.residency import resources
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.performance import ModelError, Timing, resources
+from avo.evaluator.performance import ModelError, Timing
 from avo.evaluator.performance.launch import predict_launch
 from avo.evaluator.target import TARGETS
 from avo.evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time

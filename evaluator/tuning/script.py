@@ -16,8 +16,8 @@ import triton
 from triton import knobs
 
 from avo.evaluator.errors import EvaluatorError
-from avo.evaluator.executor.triton_offline import OfflineSession, offline
-from avo.evaluator.executor.triton_offline.trials import Trial
+from avo.evaluator.offline import OfflineSession, offline
+from avo.evaluator.offline.trials import Trial
 from avo.evaluator.tune import Asked, Choice, CountedChoice, Ran, Subject
 from avo.evaluator.tuning.records import encode
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.problems.dense import views
 from avo.evaluator.problems.selection import SelectedCase
 from tests import forward

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.problems.dense import softmax_scale, views
 from avo.evaluator.problems.fsa import FSA
 from avo.seeds import seed_source

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from bench.modules import imported
 from bench.tables import put
 from bench.triton_attention import DOCUMENT, PLACE, PUBLISHED, Published, main, speeds, table

@@ -9,7 +9,7 @@ import torch
 from avo.agents.moves import MOVES
 from avo.agents.moves.in_gluon import GLUON_MOVES
 from avo.agents.moves.move import Variant
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from tests.agents.moves.fragments import sections, stand_in

@@ -16,9 +16,9 @@ from avo.evaluator.capture import Capturer
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.evaluation import Comparison, Evaluation, Fault, Status, Verdict
-from avo.evaluator.executor import offline
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.judging.judge import Judge
+from avo.evaluator.offline import offline
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.lineage_db.records import RunState, StepState

@@ -7,7 +7,7 @@ import pytest
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from bench.measured.kernels import attention, matmul
 from tests.corpus import sample
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError
 from avo.evaluator.target import TARGETS
 from bench.measured import families, searches
 from bench.measured.capture import empty, recorded

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError
 from bench import model
 from bench.measured import statistics
 from bench.measured.points import Row, Source

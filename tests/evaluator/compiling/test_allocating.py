@@ -14,7 +14,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from avo.evaluator.compiling.allocating import with_places
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from tests.evaluator.executor.chip import test_sanitiser_partitions, test_sanitiser_places, test_sanitiser_products
 
 ORACLE = "the passes that Triton's compiler runs up to its own allocation"

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.performance.kernel import measure, play_kernel, read, spilled_bytes
 from avo.evaluator.performance.model import time_case
 from avo.evaluator.performance.parts import play_parts

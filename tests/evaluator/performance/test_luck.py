@@ -13,8 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import Launch
+from avo.evaluator.offline import Launch, offline
 from avo.evaluator.performance import predict_time
 from avo.evaluator.performance.constants import DRAWS, constants
 from avo.evaluator.performance.memory import Timing

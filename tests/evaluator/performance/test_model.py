@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avo.evaluator.binary import Binary
-from avo.evaluator.performance import ModelError, ctas_per_sm, predict
+from avo.evaluator.compiling.residency import ctas_per_sm
+from avo.evaluator.performance import ModelError, predict
 from avo.evaluator.performance.constants import DRAWS, constants
 from avo.evaluator.performance.kernel import costs_under, measure
 from avo.evaluator.performance.model import list_schedule

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.performance.model import predict, time_case
 from avo.evaluator.performance.reliefs import relief_percent, reliefs
 from avo.evaluator.performance.replay import Replay
-from avo.evaluator.performance.residency import ctas_per_sm
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
 from avo.evaluator.targets import get_target

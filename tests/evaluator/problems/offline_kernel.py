@@ -5,8 +5,9 @@ from types import ModuleType
 import torch
 
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.executor import Allocation, offline
+from avo.evaluator.executor import Allocation
 from avo.evaluator.judging.compare import compare
+from avo.evaluator.offline import offline
 from avo.evaluator.plan import Role
 from avo.evaluator.problem import Case, Problem
 

@@ -9,8 +9,8 @@ from random import Random
 import pytest
 import torch
 
-from avo.evaluator.executor.triton_offline.errors import FaultsFound
 from avo.evaluator.judging import places
+from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problems.decode import DECODE, DecodeCase, lengths
 from avo.seeds import seed_source
 from bench.orders import module_of

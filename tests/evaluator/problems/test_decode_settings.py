@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.executor.triton_offline.errors import FaultsFound
+from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problem import signature
 from avo.evaluator.problems.decode import DecodeCase, lengths
 from avo.seeds import seed_source

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avo.evaluator.catalogue import get_problem, get_suite
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from avo.evaluator.plan import Role
 from avo.evaluator.problems.dense import views
 from avo.evaluator.problems.selection import SELECTIONS, SelectedCase, make_block_indices, selected_pairs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from avo.evaluator.executor.triton_offline.errors import FaultsFound
+from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problems.gqa import GQA
 from avo.seeds import seed_source
 from bench.orders import module_of

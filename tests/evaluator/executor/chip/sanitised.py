@@ -15,7 +15,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import StuckProgram, UnsupportedOperation, offline
+from avo.evaluator.executor import StuckProgram, UnsupportedOperation
+from avo.evaluator.offline import offline
 
 EARLY = "on-chip access too early"
 MISUSED = "barrier misused"

@@ -11,7 +11,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from tests.evaluator.executor.chip.sanitised import FLAT, ROW, bring, read
 
 ORACLE = "the expected messages and locations"

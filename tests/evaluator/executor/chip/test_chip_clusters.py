@@ -21,7 +21,8 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
 from triton.experimental.gluon.language.nvidia.hopper import async_store, cluster, fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import MemoryFault, StuckProgram, offline
+from avo.evaluator.executor import MemoryFault, StuckProgram
+from avo.evaluator.offline import offline
 from tests.evaluator.executor.chip.sanitised import rank
 
 ORACLE = "the expected messages and locations; torch"

@@ -25,7 +25,8 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from avo.agents.moves import MOVES
-from avo.evaluator.executor import UnsupportedOperation, offline
+from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.offline import offline
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import ALL_ROLES
 from avo.seeds import seed_source

@@ -25,7 +25,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import MemoryFault, StuckProgram, offline
+from avo.evaluator.executor import MemoryFault, StuckProgram
+from avo.evaluator.offline import offline
 
 ORACLE = "the expected messages and locations"
 

@@ -7,7 +7,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from avo.evaluator.executor import Allocation, UnsupportedOperation, load, offline
+from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.offline import offline
 from avo.evaluator.plan import Pointer, Scalar
 
 copy = getattr(async_copy, "async_load", None) or async_copy.async_copy_global_to_shared  # its name in triton 3.6

@@ -8,7 +8,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import TensorMemoryLayout, allocate_tensor_memory
 
-from avo.evaluator.executor import UnsupportedOperation, offline
+from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.offline import offline
 
 ORACLE = "the definition"
 

@@ -10,10 +10,10 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from avo.evaluator.executor import offline
 from avo.evaluator.executor.code import Code
 from avo.evaluator.executor.lockstep import Pace
 from avo.evaluator.executor.memory import Memory
+from avo.evaluator.offline import offline
 
 ORACLE = "the expected values"
 

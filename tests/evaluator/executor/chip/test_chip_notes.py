@@ -12,7 +12,8 @@ import torch
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import StuckProgram, offline
+from avo.evaluator.executor import StuckProgram
+from avo.evaluator.offline import offline
 from avo.seeds import seed_source
 from tests.evaluator.executor.chip.test_chip_execution import attention, module
 

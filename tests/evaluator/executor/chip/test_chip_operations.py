@@ -18,9 +18,9 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor, TensorDescriptorIm2Col
 
-from avo.evaluator.executor import UnsupportedOperation, offline
+from avo.evaluator.executor import UnsupportedOperation
 from avo.evaluator.executor.operations.dot_scaled import unpack_e2m1
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError, offline
 
 ORACLE = "torch; plain Python"
 

@@ -13,7 +13,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, warpgroup_mma, warpgroup_mma_wait
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import IRError, UnsupportedOperation, load, offline
+from avo.evaluator.executor import IRError, UnsupportedOperation, load
+from avo.evaluator.offline import offline
 from tests.evaluator.executor.chip.sanitised import EARLY, Case, each, fill, found, judge
 
 ORACLE = "the expected messages and locations"

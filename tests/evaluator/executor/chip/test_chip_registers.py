@@ -16,8 +16,9 @@ from triton.compiler import make_backend
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load, offline
+from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
 from avo.evaluator.executor.chip.registers import held
+from avo.evaluator.offline import offline
 from avo.evaluator.plan import Pointer
 
 ORACLE = "Triton's linear layouts"

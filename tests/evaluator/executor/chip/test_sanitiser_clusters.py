@@ -16,7 +16,7 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
 from triton.experimental.gluon.language.nvidia.hopper import async_store, cluster, fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 from tests.evaluator.executor.chip.sanitised import (
     BOTH,
     BOTH_FLAT,

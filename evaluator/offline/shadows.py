@@ -12,8 +12,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from avo.evaluator.executor.triton_offline.device import real_device
-from avo.evaluator.executor.triton_offline.patches import Patches
+from avo.evaluator.offline.device import real_device
+from avo.evaluator.offline.patches import Patches
 
 _aten = torch.ops.aten
 _EMPTY = {

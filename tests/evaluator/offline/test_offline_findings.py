@@ -10,8 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import FaultsFound
+from avo.evaluator.offline import FaultsFound, offline
 
 
 @triton.jit

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 
 calls: list[str] = []
 

@@ -18,9 +18,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from avo.evaluator.executor.triton_offline.errors import OfflineError
-from avo.evaluator.executor.triton_offline.patches import Patches
-from avo.evaluator.executor.triton_offline.shadows import mutated, python_kernel, storage_key
+from avo.evaluator.offline.errors import OfflineError
+from avo.evaluator.offline.patches import Patches
+from avo.evaluator.offline.shadows import mutated, python_kernel, storage_key
 
 LARGE = 2**22
 """Number of elements above which a floating-point tensor has no contents."""

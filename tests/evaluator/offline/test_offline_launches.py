@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from avo.evaluator.executor import ExecutionTimeout, UnsupportedOperation, offline
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.executor import ExecutionTimeout, UnsupportedOperation
+from avo.evaluator.offline import OfflineError, offline
 
 ORACLE = "torch"
 

@@ -10,7 +10,7 @@ from triton.compiler.errors import CompileTimeAssertionFailure
 from triton.runtime.autotuner import Autotuner
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from avo.evaluator.executor.triton_offline.patches import Patches
+from avo.evaluator.offline.patches import Patches
 
 MODES = ("fitting", "first", "all")
 _NO_TIME = (0.0, 0.0, 0.0)

@@ -23,18 +23,18 @@ from avo.evaluator.executor.errors import ExecutionTimeout, IRError, Unsupported
 from avo.evaluator.executor.kernel import Kernel
 from avo.evaluator.executor.loading import load
 from avo.evaluator.executor.order import differences
-from avo.evaluator.executor.triton_offline import device
-from avo.evaluator.executor.triton_offline.autotuning import MODES, Disagreement, OfflineTuning
-from avo.evaluator.executor.triton_offline.contents import Contents, Unfilled
-from avo.evaluator.executor.triton_offline.errors import FaultsFound, OfflineError, Undecided
-from avo.evaluator.executor.triton_offline.garbage import Garbage
-from avo.evaluator.executor.triton_offline.launches import Launch, OfflineKernel, misfit
-from avo.evaluator.executor.triton_offline.patches import Patches, active
-from avo.evaluator.executor.triton_offline.report import SessionReport
-from avo.evaluator.executor.triton_offline.shadows import Shadows, Watch, watch_handovers
-from avo.evaluator.executor.triton_offline.storages import Storages, distinct_bytes, excuse_neighbours
-from avo.evaluator.executor.triton_offline.torch_state import leave_eager, plain_torch, threads
-from avo.evaluator.executor.triton_offline.trials import CountedTuning, Trial
+from avo.evaluator.offline import device
+from avo.evaluator.offline.autotuning import MODES, Disagreement, OfflineTuning
+from avo.evaluator.offline.contents import Contents, Unfilled
+from avo.evaluator.offline.errors import FaultsFound, OfflineError, Undecided
+from avo.evaluator.offline.garbage import Garbage
+from avo.evaluator.offline.launches import Launch, OfflineKernel, misfit
+from avo.evaluator.offline.patches import Patches, active
+from avo.evaluator.offline.report import SessionReport
+from avo.evaluator.offline.shadows import Shadows, Watch, watch_handovers
+from avo.evaluator.offline.storages import Storages, distinct_bytes, excuse_neighbours
+from avo.evaluator.offline.torch_state import leave_eager, plain_torch, threads
+from avo.evaluator.offline.trials import CountedTuning, Trial
 from avo.evaluator.plan import Argument
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from avo.evaluator.executor.faults import MemoryFault
-from avo.evaluator.executor.triton_offline.autotuning import Disagreement
-from avo.evaluator.executor.triton_offline.launches import Launch
+from avo.evaluator.offline.autotuning import Disagreement
+from avo.evaluator.offline.launches import Launch
 
 
 @dataclass(frozen=True)

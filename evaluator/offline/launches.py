@@ -18,13 +18,14 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.compiler import OFFLINE_OPTIONS, Compiler
 from avo.evaluator.compiling.frontend import Lowered
 from avo.evaluator.compiling.limits import fit, fit_together
+from avo.evaluator.compiling.residency import resources
 from avo.evaluator.evaluation import Fault, Resources
 from avo.evaluator.executor.execution import Execution
 from avo.evaluator.executor.faults import MemoryFault
 from avo.evaluator.executor.order import Difference
-from avo.evaluator.executor.triton_offline.errors import OfflineError
 from avo.evaluator.locations import relocated
-from avo.evaluator.performance import ModelError, PredictedTime, Timing, resources
+from avo.evaluator.offline.errors import OfflineError
+from avo.evaluator.performance import ModelError, PredictedTime, Timing
 from avo.evaluator.performance.launch import predict_launch
 from avo.evaluator.plan import KernelIR
 from avo.evaluator.target import Target

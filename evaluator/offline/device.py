@@ -13,9 +13,9 @@ from torch.utils._device import _device_constructors
 from triton._C import libtriton
 
 from avo.evaluator.compiling.gpu import Driver, cuda_answers
-from avo.evaluator.executor.triton_offline.cublas import CublasLt
-from avo.evaluator.executor.triton_offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
-from avo.evaluator.executor.triton_offline.patches import Patches
+from avo.evaluator.offline.cublas import CublasLt
+from avo.evaluator.offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
+from avo.evaluator.offline.patches import Patches
 from avo.evaluator.target import Target
 
 _CPU = torch.device("cpu")

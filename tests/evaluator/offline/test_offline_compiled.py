@@ -14,8 +14,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError, offline
 from avo.evaluator.performance import ModelError
 from tests.oldest_triton import IS_OLDEST, newer_triton
 

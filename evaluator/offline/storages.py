@@ -11,9 +11,9 @@ import torch
 from avo.evaluator.compiling.frontend import UnfitArgument
 from avo.evaluator.executor.allocation import Allocation, View
 from avo.evaluator.executor.execution import Execution
-from avo.evaluator.executor.triton_offline.device import real_device
-from avo.evaluator.executor.triton_offline.errors import OfflineError
-from avo.evaluator.executor.triton_offline.shadows import Shadows
+from avo.evaluator.offline.device import real_device
+from avo.evaluator.offline.errors import OfflineError
+from avo.evaluator.offline.shadows import Shadows
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 _ALIGNMENT = 16

@@ -7,10 +7,9 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import OfflineError, OfflineSession
-from avo.evaluator.executor.triton_offline.contents import LARGE
-from avo.evaluator.executor.triton_offline.trials import Trial
+from avo.evaluator.offline import OfflineError, OfflineSession, offline
+from avo.evaluator.offline.contents import LARGE
+from avo.evaluator.offline.trials import Trial
 
 calls: list[str] = []
 

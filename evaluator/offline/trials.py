@@ -10,9 +10,9 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from avo.evaluator.errors import EvaluatorError
-from avo.evaluator.executor.triton_offline.autotuning import hooks
-from avo.evaluator.executor.triton_offline.launches import Launch
-from avo.evaluator.executor.triton_offline.patches import Patches
+from avo.evaluator.offline.autotuning import hooks
+from avo.evaluator.offline.launches import Launch
+from avo.evaluator.offline.patches import Patches
 
 _FAILURES = (CompilationError, OutOfResources, PTXASError, EvaluatorError, AssertionError)
 """What makes one configuration impossible and says nothing about others. Triton asserts what options may be, such as a

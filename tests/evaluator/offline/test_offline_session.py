@@ -13,8 +13,7 @@ import triton.testing
 from triton.runtime.autotuner import Autotuner
 
 from avo.evaluator.errors import UnknownTarget
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import OfflineError
+from avo.evaluator.offline import OfflineError, offline
 
 
 @triton.autotune([triton.Config({"BLOCK": 16}), triton.Config({"BLOCK": 32})], key=["n"])

@@ -9,9 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import offline
-from avo.evaluator.executor.triton_offline import OfflineError
-from avo.evaluator.executor.triton_offline.contents import LARGE
+from avo.evaluator.offline import OfflineError, offline
+from avo.evaluator.offline.contents import LARGE
 from avo.evaluator.performance import ModelError
 
 GIB = 2**30
