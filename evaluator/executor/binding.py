@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.errors import IRError
 from avo.evaluator.executor.faults import LAUNCH
 from avo.evaluator.executor.ir import BITS, IM2COL, Function, Type
 from avo.evaluator.executor.memory import Memory
-from avo.evaluator.executor.values import DTYPES, DescriptorValue, Value
+from avo.evaluator.executor.values import DescriptorValue, Value
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
 BUFFER_ALIGNMENT = 16

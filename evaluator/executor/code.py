@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from avo.evaluator.executor.binding import bind
-from avo.evaluator.executor.chip import Chip, needs
+from avo.evaluator.executor.chip.chip import Chip, needs
 from avo.evaluator.executor.control import build
 from avo.evaluator.executor.frame import Frame, Run, Step
 from avo.evaluator.executor.ir import Function
@@ -85,7 +85,7 @@ class Code:
             slots: list[Value | None] = [None] * len(self.function.types)
             for slot, value in zip(self.launched.params, values, strict=True):
                 slots[slot] = value
-            chip = None if self._needs is None else Chip(positions, self._needs)
+            chip = None if self._needs is None else Chip(positions, self._needs, memory)
             self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
 
         if run.turns:

@@ -9,6 +9,7 @@ import torch
 
 from avo.evaluator.executor.counted import CountedLoop
 from avo.evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.effects import CONTROL, READS, WRITES
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
@@ -25,7 +26,7 @@ from avo.evaluator.executor.pending import early_uses, reported
 from avo.evaluator.executor.ranks import Ranks, asks_for_rank, set_rank
 from avo.evaluator.executor.reorder import check_orders
 from avo.evaluator.executor.script import Script
-from avo.evaluator.executor.values import DTYPES, Unlike, Value, full, select
+from avo.evaluator.executor.values import Unlike, Value, full, select
 from avo.evaluator.executor.waiting import polls
 
 KNOWN = CONTROL | STEPS.keys() | REGION_STEPS.keys() | ELEMENTWISE.keys()
@@ -213,7 +214,7 @@ class _Builder:
                     each()
             else:
                 frame.run.memory.observe_barrier(frame.positions)  # all warps meet where partitions start and end
-                frame.run.chip.side_by_side(frame, runs)
+                frame.run.chip.side_by_side(frame.positions, runs)
                 frame.run.memory.observe_barrier(frame.positions)
             assign(frame, op.results, yields)
 

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 
+from avo.evaluator.executor.chip.chip import Chip
 from avo.evaluator.executor.errors import ExecutionTimeout
 from avo.evaluator.executor.lockstep import Pace
 from avo.evaluator.executor.memory import Memory
@@ -14,9 +15,6 @@ from avo.evaluator.executor.script import Prompter, Script
 from avo.evaluator.executor.starts import Starts
 from avo.evaluator.executor.values import AddressSum, Value, prefix, select
 from avo.evaluator.executor.waiting import Turns
-
-if TYPE_CHECKING:
-    from avo.evaluator.executor.chip import Chip
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Run:
     """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None
     """Decides which program runs when programs wait for each other; None: all run in lockstep."""
-    chip: "Chip | None" = None
+    chip: Chip | None = None
     """The chips of the programs; None: they use none, or a slice is executed, without what happens there."""
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""

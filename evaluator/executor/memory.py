@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type
 from avo.evaluator.executor.journal import Journal
 from avo.evaluator.executor.rows import Rows, row_table
 from avo.evaluator.executor.space import Access, Space, all_true, distinct, total
-from avo.evaluator.executor.values import DTYPES, RAW, AddressSum, DescriptorValue
+from avo.evaluator.executor.values import AddressSum, DescriptorValue
 
 Tensor = torch.Tensor
 

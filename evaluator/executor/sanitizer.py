@@ -7,13 +7,14 @@ import torch
 
 from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.barriers import Barriers
+from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.faults import Finding, Site
 from avo.evaluator.executor.memory import Memory
 from avo.evaluator.executor.races import MAX_CLOCKED, Clocks, Order, Unordered
 from avo.evaluator.executor.rows import Rows
 from avo.evaluator.executor.shadow import READ, UPDATED, WRITTEN, Shadow
 from avo.evaluator.executor.space import Access, all_true
-from avo.evaluator.executor.values import RAW, DescriptorValue
+from avo.evaluator.executor.values import DescriptorValue
 
 Tensor = torch.Tensor
 

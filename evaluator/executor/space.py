@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
 from avo.evaluator.executor.ir import Type
 from avo.evaluator.executor.rows import Rows, contiguous_axis
-from avo.evaluator.executor.values import RAW, AddressSum
+from avo.evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
 

@@ -6,36 +6,15 @@ agree. A block dimension may be 1 where the type says more: all elements along i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from avo.evaluator.executor.ir import MAX_ELEMENTS, Type
+from avo.evaluator.executor.chip.buffers import INSIDE, BufferView
+from avo.evaluator.executor.dtypes import RAW
+from avo.evaluator.executor.ir import Type
 from avo.evaluator.plan import Pixels
-
-if TYPE_CHECKING:
-    from avo.evaluator.executor.chip.buffers import Buffer
-
-DTYPES = {
-    "i1": torch.bool,
-    "i8": torch.int8,
-    "i16": torch.int16,
-    "i32": torch.int32,
-    "i64": torch.int64,
-    "i128": torch.int64,  # only what cluster launch control answers
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-    "f32": torch.float32,
-    "f64": torch.float64,
-    "f8E4M3FN": torch.float8_e4m3fn,
-    "f8E5M2": torch.float8_e5m2,
-    "ptr": torch.int64,
-}
-"""Torch dtype of every IR element type."""
-
-RAW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integer dtype of each size in bytes, to handle bits as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,57 +37,6 @@ class DescriptorValue:
     nan_padding: bool
     pixels: Pixels | None = None
     """How blocks walk over an image; None: they are those of the tensor."""
-
-
-INSIDE = -(2**63)
-
-
-@dataclass(frozen=True, slots=True)
-class BufferView:
-    """A view of an on-chip buffer. Places are counted in items of ``element``."""
-
-    buffer: "Buffer"
-    offset: torch.Tensor
-    """Where the view starts, int64 [P or 1]."""
-    places: torch.Tensor
-    """Where its items lie from there, int64 in the shape of the view: the first one at 0. See ``stepped``."""
-    element: str
-    stray: torch.Tensor | None = None
-    """The index of a buffer that led outside of ``among``, int64 [P or 1], ``INSIDE`` where none did: no program may
-    use such a view. None: none did.
-    """
-    among: int = 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Extents of the view."""
-        return tuple(self.places.shape)
-
-    @property
-    def steps(self) -> tuple[int, ...] | None:
-        """The steps along each axis; None where places do not follow each other in steps."""
-        return self.places.stride() if self.places.untyped_storage().data_ptr() == _COUNTED_AT else None
-
-    def lying(self, offset: torch.Tensor, places: torch.Tensor) -> "BufferView":
-        """Return a view of the same items, or some of them, that starts at ``offset`` and has these places."""
-        return BufferView(self.buffer, offset, places, self.element, self.stray, self.among)
-
-    def alike(self, other: "BufferView") -> bool:
-        """Whether two views of a buffer differ at most in where they start."""
-        same = (self.buffer, self.element) == (other.buffer, other.element)
-        return same and torch.equal(self.places, other.places)
-
-
-_COUNTED = torch.arange(MAX_ELEMENTS)
-_COUNTED_AT = _COUNTED.untyped_storage().data_ptr()
-"""By which views of it are recognised."""
-
-
-def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
-    """Return places that follow each other in steps from 0 on. Views of them that start at 0, as torch makes them, are
-    recognised as such too.
-    """
-    return _COUNTED.as_strided(shape, steps)
 
 
 class Unlike(Exception):

@@ -3,9 +3,3 @@
 Data moves when an asynchronous operation is issued. Clocks tell whether a barrier or a wait has said by then
 that it may be used; every use that comes too early is a finding.
 """
-
-from avo.evaluator.executor.chip.buffers import Buffer
-from avo.evaluator.executor.chip.chip import Chip, Needs, needs
-from avo.evaluator.executor.chip.clocks import Queue
-
-__all__ = ["Buffer", "Chip", "Needs", "Queue", "needs"]

@@ -5,7 +5,7 @@ that no view so far has told apart.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ import torch
 
 from avo.evaluator.executor.chip.cluster import Bases, Box, holders, slices
 from avo.evaluator.executor.chip.places import Place, Ring
-from avo.evaluator.executor.ir import Type
-from avo.evaluator.executor.values import DTYPES, RAW, BufferView, stepped
+from avo.evaluator.executor.dtypes import DTYPES, RAW
+from avo.evaluator.executor.ir import MAX_ELEMENTS, Type
 
 Tensor = torch.Tensor
 Span = tuple[int, tuple[int, ...], object, str, int, Box | None]
@@ -24,6 +24,57 @@ Span = tuple[int, tuple[int, ...], object, str, int, Box | None]
 BARRIER_BYTES = 8
 NOBODY = -1
 """Who has written what nobody has."""
+
+
+INSIDE = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferView:
+    """A view of an on-chip buffer. Places are counted in items of ``element``."""
+
+    buffer: "Buffer"
+    offset: torch.Tensor
+    """Where the view starts, int64 [P or 1]."""
+    places: torch.Tensor
+    """Where its items lie from there, int64 in the shape of the view: the first one at 0. See ``stepped``."""
+    element: str
+    stray: torch.Tensor | None = None
+    """The index of a buffer that led outside of ``among``, int64 [P or 1], ``INSIDE`` where none did: no program may
+    use such a view. None: none did.
+    """
+    among: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the view."""
+        return tuple(self.places.shape)
+
+    @property
+    def steps(self) -> tuple[int, ...] | None:
+        """The steps along each axis; None where places do not follow each other in steps."""
+        return self.places.stride() if self.places.untyped_storage().data_ptr() == _COUNTED_AT else None
+
+    def lying(self, offset: torch.Tensor, places: torch.Tensor) -> "BufferView":
+        """Return a view of the same items, or some of them, that starts at ``offset`` and has these places."""
+        return BufferView(self.buffer, offset, places, self.element, self.stray, self.among)
+
+    def alike(self, other: "BufferView") -> bool:
+        """Whether two views of a buffer differ at most in where they start."""
+        same = (self.buffer, self.element) == (other.buffer, other.element)
+        return same and torch.equal(self.places, other.places)
+
+
+_COUNTED = torch.arange(MAX_ELEMENTS)
+_COUNTED_AT = _COUNTED.untyped_storage().data_ptr()
+"""By which views of it are recognised."""
+
+
+def stepped(shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
+    """Return places that follow each other in steps from 0 on. Views of them that start at 0, as torch makes them, are
+    recognised as such too.
+    """
+    return _COUNTED.as_strided(shape, steps)
 
 
 @dataclass(frozen=True, slots=True)

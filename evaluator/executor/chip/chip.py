@@ -8,7 +8,7 @@ import torch
 
 from avo.evaluator.executor.chip.accesses import TOO_EARLY, Access, Peers
 from avo.evaluator.executor.chip.barriers import Barriers
-from avo.evaluator.executor.chip.buffers import NOBODY, Buffer, Piece, pieces
+from avo.evaluator.executor.chip.buffers import INSIDE, NOBODY, Buffer, BufferView, Piece, pieces
 from avo.evaluator.executor.chip.clocks import Clocks, Queue
 from avo.evaluator.executor.chip.cluster import bases
 from avo.evaluator.executor.chip.places import Place, Ring, shared_places
@@ -18,9 +18,8 @@ from avo.evaluator.executor.effects import effects
 from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.flow import arrivals
-from avo.evaluator.executor.frame import Frame
 from avo.evaluator.executor.ir import ALLOCATIONS, Function, Type
-from avo.evaluator.executor.values import INSIDE, BufferView
+from avo.evaluator.executor.memory import Memory
 
 Tensor = torch.Tensor
 
@@ -71,19 +70,10 @@ def needs(function: Function) -> Needs | None:
     return Needs(function, partitions, barriers, shared_places(function)) if uses else None
 
 
-def refute_stray(frame: Frame, site: Site, view: BufferView, active: Tensor | None) -> None:
-    """Report the programs, ``active`` [P or 1] ones, that use a view to which an index outside of its buffers led."""
-    if (index := view.stray) is not None:
-        wrong = (index != INSIDE) if active is None else (index != INSIDE) & active
-        given, text = index.expand(wrong.shape), f"buffer {{}} of {view.among} of {view.buffer.name}"
-        frame.run.memory.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
-
-
 @dataclass(frozen=True, slots=True)
 class _Deed:
     """What the programs of a piece do by one access, and what messages call it."""
 
-    frame: Frame
     site: Site
     piece: Piece
     rows: Tensor
@@ -95,8 +85,10 @@ class _Deed:
 class Chip:
     """The chips of some programs, those at ``positions`` of the run, which follow each other."""
 
-    def __init__(self, positions: Tensor, wanted: Needs) -> None:
+    def __init__(self, positions: Tensor, wanted: Needs, memory: Memory) -> None:
+        """``memory`` hears what is wrong."""
         self._first, self._rows = int(positions[0]), positions.numel()
+        self._memory = memory
         self._function, self._places = wanted.function, wanted.places
         self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
@@ -120,11 +112,11 @@ class Chip:
         self._waiting: dict[int, tuple[Callable[[], Tensor], Callable[[int], str], Site]] = {}
         self._running: list[Coroutine] = []
 
-    def rows(self, frame: Frame) -> Tensor:
-        """Return the rows of a frame's programs, int64 [P]."""
-        return frame.positions - self._first
+    def rows(self, positions: Tensor) -> Tensor:
+        """Return the rows of the programs at positions [P] of the run, int64 [P]."""
+        return positions - self._first
 
-    def allocate(self, frame: Frame, slot: int, name: str, kind: Type) -> BufferView:
+    def allocate(self, positions: Tensor, slot: int, name: str, kind: Type) -> BufferView:
         """Return the view of the buffer that is the result in ``slot``. What is allocated again lies where it lay, for
         those who still use it too, but what it held is lost.
         """
@@ -134,7 +126,7 @@ class Chip:
             self._given = max(self._given, first + block.elements)
             for i in range(block.elements):
                 self.barriers.names[first + i] = f"{i} of {name}" if block.elements > 1 else name
-                self.barriers.valid[self.rows(frame), first + i] = False
+                self.barriers.valid[self.rows(positions), first + i] = False
         actors, tensor, divided = self.clocks.actors, kind.in_tensor_memory, bases(kind.layout)
         if 2 ** len(divided) != self.ctas:
             raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
@@ -145,7 +137,7 @@ class Chip:
             )
             self._buffers[slot] = held
         else:
-            held.forget(self.rows(frame))
+            held.forget(self.rows(positions))
         return held.view(block)
 
     def run_as(self, partition: int) -> None:
@@ -164,15 +156,13 @@ class Chip:
 
     # Accesses
 
-    def access(
-        self, frame: Frame, site: Site, view: BufferView, accesses: Sequence[Access], active: Tensor | None = None
-    ) -> None:
+    def access(self, site: Site, view: BufferView, accesses: Sequence[Access], active: Tensor | None = None) -> None:
         """Report what makes accesses too early for programs that are ``active`` [P or 1], and note them."""
-        refute_stray(frame, site, view, active)
-        for piece in pieces(view, active, frame.programs):
-            rows = piece.of(self.rows(frame))
+        self.refute_stray(site, view, active)
+        for piece in pieces(view, active, site.positions.numel()):
+            rows = piece.of(self.rows(site.positions))
             for access in accesses:
-                self._check(_Deed(frame, site, piece, rows, access, f"{access.verb} {view.buffer.name}"), view)
+                self._check(_Deed(site, piece, rows, access, f"{access.verb} {view.buffer.name}"), view)
             self._note(view, piece, rows, accesses)
 
     def _check(self, deed: _Deed, view: BufferView) -> None:
@@ -216,20 +206,20 @@ class Chip:
                     buffer.read_at[r, cta, parts[torch.isin(parts, theirs)], other] = then
             written.append((cta, parts, actor, time))
 
-    def begin(self, frame: Frame, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
+    def begin(self, site: Site, view: BufferView, ctas: Sequence[int]) -> None:
         """Report what others may still do in the place of a barrier that the partition which runs initialises."""
         accesses = self.plain("writes")
-        for piece in pieces(view, None, frame.programs):
+        for piece in pieces(view, None, site.positions.numel()):
             if found := view.buffer.place_of(view, piece.offset):
                 for cta in ctas:
-                    text, rows = f"writes {view.buffer.name}", piece.of(self.rows(frame))
-                    self._take(_Deed(frame, site, piece, rows, accesses[cta], text), *found, view.buffer)
+                    text, rows = f"writes {view.buffer.name}", piece.of(self.rows(site.positions))
+                    self._take(_Deed(site, piece, rows, accesses[cta], text), *found, view.buffer)
 
-    def exchange(self, frame: Frame, site: Site, user: str, place: Place) -> None:
+    def exchange(self, site: Site, user: str, place: Place) -> None:
         """Report what others may still do where an operation of the partition which runs has its scratch memory."""
         for access in self.plain("writes"):
             text = f"writes the scratch memory of {user}"
-            self._take(_Deed(frame, site, Piece(None, 0), self.rows(frame), access, text), place, True, None)
+            self._take(_Deed(site, Piece(None, 0), self.rows(site.positions), access, text), place, True, None)
 
     def _take(self, deed: _Deed, place: Place, whole: bool, own: Buffer | None) -> None:
         """Report what others may still do in a ``place``, or in part of it, where ``own`` is from now on."""
@@ -245,13 +235,13 @@ class Chip:
             )
             self._check_readers(here, other.read_at[r, cta, parts])
             for number in other.barriers_at(place):
-                valid = torch.zeros(deed.frame.programs, dtype=torch.bool)
+                valid = torch.zeros(deed.site.positions.numel(), dtype=torch.bool)
                 valid[slice(None) if deed.piece.places is None else deed.piece.places] = self.barriers.valid[
                     deed.rows, number
                 ]
                 live = f"{deed.text}, in the place of barrier {{}}, which was not invalidated"
-                numbers = torch.full((deed.frame.programs,), number)
-                self.refute(deed.frame, deed.site, "barrier misused", valid, live, numbers, deed.access.agent)
+                numbers = torch.full((deed.site.positions.numel(),), number)
+                self.refute_use(deed.site, valid, live, numbers, deed.access.agent)
 
     def _others(self, place: Place, own: Buffer | None) -> list[Buffer]:
         """Return the buffers but ``own`` that have bytes in a place."""
@@ -287,20 +277,27 @@ class Chip:
             return
         whole = wrong
         if deed.piece.places is not None:
-            whole = torch.zeros(deed.frame.programs, wrong.shape[1], dtype=torch.bool)
+            whole = torch.zeros(deed.site.positions.numel(), wrong.shape[1], dtype=torch.bool)
             whole[deed.piece.places] = wrong
         who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
         said = f"{self.clocks.partition(deed.access.agent)} {deed.text}, {why.format(who)}"
-        told = deed.frame.run.memory.remark if note else deed.frame.run.memory.refute
+        told = self._memory.remark if note else self._memory.refute
         told(kind, whole, lambda _: said, deed.site)
 
-    def refute(self, frame: Frame, site: Site, kind: str, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
+    def refute_stray(self, site: Site, view: BufferView, active: Tensor | None) -> None:
+        """Report the programs, ``active`` [P or 1] ones, that use a view to which an index outside its buffers led."""
+        if (index := view.stray) is not None:
+            wrong = (index != INSIDE) if active is None else (index != INSIDE) & active
+            given, text = index.expand(wrong.shape), f"buffer {{}} of {view.among} of {view.buffer.name}"
+            self._memory.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
+
+    def refute_use(self, site: Site, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
         """Report what is wrong with an agent's use of barriers, by number [P], where ``wrong`` [P] is true."""
 
         def describe(place: tuple[int, ...]) -> str:
             return f"{self.clocks.partition(agent)} {text.format(self.barriers.names[int(number[place[0]])])}"
 
-        frame.run.memory.refute(kind, wrong, describe, site)
+        self._memory.refute("barrier misused", wrong, describe, site)
 
     # Partitions
 
@@ -352,13 +349,13 @@ class Chip:
         """Return what a partition of all CTAs is called in messages."""
         return f"partition {partition - 1}" if partition else "the default partition"
 
-    def side_by_side(self, frame: Frame, bodies: Sequence[Callable[[], None]]) -> None:
+    def side_by_side(self, positions: Tensor, bodies: Sequence[Callable[[], None]]) -> None:
         """Run the default partition and the others, in turns, each until it waits. Raises ``StuckProgram``.
 
         There may be no partitions within these.
         """
         assert not self._running
-        rows = self.rows(frame)
+        rows = self.rows(positions)
         for cta in range(self.ctas):
             self.clocks.begin(rows, cta)
         self._running = [Coroutine(body) for body in bodies]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from avo.evaluator.executor.chip.buffers import stepped
 from avo.evaluator.executor.chip.cluster import Bases, bases, copies, divisions, place
 from avo.evaluator.executor.ir import Type
-from avo.evaluator.executor.values import stepped
 
 Places = npt.NDArray[np.int64]
 

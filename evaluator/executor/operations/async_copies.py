@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from avo.evaluator.executor.chip import Queue
 from avo.evaluator.executor.chip.accesses import Access
 from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.clocks import Queue
 from avo.evaluator.executor.chip.cluster import bases, copies, held_in, parts
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
@@ -57,7 +57,7 @@ def _copy(op: Op, types: Types) -> Step:
         give_tokens(op, types, frame)
         if (chip := frame.run.chip) is None:
             return
-        rows, clocks = chip.rows(frame), chip.clocks
+        rows, clocks = chip.rows(frame.positions), chip.clocks
         accesses = [
             # Part of the group that is open.
             Access(
@@ -81,7 +81,7 @@ def _commit_group(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent in chip.agents:
-            chip.clocks.issue(chip.rows(frame), agent, Queue.COPY)
+            chip.clocks.issue(chip.rows(frame.positions), agent, Queue.COPY)
         give_tokens(op, types, frame)
 
     return on_chip(run)
@@ -96,7 +96,7 @@ def _wait(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent in chip.agents:
-            chip.clocks.finish(chip.rows(frame), agent, queue, pending)
+            chip.clocks.finish(chip.rows(frame.positions), agent, queue, pending)
         if arrives:
             frame.run.memory.observe_arrival(frame.positions)
         give_tokens(op, types, frame)
@@ -192,7 +192,7 @@ def _sends(frame: Frame, chip: Chip, copied: int) -> list[Access]:
     """Count one more TMA copy to global memory, by each CTA, or by the first of those that hold copies of what is sent
     (``copied`` as in ``commit``). Return what they are to shared memory.
     """
-    accesses, rows, clocks = [], chip.rows(frame), chip.clocks
+    accesses, rows, clocks = [], chip.rows(frame.positions), chip.clocks
     for cta, agent in enumerate(chip.agents):
         if not cta & copied:
             time = clocks.issue(rows, agent, Queue.STORE)

@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.faults import Ordering, Site
 from avo.evaluator.executor.frame import Frame, Step
@@ -19,7 +20,7 @@ from avo.evaluator.executor.operations.memory import (
     site,
 )
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
-from avo.evaluator.executor.values import DTYPES, RAW, full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 Update = Callable[[Tensor, Tensor], Tensor]

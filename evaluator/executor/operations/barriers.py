@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from avo.evaluator.executor.chip import Queue
-from avo.evaluator.executor.chip.chip import Chip, refute_stray
+from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.clocks import Queue
 from avo.evaluator.executor.chip.cluster import alike, bases, copies, parts, place
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
@@ -22,13 +22,13 @@ def barrier(frame: Frame, op: Op, slot: int, active: Tensor | None) -> list[Tens
     """Return the number [P] of the barrier that each CTA uses, if it is ``active`` [P]: its own, or that of the first
     CTA of several.
     """
-    view = view_of(frame, slot)
-    refute_stray(frame, site(frame, op), view, active)
+    view, chip = view_of(frame, slot), frame.run.chip
+    assert chip is not None
+    chip.refute_stray(site(frame, op), view, active)
     *leading, here = view.shape
     if view.buffer.first_barrier < 0 or any(extent != 1 for extent in leading):
         raise UnsupportedOperation(f"{op.name} on a buffer that is no barrier", op.location)
-    chip, divided = frame.run.chip, view.buffer.divided
-    assert chip is not None
+    divided = view.buffer.divided
     if here != parts(divided):
         raise UnsupportedOperation(f"{op.name} on {here} barriers of {chip.ctas} CTAs", op.location)
     first = (view.buffer.first_barrier + view.offset).expand(frame.programs)
@@ -62,19 +62,19 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     """Return the active programs whose barrier is initialised; report the others, and those in which the agent cannot
     know that it is.
     """
-    rows, barriers, known = chip.rows(frame), chip.barriers, chip.clocks.known
+    rows, barriers, known = chip.rows(frame.positions), chip.barriers, chip.clocks.known
     valid = barriers.valid[rows, number]
     used = valid if active is None else active & valid
     if not bool(valid.all()):
         unusable = ~valid if active is None else active & ~valid
         text = "uses barrier {}, which is not initialised, or no longer"
-        chip.refute(frame, site(frame, op), "barrier misused", unusable, text, number, agent)
+        chip.refute_use(site(frame, op), unusable, text, number, agent)
     by = barriers.begun_by[rows, number]
     unknown = used & (known[rows, agent, by] < barriers.begun_at[rows, number])
     if bool(unknown.any()):
         unknown &= by % chip.ctas == agent % chip.ctas  # the compiler lets CTAs meet after barriers are initialised
         text = "uses barrier {}, which may not be initialised yet"
-        chip.refute(frame, site(frame, op), "barrier misused", unknown, text, number, agent)
+        chip.refute_use(site(frame, op), unknown, text, number, agent)
     places = used.nonzero().flatten()
     use = Use(number, places, rows[places], number[places])
     barriers.use(use.rows, use.barriers, agent, known[use.rows, agent, agent])
@@ -98,7 +98,7 @@ def _refute(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, wrong: Tenso
         return
     whole = torch.zeros(frame.programs, dtype=torch.bool)
     whole[use.places] = wrong
-    chip.refute(frame, site(frame, op), "barrier misused", whole, text, use.number, agent)
+    chip.refute_use(site(frame, op), whole, text, use.number, agent)
 
 
 def arrive(
@@ -149,7 +149,7 @@ def completes(
     Return what to give to ``Access`` for each barrier that programs use: the actor, and which programs [P] use it, and
     the time [P] on its clock.
     """
-    rows = chip.rows(frame)
+    rows = chip.rows(frame.positions)
     use = usable(frame, chip, op, number, active, agent)
     time = chip.barriers.phase[rows, number] + 1
     each = [
@@ -195,13 +195,17 @@ def _initialise(op: Op, types: Types) -> Step:
     count, (slot,) = _number_word(op), op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        numbers, rows, owners = barrier(frame, op, slot, None), chip.rows(frame), holders(frame, slot, chip.ctas)
+        numbers, rows, owners = (
+            barrier(frame, op, slot, None),
+            chip.rows(frame.positions),
+            holders(frame, slot, chip.ctas),
+        )
         text = "initialises barrier {} again, which was not invalidated"
-        chip.begin(frame, site(frame, op), view_of(frame, slot), owners)
+        chip.begin(site(frame, op), view_of(frame, slot), owners)
         for cta in owners:
             number, agent = numbers[cta], chip.agents[cta]
             valid = chip.barriers.valid[rows, number]
-            chip.refute(frame, site(frame, op), "barrier misused", valid, text, number, agent)
+            chip.refute_use(site(frame, op), valid, text, number, agent)
             time = chip.clocks.known[rows, agent, agent]
             chip.barriers.initialise(rows, number, count * (chip.ctas // len(owners)), agent, time)
 
@@ -290,7 +294,7 @@ def _wait(op: Op, types: Types) -> Step:
             return wanting
 
         def describe(at: int) -> str:
-            row, parity_at = chip.rows(frame)[at], parity[at]
+            row, parity_at = chip.rows(frame.positions)[at], parity[at]
             numbers_at = (use.number[at] for use in uses.values())
             one = next(int(number) for number in numbers_at if bool(barriers.waits(row, number, parity_at)))
             arrivals, amount = int(barriers.missing[row, one]), int(barriers.bytes[row, one])
@@ -346,7 +350,7 @@ def _fence(op: Op, types: Types) -> Step:
 
     def run(frame: Frame, chip: Chip) -> None:
         for agent in chip.agents:
-            chip.clocks.fence(chip.rows(frame), agent)
+            chip.clocks.fence(chip.rows(frame.positions), agent)
 
     return on_chip(run)
 
@@ -359,7 +363,7 @@ def _meet(op: Op, types: Types) -> Step:
     def run(frame: Frame, chip: Chip) -> None:
         frame.run.memory.observe_barrier(frame.positions)
         if not relaxed:
-            chip.clocks.meet(chip.rows(frame), chip.agents)
+            chip.clocks.meet(chip.rows(frame.positions), chip.agents)
 
     return on_chip(run)
 

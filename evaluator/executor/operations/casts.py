@@ -6,13 +6,13 @@ float32. Conversions that NVIDIA's back end does not compile, such as float64 to
 
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.ir import BITS, Op
 from avo.evaluator.executor.operations.integers import signed, unsigned
 from avo.evaluator.executor.operations.operands import FLOATS, INTEGERS, SHORT_FLOATS, one_element
 from avo.evaluator.executor.operations.registry import Elementwise, Types, check_variant, elementwise
 from avo.evaluator.executor.operations.rounding import narrow, to_odd
-from avo.evaluator.executor.values import DTYPES, RAW
 
 Tensor = torch.Tensor
 

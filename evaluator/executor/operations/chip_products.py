@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from avo.evaluator.executor.chip import Queue
 from avo.evaluator.executor.chip.accesses import Access
 from avo.evaluator.executor.chip.chip import Chip
+from avo.evaluator.executor.chip.clocks import Queue
 from avo.evaluator.executor.chip.cluster import bases, copies
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op
@@ -17,7 +18,7 @@ from avo.evaluator.executor.operations.dot_scaled import scaled_product
 from avo.evaluator.executor.operations.on_chip import block_of, give_tokens, load, on_chip, store, values, where
 from avo.evaluator.executor.operations.products import check_product, product
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
-from avo.evaluator.executor.values import DTYPES, full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 
@@ -37,7 +38,7 @@ def _warp_group_dot(op: Op, types: Types) -> Step:
     waits = not is_asynchronous(op)
 
     def run(frame: Frame, chip: Chip) -> None:
-        rows, clocks = chip.rows(frame), chip.clocks
+        rows, clocks = chip.rows(frame.positions), chip.clocks
         accesses = []
         for cta, agent in enumerate(chip.agents):
             time = clocks.issue(rows, agent, Queue.WARP_GROUP)
@@ -65,7 +66,7 @@ def _warp_group_wait(op: Op, types: Types) -> Step:
     def run(frame: Frame) -> None:
         if (chip := frame.run.chip) is not None:
             for agent in chip.agents:
-                chip.clocks.finish(chip.rows(frame), agent, Queue.WARP_GROUP, pending)
+                chip.clocks.finish(chip.rows(frame.positions), agent, Queue.WARP_GROUP, pending)
         for result, operand in zip(op.results, op.operands, strict=True):
             frame.slots[result] = frame.slots[operand]
 
@@ -76,7 +77,7 @@ def _give_work(frame: Frame, chip: Chip) -> list[Access]:
     """Count one more operation of the tensor core, in each CTA or each pair. Return what it is to
     the memory of each CTA as it reads operands.
     """
-    accesses, rows, clocks = [], chip.rows(frame), chip.clocks
+    accesses, rows, clocks = [], chip.rows(frame.positions), chip.clocks
     for agent in chip.issuers():
         actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issue(rows, agent, Queue.TENSOR_CORE)
         clocks.cores[rows, agent] = torch.maximum(clocks.cores[rows, agent], clocks.known[rows, agent])

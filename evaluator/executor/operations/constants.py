@@ -6,12 +6,12 @@ import re
 import numpy as np
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import BITS, Op, Type
 from avo.evaluator.executor.operations.casts import to_float
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
-from avo.evaluator.executor.values import DTYPES, RAW
 
 Tensor = torch.Tensor
 

@@ -7,12 +7,12 @@ operands are treated as the instruction treats them, as far as that affects norm
 import numpy as np
 import torch
 
+from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.ir import Op
 from avo.evaluator.executor.operations.operands import FLOATS, SHORT_FLOATS, one_element
 from avo.evaluator.executor.operations.registry import COMPARE, Elementwise, Types, check_variant, elementwise
 from avo.evaluator.executor.operations.rounding import fused, square_root
-from avo.evaluator.executor.values import RAW
 
 Tensor = torch.Tensor
 

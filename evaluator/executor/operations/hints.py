@@ -10,6 +10,7 @@ import re
 
 import torch
 
+from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.effects import READS
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
@@ -17,7 +18,7 @@ from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.operations.memory import site
 from avo.evaluator.executor.operations.registry import VALUE_HINTS, Types, check_variant, step
 from avo.evaluator.executor.space import total
-from avo.evaluator.executor.values import RAW, full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 

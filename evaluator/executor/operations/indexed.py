@@ -42,10 +42,10 @@ def _gather(op: Op, types: Types) -> Step:
             frame.slots[op.results[0]] = torch.gather(held, axis, here)
             return
         view = view_of(frame, buffer)
-        chip.access(frame, site(frame, op), view, chip.plain("writes", peers))
-        held = view.buffer.read(view, chip.rows(frame))
+        chip.access(site(frame, op), view, chip.plain("writes", peers))
+        held = view.buffer.read(view, chip.rows(frame.positions))
         held.scatter_(axis, here, full(frame.tensor(source[0]), types[source[0]], frame.programs))
-        view.buffer.write(view, held, chip.rows(frame))
+        view.buffer.write(view, held, chip.rows(frame.positions))
 
     return on_chip(run)
 
@@ -75,7 +75,7 @@ def _update(op: Op, types: Types) -> Step:
         added, flat = full(frame.tensor(value), kind, programs).flatten()[chosen], held.flatten()
         before = torch.zeros(here.numel(), dtype=flat.dtype)
         before[chosen] = in_turns(flat, cells.flatten()[chosen], added, update)
-        view_of(frame, buffer).buffer.write(view_of(frame, buffer), flat.view(held.shape), chip.rows(frame))
+        view_of(frame, buffer).buffer.write(view_of(frame, buffer), flat.view(held.shape), chip.rows(frame.positions))
         frame.slots[op.results[0]] = before.view(here.shape)
 
     return on_chip(run)

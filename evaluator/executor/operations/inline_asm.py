@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op, Type
@@ -12,7 +13,7 @@ from avo.evaluator.executor.lexer import unquoted
 from avo.evaluator.executor.operations.packing import in_packs
 from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
 from avo.evaluator.executor.ptx import PtxError, assemble
-from avo.evaluator.executor.values import DTYPES, RAW, full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.effects import is_volatile
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.faults import Ordering, Site
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import BITS, Function, Op, Type
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
-from avo.evaluator.executor.values import DTYPES, AddressSum, DescriptorValue, full
+from avo.evaluator.executor.values import AddressSum, DescriptorValue, full
 
 Tensor = torch.Tensor
 
@@ -235,7 +236,9 @@ def descriptor(frame: Frame, op: Op, rank: int) -> DescriptorValue:
     chip = frame.run.chip
     if chip is None or not isinstance(value, Tensor):
         raise UnsupportedOperation(f"{op.name} by a descriptor that the kernel makes, without its chip", op.location)
-    fields, unmade, unfenced = chip.tensormaps.at(chip.rows(frame), value.expand(frame.programs), 2 + 2 * rank)
+    fields, unmade, unfenced = chip.tensormaps.at(
+        chip.rows(frame.positions), value.expand(frame.programs), 2 + 2 * rank
+    )
     refute, here = frame.run.memory.refute, site(frame, op)
     refute("invalid descriptor", unmade, lambda _: "the program uses a descriptor that it has not made", here)
     text = "the program uses a descriptor that it has made with no fence since"

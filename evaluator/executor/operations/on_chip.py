@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from avo.evaluator.executor.chip.accesses import Access, Peers
+from avo.evaluator.executor.chip.buffers import INSIDE, BufferView, stepped
 from avo.evaluator.executor.chip.chip import Chip
 from avo.evaluator.executor.chip.cluster import alike, bases, boxes, copies, lies, of_registers
 from avo.evaluator.executor.chip.layouts import UnknownLayout, reinterpreted
@@ -17,7 +18,6 @@ from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.operations.memory import site
 from avo.evaluator.executor.operations.reductions import WHOLE
 from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
-from avo.evaluator.executor.values import INSIDE, BufferView, stepped
 
 Tensor = torch.Tensor
 
@@ -84,8 +84,8 @@ def load(
     ``active`` [P].
     """
     view = view_of(frame, slot)
-    chip.access(frame, site(frame, op), view, accesses or chip.plain("reads"), active)
-    return view.buffer.read(view, chip.rows(frame))
+    chip.access(site(frame, op), view, accesses or chip.plain("reads"), active)
+    return view.buffer.read(view, chip.rows(frame.positions))
 
 
 def store(
@@ -99,8 +99,8 @@ def store(
 ) -> None:
     """Store a block [P or 1, ...] into a buffer, after checking the accesses, by default plain ones."""
     view = view_of(frame, slot)
-    chip.access(frame, site(frame, op), view, accesses or chip.plain("writes"), active)
-    view.buffer.write(view, value, chip.rows(frame), active)
+    chip.access(site(frame, op), view, accesses or chip.plain("writes"), active)
+    view.buffer.write(view, value, chip.rows(frame.positions), active)
 
 
 def check_own_parts(op: Op, types: Types, slot: int) -> None:
@@ -148,7 +148,7 @@ def _allocate(op: Op, types: Types) -> Step:
         raise UnsupportedOperation(f"{op.name} of {types[op.operands[0]]}", op.location)
 
     def run(frame: Frame, chip: Chip) -> None:
-        frame.slots[result] = chip.allocate(frame, result, name, kind)
+        frame.slots[result] = chip.allocate(frame.positions, result, name, kind)
         for source in op.operands:
             store(frame, chip, op, result, frame.tensor(source))
         give_tokens(op, types, frame)
@@ -163,7 +163,7 @@ def using_scratch(op: Op, unplaced: Step) -> Step:
 
     def run(frame: Frame) -> None:
         if (chip := frame.run.chip) is not None:
-            chip.exchange(frame, site(frame, op), op.name, place)
+            chip.exchange(site(frame, op), op.name, place)
         unplaced(frame)
 
     return run

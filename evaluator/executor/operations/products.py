@@ -14,13 +14,14 @@ from collections.abc import Callable
 
 import torch
 
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.operations.casts import round_tf32
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
 from avo.evaluator.executor.operations.rounding import fused
-from avo.evaluator.executor.values import DTYPES, full
+from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor
 Rounding = Callable[[Tensor], Tensor]

@@ -7,13 +7,14 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from avo.evaluator.executor.chip.buffers import BufferView
 from avo.evaluator.executor.effects import effects
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op, captured
 from avo.evaluator.executor.operations.packing import in_packs
 from avo.evaluator.executor.operations.registry import RegionBuilder, Types, check_variant, integer, region_step
-from avo.evaluator.executor.values import BufferView, Value, full, select
+from avo.evaluator.executor.values import Value, full, select
 
 Tensor = torch.Tensor
 ScalarFunction: TypeAlias = Callable[[Frame, Sequence[Tensor]], list[Tensor]]

@@ -2,7 +2,7 @@
 
 import torch
 
-from avo.evaluator.executor.chip import Chip
+from avo.evaluator.executor.chip.chip import Chip
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op
@@ -63,7 +63,9 @@ def _make(op: Op, types: Types) -> Step:
         )
         frame.run.memory.observe_descriptor(made, item, site(frame, op))
         address = frame.tensor(where).expand(frame.programs)
-        chip.tensormaps.make(chip.rows(frame), address, [torch.tensor([nan]), made.base, *shape, *made.strides])
+        chip.tensormaps.make(
+            chip.rows(frame.positions), address, [torch.tensor([nan]), made.base, *shape, *made.strides]
+        )
 
     return on_chip(run)
 
@@ -74,7 +76,7 @@ def _fence(op: Op, types: Types) -> Step:
     (where,) = op.operands
 
     def run(frame: Frame, chip: Chip) -> None:
-        chip.tensormaps.fence(chip.rows(frame), frame.tensor(where).expand(frame.programs))
+        chip.tensormaps.fence(chip.rows(frame.positions), frame.tensor(where).expand(frame.programs))
 
     return on_chip(run)
 

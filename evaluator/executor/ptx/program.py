@@ -5,12 +5,12 @@ from typing import TypeAlias
 
 import torch
 
+from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.ptx import conversions, floats, integers
 from avo.evaluator.executor.ptx.text import Instruction, Operand, PtxError, read
 from avo.evaluator.executor.ptx.types import TYPES, Builder, PtxType
 from avo.evaluator.executor.ptx.types import read as as_numbers
 from avo.evaluator.executor.ptx.types import write as as_bits
-from avo.evaluator.executor.values import RAW
 
 Tensor = torch.Tensor
 Registers: TypeAlias = dict[str, Tensor]

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import torch
 
-from avo.evaluator.executor.values import RAW
+from avo.evaluator.executor.dtypes import RAW
 
 Tensor = torch.Tensor
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.evaluator.executor import UnsupportedOperation
+from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.operations import ELEMENTWISE
-from avo.evaluator.executor.values import DTYPES
 from tests.corpus import sample
 from tests.evaluator.executor.exact import same
 
