@@ -253,7 +253,7 @@ def launch_work(variant: Variant, arch: int, length: int, rows: int | None = Non
     ]
     memory = [executor.Allocation(name, data) for name, data in buffers.items()]
     grid = (length // variant.block_m, rows, 1)
-    return kernel.count(memory, args, grid).of(binary, math.prod(grid))
+    return kernel.count(executor.Launch(memory, args, grid)).of(binary, math.prod(grid))
 
 
 def case_of(variant: Variant, target: str, length: int, rows: int | None = None) -> tuple[int, int, list[LaunchWork]]:

@@ -2,18 +2,18 @@
 
     kernel = load(ttir)
     memory = [Allocation("x", x), Allocation("y", y)]
-    execution = kernel.run(memory, [Pointer(0, 0), Pointer(1, 0), Scalar(64)], (8, 1, 1))
+    execution = kernel.run(Launch(memory, [Pointer(0, 0), Pointer(1, 0), Scalar(64)], (8, 1, 1)))
 
 Needs numpy and torch. The caller sets torch's thread count.
 """
 
 from avo.evaluator.executor.allocation import Allocation, View
 from avo.evaluator.executor.binding import aliases
-from avo.evaluator.executor.code import DEFAULT_TEMPORARIES
 from avo.evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, StuckProgram, UnsupportedOperation
 from avo.evaluator.executor.execution import Execution
 from avo.evaluator.executor.faults import MemoryFault
 from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES, Launch
 from avo.evaluator.executor.loading import load
 from avo.evaluator.executor.progress import check_progress, decides_waits
 from avo.evaluator.executor.script import Script
@@ -29,6 +29,7 @@ __all__ = [
     "ExecutionTimeout",
     "IRError",
     "Kernel",
+    "Launch",
     "Loop",
     "MemoryFault",
     "Script",

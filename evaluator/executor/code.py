@@ -1,6 +1,5 @@
 """Code: a kernel, or a slice of it, made executable, and its execution for some programs of a grid."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,19 +9,15 @@ from avo.evaluator.executor.binding import bind
 from avo.evaluator.executor.chip.chip import Chip, needs
 from avo.evaluator.executor.control import build
 from avo.evaluator.executor.frame import Frame, Run, Step
-from avo.evaluator.executor.ir import Function
+from avo.evaluator.executor.ir import Function, used_slots
+from avo.evaluator.executor.launch import Launch
 from avo.evaluator.executor.lockstep import Pace
 from avo.evaluator.executor.memory import Memory
 from avo.evaluator.executor.script import Prompter, Script
-from avo.evaluator.executor.slicing import used_slots
 from avo.evaluator.executor.starts import Starts
 from avo.evaluator.executor.values import Value
 from avo.evaluator.executor.waiting import Turns, polls
 from avo.evaluator.executor.work import temporary_bytes
-from avo.evaluator.plan import Argument
-
-DEFAULT_TEMPORARIES = 2**31
-"""Default limit in bytes for the values of the programs that run together."""
 
 
 class Code:
@@ -36,7 +31,7 @@ class Code:
         self.launched = launched
         self._sanitize = sanitize
         self._step: Step = build(function, sanitize=sanitize, whole=function is launched)
-        self._used = used_slots(function)
+        self._used = used_slots(function.body.ops)
         self._polls = polls(function)
         self._needs = needs(function) if chip or function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
@@ -48,35 +43,41 @@ class Code:
     def passes(
         self,
         memory: Memory,
-        args: Sequence[Argument],
-        grid: tuple[int, int, int],
+        launch: Launch,
         programs: torch.Tensor | None = None,
         *,
-        temporaries_bytes: int = DEFAULT_TEMPORARIES,
-        deadline: float | None = None,
         script: Script | Prompter | None = None,
+        pace: Pace = Pace.START,
         most_passes: int | None = None,
         resident: int | None = None,
         lockstep: int = 1,
-        pace: Pace = Pace.START,
     ) -> torch.Tensor:
-        """Execute programs, int64 linear ids [n], by default the whole grid, recording a script or following one.
+        """Execute programs of a launch, int64 linear ids [n], by default the whole grid, in a ``memory`` made from its
+        own, recording a ``script`` or following one, by default that of the launch.
 
         Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
         wait for another of its group. At most ``resident`` groups run at a time, if given. Others keep step as ``pace``
-        says.
+        says. Every loop is left after ``most_passes``, if given.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
-        ids = torch.arange(grid[0] * grid[1] * grid[2]) if programs is None else programs
-        values = bind(self.launched, memory, args, sanitize=self._sanitize)
+        ids = torch.arange(launch.programs) if programs is None else programs
+        values = bind(self.launched, memory, launch.args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
-        together = 1 if pace is Pace.ALONE else max(1, temporaries_bytes // self.bytes_per_program)
-        starts = Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over)
+        together = 1 if pace is Pace.ALONE else max(1, launch.temporaries_bytes // self.bytes_per_program)
         run = Run(
-            memory, grid, ids, passes, starts, deadline, self._used, self._polls, script,
-            most_passes=most_passes, pace=pace,
-        )  # fmt: skip
+            memory=memory,
+            grid=launch.grid,
+            ids=ids,
+            passes=passes,
+            starts=Starts(ids[:0] if self._polls else ids, together, may_be_taken=self.takes_over),
+            deadline=launch.deadline,
+            used=self._used,
+            polls=self._polls,
+            script=script or prompter(launch.script),
+            most_passes=most_passes,
+            pace=pace,
+        )
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))
 

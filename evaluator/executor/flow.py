@@ -80,7 +80,7 @@ def reached(function: Function, names: Collection[str]) -> frozenset[int]:
     """Return the parameters through which operations of the given names access memory, as far as pointers can be
     followed: through arithmetic, branches and loops, but not through memory.
 
-    For estimates; ``slicing.touched`` says which parameters are certain to be all.
+    For estimates; ``pointers.touched`` says which parameters are certain to be all.
     """
     found = sources(function, function.params)
     asked = (op.operands[0] for op in function.body.ops if op.name in names)

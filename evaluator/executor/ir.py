@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -241,6 +241,14 @@ def walk_blocks(region: Region) -> Iterator[Block]:
             if op.name not in COMBINING:
                 for inner in op.regions:
                     yield from walk_blocks(inner)
+
+
+def used_slots(ops: Iterable[Op]) -> frozenset[int]:
+    """Return the slots that some of the operations use."""
+    found: set[int] = set()
+    for op in ops:
+        found.update(op.operands, *(values for _, values in op.successors))
+    return frozenset(found)
 
 
 def captured(region: Region) -> tuple[int, ...]:

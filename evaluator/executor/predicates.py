@@ -4,8 +4,7 @@ from dataclasses import replace
 from itertools import count
 
 from avo.evaluator.executor.effects import effects
-from avo.evaluator.executor.ir import Block, Function, Op, Region
-from avo.evaluator.executor.slicing import used_slots
+from avo.evaluator.executor.ir import Block, Function, Op, Region, used_slots
 
 
 def in_branches(function: Function) -> Function:
@@ -13,7 +12,7 @@ def in_branches(function: Function) -> Function:
 
     Products whose tokens are used are left as they are: only the compiler uses tokens, and what it made is not counted.
     """
-    used = used_slots(function)
+    used = used_slots(function.body.ops)
     always = {
         slot for op in function.body.ops if op.name == "arith.constant" and "true" in op.words for slot in op.results
     }

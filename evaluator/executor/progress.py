@@ -8,13 +8,13 @@ grid are played in that order: a slice of the kernel has them, and what they dep
 from collections.abc import Sequence
 from functools import lru_cache
 
-from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.code import Code
 from avo.evaluator.executor.effects import READS
 from avo.evaluator.executor.errors import Deadlock
 from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.launch import Launch
+from avo.evaluator.executor.pointers import behind, touched
 from avo.evaluator.executor.scripting import record, scripted
-from avo.evaluator.executor.slicing import behind, touched
 from avo.evaluator.executor.waiting import polls
 from avo.evaluator.plan import Argument
 
@@ -29,15 +29,7 @@ def decides_waits(kernel: Kernel, args: Sequence[Argument]) -> frozenset[int]:
     return behind(kernel.function, touched(_waits(kernel).function, READS), args)
 
 
-def check_progress(
-    kernel: Kernel,
-    memory: Sequence[Allocation],
-    args: Sequence[Argument],
-    grid: tuple[int, int, int],
-    resident: int,
-    *,
-    deadline: float | None = None,
-) -> None:
+def check_progress(kernel: Kernel, launch: Launch, resident: int) -> None:
     """Raise ``Deadlock`` unless all programs of the grid end where at most ``resident`` run at a time.
 
     ``kernel`` is one that ``takes_turns``. Memory is not changed. Otherwise raises like ``Kernel.run``.
@@ -48,7 +40,7 @@ def check_progress(
     code = _waits(kernel)
 
     def play(resident: int, lockstep: int) -> None:
-        record(code, memory, args, grid, deadline=deadline, resident=resident, lockstep=lockstep)
+        record(code, launch, resident=resident, lockstep=lockstep)
 
     group = resident
     while True:

@@ -1,23 +1,23 @@
 """How scripts are made: all programs of a launch run the slice of a kernel that has the reads which decide."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.code import Code, takes_over
 from avo.evaluator.executor.effects import WRITES
 from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.handing import LOAD
 from avo.evaluator.executor.ir import Function, Op
+from avo.evaluator.executor.launch import Launch
 from avo.evaluator.executor.lockstep import Pace, unstuck
 from avo.evaluator.executor.memory import Memory
+from avo.evaluator.executor.pointers import behind, touched
 from avo.evaluator.executor.script import Script
-from avo.evaluator.executor.slicing import behind, script_slice, touched
-from avo.evaluator.plan import Argument
+from avo.evaluator.executor.slicing import script_slice
 
 Tensor = torch.Tensor
 
@@ -63,29 +63,22 @@ def _first_load(function: Function) -> Op | None:
     return next((op for op in function.body.ops if op.name == LOAD), None)
 
 
-def record(
-    code: Code,
-    memory: Sequence[Allocation],
-    args: Sequence[Argument],
-    grid: tuple[int, int, int],
-    reads: frozenset[int] = frozenset(),
-    **options: Any,
-) -> Script:
+def record(code: Code, launch: Launch, reads: frozenset[int] = frozenset(), **options: Any) -> Script:
     """Run a ``scripted`` slice with ``options`` of ``Code.passes``, and return what programs of the grid read of the
     given ``reads``. Memory is not changed.
 
     Raises ``UnsupportedOperation`` where it is not certain what shared memory holds, and like ``Kernel.run``.
     """
-    changed = behind(code.launched, touched(code.function, WRITES), args)
+    changed = behind(code.launched, touched(code.function, WRITES), launch.args)
     load = _first_load(code.function)
 
     def attempt(pace: Pace) -> Script:
         script = Script(reads)
         copies = [
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
-            for i, a in enumerate(memory)
+            for i, a in enumerate(launch.memory)
         ]
-        code.passes((_Certain if load else Memory)(copies), args, grid, script=script, pace=pace, **options)
+        code.passes((_Certain if load else Memory)(copies), launch, script=script, pace=pace, **options)
         return script
 
     if not load:

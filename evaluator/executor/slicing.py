@@ -1,7 +1,19 @@
-"""Cuts a kernel down to what decides how often its loops run and where it reads and writes."""
+"""Slices: what decides how often a kernel loops and where it accesses memory, with little of what it computes.
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import replace
+Every slice keeps the kernel's loops, but those that only wait, and what these and the following depend on:
+
+| slice | what it keeps | what it shows |
+|---|---|---|
+| ``trip_slice`` | branches with work, where their conditions cost little | how often programs execute each block |
+| ``access_slice`` | accesses that a ``Probe`` names, as stores of zeros | where programs read and write |
+| ``hint_slice`` | hints, assumptions and assertions that cost little | which of them are false |
+| ``script_slice`` | reads that decide, and the writes that they may see | what these reads give, see ``script`` |
+
+Programs of a slice, but of a ``script_slice``, must be given the results of ``deciding_reads``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from avo.evaluator.executor.cutting import cut
 from avo.evaluator.executor.effects import (
@@ -12,95 +24,99 @@ from avo.evaluator.executor.effects import (
     WRITES,
     accessed_type,
     effects,
-    is_volatile,
     stored,
 )
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.flow import conditions, followed, links
 from avo.evaluator.executor.handing import LOAD, handing, loaded
-from avo.evaluator.executor.ir import COMBINING, Function, Op, Region
+from avo.evaluator.executor.ir import COMBINING, Function, Op, Region, used_slots
 from avo.evaluator.executor.operations.registry import VALUE_HINTS
+from avo.evaluator.executor.pointers import may_overlap, origins, touched
 from avo.evaluator.executor.waiting import waiting_loops
-from avo.evaluator.plan import Argument, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Which operations an ``access_slice`` keeps, by name."""
+
+    shown: frozenset[str]
+    """A store of zeros takes the place of each."""
+    executed: frozenset[str] = frozenset()
+    """They stay as they are."""
+
+
+_LOADS = READS - WRITES
+"""Operations that read and do not write."""
+STORES = Probe(WRITES)
+"""Where programs write."""
+LOADS = Probe(_LOADS)
+"""Where they read without writing."""
+ACCESSES = Probe(READS | WRITES)
+"""Where they read or write."""
+BOUNDS = Probe(WRITES, _LOADS)
+"""Where they write, and what is wrong with where they read. Its programs must not wait for each other."""
+_RACING = Probe(WRITES - ATOMIC), Probe(WRITES & ATOMIC), Probe(READS - ATOMIC)
+"""Where they store plainly, where they write atomically, and where they read plainly."""
 
 
 def trip_slice(function: Function) -> Function:
-    """Return a kernel with the same loops and trips that computes as little else as possible.
+    """Return a kernel with the same loops and trips that computes as little else as possible."""
+    return _sliced(function, lambda op: False, waiting_loops(function), branches=followed(function))
 
-    Its programs must be given the results of ``deciding_reads``. Branches that contain work are kept where that is
-    cheap, so that passes through their blocks can be counted.
+
+def access_slice(
+    function: Function, probe: Probe, params: Set[int] | None = None, told: Set[int] = frozenset()
+) -> Function:
+    """Return a kernel that shows accesses through the given parameters, of all by default.
+
+    A pointer whose parameter is unknown may point to any of them. Accesses whose results are ``told`` are left out.
     """
-    return _sliced(function, lambda op: False, waiting_loops(function), followed(function))
+    waiting = waiting_loops(function)
+    probed = _Probed(function, probe.shown, params, told, _within(function, waiting))
+
+    def keeps(op: Op) -> bool:
+        return op.name in probe.executed or not probed.zeros.isdisjoint(op.operands)
+
+    return _sliced(probed.function(), keeps, waiting)
 
 
-def store_slice(function: Function, params: Set[int]) -> Function:
-    """Return the ``trip_slice`` of a kernel with its stores through the given parameters, of zeros in place of values.
-
-    A pointer whose parameter is unknown may point to any of them. Its programs must be given the results of
-    ``deciding_reads``.
-    """
-    return _hollow(function, params, WRITES, frozenset())
+def race_slices(function: Function, told: Set[int]) -> tuple[Function, ...]:
+    """Return the slices that show plain stores, atomic writes, and plain reads of what the kernel may change."""
+    changed = touched(function, WRITES)
+    params = frozenset(slot for slot in function.params if None in changed or slot in changed)
+    return tuple(access_slice(function, probe, params, told) for probe in _RACING)
 
 
-def read_slice(function: Function, params: Set[int], told: Set[int] = frozenset()) -> Function:
-    """Return a kernel that stores zeros wherever it may load through the given parameters, and nothing else.
-
-    Atomic operations, loops that wait, and loads whose results are ``told`` are left out. Otherwise like
-    ``store_slice``.
-    """
-    return _hollow(function, params, READS - WRITES, told)
-
-
-def access_slice(function: Function, told: Set[int] = frozenset()) -> Function:
-    """Return a kernel that stores zeros wherever it reads or writes, and does nothing else. Like ``read_slice``."""
-    return _hollow(function, frozenset(function.params), READS | WRITES, told)
-
-
-def bounds_slice(function: Function) -> Function:
-    """Return a kernel that loads all that a kernel loads and stores zeros wherever it writes. It computes nothing but
-    what that takes. Its programs must not wait for each other. Otherwise like ``store_slice``.
-    """
-    return _hollow(function, frozenset(function.params), WRITES, frozenset(), READS - WRITES)
-
-
-def promise_slice(function: Function, told: Set[int], *, scalars: bool = False) -> Function:
-    """Return a kernel that checks its promises to the compiler as far as that costs little, and does nothing else.
-
-    It checks those that follow from ids, arguments, passes of loops and reads that are ``told``, without other reads
-    and without matrix products. Otherwise like ``store_slice``.
+def hint_slice(function: Function, told: Set[int], *, scalars: bool = False) -> Function:
+    """Return a kernel that checks what it states to the compiler, as far as that costs little: what follows from ids,
+    arguments, passes of loops and reads that are ``told``, without other reads and without matrix products; of
+    ``scalars`` alone also without blocks.
     """
     waiting = waiting_loops(function)
     waits = _within(function, waiting)
     free = {id(op) for op in trip_slice(function).body.ops}
 
-    def dear(op: Op) -> bool:
+    def costly(op: Op) -> bool:
         row = effects(op.name)
         if scalars and any(function.types[slot].elements > 1 for slot in op.results):
             return True
         reads = row.reads or row.reads_chip
         return (reads and told.isdisjoint(op.results) and id(op) not in free) or row.work == "dot"
 
-    def cheap(promise: Op) -> bool:
+    def cheap(hint: Op) -> bool:
         try:
-            sliced = _sliced(function, lambda op: op is promise, waiting, frozenset())
+            sliced = _sliced(function, lambda op: op is hint, waiting)
         except UnsupportedOperation:
             return False
-        return not any(dear(op) for op in sliced.body.ops)
+        return not any(costly(op) for op in sliced.body.ops)
 
-    kept = {id(op) for op in function.body.ops if _promises(op) and id(op) not in waits and cheap(op)}
-    return _sliced(function, lambda op: id(op) in kept, waiting, frozenset())
+    kept = {id(op) for op in function.body.ops if _states_hint(op) and id(op) not in waits and cheap(op)}
+    return _sliced(function, lambda op: id(op) in kept, waiting)
 
 
-def meeting_slices(function: Function, told: Set[int] = frozenset()) -> tuple[Function, Function, Function]:
-    """Return the slices that store zeros in place of plain stores, of atomic operations that write, and of plain reads
-    of what the kernel may change. Otherwise like ``read_slice``.
-    """
-    changed = touched(function, WRITES)
-    params = frozenset(slot for slot in function.params if None in changed or slot in changed)
-    stores, updates, reads = (
-        _hollow(function, params, names, told) for names in (WRITES - ATOMIC, WRITES & ATOMIC, READS - ATOMIC)
-    )
-    return stores, updates, reads
+def _states_hint(op: Op) -> bool:
+    """Whether an operation is an assumption, an assertion, or has a hint on its results."""
+    return op.name in ("llvm.intr.assume", "tt.assert") or not op.attributes.keys().isdisjoint(VALUE_HINTS)
 
 
 def deciding_reads(function: Function) -> frozenset[int]:
@@ -110,13 +126,13 @@ def deciding_reads(function: Function) -> frozenset[int]:
     """
     waiting = _within(function, waiting_loops(function))
     at_work = [op for op in function.body.ops if id(op) not in waiting]
-    used = {slot for op in at_work for slot in op.operands}
-    used.update(slot for op in at_work for _, values in op.successors for slot in values)
+    used = used_slots(at_work)
     found = {slot for op in at_work if op.name in READS & WRITES for slot in op.results if slot in used}
-    params, origins = frozenset(function.params), _origins(function)
+    params = origins(function)
     writes = [op for op in function.body.ops if op.name in WRITES]
-    for sliced in (store_slice(function, params), read_slice(function, params)):
-        found.update(slot for op in _overlapping(sliced, writes, origins) for slot in op.results)
+    for probe in (STORES, LOADS):
+        sliced = access_slice(function, probe)
+        found.update(slot for op in _reads_of(sliced, writes, params) for slot in op.results)
         found.update(loaded(sliced))
     return frozenset(found)
 
@@ -129,7 +145,7 @@ def script_slice(function: Function, reads: Set[int]) -> Function:
     """
     kept: list[Op] = []
     handed: frozenset[int] = frozenset()
-    origins = _origins(function)
+    params = origins(function)
     draws = any(op.name in UPDATES and not reads.isdisjoint(op.results) for op in function.body.ops)
     waiting = frozenset[int]() if draws else waiting_loops(function)
 
@@ -137,54 +153,33 @@ def script_slice(function: Function, reads: Set[int]) -> Function:
         return not reads.isdisjoint(op.results) or id(op) in handed or any(op is one for one in kept)
 
     while True:
-        sliced = _sliced(function, keeps, frozenset() if kept else waiting, frozenset(), chip=True)
-        left_out = _left_out(function, sliced)
-        read = _overlapping(sliced, left_out, origins)
+        sliced = _sliced(function, keeps, frozenset() if kept else waiting, chip=True)
+        inside = {id(op) for op in sliced.body.ops}
+        outside = [op for op in function.body.ops if op.name in WRITES and id(op) not in inside]
+        read = _reads_of(sliced, outside, params)
         before, handed = handed, handing(function, loaded(sliced))
         if not read and handed == before:
-            _check_partitions(sliced, origins)
+            _check_partitions(sliced, params)
             return sliced
-        kept.extend(op for op in left_out if _may_overlap(read, [op], origins))
+        kept.extend(op for op in outside if may_overlap(read, [op], params))
 
 
-def _check_partitions(sliced: Function, origins: Mapping[int, int]) -> None:
+def _check_partitions(sliced: Function, params: Mapping[int, int]) -> None:
     """Raise ``UnsupportedOperation`` where partitions that run side by side access memory that a slice writes to: a
     barrier that it leaves out may decide in which order.
     """
     writes = [op for op in sliced.body.ops if op.name in WRITES]
     for regions in (op.regions for op in sliced.body.ops if op.name == "ttg.warp_specialize"):
         inside = ([op for op in region.ops if effects(op.name).accesses] for region in regions)
-        found = [ops for ops in inside if _may_overlap(ops, writes, origins)]
+        found = [ops for ops in inside if may_overlap(ops, writes, params)]
         if len(found) > 1:
             what = "a loop or an address that depends on what several partitions do to memory that programs write,"
             raise UnsupportedOperation(what, found[1][0].location)
 
 
-def _sliced(
-    function: Function, keeps: Callable[[Op], bool], waiting: Set[int], branches: Set[int], *, chip: bool = False
-) -> Function:
-    """Return the part of a function that its loops, its branches and the operations to keep depend on.
-
-    Loops that wait are left out. Without a ``chip``, loads from shared memory are not computed: a script has them.
-    """
-    needed = _Needed(keeps, branches, waiting, chip=chip)
-    while needed.grew:
-        needed.grew = False
-        needed.region(function.body)
-    return replace(function, body=cut(function.body, needed.slots, needed.acts))
-
-
-def _hollow(
-    function: Function, params: Set[int], names: Collection[str], but: Set[int], kept: Collection[str] = ()
-) -> Function:
-    waiting = waiting_loops(function)
-    hollow = _Hollow(function, params, names, but, _within(function, waiting))
-    filled = replace(function, body=hollow.region(function.body), types=tuple(hollow.types))
-
-    def keeps(op: Op) -> bool:
-        return op.name in kept or not hollow.zeros.isdisjoint(op.operands)
-
-    return _sliced(filled, keeps, waiting, frozenset())
+def _reads_of(sliced: Function, writes: Sequence[Op], params: Mapping[int, int]) -> list[Op]:
+    """Return the reads of a slice that may see the given writes; ``params`` are the ``origins`` of the function."""
+    return [op for op in sliced.body.ops if op.name in READS and may_overlap([op], writes, params)]
 
 
 def _within(function: Function, loops: Set[int]) -> frozenset[int]:
@@ -193,144 +188,65 @@ def _within(function: Function, loops: Set[int]) -> frozenset[int]:
     return frozenset(id(inner) for op in outer for inner in op.nested)
 
 
-def _left_out(function: Function, sliced: Function) -> list[Op]:
-    """Return the writes of a function that are not in its slice."""
-    kept = {id(op) for op in sliced.body.ops}
-    return [op for op in function.body.ops if op.name in WRITES and id(op) not in kept]
+def _sliced(
+    function: Function,
+    keeps: Callable[[Op], bool],
+    waiting: Set[int],
+    *,
+    branches: Set[int] = frozenset(),
+    chip: bool = False,
+) -> Function:
+    """Return the part of a function that its loops but the ``waiting`` ones, ``branches`` and the operations to keep
+    depend on.
 
-
-def _overlapping(sliced: Function, writes: Sequence[Op], origins: Mapping[int, int]) -> list[Op]:
-    """Return the reads of a slice that may see the given writes; ``origins`` are those of the whole function."""
-    return [op for op in sliced.body.ops if op.name in READS and _may_overlap([op], writes, origins)]
-
-
-def touched(function: Function, names: Collection[str]) -> frozenset[int | None]:
-    """Return the parameters through which operations of the given names access memory, None for one that is unclear."""
-    origins = _origins(function)
-    return frozenset(origins.get(op.operands[0]) for op in function.body.ops if op.name in names)
-
-
-def behind(function: Function, params: Set[int | None], args: Sequence[Argument]) -> frozenset[int]:
-    """Return the buffers behind parameters; all buffers of the launch if a parameter is unknown (None)."""
-    return frozenset(
-        argument.buffer
-        for slot, argument in zip(function.params, args, strict=False)
-        if not isinstance(argument, Scalar) and (slot in params or None in params)
-    )
-
-
-def item_sizes(function: Function) -> dict[int | None, int]:
-    """Return the bytes of the smallest item accessed through each parameter, None for one that is unclear."""
-    origins = _origins(function)
-    sizes: dict[int | None, int] = {}
-    for op in function.body.ops:
-        target = function.types[op.operands[0]].target if effects(op.name).accesses else None
-        if target is not None:
-            origin = origins.get(op.operands[0])
-            sizes[origin] = min(sizes.get(origin, target.item_bytes), target.item_bytes)
-    return sizes
-
-
-def granules(function: Function, args: Sequence[Argument], buffers: Set[int]) -> dict[int, int]:
-    """Return the bytes of the smallest access to each of some buffers that a launch with arguments may access."""
-    sizes = item_sizes(function)
-    params = dict(zip(function.params, args, strict=False))
-
-    def may_reach(slot: int | None, buffer: int) -> bool:
-        return slot is None or (not isinstance(argument := params[slot], Scalar) and argument.buffer == buffer)
-
-    return {buffer: min(size for slot, size in sizes.items() if may_reach(slot, buffer)) for buffer in buffers}
-
-
-def replaced(function: Function, args: Sequence[Argument], item_bytes: Sequence[int]) -> frozenset[int]:
-    """Return the buffers, with elements of ``item_bytes``, that a launch writes to by plain stores of whole elements
-    alone.
+    Only a slice with a ``chip`` computes loads from shared memory: of others, a script has them.
     """
-    written, updated = (behind(function, touched(function, names), args) for names in (WRITES, UPDATES))
-    smallest = granules(function, args, written - updated)
-    return frozenset(buffer for buffer, size in smallest.items() if size >= item_bytes[buffer])
+    needed = _Needed(keeps, branches, waiting, chip=chip)
+    while needed.grew:
+        needed.grew = False
+        needed.region(function.body)
+    return replace(function, body=cut(function.body, needed.slots, needed.acts))
 
 
-def _promises(op: Op) -> bool:
-    """Whether an operation promises something: an assumption, an assertion, or a hint on its results."""
-    return op.name in ("llvm.intr.assume", "tt.assert") or not op.attributes.keys().isdisjoint(VALUE_HINTS)
-
-
-def programs_interact(function: Function) -> bool:
-    """Whether a program may act on what others did before, through the result of an atomic or volatile operation."""
-    used = used_slots(function)
-
-    def acts(op: Op) -> bool:
-        row = effects(op.name)
-        return row.waits or (((row.atomic and row.reads) or is_volatile(op)) and not used.isdisjoint(op.results))
-
-    return any(acts(op) for op in function.body.ops)
-
-
-def used_slots(function: Function) -> frozenset[int]:
-    """Return the slots that some operation uses."""
-    used = {slot for op in function.body.ops for slot in op.operands}
-    used.update(slot for op in function.body.ops for _, values in op.successors for slot in values)
-    return frozenset(used)
-
-
-def _may_overlap(reads: Sequence[Op], writes: Sequence[Op], origins: Mapping[int, int]) -> bool:
-    read = {origins.get(op.operands[0]) for op in reads}
-    written = {origins.get(op.operands[0]) for op in writes}
-    return bool(written) and (None in read | written or bool(read & written))
-
-
-def _origins(function: Function) -> dict[int, int]:
-    """Map pointers to the parameter that they are computed from. Pointers whose parameter is unknown are left out.
-
-    Parameters that point into one buffer count as the first of them. Where addresses become numbers, differences lead
-    from any buffer to any other, so all pointers are unknown.
-    """
-    if any(op.name == "tt.ptr_to_int" for op in function.body.ops):
-        return {}
-    origins = {slot: function.aliases.get(slot, slot) for slot in function.params}
-    for op in function.body.ops:
-        passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
-        if passes and op.operands[0] in origins:
-            origins[op.results[0]] = origins[op.operands[0]]
-        if op.name == "ttg.warp_specialize":
-            inside = (slot for partition in op.regions[1:] for slot in partition.args)
-            pairs = zip(inside, op.operands, strict=True)
-            origins.update((inner, origins[outer]) for inner, outer in pairs if outer in origins)
-    return origins
-
-
-class _Hollow:
-    """Puts a store of zeros before each operation of given names that accesses memory through given parameters."""
+class _Probed:
+    """A kernel with a store of zeros before each operation of given names that may access memory through ``params``."""
 
     def __init__(
-        self, function: Function, params: Set[int], names: Collection[str], but: Set[int], waiting: Set[int]
+        self, function: Function, names: Set[str], params: Set[int] | None, told: Set[int], waiting: Set[int]
     ) -> None:
-        """Leave out operations with results in ``but``, and those whose identity is in ``waiting``."""
-        self.types = list(function.types)
+        """Operations with results that are ``told`` have none, nor those whose identity is in ``waiting``."""
         self.zeros: set[int] = set()
-        self._origins = _origins(function)
-        self._params = params
+        """The slots of the zeros."""
+        self._function = function
+        self._types = list(function.types)
+        self._origins = origins(function)
         self._names = names
-        self._but = but
+        self._params = function.params if params is None else params
+        self._told = told
         self._waiting = waiting
 
-    def region(self, region: Region) -> Region:
-        """Return a region whose accesses are preceded by stores of zeros."""
+    def function(self) -> Function:
+        """Return it."""
+        return replace(self._function, body=self._region(self._function.body), types=tuple(self._types))
+
+    def _region(self, region: Region) -> Region:
         return Region(tuple(replace(b, ops=tuple(new for op in b.ops for new in self._op(op))) for b in region.blocks))
 
-    def _op(self, op: Op) -> tuple[Op, ...]:
-        if op.name not in self._names or id(op) in self._waiting or not self._but.isdisjoint(op.results):
-            return (replace(op, regions=tuple(self.region(region) for region in op.regions)),)
+    def _op(self, op: Op) -> Iterator[Op]:
+        if op.name not in self._names or id(op) in self._waiting or not self._told.isdisjoint(op.results):
+            yield replace(op, regions=tuple(self._region(region) for region in op.regions))
+            return
         origin = self._origins.get(op.operands[0])
-        return (op,) if origin is not None and origin not in self._params else (*self._zeros(op), op)
+        if origin is None or origin in self._params:
+            yield from self._store_of_zeros(op)
+        yield op
 
-    def _zeros(self, op: Op) -> tuple[Op, Op]:
-        zero, kind = len(self.types), accessed_type(op, self.types)
-        self.types.append(kind)
+    def _store_of_zeros(self, op: Op) -> Iterator[Op]:
+        zero, kind = len(self._types), accessed_type(op, self._types)
+        self._types.append(kind)
         self.zeros.add(zero)
-        constant = Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",))
-        return constant, stored(op, zero)
+        yield Op("arith.constant", (), (zero,), op.location, ("dense<0>" if kind.shape else "0",))
+        yield stored(op, zero)
 
 
 class _Needed:

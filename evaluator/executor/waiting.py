@@ -13,7 +13,7 @@ from avo.evaluator.executor.coroutines import Coroutine
 from avo.evaluator.executor.effects import effects, is_volatile
 from avo.evaluator.executor.errors import Deadlock
 from avo.evaluator.executor.faults import Site
-from avo.evaluator.executor.ir import Function, Op, walk_blocks
+from avo.evaluator.executor.ir import Function, Op, used_slots, walk_blocks
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
@@ -73,6 +73,17 @@ def _works(op: Op, function: Function, polled: Set[int]) -> bool:
     row = effects(op.name)
     many = any(function.types[slot].elements > MOST_FLAGS for slot in op.results)
     return many or row.work not in _CHEAP or (row.accesses and polled.isdisjoint(op.results))
+
+
+def programs_interact(function: Function) -> bool:
+    """Whether a program may act on what others did before, through the result of an atomic or volatile operation."""
+    used = used_slots(function.body.ops)
+
+    def acts(op: Op) -> bool:
+        row = effects(op.name)
+        return row.waits or (((row.atomic and row.reads) or is_volatile(op)) and not used.isdisjoint(op.results))
+
+    return any(acts(op) for op in function.body.ops)
 
 
 def without_waits(function: Function, waiting: Set[int], passes: torch.Tensor) -> torch.Tensor:

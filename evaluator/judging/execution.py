@@ -120,12 +120,8 @@ class PlanRun:
         """
         if room is None:
             return
-        memory = self.buffers.allocations
-
-        def check(kernel: executor.Kernel) -> None:
-            executor.check_progress(kernel, memory, launch.args, launch.grid, room, deadline=self.deadline)
-
-        self.attempt(launch, check)
+        whole = executor.Launch(self.buffers.allocations, launch.args, launch.grid, deadline=self.deadline)
+        self.attempt(launch, lambda kernel: executor.check_progress(kernel, whole, room))
 
     def run(
         self,
@@ -139,20 +135,15 @@ class PlanRun:
 
         Chosen programs run together: otherwise those that others wait for might come too late.
         """
-
-        def run(kernel: executor.Kernel) -> Execution:
-            return kernel.run(
-                self.buffers.allocations,
-                launch.args,
-                launch.grid,
-                programs=programs,
-                temporaries_bytes=max(TEMPORARIES_BYTES, 0 if programs is None else MOST_TEMPORARIES_BYTES),
-                deadline=self.deadline,
-                sanitize=sanitize,
-                script=script,
-            )
-
-        return self.sound(launch, run, whole=programs is None)
+        asked = executor.Launch(
+            self.buffers.allocations,
+            launch.args,
+            launch.grid,
+            script,
+            temporaries_bytes=TEMPORARIES_BYTES if programs is None else MOST_TEMPORARIES_BYTES,
+            deadline=self.deadline,
+        )
+        return self.sound(launch, lambda kernel: kernel.run(asked, programs, sanitize=sanitize), whole=programs is None)
 
     def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True) -> Execution:
         """Return ``work`` of the executable kernel like ``attempt``; raise ``Refused`` also for what it finds."""

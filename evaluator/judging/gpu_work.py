@@ -8,7 +8,8 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.executor import Counted, UnsupportedOperation
 from avo.evaluator.executor.effects import READS
-from avo.evaluator.executor.slicing import touched, trip_slice
+from avo.evaluator.executor.pointers import touched
+from avo.evaluator.executor.slicing import trip_slice
 from avo.evaluator.judging.execution import PlanRun
 from avo.evaluator.judging.gpu_ir import Rewritten, rewrite
 from avo.evaluator.judging.refusal import Refused
@@ -68,7 +69,7 @@ def _work(run: PlanRun, launch: Launch, rewritten: Rewritten, binary: Binary, fi
     def count(kernel: executor.Kernel) -> Counted:
         if rewritten.roles and kernel.function.params[-1] in touched(trip_slice(kernel.function), READS):
             raise UnsupportedOperation("a loop that depends on what shared memory holds", "Triton GPU IR")
-        return kernel.count(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline)
+        return kernel.count(executor.Launch(run.buffers.allocations, launch.args, launch.grid, deadline=run.deadline))
 
     work = run.attempt(launch, count).of(binary, launch.programs, fills)
     opened = len(run.buffers.allocations) - 1

@@ -26,8 +26,8 @@ SAMPLE_ROWS = 32
 """Rows of one group of the sample."""
 MOST_FLOP = 3e11
 """Most FLOPs of matrix products in the programs that a sample depends on."""
-MOST_PROMISED = 1e8
-"""Most elements that are computed to check the promises of a plan to the compiler at one benchmark shape: a second or
+MOST_HINT_ELEMENTS = 1e8
+"""Most elements that are computed to check what a plan states to the compiler at one benchmark shape: a second or
 two of processor time.
 """
 SHARED = 10
@@ -81,7 +81,7 @@ class BenchmarkCheck:
         """
         self._refuse_missing_work()
         for stage in self.stages:
-            stage.keep_promises(chance, MOST_PROMISED / len(self.stages))
+            stage.check_hints(chance, MOST_HINT_ELEMENTS / len(self.stages))
         programs, wanted = self._sampled(chance)
         chosen, others = self._stored(programs)
         made = settled(self.problem, self.case, self._marked(chosen), self._marked(others))
@@ -155,7 +155,7 @@ class BenchmarkCheck:
     @property
     def _changed_before(self) -> list[frozenset[int]]:
         """The buffers that the stages before each stage may change."""
-        changed = [stage.kernel.changes(stage.launch.args) for stage in self.stages]
+        changed = [stage.kernel.may_write(stage.launch.args) for stage in self.stages]
         return [frozenset[int]().union(*changed[:place]) for place in range(len(changed))]
 
     @property
@@ -169,8 +169,8 @@ class BenchmarkCheck:
         the buffers ``before``.
         """
         args = stage.launch.args
-        read = stage.kernel.reads(args) & wanted.keys()
-        some = any(any_true(wanted[i]) for i in stage.kernel.changes(args) & wanted.keys())
+        read = stage.kernel.may_read(args) & wanted.keys()
+        some = any(any_true(wanted[i]) for i in stage.kernel.may_write(args) & wanted.keys())
         fresh = torch.cat((others, stage.writers(wanted) if some else _NONE)).unique()
         chosen, needed = _NONE, Marks()
         while fresh.numel():
@@ -182,7 +182,7 @@ class BenchmarkCheck:
             for i in read:
                 needed[i] = needed[i] | marks[i] if i in needed else marks[i]
             fresh = _NONE
-            if read & stage.kernel.changes(args):
+            if read & stage.kernel.may_write(args):
                 fresh = stage.writers(marks)
                 fresh = fresh[~torch.isin(fresh, chosen)]
         self._store_over(wanted, stage, chosen, before)
@@ -195,7 +195,7 @@ class BenchmarkCheck:
 
         These stages may have stored in the buffers ``before``.
         """
-        replaced = stage.kernel.replaces(stage.memory, stage.launch.args) & marks.keys() & before
+        replaced = stage.kernel.overwritten(stage.launched) & marks.keys() & before
         if replaced and programs.numel():
             stored = no_marks(self.run.buffers, replaced)
             stage.mark(stored, programs)
@@ -226,10 +226,10 @@ class BenchmarkCheck:
         Inputs that they might store to are marked, too.
         """
         inputs = {i for i, allocation in enumerate(self.run.buffers.allocations) if allocation.readonly}
-        doubtful = {i for stage in self.stages for i in stage.kernel.changes(stage.launch.args) & inputs}
+        doubtful = {i for stage in self.stages for i in stage.kernel.may_write(stage.launch.args) & inputs}
         chosen, others = (no_marks(self.run.buffers, doubtful.union(self._outputs.values())) for _ in range(2))
         for stage, mine, before in zip(self.stages, programs, self._changed_before, strict=True):
-            changed = stage.kernel.changes(stage.launch.args)
+            changed = stage.kernel.may_write(stage.launch.args)
             self._store_over(others, stage, mine, before)
             for marks, some in ((chosen, mine), (others, _rest(stage, mine))):
                 if some.numel() and changed & marks.keys():
@@ -242,7 +242,7 @@ class BenchmarkCheck:
         for launch, stage, chosen in zip(run.launches(), self.stages, programs, strict=True):
             if not chosen.numel():
                 continue
-            part, script = (None, None) if stage.whole else (chosen, stage.script)
+            part, script = (None, None) if stage.whole else (chosen, stage.launched.script)
             _refuse_uncounted(stage, chosen, run.run(launch, part, sanitize=sanitize, script=script))
 
 
@@ -278,7 +278,7 @@ _NONE = torch.zeros(0, dtype=torch.int64)
 
 def _meeting(stage: Stage, chance: random.Random) -> torch.Tensor:
     """Return the programs of some pairs of a stage's programs that access the same memory, in order."""
-    found = () if stage.whole else stage.meetings()
+    found = () if stage.whole else stage.race_candidates()
     some = (chance.sample(pairs.tolist(), min(len(pairs), _MEETINGS)) for pairs in found)
     return torch.tensor(sorted({program for pairs in some for pair in pairs for program in pair}), dtype=torch.int64)
 

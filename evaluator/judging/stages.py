@@ -13,7 +13,7 @@ import torch
 from avo.evaluator import executor
 from avo.evaluator.binary import Binary
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.executor import Allocation, Counted, Execution, Script
+from avo.evaluator.executor import Allocation, Counted, Execution
 from avo.evaluator.judging.buffers import Buffers
 from avo.evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
 from avo.evaluator.judging.refusal import Refused
@@ -31,9 +31,10 @@ class Stage:
     run: PlanRun
     launch: Launch
     kernel: executor.Kernel
-    memory: tuple[Allocation, ...]
-    """All buffers; copies of those that decide, as they are when the launch is reached."""
-    script: Script | None
+    launched: executor.Launch
+    """What the executor is given for it: its script, and all buffers, copies of those that decide, as they are when the
+    launch is reached.
+    """
     whole: bool
     """Whether it was executed, because later launches depend on it."""
     fills: tuple[int, ...]
@@ -46,87 +47,40 @@ class Stage:
 
     def mark(self, marks: Marks, programs: torch.Tensor, *, reads: bool = False) -> Execution:
         """Set marks where programs [n], by linear ids, store or, with ``reads``, load. Raises ``Refused``."""
-
-        def mark(kernel: executor.Kernel) -> Execution:
-            return kernel.mark(
-                self._marked(marks),
-                self.launch.args,
-                self.launch.grid,
-                programs=programs,
-                reads=reads,
-                script=self.script,
-                temporaries_bytes=TEMPORARIES_BYTES,
-                deadline=self.run.deadline,
-            )
-
-        return self.run.sound(self.launch, mark)
+        launch = self._marked(marks)
+        return self.run.sound(self.launch, lambda kernel: kernel.mark(launch, programs, reads=reads))
 
     def check_accesses(self, addresses: Sequence[int], programs: torch.Tensor) -> Execution:
         """Check where programs [n] read and write if buffers have these addresses. Raises ``Refused``."""
-
-        def check(kernel: executor.Kernel) -> Execution:
-            return kernel.check_accesses(
-                [replace(a, address=address) for a, address in zip(self.memory, addresses, strict=True)],
-                self.launch.args,
-                self.launch.grid,
-                programs=programs,
-                script=self.script,
-                temporaries_bytes=TEMPORARIES_BYTES,
-                deadline=self.run.deadline,
-            )
-
-        return self.run.sound(self.launch, check, whole=self.whole)
+        memory = zip(self.launched.memory, addresses, strict=True)
+        launch = self._with([replace(allocation, address=address) for allocation, address in memory])
+        return self.run.sound(self.launch, lambda kernel: kernel.check_accesses(launch, programs), whole=self.whole)
 
     def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""
+        return self.run.attempt(self.launch, lambda kernel: kernel.writers(self._marked(wanted)))
 
-        def find(kernel: executor.Kernel) -> torch.Tensor:
-            return kernel.writers(
-                self._marked(wanted),
-                self.launch.args,
-                self.launch.grid,
-                script=self.script,
-                temporaries_bytes=TEMPORARIES_BYTES,
-                deadline=self.run.deadline,
-            )
-
-        return self.run.attempt(self.launch, find)
-
-    def keep_promises(self, chance: random.Random, most: float) -> None:
-        """Check promises to the compiler that cost little; raise ``Refused`` for a false one.
+    def check_hints(self, chance: random.Random, most: float) -> None:
+        """Check what the kernel states to the compiler, as far as that costs little; raise ``Refused`` if it is false.
 
         All programs are looked at. Where that takes more than ``most`` elements, random ones are that take as many, and
-        all only for promises that take no block of elements.
+        all only for hints that take no block of elements.
         """
 
         def check(kernel: executor.Kernel) -> Execution:
-            each = torch.from_numpy(kernel.elements_of_promises(self.counted.trips, self.launch.programs))
+            each = torch.from_numpy(kernel.hint_elements(self.counted.trips, self.launch.programs))
             order = torch.tensor(chance.sample(range(self.launch.programs), self.launch.programs))
             number = max(1, int((each[order].cumsum(0) <= most).sum()))
-            return kernel.promises(
-                self.memory,
-                self.launch.args,
-                self.launch.grid,
-                programs=order[:number].sort().values,
-                script=self.script,
-                deadline=self.run.deadline,
-            )
+            return kernel.hint_violations(self.launched, order[:number].sort().values)
 
         self.run.sound(self.launch, check)
 
-    def meetings(self) -> tuple[torch.Tensor, ...]:
-        """Return pairs of programs, int64 [n, 2], that race unless something orders them: see ``Kernel.meetings``."""
+    def race_candidates(self) -> tuple[torch.Tensor, ...]:
+        """Return pairs of programs, int64 [n, 2], that race unless something orders them; see ``Kernel``."""
 
         def find(kernel: executor.Kernel) -> tuple[torch.Tensor, ...]:
-            changed = kernel.changes(self.launch.args)
-            return kernel.meetings(
-                self._marked(no_marks(self.run.buffers, changed)),
-                self.launch.args,
-                self.launch.grid,
-                script=self.script,
-                temporaries_bytes=TEMPORARIES_BYTES,
-                deadline=self.run.deadline,
-            )
+            changed = kernel.may_write(self.launch.args)
+            return kernel.race_candidates(self._marked(no_marks(self.run.buffers, changed)))
 
         return self.run.attempt(self.launch, find)
 
@@ -146,8 +100,11 @@ class Stage:
         inside = sum(body.dot_flops * float(trips[chosen].sum()) for body, trips in loops)
         return inside + counted.outside.dot_flops * programs.numel()
 
-    def _marked(self, marks: Marks) -> list[Allocation]:
-        return [replace(a, written=marks.get(i)) for i, a in enumerate(self.memory)]
+    def _marked(self, marks: Marks) -> executor.Launch:
+        return self._with([replace(a, written=marks.get(i)) for i, a in enumerate(self.launched.memory)])
+
+    def _with(self, memory: Sequence[Allocation]) -> executor.Launch:
+        return replace(self.launched, memory=memory, temporaries_bytes=TEMPORARIES_BYTES)
 
 
 def stages(run: PlanRun) -> tuple[Stage, ...]:
@@ -160,7 +117,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
     unmade: frozenset[int] = frozenset()
     for i, launch in enumerate(run.launches(mark=False)):
         kernel, needs = kernels[i], needed[i]
-        if unmade & (needs | kernel.reads(launch.args) if i in whole else needs):
+        if unmade & (needs | kernel.may_read(launch.args) if i in whole else needs):
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
@@ -169,7 +126,7 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
         if i in whole:
             run.run(launch)
         else:
-            unmade |= kernel.changes(launch.args)
+            unmade |= kernel.may_write(launch.args)
     return tuple(found)
 
 
@@ -177,7 +134,7 @@ def _needed(run: PlanRun, launch: Launch, room: int | None) -> frozenset[int]:
     """Return the buffers that must hold what the launch finds there, so that its work can be counted and its programs'
     waits played where the card has ``room`` for so many at once.
     """
-    needs = run.attempt(launch, lambda kernel: kernel.needs(launch.args))
+    needs = run.attempt(launch, lambda kernel: kernel.content_dependencies(launch.args))
     if room is None:
         return needs
     return needs | run.attempt(launch, lambda kernel: executor.decides_waits(kernel, launch.args))
@@ -191,9 +148,9 @@ def _decisive(
     needed: frozenset[int] = frozenset()
     for i in reversed(range(len(launches))):
         kernel, args = kernels[i], launches[i].args
-        if not kernel.multiplies and needed & kernel.changes(args):
+        if not kernel.multiplies and needed & kernel.may_write(args):
             found.add(i)
-            needed |= kernel.reads(args)
+            needed |= kernel.may_read(args)
         needed |= needs[i]
     return frozenset(found)
 
@@ -211,15 +168,11 @@ def _stage(
         for i, a in enumerate(run.buffers.allocations)
     )
 
-    def script(kernel: executor.Kernel) -> Script | None:
-        return kernel.script(memory, launch.args, launch.grid, deadline=run.deadline)
-
-    written = run.attempt(launch, script)
-
-    def count(kernel: executor.Kernel) -> executor.Counted:
-        return kernel.count(memory, launch.args, launch.grid, script=written, deadline=run.deadline)
-
-    return Stage(run, launch, kernel, memory, written, whole, fills, run.attempt(launch, count))
+    found = executor.Launch(memory, launch.args, launch.grid, deadline=run.deadline)
+    script = run.attempt(launch, lambda kernel: kernel.script(found))
+    launched = replace(found, script=script)
+    counted = run.attempt(launch, lambda kernel: kernel.count(launched))
+    return Stage(run, launch, kernel, launched, whole, fills, counted)
 
 
 def no_marks(buffers: Buffers, chosen: Iterable[int]) -> Marks:

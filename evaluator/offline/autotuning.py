@@ -12,7 +12,6 @@ from triton.runtime.errors import OutOfResources, PTXASError
 
 from avo.evaluator.offline.patches import Patches
 
-MODES = ("fitting", "first", "all")
 _NO_TIME = (0.0, 0.0, 0.0)
 _NEVER = (float("inf"),) * 3
 

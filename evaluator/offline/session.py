@@ -18,17 +18,19 @@ from avo.evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from avo.evaluator.compiling.limits import fit_grid
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.executor.allocation import Allocation
-from avo.evaluator.executor.code import DEFAULT_TEMPORARIES
 from avo.evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES
+from avo.evaluator.executor.launch import Launch as Executed
 from avo.evaluator.executor.loading import load
 from avo.evaluator.executor.order import differences
 from avo.evaluator.offline import device
-from avo.evaluator.offline.autotuning import MODES, Disagreement, OfflineTuning
+from avo.evaluator.offline.autotuning import Disagreement, OfflineTuning
 from avo.evaluator.offline.contents import Contents, Unfilled
 from avo.evaluator.offline.errors import FaultsFound, OfflineError, Undecided
 from avo.evaluator.offline.garbage import Garbage
 from avo.evaluator.offline.launches import Launch, OfflineKernel, misfit
+from avo.evaluator.offline.options import Options
 from avo.evaluator.offline.patches import Patches, active
 from avo.evaluator.offline.report import SessionReport
 from avo.evaluator.offline.shadows import Shadows, Watch, watch_handovers
@@ -46,64 +48,21 @@ _lowered: dict[tuple[str, str, int], Lowered] = {}
 class OfflineSession:
     """A context in which kernels run on the CPU, from Triton IR. Create it with ``offline``; enter it once."""
 
-    def __init__(
-        self,
-        target: str | Target,
-        *,
-        level: Literal["source", "compiled"],
-        execute: bool,
-        sanitize: bool | None,
-        on_fault: Literal["collect", "raise"],
-        unsupported: Literal["raise", "skip"],
-        autotune: Literal["fitting", "first", "all"],
-        check_order: bool,
-        check_padding: bool,
-        count: bool,
-        claim_cuda: bool,
-        temporaries_bytes: int,
-        deadline_s: float | None,
-        threads: int | None,
-    ) -> None:
-        _check("on_fault", on_fault, ("collect", "raise"))
-        _check("unsupported", unsupported, ("raise", "skip"))
-        _check("autotune", autotune, MODES)
-        _check("level", level, ("source", "compiled"))
-        asked = {
-            "level='compiled'": level == "compiled",
-            "sanitize=True": sanitize,
-            "on_fault='raise'": on_fault == "raise",
-            "check_order=True": check_order,
-            "count=True": count,
-        }
-        for option, chosen in asked.items():
-            if chosen and not execute:
-                raise OfflineError(f"{option} needs kernels to be executed, and execute=False only counts their work")
-        sanitize = execute if sanitize is None else sanitize
+    def __init__(self, target: str | Target, options: Options) -> None:
         self.target = target if isinstance(target, Target) else get_target(target)
         self.launches: list[Launch] = []
         self.trials: list[Trial] = []
         """With ``execute=False`` and ``autotune="all"``: what became of each configuration of autotuned kernels."""
+        self._options = options
         self._disagreements: list[Disagreement] = []
-        self._compiled = level == "compiled"
-        self._execute = execute
-        self._sanitize = sanitize
-        self._on_fault = on_fault
-        self._unsupported = unsupported
-        self._check_order = check_order
-        self._check_padding = check_padding and sanitize
-        self._count = count
-        self._claim_cuda = claim_cuda
-        self._temporaries_bytes = temporaries_bytes
-        self._deadline_s = deadline_s
-        self._threads = threads
         self._lock = threading.RLock()
         self._patches = Patches()
-        counts_all = autotune == "all" and not execute
+        counts_all = options.autotune == "all" and not options.execute
         self._tuning: OfflineTuning | CountedTuning = (
-            CountedTuning(self) if counts_all else OfflineTuning(autotune, self)
+            CountedTuning(self) if counts_all else OfflineTuning(options.autotune, self)
         )
-        self._shadows = Shadows() if sanitize else None
-        self._contents = None if execute else Contents()
+        self._shadows = Shadows() if options.sanitizes else None
+        self._contents = None if options.execute else Contents()
         self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
         self._driver = device.OfflineDriver(self.target)
         self._touched: dict[Any, Any] = {}
@@ -134,7 +93,8 @@ class OfflineSession:
         """Return the report so far."""
         with self._lock:
             launches, disagreements = tuple(self.launches), tuple(self._disagreements)
-            return SessionReport(self.target.name, self._sanitize, launches, disagreements, self._execute)
+            sanitizes, executes = self._options.sanitizes, self._options.execute
+            return SessionReport(self.target.name, sanitizes, launches, disagreements, executes)
 
     def take_report(self) -> SessionReport:
         """Return the report so far, and start a new one."""
@@ -166,7 +126,7 @@ class OfflineSession:
 
     def _install(self) -> None:
         patches = self._patches
-        device.present(patches, self.target, self._claim_cuda)
+        device.present(patches, self.target, self._options.claim_cuda)
         patches.set(triton.runtime.driver, "_active", self._driver)
         for name in ("do_bench", "do_bench_cudagraph", "do_bench_proton"):
             if hasattr(triton.testing, name):
@@ -222,11 +182,11 @@ class OfflineSession:
             raise OfflineError(fault.message)
         if 0 in grid:
             return
-        with self._lock, plain_torch(), threads(self._threads):
+        with self._lock, plain_torch(), threads(self._options.threads):
             try:
                 launch = self._run(kernel, name, grid, values)
             except (UnsupportedOperation, Undecided) as error:
-                if self._unsupported == "raise":
+                if self._options.unsupported == "raise":
                     raise
                 launch = self._record(kernel, name, grid, unsupported=str(error))
             except UnfitArgument as unfit:
@@ -234,52 +194,68 @@ class OfflineSession:
             except (IRError, ExecutionTimeout) as error:
                 raise type(error)(f"kernel {name}: {error}") from None
             self.launches.append(launch)
-        if launch.faults and self._on_fault == "raise":
+        if launch.faults and self._options.on_fault == "raise":
             raise FaultsFound(launch.faults)
 
     def _run(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], values: tuple[Any, ...]) -> Launch:
-        storages = Storages(self._shadows, self._check_padding)
-        args: list[Argument] = []
-        names = iter(kernel.parameters)
-        storages.name = next(names, "")
-        for parameters in kernel.lowered.arguments(values, storages.pointer):
-            args.extend(parameters)
-            storages.name = next(names, "")
-        memory, final = storages.lay_out(args)
-        limits: dict[str, Any] = {}
-        if self._deadline_s is not None:
-            limits["deadline"] = time.process_time() + self._deadline_s
-        text = kernel.compiled_ir if self._compiled else kernel.lowered.kernel.ttir
+        options = self._options
+        storages = Storages(self._shadows, options.check_padding and options.sanitizes)
+        memory, args = storages.lay_out(_arguments(kernel, values, storages))
+        deadline = None if options.deadline_s is None else time.process_time() + options.deadline_s
+        asked = Executed(memory, args, grid, deadline=deadline)
+        text = kernel.compiled_ir if options.level == "compiled" else kernel.lowered.kernel.ttir
         try:
             executable = load(text)
         except UnsupportedOperation:
             self._lose(storages, range(len(memory)))
             raise
-        read, written = executable.reaches(final)
-        reach = {
-            "readable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in read),
-            "writable_bytes": sum(distinct_bytes(memory[buffer]) for buffer in written),
-        }
-        if not self._executes(storages, memory, read, written):
+        read, written = executable.traced_accesses(args)
+        if self._executes(storages, memory, read, written):
+            outcome = self._execute(executable, asked)
+            storages.ran()
+        else:
             try:
-                self._check_made(executable, name, storages, final)
-                counted = executable.count(memory, final, grid, **limits)
-                if self._lacks(storages, executable.decides(final, places=True)):
-                    counted = replace(counted, accesses=())
+                outcome = self._count(executable, asked, name, storages)
             finally:
                 self._lose(storages, written)
-            return self._record(kernel, name, grid, ir=text, counted=counted, **reach)
-        limits["temporaries_bytes"] = self._temporaries_bytes
-        differing = differences(executable, memory, final, grid, **limits) if self._check_order else ()
-        fresh = any(memory[buffer].initialised is not None for buffer in executable.reads(final))
-        garbage = Garbage(executable, memory, final) if fresh else None
-        asked: dict[str, Any] = {"sanitize": self._sanitize, "count": self._count, "work": not self._compiled}
-        execution = executable.run(memory, final, grid, **asked, **limits)
+        return self._record(
+            kernel,
+            name,
+            grid,
+            ir=text,
+            readable_bytes=sum(distinct_bytes(memory[buffer]) for buffer in read),
+            writable_bytes=sum(distinct_bytes(memory[buffer]) for buffer in written),
+            **outcome,
+        )
+
+    def _execute(self, executable: Kernel, asked: Executed) -> dict[str, Any]:
+        """Execute a launch; return what is found, by fields of ``Launch``."""
+        options = self._options
+        asked = replace(asked, temporaries_bytes=options.temporaries_bytes)
+        differing = differences(executable, asked) if options.check_order else ()
+        fresh = any(asked.memory[buffer].initialised is not None for buffer in executable.may_read(asked.args))
+        garbage = Garbage(executable, asked) if fresh else None
+        work = options.level == "source"
+        execution = executable.run(asked, sanitize=options.sanitizes, count=options.count, work=work)
         if garbage is not None:
-            execution = garbage.settle(execution, grid, **limits)
-        storages.ran()
-        outcome = {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
-        return self._record(kernel, name, grid, ir=text, **outcome, **reach)
+            execution = garbage.settle(execution)
+        return {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
+
+    def _count(self, executable: Kernel, asked: Executed, name: str, storages: Storages) -> dict[str, Any]:
+        """Count the work of a launch; return it, by fields of ``Launch``.
+
+        Raises ``Undecided`` if it depends on contents that were never made how often the kernel loops.
+        """
+        for buffer in executable.trip_dependencies(asked.args):
+            if self._lacks(storages, (buffer,)):
+                raise Undecided(
+                    f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
+                    "made: execute=False leaves them out"
+                )
+        counted = executable.count(asked)
+        if self._lacks(storages, executable.address_dependencies(asked.args)):
+            counted = replace(counted, accesses=())
+        return {"counted": counted}
 
     def _executes(
         self, storages: Storages, memory: Sequence[Allocation], read: Iterable[int], written: Collection[int]
@@ -306,15 +282,6 @@ class OfflineSession:
         return contents is not None and any(
             contents.lacks(tensor) for buffer in buffers for tensor in storages.tensors(buffer)
         )
-
-    def _check_made(self, executable: Kernel, name: str, storages: Storages, args: Sequence[Argument]) -> None:
-        """Raise ``Undecided`` if it depends on contents that were never made how often a kernel loops."""
-        for buffer in executable.decides(args):
-            if self._lacks(storages, (buffer,)):
-                raise Undecided(
-                    f"how often kernel {name} loops depends on {storages.names(buffer)}, whose contents were never "
-                    "made: execute=False leaves them out"
-                )
 
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}
@@ -366,8 +333,7 @@ def offline(
     Raises ``UnknownTarget``, and ``OfflineError`` for options that exclude each other. Entering raises ``OfflineError``
     while another session is open.
     """
-    return OfflineSession(
-        target,
+    options = Options(
         level=level,
         execute=execute,
         sanitize=sanitize,
@@ -382,8 +348,15 @@ def offline(
         deadline_s=deadline_s,
         threads=threads,
     )
+    return OfflineSession(target, options)
 
 
-def _check(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise OfflineError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+def _arguments(kernel: OfflineKernel, values: tuple[Any, ...], storages: Storages) -> list[Argument]:
+    """Return the arguments of a launch; ``storages`` hears which parameter each belongs to."""
+    args: list[Argument] = []
+    names = iter(kernel.parameters)
+    storages.name = next(names, "")
+    for parameters in kernel.lowered.arguments(values, storages.pointer):
+        args.extend(parameters)
+        storages.name = next(names, "")
+    return args

@@ -80,7 +80,7 @@ class ExecutingDevice(FakeDevice):
         def launch(grid: tuple[int, int, int], arguments: Sequence[Argument], buffers: Sequence[torch.Tensor]) -> None:
             if ir.level == "ttir":
                 allocations = [Allocation(str(i), flat) for i, flat in enumerate(buffers)]
-                assert executor.load(ir.ttir).run(allocations, tuple(arguments), grid).faults == ()
+                assert executor.load(ir.ttir).run(executor.Launch(allocations, arguments, grid)).faults == ()
             else:
                 attend(SMALL, dict(zip(("q", "k", "v", "out", "lse"), buffers, strict=False)))
             self._spoil(buffers)

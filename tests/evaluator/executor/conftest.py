@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
-from avo.evaluator.executor import Allocation, Execution, Kernel, load
+from avo.evaluator.executor import Allocation, Execution, Kernel, Launch, load
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 from bench.modules import imported
 
@@ -46,18 +46,16 @@ class Described:
     padding: str = "zero"
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A kernel with the arguments of one launch."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Launch):
+    """A launch with its kernel."""
 
     ttir: str
     kernel: Kernel
-    memory: list[Allocation]
-    args: list[Argument]
-    grid: tuple[int, int, int]
 
-    def run(self, **options: Any) -> Execution:
-        return self.kernel.run(self.memory, self.args, self.grid, **options)
+    def run(self, *, programs: torch.Tensor | None = None, **options: Any) -> Execution:
+        told = {name: options.pop(name) for name in ("script", "temporaries_bytes", "deadline") if name in options}
+        return self.kernel.run(replace(self, **told), programs, **options)
 
 
 def lower_to_ttir(function: Any, signature: dict[str, str], constexprs: dict[str, Any], *, debug: bool = False) -> str:
@@ -78,7 +76,7 @@ def lower_to_ttir(function: Any, signature: dict[str, str], constexprs: dict[str
 
 def prepare(
     function: Any, *values: Any, grid: tuple[int, ...] = (1,), readonly: tuple[int, ...] = (), **constexprs: Any
-) -> Launch:
+) -> Prepared:
     names = [name for name in inspect.signature(function.fn).parameters if name not in constexprs]
     constant = {parameter.name: parameter.is_const for parameter in function.params}
     signature: dict[str, str] = {}
@@ -104,7 +102,7 @@ def prepare(
             args.append(Scalar(value))
     ttir = lower_to_ttir(function, signature, constexprs)
     x, y, z = (*grid, 1, 1)[:3]
-    return Launch(ttir, load(ttir), memory, args, (x, y, z))
+    return Prepared(memory=memory, args=args, grid=(x, y, z), ttir=ttir, kernel=load(ttir))
 
 
 def execute(function: Any, *values: Any, grid: tuple[int, ...] = (1,), **constexprs: Any) -> Execution:

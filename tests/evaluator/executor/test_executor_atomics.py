@@ -1,5 +1,7 @@
 """Atomic operations in every type, against one element after the other in numpy and torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,7 @@ def prepare(executor, kernel, tensors, dtype, **constexprs):
     names = [name for name in kernel.arg_names if name not in constants]
     kinds = [NAMES[dtype] if tensor.dtype == dtype else "*i32" for tensor in tensors]
     ttir = executor.lower(kernel, dict(zip(names, kinds, strict=True)), constants)
-    return type(launch)(ttir, load(ttir), launch.memory, launch.args, launch.grid)
+    return replace(launch, ttir=ttir, kernel=load(ttir))
 
 
 @pytest.mark.parametrize("dtype", WORDS, ids=str)
@@ -258,7 +260,7 @@ def test_descriptors_reduce_blocks_in_every_type(executor, name, dtype, which, m
     launch = executor.prepare(reduced, *described, grid=(2,), WHICH=0)
     names = [parameter for parameter in reduced.arg_names if parameter != "WHICH"]
     kernel = load(executor.lower(reduced, dict.fromkeys(names, f"tensordesc<{name}[8, 16]>"), {"WHICH": which}))
-    assert kernel.run(launch.memory, launch.args, launch.grid).faults == ()
+    assert kernel.run(launch).faults == ()
     functions = [np.add, np.minimum, np.maximum, np.bitwise_and, np.bitwise_or, np.bitwise_xor]
     for table, function in zip(tables[:which], functions[:which], strict=True):
         expected = start.copy()

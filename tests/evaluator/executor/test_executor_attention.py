@@ -64,7 +64,7 @@ def test_causal_programs_stop_at_the_diagonal_and_trips_say_so(attention_kernels
     execution = launch.run()
     expected = [-(-min(70, 16 * block + 16 + 10) // 16) for block in range(4)] * 2
     assert execution.trips[0].tolist() == expected
-    assert launch.kernel.count(launch.memory, launch.args, launch.grid).trips[0].tolist() == expected
+    assert launch.kernel.count(launch).trips[0].tolist() == expected
 
 
 def test_chunks_and_samples_of_programs_give_identical_bits(attention_kernels, executor):
@@ -89,7 +89,7 @@ def test_work_is_counted_per_loop_body(attention_kernels, executor):
     (loop,) = launch.kernel.loops
     assert loop.parent is None
     assert loop.location.startswith("attention_kernels.py:")
-    work = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    work = launch.kernel.count(launch)
     assert replace(work.bodies[0], arithmetic=0) == Body(
         dot_flops=2 * 2 * 16 * 16 * 32, exponentials=16 * 16 + 16, load_bytes=2 * 16 * 32 * 2, store_bytes=0
     )

@@ -15,7 +15,7 @@ ORACLE = "plain Python"
 
 
 def assert_trips_agree(launch, execution):
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid).trips
+    counted = launch.kernel.count(launch).trips
     assert len(counted) == len(execution.trips) == len(launch.kernel.loops)
     for a, b in zip(counted, execution.trips, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -165,9 +165,7 @@ def test_bounds_may_be_loaded(executor):
     starts = torch.tensor([0, 3, 3, 10, 12], dtype=torch.int32)
     x, out = torch.randn(12), torch.empty(4)
     launch = executor.prepare(bounds_in_memory, starts, x, out, grid=(4,))
-    assert [trips.tolist() for trips in launch.kernel.count(launch.memory, launch.args, launch.grid).trips] == [
-        [3, 0, 7, 2]
-    ]
+    assert [trips.tolist() for trips in launch.kernel.count(launch).trips] == [[3, 0, 7, 2]]
     execution = launch.run()
     torch.testing.assert_close(out, torch.stack([x[:3].sum(), torch.tensor(0.0), x[3:10].sum(), x[10:].sum()]))
     assert_trips_agree(launch, execution)
@@ -185,7 +183,7 @@ def own_bounds(Scratch, Out):
 def test_counting_trips_of_a_kernel_that_writes_its_own_bounds_leaves_memory_alone(executor):
     scratch, out = torch.zeros(4, dtype=torch.int32), torch.zeros(5, dtype=torch.int32)
     launch = executor.prepare(own_bounds, scratch, out, grid=(4,))
-    assert launch.kernel.count(launch.memory, launch.args, launch.grid).trips[0].tolist() == [0, 3, 6, 9]
+    assert launch.kernel.count(launch).trips[0].tolist() == [0, 3, 6, 9]
     assert not out.any()
     assert not scratch.any()
 
@@ -204,7 +202,7 @@ def test_counting_the_trips_of_programs_that_draw_tickets_draws_them_and_does_no
     names = [op.name for op in trip_slice(parse(launch.ttir, KNOWN)).body.ops]
     assert "tt.atomic_rmw" in names
     assert "tt.store" not in names
-    assert launch.kernel.count(launch.memory, launch.args, launch.grid).trips[0].sum() == 7
+    assert launch.kernel.count(launch).trips[0].sum() == 7
     assert not counter.any()
     assert launch.kernel.programs_interact
 
@@ -231,7 +229,7 @@ def stored_bounds(Scratch, Out):
 def test_bounds_that_the_kernel_itself_stores_are_counted_and_not_kept(executor):
     scratch, out = torch.zeros(4, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
     launch = executor.prepare(stored_bounds, scratch, out, grid=(4,))
-    assert launch.kernel.count(launch.memory, launch.args, launch.grid).trips[0].tolist() == [0, 2, 4, 6]
+    assert launch.kernel.count(launch).trips[0].tolist() == [0, 2, 4, 6]
     assert not scratch.any()
 
 

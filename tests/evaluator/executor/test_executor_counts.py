@@ -48,7 +48,7 @@ def test_each_side_of_a_branch_counts_for_the_programs_that_took_it(executor):
 
 def test_the_work_of_a_grid_follows_branches_on_what_is_cheap_to_know(executor):
     launch = prepared(executor, data=False)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert counted.trips[0].tolist() == [3] * 4
     (body,) = counted.bodies
     assert body == Body(
@@ -59,7 +59,7 @@ def test_the_work_of_a_grid_follows_branches_on_what_is_cheap_to_know(executor):
 
 def test_the_work_of_a_grid_holds_both_sides_of_branches_on_data(executor):
     launch = prepared(executor, data=True)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     (body,) = counted.bodies
     assert (body.dot_flops, body.exponentials) == (2 * 16**3, 256)
 
@@ -94,7 +94,7 @@ def single_elements(X, Out, n):
 
 def test_what_elements_branch_around_on_their_own_counts_for_all_of_them(executor):
     launch = executor.prepare(single_elements, torch.ones(64), torch.empty(64), 3)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert counted.trips[0].tolist() == [3]
     assert (counted.bodies[0].exponentials, counted.bodies[0].entered) == (64, 1)
 
@@ -120,7 +120,7 @@ def test_a_loop_of_single_elements_is_executed_and_not_counted(executor):
     assert "tt.map_elementwise with a loop, whose passes are not counted" in launch.run(work=True).uncounted
     assert out.tolist() == [3] * 64
     with pytest.raises(UnsupportedOperation, match="whose passes are not counted"):
-        launch.kernel.count(launch.memory, launch.args, launch.grid)
+        launch.kernel.count(launch)
 
 
 @triton.jit
@@ -158,7 +158,7 @@ def sides(X, Out, n):
 
 def test_lines_that_are_passed_by_are_known_with_their_share(executor):
     launch = executor.prepare(sides, torch.ones(1), torch.empty(4), 8, grid=(4,))
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     products = (number for number, line in enumerate(launch.ttir.splitlines(), 1) if "arith.mulf" in line)
     found = [share for number in products for lines, share in counted.shares if number in lines]
     assert found == [1 / 4, 1 / 4, 3 / 4, 0]
@@ -172,7 +172,7 @@ def add_and_round(X, Y):
 
 def test_a_conversion_counts_as_four_additions(executor):
     launch = executor.prepare(add_and_round, torch.rand(64), torch.empty(64, dtype=torch.float16))
-    assert launch.kernel.count(launch.memory, launch.args, launch.grid).outside.arithmetic == 64 + 4 * 64
+    assert launch.kernel.count(launch).outside.arithmetic == 64 + 4 * 64
 
 
 def test_operations_are_told_apart_by_kind_and_type(executor):
@@ -263,7 +263,7 @@ def moving_pointers(X, Y, Out, n, N: tl.constexpr):
 def test_pointers_are_followed_through_loops_and_branches(executor):
     x, y, out = torch.zeros(64), torch.zeros(16), torch.zeros(16)
     launch = executor.prepare(moving_pointers, x, y, out, 3, N=16)
-    assert launch.kernel.reads(launch.args) == {0, 1, 2}
-    read, written = launch.kernel.reaches(launch.args)
+    assert launch.kernel.may_read(launch.args) == {0, 1, 2}
+    read, written = launch.kernel.traced_accesses(launch.args)
     assert (read, written) == ({0, 1}, {2})
-    assert launch.kernel.decides(launch.args) == set()
+    assert launch.kernel.trip_dependencies(launch.args) == set()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from avo.evaluator.executor import Allocation, load
+from avo.evaluator.executor import Allocation, Launch, load
 from avo.evaluator.executor.control import KNOWN
 from avo.evaluator.executor.effects import EFFECTS, effects
 from avo.evaluator.executor.operations.registry import elementwise, region_step, step
@@ -119,20 +119,20 @@ X, GRID = [Pointer(0, 0)], (1, 1, 1)
 @pytest.mark.parametrize("name", ACCESSES)
 def test_a_row_says_what_its_operation_reads_and_writes_and_under_which_mask(name):
     row, made, memory = effects(name), kernel(ACCESSES[name]), array(0)
-    execution = made.run(memory, X, GRID, count=True)
+    execution = made.run(Launch(memory, X, GRID), count=True)
     traffic = execution.counts.traffic["x"]
     assert not execution.faults
     assert traffic.read_bytes.tolist() == [4 * elements(row) * (row.reads or row.updates)]
     assert traffic.written_bytes.tolist() == [4 * elements(row) * row.writes]
     assert int(memory[0].written.sum()) == elements(row) * row.writes
-    assert made.changes(X) == ({0} if row.writes else set())
-    assert made.reads(X) == ({0} if row.reads or row.updates else set())
+    assert made.may_write(X) == ({0} if row.writes else set())
+    assert made.may_read(X) == ({0} if row.reads or row.updates else set())
 
 
 @pytest.mark.parametrize("name", ACCESSES)
 def test_slices_store_where_an_operation_reads_or_writes(name):
     row, made, memory = effects(name), kernel(ACCESSES[name]), array(1)
-    made.mark(memory, X, GRID, reads=not row.writes)
+    made.mark(Launch(memory, X, GRID), reads=not row.writes)
     assert int(memory[0].written.sum()) == elements(row)
     assert bool((memory[0].data == 1).all())
 
@@ -140,5 +140,5 @@ def test_slices_store_where_an_operation_reads_or_writes(name):
 @pytest.mark.parametrize("name", ACCESSES)
 def test_the_bytes_asked_for_are_those_of_the_whole_block(name):
     row, made = effects(name), kernel(ACCESSES[name])
-    outside, moved = made.count(array(0), X, GRID).outside, 4 * elements(row, masks=False)
+    outside, moved = made.count(Launch(array(0), X, GRID)).outside, 4 * elements(row, masks=False)
     assert (outside.load_bytes, outside.store_bytes) == (moved * row.reads, moved * row.writes)

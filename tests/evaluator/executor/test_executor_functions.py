@@ -7,7 +7,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, Launch, UnsupportedOperation, load
 from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "torch, and plain Python"
@@ -73,13 +73,13 @@ def test_a_false_assertion_is_reported_with_its_message_and_place(executor):
     assert "nobody looks" in text
     assert text.count("tt.print") == 2
     memory = [Allocation("X", x)]
-    faults = load(text).run(memory, [Pointer(0, 0), Scalar(2)], (4, 1, 1)).faults
+    faults = load(text).run(Launch(memory, [Pointer(0, 0), Scalar(2)], (4, 1, 1))).faults
     assert [fault.kind for fault in faults] == ["assertion failed"] * 2
     for fragment in ("test_executor_functions.py:", "'x is \"positive\", (x)', element [5]", "(1, 0, 0) and 1 more"):
         assert fragment in faults[0].message
     assert "'n', program (2, 0, 0) and 1 more" in faults[1].message
     assert x[:8].tolist() == [2.0] * 8
-    assert load(text).run([Allocation("X", torch.ones(32))], [Pointer(0, 0), Scalar(4)], (4, 1, 1)).faults == ()
+    assert load(text).run(Launch([Allocation("X", torch.ones(32))], [Pointer(0, 0), Scalar(4)], (4, 1, 1))).faults == ()
 
 
 def test_assertions_of_kernels_not_built_for_debugging_are_not_there(executor):
@@ -94,8 +94,8 @@ def counted_up(X, n):
 def test_the_overflow_checks_of_kernels_built_for_debugging_are_done(executor):
     kernel = load(executor.lower(counted_up, {"X": "*i32", "n": "i32"}, {}, debug=True))
     memory = [Allocation("X", torch.zeros(1, dtype=torch.int32))]
-    assert kernel.run(memory, [Pointer(0, 0), Scalar(2**31 - 2)], (1, 1, 1)).faults == ()
-    (fault,) = kernel.run(memory, [Pointer(0, 0), Scalar(2**31 - 1)], (1, 1, 1)).faults
+    assert kernel.run(Launch(memory, [Pointer(0, 0), Scalar(2**31 - 2)], (1, 1, 1))).faults == ()
+    (fault,) = kernel.run(Launch(memory, [Pointer(0, 0), Scalar(2**31 - 1)], (1, 1, 1))).faults
     assert fault.kind == "assertion failed"
     assert "int32 overflow detected for operation add" in fault.message
 

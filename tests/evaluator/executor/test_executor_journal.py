@@ -43,7 +43,7 @@ def test_what_a_kernel_changes_is_undone_as_often_as_it_runs(executor: Any, time
     for _ in range(3):
         memory = Memory(launch.memory)
         memory.journal = journal
-        code.passes(memory, launch.args, launch.grid)
+        code.passes(memory, launch)
         results.append([each.clone() for each in held])
         assert not any(map(torch.equal, results[-1], before))
         journal.undo()

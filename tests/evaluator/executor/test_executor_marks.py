@@ -1,5 +1,7 @@
 """Marking finds what a run would write, computes no values for it and leaves contents alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
@@ -7,7 +9,7 @@ import triton.language as tl
 
 from avo.evaluator.executor.control import KNOWN
 from avo.evaluator.executor.parser import parse
-from avo.evaluator.executor.slicing import bounds_slice, store_slice
+from avo.evaluator.executor.slicing import BOUNDS, STORES, access_slice
 
 ORACLE = "the same kernel, executed as a whole"
 
@@ -87,7 +89,7 @@ def prepared(executor, kernel, columns=32):
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
 def test_what_is_marked_is_what_a_run_writes(executor, kernel, columns):
     marked, run = prepared(executor, kernel, columns), prepared(executor, kernel, columns)
-    found, expected = marked.kernel.mark(marked.memory, marked.args, marked.grid), run.run()
+    found, expected = marked.kernel.mark(marked), run.run()
     assert torch.equal(marked.memory[1].written, run.memory[1].written)
     assert bool(run.memory[1].written.any())
     assert not marked.memory[1].data.any()
@@ -97,7 +99,7 @@ def test_what_is_marked_is_what_a_run_writes(executor, kernel, columns):
 
 def test_marking_computes_no_products_and_loads_no_values(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = {op.name for op in store_slice(function, {function.params[1]}).body.ops}
+    names = {op.name for op in access_slice(function, STORES, {function.params[1]}).body.ops}
     assert "tt.store" in names
     assert not names & {"tt.dot", "tt.load"}
 
@@ -112,8 +114,8 @@ def test_accesses_that_are_only_checked_have_the_faults_of_a_run(executor, kerne
             allocation.written = None
         launch.memory[0].readonly = True
     before = [allocation.data.clone() for allocation in checked.memory]
-    script = run.kernel.script(run.memory, run.args, run.grid)
-    found = checked.kernel.check_accesses(checked.memory, checked.args, checked.grid, script=script)
+    script = run.kernel.script(run)
+    found = checked.kernel.check_accesses(replace(checked, script=script))
     expected = run.run(script=script)
     assert {fault.message for fault in found.faults} == {fault.message for fault in expected.faults}
     assert bool(found.faults) == bool(short)
@@ -123,14 +125,14 @@ def test_accesses_that_are_only_checked_have_the_faults_of_a_run(executor, kerne
 
 def test_checking_accesses_loads_everything_and_computes_no_products(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = [op.name for op in bounds_slice(function).body.ops]
+    names = [op.name for op in access_slice(function, BOUNDS).body.ops]
     assert names.count("tt.load") == names.count("tt.store") == 1
     assert "tt.dot" not in names
 
 
 def test_stores_to_buffers_that_nobody_watches_are_left_out(executor):
     function = parse(prepared(executor, products).ttir, KNOWN)
-    names = {op.name for op in store_slice(function, set()).body.ops}
+    names = {op.name for op in access_slice(function, STORES, set()).body.ops}
     assert "tt.store" not in names
 
 
@@ -146,7 +148,7 @@ def test_tickets_are_drawn_from_a_copy(executor):
     counter, out = torch.zeros(1, dtype=torch.int32), torch.zeros(9, dtype=torch.int32)
     launch = executor.prepare(ticketed, counter, out, 7, grid=(4,))
     launch.memory[0].written = None
-    execution = launch.kernel.mark(launch.memory, launch.args, launch.grid)
+    execution = launch.kernel.mark(launch)
     assert execution.trips[0].sum() == 7
     assert launch.memory[1].written.tolist() == [True] * 7 + [False] * 2
     assert not counter.any()
@@ -161,7 +163,7 @@ def outside(Out, Input):
 def test_marking_reports_writes_out_of_bounds_and_to_inputs(executor):
     launch = executor.prepare(outside, torch.zeros(250), torch.zeros(4), readonly=(1,))
     launch.memory[1].written = torch.zeros(4, dtype=torch.bool)
-    faults = launch.kernel.mark(launch.memory, launch.args, launch.grid).faults
+    faults = launch.kernel.mark(launch).faults
     assert {fault.kind for fault in faults} == {"write out of bounds", "write to an input"}
 
 
@@ -175,8 +177,8 @@ def bounded(Length, Data, Scratch, Out):
 def test_a_kernel_needs_the_buffers_that_decide_and_changes_those_it_writes(executor):
     length = torch.tensor([3], dtype=torch.int32)
     launch = executor.prepare(bounded, length, torch.zeros(8), torch.zeros(8), torch.zeros(8))
-    assert launch.kernel.needs(launch.args) == {0}
-    assert launch.kernel.changes(launch.args) == {2, 3}
+    assert launch.kernel.content_dependencies(launch.args) == {0}
+    assert launch.kernel.may_write(launch.args) == {2, 3}
 
 
 @triton.jit
@@ -192,7 +194,7 @@ def test_programs_that_meet_are_found_by_what_they_do(executor):
     """Program 5 stores where program 3 does, and each reads what the one before it stores."""
     x, y, counter = (torch.zeros(128, dtype=torch.int32) for _ in range(3))
     launch = executor.prepare(meeting, x, y, counter, grid=(8,), LOST=5)
-    stores, updates, reads = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    stores, updates, reads = launch.kernel.race_candidates(launch)
     assert [sorted(pair) for pair in stores.tolist()] == [[3, 5]]
     assert updates.tolist() == []
     read = {tuple(pair) for pair in reads.tolist()}
@@ -210,7 +212,7 @@ def mixed(X):
 
 def test_a_store_meets_an_atomic_operation_but_two_of_these_do_not(executor):
     launch = executor.prepare(mixed, torch.zeros(8, dtype=torch.int32), grid=(8,))
-    stores, updates, reads = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    stores, updates, reads = launch.kernel.race_candidates(launch)
     assert (stores.tolist(), reads.tolist()) == ([], [])
     assert updates.tolist() == [[0, 4], [1, 5]]
 
@@ -225,5 +227,5 @@ def striped(X, ROW: tl.constexpr):
 
 def test_rows_and_single_elements_meet(executor):
     launch = executor.prepare(striped, torch.zeros(256, dtype=torch.int32), grid=(8,), ROW=16)
-    stores, _, _ = launch.kernel.meetings(launch.memory, launch.args, launch.grid)
+    stores, _, _ = launch.kernel.race_candidates(launch)
     assert {tuple(sorted(pair)) for pair in stores.tolist()} == {(i, i + 1) for i in range(7)}

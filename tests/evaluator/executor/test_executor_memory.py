@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import Allocation, IRError, space
+from avo.evaluator.executor import Allocation, IRError, Launch, space
 from avo.evaluator.executor.rows import contiguous_axis
 from avo.evaluator.plan import Pointer, Scalar
 
@@ -357,7 +357,7 @@ def test_arguments_must_fit_the_signature(executor):
     launch = executor.prepare(unmasked, torch.zeros(8), torch.zeros(8), 8, N=8)
     memory = [Allocation("x", torch.zeros(8)), Allocation("y", torch.zeros(8))]
     good = [Pointer(0, 0), Pointer(1, 0), Scalar(8)]
-    assert launch.kernel.run(memory, good, (1, 1, 1)).faults == ()
+    assert launch.kernel.run(Launch(memory, good, (1, 1, 1))).faults == ()
     for bad, message in (
         (good[:2], "takes 3 arguments, not 2"),
         ([Scalar(0), *good[1:]], "is given a scalar"),
@@ -367,6 +367,6 @@ def test_arguments_must_fit_the_signature(executor):
         ([*good[:2], Pointer(0, 0)], "is given a pointer"),
     ):
         with pytest.raises(IRError, match=message):
-            launch.kernel.run(memory, bad, (1, 1, 1))
+            launch.kernel.run(Launch(memory, bad, (1, 1, 1)))
     with pytest.raises(IRError, match="program ids"):
-        launch.kernel.run(memory, good, (1, 1, 1), programs=torch.tensor([1]))
+        launch.kernel.run(Launch(memory, good, (1, 1, 1)), programs=torch.tensor([1]))

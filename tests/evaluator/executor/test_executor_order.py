@@ -34,8 +34,7 @@ def test_results_that_depend_on_the_order_of_programs_are_found(executor, what, 
     y, counts = torch.zeros(16 * 32), torch.zeros(4, dtype=torch.int32)
     launch = executor.prepare(reduced, x, y, counts, grid=(16,), readonly=(0,), WHAT=what, N=32)
     launch.memory[1].views = (View((64, 8), (8, 1)),)
-    found = [difference for seed in (1, 2, 3) for difference in
-             differences(launch.kernel, launch.memory, launch.args, launch.grid, seed)]  # fmt: skip
+    found = [difference for seed in (1, 2, 3) for difference in differences(launch.kernel, launch, seed)]
     assert not y.any()
     assert not counts.any()
     assert {difference.tensor for difference in found} == ({"Y"} if count else set())

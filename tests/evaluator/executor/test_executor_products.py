@@ -8,7 +8,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, IRError, Launch, UnsupportedOperation, load
 from avo.evaluator.executor.operations.products import truncate_tf32
 from avo.evaluator.plan import Pointer
 
@@ -150,7 +150,7 @@ def product_in_layout(layout, a, b, c):
     kernel = load(f"{named}module {{\n  tt.func public @k({arguments}) {{\n    {body}\n  }}\n}}")
     c = c.clone()
     memory = [Allocation(name, each.flatten(), None, False) for name, each in zip("xyz", (a, b, c), strict=True)]
-    assert kernel.run(memory, [Pointer(i, 0) for i in range(3)], (1, 1, 1)).faults == ()
+    assert kernel.run(Launch(memory, [Pointer(i, 0) for i in range(3)], (1, 1, 1))).faults == ()
     return memory[2].data.view(16, 16)
 
 
@@ -321,7 +321,7 @@ def test_numbers_of_4_bits_are_unpacked_along_an_axis(axis, element, dtype):
     kernel = load(f"module {{\n  tt.func public @k(%x: !tt.ptr<i8>, %y: !tt.ptr<{element}>) {{\n    {body}\n  }}\n}}")
     packed, result = torch.arange(256, dtype=torch.uint8), torch.empty(512, dtype=dtype)
     memory = [Allocation("x", packed.view(torch.int8), None, True), Allocation("y", result, None, False)]
-    assert kernel.run(memory, [Pointer(0, 0), Pointer(1, 0)], (1, 1, 1)).faults == ()
+    assert kernel.run(Launch(memory, [Pointer(0, 0), Pointer(1, 0)], (1, 1, 1))).faults == ()
     expected = decoded("e2m1", packed.view(16, 16), axis).flatten()
     assert torch.equal(result.double(), expected)
     assert torch.equal(result.signbit(), expected.signbit())

@@ -40,7 +40,7 @@ def launched(executor, distance, grid=8):
 
 
 def check(launch, resident):
-    check_progress(launch.kernel, launch.memory, launch.args, launch.grid, resident)
+    check_progress(launch.kernel, launch, resident)
 
 
 def test_programs_may_wait_for_earlier_ones_however_few_run_at_once(executor):

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, IRError, Launch, UnsupportedOperation, load
 from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "the values that hints promise"
@@ -61,11 +61,11 @@ def promising(X, Y, n):
 def test_promises_that_follow_from_ids_and_loops_are_checked_for_all_programs_without_running_them(executor):
     x, y = torch.ones(64, dtype=torch.int32), torch.zeros(256, dtype=torch.int32)
     launch = executor.prepare(promising, x, y, 4, grid=(8,))
-    (fault,) = launch.kernel.promises(launch.memory, launch.args, launch.grid).faults
+    (fault,) = launch.kernel.hint_violations(launch).faults
     assert f":{line_of(promising, 'by the ids')}: " in fault.message
     assert fault.message.endswith("program (7, 0, 0) and 1 more")
     launch = executor.prepare(promising, x, y, 3, grid=(2,))
-    (fault,) = launch.kernel.promises(launch.memory, launch.args, launch.grid).faults
+    (fault,) = launch.kernel.hint_violations(launch).faults
     assert f":{line_of(promising, 'by a hint')}: " in fault.message
     assert not y.any()
 
@@ -81,7 +81,7 @@ def hinting_each_pass(X, n, N: tl.constexpr):
 
 def test_promises_that_need_a_block_are_checked_for_chosen_programs_others_for_all(executor):
     launch = executor.prepare(hinting_each_pass, torch.zeros(512), 3, N=64, grid=(8,))
-    check = partial(launch.kernel.promises, launch.memory, launch.args, launch.grid)
+    check = partial(launch.kernel.hint_violations, launch)
     assert {fault.kind for fault in check().faults} == {"false assumption", "false hint"}
     (fault,) = check(programs=torch.arange(7)).faults
     assert f":{line_of(hinting_each_pass, 'of scalars')}: " in fault.message
@@ -90,7 +90,7 @@ def test_promises_that_need_a_block_are_checked_for_chosen_programs_others_for_a
 
 def test_what_promises_take_is_known_from_trips(executor):
     launch = executor.prepare(hinting_each_pass, torch.zeros(512), 3, N=64, grid=(2,))
-    few, more = launch.kernel.elements_of_promises((np.array([3, 10]),), 2).tolist()
+    few, more = launch.kernel.hint_elements((np.array([3, 10]),), 2).tolist()
     blocks, rest = divmod((more - few) // 7, 64)
     assert (more - few) % 7 == 0
     assert 1 <= blocks <= 5
@@ -99,7 +99,7 @@ def test_what_promises_take_is_known_from_trips(executor):
 
 def test_counting_trips_does_without_assumptions(executor):
     launch = executor.prepare(assuming, torch.zeros(4, dtype=torch.int32), 4, grid=(4,))
-    (trips,) = launch.kernel.count(launch.memory, launch.args, launch.grid).trips
+    (trips,) = launch.kernel.count(launch).trips
     assert trips.tolist() == [4] * 4
 
 
@@ -192,16 +192,16 @@ def test_arguments_must_be_as_divisible_as_declared(offset, n, message):
     memory = [Allocation("x", torch.zeros(8, dtype=torch.int32))]
     arguments = [Pointer(0, offset), Scalar(n)]
     if message is None:
-        assert kernel.run(memory, arguments, (1, 1, 1)).faults == ()
+        assert kernel.run(Launch(memory, arguments, (1, 1, 1))).faults == ()
     else:
         with pytest.raises(IRError, match=message):
-            kernel.run(memory, arguments, (1, 1, 1))
+            kernel.run(Launch(memory, arguments, (1, 1, 1)))
 
 
 def test_no_buffer_is_taken_to_be_aligned_to_more_than_any_allocator_promises():
     kernel = load(declaring("{tt.divisibility = 4096 : i32}"))
     with pytest.raises(IRError, match="aligned to 16"):
-        kernel.run([Allocation("x", torch.zeros(8, dtype=torch.int32))], [Pointer(0, 0), Scalar(0)], (1, 1, 1))
+        kernel.run(Launch([Allocation("x", torch.zeros(8, dtype=torch.int32))], [Pointer(0, 0), Scalar(0)], (1, 1, 1)))
 
 
 @pytest.mark.parametrize("what", ["{llvm.noalias}", "{tt.divisibility = -16 : i32}", "{tt.pointer_range = 32 : i32}"])
@@ -246,20 +246,21 @@ def test_what_a_function_promises_of_its_arguments_is_held_against_every_call(di
     kernel = load(calling(f"{{{NOTHING}, tt.divisibility = {divisor} : i64}}"))
     x = torch.full((4,), -1, dtype=torch.int32)
     memory, args = [Allocation("x", x)], [Pointer(0, 0), Scalar(n)]
-    faults = kernel.run(memory, args, (4, 1, 1)).faults
+    faults = kernel.run(Launch(memory, args, (4, 1, 1))).faults
     assert x.tolist() == [n] * 4
     found = [fault for fault in faults if wrong and wrong[0] in fault.message]
     assert {fault.kind for fault in faults} == ({"false hint"} if wrong else set())
     if wrong:
         assert found[0].message.endswith(f": the value is not {wrong[1]}")
-    assert {fault.kind for fault in kernel.promises(memory, args, (4, 1, 1)).faults} == {f.kind for f in faults}
+    violations = kernel.hint_violations(Launch(memory, args, (4, 1, 1))).faults
+    assert {fault.kind for fault in violations} == {fault.kind for fault in faults}
 
 
 @pytest.mark.parametrize("kind", ["i32", "f32"])
 def test_a_function_may_say_that_it_promises_nothing(kind):
     kernel = load(calling(f"{{{NOTHING}, tt.divisibility = 1 : i64}}", kind))
     x = torch.zeros(4, dtype=torch.int32 if kind == "i32" else torch.float32)
-    assert kernel.run([Allocation("x", x)], [Pointer(0, 0), Scalar(7)], (4, 1, 1)).faults == ()
+    assert kernel.run(Launch([Allocation("x", x)], [Pointer(0, 0), Scalar(7)], (4, 1, 1))).faults == ()
     assert x.tolist() == [7] * 4
 
 

@@ -1,5 +1,7 @@
 """Where a sample of programs reads and writes: shared and repeated bytes, contiguous pieces, lines, loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import triton
@@ -11,7 +13,7 @@ from avo.evaluator.work import SAMPLED_PROGRAMS
 
 def accesses(launch, **options):
     """What was seen of each buffer, by its name; of each buffer one access."""
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid, **options)
+    counted = launch.kernel.count(replace(launch, **options))
     names = [launch.memory[access.buffer].name for access in counted.accesses]
     assert len(set(names)) == len(names)
     return dict(zip(names, counted.accesses, strict=True))
@@ -91,7 +93,7 @@ def in_two_loops(X, Out, n, N: tl.constexpr):
 
 def test_a_second_loop_over_the_same_rows_asks_for_nothing_fresh(executor):
     launch = executor.prepare(in_two_loops, torch.zeros(3 * 64), torch.zeros(3 * 64), 3, N=64)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     first, second, store = sorted(counted.accesses, key=lambda access: (access.writes, access.loop))
     assert (first.loop, second.loop, store.loop) == (0, 1, 1)
     assert (first.fresh, second.fresh, store.fresh) == (1, 0, 1)
@@ -113,7 +115,7 @@ def nested(X, Out, n, N: tl.constexpr):
 
 def test_an_access_belongs_to_the_innermost_loop_around_it(executor):
     launch = executor.prepare(nested, torch.zeros(9 * 64), torch.zeros(3 * 64), 3, N=64)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert counted.parents == (None, 0)
     assert {launch.memory[access.buffer].name: access.loop for access in counted.accesses} == {"X": 1, "Out": 0}
 
@@ -214,7 +216,7 @@ def test_the_sample_of_a_causal_kernel_is_in_the_middle_of_its_grid(executor):
     programs = length // tile
     q, k = (torch.zeros(length, 16, dtype=torch.float16) for _ in range(2))
     launch = executor.prepare(causal, q, k, torch.zeros(length), length, grid=(programs,), M=tile, N=tile, D=16)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert counted.trips[0].tolist() == [block + 1 for block in range(programs)]
     seen = accesses(launch)
     # all of the sample's programs make the first passes, and read the same rows of K in each
@@ -246,7 +248,7 @@ def persistent(X, Out, tiles, steps, N: tl.constexpr):
 def test_the_epilogue_of_a_persistent_loop_is_entered_in_one_of_its_steps(executor):
     x, out = torch.zeros(32, 16, 16, dtype=torch.float16), torch.zeros(4, 16, 16)
     launch = executor.prepare(persistent, x, out, 4, 8, N=16)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     (body,) = counted.bodies
     assert counted.trips[0].tolist() == [32]
     assert body.entered == 1 / 8
@@ -269,7 +271,7 @@ def branches(X, Out, n, N: tl.constexpr):
 
 def test_of_several_branches_the_one_entered_most_counts_so_that_none_lowers_the_price_of_another(executor):
     launch = executor.prepare(branches, torch.zeros(8 * 64), torch.zeros(64), 8, N=64)
-    (body,) = launch.kernel.count(launch.memory, launch.args, launch.grid).bodies
+    (body,) = launch.kernel.count(launch).bodies
     assert body.entered == 1 / 2
     assert body.exponentials == 2 * 64 / 4
 
@@ -286,7 +288,7 @@ def test_programs_that_do_nothing_do_not_hide_what_others_ask_for(executor):
     launch = executor.prepare(
         idle_in_the_middle, torch.zeros(4 * 64), torch.zeros(2048 * 64), 600, 1448, grid=(2048,), N=64
     )
-    accesses = launch.kernel.count(launch.memory, launch.args, launch.grid).accesses
+    accesses = launch.kernel.count(launch).accesses
     assert [(access.writes, access.program_bytes) for access in accesses] == [(False, 256), (True, 256)]
 
 
@@ -364,7 +366,7 @@ def masked_scalars(Flags, Out, n):
 
 def test_masked_scalars_are_seen_of_the_programs_that_ask_for_them(executor):
     launch = executor.prepare(masked_scalars, torch.zeros(8), torch.zeros(8), 6, grid=(8,))
-    accesses = launch.kernel.count(launch.memory, launch.args, launch.grid).accesses
+    accesses = launch.kernel.count(launch).accesses
     assert [(access.writes, access.program_bytes, access.program_lines) for access in accesses] == [
         (False, 1.0, 1),
         (True, 1.0, 1),
@@ -373,7 +375,7 @@ def test_masked_scalars_are_seen_of_the_programs_that_ask_for_them(executor):
 
 def test_a_body_without_branches_is_entered_always(executor):
     launch = executor.prepare(nested, torch.zeros(9 * 64), torch.zeros(3 * 64), 3, N=64)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert [body.entered for body in counted.bodies] == [1, 1]
 
 

@@ -1,6 +1,7 @@
 """The sanitiser within programs: padding, memory that nobody wrote, conflicting stores, descriptors, overflow."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avo.evaluator.executor import Allocation, IRError, View, load
+from avo.evaluator.executor import Allocation, IRError, Launch, View, load
 from avo.evaluator.executor.faults import MAX_FAULTS
 from avo.evaluator.plan import Descriptor, Pointer, Scalar
 
@@ -271,8 +272,8 @@ def test_descriptors_must_be_as_the_hardware_takes_them(width, offset, stride, m
     kernel = load(DESCRIBED.replace("WIDTH", str(width)))
     memory = [Allocation("x", torch.zeros(200, dtype=torch.float16))]
     args = [Pointer(0, offset), Scalar(stride), Scalar(0)]
-    assert kernel.run(memory, args, (1, 1, 1)).faults == ()
-    found = [(f.kind, f.tensor, f.message) for f in kernel.run(memory, args, (1, 1, 1), sanitize=True).faults]
+    assert kernel.run(Launch(memory, args, (1, 1, 1))).faults == ()
+    found = [(f.kind, f.tensor, f.message) for f in kernel.run(Launch(memory, args, (1, 1, 1)), sanitize=True).faults]
     where = "invalid descriptor in k at line 7 of the IR"
     expected = (
         [("invalid descriptor", "x", f"{where}: the descriptor of 'x' {message}, program (0, 0, 0)")] if message else []
@@ -285,7 +286,7 @@ def test_descriptors_made_on_the_host_are_held_to_the_same_rules():
     kernel = load("\n".join(line for line in text.splitlines() if "make_tensor" not in line))
     memory = [Allocation("x", torch.zeros(200, dtype=torch.float16))]
     args = [Descriptor(0, 0, (8, 8), (12, 1), (4, 8), "zero"), Scalar(0), Scalar(0)]
-    (fault,) = kernel.run(memory, args, (1, 1, 1), sanitize=True).faults
+    (fault,) = kernel.run(Launch(memory, args, (1, 1, 1)), sanitize=True).faults
     assert (fault.kind, fault.tensor, fault.location) == ("invalid descriptor", "x", "the launch")
 
 
@@ -295,8 +296,8 @@ def test_arguments_less_divisible_than_declared_are_faults_for_the_sanitiser():
     memory = [Allocation("x", torch.zeros(200, dtype=torch.float16))]
     args = [Pointer(0, 8), Scalar(16), Scalar(0)]
     with pytest.raises(IRError, match="divisible by 16"):
-        kernel.run(memory, args, (1, 1, 1))
-    fault = kernel.run(memory, args, (1, 1, 1), sanitize=True).faults[0]
+        kernel.run(Launch(memory, args, (1, 1, 1)))
+    fault = kernel.run(Launch(memory, args, (1, 1, 1)), sanitize=True).faults[0]
     assert (fault.kind, fault.tensor) == ("misaligned access", "x")
     assert "argument 0 of kernel k is declared divisible by 16 but points 8 bytes into" in fault.message
 
@@ -419,7 +420,7 @@ def test_faults_are_reported_where_a_model_of_the_accesses_has_them(
     x, y = launch.memory
     x.valid, x.initialised, y.written = torch.tensor(valid), torch.tensor(initialised), torch.zeros(96).bool()
     args = [*launch.args[:2], *(Scalar(value) for value in (x0, y0, sp, sm, sn, n))]
-    found = kinds(launch.kernel.run(launch.memory, args, launch.grid, sanitize=True))
+    found = kinds(launch.kernel.run(replace(launch, args=args), sanitize=True))
     inside = read[(read >= 0) & (read < 96)]
     expected = []
     if len(inside) < len(read):

@@ -1,6 +1,7 @@
 """The sanitiser between programs: races, and the patterns that are none."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -313,11 +314,9 @@ def test_races_are_reported_where_a_model_of_the_accesses_has_them(
 ):
     launch = lanes_launch
     args = [*launch.args[:2], *(Scalar(number) for number in (*read, *write, value, n))]
-    options = {} if together else {"temporaries_bytes": 1}
+    one_by_one = {} if together else {"temporaries_bytes": 1}
     launch.memory[0].data.fill_(-1)
-    execution = launch.kernel.run(
-        launch.memory, args, launch.grid, sanitize=True, programs=torch.tensor(order), **options
-    )
+    execution = launch.kernel.run(replace(launch, args=args, **one_by_one), torch.tensor(order), sanitize=True)
     p, i = np.ogrid[:4, :n]
     reads, writes = (base + p * rows + i * step for base, rows, step in (read, write))
     stored = np.broadcast_to(i * value + p * (value // 2), writes.shape)

@@ -1,6 +1,7 @@
 """Some programs, run by what a script of all says, do what they do among all; and it is found which ones matter."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def prepared(executor, kernel):
 
 
 def scripted(launch):
-    script = launch.kernel.script(launch.memory, launch.args, launch.grid)
+    script = launch.kernel.script(launch)
     assert script is not None
     return script
 
@@ -106,13 +107,13 @@ def test_writing_a_script_leaves_memory_alone_and_makes_no_products(executor, ke
 
 def test_a_kernel_whose_programs_do_not_meet_has_no_script(executor):
     launch = executor.prepare(rows, torch.zeros(64), torch.zeros(64), 64, grid=(4,), readonly=(0,), N=16)
-    assert launch.kernel.script(launch.memory, launch.args, launch.grid) is None
+    assert launch.kernel.script(launch) is None
 
 
 def test_stores_that_depend_on_what_a_lock_guards_are_marked(executor):
     marked, run = prepared(executor, locked_merge), prepared(executor, locked_merge)
     run.run()
-    assert marked.kernel.mark(marked.memory, marked.args, marked.grid).faults == ()
+    assert marked.kernel.mark(marked).faults == ()
     assert torch.equal(marked.memory[-1].written, run.memory[-1].written)
     assert bool(marked.memory[-1].written.all())
     assert not any(allocation.data.any() for allocation in marked.memory)
@@ -122,7 +123,7 @@ def test_marking_by_a_script_waits_for_no_lock(executor):
     launch = prepared(executor, locked_merge)
     script = scripted(launch)
     launch.memory[0].data.fill_(1)  # taken, and never released
-    launch.kernel.mark(launch.memory, launch.args, launch.grid, script=script, deadline=time.process_time() + 600)
+    launch.kernel.mark(replace(launch, script=script, deadline=time.process_time() + 600))
     assert bool(launch.memory[-1].written.all())
 
 
@@ -150,7 +151,7 @@ def drawn_after_a_wait(Flag, Counter, Out, N: tl.constexpr):
 
 def test_tickets_are_drawn_in_the_order_in_which_programs_wait_for_each_other(executor):
     launch = executor.prepare(drawn_after_a_wait, ints(1), ints(1), torch.zeros(2 * N), grid=(2,), N=N)
-    launch.kernel.mark(launch.memory, launch.args, launch.grid)
+    launch.kernel.mark(launch)
     assert launch.memory[-1].written.view(2, N).any(1).tolist() == [False, True]
 
 
@@ -169,7 +170,7 @@ def scattered(A, Out, n, N: tl.constexpr):
 @pytest.mark.parametrize(("kernel", "place", "writer"), [(rows, 37, 2), (scattered, 37 * 5 % 64, 2)])
 def test_who_stores_to_a_place_is_found(executor, kernel, place, writer):
     launch = executor.prepare(kernel, torch.zeros(64), torch.zeros(64), 64, grid=(4,), readonly=(0,), N=16)
-    writers = launch.kernel.writers(wanting(launch, [place]), launch.args, launch.grid)
+    writers = launch.kernel.writers(replace(launch, memory=wanting(launch, [place])))
     assert writers.tolist() == [writer]
     assert not launch.memory[-1].data.any()
 
@@ -177,7 +178,7 @@ def test_who_stores_to_a_place_is_found(executor, kernel, place, writer):
 def test_who_draws_the_ticket_of_a_place_is_found(executor):
     launch = prepared(executor, queue)
     script = scripted(launch)
-    (writer,) = launch.kernel.writers(wanting(launch, [5 * N]), launch.args, launch.grid, script=script).tolist()
+    (writer,) = launch.kernel.writers(replace(launch, memory=wanting(launch, [5 * N]), script=script)).tolist()
     launch.run(programs=torch.tensor([writer]), script=script)
     assert bool(launch.memory[-1].data[5 * N : 6 * N].all())
 
@@ -195,14 +196,14 @@ def walking(A, Out, n, N: tl.constexpr):
 def test_pointers_that_no_parameter_is_seen_behind_may_read_inputs(executor):
     launch = executor.prepare(walking, torch.zeros(64), torch.zeros(64), 3, readonly=(0,), N=16)
     launch.memory[0].written = None
-    marked = launch.kernel.mark(launch.memory, launch.args, launch.grid, reads=True)
+    marked = launch.kernel.mark(launch, reads=True)
     assert marked.faults == ()
     assert not launch.memory[1].written.any()
 
 
 def test_marks_of_reads_are_what_a_program_loads(executor):
     launch = executor.prepare(rows, torch.zeros(64), torch.zeros(64), 64, grid=(4,), N=16)
-    launch.kernel.mark(launch.memory, launch.args, launch.grid, programs=torch.tensor([1]), reads=True)
+    launch.kernel.mark(launch, programs=torch.tensor([1]), reads=True)
     expected = sorted([*range(16, 32), *range(33, 48, 2)])
     assert launch.memory[0].written.nonzero().flatten().tolist() == expected
     assert not launch.memory[1].written.any()
@@ -227,10 +228,8 @@ def test_what_is_stored_through_one_parameter_is_read_through_another(executor, 
     )
     args = [launch.args[0], launch.args[0], *launch.args[2:]] if shared else launch.args
     kernel = load(launch.ttir, aliases(args))
-    counted = kernel.count(launch.memory, args, launch.grid).trips[0]
-    assert (
-        counted.tolist() == kernel.run(launch.memory, args, launch.grid).trips[0].tolist() == [0 if shared else 4] * 3
-    )
+    counted = kernel.count(replace(launch, args=args)).trips[0]
+    assert counted.tolist() == kernel.run(replace(launch, args=args)).trips[0].tolist() == [0 if shared else 4] * 3
 
 
 def test_a_program_that_is_told_what_it_drew_still_draws(executor):

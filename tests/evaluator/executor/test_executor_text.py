@@ -9,7 +9,7 @@ import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, IRError, Launch, UnsupportedOperation, load
 from avo.evaluator.executor.errors import EvaluatorError
 from avo.evaluator.executor.ir import parse_type
 from avo.evaluator.executor.parser import MAX_DEPTH
@@ -69,7 +69,7 @@ def test_a_block_of_one_element_becomes_a_scalar_without_saying_its_type():
     ]
     out = torch.zeros(1)
     memory = [Allocation("x", out, torch.zeros(1, dtype=torch.bool), False)]
-    assert load(module(*lines)).run(memory, [Pointer(0, 0), Scalar(21)], (1, 1, 1)).faults == ()
+    assert load(module(*lines)).run(Launch(memory, [Pointer(0, 0), Scalar(21)], (1, 1, 1))).faults == ()
     assert out.item() == 42
 
 
@@ -224,7 +224,7 @@ def test_what_the_compiler_notes_for_its_own_passes_changes_nothing(executor):
     notes = "ttg.partition = array<i32: 1>, ttg.warp_specialize.tag = 0 : i32, tt.self_latency = 1 : i32"
     assert text.count("tt.flatten") == 1
     kernel = load(text.replace("tt.flatten", f"{notes}, tt.flatten"))
-    assert kernel.run([Allocation("x", x)], (Pointer(0, 0), Scalar(8)), (1, 1, 1)).faults == ()
+    assert kernel.run(Launch([Allocation("x", x)], (Pointer(0, 0), Scalar(8)), (1, 1, 1))).faults == ()
     assert x[0].item() == 2
 
 

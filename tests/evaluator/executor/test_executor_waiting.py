@@ -248,7 +248,7 @@ def test_drawing_tickets_is_no_waiting(executor):
 def test_trips_of_loops_that_wait_are_counted_on_a_copy(executor):
     lock, x = ints(2), ints(8)
     launch = executor.prepare(locked, lock, x, grid=(3,), HOW="cas", RELEASE=True, N=8)
-    (trips,) = load(launch.ttir).count(launch.memory, launch.args, launch.grid).trips
+    (trips,) = load(launch.ttir).count(launch).trips
     assert trips.tolist() == [0, 0, 0]
     assert not x.any()
 
@@ -257,7 +257,7 @@ def test_trips_of_loops_that_wait_are_counted_on_a_copy(executor):
 def test_loops_that_only_wait_are_left_out_of_the_work_of_a_grid(executor, how):
     launch = executor.prepare(locked, ints(2), ints(8), grid=(5000,), HOW=how, RELEASE=False, N=8)
     # Nobody gives the lock back: to run the loops would never end.
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert [trips.sum() for trips in counted.trips] == [0]
     assert counted.outside.store_bytes >= 32
 
@@ -289,13 +289,13 @@ def test_what_a_loop_does_besides_waiting_is_counted(executor, how):
     elements = 64 if how == "volatile loads" else 2048
     launch = executor.prepare(busy, ints(1), torch.zeros(elements), grid=(3,), HOW=how, N=elements)
     assert launch.kernel.waiting == frozenset()
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     assert [trips.tolist() for trips in counted.trips] == [[1, 1, 1]]
 
 
 def test_waiting_is_left_out_of_the_work_of_an_execution_too(executor):
     launch = executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8)
-    counted = launch.kernel.count(launch.memory, launch.args, launch.grid)
+    counted = launch.kernel.count(launch)
     execution = launch.run(work=True)
     assert execution.trips[0].sum() > 0
     assert execution.work is not None

@@ -55,7 +55,7 @@ def counted(body: str, n: int = 5, programs: int = 2) -> list[tuple[list[int], f
         Allocation("open", torch.zeros(64), None, True),
     ]
     args: list[Argument] = [Scalar(n), Pointer(0, 0), Pointer(1, 0)]
-    work = rewritten.count(memory, args, (programs, 1, 1))
+    work = rewritten.count(executor.Launch(memory, args, (programs, 1, 1)))
     assert work.outside.dot_flops == 0
     return [
         (trips.tolist(), body.dot_flops, body.load_bytes, body.store_bytes)

@@ -21,7 +21,7 @@ from avo.evaluator.problem import TensorSpec
 
 def stage(*kinds: list[list[int]], whole: bool = False) -> Any:
     pairs = tuple(torch.tensor(kind, dtype=torch.int64).view(-1, 2) for kind in kinds)
-    return SimpleNamespace(whole=whole, meetings=lambda: pairs)
+    return SimpleNamespace(whole=whole, race_candidates=lambda: pairs)
 
 
 def test_pairs_of_each_kind_are_run_with_both_their_programs() -> None:
@@ -39,16 +39,16 @@ def test_where_no_programs_meet_or_all_are_run_anyway_none_are_added() -> None:
 
 
 def checked(most: float) -> list[int]:
-    """The programs whose promises are checked where checking two thousand takes 1 to 4 elements each."""
+    """The programs whose hints are checked where checking two thousand takes 1 to 4 elements each."""
     asked: list[int] = []
     kernel = SimpleNamespace(
-        elements_of_promises=lambda trips, programs: np.arange(programs) % 4 + 1,
-        promises=lambda *args, programs, **options: asked.extend(programs.tolist()),
+        hint_elements=lambda trips, programs: np.arange(programs) % 4 + 1,
+        hint_violations=lambda launch, programs: asked.extend(programs.tolist()),
     )
-    launch = SimpleNamespace(programs=2000, args=(), grid=(2000, 1, 1))
+    launch = SimpleNamespace(programs=2000)
     run = SimpleNamespace(sound=lambda launch, check: check(kernel), deadline=None)
-    stage: Any = SimpleNamespace(launch=launch, run=run, counted=SimpleNamespace(trips=()), memory=(), script=None)
-    Stage.keep_promises(stage, random.Random(1), most)
+    stage: Any = SimpleNamespace(launch=launch, run=run, counted=SimpleNamespace(trips=()), launched=None)
+    Stage.check_hints(stage, random.Random(1), most)
     return asked
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, Launch, UnsupportedOperation, load
 from avo.evaluator.plan import Pointer, Scalar
 
 ORACLE = "the definition"
@@ -61,7 +61,7 @@ def copied(describe: str, rows: int = 2, fill: int = 0) -> tuple[torch.Tensor, l
         Allocation("y", y, torch.zeros(16, dtype=torch.bool)),
     ]
     kernel = load(KERNEL.replace("DESCRIBE", describe).replace("FILL", str(fill)))
-    done = kernel.run(memory, [Pointer(0, 0), Pointer(1, 0), Scalar(rows)], (2, 1, 1), sanitize=True)
+    done = kernel.run(Launch(memory, [Pointer(0, 0), Pointer(1, 0), Scalar(rows)], (2, 1, 1)), sanitize=True)
     return y, [(fault.kind, fault.message) for fault in done.faults]
 
 

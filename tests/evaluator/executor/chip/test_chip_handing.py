@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from avo.evaluator.executor import Allocation, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, Launch, UnsupportedOperation, load
 from avo.evaluator.offline import offline
 from avo.evaluator.plan import Pointer, Scalar
 
@@ -99,10 +99,10 @@ def test_a_program_that_is_handed_something_else_than_was_counted_is_refused() -
         counter, start = (torch.tensor([each], dtype=torch.int32) for each in (0, first))
         return [Allocation("counter", counter), Allocation("first", start), Allocation("y", torch.zeros(TICKETS**2))]
 
-    script = kernel.script(memory(0), args, grid)
-    assert not kernel.run(memory(0), args, grid, programs=torch.tensor([1]), script=script).faults
+    script = kernel.script(Launch(memory(0), args, grid))
+    assert not kernel.run(Launch(memory(0), args, grid, script=script), programs=torch.tensor([1])).faults
     with pytest.raises(UnsupportedOperation, match="a load from shared memory of what it was not seen to hold"):
-        kernel.run(memory(1), args, grid, programs=torch.tensor([1]), script=script)
+        kernel.run(Launch(memory(1), args, grid, script=script), programs=torch.tensor([1]))
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ def uneven(x, out):
 def test_uneven_loops_give_the_same_at_each_pace(executor: Any, pace: Pace, passes: list[int]) -> None:
     out = torch.zeros(6, 8, dtype=torch.int32)
     launch = executor.prepare(uneven, torch.tensor(passes, dtype=torch.int32), out, grid=(6,))
-    Code(launch.kernel.function, launch.kernel.function).passes(
-        Memory(launch.memory), launch.args, launch.grid, pace=pace
-    )
+    Code(launch.kernel.function, launch.kernel.function).passes(Memory(launch.memory), launch, pace=pace)
     for program, count in enumerate(passes):
         sums, first = torch.zeros(4, dtype=torch.int32), program * 100
         for i in range(program, 2 * count + program, 2):

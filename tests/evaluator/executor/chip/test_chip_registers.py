@@ -16,7 +16,7 @@ from triton.compiler import make_backend
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from avo.evaluator.executor import Allocation, IRError, UnsupportedOperation, load
+from avo.evaluator.executor import Allocation, IRError, Launch, UnsupportedOperation, load
 from avo.evaluator.executor.chip.registers import held
 from avo.evaluator.offline import offline
 from avo.evaluator.plan import Pointer
@@ -228,7 +228,7 @@ def test_a_reshape_that_may_reorder_leaves_elements_in_their_registers(layout: s
     out = torch.zeros(256, dtype=torch.int32)
     kernel = load(RESHAPED.replace("LAYOUT", layout))
     memory = [Allocation("out", out, torch.zeros(256, dtype=torch.bool), False)]
-    assert kernel.run(memory, [Pointer(0, 0)], (1, 1, 1)).faults == ()
+    assert kernel.run(Launch(memory, [Pointer(0, 0)], (1, 1, 1))).faults == ()
     thread, register = torch.arange(256) // 2, torch.arange(256) % 2
     assert torch.equal(out, thread + 128 * register if layout == "#line" else torch.arange(256))
 
