@@ -7,35 +7,29 @@ its turn. Both plays take at least as long as one warp alone, and longer by at m
 pipes for. Where a stream uses no pipe of the SM's they agree.
 """
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from avo.evaluator.performance.clockwork import (
-    COPIES,
-    DONE,
-    EVERY,
-    FIRST_COPY,
-    KIND,
-    MBARRIER,
-    NAME,
-    READ_LATENCY,
-    TURN,
-    Floats,
-    compiled,
-)
+from avo.evaluator.performance import records
+from avo.evaluator.performance.clockwork import OPTIONS, compiled
 from avo.evaluator.performance.clockwork import play as loop
-from avo.evaluator.performance.pipes import PARTITIONS, Kind, Op
+from avo.evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Op, Pipe
+from avo.evaluator.performance.records import EVERY, Floats, Integers, Records, Sm
+from avo.evaluator.performance.roles import ARRIVALS, WAITS
 
-_MOST_GROUPS = 2**22
+_MOST_GROUPS = 2**25
 """Groups of products or copies, times warps, for which there is room: no honest kernel comes near."""
+_MOST_PHASES = 2**25
+"""Phases of mbarriers, of all CTAs, for which there is room: no honest kernel comes near."""
 _STAGGER = 2000.0
 """Clocks within which CTAs that run together start, where starts are jittered."""
 _LATE = 1000.0
@@ -79,7 +73,7 @@ class Played:
     """The result of a play. Times in clocks."""
 
     end: float
-    """Longest time from the start of a CTA until its last warp is done."""
+    """Longest time from the start of a records.CTA until its last warp is done."""
     marks: dict[tuple[int, int], float]
     """Mean time, over warps, at which each (team, mark) was passed."""
 
@@ -129,111 +123,152 @@ def play(
     turns are timed by the rhythm that they happen to fall into.
     """
     chance = None if seed is None else random.Random(seed // 2)
-    begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
-    ctas = {cta: place for place, cta in enumerate(begins)}
-    oldest_first = [*range(len(teams))] if chance is None else chance.sample(range(len(teams)), len(teams))
-    roles = len(teams) > len(ctas)
-    delays = [chance.uniform(0, _LATE) if roles and chance else 0.0 for _ in teams]
     table = (teams if isinstance(teams, Teams) else Teams(teams)).table
-    warps = []
-    for index in reversed(oldest_first) if seed and seed % 2 else oldest_first:
+    ctas, warps = _ctas_and_warps(teams, table, chance, reverse=bool(seed and seed % 2))
+    if not len(warps):
+        return Played(0.0, {})
+    sm = _sm(table, ctas, warps, chance, traced=trace is not None)
+    sm.chip["issue_clocks"] = issue_clocks
+    _run(sm)
+    if trace is not None:
+        trace += _issues(sm)
+    names = [*table.names]
+    passed = np.argwhere(sm.counts).tolist()
+    return Played(
+        float(sm.chip["end"][0]),
+        {(team, names[at]): float(sm.sums[team, at] / sm.counts[team, at]) for team, at in passed},
+    )
+
+
+def _ctas_and_warps(
+    teams: Sequence[Team], table: "_Table", chance: random.Random | None, *, reverse: bool
+) -> tuple[Records, Records]:
+    """Return the CTAs, and the warps that are played, the youngest last."""
+    begins = {team.cta: 0.0 if chance is None else chance.uniform(0, _STAGGER) for team in teams}
+    numbers = {cta: number for number, cta in enumerate(begins)}
+    oldest_first = [*range(len(teams))] if chance is None else chance.sample(range(len(teams)), len(teams))
+    roles = len(teams) > len(begins)
+    delays = [chance.uniform(0, _LATE) if roles and chance else 0.0 for _ in teams]
+    rows = []
+    for index in reversed(oldest_first) if reverse else oldest_first:
         team = teams[index]
         for first, width in _rows(team.warps):
             place = team.first_warp + first
             partition = EVERY if width == PARTITIONS else place % PARTITIONS
-            warps.append((index, ctas[team.cta], *table.parts[index], width, partition, first == 0, place))
-    if not warps:
-        return Played(0.0, {})
-    if len(warps) * table.groups > _MOST_GROUPS:
+            rows.append((index, numbers[team.cta], *table.parts[index][:2], width, partition, first == 0, place))
+    ctas, warps = np.zeros(len(begins), records.CTA), _filled(records.WARP, rows)
+    ctas["begin"] = [*begins.values()]
+    warps["time"] = ctas["begin"][warps["cta"]] + np.array(delays)[warps["team"]]
+    return ctas, warps
+
+
+def _filled(kind: np.dtype[np.void], rows: Sequence[Sequence[float]]) -> Records:
+    """Return records whose first fields are given; the others are 0."""
+    found = np.zeros(len(rows), kind)
+    for name, column in zip(kind.names or (), zip(*rows, strict=True), strict=False):
+        found[name] = column
+    return found
+
+
+def _sm(table: "_Table", ctas: Records, warps: Records, chance: random.Random | None, *, traced: bool) -> Sm:
+    """Return an SM on which nothing has been played yet."""
+    groups = (len(warps), SCOREBOARDS + 1, table.groups)
+    if math.prod(groups) > _MOST_GROUPS:
         raise ValueError("too many groups of products or copies")
-    of_teams = [(len(_rows(team.warps)), rank) for team, rank in zip(teams, table.ranks, strict=True)]
-    steps = sum(end - begin for _, _, begin, end, *_ in warps)
-    sums, counts = np.zeros((len(teams), len(table.names))), np.zeros((len(teams), len(table.names)), np.int64)
-    issues = np.zeros((0 if trace is None else steps, DONE + 1))
-    end, issued = _run(
+    room = np.zeros((len(ctas), table.mbarriers), np.int64)
+    for warp in warps:
+        room[warp["cta"]] += table.parts[warp["team"]].phases
+    phases = (*room.shape, int(room.max(initial=0)))
+    if math.prod(phases) > _MOST_PHASES:
+        raise ValueError("too many phases of mbarriers")
+    steps = int((warps["end"] - warps["begin"]).sum())
+    marks = (len(table.parts), len(table.names))
+    return Sm(
         table.stream,
         table.ops,
-        table.clocks,
+        table.marks,
         table.copies,
-        np.array([warp[:-1] for warp in warps], np.int64),
-        np.array(of_teams, np.int64),
-        np.array([begins[teams[index].cta] + delays[index] for index, *_ in warps]),
-        np.array([begins[teams[index].cta] for index, *_ in warps]),
-        np.zeros(0) if chance is None else _numbers(chance, steps),
-        float(issue_clocks),
-        sums,
-        counts,
-        table.mbarriers,
-        table.groups,
-        issues,
+        warps,
+        _filled(records.TEAM, [(part.warps, part.rank, 1.0) for part in table.parts]),
+        ctas,
+        mbarriers=np.zeros(room.shape, records.MBARRIER),
+        phases=np.zeros(phases),
+        waited=np.zeros((len(warps), table.mbarriers), np.int64),
+        groups=np.zeros(groups[:2], records.GROUPS),
+        group_ends=np.zeros(groups),
+        pipes=np.zeros(len(Pipe), records.PIPE),
+        chip=np.zeros(1, records.CHIP),
+        sums=np.zeros(marks),
+        counts=np.zeros(marks, np.int64),
+        chance=np.zeros(0) if chance is None else _numbers(chance, steps),
+        following=np.zeros(len(warps), records.ISSUE),
+        trace=np.zeros(steps if traced else 0, records.ISSUE),
     )
-    if trace is not None:
-        trace += _issues(issues[:issued], warps)
-    marks = {
-        (team, name): float(sums[team, at] / counts[team, at])
-        for team in range(len(teams))
-        for name, at in table.names.items()
-        if counts[team, at]
-    }
-    return Played(end, marks)
 
 
-_COLUMNS = attrgetter(
-    # the whole numbers but for the mbarrier, then the clocks
-    "kind", "pipe", "waits", "write_barrier", "read_barrier", "count", "leader", "in_turn",
-    "busy", "latency", "shared", "l2", "stall", "queue", "read_latency",
-)  # fmt: skip
-_CLOCKS = READ_LATENCY + 1
+_FIELDS = records.OP.names or ()
+
+
+class _Part(NamedTuple):
+    """The part of a team in the stream of all."""
+
+    begin: int
+    end: int
+    warps: int
+    """Those that are played apart."""
+    rank: int
+    """Its place among those who all wait, first of all 0: those who load, then those who multiply."""
+    phases: Integers
+    """[mbarriers]: most that one of the warps completes."""
 
 
 class _Table:
     """The streams of all teams in numbers: an instruction that they have several times is one row."""
 
     def __init__(self, teams: Sequence[Team]) -> None:
-        streams = list({id(team.stream): team.stream for team in teams}.values())
-        names = [list(map(id, stream)) for stream in streams]
-        distinct = dict(zip(chain(*names), chain(*streams), strict=True))
-        marks = {name: mark for name, mark in distinct.items() if isinstance(mark, Mark)}
-        ops = {name: op for name, op in distinct.items() if isinstance(op, Op)}
-        rows = {name: row for row, name in enumerate(chain(ops, marks))}
-        self.stream = np.fromiter(map(rows.__getitem__, chain(*names)), np.int64)
+        streams = {id(team.stream): team.stream for team in teams}
+        places = [list(map(id, stream)) for stream in streams.values()]
+        distinct = dict(zip(chain(*places), chain(*streams.values()), strict=True))
+        marks = {place: mark for place, mark in distinct.items() if isinstance(mark, Mark)}
+        ops = {place: op for place, op in distinct.items() if isinstance(op, Op)}
+        rows = {place: row for row, place in enumerate(chain(ops, marks))}
+        self.stream = np.fromiter(map(rows.__getitem__, chain(*places)), np.int64)
         self.names = {name: place for place, name in enumerate({mark.name for mark in marks.values()})}
         copies = [[*(mark.copies or {}).items()] for mark in marks.values()]
-        firsts = np.cumsum([0, *map(len, copies)])
-        columns = np.fromiter(chain(*map(_COLUMNS, ops.values())), np.float64).reshape(-1, MBARRIER + _CLOCKS)
-        self.ops = np.zeros((len(distinct), MBARRIER + 1), np.int64)
-        self.ops[: len(ops), :MBARRIER] = columns[:, :MBARRIER]
-        of_marks = self.ops[len(ops) :]
-        of_marks[:, KIND] = Kind.MARK
-        of_marks[:, NAME] = [self.names[mark.name] for mark in marks.values()]
-        of_marks[:, TURN] = [mark.turn for mark in marks.values()]
-        of_marks[:, FIRST_COPY], of_marks[:, COPIES] = firsts[:-1], np.diff(firsts)
-        self.clocks = np.zeros((len(distinct), _CLOCKS))
-        self.clocks[: len(ops)] = columns[:, MBARRIER:]
-        pairs = [*chain(*copies)]
-        named = chain((op.mbarrier for op in ops.values()), (name for name, _ in pairs))
+        named = chain((op.mbarrier for op in ops.values()), (name for name, _ in chain(*copies)))
         mbarriers = {name: place for place, name in enumerate(dict.fromkeys(named))}
-        self.ops[: len(ops), MBARRIER] = [mbarriers[op.mbarrier] for op in ops.values()]
-        self.copies = np.array([(mbarriers[name], phases) for name, phases in pairs], np.int64).reshape(-1, 2)
         self.mbarriers = len(mbarriers)
-        parts = [*pairwise(np.cumsum([0, *map(len, streams)]).tolist())]
-        kinds = self.ops[self.stream, KIND] - Kind.MARK
-        counts = [np.bincount(kinds[begin:end], minlength=len(Kind))[-Kind.MARK :].tolist() for begin, end in parts]
-        self.groups = max([1, *(each[Kind.WGMMA] + each[Kind.COPY_COMMIT] for each in counts)])
-        place = {id(stream): place for place, stream in enumerate(streams)}
-        self.parts = [parts[place[id(team.stream)]] for team in teams]
-        self.ranks = [_rank(counts[place[id(team.stream)]]) for team in teams]
+        self.copies = _filled(records.COPIES, [(mbarriers[name], phases) for name, phases in chain(*copies)])
+        of_marks = zip(marks.values(), accumulate(map(len, copies), initial=0), map(len, copies), strict=False)
+        self.marks = _filled(records.MARK, [(self.names[mark.name], mark.turn, *own) for mark, *own in of_marks])
+        self.ops = np.zeros(len(distinct), records.OP)
+        columns = np.fromiter(chain(*map(attrgetter(*_FIELDS), ops.values())), np.float64).reshape(-1, len(_FIELDS))
+        for name, column in zip(_FIELDS, columns.T, strict=True):
+            self.ops[name][: len(ops)] = column
+        self.ops["mbarrier"][: len(ops)] = [mbarriers[op.mbarrier] for op in ops.values()]
+        self.ops["kind"][len(ops) :], self.ops["count"][len(ops) :] = Kind.MARK, range(len(marks))
+        bounds = dict(zip(streams, pairwise(accumulate(map(len, places), initial=0)), strict=True))
+        kinds = [self.ops["kind"][self.stream[slice(*bound)]] for bound in bounds.values()]
+        self.groups = max([1, *(np.isin(own, (Kind.WGMMA, Kind.COPY_COMMIT)).sum() for own in kinds)])
+        self.parts = [self._part(len(_rows(team.warps)), *bounds[id(team.stream)]) for team in teams]
+
+    def _part(self, warps: int, begin: int, end: int) -> _Part:
+        own = self.ops[self.stream[begin:end]]
+        rank = 0 if Kind.BULK_COPY in own["kind"] else 1 if Kind.TENSOR_MMA in own["kind"] else 2
+        most = np.where(np.isin(own["kind"], WAITS + ARRIVALS), np.maximum(own["count"], 1), 0)
+        return _Part(begin, end, warps, rank, np.bincount(own["mbarrier"], most, self.mbarriers).astype(np.int64))
 
 
-def _run(*arguments: Any) -> tuple[float, int]:
+def _run(sm: Sm) -> None:
     """Run the compiled loop. Its machine code is kept on the disk, unless that cannot be written or read."""
     try:
-        return cast(tuple[float, int], _kept(loop)(*arguments))
+        _kept(loop)(sm)
     except (RuntimeError, OSError, EOFError):
-        return cast(tuple[float, int], compiled(loop)(*arguments))
+        _compiled(loop)(sm)
 
 
-_kept = cache(njit(cache=True, nogil=True))
+_kept = cache(njit(cache=True, **OPTIONS))
+_compiled = cache(compiled)
 
 
 def _numbers(chance: random.Random, count: int) -> Floats:
@@ -244,20 +279,14 @@ def _numbers(chance: random.Random, count: int) -> Floats:
     return same.random_sample(count)
 
 
-def _issues(rows: Floats, warps: Sequence[tuple[int, ...]]) -> Iterator[Issue]:
-    for warp, place, *times in rows.tolist():
-        team, _, begin, _, width, _, _, first = warps[int(warp)]
-        yield Issue(team, first, width, int(place) - begin, *times)
+def _issues(sm: Sm) -> Iterator[Issue]:
+    warps = sm.warps[["team", "place", "width", "begin"]].tolist()
+    for w, place, *times in sm.trace[: sm.chip["issues"][0]].tolist():
+        team, first, width, begin = warps[w]
+        yield Issue(team, first, width, place - begin, *times)
 
 
 def _rows(warps: int) -> Sequence[tuple[int, int]]:
     """Return first and number of the warps of a CTA that are played as one."""
     whole = warps - warps % PARTITIONS
     return [(first, PARTITIONS) for first in range(0, whole, PARTITIONS)] + [(w, 1) for w in range(whole, warps)]
-
-
-def _rank(counts: Sequence[int]) -> int:
-    """Return the order of precedence when all wait, from how many instructions of each kind there are: 0 for those who
-    load.
-    """
-    return 0 if counts[Kind.BULK_COPY] else 1 if counts[Kind.TENSOR_MMA] else 2

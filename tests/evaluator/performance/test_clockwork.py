@@ -1,24 +1,26 @@
 """Shared memory: operands of products and all other accesses take turns, and no clock is given twice."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
 from avo.evaluator.performance import clockwork
-from avo.evaluator.performance.clockwork import Floats, multiply
-from avo.evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Pipe
+from avo.evaluator.performance.clockwork import multiply
+from avo.evaluator.performance.pipes import SCOREBOARDS, Kind, Pipe
+from avo.evaluator.performance.records import CHIP
 
 
-def idle() -> Floats:
-    return np.zeros(2)
+def idle() -> Any:
+    return np.zeros(1, CHIP)[0]
 
 
-def products(memory: Floats, count: int, busy: float, clocks: float, accesses: float = 0.0) -> float:
+def products(memory: Any, count: int, busy: float, clocks: float, accesses: float = 0.0) -> float:
     """When ``count`` products in a row are done, before each of which there are ``accesses``."""
     end = 0.0
     for _ in range(count):
-        memory[1] += accesses
+        memory["owed"] += accesses
         end = multiply(memory, end, end + busy, float(clocks))
     return end
 
@@ -39,23 +41,22 @@ def test_more_accesses_than_operands_leave_clocks_for_hold_products_up_by_the_re
 
 def test_a_product_waits_for_no_more_accesses_than_its_own_operands_take_and_the_next_ones_for_the_rest() -> None:
     memory = idle()
-    memory[1] += 200
+    memory["owed"] += 200
     ends = [0.0]
     for _ in range(4):
         ends.append(multiply(memory, ends[-1], ends[-1] + 64, 48.0))
     assert [after - before for before, after in pairwise(ends)] == [96, 96, 96, 96]
-    assert memory[1] == 200 - 4 * 48
+    assert memory["owed"] == 200 - 4 * 48
 
 
 def test_what_is_owed_is_served_while_no_product_reads() -> None:
     memory = idle()
-    memory[1] += 200
+    memory["owed"] += 200
     assert multiply(memory, 250.0, 314.0, 48.0) == 314
-    assert memory[1] == 0
+    assert memory["owed"] == 0
 
 
 def test_the_compiled_loop_knows_kinds_and_pipes_by_their_numbers() -> None:
     names = {"_" + kind.name.replace("MBARRIER_", ""): int(kind) for kind in Kind if kind is not Kind.PLAIN}
     assert {name: getattr(clockwork, name) for name in names} == names
-    numbers = (clockwork._SHARED, clockwork._PIPES, clockwork._PARTITIONS, clockwork._SCOREBOARDS)
-    assert numbers == (Pipe.SHARED, len(Pipe), PARTITIONS, SCOREBOARDS)
+    assert (clockwork._SHARED, clockwork._SCOREBOARDS) == (Pipe.SHARED, SCOREBOARDS)
