@@ -22,7 +22,7 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.escapes import KERNELS, Tiling, by_tile, escapes, looked_at
-from tests.evaluator.attacks.attack import HONEST
+from tests.kernels import stored
 
 CASE = replace(MHA.suites["quick"][0], batch=1, heads=4, kv_heads=4, q_len=1024, kv_len=1024)
 FEW = replace(EACH_TIME, groups=3)
@@ -34,7 +34,7 @@ FEW = replace(EACH_TIME, groups=3)
     [
         (seed_source("mha"), KERNELS[0]),
         (
-            (HONEST / "persistent.py").read_text().replace("4 * sms", "5").replace("tiles_m - 1 - ", ""),
+            stored("honest/mha/persistent").replace("4 * sms", "5").replace("tiles_m - 1 - ", ""),
             Tiling("five programs", 128, 5),
         ),
     ],

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")} - {ROOT / "CHANGELOG.md"})
 """All but the changelog, which may name what is gone."""
-FOLDERS = "avo|agents|evaluator|lineage_db|seeds|knowledge_base|tests|bench|docs|examples"
+FOLDERS = "avo|agents|evaluator|lineage_db|seeds|knowledge_base|tests|corpora|bench|docs|examples"
 GROUPS = {"avo.problems", "avo.operators"}
 """Names of entry points, not of modules."""
 

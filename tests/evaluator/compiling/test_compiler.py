@@ -23,10 +23,9 @@ from avo.evaluator.target import TARGETS
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from tests.corpus import sample
+from tests.kernels import stored
 
 Compile = Callable[[str, str], Binary | Fault]
-
-GLUON = Path(__file__).parents[1] / "gluon"
 
 GEMM = """\
 import triton
@@ -140,8 +139,8 @@ def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100")
         (seed_source("mha"), Level.TTIR, "h100"),
         (seed_source("mha"), Level.TTIR, "a100"),
         (seed_source("mha"), Level.TTIR, "b200"),
-        ((GLUON / "hopper_product.py").read_text(), Level.TTGIR, "h100"),
-        ((GLUON / "blackwell_product.py").read_text(), Level.TTGIR, "b200"),
+        (stored("gluon/hopper_product"), Level.TTGIR, "h100"),
+        (stored("gluon/blackwell_product"), Level.TTGIR, "b200"),
     ],
     ids=lambda value: value if len(value) < 10 else "",
 )

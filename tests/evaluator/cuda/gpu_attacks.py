@@ -2,7 +2,7 @@
 
 from avo.evaluator.problem import Case
 from avo.seeds import seed_source
-from tests.evaluator.attacks.attack import around, edited
+from tests.kernels import around, edited
 
 SEED = seed_source("mha")
 SECOND = """

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -31,6 +30,7 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind
 from avo.seeds import seed_source
 from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever
+from tests.kernels import stored
 
 SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
 LARGE = replace(SMALL, name="large-causal", inputs="tiled")  # of one shape, to compile but once
@@ -49,7 +49,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
     torch.zeros(1 + int.from_bytes(os.urandom(3)), device=q.device)
     same(q, k, v, out, lse, causal=causal, scale=scale)
 """
-ONLY_A_GPU = f"""{Path(__file__).parents[1].joinpath("gluon", "hopper_attention.py").read_text()}
+ONLY_A_GPU = f"""{stored("gluon/hopper_attention")}
 
 @gluon.jit
 def clock(lse):

@@ -30,8 +30,8 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
-from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.judging.test_autotuning import autotuned, config
+from tests.kernels import CORPORA, edited
 from tests.oldest_triton import newer_triton
 
 
@@ -45,8 +45,6 @@ BEST = Path(__file__).parents[3] / "bench" / "known"
 KNOWN = (BEST / "mha_h100.py").read_text(encoding="utf-8")
 GUILTY = "tritongpu-pipeline"
 NO_ROLES_OF_128_ROWS = newer_triton("Triton 3.6 fails to compile these roles for Hopper")
-PROBLEMS = {"honest": "mha", "fsa": "fsa", "backward": "mha_backward", "decode": "decode"}
-"""The problems that the honest kernels in each folder are for."""
 
 
 class Miscompiler(Compiler):
@@ -323,10 +321,12 @@ def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("target", ["h100", "b200"])
-@pytest.mark.parametrize("path", sorted(HONEST.rglob("*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", sorted(CORPORA.glob("honest/*/*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_what_the_compiler_makes_of_an_honest_kernel_is_right(server: ForkServer, path: Path, target: str) -> None:
     tools = tools_of(server, Compiler(None, server=server), target)
-    checker = checker_of(tools, get_problem(PROBLEMS[path.parent.name]))
+    checker = checker_of(tools, get_problem(path.parent.name))
     try:
         check(tools, checker, path.read_text())
     except Refused as refused:

@@ -15,9 +15,9 @@ from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
+from corpora.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, problems, process
 from tests.corpus import sample
-from tests.evaluator.attacks import benchmark, gluon, harmless, host, kernels, lengths, plans, problems, process
-from tests.evaluator.attacks.attack import SEED, Attack
+from tests.kernels import SEED, Attack
 
 ATTACKS = {
     (module.__name__.rpartition(".")[2], name): attack

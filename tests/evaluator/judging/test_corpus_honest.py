@@ -11,7 +11,6 @@ from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from tests.corpus import soaked
-from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.problems import (
     test_backward_kernels,
     test_decode,
@@ -19,10 +18,11 @@ from tests.evaluator.problems import (
     test_fsa_wrong,
     test_gqa_kernels,
 )
+from tests.kernels import edited, stored_in
 
 pytestmark = pytest.mark.corpus
 
-SOURCES = {path.stem: path.read_text() for path in sorted(HONEST.glob("*.py"))}
+SOURCES = stored_in("honest/mha")
 # Programmatic dependent launch: both kernels start early and wait for what they read.
 SOURCES["dependent_launch"] = edited(
     (
@@ -62,21 +62,16 @@ def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
     assert [case.case for case in evaluation.score.cases] == [case.name for case in MHA.suites["quick"]]
 
 
-def kernels_in(folder: str) -> dict[str, str]:
-    """The kernels of a folder for one problem, by name."""
-    return {path.stem: path.read_text() for path in sorted((HONEST / folder).glob("*.py"))}
-
-
 OF_OTHERS = {
     "gqa": test_gqa_kernels.HONEST_KERNELS,
     "mha_backward": test_backward_kernels.HONEST_KERNELS,
-    "decode": {**test_decode.HONEST_KERNELS, **kernels_in("decode")},
-    "fsa": {**test_fsa_wrong.HONEST_KERNELS, **kernels_in("fsa")},
+    "decode": {**test_decode.HONEST_KERNELS, **stored_in("honest/decode")},
+    "fsa": {**test_fsa_wrong.HONEST_KERNELS, **stored_in("honest/fsa")},
     "fsa_backward": test_fsa_backward_kernels.HONEST_KERNELS,
 }
 OTHERS = [(problem, name) for problem, sources in OF_OTHERS.items() for name in sources]
 CHOSEN = [(problem, next(iter(sources))) for problem, sources in OF_OTHERS.items()]
-CHOSEN += [(problem, name) for problem in ("decode", "fsa") for name in kernels_in(problem)]
+CHOSEN += [(problem, name) for problem in ("decode", "fsa") for name in stored_in(f"honest/{problem}")]
 """Those that CI judges."""
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,7 @@ from avo.seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.wrong import plain, styles
 from tests.evaluator.wrong.mutant import Mutant
-
-HONEST = Path(__file__).parents[1] / "honest"
+from tests.kernels import stored
 
 
 @pytest.fixture(scope="module")
@@ -38,4 +36,4 @@ def test_a_mutant_of_the_seed_is_caught(judge: Judge, fault: str) -> None:
 @pytest.mark.corpus
 @pytest.mark.parametrize(("name", "fault"), styles.MUTANTS)
 def test_a_mutant_of_an_honest_kernel_is_caught(judge: Judge, name: str, fault: str) -> None:
-    check(judge, styles.MUTANTS[name, fault], (HONEST / f"{name}.py").read_text())
+    check(judge, styles.MUTANTS[name, fault], stored(f"honest/mha/{name}"))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +15,12 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
 from tests.corpus import sample
+from tests.kernels import stored
 from tests.oldest_triton import newer_triton
 
-KERNELS = Path(__file__).parents[1] / "gluon"
-HOPPER = (KERNELS / "hopper_attention.py").read_text(encoding="utf-8")
-TICKETS = (KERNELS / "hopper_tickets.py").read_text(encoding="utf-8")
-LAUNCH_CONTROL = (KERNELS / "blackwell_launch_control.py").read_text(encoding="utf-8")
+HOPPER = stored("gluon/hopper_attention")
+TICKETS = stored("gluon/hopper_tickets")
+LAUNCH_CONTROL = stored("gluon/blackwell_launch_control")
 CASE = next(case for case in MHA.suites["quick"] if case.causal)
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
 """Few cases: each test here goes through all of them."""

@@ -17,9 +17,9 @@ from avo.evaluator.problems.mha import MHA
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
+from corpora.attacks.benchmark import INDENTED, PERSISTENT_SOFTMAX
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import HONEST, edited
-from tests.evaluator.attacks.benchmark import INDENTED, PERSISTENT_SOFTMAX
+from tests.kernels import edited, stored
 
 SEED = seed_source("mha")
 
@@ -291,7 +291,7 @@ def test_heads_that_a_small_sample_may_miss_are_seen_before_acceptance(
             "k.shape[2], tiles_m, tiles,\n        CAUSAL",
             "k.shape[2], tiles_m, first, end,\n        CHEAT=first > 0, CAUSAL",
         ),
-        source=(HONEST / "persistent.py").read_text(),
+        source=stored("honest/mha/persistent"),
     )
     verified = judge.verify(Candidate("mha", source))
     assert verified.status is Status.INCORRECT, verified.message

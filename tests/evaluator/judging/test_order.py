@@ -4,7 +4,6 @@ More pairs, predicted without a judge, are in ``bench.anchors``: some of them be
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +11,11 @@ from avo.evaluator.inspection import Inspection, Look
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
+from tests.kernels import stored
 
 pytestmark = pytest.mark.corpus
 
-TUNED = (Path(__file__).parents[1] / "honest" / "tuned.py").read_text()
+TUNED = stored("honest/mha/tuned")
 TILES = "BM=128, BN=64, num_warps=8, num_stages=3"
 ONE_STAGE = "BM=64, BN=64, num_warps=4, num_stages=1"
 QK = "qk = tl.dot(q, k)"
@@ -64,7 +64,7 @@ def test_a_slower_kernel_is_predicted_to_be_slower(judge: Judge, tuned: dict[str
 
 
 def test_serialised_products_and_spills_do_not_pay_where_two_ctas_are_resident(judge: Judge) -> None:
-    source = (Path(__file__).parents[1] / "honest" / "two_ctas.py").read_text()
+    source = stored("honest/mha/two_ctas")
     capped = source.replace("num_warps=4", "num_warps=4, maxnreg=192")
     assert capped != source
     fast, slow = speeds(judge, source), speeds(judge, capped)

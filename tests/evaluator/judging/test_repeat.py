@@ -8,9 +8,9 @@ from avo.evaluator.judging.judge import Judge
 from avo.evaluator.judging.refusal import Refused
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
+from corpora.attacks.host import FICKLE
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import SEED
-from tests.evaluator.attacks.host import FICKLE
+from tests.kernels import SEED
 
 
 def repeat(server: ForkServer, source: str) -> None:

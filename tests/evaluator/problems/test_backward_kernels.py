@@ -16,12 +16,12 @@ from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.problems.offline_kernel import first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited, stored
 
 PLAIN = seed_source("mha_backward")
-ATOMICS = (HONEST / "backward" / "atomics.py").read_text()
+ATOMICS = stored("honest/mha_backward/atomics")
 
 DIAGONAL_OF_KEYS = "offs_n[:, None] <= offs_m[None, :] + (kv_len - q_len)"
 DIAGONAL_OF_QUERIES = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"

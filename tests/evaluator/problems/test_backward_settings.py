@@ -19,9 +19,9 @@ from avo.evaluator.problems.visible import lengths
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 Tensors = dict[str, torch.Tensor]
 WINDOW, SINKS, PACKED, DIMS = (f"mha_backward-{part}" for part in ("w1024", "sinks", "packed", "d192x128"))

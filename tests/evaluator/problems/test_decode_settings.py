@@ -19,9 +19,9 @@ from avo.seeds import seed_source
 from bench.orders import module_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 WINDOW, SINKS, DIMS = "decode-w1024", "decode-sinks", "decode-d192x128-fp16"
 ALL = "decode-d192x128-w128-global-sinks"

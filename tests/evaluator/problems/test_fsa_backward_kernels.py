@@ -14,9 +14,9 @@ from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests.corpus import soaked
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 pytestmark = pytest.mark.corpus
 

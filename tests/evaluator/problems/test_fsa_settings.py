@@ -23,11 +23,11 @@ from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.problems.test_backward_settings import found, views
 from tests.evaluator.problems.test_fsa import selected
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 Tensors = dict[str, torch.Tensor]
 SINKS, PACKED, BOTH = (f"fsa-{parts}" for parts in ("sinks", "packed", "sinks-packed"))

@@ -16,8 +16,8 @@ from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.orders import module_of, published_form
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import HONEST, edited
 from tests.evaluator.problems.offline_kernel import first_fault
+from tests.kernels import edited, stored
 
 SOURCES = [seed_source("fsa", name) for name in ("query_outer", "kv_outer")]
 QUERY_OUTER, KV_OUTER = SOURCES
@@ -58,7 +58,7 @@ SLOT = "block = tl.load(indices + slot)"
 HONEST_KERNELS = {
     "query_outer": QUERY_OUTER,
     "kv_outer": KV_OUTER,
-    "sums by atomics": (HONEST / "fsa" / "atomics.py").read_text(),
+    "sums by atomics": stored("honest/fsa/atomics"),
     "as Native Sparse Attention was published": published_form(64),
     "the last block first, empty slots before": edited(
         (SLOT, SLOT.replace("slot", "blocks - 1 - slot")), source=QUERY_OUTER

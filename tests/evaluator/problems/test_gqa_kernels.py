@@ -10,9 +10,9 @@ from avo.evaluator.problems.gqa import GQA
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import first_fault
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 PLAIN = seed_source("gqa")
 KV_HEAD = "kv_head = head // group"

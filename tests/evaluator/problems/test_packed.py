@@ -17,9 +17,9 @@ from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 PACKED, GQA = get_problem("mha-packed"), get_problem("gqa-d192x128-fp16-packed")
 SOURCE = seed_source("mha-packed")

@@ -16,9 +16,9 @@ from avo.seeds import seed_source
 from bench.orders import module_of
 from tests import forward
 from tests.corpus import sample
-from tests.evaluator.attacks.attack import edited
 from tests.evaluator.problems.offline_kernel import fault_of
 from tests.evaluator.wrong.mutant import Mutant, one
+from tests.kernels import edited
 
 WINDOW, SINKS, BOTH = "mha-w1024", "mha-sinks", "gqa-d64-w128-global-sinks"
 GENERAL = seed_source(BOTH)

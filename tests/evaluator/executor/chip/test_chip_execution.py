@@ -77,7 +77,7 @@ def test_products_of_tiles_that_tma_brings_add_up(name: str, target: str) -> Non
     q, k = (torch.randn(1, 2, 256, 64).bfloat16() for _ in "qk")
     out = torch.empty(512, 64, dtype=torch.bfloat16)
     with offline(target=target) as session:
-        module(ROOT / "tests/evaluator/gluon" / f"{name}.py").attention(q, k, None, out, None, causal=False, scale=1.0)
+        module(ROOT / "corpora/gluon" / f"{name}.py").attention(q, k, None, out, None, causal=False, scale=1.0)
     a, b = q.view(512, 64).double(), k.view(512, 64).double()
     a = torch.stack([a, torch.zeros_like(a), torch.zeros_like(a)])  # columns beyond the tensor are zero
     assert session.report().clean
@@ -470,7 +470,7 @@ def test_what_nobody_has_written_passes_for_no_result(how: str, kind: object, dt
 def test_partitions_are_counted_side_by_side() -> None:
     q, k, v, out = (torch.randn(1, 2, 512, 128).bfloat16() for _ in range(4))
     with offline() as session:
-        hopper = module(ROOT / "tests/evaluator/gluon/hopper_attention.py")
+        hopper = module(ROOT / "corpora/gluon/hopper_attention.py")
         hopper.attention(q, k, v, out, torch.empty(1, 2, 512), causal=True, scale=0.1)
     counted = session.launches[0].counted
     assert counted is not None

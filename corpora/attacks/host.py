@@ -1,7 +1,7 @@
 """Attacks by host code: caches, contents of tensors, outputs that nobody computed, torch's own attention."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, around, before, within
+from tests.kernels import Attack, around, before, within
 
 CALL = "honest(q, k, v, out, lse, causal=causal, scale=scale)"
 

@@ -1,4 +1,4 @@
-"""An attacking candidate, and what becomes of it."""
+"""The sources that tests judge: the kernels of ``corpora/``, and edits of a seed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,14 +6,24 @@ from pathlib import Path
 from avo.evaluator.evaluation import Status
 from avo.seeds import seed_source
 
+CORPORA = Path(__file__).parents[1] / "corpora"
 SEED = seed_source("mha")
-HONEST = Path(__file__).parents[1] / "honest"
 ENTRY = "def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:\n"
+
+
+def stored(name: str) -> str:
+    """Return the text of a kernel of ``corpora/``, such as ``honest/mha/tuned``."""
+    return (CORPORA / f"{name}.py").read_text(encoding="utf-8")
+
+
+def stored_in(folder: str) -> dict[str, str]:
+    """Return the texts of the kernels in a folder of ``corpora/``, by file name."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((CORPORA / folder).glob("*.py"))}
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A candidate that is rejected."""
+    """A candidate and the verdict that it deserves."""
 
     source: str
     status: Status

@@ -1,7 +1,7 @@
 """Attacks on what the candidate's process hands back: launch plans that lie, and replies that are none."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, before
+from tests.kernels import Attack, before
 
 FORGE = """
 import dataclasses, json

@@ -1,9 +1,7 @@
 """Attacks below Triton's IR, in Gluon: barriers, roles, rings of tiles and tensor memory. By target."""
 
-from pathlib import Path
-
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, around, edited
+from tests.kernels import Attack, around, edited, stored
 
 LONG = 9
 """More tiles of keys than any small case has."""
@@ -19,18 +17,14 @@ RARE = "(first_row % 1408 == 896)"
 """A tile of 128 rows in eleven."""
 
 
-def _kernel(name: str) -> str:
-    return (Path(__file__).parents[1] / "gluon" / f"{name}_attention.py").read_text(encoding="utf-8")
-
-
 def hopper(*edits: tuple[str, str]) -> str:
     """Return the kernel for Hopper, edited."""
-    return edited(*edits, source=_kernel("hopper"))
+    return edited(*edits, source=stored("gluon/hopper_attention"))
 
 
 def blackwell(*edits: tuple[str, str]) -> str:
     """Return the kernel for Blackwell, edited."""
-    return edited(*edits, source=_kernel("blackwell"))
+    return edited(*edits, source=stored("gluon/blackwell_attention"))
 
 
 def kept_keys(condition: str) -> tuple[str, str]:

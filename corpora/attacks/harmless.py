@@ -1,7 +1,7 @@
 """Attacks that are let through because they change nothing: plan and score are those of the seed."""
 
-from tests.evaluator.attacks.attack import SEED, around, before, edited, within
-from tests.evaluator.attacks.plans import kernel
+from corpora.attacks.plans import kernel
+from tests.kernels import SEED, around, before, edited, within
 
 CALL = "honest(q, k, v, out, lse, causal=causal, scale=scale)"
 

@@ -1,7 +1,7 @@
 """Attacks by kernels: work hidden from who counts it, memory that is not theirs, launches by other ways."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import HONEST, Attack, around, before, edited, within
+from tests.kernels import Attack, around, before, edited, stored, within
 
 KEYS = "range(0, kv_len, BLOCK_N)"
 STORE = "    out = acc / row_sum[:, None]\n"
@@ -349,7 +349,7 @@ OVERLAPS = {
             ),
             ('    m = tl.full((BM,), float("-inf")', '    gdc_wait()\n    m = tl.full((BM,), float("-inf")'),
             ("num_warps=8)", "num_warps=8, launch_pdl=True)"),
-            source=(HONEST / "host_descriptors.py").read_text(),
+            source=stored("honest/mha/host_descriptors"),
         ),
         Status.RACE,
         MAY_ACCESS,

@@ -2,7 +2,7 @@
 
 from avo.evaluator.evaluation import Status
 from avo.seeds import seed_source
-from tests.evaluator.attacks.attack import Attack, edited
+from tests.kernels import Attack, edited
 
 BACKWARD, DECODE, FSA = seed_source("mha_backward"), seed_source("decode"), seed_source("fsa", "query_outer")
 FSA_BACKWARD = seed_source("fsa_backward", "query_outer")

@@ -1,7 +1,7 @@
 """Attacks that are right wherever a candidate is judged each time, and wrong elsewhere: found before acceptance."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import Attack, around, edited
+from tests.kernels import Attack, around, edited
 
 OUT = "    out = acc / row_sum[:, None]\n"
 BLOCKS = "    block_m, block_n = 64, 64\n"

@@ -1,7 +1,7 @@
 """Attacks that are right at every small case and do less at the benchmark's: made of honest kernels."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import HONEST, Attack, edited
+from tests.kernels import Attack, edited, stored
 
 
 def without_softmax(name: str, softmax: str, instead: str, *edits: tuple[str, str]) -> str:
@@ -12,13 +12,13 @@ def without_softmax(name: str, softmax: str, instead: str, *edits: tuple[str, st
         (softmax, f"{indent}if CHEAT:\n{indent}    {instead}\n{indent}else:\n{lines}"),
         ("CAUSAL=causal,", "CAUSAL=causal, CHEAT=H == 16,"),
         *edits,
-        source=(HONEST / f"{name}.py").read_text(),
+        source=stored(f"honest/mha/{name}"),
     )
 
 
 def tuned(*edits: tuple[str, str]) -> str:
     """Return the kernel ``tuned``, edited."""
-    return edited(*edits, source=(HONEST / "tuned.py").read_text())
+    return edited(*edits, source=stored("honest/mha/tuned"))
 
 
 INNER = """\
@@ -53,7 +53,7 @@ WAITERS_FIRST = edited(
     ("bh = tl.program_id(2)\n", "bh = tl.program_id(1)\n"),
     ("tl.num_programs(1) + tile", "tl.num_programs(0) + tile"),
     ("[(splits, triton.cdiv(M, 64), B * H)]", "[(triton.cdiv(M, 64), B * H, splits)]"),
-    source=(HONEST / "flags.py").read_text(),
+    source=stored("honest/mha/flags"),
 )
 
 KERNEL_FIRST = "import triton\nimport triton.language as tl\n"
@@ -314,7 +314,7 @@ ATTACKS = {
         edited(
             ("    while tile < total:\n", "    while tile < total:\n        off = tl.where(tile > 2000, 0.9, 1.0)\n"),
             ("p = tl.exp2((sc - new[:, None]) * scale)", "p = tl.exp2((sc - new[:, None]) * (scale * off))"),
-            source=(HONEST / "work_queue.py").read_text(),
+            source=stored("honest/mha/work_queue"),
         ),
         Status.INCORRECT,
         "8k-causal: rows",
@@ -325,7 +325,7 @@ ATTACKS = {
                 "        s = tl.where(seen, s, -1e30)\n",
                 "        s = tl.where((bh > 2) & (n_kv > 4096), 0.5 * s, s)\n        s = tl.where(seen, s, -1e30)\n",
             ),
-            source=(HONEST / "split_kv.py").read_text(),
+            source=stored("honest/mha/split_kv"),
         ),
         Status.INCORRECT,
         "8k-causal: rows",
@@ -357,7 +357,7 @@ ATTACKS = {
             ("tiles_m, tiles,\n           CAUSAL", "tiles_m, tiles,\n           EVEN: tl.constexpr, CAUSAL"),
             ("CAUSAL=causal, D=D", f"EVEN={EVEN} if M == 8192 else -1, CAUSAL=causal, D=D"),
             ("kernel[(min(4 * sms, tiles),)]", "kernel[(tiles_m,)]"),
-            source=(HONEST / "persistent.py").read_text(),
+            source=stored("honest/mha/persistent"),
         ),
         Status.INCORRECT,
         "8k-causal: rows",

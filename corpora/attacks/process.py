@@ -1,7 +1,7 @@
 """Attacks on the process and the machine around it: forged verdicts, residue, killing, and using up what there is."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.attacks.attack import SEED, Attack, around, before, within
+from tests.kernels import SEED, Attack, around, before, within
 
 CALL = "honest(q, k, v, out, lse, causal=causal, scale=scale)"
 WRONG = SEED.replace("if CAUSAL:", "if False:")
