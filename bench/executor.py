@@ -1,6 +1,6 @@
 """Time of the executor, with and without its sanitiser, against Triton's interpreter, on one thread each.
 
-    python -m bench.executor [--tokens 1024] [--heads 4] [--sparse-tokens 512]
+    python -m bench.executor [--tokens 1024] [--heads 4]
 
 The interpreter runs in a process of its own, with TRITON_INTERPRET=1. Both run the whole grid, launch included.
 """
@@ -19,7 +19,6 @@ import torch
 
 from avo.seeds import seed_source
 from bench.modules import imported
-from bench.sparse import sparse_attention
 
 INTERPRET = "--interpret"
 
@@ -43,9 +42,6 @@ def workloads(options: argparse.Namespace, source: Path) -> dict[str, Callable[[
     return {
         f"{seed}, full": lambda: module.attention(q, k, v, out, lse, causal=False, scale=0.088),
         f"{seed}, causal": lambda: module.attention(q, k, v, out, lse, causal=True, scale=0.088),
-        f"sparse, a program for each of {options.sparse_tokens} tokens and 2 heads, D=128, fp16": lambda: (
-            sparse_attention(options.sparse_tokens)
-        ),
     }
 
 
@@ -66,7 +62,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--sparse-tokens", type=int, default=512)
     parser.add_argument(INTERPRET, nargs=2, metavar=("FILE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -82,8 +77,7 @@ def main() -> None:
         for name, run in workloads(options, source).items():
             plain, sanitised = (executor_seconds(run, sanitize=sanitize) for sanitize in (False, True))
             command = [sys.executable, "-m", "bench.executor", INTERPRET, str(source), name]
-            for option in ("tokens", "heads", "sparse_tokens"):
-                command += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
+            command += ["--tokens", str(options.tokens), "--heads", str(options.heads)]
             environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
             interpreted = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
             slow = float(interpreted.stdout)
