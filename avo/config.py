@@ -38,8 +38,8 @@ from avo.flags import (
     flag_of,
 )
 from avo.lineage_db.decision import requirement
-from avo.model_config import FOR
 from avo.sources import explain, options_given, read_toml
+from avo.subject import FOR
 
 if TYPE_CHECKING:
     from avo.agents.supervisor import Patience

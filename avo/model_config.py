@@ -9,18 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from avo.errors import ConfigError
 from avo.evaluator.catalogue import settable
 from avo.evaluator.setting import LONGEST, Setting, named
 from avo.watch.wording import counted
 
-if TYPE_CHECKING:
-    from avo.lineage_db.records import Run
-
-FOR = "for"
-"""The key under which a run's configuration holds ``ModelProblem.to_json``."""
 Phase = Literal["prefill", "train", "decode"]
 PHASES: tuple[str, ...] = get_args(Phase)
 DEFAULT_LENGTHS: Mapping[Phase, tuple[int, ...]] = {"prefill": (8192,), "train": (8192,), "decode": (32768,)}
@@ -107,17 +102,6 @@ class ModelProblem:
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as it is stored with a run."""
         return {"model": self.model, "phase": self.phase, "read": [*self.read], "not_served": [*self.not_served]}
-
-
-def model_of(run: "Run") -> str:
-    """Return the model and the phase that the run is for, in words; empty for none."""
-    kept = run.config.get(FOR)
-    return "" if kept is None else f"{kept['model']} in {kept['phase']}"
-
-
-def subject(run: "Run") -> str:
-    """Return what the run is about: its problem, and the model and the phase that it is for, if any."""
-    return ", ".join(filter(None, (run.problem, model_of(run))))
 
 
 def read_model(

@@ -124,8 +124,8 @@ def run(
     from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem
-    from avo.model_config import FOR
     from avo.search.run import utc_now
+    from avo.subject import FOR
 
     model = _model(for_model, phase, lengths, batch, packed, settings)
     if model is not None:

@@ -11,7 +11,7 @@ import typer
 from avo.agents.operator import COMMAND_OPERATOR
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, fail, print_json, read_store
 from avo.limits import ATTEMPTS, TOKENS, USD
-from avo.model_config import subject
+from avo.subject import subject
 from avo.watch.tables import row, table
 from avo.watch.wording import (
     UNSAID,

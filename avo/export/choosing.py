@@ -11,7 +11,7 @@ from avo.evaluator.problem_sources import public_function
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
 from avo.lineage_db.records import Attempt, Run, Version
-from avo.model_config import model_of
+from avo.subject import model_of
 from avo.watch.wording import printable
 
 

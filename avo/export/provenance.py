@@ -11,7 +11,7 @@ from avo.config import TRANSFERRED
 from avo.export.judging import Passed
 from avo.export.table import names
 from avo.lineage_db.records import Attempt, Version
-from avo.model_config import FOR
+from avo.subject import FOR
 
 LICENCE = "Apache-2.0"
 

@@ -18,7 +18,6 @@ from avo.lineage_db.entries import Intervention, ModelCall, Spend
 from avo.lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
-from avo.model_config import FOR
 from avo.report.data import (
     MOST_DIFF_CHARACTERS,
     MOST_DIFF_LINES,
@@ -35,6 +34,7 @@ from avo.report.data import (
 )
 from avo.report.speeds import bars_of
 from avo.search import transfer
+from avo.subject import FOR
 from avo.watch.failures import by_reason, reasons
 from avo.watch.scores import compare, gain, geomean, published, scored
 from avo.watch.trajectory import NOTHING, Trajectory, by_group, cases_of, overall

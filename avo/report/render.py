@@ -14,11 +14,11 @@ from markupsafe import Markup
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.target import score_kind, unchecked
 from avo.lineage_db.decision import unresolved
-from avo.model_config import subject
 from avo.report import data
 from avo.report.code import highlighted
 from avo.report.data import Report
 from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
+from avo.subject import subject
 from avo.watch.plot import draw, legend
 from avo.watch.scores import geomean
 from avo.watch.trajectory import Trajectory

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import ContentSwitcher, Footer, Static
 
 from avo.evaluator.problem import Baseline
-from avo.model_config import subject
+from avo.subject import subject
 from avo.tui.attempts import AttemptsView
 from avo.tui.bar import ViewBar
 from avo.tui.copying import Copy, CopyScreen

@@ -18,7 +18,7 @@ from avo.evaluator.target import unchecked
 from avo.limits import ATTEMPTS, TOKENS, USD
 from avo.lineage_db.decision import unresolved
 from avo.lineage_db.records import Doing, RunState
-from avo.model_config import subject
+from avo.subject import subject
 from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView
 from avo.watch.wording import (

@@ -9,8 +9,8 @@ from avo.config import RunConfig
 from avo.export.choosing import choose
 from avo.export.package import render_package
 from avo.lineage_db.store import Store
-from avo.model_config import FOR, subject
 from avo.report.reading import _environment
+from avo.subject import FOR, subject
 from tests.avo.cli.conftest import Avo
 from tests.avo.export.sample import passed
 from tests.avo.fakes import NOW

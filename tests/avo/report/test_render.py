@@ -17,10 +17,10 @@ from avo.evaluator.profile import Part, Profile
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.store import Store
-from avo.model_config import FOR
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html, to_markdown
+from avo.subject import FOR
 from tests.avo.recorded import Recorded
 from tests.avo.report.hostile import MARKUP, make_hostile_run
 from tests.avo.report.test_timeline import LANES
