@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
@@ -76,6 +77,18 @@ class Site:
         x, y, _ = self.grid
         linear = int(self.ids[position])
         return linear % x, linear // x % y, linear // (x * y)
+
+
+class Reporter(Protocol):
+    """Hears of findings that no access of device memory shows; ``Space`` says how."""
+
+    def refute(
+        self, kind: str, wrong: torch.Tensor, describe: Callable[[tuple[int, ...]], str], site: Site
+    ) -> None: ...
+
+    def remark(
+        self, kind: str, where: torch.Tensor, describe: Callable[[tuple[int, ...]], str], site: Site
+    ) -> None: ...
 
 
 LAUNCH = Site("the launch", torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), (1, 1, 1))

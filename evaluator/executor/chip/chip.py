@@ -16,10 +16,9 @@ from avo.evaluator.executor.chip.tensormaps import Tensormaps
 from avo.evaluator.executor.coroutines import Coroutine
 from avo.evaluator.executor.effects import effects
 from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
-from avo.evaluator.executor.faults import Site
+from avo.evaluator.executor.faults import Reporter, Site
 from avo.evaluator.executor.flow import arrivals
 from avo.evaluator.executor.ir import ALLOCATIONS, Function, Type
-from avo.evaluator.executor.memory import Memory
 
 Tensor = torch.Tensor
 
@@ -85,10 +84,10 @@ class _Deed:
 class Chip:
     """The chips of some programs, those at ``positions`` of the run, which follow each other."""
 
-    def __init__(self, positions: Tensor, wanted: Needs, memory: Memory) -> None:
-        """``memory`` hears what is wrong."""
+    def __init__(self, positions: Tensor, wanted: Needs, reporter: Reporter) -> None:
+        """``reporter`` hears what is wrong."""
         self._first, self._rows = int(positions[0]), positions.numel()
-        self._memory = memory
+        self._reporter = reporter
         self._function, self._places = wanted.function, wanted.places
         self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
@@ -281,7 +280,7 @@ class Chip:
             whole[deed.piece.places] = wrong
         who = self.clocks.words(int(actors[wrong][0].clamp(min=0)), self.barriers.names)
         said = f"{self.clocks.partition(deed.access.agent)} {deed.text}, {why.format(who)}"
-        told = self._memory.remark if note else self._memory.refute
+        told = self._reporter.remark if note else self._reporter.refute
         told(kind, whole, lambda _: said, deed.site)
 
     def refute_stray(self, site: Site, view: BufferView, active: Tensor | None) -> None:
@@ -289,7 +288,7 @@ class Chip:
         if (index := view.stray) is not None:
             wrong = (index != INSIDE) if active is None else (index != INSIDE) & active
             given, text = index.expand(wrong.shape), f"buffer {{}} of {view.among} of {view.buffer.name}"
-            self._memory.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
+            self._reporter.refute("index out of range", wrong, lambda place: text.format(int(given[place])), site)
 
     def refute_use(self, site: Site, wrong: Tensor, text: str, number: Tensor, agent: int) -> None:
         """Report what is wrong with an agent's use of barriers, by number [P], where ``wrong`` [P] is true."""
@@ -297,7 +296,7 @@ class Chip:
         def describe(place: tuple[int, ...]) -> str:
             return f"{self.clocks.partition(agent)} {text.format(self.barriers.names[int(number[place[0]])])}"
 
-        self._memory.refute("barrier misused", wrong, describe, site)
+        self._reporter.refute("barrier misused", wrong, describe, site)
 
     # Partitions
 

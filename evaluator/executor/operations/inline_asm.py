@@ -11,8 +11,8 @@ from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.lexer import unquoted
 from avo.evaluator.executor.operations.packing import in_packs
+from avo.evaluator.executor.operations.ptx import PtxError, assemble
 from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
-from avo.evaluator.executor.ptx import PtxError, assemble
 from avo.evaluator.executor.values import full
 
 Tensor = torch.Tensor

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avo.evaluator.executor import UnsupportedOperation, load
-from avo.evaluator.executor.ptx import PtxError, assemble
+from avo.evaluator.executor.operations.ptx import PtxError, assemble
 
 ORACLE = "Python integers and fractions, numpy, and the PTX ISA's definitions"
 

@@ -6,7 +6,7 @@
 Branches, memory and the state of the machine are not supported. Instructions mean what the PTX ISA says.
 """
 
-from avo.evaluator.executor.ptx.program import assemble
-from avo.evaluator.executor.ptx.text import PtxError
+from avo.evaluator.executor.operations.ptx.program import assemble
+from avo.evaluator.executor.operations.ptx.text import PtxError
 
 __all__ = ["PtxError", "assemble"]

@@ -6,8 +6,8 @@ import torch
 
 from avo.evaluator.executor.operations.casts import round_tf32, to_float, toward_zero
 from avo.evaluator.executor.operations.dot_scaled import E2M1
-from avo.evaluator.executor.ptx.floats import flush, rectified
-from avo.evaluator.executor.ptx.types import TYPES, Form, PtxType
+from avo.evaluator.executor.operations.ptx.floats import flush, rectified
+from avo.evaluator.executor.operations.ptx.types import TYPES, Form, PtxType
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

@@ -6,8 +6,8 @@ import torch
 
 from avo.evaluator.executor.operations import rounding
 from avo.evaluator.executor.operations.floats import exp2, fmax, fmin, rsqrt
+from avo.evaluator.executor.operations.ptx.types import TYPES, Builder, Form, PtxType
 from avo.evaluator.executor.operations.registry import COMPARE
-from avo.evaluator.executor.ptx.types import TYPES, Builder, Form, PtxType
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

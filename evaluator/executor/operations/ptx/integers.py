@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
+from avo.evaluator.executor.operations.ptx import floats
+from avo.evaluator.executor.operations.ptx.types import TYPES, Builder, Form
 from avo.evaluator.executor.operations.registry import COMPARE
-from avo.evaluator.executor.ptx import floats
-from avo.evaluator.executor.ptx.types import TYPES, Builder, Form
 
 Tensor = torch.Tensor
 Function = Callable[..., Tensor]

@@ -6,11 +6,11 @@ from typing import TypeAlias
 import torch
 
 from avo.evaluator.executor.dtypes import RAW
-from avo.evaluator.executor.ptx import conversions, floats, integers
-from avo.evaluator.executor.ptx.text import Instruction, Operand, PtxError, read
-from avo.evaluator.executor.ptx.types import TYPES, Builder, PtxType
-from avo.evaluator.executor.ptx.types import read as as_numbers
-from avo.evaluator.executor.ptx.types import write as as_bits
+from avo.evaluator.executor.operations.ptx import conversions, floats, integers
+from avo.evaluator.executor.operations.ptx.text import Instruction, Operand, PtxError, read
+from avo.evaluator.executor.operations.ptx.types import TYPES, Builder, PtxType
+from avo.evaluator.executor.operations.ptx.types import read as as_numbers
+from avo.evaluator.executor.operations.ptx.types import write as as_bits
 
 Tensor = torch.Tensor
 Registers: TypeAlias = dict[str, Tensor]
