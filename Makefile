@@ -24,7 +24,7 @@ MEASURED := $(BIN)/python -m tests.processor_time
 PYTEST := pytest --numprocesses 2 --dist worksteal
 
 test: $(READY)  ## What must hold at every step: style, types, import rules, quick tests of each part. At most 540 s of CPU.
-	$(MEASURED) "ruff check ." "ruff format --check ." mypy lint-imports "$(PYTEST)"
+	$(MEASURED) "ruff check ." "ruff format --check ." mypy "lint-imports --no-cache" "$(PYTEST)"
 
 test-rest: $(READY)  ## The other tests that need no GPU, except the soak's: corpora, PostgreSQL, browser, long ones.
 	$(MEASURED) "$(PYTEST) -m '(corpus or postgresql or browser or long) and not gpu and not soak'"

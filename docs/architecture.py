@@ -181,7 +181,7 @@ def arranged(boxes: Sequence[Sequence[Box]], edges: Edges) -> tuple[list[list[Bo
 def picture() -> str:
     """Return the SVG."""
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    (contract,) = (each for each in linter["contracts"] if each["type"] == "layers")
+    (contract,) = (each for each in linter["contracts"] if each.get("containers") == [linter["root_package"]])
     application, *layers = [re.split(r" [:|] ", layer) for layer in contract["layers"]]
     (root,) = contract["containers"]
     graph = grimp.build_graph(
