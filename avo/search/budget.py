@@ -1,7 +1,7 @@
 """Budgets: what a run and its steps may use, and what is left. The database has every attempt and call."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from avo.lineage_db.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a run and its steps may use; None: no limit. See ``RunConfig``."""
+    """What a run and its steps may use, by the names of settings of ``RunConfig``; None: no limit."""
 
     max_attempts: int | None = None
     max_tokens: int | None = None
@@ -31,16 +31,9 @@ class Allowance:
     @classmethod
     def of(cls, config: RunConfig, deadline: datetime | None = None) -> "Allowance":
         """Return the allowance of a run with this configuration, in a session that ends at ``deadline``."""
+        settings = vars(config)
         return cls(
-            config.max_attempts,
-            config.max_tokens,
-            config.max_usd,
-            config.step_evaluations,
-            config.step_looks,
-            config.step_tokens,
-            config.step_usd,
-            config.step_minutes,
-            deadline,
+            **{each.name: settings[each.name] for each in fields(cls) if each.name in settings}, deadline=deadline
         )
 
     def left(self, store: Store, run: Run, parts: Sequence[Step], now: datetime) -> Left:

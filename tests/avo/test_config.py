@@ -268,5 +268,5 @@ def last_name(node: ast.expr) -> str:
 
 @pytest.mark.parametrize("kind", [RunConfig, ModelSettings, Settings, Allowance, Patience])
 def test_every_setting_is_read_wherever_it_is_handed_on(kind: type) -> None:
-    limits = {limit.setting for limit in RUN_LIMITS} if kind is RunConfig else set()  # tests/avo/test_limits.py
-    assert {*kind.__annotations__} - read_of(kind) - limits == set()
+    by_name = {*(limit.setting for limit in RUN_LIMITS), *Allowance.__annotations__} if kind is RunConfig else set()
+    assert {*kind.__annotations__} - read_of(kind) - by_name == set()
