@@ -6,7 +6,7 @@ in ``constants`` and, where the vendor states them, in the target.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
@@ -79,38 +79,38 @@ class Kind(IntEnum):
 
 @dataclass(slots=True)
 class Op:
-    """One instruction as it is played. Nobody changes it.
+    """One instruction as it is played. Once it is made nobody changes it.
 
     It is not frozen: a kernel's first prediction makes tens of thousands, and frozen ones take much longer to make.
     """
 
-    kind: Kind
-    pipe: Pipe
-    busy: float
+    kind: Kind = Kind.PLAIN
+    pipe: Pipe = Pipe.NONE
+    busy: float = 0.0
     """Clocks the pipe is occupied."""
-    latency: float
+    latency: float = 0.0
     """Clocks from the end of ``busy`` to the result."""
-    shared: float
+    shared: float = 0.0
     """Clocks of the SM's shared memory that a matrix product's operands take, or what a copy writes. For products on
     tensor memory, ``busy`` is no less: those of two operands there with N below 128 were measured to be bound so
     (SemiAnalysis, "Dissecting Nvidia Blackwell", March 2026)."""
-    l2: float
+    l2: float = 0.0
     """Clocks that the bytes take of the SM's share of L2 when all SMs ask for as much."""
-    stall: int
-    waits: int
+    stall: int = 1
+    waits: int = 0
     """The scoreboard barriers that are waited for, a bit for each."""
-    write_barrier: int
-    read_barrier: int
-    count: int
+    write_barrier: int = 7
+    read_barrier: int = 7
+    count: int = 0
     """A count whose meaning depends on the instruction.
 
     For a counted wait: operations that may stay outstanding. For a warpgroup's product: 1 if it ends a group. For a
     bulk copy: the number of copies that one phase of its mbarrier counts. For a wait for a role: slots of the ring.
     For a barrier: 1 if all roles of the CTA meet there.
     """
-    leader: bool
+    leader: bool = False
     """Issued by one warp of the CTA only."""
-    flops: float
+    flops: float = 0.0
     """FLOPs of a matrix product, per warp, or per CTA on tensor memory."""
     index: int = -1
     """Index of the instruction in its code."""
@@ -134,24 +134,8 @@ _FUSED_SHAPE = re.compile(r"\.(\d{4,5})(?:\.|$)")
 _FUSED = {"16816": (16, 8, 16), "1688": (16, 8, 8), "16832": (16, 8, 32), "16864": (16, 8, 64), "884": (8, 8, 4)}
 _COUNT = re.compile(r"(0x[0-9a-f]+|\d+)\s*$")
 _WIDTH = re.compile(r"\.(?:x)?(\d+)(?:\.|$)")
-_FMA = frozenset({"FFMA", "FMUL", "FADD", "FFMA32I", "FMUL32I", "FADD32I"})
-_FMA_PAIR = frozenset({"FFMA2", "FMUL2", "FADD2"})
-_HALF = frozenset({"HFMA2", "HMUL2", "HADD2", "HFMA2_MMA", "HADD2_32I", "HMUL2_32I"})
-_EXP = frozenset({"MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "BREV"})
-_DOUBLE = frozenset({"DFMA", "DMUL", "DADD", "DSETP"})
+_EXP = ("MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "BREV")
 _SHUFFLES = frozenset({"SHFL", "REDUX", "MATCH"})
-_SHARED = SHARED_ACCESS | _SHUFFLES | {"ATOMS"}
-_GLOBAL = frozenset({"LDG", "STG", "LD", "ST", "ATOM", "ATOMG", "RED", "REDG"})
-_NO_PIPE = frozenset(
-    {
-        *("NOP", "BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BPT", "BSSY", "BSYNC", "WARPSYNC", "YIELD", "ERRBAR"),
-        *("DEPBAR", "LDGDEPBAR", "BAR", "WARPGROUP", "MEMBAR", "FENCE", "SYNCS", "ELECT", "VOTE", "VOTEU", "CCTL"),
-        *("S2R", "S2UR", "CS2UR", "LDC", "ULDC", "LDCU", "R2UR", "NANOSLEEP", "USETMAXREG", "ENDCOLLECTIVE"),
-        *("UTCBAR", "UTMACCTL", "UTMACMDFLUSH", "UTMASTG", "UTMALDG", "UBLKCP", "LEPC", "BREAK", "BMOV", "PREEXIT"),
-        *("ACQBULK", "UVIRTCOUNT", "UTCATOMSWS", "LDTM", "STTM", "UTCCP", "SETCTAID", "CCTLL"),
-    }
-)
-_CONSTANTS = frozenset({"LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2UR", "R2UR"})
 _ALU = frozenset(
     {
         *("LOP3", "LOP", "LOP32I", "SHF", "SHL", "SHR", "ISETP", "FSETP", "SEL", "FSEL", "FMNMX", "FMNMX3", "IMNMX"),
@@ -160,9 +144,6 @@ _ALU = frozenset(
         *("HSETP2", "HMNMX2", "HSET2", "FSET", "ISET", "PSETP", "CS2R", "VABSDIFF", "ISCADD", "XMAD", "FSWZADD"),
     }
 )
-_ANY = "IADD3"
-"""What an unknown instruction is taken for."""
-_FLUSH = frozenset({"UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"})
 
 
 def _serialised(instructions: Iterable[Instruction]) -> frozenset[int]:
@@ -182,12 +163,13 @@ def _arithmetic(target: Target, table: Constants) -> dict[str, tuple[Pipe, float
     """Return pipe, clocks that it is occupied and latency of what only computes, by base."""
     single, integer = 32 * 4 / target.fp32_lanes, 32 * 4 / table.integer_lanes
     costs = (
-        (_FMA, (Pipe.FMA, single, 0.0)),
-        (_FMA_PAIR, (Pipe.FMA, 2 * single, 0.0)),
-        (_HALF, (Pipe.FMA, 1.0, 0.0)),
-        (_DOUBLE, (Pipe.FMA, 4.0, 8.0)),
+        (("FFMA", "FMUL", "FADD", "FFMA32I", "FMUL32I", "FADD32I"), (Pipe.FMA, single, 0.0)),
+        (("FFMA2", "FMUL2", "FADD2"), (Pipe.FMA, 2 * single, 0.0)),
+        (("HFMA2", "HMUL2", "HADD2", "HFMA2_MMA", "HADD2_32I", "HMUL2_32I"), (Pipe.FMA, 1.0, 0.0)),
+        (("DFMA", "DMUL", "DADD", "DSETP"), (Pipe.FMA, 4.0, 8.0)),
         (("IMAD", "IDP"), (Pipe.FMA, integer, 4.0)),
         (_ALU, (Pipe.ALU, integer, 4.0)),
+        (_EXP, (Pipe.EXP, 32 * 4 / target.sfu_lanes, table.exp_latency)),
     )
     return {base: cost for bases, cost in costs for base in bases}
 
@@ -248,116 +230,28 @@ class Costs:
     def _op(self, i: Instruction) -> Op:
         if op := self.settled.get(i.index):
             return op
-        kind, pipe, busy, latency, shared, count, leader, flops = Kind.PLAIN, Pipe.NONE, 0.0, 0.0, 0.0, 0, False, 0.0
-        l2 = queue = 0.0
-        table = self.table
-        write_barrier, mbarrier = i.write_barrier, ORDERED
-        base = i.base
-        arithmetic = self.arithmetic.get("IMAD" if base.startswith("IMAD") else base)
+        arithmetic = self.arithmetic.get("IMAD" if i.base.startswith("IMAD") else i.base)
         if i.predicate == "!PT":
-            pass  # issued, and does nothing
+            op = Op()  # issued, and does nothing
         elif arithmetic:
-            pipe, busy, latency = arithmetic
-        elif base in MATRIX:
-            flops, kind, pipe, busy, latency, shared, leader = self._matrix(i)
-            count = int("gsb0" in i.operands)
-            busy += table.wgmma_drain if i.index in self.serialised else 0
-            queue = table.wgmma_queue if kind == Kind.WGMMA else math.inf if kind == Kind.TENSOR_MMA else 0.0
-        elif base in _EXP:
-            pipe, busy, latency = Pipe.EXP, 32 * 4 / self.target.sfu_lanes, table.exp_latency
-        elif base in _SHARED:
-            latency = table.shuffle_latency if base in _SHUFFLES else table.shared_latency
-            wavefronts = max(32 * i.lane_bytes / WAVEFRONT, self.wavefronts.get(i.index, 1.0))
-            pipe, busy, queue = Pipe.SHARED, wavefronts * WAVEFRONT / table.shared_bytes, table.memory_queue
-            if base in SHARED_ACCESS and i.index not in self.wavefronts:
-                self.unfollowed.add(i.index)
-        elif base in _GLOBAL or base == "LDGSTS":
-            kind = Kind.COPY if base == "LDGSTS" else Kind.PLAIN
-            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
-            l2, latency = 32 * i.lane_bytes / table.l2_bytes, table.global_latency
-            if (missed := self.l1_missed.get(i.index, 1.0)) < 1:
-                l2, latency = missed * l2, table.l1_latency + missed * (table.global_latency - table.l1_latency)
-            if kind == Kind.COPY:
-                shared = busy
-        elif base in SPILLS:
-            pipe, busy, queue = Pipe.LSU, 32 * i.lane_bytes / table.shared_bytes, table.memory_queue
-            l2 = self.spills_missed * 32 * i.lane_bytes / table.l2_bytes
-            latency = table.l1_latency + self.spills_missed * (table.l2_hit_latency - table.l1_latency)
-        elif base in {"UTMALDG", "UBLKCP"}:
-            kind, latency, leader = Kind.BULK_COPY, table.global_latency, True
-            copied = self.code.bytes.get(i.index, 0.0)
-            l2, shared = copied / table.l2_bytes, copied / table.shared_bytes
-            mbarrier, count = self.code.names.get(i.index, ORDERED), self.code.copies.get(i.index, 1)
-        elif base in _FLUSH:
-            latency, leader = table.global_latency, True
-        elif base == "LDGDEPBAR":
-            kind = Kind.COPY_COMMIT
-        elif base == "DEPBAR" and i.opcode.startswith("DEPBAR.LE"):
-            barrier, _, most = i.operands.partition(",")
-            kind, count = Kind.COUNT_WAIT, min(max(0, int(most.split(",")[0], 0)), _MOST_LEFT)
-            write_barrier = range(SCOREBOARDS)[int(barrier.strip()[2:])]
-        elif base == "WARPGROUP" and "DEPBAR" in i.opcode:
-            outstanding = _COUNT.search(i.operands)
-            kind, count = Kind.WGMMA_WAIT, min(int(outstanding[1], 0), _MOST_LEFT) if outstanding else 0
-        elif base == "BAR" and ("SYNC" in i.opcode or "RED" in i.opcode):
-            kind, latency, count = Kind.CTA_BARRIER, table.barrier_latency, int(i.joins_all)
-        elif base == "UTCBAR":
-            kind, leader, mbarrier = Kind.TENSOR_COMMIT, True, self.code.names.get(i.index, ORDERED)
-        elif i.opcode.startswith("SYNCS.EXCH"):
-            kind, mbarrier, latency = Kind.MBARRIER_INIT, self.code.names[i.index], table.fence_latency
-        elif base == "SYNCS" and i.index in self.code.names and i.opcode not in EXPECTING:
-            mbarrier, latency = self.code.names[i.index], table.mbarrier_latency
-            kind, leader = self._mbarrier(i, mbarrier)
-            count = self.code.depths.get(mbarrier, 1) if kind == Kind.MBARRIER_WAIT_ROLE else 0
-        elif base in {"LDTM", "STTM"}:
-            width = _WIDTH.search(i.opcode)
-            busy = 32 * 4 * int(width[1] if width else 1) / table.tensor_memory_bytes
-            pipe, latency = Pipe.TENSOR_MEMORY, table.tensor_memory_latency
-        elif base in {"MEMBAR", "FENCE", "SYNCS", "UTCATOMSWS"}:
-            latency = table.fence_latency
-        elif base in _CONSTANTS:
-            latency = table.constant_latency
-        elif base.startswith("U") or base in _NO_PIPE:
-            pass  # the uniform datapath and the front end: their stall counts say all
+            op = Op(Kind.PLAIN, *arithmetic)
+        elif family := _FAMILIES.get(i.base):
+            op = family(self, i)
+        elif i.base.startswith("U"):  # the uniform datapath: its stall counts say all
+            op = Op()
         else:
-            pipe, busy, latency = self.arithmetic[_ANY]
+            op = Op(Kind.PLAIN, *self.arithmetic["IADD3"])  # a guess
             self.unknown.add(i.index)
-        reads_late = i.read_barrier < SCOREBOARDS
-        op = Op(
-            kind,
-            pipe,
-            busy,
-            latency,
-            shared,
-            l2,
-            max(1, i.stall),
-            i.wait_mask,
-            write_barrier,
-            i.read_barrier,
-            count,
-            leader,
-            flops,
-            i.index,
-            mbarrier,
-            queue,
-            kind == Kind.WGMMA and table.wgmma_in_turn > 0.5,
-            table.operands_read if reads_late else 0.0,
-        )
-        if arithmetic and not reads_late:
+        op.index, op.stall, op.waits, op.read_barrier = i.index, max(1, i.stall), i.wait_mask, i.read_barrier
+        if op.kind != Kind.COUNT_WAIT:
+            op.write_barrier = i.write_barrier
+        if i.read_barrier < SCOREBOARDS:
+            op.read_latency = self.table.operands_read
+        elif arithmetic:
             self.settled[i.index] = op
         return op
 
-    def _mbarrier(self, i: Instruction, name: int) -> tuple[Kind, bool]:
-        """Return how a wait at an mbarrier, or an arrival, takes part, and whether one warp does it for its team."""
-        if "PHASECHK" not in i.opcode:
-            return Kind.MBARRIER_ARRIVE, bool(i.predicate)
-        if name in self.code.copied:
-            return Kind.MBARRIER_WAIT_COPY, False
-        if self.specialised and name in self.code.arrived:
-            return Kind.MBARRIER_WAIT_ROLE, False
-        return Kind.MBARRIER_WAIT_TENSOR, False
-
-    def _matrix(self, i: Instruction) -> tuple[float, Kind, Pipe, float, float, float, bool]:
+    def _product(self, i: Instruction) -> Op:
         rate = self.target.tensor_flop * next((r for name, r in OPERAND_RATE.items() if f".{name}" in i.opcode), 1.0)
         if self.target.fp32_sums_at_half_rate and ".F32" not in i.opcode:
             rate *= 2
@@ -369,17 +263,127 @@ class Costs:
             if ".2CTA" in i.opcode:  # two SMs do half of it each, and each reads half of both operands
                 flops, rows = flops / 2, rows // 2
             shared = rows * _PRODUCT_DEPTH / self.table.shared_bytes
-            return flops, Kind.TENSOR_MMA, Pipe.TENSOR_SM, max(flops / rate, shared), latency, shared, True
-        if shape := _SHAPE.search(i.opcode):  # a warpgroup's product: each of its four warps accounts for a quarter
+            op = Op(Kind.TENSOR_MMA, Pipe.TENSOR_SM, max(flops / rate, shared), latency, shared)
+            op.leader, op.queue = True, math.inf
+        elif shape := _SHAPE.search(i.opcode):  # a warpgroup's product: each of its four warps accounts for a quarter
             m, n, k = (int(size) for size in shape.groups())
             flops = 2.0 * m * n * k / 4
             rows = n + (m if "gdesc" in i.operands.split(",")[1] else 0)  # of B, and of A unless it is in registers
             shared = rows * _PRODUCT_DEPTH / self.table.shared_bytes / 4
-            return flops, Kind.WGMMA, Pipe.TENSOR, flops / (rate / 4), latency, shared, False
-        fused = _FUSED_SHAPE.search(i.opcode)
-        m, n, k = _FUSED.get(fused[1] if fused else "", (16, 8, 16))
-        flops = 2.0 * m * n * k
-        return flops, Kind.PLAIN, Pipe.TENSOR, flops / (rate / 4 * self.table.mma_sync_share), 16.0, 0.0, False
+            op = Op(Kind.WGMMA, Pipe.TENSOR, flops / (rate / 4), latency, shared)
+            op.queue, op.in_turn = self.table.wgmma_queue, self.table.wgmma_in_turn > 0.5
+        else:
+            fused = _FUSED_SHAPE.search(i.opcode)
+            m, n, k = _FUSED.get(fused[1] if fused else "", (16, 8, 16))
+            flops = 2.0 * m * n * k
+            op = Op(Kind.PLAIN, Pipe.TENSOR, flops / (rate / 4 * self.table.mma_sync_share), 16.0)
+        op.busy += self.table.wgmma_drain if i.index in self.serialised else 0
+        op.count, op.flops = int("gsb0" in i.operands), flops
+        return op
+
+    def _shared_access(self, i: Instruction) -> Op:
+        latency = self.table.shuffle_latency if i.base in _SHUFFLES else self.table.shared_latency
+        wavefronts = max(32 * i.lane_bytes / WAVEFRONT, self.wavefronts.get(i.index, 1.0))
+        if i.base in SHARED_ACCESS and i.index not in self.wavefronts:
+            self.unfollowed.add(i.index)
+        busy = wavefronts * WAVEFRONT / self.table.shared_bytes
+        return Op(Kind.PLAIN, Pipe.SHARED, busy, latency, queue=self.table.memory_queue)
+
+    def _global_access(self, i: Instruction) -> Op:
+        table, moved = self.table, 32 * i.lane_bytes
+        busy, l2, latency = moved / table.shared_bytes, moved / table.l2_bytes, table.global_latency
+        if (missed := self.l1_missed.get(i.index, 1.0)) < 1:
+            l2, latency = missed * l2, table.l1_latency + missed * (table.global_latency - table.l1_latency)
+        if i.base == "LDGSTS":
+            return Op(Kind.COPY, Pipe.LSU, busy, latency, busy, l2, queue=table.memory_queue)
+        return Op(Kind.PLAIN, Pipe.LSU, busy, latency, l2=l2, queue=table.memory_queue)
+
+    def _spill(self, i: Instruction) -> Op:
+        table, moved, missed = self.table, 32 * i.lane_bytes, self.spills_missed
+        latency = table.l1_latency + missed * (table.l2_hit_latency - table.l1_latency)
+        op = Op(Kind.PLAIN, Pipe.LSU, moved / table.shared_bytes, latency, l2=missed * moved / table.l2_bytes)
+        op.queue = table.memory_queue
+        return op
+
+    def _bulk_copy(self, i: Instruction) -> Op:
+        table, copied = self.table, self.code.bytes.get(i.index, 0.0)
+        op = Op(Kind.BULK_COPY, latency=table.global_latency, leader=True)
+        op.shared, op.l2 = copied / table.shared_bytes, copied / table.l2_bytes
+        op.mbarrier, op.count = self.code.names.get(i.index, ORDERED), self.code.copies.get(i.index, 1)
+        return op
+
+    def _group(self, i: Instruction) -> Op:
+        """Return what ends a group of copies, or waits for groups of copies or products."""
+        if i.base == "LDGDEPBAR":
+            return Op(Kind.COPY_COMMIT)
+        if i.opcode.startswith("DEPBAR.LE"):
+            barrier, _, most = i.operands.partition(",")
+            count = min(max(0, int(most.split(",")[0], 0)), _MOST_LEFT)
+            return Op(Kind.COUNT_WAIT, write_barrier=range(SCOREBOARDS)[int(barrier.strip()[2:])], count=count)
+        if i.base == "WARPGROUP" and "DEPBAR" in i.opcode:
+            outstanding = _COUNT.search(i.operands)
+            return Op(Kind.WGMMA_WAIT, count=min(int(outstanding[1], 0), _MOST_LEFT) if outstanding else 0)
+        return Op()
+
+    def _cta_barrier(self, i: Instruction) -> Op:
+        if "SYNC" not in i.opcode and "RED" not in i.opcode:
+            return Op()
+        return Op(Kind.CTA_BARRIER, latency=self.table.barrier_latency, count=int(i.joins_all))
+
+    def _mbarrier(self, i: Instruction) -> Op:
+        name = self.code.names.get(i.index)
+        if i.base == "UTCBAR":
+            return Op(Kind.TENSOR_COMMIT, leader=True, mbarrier=ORDERED if name is None else name)
+        if i.opcode.startswith("SYNCS.EXCH"):
+            return Op(Kind.MBARRIER_INIT, latency=self.table.fence_latency, mbarrier=self.code.names[i.index])
+        if name is None or i.opcode in EXPECTING:
+            return Op(latency=self.table.fence_latency)
+        op = Op(Kind.MBARRIER_WAIT_TENSOR, latency=self.table.mbarrier_latency, mbarrier=name)
+        if "PHASECHK" not in i.opcode:
+            op.kind, op.leader = Kind.MBARRIER_ARRIVE, bool(i.predicate)  # with a guard, one warp does it for its team
+        elif name in self.code.copied:
+            op.kind = Kind.MBARRIER_WAIT_COPY
+        elif self.specialised and name in self.code.arrived:
+            op.kind, op.count = Kind.MBARRIER_WAIT_ROLE, self.code.depths.get(name, 1)
+        return op
+
+    def _tensor_memory(self, i: Instruction) -> Op:
+        width = _WIDTH.search(i.opcode)
+        busy = 32 * 4 * int(width[1] if width else 1) / self.table.tensor_memory_bytes
+        return Op(Kind.PLAIN, Pipe.TENSOR_MEMORY, busy, self.table.tensor_memory_latency)
+
+
+_FAMILIES: dict[str, Callable[[Costs, Instruction], Op]] = {
+    base: family
+    for bases, family in (
+        (MATRIX, Costs._product),
+        (SHARED_ACCESS | _SHUFFLES | {"ATOMS"}, Costs._shared_access),
+        (("LDG", "LDGSTS", "STG", "LD", "ST", "ATOM", "ATOMG", "RED", "REDG"), Costs._global_access),
+        (SPILLS, Costs._spill),
+        (("UTMALDG", "UBLKCP"), Costs._bulk_copy),
+        (
+            ("UTMASTG", "UTMACMDFLUSH", "UTMAREDG", "UTMAPF", "UTMACCTL", "UBLKPF", "UBLKRED"),
+            lambda costs, _: Op(latency=costs.table.global_latency, leader=True),
+        ),
+        (("LDGDEPBAR", "DEPBAR", "WARPGROUP"), Costs._group),
+        (("BAR",), Costs._cta_barrier),
+        (("UTCBAR", "SYNCS"), Costs._mbarrier),
+        (("LDTM", "STTM"), Costs._tensor_memory),
+        (("MEMBAR", "FENCE", "UTCATOMSWS"), lambda costs, _: Op(latency=costs.table.fence_latency)),
+        (
+            ("LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2UR", "R2UR"),
+            lambda costs, _: Op(latency=costs.table.constant_latency),
+        ),
+        (
+            ("NOP", "BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BPT", "BSSY", "BSYNC", "WARPSYNC", "YIELD"),
+            lambda *_: Op(),
+        ),
+        (("ERRBAR", "ELECT", "VOTE", "VOTEU", "CCTL", "CCTLL", "NANOSLEEP", "ENDCOLLECTIVE", "LEPC"), lambda *_: Op()),
+        (("BREAK", "BMOV", "PREEXIT", "ACQBULK", "SETCTAID"), lambda *_: Op()),
+    )
+    for base in bases
+}
+"""The costs of what does more than compute, or no more than issue, by base."""
 
 
 def _decode(descriptor: int, base: str) -> tuple[int, int, int]:
