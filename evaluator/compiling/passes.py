@@ -16,7 +16,6 @@ seen to crash. A Triton that is built without assertions names none.
 
 _HEADER = re.compile(r"^// -----// (.*)$", re.MULTILINE)
 _BEFORE = re.compile(r"IR Dump Before (\w+)[ :(]*([\w-]*)")
-_WITHIN = re.compile(r"internal IR Dump After: (\w+)")
 _DIED = re.compile(r"Pipeline failed while executing|A signal was caught while processing|PassManager::run failed")
 _REPRODUCER = re.compile(r"^module \{\n", re.MULTILINE)
 _BLAMED = re.compile(r"(kernel\.ttg?ir:\d+:\d+): error: '([a-z_]\w*\.[\w.]+)' op (.*)")
