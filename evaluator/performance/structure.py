@@ -6,7 +6,7 @@ to execute. Loops that only poll (an mbarrier, registers) are passed once: what 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import dropwhile
@@ -32,6 +32,7 @@ _WEIGHTS = dict.fromkeys(MATRIX, 64) | {"MUFU": 8}
 _LOOP_WEIGHT = 16
 _THROUGH = 1_000_000
 """More than all other code of a kernel weighs."""
+_Choice = Callable[..., tuple[float, int | None]]
 LITTLE = 0.05
 """A smaller share of a loop's instructions is not worth a price of its own."""
 
@@ -108,10 +109,9 @@ class Graph:
 
     def __init__(self, code: Code, shares: Shares = ()) -> None:
         """Code that ``shares`` says is passed by weighs less where a way through it is chosen."""
-        self.code = code
-        self._shares = shares
+        self.code, self.shares = code, shares
         self.size = len(code.instructions)
-        self._weights = [_WEIGHTS.get(i.base, 1) * _share(i.line, shares) for i in code.instructions]
+        self.weights = [_WEIGHTS.get(i.base, 1) * _share(i.line, shares) for i in code.instructions]
         starts = {0, *(index for index in code.labels.values() if index < self.size)}
         starts |= {i + 1 for i, instruction in enumerate(code.instructions) if self._ends(instruction)}
         self.starts = sorted(index for index in starts if index < self.size)
@@ -146,7 +146,7 @@ class Graph:
         conditional = bool(last.predicate) or not last.operands.lstrip().startswith("`")
         return (after if conditional and last.base != "BRX" else ()) + targets
 
-    def _exits(self, block: int) -> bool:
+    def exits(self, block: int) -> bool:
         return self.code.instructions[self.stop[block] - 1].base in {"EXIT", "RET"}
 
     def order(self, entry: int) -> list[int]:
@@ -165,114 +165,20 @@ class Graph:
         return order[::-1]
 
     def structure(self, entry: int) -> Structure:
+        """Return what is played from ``entry`` on; raise ``ModelError`` if no path leads from there to an exit."""
         order = self.order(entry)
-        bodies = self._natural_loops(entry, order)
-        headers = sorted(bodies, key=lambda header: (len(bodies[header]), header))
-        parent = {
-            header: next((outer for outer in headers if outer != header and bodies[header] < bodies[outer]), None)
-            for header in headers
-        }
-        loops: dict[int, Loop] = {}
-        spins: set[int] = set()
-        for header in headers:  # inner before outer
-            children = [inner for inner in headers if parent[inner] == header]
-            items, missed = self._path(header, bodies[header], order, children, bodies, loops, spins, header)
-            own = [i for block in bodies[header] for i in range(block, self.stop[block])]
-            bases = {self.code.instructions[i].base for i in own}
-            if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - SPILLS:
-                spins.add(header)
-            dispatch = self._dispatches(set(bodies[header]).difference(*(bodies[child] for child in children)))
-            address = self.code.instructions[header].address
-            light = None
-            if all(child in spins for child in children) and header not in spins:
-                passed, _ = self._path(header, bodies[header], order, children, bodies, loops, spins, header, min)
-                light = tuple(item for item in passed if isinstance(item, Instruction))
-            working = [child for child in children if child not in spins]
-            roles: list[tuple[Instruction | Loop, ...]] = []
-            for group in self._groups(bodies[header] - {header}, working) if dispatch else []:
-                region = self._through(group, bodies[header] - {header}) | {header}
-                within = [child for child in children if child in region]
-                passed, left_out = self._path(
-                    header, region, order, within, bodies, loops, spins, header, through=group
-                )
-                roles.append((*passed, *left_out))
-            ends = sorted(self.stop[block] - 1 for block in bodies[header] if header in self.successors[block])
-            lines = tuple(line for end in ends if (line := self.code.instructions[end].line))
-            light = None if light == items else light
-            entered = self._entered(items, light) if light is not None else 0.0
-            loops[header] = Loop(address, (*items, *missed), dispatch, light, entered, lines, tuple(roles))
-        tops = [header for header in headers if parent[header] is None]
-        items, missed = self._path(entry, set(order), order, tops, bodies, loops, spins, None)
-        return Structure(items, missed)
-
-    def _dispatches(self, blocks: set[int]) -> bool:
-        """Whether idle warps wait for their role in a loop with these blocks outside inner ones.
-
-        They meet the others at a barrier and then read their role, one byte of shared memory (LDS.U8, as Triton 3.9
-        lowers it). The loop in which the default role starts them has the barrier, but not the read.
-        """
-        found = [[self.code.instructions[i] for i in range(block, self.stop[block])] for block in blocks]
-        meets = [list(dropwhile(lambda i: not i.joins_all, block)) for block in found]
-        reads = any(i.opcode.startswith("LDS.U8") for block in meets for i in block)
-        return any(i.base == "USETMAXREG" for block in found for i in block) and (reads or not any(meets))
-
-    def _entered(self, items: Sequence[Instruction | Loop], light: Sequence[Instruction]) -> float:
-        """Return the share of the passes that reach more than ``LITTLE`` of a path's instructions, of those that a
-        lighter path leaves out.
-
-        Branches are told apart by lines of IR: the compiler may have copied what follows one into both its sides.
-        """
-        own = Counter(item.line for item in items if isinstance(item, Instruction))
-        left_out = own - Counter(i.line for i in light)
-        shares = sorted((_share(line, self._shares) for line in left_out.elements() if line is not None), reverse=True)
-        return next(iter(shares[int(LITTLE * own.total()) :]), 0.0)
-
-    def _groups(self, region: set[int], children: list[int]) -> list[list[int]]:
-        """Return the loops in a region in groups: those of which one leads to the other within it."""
-        reached = {child: self._reached(child, region) for child in children}
-        groups: list[list[int]] = []
-        for child in sorted(children):
-            linked = [group for group in groups if any(i in reached[child] or child in reached[i] for i in group)]
-            groups = [group for group in groups if group not in linked]
-            groups.append(sorted([child, *(member for group in linked for member in group)]))
-        return groups
-
-    def _through(self, group: list[int], region: set[int]) -> set[int]:
-        """Return the blocks of a region from which a loop of the group is reached, or that are reached from one."""
-        ahead = {block for block in region if not self._reached(block, region).isdisjoint(group)}
-        return ahead.union(*(self._reached(loop, region) for loop in group))
-
-    def _reached(self, start: int, region: set[int]) -> set[int]:
-        found, stack = {start}, [start]
-        while stack:
-            more = region.intersection(self.successors[stack.pop()]) - found
-            found |= more
-            stack += more
-        return found
+        nest = _Nest(self, order, self._natural_loops(entry, order))
+        for header in nest.headers:  # inner before outer
+            nest.add(header)
+        return Structure(*nest.path(_Region(entry, frozenset(order), nest.children(None))))
 
     def _natural_loops(self, entry: int, order: list[int]) -> dict[int, set[int]]:
         """Return the blocks of each natural loop by header; loops that share a header are one."""
-        position = {block: i for i, block in enumerate(order)}
         predecessors: dict[int, list[int]] = {block: [] for block in order}
         for block in order:
             for successor in self.successors[block]:
                 predecessors[successor].append(block)
-        dominator = {entry: entry}
-        changed = True
-        while changed:  # Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm" (2001)
-            changed = False
-            for block in order[1:]:
-                known = [p for p in predecessors[block] if p in dominator]
-                new = known[0]
-                for other in known[1:]:
-                    while new != other:
-                        if position[new] > position[other]:
-                            new = dominator[new]
-                        else:
-                            other = dominator[other]
-                if dominator.get(block) != new:
-                    dominator[block] = new
-                    changed = True
+        dominator = _dominators(order, predecessors)
         bodies: dict[int, set[int]] = {}
         for block in order:
             for header in self.successors[block]:
@@ -290,69 +196,8 @@ class Graph:
                         stack.extend(predecessors[node])
         return bodies
 
-    def _path(
-        self,
-        entry: int,
-        region: set[int],
-        order: list[int],
-        children: list[int],
-        bodies: dict[int, set[int]],
-        loops: dict[int, Loop],
-        spins: set[int],
-        latch_to: int | None,
-        choose: Callable[..., tuple[float, int | None]] = max,
-        through: Collection[int] = (),
-    ) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
-        """Return the heaviest acyclic path from ``entry`` to the region's end, and the inner loops not on it.
-
-        With ``min`` to choose, the lightest one, which passes no poll. It passes loops to go ``through`` before all
-        others. The end is a jump back to ``latch_to``, or an exit when that is None.
-        """
-        node_of = {block: child for child in children for block in bodies[child]}
-        best: dict[int, tuple[float, int | None]] = {}
-        members: dict[int, list[int]] = {}
-        for block in order:
-            if block in region:
-                members.setdefault(node_of.get(block, block), []).append(block)
-        position = {node: i for i, node in enumerate(members)}
-        for node in reversed(members):
-            ends = any(
-                latch_to in self.successors[block] if latch_to is not None else self._exits(block)
-                for block in members[node]
-            )
-            options: list[tuple[float, int | None]] = [(0, None)] if ends else []
-            for block in members[node]:
-                for successor in self.successors[block]:
-                    target = node_of.get(successor, successor)
-                    polls = target in children and target in spins and choose is min
-                    if target in best and position[target] > position[node] and not polls:
-                        options.append((best[target][0], target))
-            if options:
-                weight, following = choose(options, key=lambda option: option[0])
-                weight += self._weight(node, loops, spins, node in bodies and node in children)
-                best[node] = (weight + _THROUGH * (node in through), following)
-        first = node_of.get(entry, entry)
-        if first not in best:
-            raise ModelError(f"no path leads from {self.code.instructions[entry].address:#x} to the end of its region")
-        items: list[Instruction | Loop] = []
-        passed = set()
-        node = first
-        while True:
-            passed.add(node)
-            if node in children and node in spins:
-                items.extend(loops[node].items)
-            elif node in children:
-                items.append(loops[node])
-            else:
-                items.extend(self._block(node))
-            following = best[node][1]
-            if following is None:
-                break
-            node = following
-        missed = [child for child in children if child not in passed and child not in spins]
-        return tuple(items), tuple(loops[child] for child in sorted(missed))
-
-    def _block(self, block: int) -> Iterator[Instruction | Loop]:
+    def instructions(self, block: int) -> Iterator[Instruction | Loop]:
+        """Yield a block's instructions, and after a call what the function does."""
         for instruction in self.code.instructions[block : self.stop[block]]:
             yield instruction
             callee = self._callee(instruction)
@@ -365,12 +210,187 @@ class Graph:
                         continue
                 yield from self.callees[callee]
 
-    def _weight(self, node: int, loops: dict[int, Loop], spins: set[int], is_loop: bool) -> float:
+
+def _dominators(order: list[int], predecessors: Mapping[int, list[int]]) -> dict[int, int]:
+    """Return the dominator next to each block (Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm", 2001)."""
+    position = {block: i for i, block in enumerate(order)}
+    dominator = {order[0]: order[0]}
+    changed = True
+    while changed:
+        changed = False
+        for block in order[1:]:
+            known = [p for p in predecessors[block] if p in dominator]
+            new = known[0]
+            for other in known[1:]:
+                while new != other:
+                    if position[new] > position[other]:
+                        new = dominator[new]
+                    else:
+                        other = dominator[other]
+            if dominator.get(block) != new:
+                dominator[block] = new
+                changed = True
+    return dominator
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Blocks through which a path is sought: to a jump back to ``latch_to``, or to an exit when that is None."""
+
+    entry: int
+    blocks: frozenset[int]
+    children: tuple[int, ...]
+    """The headers of the loops directly inside."""
+    latch_to: int | None = None
+    through: Collection[int] = ()
+    """The loops to pass before all others."""
+
+
+class _Nest:
+    """The natural loops of a function, from the innermost on."""
+
+    def __init__(self, graph: Graph, order: list[int], bodies: dict[int, set[int]]) -> None:
+        self.graph, self.order, self.bodies = graph, order, bodies
+        self.headers = sorted(bodies, key=lambda header: (len(bodies[header]), header))
+        self.parent = {
+            header: next((outer for outer in self.headers if outer != header and bodies[header] < bodies[outer]), None)
+            for header in self.headers
+        }
+        self.loops: dict[int, Loop] = {}
+        self.spins: set[int] = set()  # those that only poll
+
+    def children(self, header: int | None) -> tuple[int, ...]:
+        """Return the loops directly inside one, or the outermost ones."""
+        return tuple(inner for inner in self.headers if self.parent[inner] == header)
+
+    def add(self, header: int) -> None:
+        """Make the loop of a header; those inside must have been made."""
+        graph, body = self.graph, self.bodies[header]
+        code, children = graph.code.instructions, self.children(header)
+        whole = _Region(header, frozenset(body), children, header)
+        items, missed = self.path(whole)
+        own = [i for block in body for i in code[block : graph.stop[block]]]
+        bases = {i.base for i in own}
+        if len(own) <= _LONGEST_POLL and not children and bases & _POLLS and not bases & _WORK - SPILLS:
+            self.spins.add(header)
+        dispatch = self._dispatches(body.difference(*(self.bodies[child] for child in children)))
+        light, entered = None, 0.0
+        if header not in self.spins and self.spins.issuperset(children) and (path := self.path(whole, min)[0]) != items:
+            light = tuple(item for item in path if isinstance(item, Instruction))
+            entered = self._entered(items, light)
+        ends = sorted(graph.stop[block] - 1 for block in body if header in graph.successors[block])
+        lines = tuple(line for end in ends if (line := code[end].line))
+        roles = self._roles(whole) if dispatch else ()
+        self.loops[header] = Loop(code[header].address, (*items, *missed), dispatch, light, entered, lines, roles)
+
+    def _roles(self, dispatch: _Region) -> tuple[tuple[Instruction | Loop, ...], ...]:
+        """Return the pass of each role through a dispatch loop: by blocks that lead to its loops, or follow them."""
+        header, blocks, roles = dispatch.entry, set(dispatch.blocks) - {dispatch.entry}, []
+        for group in self._groups(blocks, [child for child in dispatch.children if child not in self.spins]):
+            ahead = {block for block in blocks if not self._reached(block, blocks).isdisjoint(group)}
+            region = frozenset(ahead.union({header}, *(self._reached(loop, blocks) for loop in group)))
+            within = tuple(child for child in dispatch.children if child in region)
+            passed, missed = self.path(_Region(header, region, within, header, group))
+            roles.append((*passed, *missed))
+        return tuple(roles)
+
+    def _dispatches(self, blocks: set[int]) -> bool:
+        """Whether idle warps wait for their role in a loop with these blocks outside inner ones.
+
+        They meet the others at a barrier and then read their role, one byte of shared memory (LDS.U8, as Triton 3.9
+        lowers it). The loop in which the default role starts them has the barrier, but not the read.
+        """
+        found = [[self.graph.code.instructions[i] for i in range(block, self.graph.stop[block])] for block in blocks]
+        meets = [list(dropwhile(lambda i: not i.joins_all, block)) for block in found]
+        reads = any(i.opcode.startswith("LDS.U8") for block in meets for i in block)
+        return any(i.base == "USETMAXREG" for block in found for i in block) and (reads or not any(meets))
+
+    def _entered(self, items: Sequence[Instruction | Loop], light: Sequence[Instruction]) -> float:
+        """Return the share of the passes that reach more than ``LITTLE`` of a path's instructions, of those that a
+        lighter path leaves out.
+
+        Branches are told apart by lines of IR: the compiler may have copied what follows one into both its sides.
+        """
+        own = Counter(item.line for item in items if isinstance(item, Instruction))
+        left_out = own - Counter(i.line for i in light)
+        shares = sorted(
+            (_share(line, self.graph.shares) for line in left_out.elements() if line is not None), reverse=True
+        )
+        return next(iter(shares[int(LITTLE * own.total()) :]), 0.0)
+
+    def _groups(self, region: set[int], children: list[int]) -> list[list[int]]:
+        """Return the loops in a region in groups: those of which one leads to the other within it."""
+        reached = {child: self._reached(child, region) for child in children}
+        groups: list[list[int]] = []
+        for child in sorted(children):
+            linked = [group for group in groups if any(i in reached[child] or child in reached[i] for i in group)]
+            groups = [group for group in groups if group not in linked]
+            groups.append(sorted([child, *(member for group in linked for member in group)]))
+        return groups
+
+    def _reached(self, start: int, region: set[int]) -> set[int]:
+        found, stack = {start}, [start]
+        while stack:
+            more = region.intersection(self.graph.successors[stack.pop()]) - found
+            found |= more
+            stack += more
+        return found
+
+    def path(self, region: _Region, choose: _Choice = max) -> tuple[tuple[Instruction | Loop, ...], tuple[Loop, ...]]:
+        """Return the heaviest acyclic path from a region's entry to its end, and the inner loops not on it.
+
+        With ``min`` to choose, the lightest one, which passes no poll.
+        """
+        node_of = {block: child for child in region.children for block in self.bodies[child]}
+        following = self._ways(region, node_of, choose)
+        node: int | None = node_of.get(region.entry, region.entry)
+        if node not in following:
+            address = self.graph.code.instructions[region.entry].address
+            raise ModelError(f"no path leads from {address:#x} to the end of its region")
+        items: list[Instruction | Loop] = []
+        passed = set()
+        while node is not None:
+            passed.add(node)
+            if node in region.children:
+                items += self.loops[node].items if node in self.spins else (self.loops[node],)
+            else:
+                items += self.graph.instructions(node)
+            node = following[node]
+        passed |= self.spins
+        return tuple(items), tuple(self.loops[child] for child in sorted(region.children) if child not in passed)
+
+    def _ways(self, region: _Region, node_of: Mapping[int, int], choose: _Choice) -> dict[int, int | None]:
+        """Return what follows each node, a block or an inner loop, on the chosen path to the end: None at the end."""
+        graph, best = self.graph, dict[int, tuple[float, int | None]]()
+        members: dict[int, list[int]] = {}
+        for block in self.order:
+            if block in region.blocks:
+                members.setdefault(node_of.get(block, block), []).append(block)
+        position = {node: i for i, node in enumerate(members)}
+        for node in reversed(members):
+            ends = any(
+                graph.exits(block) if region.latch_to is None else region.latch_to in graph.successors[block]
+                for block in members[node]
+            )
+            options: list[tuple[float, int | None]] = [(0, None)] if ends else []
+            for block in members[node]:
+                for successor in graph.successors[block]:
+                    target = node_of.get(successor, successor)
+                    polls = target in region.children and target in self.spins and choose is min
+                    if target in best and position[target] > position[node] and not polls:
+                        options.append((best[target][0], target))
+            if options:
+                weight, following = choose(options, key=lambda option: option[0])
+                weight += self._weight(node, node in region.children)
+                best[node] = (weight + _THROUGH * (node in region.through), following)
+        return {node: following for node, (_, following) in best.items()}
+
+    def _weight(self, node: int, is_loop: bool) -> float:
         if not is_loop:
-            return sum(self._weights[node : self.stop[node]])
-        if node in spins:
+            return sum(self.graph.weights[node : self.graph.stop[node]])
+        if node in self.spins:
             return -1000
-        return _LOOP_WEIGHT * sum(self._weights[i.index] for loop in loops[node].tree() for i in loop.own)
+        return _LOOP_WEIGHT * sum(self.graph.weights[i.index] for loop in self.loops[node].tree() for i in loop.own)
 
 
 def _share(line: int | None, shares: Shares) -> float:
