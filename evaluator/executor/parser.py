@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.ir import ALLOCATIONS, COMBINING, Block, Function, Op, Region, Type
-from avo.evaluator.executor.lexer import Parts, attributes, split, tokens
+from avo.evaluator.executor.lexer import Parts, split, tokens
+from avo.evaluator.executor.module import MODULE, check_module
 from avo.evaluator.executor.result_types import result_types
 from avo.evaluator.executor.signature import FUNCTION, divisor, promises, signature, typed_names
 from avo.evaluator.locations import Locations, split_locations
@@ -19,14 +20,8 @@ MAX_DEPTH = 64
 _OP = re.compile(r'(?:(%[^=]*?) = )?"?([a-z_]\w*(?:\.\w+)+)"?(.*)', re.DOTALL)
 _RESULT = re.compile(r"(%[\w$.\-]+)(?::(\d+))?")
 _QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|// ')
-_MODULE = re.compile(r"module(?:\s+@\S+)?\s*(?:attributes\s*\{(.*)\}\s*)?\{")
 _LAYOUT = re.compile(r"(#\w+) = (#.*)")
 _LAYOUT_NAME = re.compile(r"#\w+(?![\w.])")
-_MODULE_ATTRIBUTES = (
-    *("ttg.num-ctas", "ttg.num-warps", "ttg.threads-per-warp", "ttg.target", "ttg.shared", "ttng.two-ctas"),
-    *("ttg.maxnreg", "ttg.min_reg_auto_ws", "ttg.max_reg_auto_ws"),
-)
-_CLUSTERS = ("1", "2", "4", "8", "16")
 _PARTITION = re.compile(r"partition\d+\((.*)\) num_warps\((\d+)\) \{")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
@@ -44,6 +39,24 @@ def parse(text: str, known: Container[str]) -> Function:
     Raises ``IRError`` when the text is malformed, ``UnsupportedOperation`` for an operation that is not in ``known``.
     """
     return _Parser(text, known).kernel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first line of an operation."""
+
+    number: int
+    """Counted from 1."""
+    location: str
+    results: str
+    name: str
+    rest: str
+    """What follows the name."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether a region begins in the next line."""
+        return self.rest.endswith("{")
 
 
 class _Parser:
@@ -72,11 +85,11 @@ class _Parser:
         """Number of warps of the partition that is being parsed."""
         modules = 0
         for number, line in enumerate(self._lines):
-            if match := _MODULE.match(line):
+            if match := MODULE.match(line):
                 modules += 1
                 if modules > 1:
                     raise UnsupportedOperation("nested modules", f"line {number + 1} of the IR")
-                self._cluster, self._warps = _check_module(match[1] or "", f"line {number + 1} of the IR")
+                self._cluster, self._warps = check_module(match[1] or "", f"line {number + 1} of the IR")
             elif match := FUNCTION.match(line):
                 name = match[2].strip('"')
                 if name in self._functions:
@@ -162,97 +175,40 @@ class _Parser:
         raise IRError("the IR ends inside a region")
 
     def _op(self, line: int, names: dict[str, int], depth: int) -> tuple[Op, int]:
-        number = line + 1
-        match = _OP.fullmatch(self._lines[line])
-        if match is None:
-            raise IRError(f"cannot read line {number} of the IR: {self._lines[line][:80]!r}")
-        results_text, name, rest = match[1] or "", match[2], match[3].strip()
-        location = self._locations.resolve(self._places[line], number)
-        self._ops += 1
-        if self._ops > MAX_OPS:
-            raise IRError(f"the kernel has more than {MAX_OPS} operations")
-        if name not in self._known:
-            raise UnsupportedOperation(name, location)
-        loop = None
-        if name in _LOOPS and not self._combining:
-            loop = self._loops
-            self._loops += 1
+        """Parse an operation that starts at ``line``; return it and the next line."""
+        head = self._head(line)
+        name, number, location, rest = head.name, head.number, head.location, head.rest
+        loop = self._number_of_loop(name)
+        parts = _parts(head)
+        parts.operands, defined = _values_of_loop(name, parts, number)
+        self._note_layouts(head, parts)
 
-        def slot(value: str) -> int:
-            if value not in names:
-                raise IRError(f"line {number} of the IR uses {value}, which is not defined before it")
-            return names[value]
+        def slots(values: Sequence[str]) -> tuple[int, ...]:
+            for value in values:
+                if value not in names:
+                    raise IRError(f"line {number} of the IR uses {value}, which is not defined before it")
+            return tuple(names[value] for value in values)
 
-        opens = rest.endswith("{")
-        parts = split(rest[:-1].rstrip().removesuffix("(") if opens else rest)
-        if any(_DOTTED.fullmatch(word) for word in parts.words):
-            raise IRError(f"line {number} of the IR has more than {name}")
-        if name == "tt.dot_scaled":
-            parts.attributes["scales"] = " ".join(map(str, parts.scales))
-        elif parts.scales:
-            raise IRError(f"line {number} of the IR has more than {name}")
-        if name == "scf.for":
-            parts.operands, defined = _for_operands(parts, number)
-        elif name == "scf.while":
-            parts.operands, defined = parts.operands[1::2], parts.operands[0::2]
-        else:
-            defined = []
-        if "registers" in parts.attributes:  # which is the parser's own word
-            raise UnsupportedOperation(f"{name} with registers", location)
-        if self._cluster[0] > 1 and (layout := _of_registers(rest)):
-            parts.attributes["registers"] = layout
-        if name == "tt.dot":
-            if "fma" in parts.attributes:  # which is the parser's own word
-                raise UnsupportedOperation("tt.dot with fma", location)
-            if "#ttg.blocked<" in rest and (_layouts(rest) or [""])[-1].startswith("#ttg.blocked<"):
-                parts.attributes["fma"] = "true"
-        operands = tuple(slot(value) for value in parts.operands)
-        successors = tuple((label, tuple(slot(value) for value in values)) for label, values in parts.successors)
+        operands = slots(parts.operands)
+        successors = tuple((label, slots(values)) for label, values in parts.successors)
         regions: list[Region] = []
         line += 1
-        self._combining += name in COMBINING
-        while opens:
-            inner = dict(names)
-            kinds: Sequence[Type] = ()
-            if name == "scf.for":
-                kinds = [parts.types[0] if parts.types else Type("i64"), *parts.result_types]
-            elif name == "scf.while" and not regions:
-                kinds = parts.types
-            if len(defined) != len(kinds):
-                raise IRError(f"line {number} of the IR defines {len(defined)} values and gives {len(kinds)} types")
-            args = tuple(self._define(inner, *pair) for pair in zip(defined, kinds, strict=True))
-            defined = []
-            region, rest, line = self._region(name, line, inner, args, depth + 1)
-            regions.append(region)
-            opens = rest in _BETWEEN_REGIONS
-            location = self._locations.resolve(self._places[line - 1], number)
-            if not opens and rest:
-                closing = split(rest.removeprefix(")"))
-                if closing.operands or closing.words not in ([], ["attributes"]):
-                    raise IRError(f"line {line} of the IR has more than the end of {name}")
-                parts.attributes.update(closing.attributes)
-                parts.types += closing.types
-                parts.result_types += closing.result_types
-        self._combining -= name in COMBINING
+        if head.opens:
+            regions, rest, line = self._regions(head, parts, defined, names, depth)
         if name == "ttg.warp_specialize":
             regions, line = self._partitions(line, operands, names, parts, depth)
-            location = self._locations.resolve(self._places[line - 1], number)
             operands *= len(regions) - 1
+        if regions:
+            location = self._locations.resolve(self._places[line - 1], number)
         if name == "tt.call":
             regions.append(self._function(parts.symbol[1:].strip('"'), location))
-        if name in _BY_REGISTERS:
-            parts.attributes["registers"] = " -> ".join(_layouts(_spelt(rest, self._named_layouts))[-2:])
-        result_names = _results(results_text)
-        if name in ALLOCATIONS:
-            parts.attributes["called"] = ", ".join(result_names[:1])
-        if name == "ttng.async_copy_mbarrier_arrive":
-            parts.attributes["warps"] = self._warps
-        kinds = result_types(name, parts, len(result_names), number)
-        results = tuple(self._define(names, *pair) for pair in zip(result_names, kinds, strict=True))
+        results = _results(head.results)
+        parts.attributes.update(self._noted(name, results, rest))
+        kinds = result_types(name, parts, len(results), number)
         op = Op(
             name,
             operands,
-            results,
+            tuple(self._define(names, *pair) for pair in zip(results, kinds, strict=True)),
             location,
             tuple(parts.words),
             parts.attributes,
@@ -262,6 +218,75 @@ class _Parser:
             range(number, line + 1),
         )
         return op, line
+
+    def _head(self, line: int) -> _Head:
+        """Return the first line of an operation that is known."""
+        match = _OP.fullmatch(self._lines[line])
+        if match is None:
+            raise IRError(f"cannot read line {line + 1} of the IR: {self._lines[line][:80]!r}")
+        location = self._locations.resolve(self._places[line], line + 1)
+        self._ops += 1
+        if self._ops > MAX_OPS:
+            raise IRError(f"the kernel has more than {MAX_OPS} operations")
+        if match[2] not in self._known:
+            raise UnsupportedOperation(match[2], location)
+        return _Head(line + 1, location, match[1] or "", match[2], match[3].strip())
+
+    def _number_of_loop(self, name: str) -> int | None:
+        if name not in _LOOPS or self._combining:
+            return None
+        self._loops += 1
+        return self._loops - 1
+
+    def _note_layouts(self, head: _Head, parts: Parts) -> None:
+        """Add to the attributes what layouts say: where a cluster's CTAs hold a block, and which products are FMAs."""
+        if "registers" in parts.attributes:  # which is the parser's own word
+            raise UnsupportedOperation(f"{head.name} with registers", head.location)
+        if self._cluster[0] > 1 and (layout := _of_registers(head.rest)):
+            parts.attributes["registers"] = layout
+        if head.name == "tt.dot":
+            if "fma" in parts.attributes:  # which is the parser's own word
+                raise UnsupportedOperation("tt.dot with fma", head.location)
+            if "#ttg.blocked<" in head.rest and (_layouts(head.rest) or [""])[-1].startswith("#ttg.blocked<"):
+                parts.attributes["fma"] = "true"
+
+    def _noted(self, name: str, results: Sequence[str], rest: str) -> dict[str, str]:
+        """Return further attributes that are the parser's own words; ``rest`` is the text that has the types."""
+        if name in _BY_REGISTERS:
+            return {"registers": " -> ".join(_layouts(_spelt(rest, self._named_layouts))[-2:])}
+        if name in ALLOCATIONS:
+            return {"called": ", ".join(results[:1])}
+        return {"warps": self._warps} if name == "ttng.async_copy_mbarrier_arrive" else {}
+
+    def _regions(
+        self, head: _Head, parts: Parts, defined: Sequence[str], names: dict[str, int], depth: int
+    ) -> tuple[list[Region], str, int]:
+        """Parse the regions of an operation, and what follows into ``parts``; return them, the text that follows, and
+        the next line. The first region takes the values ``defined``.
+        """
+        regions: list[Region] = []
+        line, rest = head.number, _BETWEEN_REGIONS[0]
+        self._combining += head.name in COMBINING
+        while rest in _BETWEEN_REGIONS:
+            kinds = _types_in_loop(head.name, parts, first=not regions)
+            if len(defined) != len(kinds):
+                raise IRError(
+                    f"line {head.number} of the IR defines {len(defined)} values and gives {len(kinds)} types"
+                )
+            inner = dict(names)
+            args = tuple(self._define(inner, *pair) for pair in zip(defined, kinds, strict=True))
+            defined = ()
+            region, rest, line = self._region(head.name, line, inner, args, depth + 1)
+            regions.append(region)
+        if rest:
+            closing = split(rest.removeprefix(")"))
+            if closing.operands or closing.words not in ([], ["attributes"]):
+                raise IRError(f"line {line} of the IR has more than the end of {head.name}")
+            parts.attributes.update(closing.attributes)
+            parts.types += closing.types
+            parts.result_types += closing.result_types
+        self._combining -= head.name in COMBINING
+        return regions, rest, line
 
     def _partitions(
         self, line: int, captured: tuple[int, ...], names: dict[str, int], parts: Parts, depth: int
@@ -286,23 +311,6 @@ class _Parser:
         parts.attributes["warps"] = " ".join(warps)
         parts.result_types += split(rest).result_types
         return regions, line
-
-
-def _check_module(attributes_text: str, location: str) -> tuple[tuple[int, bool], str]:
-    """Return the CTAs of a module's clusters and whether they work in pairs, and the warps of a CTA, "" if not said.
-
-    Raises ``UnsupportedOperation`` for anything else that changes what its kernel does.
-    """
-    found: dict[str, str] = {}
-    attributes([*tokens(attributes_text), ("punctuation", "}")], 0, found)
-    for name, value in found.items():
-        if name not in _MODULE_ATTRIBUTES:
-            raise UnsupportedOperation(f"module with attributes {name} = {value}"[:200], location)
-    ctas = found.get("ttg.num-ctas", "1 : i32").removesuffix(" : i32")
-    if ctas not in _CLUSTERS:
-        raise UnsupportedOperation(f"cluster of {ctas[:20]} CTAs", location)
-    warps = found.get("ttg.num-warps", "").removesuffix(" : i32")
-    return (int(ctas), found.get("ttng.two-ctas", "false") == "true"), warps
 
 
 def _spelt(text: str, named: Mapping[str, str]) -> str:
@@ -343,9 +351,34 @@ def _results(text: str) -> list[str]:
     return names
 
 
-def _for_operands(parts: Parts, number: int) -> tuple[list[str], list[str]]:
-    """Split the values of ``%i = %lo to %hi step %st iter_args(%a = %x, ...)`` into operands and region arguments."""
+def _parts(head: _Head) -> Parts:
+    """Return the parts of an operation's first line."""
+    parts = split(head.rest[:-1].rstrip().removesuffix("(") if head.opens else head.rest)
+    scaled = head.name == "tt.dot_scaled"
+    if any(_DOTTED.fullmatch(word) for word in parts.words) or (parts.scales and not scaled):
+        raise IRError(f"line {head.number} of the IR has more than {head.name}")
+    if scaled:
+        parts.attributes["scales"] = " ".join(map(str, parts.scales))
+    return parts
+
+
+def _values_of_loop(name: str, parts: Parts, number: int) -> tuple[list[str], list[str]]:
+    """Return the operands of an operation, and the values that a loop defines beside them, for its region.
+
+    They are in turns in ``%i = %lo to %hi step %st iter_args(%a = %x, ...)`` and ``scf.while (%a = %x, ...)``.
+    """
     values = parts.operands
+    if name == "scf.while":
+        return values[1::2], values[0::2]
+    if name != "scf.for":
+        return values, []
     if len(values) < 4 or len(values) % 2:
         raise IRError(f"cannot read the loop in line {number} of the IR")
     return values[1:4] + values[5::2], [values[0], *values[4::2]]
+
+
+def _types_in_loop(name: str, parts: Parts, *, first: bool) -> Sequence[Type]:
+    """Return the types of the values that a region of a loop takes; none for other operations."""
+    if name == "scf.for":
+        return [parts.types[0] if parts.types else Type("i64"), *parts.result_types]
+    return parts.types if name == "scf.while" and first else ()
