@@ -1,7 +1,8 @@
 """Floating-point arithmetic: IEEE, with the GPU's treatment of NaN, zeros, remainders and exponentials.
 
-Where PTX has an approximation, the exact value is computed; ``approximations`` holds the error bounds. Subnormal
-operands are treated as the instruction treats them, as far as that affects normal results.
+Where PTX has an approximation, the exact value is computed; its error bounds are in
+tests/evaluator/executor/approximations.py. Subnormal operands are treated as the instruction treats them, as far as
+that affects normal results.
 """
 
 import numpy as np

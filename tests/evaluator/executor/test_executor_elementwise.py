@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from avo.evaluator.executor.operations.approximations import APPROXIMATIONS
 from tests.evaluator.executor import elementwise_kernels as kernels
+from tests.evaluator.executor.approximations import APPROXIMATIONS
 from tests.evaluator.executor.exact import edges, numbers, rounded, same
 
 ORACLE = "exact rationals, Triton's interpreter"

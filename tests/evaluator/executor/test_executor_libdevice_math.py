@@ -6,9 +6,9 @@ import mpmath
 import pytest
 import torch
 
-from avo.evaluator.executor.operations.approximations import APPROXIMATIONS
 from avo.evaluator.executor.operations.libdevice import FUNCTIONS
 from tests.corpus import sample
+from tests.evaluator.executor.approximations import APPROXIMATIONS
 from tests.evaluator.executor.exact import FORMATS
 from tests.evaluator.executor.libdevice_kernels import run_all
 

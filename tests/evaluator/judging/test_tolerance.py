@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from avo.evaluator.executor import Allocation
-from avo.evaluator.executor.operations.approximations import APPROXIMATIONS
 from avo.evaluator.judging.compare import compare
 from avo.evaluator.problem import Absolute, Rounded
 from avo.evaluator.problems.dense import OUTPUTS
 from avo.evaluator.problems.mha import MHA
 from tests import forward
+from tests.evaluator.executor.approximations import APPROXIMATIONS
 
 ATTAINED = 0.25
 """Relative error that correct kernels reach, in machine epsilons of their type, as ``Rounded`` says."""

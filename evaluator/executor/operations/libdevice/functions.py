@@ -1,7 +1,7 @@
 """Elementary and special functions.
 
-In float32, common functions are torch's own; others are computed in float64 and rounded. ``approximations`` holds the
-error bounds of the GPU's.
+In float32, common functions are torch's own; others are computed in float64 and rounded. Error bounds of the GPU's are
+in tests/evaluator/executor/approximations.py.
 """
 
 import math
