@@ -14,7 +14,7 @@ NAMED = sorted(set(re.findall(r"`([\w/]+\.py)::([^`]+)`", PAGE)))
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
 def test_the_test_that_holds_a_promise_exists(file: str, name: str) -> None:
-    folders = {"tests": ROOT, "attacks": ROOT / "corpora"}
+    folders = {"tests": ROOT, "evaluator": ROOT, "attacks": ROOT / "corpora"}
     source = (folders.get(file.partition("/")[0], ROOT / "tests" / "evaluator") / file).read_text()
     assert re.search(rf"^def {re.escape(name)}\(|^    \"{re.escape(name)}\": ", source, re.MULTILINE)
 

@@ -8,12 +8,6 @@ import pytest
 from avo.knowledge_base.claims import Claim, read_claim
 from avo.knowledge_base.library import Library, LibraryError
 
-_PERCENT = re.compile(r"[+-]?(\d+(?:\.\d+)?)(?:%| percent)")
-_OF_SPEED = re.compile(
-    r"[+-]\d+(\.\d+)?%|\b(gain\w*|faster|slower|above|behind|los(e|es|t)|wins?|pays?|speed-?up|ahead|better|worse)\b"
-)
-_CODE = re.compile(r"```.*?```", re.DOTALL)
-_SENTENCE = re.compile(r"(?<=[.:;])\s+|\n\n|\n(?=[-|\d])")
 CLAIM = "h100 8k-full: mha/plain + tile(BLOCK_M 64 -> 128) => shape + stages(3): +8.5% within 3"
 _PERCENT = re.compile(r"[+-]?(\d+(?:\.\d+)?)(?:%| percent)")
 _OF_SPEED = re.compile(
@@ -21,12 +15,6 @@ _OF_SPEED = re.compile(
 )
 _CODE = re.compile(r"```.*?```", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.:;])\s+|\n\n|\n(?=[-|\d])")
-
-
-def stated_gains(body: str) -> set[str]:
-    """Return the percentages, as written and without sign, in those sentences of a text that are about speed."""
-    sentences = _SENTENCE.split(_CODE.sub("", body))
-    return {number for text in sentences if _OF_SPEED.search(text) for number in _PERCENT.findall(text)}
 
 
 def stated_gains(body: str) -> set[str]:

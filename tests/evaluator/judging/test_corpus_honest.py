@@ -15,7 +15,7 @@ from tests.evaluator.problems import (
     test_backward_kernels,
     test_decode,
     test_fsa_backward_kernels,
-    test_fsa_wrong,
+    test_fsa_kernels,
     test_gqa_kernels,
 )
 from tests.kernels import edited, stored_in
@@ -66,7 +66,7 @@ OF_OTHERS = {
     "gqa": test_gqa_kernels.HONEST_KERNELS,
     "mha_backward": test_backward_kernels.HONEST_KERNELS,
     "decode": {**test_decode.HONEST_KERNELS, **stored_in("honest/decode")},
-    "fsa": {**test_fsa_wrong.HONEST_KERNELS, **stored_in("honest/fsa")},
+    "fsa": {**test_fsa_kernels.HONEST_KERNELS, **stored_in("honest/fsa")},
     "fsa_backward": test_fsa_backward_kernels.HONEST_KERNELS,
 }
 OTHERS = [(problem, name) for problem, sources in OF_OTHERS.items() for name in sources]

@@ -1,6 +1,5 @@
-"""Backward kernels that are subtly wrong are told apart from right ones in many styles."""
+"""Right backward kernels in many styles are right in every small case."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,80 +14,21 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.orders import module_of
-from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import first_fault
-from tests.evaluator.wrong.mutant import Mutant, one
 from tests.kernels import edited, stored
 
 PLAIN = seed_source("mha_backward")
 ATOMICS = stored("honest/mha_backward/atomics")
 
-DIAGONAL_OF_KEYS = "offs_n[:, None] <= offs_m[None, :] + (kv_len - q_len)"
-DIAGONAL_OF_QUERIES = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"
-DS_OF_KEYS = "ds = p * (tl.dot(v, tl.trans(dout)) - delta[None, :])"
 DS_OF_QUERIES = "ds = p * (tl.dot(dout, tl.trans(v)) - delta[:, None])"
 STRIDES = "stride_ob, stride_oh, stride_om, stride_od"
 P_OF_QUERIES = "tl.exp(tl.dot(q, tl.trans(k)) * scale - lse[:, None])"
 P_OF_KEYS = "tl.exp(tl.dot(k, tl.trans(q)) * scale - lse[None, :])"
-DK = "dk = tl.dot(ds.to(q.dtype), q, dk)"
-DV = "dv = tl.dot(p.to(dout.dtype), dout, dv)"
-AT = "at = (batch * heads + head) * q_len\n        for"
 ROWS = "offs_n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)\n    batch, kv_head"
 DELTA_OF_KEYS = "            delta = tl.load(Delta + at + offs_m, mask=offs_m < q_len, other=0.0)\n"
 LOG2_E = "1.4426950408889634"
 MHA, GQA = "mha_backward", "gqa_backward"
 
-WRONG: dict[str, tuple[str, Mutant]] = {
-    "dk without the row sums": (MHA, one(DS_OF_KEYS, DS_OF_KEYS.replace(" - delta[None, :]", ""), "square-full.* dk,")),
-    "dq without the row sums": (
-        MHA,
-        one(DS_OF_QUERIES, DS_OF_QUERIES.replace(" - delta[:, None]", ""), "square-full.* dq,"),
-    ),
-    "dk accumulated twice": (MHA, one(DK, f"{DK}\n            {DK}", "square-full.* dk,")),
-    "dv accumulated twice": (MHA, one(DV, f"{DV}\n            {DV}", "square-full.* dv,")),
-    "dk without the scale": (MHA, one("        dk * scale,", "        dk,", "square-full.* dk,")),
-    "dq scaled twice": (MHA, one("Dq, dq * scale,", "Dq, dq * scale * scale,", "square-full.* dq,")),
-    "dk of probabilities": (MHA, one("dk = tl.dot(ds.to", "dk = tl.dot(p.to", "square-full.* dk,")),
-    "the diagonal of dk one key too far": (
-        MHA,
-        one(DIAGONAL_OF_KEYS, DIAGONAL_OF_KEYS + " + 1", "-causal.* d[kv],"),
-    ),
-    "the diagonal of dq one key too near": (
-        MHA,
-        one(DIAGONAL_OF_QUERIES, DIAGONAL_OF_QUERIES.replace("<=", "<"), "square-causal.* dq,"),
-    ),
-    "the first queries of a tile of keys left out": (
-        MHA,
-        one("// BLOCK_M * BLOCK_M", "// BLOCK_M * BLOCK_M + BLOCK_M", "square-causal.* dk,"),
-    ),
-    "the last tile of keys left out": (
-        MHA,
-        one("end = kv_len\n", "end = kv_len // BLOCK_N * BLOCK_N\n", "odd-full.* dq,"),
-    ),
-    "row sums that are those of the keys at hand": (
-        MHA,
-        one(
-            DS_OF_KEYS,
-            "dp = tl.dot(v, tl.trans(dout))\n            ds = p * (dp - tl.sum(p * dp, 0)[None, :])",
-            "square-full.* dk,",
-        ),
-    ),
-    "probabilities that add up to one in a tile": (
-        MHA,
-        one(DS_OF_QUERIES, "p = p / tl.sum(p, 1)[:, None]\n        " + DS_OF_QUERIES, "square-full.* dq,"),
-    ),
-    "exponentials of two": (MHA, one(P_OF_KEYS, P_OF_KEYS.replace("exp(", "exp2("), "square-full.* d[kv],")),
-    "lse in bfloat16": (
-        MHA,
-        one(P_OF_KEYS, P_OF_KEYS.replace("lse[", "lse.to(tl.bfloat16).to(tl.float32)["), "square-causal.* d[kv],"),
-    ),
-    "one head of each group": (GQA, one("range(group)", "range(1)", "group-8-causal.* dk,")),
-    "lse of the first head of the group": (
-        GQA,
-        one(AT, AT.replace("+ head)", "+ kv_head * group)"), "group-8-causal.* dk,"),
-    ),
-}
-"""Mutants of the seed, with where they are wrong first."""
 
 HONEST_KERNELS: dict[str, str] = {
     "atomics": ATOMICS,
@@ -125,16 +65,6 @@ HONEST_KERNELS: dict[str, str] = {
         source=PLAIN,
     ),
 }
-
-
-@pytest.mark.parametrize("name", sample(WRONG, 32))
-def test_a_wrong_kernel_is_told_which_gradient_is_wrong(name: str, tmp_path: Path) -> None:
-    problem, mutant = WRONG[name]
-    found = {MHA: MHA_BACKWARD, GQA: GQA_BACKWARD}[problem]
-    fault = first_fault(found, module_of(mutant.of(PLAIN), tmp_path))
-    assert fault is not None
-    assert fault.status is mutant.status
-    assert re.search(mutant.message, fault.message), fault.message
 
 
 @pytest.mark.corpus

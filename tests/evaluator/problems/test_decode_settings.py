@@ -1,26 +1,21 @@
-"""Decoding with windows, sinks and values of other dims than keys: the reference is the definition, and wrong kernels
-are told apart from right ones.
+"""Decoding with windows, sinks and values of other dims than keys: the reference is the definition, and kernels
+in many styles are right.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from types import ModuleType
 
 import pytest
 import torch
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problem import signature
 from avo.evaluator.problems.decode import DecodeCase, lengths
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests import forward
-from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
-from tests.evaluator.wrong.mutant import Mutant, one
 from tests.kernels import edited
 
 WINDOW, SINKS, DIMS = "decode-w1024", "decode-sinks", "decode-d192x128-fp16"
@@ -85,51 +80,9 @@ def test_a_planted_key_changes_a_row_within_its_window(window: int) -> None:
         assert float((old - new).norm()) > 0.5 * float(old.norm())
 
 
-INSIDE = "keys[None, :] > token[:, None] + (length - q_len) - window"
 FIRST = "first = tl.maximum(length - q_len + 1 - window, 0)"
 SINK = "sink = tl.load(Sinks + head)"
 ADDED = "total += tl.exp(sink - top)"
-WRONG: dict[str, tuple[str, str, Mutant]] = {
-    "windows of one key too many": (WINDOW, "four-queries", one(INSIDE, INSIDE.replace(">", ">="), "rows")),
-    "the window of the first query for all": (
-        WINDOW, "four-queries", one(INSIDE, "keys[None, :] >= first", "rows"),
-    ),
-    "the window of the last query for all": (
-        WINDOW, "four-queries", one(FIRST, FIRST.replace("- q_len + 1 ", ""), "rows"),
-    ),
-    "windows of the longest sequence": (
-        WINDOW, "group-8", one(FIRST, FIRST.replace("length", "most * PAGE"), "rows|not finite"),
-    ),
-    "no window": (WINDOW, "four-queries", one("WINDOWED=window > 0", "WINDOWED=False", "rows")),
-    "sinks left out": (SINKS, "group-8", one("SINKS=len(sinks) > 0", "SINKS=False", "rows")),
-    "sinks of KV heads": (SINKS, "group-8", one(SINK, "sink = tl.load(Sinks + head // 8)", "rows")),
-    "sinks in each part": (SINKS, "group-8", one(ADDED, "total += splits * tl.exp(sink - top)", "rows")),
-    "sinks in the output alone": (
-        SINKS, "group-8", one("top + tl.log(total)", "top + tl.log(total - tl.exp(sink - top))", "lse is off"),
-    ),
-    "no maximum where there is a sink": (
-        SINKS, "large", one("top = tl.maximum(top, sink)", "top = top * 0.0", "rows|not finite"),
-    ),
-    "values of as many elements as keys": (
-        DIMS, "one-query", one("part)[:, None] * VALUE_DIM", "part)[:, None] * 192", "."),
-    ),
-}  # fmt: skip
-"""Mutants of the seed, each with the problem and the small case that it is wrong for."""
-
-
-def said(name: str, case: str, module: ModuleType) -> str:
-    """What is said of one case, or of what a kernel reads that it may not."""
-    try:
-        fault = fault_of(get_problem(name), small(name, case), module)
-    except FaultsFound as error:
-        return str(error)
-    return fault.message if fault else ""
-
-
-@pytest.mark.parametrize("wrong", sample(WRONG, 12))
-def test_a_wrong_kernel_is_seen(wrong: str, tmp_path: Path) -> None:
-    name, case, mutant = WRONG[wrong]
-    assert re.search(mutant.message, said(name, case, module_of(mutant.of(SEED), tmp_path)))
 
 
 HONEST = {

@@ -1,7 +1,6 @@
-"""Packed sequences: the reference is the definition, and wrong kernels are told apart from right ones."""
+"""Packed sequences: the reference is the definition, and kernels in many styles are right."""
 
 import random
-import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +15,7 @@ from avo.evaluator.problems.visible import DenseCase
 from avo.seeds import seed_source, seeds_of
 from bench.orders import module_of
 from tests import forward
-from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
-from tests.evaluator.wrong.mutant import Mutant, one
 from tests.kernels import edited
 
 PACKED, GQA = get_problem("mha-packed"), get_problem("gqa-d192x128-fp16-packed")
@@ -115,25 +112,6 @@ def test_the_seed_launches_what_a_card_takes_for_the_most_sequences(monkeypatch:
     assert max(others) < 2**16
 
 
-SHIFT = "shift = end_k - end_q"
-VISIBLE = "visible = offs_n[None, :] < end_k"
-WRONG: dict[str, Mutant] = {
-    "the keys of the sequences before": one(
-        "start, stop = first_k, end_k", "start, stop = 0, end_k", "the sequences before theirs"
-    ),
-    "the keys of the sequence behind": one(VISIBLE, "visible = offs_n[None, :] < end_k + 1", "rows"),
-    "the mask from the top left of a sequence": one(SHIFT, "shift = first_k - first_q", "rows"),
-    "the mask of all sequences as one": one(SHIFT, "shift = 0", "rows|not finite"),
-    "keys begin where queries do": one("first_k, end_k = tl.load(StartsK", "first_k, end_k = tl.load(StartsQ", "rows"),
-    "the diagonal one key too far": one("offs_m[:, None] + shift)", "offs_m[:, None] + shift + 1)", "rows"),
-    "the last key of a sequence left out": one(VISIBLE, "visible = offs_n[None, :] < tl.maximum(end_k - 1, 1)", "rows"),
-    "an even share for each sequence": one(
-        "first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)",
-        "share = q_len // tl.num_programs(2)\n        first_q, end_q = sequence * share, (sequence + 1) * share",
-        "rows|not finite",
-    ),
-}
-"""Mutants of the seed."""
 HONEST = {
     "the seed": SOURCE,
     "the keys of a sequence from the last to the first": edited(
@@ -164,12 +142,6 @@ def first_fault(source: str, folder: Path) -> str:
         if fault := fault_of(PACKED, case, module):
             return fault.message
     return ""
-
-
-@pytest.mark.parametrize("wrong", sample(WRONG, 9))
-def test_a_kernel_that_mixes_sequences_up_is_caught(wrong: str, tmp_path: Path) -> None:
-    found = first_fault(WRONG[wrong].of(SOURCE), tmp_path)
-    assert re.search(WRONG[wrong].message, found), found
 
 
 def test_the_seed_is_right_where_keys_are_longer_than_values(tmp_path: Path) -> None:

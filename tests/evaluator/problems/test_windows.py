@@ -1,7 +1,6 @@
-"""Windows and sinks: the reference is the definition, and wrong kernels are told apart from right ones."""
+"""Windows and sinks: the reference is the definition, and kernels in many styles are right."""
 
 import random
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from avo.evaluator.problems.visible import DenseCase
 from avo.seeds import seed_source
 from bench.orders import module_of
 from tests import forward
-from tests.corpus import sample
 from tests.evaluator.problems.offline_kernel import fault_of
-from tests.evaluator.wrong.mutant import Mutant, one
 from tests.kernels import edited
 
 WINDOW, SINKS, BOTH = "mha-w1024", "mha-sinks", "gqa-d64-w128-global-sinks"
@@ -142,46 +139,7 @@ def test_a_mistake_that_changes_nothing_explains_no_small_error(problem: str) ->
     assert not diagnosis(problem, small(get_problem(problem), "longer-than-all"), 70, 1.003)
 
 
-INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
-FIRST = "start = first_k + tl.maximum(start_m + shift - window + 1 - first_k, 0) // BLOCK_N * BLOCK_N"
-SINK = "sink = tl.load(Sinks + head)"
-ADDED = "row_sum = row_sum * rescale + tl.exp(sink - new_max)"
 WINDOWED = "WINDOWED=0 < window < kv_len"
-WRONG: dict[str, tuple[str, Mutant]] = {
-    "windows of one key too many": (WINDOW, one(INSIDE, INSIDE.replace(">", ">="), "windows have one key too many")),
-    "windows of one key too few": (
-        WINDOW,
-        one(INSIDE, INSIDE + " + 1", "across-tiles: rows|windows have one key too few"),
-    ),
-    "no mask at the beginning": (WINDOW, one(INSIDE, "offs_n[None, :] >= 0", "rows")),
-    "no window at all": (WINDOW, one(WINDOWED, "WINDOWED=False", "the window is ignored")),
-    "a window of whole tiles": (WINDOW, one(INSIDE, INSIDE.replace("window", "(window + 63) // 64 * 64"), "rows")),
-    "a window from the top left": (WINDOW, one(INSIDE, INSIDE.replace(" + shift", ""), "edge-1: rows")),
-    "the first tile left out": (WINDOW, one(FIRST, FIRST + " + BLOCK_N", "rows|not finite")),
-    "the first tile from the last row": (WINDOW, one(FIRST, FIRST.replace("+ 1", "+ BLOCK_M"), "rows|not finite")),
-    "the window of the suite": (
-        WINDOW,
-        one("kv_len, window,\n        CAUSAL=causal", "kv_len, 1024,\n        CAUSAL=causal", "rows"),
-    ),
-    "sinks left out": (SINKS, one("SINKS=len(sinks) > 0", "SINKS=False", "the sinks are left out")),
-    "sinks scaled as scores": (SINKS, one(SINK, SINK + " * scale", "the sinks are scaled as scores are")),
-    "the sink of the first head": (SINKS, one(SINK, "sink = tl.load(Sinks)", "rows")),
-    "the sinks of KV heads": (BOTH, one(SINK, "sink = tl.load(Sinks + kv_head)", "rows")),
-    "sinks counted twice": (SINKS, one(ADDED, ADDED + " * 2.0", "rows")),
-    "sinks for the denominator of none": (
-        SINKS,
-        one(ADDED, "row_sum = row_sum * rescale", "rows|lse"),
-    ),
-    "sinks in the output alone": (
-        SINKS,
-        one(
-            "lse = row_max + tl.log(row_sum)", "lse = row_max + tl.log(row_sum - tl.exp(sink - row_max))", "lse is off"
-        ),
-    ),
-    "the sum not rescaled to the sink": (SINKS, one(ADDED, "row_sum = row_sum + tl.exp(sink - new_max)", "rows|lse")),
-    "one sink in base two": (SINKS, one("tl.exp(sink - new_max)", "tl.exp2(sink - new_max)", "rows|lse")),
-}
-"""Mutants of the seed, each with the problem that it is wrong for."""
 
 
 def first_fault(problem: Problem, module: object) -> str:
@@ -189,13 +147,6 @@ def first_fault(problem: Problem, module: object) -> str:
         if fault := fault_of(problem, case, module):  # type: ignore[arg-type]
             return fault.message
     return ""
-
-
-@pytest.mark.parametrize("wrong", sample(WRONG, 10))
-def test_a_wrong_window_or_sink_is_caught(wrong: str, tmp_path: Path) -> None:
-    name, mutant = WRONG[wrong]
-    found = first_fault(get_problem(name), module_of(mutant.of(GENERAL), tmp_path))
-    assert re.search(mutant.message, found), found
 
 
 LOOP = "    for start_n in range(start, stop, BLOCK_N):\n"

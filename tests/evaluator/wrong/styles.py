@@ -1,7 +1,7 @@
 """Mutants of the honest kernels, by the kernel's name and what is wrong with them: faults that the seed has no room for."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.wrong.mutant import Mutant, one
+from avo.evaluator.problems.mutant import Mutant, one
 
 EMPTY_COUNT = "torch.zeros((B * H * tiles,), dtype=torch.int32, device=q.device)"
 NOTHING_ORDERED = r"race in one_launch at candidate\.py:\d+"

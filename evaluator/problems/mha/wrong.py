@@ -1,7 +1,7 @@
-"""Mutants of the seed, ``seeds/mha/plain.py``, by what is wrong with them."""
+"""Wrong answers to ``mha``: mutants of its seeds, by what is wrong with them."""
 
 from avo.evaluator.evaluation import Status
-from tests.evaluator.wrong.mutant import Mutant, one
+from avo.evaluator.problems.mutant import Mutant, one
 
 DIAGONAL = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"
 VISIBLE = "visible = offs_n[None, :] < kv_len\n"
@@ -12,12 +12,19 @@ SCORES = "scores = tl.dot(q, k) * scale"
 MAXIMUM = "new_max = tl.maximum(row_max, tl.max(scores, 1))"
 P = "p = tl.exp(scores - new_max[:, None])"
 SUM = "row_sum = row_sum * rescale + tl.sum(p, 1)"
-PRODUCT = "acc = tl.dot(p.to(v.dtype), v, acc)"
 LSE = "row_max + tl.log(row_sum)"
 V_TILE = "v_base + offs_n[:, None] * stride_vn"
 BATCH = "batch = (batch_head // heads).to(tl.int64)"
 HEAD = "head = (batch_head % heads).to(tl.int64)\n    kv"
 STORED_ROWS = "o_base + offs_m[:, None] * stride_om"
+
+INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
+FIRST = "start = first_k + tl.maximum(start_m + shift - window + 1 - first_k, 0) // BLOCK_N * BLOCK_N"
+SINK = "sink = tl.load(Sinks + head)"
+ADDED = "row_sum = row_sum * rescale + tl.exp(sink - new_max)"
+WINDOWED = "WINDOWED=0 < window < kv_len"
+SHIFT = "shift = end_k - end_q"
+INSIDE_SEQUENCE = "visible = offs_n[None, :] < end_k"
 
 MASKS = {
     "the diagonal one key too far": one(DIAGONAL, DIAGONAL + " + 1", "-causal: rows.*one key too many"),
@@ -186,4 +193,82 @@ HEADS = {
     ),
 }
 
-MUTANTS = MASKS | SOFTMAX | TILES | HEADS
+WINDOWS = {
+    "windows of one key too many": one(
+        INSIDE, INSIDE.replace(">", ">="), "windows have one key too many", setting="w1024"
+    ),
+    "windows of one key too few": one(
+        INSIDE, INSIDE + " + 1", "across-tiles: rows|windows have one key too few", setting="w1024"
+    ),
+    "no mask at the beginning": one(INSIDE, "offs_n[None, :] >= 0", "rows", setting="w1024"),
+    "no window at all": one(WINDOWED, "WINDOWED=False", "the window is ignored", setting="w1024"),
+    "a window of whole tiles": one(
+        INSIDE, INSIDE.replace("window", "(window + 63) // 64 * 64"), "rows", setting="w1024"
+    ),
+    "a window from the top left": one(INSIDE, INSIDE.replace(" + shift", ""), "edge-1: rows", setting="w1024"),
+    "the first tile left out": one(FIRST, FIRST + " + BLOCK_N", "rows|not finite", setting="w1024"),
+    "the first tile from the last row": one(
+        FIRST, FIRST.replace("+ 1", "+ BLOCK_M"), "rows|not finite", setting="w1024"
+    ),
+    "the window of the suite": one(
+        "kv_len, window,\n        CAUSAL=causal", "kv_len, 1024,\n        CAUSAL=causal", "rows", setting="w1024"
+    ),
+    "sinks left out": one("SINKS=len(sinks) > 0", "SINKS=False", "the sinks are left out", setting="sinks"),
+    "sinks scaled as scores": one(SINK, SINK + " * scale", "the sinks are scaled as scores are", setting="sinks"),
+    "the sink of the first head": one(SINK, "sink = tl.load(Sinks)", "rows", setting="sinks"),
+    "sinks counted twice": one(ADDED, ADDED + " * 2.0", "rows", setting="sinks"),
+    "sinks for the denominator of none": one(ADDED, "row_sum = row_sum * rescale", "rows|lse", setting="sinks"),
+    "sinks in the output alone": one(
+        "lse = row_max + tl.log(row_sum)",
+        "lse = row_max + tl.log(row_sum - tl.exp(sink - row_max))",
+        "lse is off",
+        setting="sinks",
+    ),
+    "the sum not rescaled to the sink": one(
+        ADDED, "row_sum = row_sum + tl.exp(sink - new_max)", "rows|lse", setting="sinks"
+    ),
+    "one sink in base two": one("tl.exp(sink - new_max)", "tl.exp2(sink - new_max)", "rows|lse", setting="sinks"),
+}
+
+PACKED = {
+    "the keys of the sequences before": one(
+        "start, stop = first_k, end_k", "start, stop = 0, end_k", "the sequences before theirs", setting="packed"
+    ),
+    "the keys of the sequence behind": one(
+        INSIDE_SEQUENCE, "visible = offs_n[None, :] < end_k + 1", "rows", setting="packed"
+    ),
+    "the mask from the top left of a sequence": one(SHIFT, "shift = first_k - first_q", "rows", setting="packed"),
+    "the mask of all sequences as one": one(SHIFT, "shift = 0", "rows|not finite", setting="packed"),
+    "keys begin where queries do": one(
+        "first_k, end_k = tl.load(StartsK", "first_k, end_k = tl.load(StartsQ", "rows", setting="packed"
+    ),
+    "the diagonal of a sequence one key too far": one(
+        "offs_m[:, None] + shift)", "offs_m[:, None] + shift + 1)", "rows", setting="packed"
+    ),
+    "the last key of a sequence left out": one(
+        INSIDE_SEQUENCE, "visible = offs_n[None, :] < tl.maximum(end_k - 1, 1)", "rows", setting="packed"
+    ),
+    "an even share for each sequence": one(
+        "first_q, end_q = tl.load(StartsQ + sequence), tl.load(StartsQ + sequence + 1)",
+        "share = q_len // tl.num_programs(2)\n        first_q, end_q = sequence * share, (sequence + 1) * share",
+        "rows|not finite",
+        setting="packed",
+    ),
+}
+
+DIMS = {
+    # These two are right in bfloat16.
+    "probabilities in bfloat16": one("p.to(v.dtype)", "p.to(tl.bfloat16).to(v.dtype)", "square-full: ", setting="fp16"),
+    "the result by way of bfloat16": one(
+        "out.to(Out.dtype.element_ty)",
+        "out.to(tl.bfloat16).to(Out.dtype.element_ty)",
+        "square-full: rows",
+        setting="fp16",
+    ),
+    "128 dimensions of keys, as of values": one("REST_D=rest_d", "REST_D=0", "square-full: rows", setting="d192x128"),
+    "scaled as for values": one(
+        "of_rest) * scale", "of_rest) * 0.08838834764831845", "square-full: rows", setting="d192x128"
+    ),
+}
+
+WRONG = MASKS | SOFTMAX | TILES | HEADS | WINDOWS | PACKED | DIMS
