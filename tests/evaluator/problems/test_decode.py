@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from avo.evaluator.judging import places
-from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problems.decode import DECODE, DecodeCase, lengths
 from avo.seeds import seed_source
 from bench.orders import module_of
@@ -95,15 +94,6 @@ HONEST_KERNELS: dict[str, str] = {
         source=SEED,
     ),
 }  # fmt: skip
-
-
-def found(source: str, folder: Path) -> str:
-    """What is said of the first case that a kernel gets wrong, or in which it reads what it may not."""
-    module = module_of(source, folder)
-    try:
-        return next(fault.message for case in CASES.values() if (fault := fault_of(DECODE, case, module)))
-    except FaultsFound as error:
-        return str(error)
 
 
 @pytest.mark.corpus
