@@ -15,7 +15,7 @@ _SHOWN_OPCODES = 4
 
 
 def hot_code(profile: Profile) -> str:
-    """Return the dearest section of a profile's longest launch, from a profile of all its instructions.
+    """Return the most expensive section of a profile's longest launch, from a profile of all its instructions.
 
     Instructions are in the order of their addresses, each with its predicted share of a warp's time.
     """

@@ -69,65 +69,63 @@ class _Scan:
         base, offset = (found[1], int(found[2] or "0", 16)) if found else ("", 0)
         return self.sums.get(base, (base, 0)) if not offset else (base, offset)
 
+    def compute(self, i: Instruction) -> None:
+        """Follow constants and addresses through an instruction that computes them."""
+        if i.base == "UMOV" and (constant := _UNIFORM_CONSTANT.match(i.operands)):
+            if plausible(int(constant[2], 16)):
+                self.registers[constant[1]] = int(constant[2], 16)
+        elif i.base == "UIADD3" and (total := _SUM.match(i.operands)):
+            self.sums[total[1]] = total[2], int(total[3], 16)
+        elif i.base == "ULOP3" and (leader := _LEADERS.match(i.operands)):
+            self.sums[leader[1]] = self.sums.get(leader[2], (leader[2], 0))
+        elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
+            self.registers[bytes_of[1]] = int(bytes_of[2], 16)
+        elif i.base in {"MOV", "IMAD", "R2UR"} and (copy := _COPY.match(i.operands)):
+            if copy[2] in self.sums:
+                self.sums[copy[1]] = self.sums[copy[2]]
+            else:
+                self.sums.pop(copy[1], None)
+
 
 def scan(instructions: Iterable[Instruction]) -> Asynchrony:
     """Read off a kernel's code, in address order, what its asynchronous instructions do.
 
     A descriptor is the constant that its uniform register was last set to before the product. The bytes that an
-    mbarrier is told to expect are those of the bulk copies from there to the next one that is told.
+    mbarrier expects are those of the bulk copies from the arrival that says so to the next one.
     """
     known = _Scan()
     descriptors: dict[int, int] = {}
-    copied_bytes: dict[int, float] = {}
-    groups: list[list[int]] = []
-    expecting: dict[int, int] = {}  # by bulk copy: the instruction that told its mbarrier
-    told: list[int] = []
-    expected = 0
+    expected: dict[int, float] = {}  # bytes, by arrival
+    groups: dict[int, list[int]] = {}  # bulk copies, by arrival
     arrivals: set[int] = set()
     for i in instructions:
-        if i.base == "UMOV" and (constant := _UNIFORM_CONSTANT.match(i.operands)):
-            if plausible(int(constant[2], 16)):
-                known.registers[constant[1]] = int(constant[2], 16)
-        elif i.base == "UIADD3" and (total := _SUM.match(i.operands)):
-            known.sums[total[1]] = total[2], int(total[3], 16)
-        elif i.base == "ULOP3" and (leader := _LEADERS.match(i.operands)):
-            known.sums[leader[1]] = known.sums.get(leader[2], (leader[2], 0))
-        elif i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
+        if i.base in SINGLE_ISSUE and (name := _DESCRIPTOR.search(i.operands)):
             descriptors[i.index] = known.registers.get(name[1], 0)
-        elif i.base in {"MOV", "IMAD"} and (bytes_of := _CONSTANT.match(i.operands)):
-            known.registers[bytes_of[1]] = int(bytes_of[2], 16)
-        elif (copy := _COPY.match(i.operands)) and i.base in {"MOV", "IMAD", "R2UR"}:
-            if copy[2] in known.sums:
-                known.sums[copy[1]] = known.sums[copy[2]]
-            else:
-                known.sums.pop(copy[1], None)
         elif i.opcode.startswith("SYNCS.EXCH"):
             base, offset = known.address(i.operands)
             known.slots[i.index] = offset
             known.bases.add(base)
         elif i.opcode in EXPECTING:
             known.uses[i.index] = known.address(i.operands)
-            told.append(i.index)
-            expected = known.registers.get(i.operands.rpartition(",")[2].strip(), 0)
-            groups.append([])
-        elif i.base in {"UTMALDG", "UBLKCP"}:
-            if groups:
-                groups[-1].append(i.index)
-                copied_bytes.update(dict.fromkeys(groups[-1], expected / len(groups[-1])))
-                expecting[i.index] = told[-1]
+            expected[i.index] = known.registers.get(i.operands.rpartition(",")[2].strip(), 0)
+            last = groups[i.index] = []
+        elif i.base in {"UTMALDG", "UBLKCP"} and groups:
+            last.append(i.index)
         elif (i.base == "SYNCS" and ("PHASECHK" in i.opcode or "ARRIVE" in i.opcode)) or i.base == "UTCBAR":
             known.uses[i.index] = known.address(i.operands)
             if "PHASECHK" not in i.opcode:
                 arrivals.add(i.index)
-    names, depths = _name(known, set(known.uses) - arrivals - set(told))
-    names.update({copy: names[expect] for copy, expect in expecting.items()})
+        else:
+            known.compute(i)
+    names, depths = _name(known, set(known.uses) - arrivals - set(groups))
+    names.update({copy: names[arrival] for arrival, group in groups.items() for copy in group})
     return Asynchrony(
         descriptors,
-        copied_bytes,
+        {copy: expected[arrival] / len(group) for arrival, group in groups.items() for copy in group},
         names,
-        {copy: len(group) for group in groups for copy in group},
+        {copy: len(group) for group in groups.values() for copy in group},
         depths,
-        frozenset(names[expect] for expect in told),
+        frozenset(names[arrival] for arrival in groups),
         frozenset(names[arrival] for arrival in arrivals),
     )
 

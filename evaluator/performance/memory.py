@@ -96,7 +96,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
         for bytes_, access in zip(each, work.accesses, strict=True)
     )
     old = max(0.0, target.l2_bytes - brought) if timing.cold else 0.0
-    dirty = min(1.0, old / max(1.0, fetched))  # lines go, however dear their bytes
+    dirty = min(1.0, old / max(1.0, fetched))  # lines go, whatever their bytes cost
     hbm += dirty * (table.flushed_dirty * fetched - written)  # what was there must go first; what is written stays
     far = table.hbm_latency + dirty * table.flushed_latency
     latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
