@@ -26,35 +26,40 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Numbers that count up, as those of a tile's rows do; each part is an expression."""
+
+    first: str
+    end: str
+    """The number after the last one, or a later one."""
+    count: str
+    """How many rows have the numbers."""
+
+    @classmethod
+    def of(cls, first: str, count: str) -> "Block":
+        """Return the numbers ``first + tl.arange(0, count)``."""
+        return cls(first, f"{first} + {count}", count)
+
+
+@dataclass(frozen=True, slots=True)
+class Causal:
+    """The comparison ``n <= rows + shift`` of key numbers."""
+
+    flag: str | None
+    """The constexpr that switches it on; None if it is unconditional."""
+    rows: Block
+    """The rows of the tile of scores."""
+    shift: str
+
+
+@dataclass(frozen=True, slots=True)
 class Masks:
     """The comparisons of key numbers in a loop; key numbers are loop index plus 0 .. step - 1."""
 
     comparisons: tuple[cst.Comparison, ...]
     length: str
     """Number of keys: the comparisons ``n < length``."""
-    causal: bool
-    """Whether one of the comparisons is ``n <= rows + shift``."""
-    flag: str | None
-    """The constexpr that switches the causal comparison on; None if it is unconditional."""
-    first_row: str
-    """First row of the CTA's block of queries, as an expression. Empty unless ``causal``."""
-    end_row: str
-    """End of the block of queries, as an expression: the row after the last one, or later."""
-    block_rows: str
-    """Number of rows of the tile of scores."""
-    shift: str
-
-    def limit(self, name: str, keys: str, row_limit: str, step: str = "") -> str:
-        """Return statements that set ``name`` to the number of ``keys``, for causal kernels at most ``row_limit``.
-
-        ``step`` is appended to both expressions.
-        """
-        capped = f"tl.minimum({keys}, {row_limit}){step}"
-        if not self.causal:
-            return f"{name} = {keys}{step}\n"
-        if self.flag is None:
-            return f"{name} = {capped}\n"
-        return f"{name} = {keys}{step}\nif {self.flag}:\n    {name} = {capped}\n"
+    causal: Causal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Softmax:
     maximum: cst.Call
     """``tl.max(scores, 1)``."""
     exponent: cst.Name
-    """The scores in the exponential's argument; None if the scale is applied late."""
+    """The scores in the exponential's argument."""
 
 
 @dataclass(frozen=True)
@@ -134,30 +139,27 @@ class Anatomy:
         bound |= dict(zip(self.parameters, positional, strict=False))
         return bound if len(positional) <= len(self.parameters) and set(self.parameters) <= set(bound) else {}
 
+    @cached_property
+    def causal(self) -> tuple[Causal, ...]:
+        """The causal masks of the loops, in source order."""
+        return tuple(masks.causal for masks in map(self.masks, self.loops) if masks and masks.causal)
+
     def masks(self, loop: Loop) -> Masks | None:
         """Return the masks of ``loop``; None when it has none or compares key numbers in an unknown way."""
         column = self._column(loop)
         if column is None:
             return None
-        lengths: set[tuple[str, ...]] = set()
-        causals: set[tuple[str, ...]] = set()
+        read: set[str | Causal | None] = set()
         found = []
         for comparison in tree.find(loop.node.body, cst.Comparison):
-            if not tree.names(comparison) & {column, loop.index}:
-                continue
-            found.append(comparison)
-            read = self._read_mask(comparison, column, loop)
-            if read is None:
-                return None
-            (lengths if len(read) == 1 else causals).add(read)
-        if len(lengths) != 1 or len(causals) > 1:
+            if tree.names(comparison) & {column, loop.index}:
+                found.append(comparison)
+                read.add(self._read_mask(comparison, column, loop))
+        lengths = [each for each in read if isinstance(each, str)]
+        causal = [each for each in read if isinstance(each, Causal)]
+        if None in read or len(lengths) != 1 or len(causal) > 1:
             return None
-        ((length,),) = lengths
-        if not causals:
-            return Masks(tuple(found), length, False, None, "", "", "", "")
-        (causal,) = causals
-        flag, first_row, end_row, block_rows, shift = causal
-        return Masks(tuple(found), length, True, flag or None, first_row, end_row, block_rows, shift)
+        return Masks(tuple(found), lengths[0], causal[0] if causal else None)
 
     def _column(self, loop: Loop) -> str | None:
         """Return the name of the key numbers: it is assigned once in the loop, as index + tl.arange(0, step)."""
@@ -177,17 +179,12 @@ class Anatomy:
             return tree.text(end.value) if tree.integer(start.value) == 0 else None
         return None
 
-    def _read_mask(self, comparison: cst.Comparison, column: str, loop: Loop) -> tuple[str, ...] | None:
-        """Return what a comparison bounds: (length,), or (flag or "", first row, end row, rows of the tile, shift).
-        None for any other comparison.
-        """
+    def _read_mask(self, comparison: cst.Comparison, column: str, loop: Loop) -> str | Causal | None:
+        """Return what a comparison bounds key numbers by: their count, or rows. None for any other comparison."""
         if len(comparison.comparisons) != 1:
             return None
-        left, operator, right = (
-            comparison.left,
-            comparison.comparisons[0].operator,
-            comparison.comparisons[0].comparator,
-        )
+        (compared,) = comparison.comparisons
+        left, operator, right = comparison.left, compared.operator, compared.comparator
         if isinstance(operator, cst.GreaterThan | cst.GreaterThanEqual):
             left, right = right, left
         strict = isinstance(operator, cst.LessThan | cst.GreaterThan)
@@ -201,28 +198,24 @@ class Anatomy:
             return None
         if strict:
             known = not within and tree.is_name(right) and tree.text(right) in self.parameters
-            return (tree.text(right),) if known else None
+            return tree.text(right) if known else None
         flag = self.flag(branches)
         rows, shift = _sum(right)
         rows_within, row = _within(unindexed(rows), loop)
-        block = self._rows(row) if rows_within == within else None
-        if flag is None or block is None or (shift and not tree.names(shift) <= set(self.parameters)):
+        tile = self._rows(row) if rows_within == within else None
+        if flag is None or tile is None or (shift and not tree.names(shift) <= set(self.parameters)):
             return None
-        return (flag, *block, tree.text(shift) if shift else "0")
+        return Causal(flag or None, tile, tree.text(shift) if shift else "0")
 
-    def _rows(self, node: cst.BaseExpression) -> tuple[str, str, str] | None:
-        """Return (first, end, number) of the rows of a tile: a block, or a block divided by a parameter, which rows
-        share.
-        """
+    def _rows(self, node: cst.BaseExpression) -> Block | None:
+        """Return the rows of a tile: a block, or a block divided by a parameter, which rows share."""
         value = tree.definition(self.kernel, node.value) if isinstance(node, cst.Name) else None
-        if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.FloorDivide):
-            block, shared = self.block(value.left), tree.text(value.right)
-            if block is None or shared not in self.parameters:
-                return None
-            first, rows = block
-            return f"({first}) // {shared}", f"({first} + {rows} - 1) // {shared} + 1", rows
-        plain = self.block(node)
-        return (plain[0], f"{plain[0]} + {plain[1]}", plain[1]) if plain else None
+        if not isinstance(value, cst.BinaryOperation) or not isinstance(value.operator, cst.FloorDivide):
+            return self.block(node)
+        block, shared = self.block(value.left), tree.text(value.right)
+        if block is None or shared not in self.parameters:
+            return None
+        return Block(f"({block.first}) // {shared}", f"({block.end} - 1) // {shared} + 1", block.count)
 
     def flag(self, branches: list[cst.If]) -> str | None:
         """Return the constexpr of the only branch around a mask, "" for no branch, None for anything else."""
@@ -232,57 +225,37 @@ class Anatomy:
         plain = len(branches) == 1 and branches[0].orelse is None and isinstance(test, cst.Name)
         return test.value if plain and isinstance(test, cst.Name) and test.value in self.constants else None
 
-    def block(self, node: cst.BaseExpression) -> tuple[str, str] | None:
-        """Return (first, number) for a name of first + tl.arange(0, number) that is defined once in the kernel or in a
-        loop.
-        """
+    def block(self, node: cst.BaseExpression) -> Block | None:
+        """Return the numbers of a name that is defined once, in the kernel or in a loop."""
         if not isinstance(node, cst.Name):
             return None
         scopes = [scope for loop in self.loops for scope in [loop.node] if tree.assignments(scope, node.value)]
         value = tree.definition(scopes[0] if scopes else self.kernel, node.value)
         first, offsets = _sum(value) if value else (None, None)
         block_rows = self.arange_end(offsets) if offsets else None
-        return (tree.text(first), block_rows) if first and block_rows else None
+        return Block.of(tree.text(first), block_rows) if first and block_rows else None
 
     def softmax(self, loop: cst.For) -> Softmax | None:
         """Return the softmax of a loop; None unless every use of the scores has the known form."""
         body = loop.body
         product = tree.calls(body, "tl.dot")[0]
-        for statement in tree.find(body, cst.SimpleStatementLine):
-            assigned = tree.assignment(statement)
-            if assigned and product in tree.find(assigned[1], cst.Call):
-                scores, value = assigned
-                break
-        else:
+        lines = filter(None, map(tree.assignment, tree.find(body, cst.SimpleStatementLine)))
+        scores, value = next((line for line in lines if product in tree.find(line[1], cst.Call)), ("", None))
+        uses = _uses(body, scores, value) if value else None
+        if value is None or uses is None:
             return None
+        maximum, exponent = uses
         scaled = _selected(value) or value
         scale = _factor(scaled, product)
-        maxima = [call for call in tree.calls(body, "tl.max") if tree.is_name(call.args[0].value, scores)]
-        differences = [
-            call.args[0].value
-            for name in ("tl.exp", "tl.exp2")
-            for call in tree.calls(body, name)
-            if scores in tree.names(call)
-        ]
-        if len(maxima) != 1 or len(differences) != 1:
-            return None
-        difference = differences[0]
-        selects = [call for call in tree.calls(body, "tl.where") if tree.is_name(_selected(call), scores)]
-        targets = tree.assignments(body, scores)
-        uses = sum(name.value == scores for name in tree.find(body, cst.Name))
-        known = {id(value), *map(id, selects)}
-        if {id(target) for target in targets} != known or uses != len(targets) + len(selects) + 2:
-            return None
-        if not isinstance(difference, cst.BinaryOperation) or not isinstance(difference.operator, cst.Subtract):
-            return None
-        exponent = difference.left
         if scale and isinstance(exponent, cst.Name) and isinstance(scaled, cst.BinaryOperation):
-            return Softmax(scores, scale, False, scaled, product, maxima[0], exponent)
+            return Softmax(
+                scores, scale, late=False, scaled=scaled, product=product, maximum=maximum, exponent=exponent
+            )
         late = next((use for use in tree.find(exponent, cst.Name) if use.value == scores), None)
-        late_scale = _factor(exponent, late) if late else None
-        scaled_maximum = any(_factor(node, maxima[0]) == late_scale for node in tree.find(body, cst.BinaryOperation))
-        if scaled is product and late and late_scale and scaled_maximum and isinstance(exponent, cst.BinaryOperation):
-            return Softmax(scores, late_scale, True, exponent, product, maxima[0], late)
+        scale = _factor(exponent, late) if late else None
+        scaled_maximum = any(_factor(node, maximum) == scale for node in tree.find(body, cst.BinaryOperation))
+        if scaled is product and late and scale and scaled_maximum and isinstance(exponent, cst.BinaryOperation):
+            return Softmax(scores, scale, late=True, scaled=exponent, product=product, maximum=maximum, exponent=late)
         return None
 
 
@@ -375,6 +348,26 @@ def _selected(node: cst.BaseExpression) -> cst.BaseExpression | None:
     if isinstance(node, cst.Call) and tree.is_call(node, "tl.where") and len(node.args) == 3:
         return node.args[1].value if tree.text(node.args[2].value) == "float('-inf')" else None
     return None
+
+
+def _uses(body: cst.BaseSuite, scores: str, value: cst.BaseExpression) -> tuple[cst.Call, cst.BaseExpression] | None:
+    """Return the maximum of the scores, which ``value`` is assigned to, and what of them it is subtracted from in the
+    exponential; None where they are used in any other way, but for masks.
+    """
+    maxima = [call for call in tree.calls(body, "tl.max") if tree.is_name(call.args[0].value, scores)]
+    exponentials = [call for name in ("tl.exp", "tl.exp2") for call in tree.calls(body, name)]
+    differences = [call.args[0].value for call in exponentials if scores in tree.names(call)]
+    if len(maxima) != 1 or len(differences) != 1:
+        return None
+    (difference,) = differences
+    selects = [call for call in tree.calls(body, "tl.where") if tree.is_name(_selected(call), scores)]
+    targets = tree.assignments(body, scores)
+    uses = sum(name.value == scores for name in tree.find(body, cst.Name))
+    if {*map(id, targets)} != {id(value), *map(id, selects)} or uses != len(targets) + len(selects) + 2:
+        return None
+    if not isinstance(difference, cst.BinaryOperation) or not isinstance(difference.operator, cst.Subtract):
+        return None
+    return maxima[0], difference.left
 
 
 def _factor(node: cst.BaseExpression, other: cst.BaseExpression) -> str | None:

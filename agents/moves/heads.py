@@ -22,21 +22,20 @@ def _edit_group(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Mod
 
 def _of_kernel(anatomy: Anatomy) -> tree.Edits:
     """Let programs be numbered by KV heads, and rows by position and query head; empty where that cannot be told."""
-    masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
     heads = _Heads.read(anatomy)
-    if not masks or heads is None:
+    if not anatomy.causal or heads is None:
         return {}
+    block = anatomy.causal[0].rows
     rows = [
         statement
         for statement in anatomy.kernel.body.body
-        if (found := tree.assignment(statement))
-        and anatomy.block(cst.Name(found[0])) == (masks[0].first_row, masks[0].block_rows)
+        if (found := tree.assignment(statement)) and anatomy.block(cst.Name(found[0])) == block
     ]
     if len(rows) != 1:
         return {}
     row, value = tree.assignment(rows[0]) or ("", None)
     # What is said of rows elsewhere, such as where a loop ends, would not be true of their positions.
-    made_of = tree.names(tree.expression(masks[0].first_row)) - set(anatomy.parameters)
+    made_of = tree.names(tree.expression(block.first)) - set(anatomy.parameters)
     if value is None or any(heads.count(name) != 2 for name in made_of):
         return {}
     packed, member = (tree.fresh(anatomy.module, name) for name in ("packed", "member"))

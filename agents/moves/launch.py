@@ -189,10 +189,9 @@ def _edit_registers(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst
 def _edit_shape(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Set tiles, warps and stages together, to one of the shapes known to suit the architecture."""
     tiles = {knob.name: knob.value for knob in _tiles(anatomy)}
-    masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
     steps = {loop.step for loop in anatomy.loops}
     # Where masks are of a form that is not known, the tile that no loop walks by is that of the scores' other side.
-    others = {mask.block_rows for mask in masks} or tiles.keys() - steps
+    others = {mask.rows.count for mask in anatomy.causal} or tiles.keys() - steps
     if anatomy.specialised or not steps or len(steps | others) != 2 or not steps | others <= tiles.keys():
         return
     (step,), (other,) = steps, others

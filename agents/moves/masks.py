@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from avo.agents.moves import tree
-from avo.agents.moves.anatomy import Anatomy, Masks
+from avo.agents.moves.anatomy import Anatomy, Causal
 from avo.agents.moves.fold import assume_true
 from avo.agents.moves.full_tiles import SPLIT
 from avo.agents.moves.move import EVERYTHING, Move
@@ -20,7 +20,9 @@ def _edit_skip(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         masks = anatomy.masks(loop)
         if masks and masks.causal and loop.stop == masks.length:
             end = tree.fresh(anatomy.module, "end_n")
-            limit = masks.limit(end, masks.length, f"{masks.end_row} + ({masks.shift})")
+            seen = f"{end} = tl.minimum({masks.length}, {masks.causal.rows.end} + ({masks.causal.shift}))\n"
+            flag = masks.causal.flag
+            limit = f"{end} = {masks.length}\nif {flag}:\n    {seen}" if flag else seen
             stop = loop.call.args[1]
             call = tree.replace(loop.call, {stop.value: cst.Name(end)})
             edits[loop.node] = tree.before(loop.node.with_changes(iter=call), limit)
@@ -64,7 +66,9 @@ def _edit_even(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
     for loop in anatomy.loops:
         masks = anatomy.masks(loop)
         count, step = (anatomy.arguments.get(name) for name in (masks.length if masks else "", loop.step))
-        if masks is None or count is None or step is None or (masks.causal and not _ends_with_keys(anatomy, masks)):
+        if masks is None or count is None or step is None:
+            continue
+        if masks.causal and not _ends_with_keys(anatomy, masks.length, masks.causal):
             continue
         lines = [tree.assignment(line) for line in tree.find(loop.node.body, cst.SimpleStatementLine)]
         compared = [
@@ -74,7 +78,8 @@ def _edit_even(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
         ]
         edits |= {value: tree.expression(f"({tree.text(value)}) if {ragged} else True") for value in compared}
         uneven = f"{count} % {step} != 0"
-        needed.add(f"not {anatomy.arguments[masks.flag]} and {uneven}" if masks.flag else uneven)
+        flag = masks.causal and masks.causal.flag
+        needed.add(f"not {anatomy.arguments[flag]} and {uneven}" if flag else uneven)
     if not edits or len(needed) != 1:
         return
     passed = tree.keyword_argument(ragged, needed.pop())
@@ -102,12 +107,12 @@ def _edit_relative(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.
         yield "causal masks counted from the block's first key", tree.replace(anatomy.module, edits)
 
 
-def _ends_with_keys(anatomy: Anatomy, masks: Masks) -> bool:
+def _ends_with_keys(anatomy: Anatomy, length: str, causal: Causal) -> bool:
     """Return whether the last stored row sees the last key, by a constexpr's choice: no row sees more."""
-    left, _, rows = masks.shift.partition(" - ")
+    left, _, rows = causal.shift.partition(" - ")
     stores = tree.calls(anatomy.kernel, "tl.store")
     bounded = all((mask := tree.keyword(store, "mask")) and rows in tree.names(mask.value) for store in stores)
-    return left == masks.length and rows in anatomy.parameters and bounded and masks.flag is not None
+    return left == length and rows in anatomy.parameters and bounded and causal.flag is not None
 
 
 MASK_MOVES = (

@@ -169,7 +169,7 @@ def _tile(anatomy: Anatomy, statement: cst.SimpleStatementLine, access: str) -> 
     bounds = dict(_bound(anatomy, term) for term in _conjuncts(mask.value)) if mask else {}
     if mask and not (fills_zero and bounds.keys() <= set(indices)):
         return None
-    first, rows = block
+    first, rows = block.first, block.count
     extents = (bounds[indices[0]], bounds[indices[1]]) if len(bounds) == 2 else None
     place = f"{batch.value}.to(tl.int32), {head.value}.to(tl.int32), {first}, 0"
     stride = next(stride for _, stride in map(_product, inner) if anatomy.arguments[stride] == f"{host}.stride(2)")

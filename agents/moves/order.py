@@ -12,10 +12,10 @@ from avo.evaluator.target import Target
 
 def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Start with the last block of queries, which sees the most keys."""
-    masks = [mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal]
-    if not masks:
+    if not anatomy.causal:
         return
-    rows = tree.names(tree.expression(masks[0].first_row))
+    first_row = tree.expression(anatomy.causal[0].rows.first)
+    rows = tree.names(first_row)
     for assign in tree.find(anatomy.kernel.body, cst.Assign):
         name, value, count = assign.targets[0].target, assign.value, ""
         if isinstance(value, cst.Call) and tree.is_call(value, "tl.program_id"):
@@ -28,7 +28,7 @@ def _edit_reverse(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.M
     # Where the number has no name of its own, each place that asks for it gets the number from the other end.
     queries = _queries(anatomy)
     asked = [call for call, query in queries.items() if query[0] == "program_id"]
-    of_rows = {tree.text(call) for call in tree.calls(tree.expression(masks[0].first_row), "tl.program_id")}
+    of_rows = {tree.text(call) for call in tree.calls(first_row, "tl.program_id")}
     if len(of_rows) == 1 and len(asked) == len(queries):
         edits: dict[cst.CSTNode, tree.Replacement] = {
             call: tree.expression(f"(tl.num_programs({queries[call][1]}) - 1 - {tree.text(call)})")
@@ -117,10 +117,9 @@ def persistent(
 def _edit_side(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Number programs along one axis: blocks of several heads side by side, then the next blocks of these heads."""
     queries = _queries(anatomy, "tl")
-    masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
-    if masks is None:
+    if not anatomy.causal:
         return
-    rows = tree.names(tree.expression(masks.first_row))
+    rows = tree.names(tree.expression(anatomy.causal[0].rows.first))
     axes = {
         queries[call][1]
         for assign in tree.find(anatomy.kernel.body, cst.Assign)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from avo.agents.moves import tree
-from avo.agents.moves.anatomy import Anatomy, Loop, dissect, uses_descriptors
+from avo.agents.moves.anatomy import Anatomy, Block, Loop, dissect, uses_descriptors
 from avo.agents.moves.launch import TILE_SIZES, setting, with_knobs
 from avo.agents.moves.move import Move
 from avo.evaluator.target import Target
@@ -107,7 +107,7 @@ def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseS
             for index in tree.find(load.args[0].value, cst.Subscript)
             if tree.text(index).endswith(("[None, :]", "[:, None]"))
             and isinstance(index.value, cst.Name)
-            and anatomy.block(index.value) == (loop.index, loop.step)
+            and anatomy.block(index.value) == Block.of(loop.index, loop.step)
         ]
         if len(rows) != 1:
             return None
@@ -128,15 +128,15 @@ def _guarded(anatomy: Anatomy, loop: Loop, line: cst.BaseStatement) -> cst.BaseS
 
 def _edit_pingpong(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Give each program two tiles of rows; the scores of both come before the softmax of the first."""
-    masks = next((mask for mask in map(anatomy.masks, anatomy.loops) if mask and mask.causal), None)
-    if masks is None or (anatomy.specialised and not target.tensor_memory):
+    if not anatomy.causal or (anatomy.specialised and not target.tensor_memory):
         return
-    label, rows = "two tiles of rows a program", setting(anatomy, masks.block_rows)
-    if rows and 2 * rows in TILE_SIZES and (changed := with_knobs(anatomy, {masks.block_rows: 2 * rows})):
+    name = anatomy.causal[0].rows.count
+    label, rows = "two tiles of rows a program", setting(anatomy, name)
+    if rows and 2 * rows in TILE_SIZES and (changed := with_knobs(anatomy, {name: 2 * rows})):
         larger = dissect(changed[1].code)
-        if larger and (module := _Pair(larger, masks.block_rows).module()):
+        if larger and (module := _Pair(larger, name).module()):
             yield f"{label}, {changed[0][0]}", module
-    if module := _Pair(anatomy, masks.block_rows).module():
+    if module := _Pair(anatomy, name).module():
         yield label, module
 
 
@@ -164,7 +164,7 @@ class _Pair:
         halves = self._halves(found[0])
         if halves is None:
             return None
-        first = block[0]
+        first = block.first
         new = [
             *tree.statements(f"{found[0]} = {first} + tl.arange(0, {half})\n"),
             *tree.statements(f"{found[0]} = {first} + {half} + tl.arange(0, {half})\n"),

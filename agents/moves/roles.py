@@ -132,7 +132,6 @@ def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
     if not target.asynchronous_products or len(anatomy.loops) != 1:
         return
     (loop,) = anatomy.loops
-    masks = anatomy.masks(loop)
     tests = [tree.text(branch.test) for branch in tree.find(loop.node, cst.If)]
     made = {test.removesuffix(" is not None") for test in tests if test.endswith(" is not None")}
     if not made or any("tl.max" in test for test in tests) or tree.keyword(loop.call, "warp_specialize"):
@@ -140,9 +139,9 @@ def _edit_specialise(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cs
     products = len(tree.calls(anatomy.kernel, "tl.dot"))
     if not target.tensor_memory and (made & set(anatomy.parameters) or products != 2):
         return
-    if masks is None or not masks.causal:
+    if not anatomy.causal:
         return
-    names = (masks.block_rows, loop.step, "num_warps", "num_stages")
+    names = (anatomy.causal[0].rows.count, loop.step, "num_warps", "num_stages")
     for shape in _BLACKWELL if target.tensor_memory else _HOPPER:
         changed = with_knobs(anatomy, dict(zip(names, shape, strict=True)))
         if changed is None:
