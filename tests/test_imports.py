@@ -16,18 +16,9 @@ from avo.evaluator.renamed import FORMER
 ROOT = Path(__file__).parents[1]
 
 HEAVY = {
-    "torch",
-    "triton",
-    "ray",
-    "sqlalchemy",
-    "alembic",
-    "openai",
-    "textual",
-    "libcst",
-    "pydantic",
-    "jinja2",
+    "torch", "triton", "ray", "sqlalchemy", "alembic", "openai", "textual", "libcst", "pydantic", "jinja2",
     "numpy",
-}
+}  # fmt: skip
 
 
 def loaded_by(statement: str) -> set[str]:

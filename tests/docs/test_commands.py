@@ -24,19 +24,9 @@ AVO = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = getattr(AVO, "commands", {})
 SIGNS = ";&|<>"
 QUICK = (
-    "attempts",
-    "compare",
-    "diff",
-    "git",
-    "lineage",
-    "log",
-    "memory",
-    "report",
-    "runs",
-    "service",
-    "show",
+    "attempts", "compare", "diff", "git", "lineage", "log", "memory", "report", "runs", "service", "show",
     "status",
-)
+)  # fmt: skip
 """Commands that read a run and take a moment."""
 
 

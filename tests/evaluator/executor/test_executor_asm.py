@@ -219,9 +219,6 @@ def test_conversions_round_and_saturate(a, b):
     assert tf32.item() & 0x1FFF == 0 or not np.isfinite(np.float32(a))
 
 
-FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
-
-
 def test_four_bit_floats_round_to_even_and_unpack():
     values = [0.0, -0.25, 0.26, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, -5.1, 100.0, float("nan")]
     wanted = [0.0, -0.0, 0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0, -6.0, 6.0, 6.0]

@@ -16,7 +16,7 @@ from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
-from avo.seeds import seed_source
+from tests.kernels import edited
 
 CASE = MHA.suites["quick"][0]
 BRIEF = replace(MHA, correctness_cases=MHA.correctness_cases[:4], suites={"brief": (CASE,)})
@@ -105,9 +105,6 @@ def test_a_key_is_tuned_once_as_triton_does(key: str, second: list[str]) -> None
     assert chip.fastest(plan("a1", key=key), plan("a2", key=key)) == second
 
 
-SEED = seed_source("mha")
-
-
 def config(block_m: int, block_n: int, warps: int, stages: int = 1, wrong: bool = False) -> str:
     meta = f"{{'BLOCK_M': {block_m}, 'BLOCK_N': {block_n}, 'WRONG': {wrong}}}"
     return f"triton.Config({meta}, num_warps={warps}, num_stages={stages})"
@@ -115,8 +112,7 @@ def config(block_m: int, block_n: int, warps: int, stages: int = 1, wrong: bool 
 
 def autotuned(*configs: str) -> str:
     """The seed, autotuned over ``configs``."""
-    source = SEED
-    for old, new in (
+    return edited(
         (
             "@triton.jit\ndef attention_kernel(",
             f"@triton.autotune([{', '.join(configs)}], key=['q_len', 'kv_len', 'CAUSAL'])\n"
@@ -126,10 +122,7 @@ def autotuned(*configs: str) -> str:
         ("    out = acc / row_sum[:, None]\n", "    out = acc / (row_sum + WRONG)[:, None]\n"),
         ("    grid = (triton.cdiv(q_len, block_m),", "    grid = lambda meta: (triton.cdiv(q_len, meta['BLOCK_M']),"),
         ("        BLOCK_M=block_m,\n        BLOCK_N=block_n,\n        num_warps=4,\n        num_stages=1,\n", ""),
-    ):
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """Honest kernels in the styles of many authors are accepted, whatever they look like."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problems.mha import MHA
-from avo.evaluator.sandbox.jobs import ForkServer
-from avo.evaluator.targets import get_target
 from tests.corpus import soaked
 from tests.evaluator.problems import (
     test_backward_kernels,
@@ -46,15 +42,9 @@ SOURCES["cooperative"] = edited(
 )
 
 
-@pytest.fixture(scope="module")
-def quick_judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
-
-
 @pytest.mark.parametrize("name", SOURCES)
-def test_an_honest_kernel_is_correct(quick_judge: Judge, name: str) -> None:
-    evaluation = quick_judge.evaluate(Candidate("mha", SOURCES[name]))
+def test_an_honest_kernel_is_correct(judge: Judge, name: str) -> None:
+    evaluation = judge.evaluate(Candidate("mha", SOURCES[name]))
     if "Block pointers have been removed" in evaluation.message:
         pytest.skip("this version of Triton has no block pointers")
     assert evaluation.status is Status.CORRECT, evaluation.message
@@ -76,6 +66,6 @@ CHOSEN += [(problem, name) for problem in ("decode", "fsa") for name in stored_i
 
 
 @pytest.mark.parametrize(("problem", "name"), soaked(OTHERS, {*OTHERS} - {*CHOSEN}))
-def test_an_honest_kernel_for_another_problem_is_correct(quick_judge: Judge, problem: str, name: str) -> None:
-    evaluation = quick_judge.evaluate(Candidate(problem, OF_OTHERS[problem][name]))
+def test_an_honest_kernel_for_another_problem_is_correct(judge: Judge, problem: str, name: str) -> None:
+    evaluation = judge.evaluate(Candidate(problem, OF_OTHERS[problem][name]))
     assert evaluation.status is Status.CORRECT, evaluation.message

@@ -1,7 +1,6 @@
 """Right kernels, edited to be subtly wrong, are seen to be wrong, and the message says where."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,20 +8,12 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problems.mha.wrong import WRONG
 from avo.evaluator.problems.mutant import Mutant
-from avo.evaluator.sandbox.jobs import ForkServer
-from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from tests.corpus import sample
 from tests.evaluator.wrong import styles
 from tests.kernels import stored
 
 OF_MHA = {fault: mutant for fault, mutant in WRONG.items() if not mutant.setting}
-
-
-@pytest.fixture(scope="module")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
 
 
 def check(judge: Judge, mutant: Mutant, source: str) -> None:

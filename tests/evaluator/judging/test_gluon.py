@@ -15,7 +15,7 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
 from tests.corpus import sample
-from tests.kernels import stored
+from tests.kernels import edited, stored
 from tests.oldest_triton import newer_triton
 
 HOPPER = stored("gluon/hopper_attention")
@@ -185,8 +185,7 @@ def test_roles_that_are_handed_tickets_by_one_that_draws_them_are_executed_count
 def test_tickets_that_are_handed_over_wrongly_are_refused(
     judge: Judge, old: str, new: str, status: Status, message: str
 ) -> None:
-    assert TICKETS.count(old) == 1
-    evaluation = judged(judge, TICKETS.replace(old, new))
+    evaluation = judged(judge, edited((old, new), source=TICKETS))
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message)
     assert evaluation.score is None
@@ -214,8 +213,7 @@ def test_tickets_that_are_handed_over_wrongly_are_refused(
     ),
 )
 def test_roles_that_meet_wrongly_are_refused(judge: Judge, old: str, new: str, status: Status, message: str) -> None:
-    assert HOPPER.count(old) == 1
-    evaluation = judged(judge, HOPPER.replace(old, new))
+    evaluation = judged(judge, edited((old, new), source=HOPPER))
     assert evaluation.status is status, evaluation.message
     assert re.search(message, evaluation.message)
 

@@ -1,37 +1,19 @@
 """Work that is missing only at a benchmark's lengths is seen, although just a sample of its programs is executed."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
-from avo.evaluator.sandbox.jobs import ForkServer
-from avo.evaluator.targets import get_target
-from avo.seeds import seed_source
 from tests.corpus import sample
+from tests.kernels import edited
 
-SEED = seed_source("mha")
 GRID = "    grid = (triton.cdiv(q_len, block_m), batch * heads)\n"
 LOOP = "range(0, kv_len, BLOCK_N)"
 STORE = "        mask=(offs_m < q_len)[:, None] & in_d[None, :],\n    )\n    tl.store(\n        Lse"
 MARKER = "\n\n@triton.jit\ndef set_length(Length, kv_len):\n    tl.store(Length, kv_len)\n\n\ndef attention("
-
-
-@pytest.fixture(scope="module")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
-
-
-def edit(*changes: tuple[str, str]) -> str:
-    source = SEED
-    for old, new in changes:
-        assert old in source, old
-        source = source.replace(old, new)
-    return source
 
 
 TWO_LAUNCHES = (
@@ -61,34 +43,34 @@ LOADED_LENGTH = (
 )
 ATTACKS = {
     "a grid of one program": (
-        edit((GRID, GRID + "    grid = grid if q_len <= 2048 else (1, 1)\n")),
+        edited((GRID, GRID + "    grid = grid if q_len <= 2048 else (1, 1)\n")),
         Status.INCORRECT,
         "work is missing",
     ),
     "programs that return early": (
-        edit(
+        edited(
             ("    offs_m = block_m", "    if (q_len > 2048) & (block_m % 8 > 0):\n        return\n    offs_m = block_m")
         ),
         Status.INCORRECT,
         "work is missing",
     ),
     "columns never stored": (
-        edit((STORE, STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]"))),
+        edited((STORE, STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]"))),
         Status.UNWRITTEN,
         "33554432 of 67108864 elements of out",
     ),
     "few keys, behind another launch": (
-        edit(*TWO_LAUNCHES, (LOOP, "range(0, tl.minimum(kv_len, 2048), BLOCK_N)")),
+        edited(*TWO_LAUNCHES, (LOOP, "range(0, tl.minimum(kv_len, 2048), BLOCK_N)")),
         Status.INCORRECT,
         "work is missing",
     ),
     "wrong numbers, behind another launch": (
-        edit(*TWO_LAUNCHES, ("* scale\n", "* (scale if kv_len <= 2048 else scale * 0.5)\n")),
+        edited(*TWO_LAUNCHES, ("* scale\n", "* (scale if kv_len <= 2048 else scale * 0.5)\n")),
         Status.INCORRECT,
         "8k-causal:",
     ),
     "wrong numbers in full batches, behind another launch": (
-        edit(
+        edited(
             *TWO_LAUNCHES,
             (
                 "        scale,\n        *q.stride()",
@@ -99,7 +81,7 @@ ATTACKS = {
         "8k-causal:",
     ),
     "wrong numbers in a kernel that looks at its own output": (
-        edit(
+        edited(
             (
                 "    out = acc / row_sum[:, None]\n",
                 "    out = acc / row_sum[:, None]\n"
@@ -110,7 +92,7 @@ ATTACKS = {
         "8k-causal:",
     ),
     "products that are skipped at length": (
-        edit(
+        edited(
             (
                 "        scores = tl.dot(q, k) * scale\n",
                 "        scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)\n"
@@ -125,7 +107,7 @@ ATTACKS = {
         "work is missing",
     ),
     "one tile of rows in eleven": (
-        edit(
+        edited(
             (
                 "    offs_m = block_m",
                 "    if q_len > 2048:\n        kv_len = tl.where(block_m % 11 == 5, 64, kv_len)\n    offs_m = block_m",
@@ -135,7 +117,7 @@ ATTACKS = {
         "8k-",
     ),
     "a length that another launch computes with products": (
-        edit(
+        edited(
             *PRODUCTS,
             *LOADED_LENGTH,
         ),
@@ -143,7 +125,7 @@ ATTACKS = {
         "depends on what an earlier launch computes",
     ),
     "a length that another launch changes in full batches": (
-        edit(
+        edited(
             *TWO_LAUNCHES,
             (
                 "torch.zeros(1, dtype=torch.int32, device=q.device)\n    set_length[(1,)](length, kv_len)",
@@ -168,7 +150,7 @@ def test_an_attack_at_benchmark_lengths_is_seen(judge: Judge, name: str) -> None
 
 @pytest.mark.long
 def test_a_length_that_another_launch_computes_is_counted_as_it_is(judge: Judge) -> None:
-    known, computed = (judge.evaluate(Candidate("mha", edit(*TWO_LAUNCHES, *more))) for more in ((), LOADED_LENGTH))
+    known, computed = (judge.evaluate(Candidate("mha", edited(*TWO_LAUNCHES, *more))) for more in ((), LOADED_LENGTH))
     assert computed.status is Status.CORRECT, computed.message
     assert known.score is not None
     assert computed.score is not None
@@ -191,19 +173,19 @@ FLAG = (
 
 @pytest.mark.long
 def test_no_verdict_is_given_where_a_sample_waits_for_programs_outside_of_it(judge: Judge) -> None:
-    evaluation = judge.evaluate(Candidate("mha", edit(*FLAG)))
+    evaluation = judge.evaluate(Candidate("mha", edited(*FLAG)))
     assert evaluation.status is Status.UNSUPPORTED, evaluation.message
     assert re.search("8k-causal: .*wait for each other.*only those that make a sample", evaluation.message)
 
 
 @pytest.mark.long
 def test_outputs_that_are_cleared_first_are_held_against_nobody(judge: Judge) -> None:
-    evaluation = judge.evaluate(Candidate("mha", edit((GRID, GRID + "    out.zero_()\n    lse.zero_()\n"))))
+    evaluation = judge.evaluate(Candidate("mha", edited((GRID, GRID + "    out.zero_()\n    lse.zero_()\n"))))
     assert evaluation.status is Status.CORRECT, evaluation.message
 
 
 @pytest.mark.long
 def test_clearing_outputs_does_not_count_as_writing_them(judge: Judge) -> None:
     half = STORE.replace("in_d[None, :]", "(offs_d < (64 if q_len > 2048 else 128))[None, :]")
-    source = edit((GRID, GRID + "    out.zero_()\n"), (STORE, half))
+    source = edited((GRID, GRID + "    out.zero_()\n"), (STORE, half))
     assert judge.evaluate(Candidate("mha", source)).status is Status.UNWRITTEN

@@ -3,19 +3,19 @@
 More pairs, predicted without a judge, are in ``bench.anchors``: some of them belong to every run of the tests.
 """
 
-from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from avo.evaluator.inspection import Inspection, Look
 from avo.evaluator.judging.judge import Judge
-from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
-from tests.kernels import stored
+from tests.kernels import edited, stored
 
 pytestmark = pytest.mark.corpus
 
 TUNED = stored("honest/mha/tuned")
+edit = partial(edited, source=TUNED)
 TILES = "BM=128, BN=64, num_warps=8, num_stages=3"
 ONE_STAGE = "BM=64, BN=64, num_warps=4, num_stages=1"
 QK = "qk = tl.dot(q, k)"
@@ -26,22 +26,8 @@ MARGIN = 1.01
 
 
 @pytest.fixture(scope="module")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
-
-
-@pytest.fixture(scope="module")
 def tuned(judge: Judge) -> dict[str, float]:
     return speeds(judge, TUNED)
-
-
-def edit(*changes: tuple[str, str]) -> str:
-    source = TUNED
-    for old, new in changes:
-        assert old in source, old
-        source = source.replace(old, new)
-    return source
 
 
 def speeds(judge: Judge, source: str) -> dict[str, float]:

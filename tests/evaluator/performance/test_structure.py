@@ -47,7 +47,7 @@ def test_a_backward_branch_makes_a_loop() -> None:
     assert opcodes(found.top[0].items) == ["FFMA", "BRA"]
 
 
-def test_a_poll_out_of_line_is_neither_a_loop_nor_on_the_path() -> None:
+def test_a_poll_out_of_line_is_neither_a_loop_nor_on_the_path_nor_a_lighter_one() -> None:
     found = structure(
         """
         .L1:
@@ -66,6 +66,7 @@ def test_a_poll_out_of_line_is_neither_a_loop_nor_on_the_path() -> None:
     (loop,) = found.top
     assert opcodes(loop.items) == ["SYNCS.PHASECHK", "BRA", "HGMMA.64x64x16", "BRA"]
     assert not loop.inner
+    assert loop.light is None
 
 
 @pytest.mark.parametrize("light", ["MOV", "MOV\nMOV"])
@@ -196,25 +197,6 @@ def test_a_loop_that_branches_keeps_its_lightest_path_too() -> None:
     assert opcodes(loop.items) == ["MOV", "BRA", "HMMA.16816.F32", "FMUL", "BRA"]
     assert loop.light is not None
     assert opcodes(loop.light) == ["MOV", "BRA", "BRA"]
-
-
-def test_a_poll_is_no_lighter_path() -> None:
-    found = structure(
-        """
-        .L1:
-        SYNCS.PHASECHK
-        @!P0 BRA `(.Lpoll)
-        .Lback:
-        HGMMA.64x64x16
-        @P1 BRA `(.L1)
-        EXIT
-        .Lpoll:
-        SYNCS.PHASECHK
-        @!P0 BRA `(.Lpoll)
-        BRA `(.Lback)
-        """
-    )
-    assert found.top[0].light is None
 
 
 def test_the_pass_of_a_role_goes_through_its_loop_though_another_way_is_heavier() -> None:
