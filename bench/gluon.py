@@ -17,7 +17,7 @@ from avo.evaluator.inspection import Inspection, Look
 from avo.evaluator.judges import local_judge
 from avo.evaluator.targets import get_target
 from bench.claims import made
-from bench.known.gluon import PATHS
+from bench.known import GLUON
 from bench.tables import Table, main, row
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
@@ -73,7 +73,7 @@ def moved(target: str, seed: str) -> Iterator[tuple[str, str]]:
     for name in ALONE[target]:
         for variant in by_name[name].variants(source, get_target(target)):
             yield f"`{name}`: {variant.label}", variant.source
-    _, *steps = best = PATHS["mha", target]
+    _, *steps = best = GLUON["mha", target]
     yield ", ".join(f"`{step}`" for step in steps), made(best, target)
 
 

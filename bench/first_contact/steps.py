@@ -205,15 +205,16 @@ def faults(bench: Bench) -> None:
 
 def kernels(card: Target) -> Iterator[tuple[str, str, str]]:
     """Yield (problem, name, source) of the kernels to hold predictions against, of each problem in turn."""
-    from bench.known.__main__ import sources
+    from bench.claims import made
+    from bench.known import TRITON
 
-    best, alike = sources(), "h100" if card.warpgroup_products else "b200" if card.tensor_memory else ""
+    alike = "h100" if card.warpgroup_products else "b200" if card.tensor_memory else ""
 
     def of(problem: str) -> Iterator[tuple[str, str, str]]:
         for name in fitting(problem, card):
             yield problem, name, seed_source(problem, name)
-        if (problem, alike) in best:
-            yield problem, f"the best known for {alike}", best[problem, alike]
+        if (problem, alike) in TRITON:
+            yield problem, f"the best known for {alike}", made(TRITON[problem, alike], alike)
 
     for both in zip_longest(of("mha"), of("fsa")):
         yield from filter(None, both)

@@ -26,8 +26,8 @@ from avo.search.run import utc_now
 from avo.search.seeding import SeedOperator
 from avo.search.step import Work
 from avo.seeds import fitting, seed_source
-from bench.known import gluon
-from bench.known.__main__ import SUITE, sources
+from bench.claims import made
+from bench.known import GLUON, SUITE, TRITON
 from bench.search.remembering import ROOT, RememberingJudge
 
 PROBLEMS = {False: ("mha", "gqa", "fsa"), True: ("mha", "gqa")}
@@ -113,9 +113,9 @@ def make(place: Place, known: float, allowed: int, records: Path, answers: Path)
 def best_known(cell: Cell, answers: Path) -> float:
     """Return the TFLOPS of the best kernel known; end the program if that is refused."""
     problem, target, in_gluon = cell
-    known = gluon.sources() if in_gluon else sources()
+    steps = (GLUON if in_gluon else TRITON)[problem, target]
     with RememberingJudge(target, SUITE, answers) as judge:
-        found = judge.evaluate(Candidate(problem, known[problem, target]))
+        found = judge.evaluate(Candidate(problem, made(steps, target)))
     if not found.correct:
         raise SystemExit(f"the best kernel known for {problem} on {target} is {found.status.words}: {found.message}")
     return found.geomean_tflops

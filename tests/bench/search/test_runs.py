@@ -12,6 +12,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
 from avo.evaluator.evaluators import VerifyRequest
 from avo.evaluator.fake import FakeEvaluator
+from bench.known import GLUON, TRITON
 from bench.search import runs
 from bench.search.remembering import RememberingJudge
 from bench.search.runs import Place, best_known, make, read
@@ -46,7 +47,7 @@ class Counted:
 def judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     made = Counted(tmp_path / "answers")
     monkeypatch.setattr(runs, "RememberingJudge", made)
-    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "best known"})
+    monkeypatch.setattr(runs, "made", lambda steps, target: {TRITON["mha", target]: "best known"}[steps])
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: "tflops = 100.0")
     monkeypatch.setattr(runs, "fitting", lambda problem, arch, gluon: ["plain", "in Gluon"] if gluon else ["plain"])
     return made
@@ -137,7 +138,7 @@ def test_a_record_does_not_count_once_the_best_score_known_is_another(
 
 
 def test_a_known_kernel_that_is_refused_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch, judges: Counted) -> None:
-    monkeypatch.setattr(runs, "sources", lambda: {("mha", "h100"): "no kernel"})
+    monkeypatch.setattr(runs, "made", lambda steps, target: "no kernel")
     with pytest.raises(SystemExit, match="best kernel known for mha on h100 is parse error: not a kernel"):
         best_known(CELL, judges.folder)
 
@@ -148,8 +149,7 @@ def test_a_run_with_gluon_starts_from_its_seeds_too_and_is_held_against_the_best
     speeds = {"plain": "tflops = 100.0", "in Gluon": "tflops = 110.0"}
     monkeypatch.setattr(runs, "seed_source", lambda problem, name: speeds[name])
     monkeypatch.setattr(runs, "operator_of", lambda place: Scripted(proposing("tflops = 118.0")))
-    monkeypatch.setattr(runs.gluon, "sources", lambda: {("mha", "h100"): "best known"})
-    monkeypatch.setattr(runs, "sources", dict)
+    monkeypatch.setattr(runs, "made", lambda steps, target: {GLUON["mha", target]: "best known"}[steps])
     place = replace(PLACE, gluon=True)
     known = best_known(place.cell, judges.folder)
     record = make(place, known, 60, tmp_path, judges.folder)
