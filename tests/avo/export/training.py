@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from avo.evaluator.offline import offline
+from avo.evaluator.executor import offline
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 _TOKENS, _WIDTH, _HEADS, _DIM = 20, 32, 2, 64
@@ -40,15 +40,15 @@ def losses(attend: Attend, steps: int, place: str) -> list[float]:
 def main(folder: str, package: str, steps: int) -> None:
     """Print the losses by the package and by torch, and how many backward passes were the kernel's."""
     sys.path.insert(0, folder)
-    by_package = importlib.import_module(f"{package}._attention")
+    by_package, operators = (importlib.import_module(f"{package}{module}") for module in ("", "._operators"))
     launched = []
-    launch = by_package.launch
+    launch = operators.launch
 
     def counted(kernel: object, *others: object) -> None:
         launched.append(kernel)
         launch(kernel, *others)
 
-    by_package.launch = counted
+    operators.launch = counted
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = by_package.attention(q, k, v, is_causal=True, on_unsupported="raise")
