@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from avo.agents.operator import Brief, Proposal
     from avo.agents.operator import VariationOperator as Operator
     from avo.agents.tools import Toolbox
-    from avo.evaluator.offline import offline
+    from avo.evaluator.offline import FaultsFound, UnsupportedOperation, offline
     from avo.evaluator.problem import HELD_OUT, Absolute, Baseline, Call, Case, Expected, Output, Problem, Rounded
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "CandidateTaken",
     "Case",
     "Expected",
+    "FaultsFound",
     "LooksSpent",
     "Operator",
     "Output",
@@ -31,6 +32,7 @@ __all__ = [
     "Proposal",
     "Rounded",
     "Toolbox",
+    "UnsupportedOperation",
     "offline",
 ]
 _PLACES = {
@@ -42,6 +44,7 @@ _PLACES = {
     "CandidateTaken": "avo.agents.errors:CandidateTaken",
     "Case": "avo.evaluator.problem:Case",
     "Expected": "avo.evaluator.problem:Expected",
+    "FaultsFound": "avo.evaluator.offline:FaultsFound",
     "LooksSpent": "avo.agents.errors:LooksSpent",
     "Operator": "avo.agents.operator:VariationOperator",
     "Output": "avo.evaluator.problem:Output",
@@ -49,6 +52,7 @@ _PLACES = {
     "Proposal": "avo.agents.operator:Proposal",
     "Rounded": "avo.evaluator.problem:Rounded",
     "Toolbox": "avo.agents.tools:Toolbox",
+    "UnsupportedOperation": "avo.evaluator.offline:UnsupportedOperation",
     "offline": "avo.evaluator.offline:offline",
 }
 
