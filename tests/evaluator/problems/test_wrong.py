@@ -12,8 +12,8 @@ from avo.evaluator import problems
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Evaluation, Fault
-from avo.evaluator.executor.triton_offline.errors import FaultsFound
 from avo.evaluator.judging.judge import Judge
+from avo.evaluator.offline.errors import FaultsFound
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mutant import Mutant
