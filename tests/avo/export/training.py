@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from avo.evaluator.executor import offline
+from avo.evaluator.offline import offline
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 _TOKENS, _WIDTH, _HEADS, _DIM = 20, 32, 2, 64
