@@ -10,7 +10,7 @@ from avo.agents.model import Usage
 from avo.agents.operator import Brief, Proposal
 from avo.cli.main import app
 from avo.config import RunConfig
-from avo.evaluator.evaluators import FakeEvaluator
+from avo.evaluator.fake import FakeEvaluator
 from avo.limits import RUN_LIMITS, Limit
 from avo.lineage_db.records import RunState
 from avo.watch.panel import Budget, panel

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from bench.claims import made
+from bench.known import TRITON
 from tests.agents.endpoint import Endpoint, Line
 
 pytestmark = pytest.mark.long
@@ -23,7 +25,7 @@ SEED = ROOT / "seeds" / "mha" / "plain.py"
 PAGE = (
     (ROOT / "docs" / "first-kernel.md").read_text().replace("mha --seed-kernel plain", f"{SMALL} --seed-kernel {SEED}")
 )
-BETTER = (ROOT / "bench" / "known" / "mha_h100.py").read_text()
+BETTER = made(TRITON["mha", "h100"], "h100")
 """A kernel that a good model might write."""
 
 

@@ -25,7 +25,7 @@ from avo.lineage_db.records import RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.canary import GLUON, TRITON, examine, slow_variant, wrong_variant
 from avo.search.run import RunSession, Stop
-from avo.seeds import SEEDS, seed_source
+from avo.seeds import KINDS, seed_source
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, correct, judge, make_run
 from tests.avo.measured import MeasuringEvaluator, kernel
 
@@ -173,7 +173,7 @@ def test_a_gpu_on_which_everything_takes_as_long_is_not_trusted() -> None:
 @pytest.mark.corpus
 def test_the_judge_sees_that_the_wrong_variant_of_any_seed_is_wrong(fork_server: ForkServer) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judging:
-        for problem in SEEDS:
+        for problem in KINDS:
             found = judging.evaluate(wrong_variant(Candidate(problem, seed_source(problem))))
             assert found.status is Status.INCORRECT
             assert re.search("rows 0 of (dq, )?batch 0, head 0", found.message)

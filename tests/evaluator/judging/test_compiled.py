@@ -30,6 +30,8 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
+from bench.claims import made
+from bench.known import TRITON
 from tests.evaluator.judging.test_autotuning import autotuned, config
 from tests.kernels import CORPORA, edited
 from tests.oldest_triton import newer_triton
@@ -41,8 +43,6 @@ def smallest(problem: Problem) -> Case:
 
 CASE = smallest(MHA)
 SEED = seed_source("mha", "plain")
-BEST = Path(__file__).parents[3] / "bench" / "known"
-KNOWN = (BEST / "mha_h100.py").read_text(encoding="utf-8")
 GUILTY = "tritongpu-pipeline"
 NO_ROLES_OF_128_ROWS = newer_triton("Triton 3.6 fails to compile these roles for Hopper")
 
@@ -143,9 +143,10 @@ def test_rows_that_tritons_roles_on_hopper_move_twice_are_refused_and_those_that
     """One program of several tiles: its wrong rows lie over those of another."""
     tools = tools_of(server, Compiler(None, server=server))
     checker = checker_of(tools)
-    check(tools, checker, KNOWN, case)
+    known = made(TRITON["mha", "h100"], "h100")
+    check(tools, checker, known, case)
     assert checker.results, "it was executed"
-    shared = edited((" + tl.minimum(stride_qm, 0)", ""), source=KNOWN)
+    shared = edited((" + tl.minimum(stride_qm, 0)", ""), source=known)
     with pytest.raises(Refused, match=r"wrong after pass \d+, nvgpu-warp-specialization: ") as caught:
         check(tools, checker, shared, case)
     assert caught.value.fault.status is Status.MISCOMPILED
@@ -303,19 +304,15 @@ def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[NO_ROLES_OF_128_ROWS] * (path.stem == "mha_h100"))
-        for path in sorted(BEST.glob("[!_]*_*.py"))
-    ],
+    ("problem", "target"),
+    [pytest.param("mha", "h100", marks=NO_ROLES_OF_128_ROWS), ("gqa", "h100"), ("mha", "b200")],
 )
 def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right(
-    server: ForkServer, path: Path
+    server: ForkServer, problem: str, target: str
 ) -> None:
-    problem, target = path.stem.split("_")
     tools = tools_of(server, Compiler(None, server=server), target)
     checker = checker_of(tools, get_problem(problem))
-    check(tools, checker, path.read_text(encoding="utf-8"), "odd-causal")
+    check(tools, checker, made(TRITON[problem, target], target), "odd-causal")
     assert checker.results
 
 
