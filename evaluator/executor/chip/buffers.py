@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from avo.evaluator.executor.chip.cluster import Bases, Box, holders, slices
+from avo.evaluator.executor.chip.cluster import Box, bases, holders, slices
 from avo.evaluator.executor.chip.places import Place, Ring
 from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.ir import MAX_ELEMENTS, Type
@@ -125,20 +125,19 @@ class Buffer:
     def __init__(
         self,
         name: str,
-        block: Type,
+        kind: Type,
         rows: int,
         actors: int,
         ctas: int,
-        divided: Bases,
         *,
-        tensor: bool,
         first_barrier: int,
         ring: Ring | None = None,
     ) -> None:
-        """``divided`` says which CTA holds what, ``ring`` where in shared memory that is, if it is known."""
+        """``kind`` is the type of the allocation; ``ring`` says where in shared memory it lies, if that is known."""
+        block, divided = kind.block, bases(kind.layout)
         self.name = name
         self.ring = ring
-        self.tensor = tensor
+        self.tensor = kind.in_tensor_memory
         """Whether it lies in tensor memory."""
         self.first_barrier = first_barrier
         """Number of the barrier in its first item, where it may hold barriers; -1 where not."""

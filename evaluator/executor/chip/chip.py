@@ -126,14 +126,11 @@ class Chip:
             for i in range(block.elements):
                 self.barriers.names[first + i] = f"{i} of {name}" if block.elements > 1 else name
                 self.barriers.valid[self.rows(positions), first + i] = False
-        actors, tensor, divided = self.clocks.actors, kind.in_tensor_memory, bases(kind.layout)
-        if 2 ** len(divided) != self.ctas:
-            raise UnsupportedOperation(f"a buffer of {2 ** len(divided)} CTAs in a cluster of {self.ctas}", name)
+        if (holders := 2 ** len(bases(kind.layout))) != self.ctas:
+            raise UnsupportedOperation(f"a buffer of {holders} CTAs in a cluster of {self.ctas}", name)
         if (held := self._buffers.get(slot)) is None:
-            ring = self._places.get(slot)
-            held = Buffer(
-                name, block, self._rows, actors, self.ctas, divided, tensor=tensor, first_barrier=first, ring=ring
-            )
+            ring, actors = self._places.get(slot), self.clocks.actors
+            held = Buffer(name, kind, self._rows, actors, self.ctas, first_barrier=first, ring=ring)
             self._buffers[slot] = held
         else:
             held.forget(self.rows(positions))
