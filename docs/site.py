@@ -90,6 +90,8 @@ def sources(pages: Mapping[str, list[str]]) -> dict[str, str | Path]:
             continue
         path = ROOT / name
         found[name] = note(path.read_text()) if name.startswith(f"{NOTES}/") else path
+        if name == "README.md":  # the badge is found from the repository's page alone
+            found[name] = re.sub(r"<a .*badge.*</a>\n\n", "", path.read_text())
         if path.suffix == ".md":
             linked = (path.parent / link for link in re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", path.read_text()))
             waiting += [str(file.resolve().relative_to(ROOT)) for file in linked if file.is_file()]
