@@ -13,15 +13,13 @@ from avo.evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, S
 from avo.evaluator.executor.execution import Execution
 from avo.evaluator.executor.faults import MemoryFault
 from avo.evaluator.executor.kernel import Kernel
-from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES, Launch
+from avo.evaluator.executor.launch import Launch
 from avo.evaluator.executor.loading import load
 from avo.evaluator.executor.progress import check_progress, decides_waits
 from avo.evaluator.executor.script import Script
-from avo.evaluator.executor.work import Loop
-from avo.evaluator.work import Counted, Trips
+from avo.evaluator.work import Counted
 
 __all__ = [
-    "DEFAULT_TEMPORARIES",
     "Allocation",
     "Counted",
     "Deadlock",
@@ -30,11 +28,9 @@ __all__ = [
     "IRError",
     "Kernel",
     "Launch",
-    "Loop",
     "MemoryFault",
     "Script",
     "StuckProgram",
-    "Trips",
     "UnsupportedOperation",
     "View",
     "aliases",

@@ -43,10 +43,6 @@ class Counts:
     traffic: Mapping[str, Traffic]
     """Traffic by name of the buffer. Atomic operations both read and write."""
 
-    def total(self, name: str) -> int:
-        """Return the operations of one kind, e.g. ``dot``, summed over all programs and element types."""
-        return sum(int(amounts.sum()) for kind, amounts in self.operations.items() if kind.name == name)
-
 
 class Metered:
     """A memory that counts accesses and passes them on. Accesses outside all buffers do not count."""

@@ -178,7 +178,8 @@ class _Parser:
         """Parse an operation that starts at ``line``; return it and the next line."""
         head = self._head(line)
         name, number, location, rest = head.name, head.number, head.location, head.rest
-        loop = self._number_of_loop(name)
+        loop = self._loops if name in _LOOPS and not self._combining else None
+        self._loops += loop is not None
         parts = _parts(head)
         parts.operands, defined = _values_of_loop(name, parts, number)
         self._note_layouts(head, parts)
@@ -202,21 +203,12 @@ class _Parser:
             location = self._locations.resolve(self._places[line - 1], number)
         if name == "tt.call":
             regions.append(self._function(parts.symbol[1:].strip('"'), location))
-        results = _results(head.results)
-        parts.attributes.update(self._noted(name, results, rest))
-        kinds = result_types(name, parts, len(results), number)
-        op = Op(
-            name,
-            operands,
-            tuple(self._define(names, *pair) for pair in zip(results, kinds, strict=True)),
-            location,
-            tuple(parts.words),
-            parts.attributes,
-            tuple(regions),
-            successors,
-            loop,
-            range(number, line + 1),
-        )
+        given = _results(head.results)
+        parts.attributes.update(self._noted(name, given, rest))
+        kinds = result_types(name, parts, len(given), number)
+        results = tuple(self._define(names, *pair) for pair in zip(given, kinds, strict=True))
+        words, lines = tuple(parts.words), range(number, line + 1)
+        op = Op(name, operands, results, location, words, parts.attributes, tuple(regions), successors, loop, lines)
         return op, line
 
     def _head(self, line: int) -> _Head:
@@ -231,12 +223,6 @@ class _Parser:
         if match[2] not in self._known:
             raise UnsupportedOperation(match[2], location)
         return _Head(line + 1, location, match[1] or "", match[2], match[3].strip())
-
-    def _number_of_loop(self, name: str) -> int | None:
-        if name not in _LOOPS or self._combining:
-            return None
-        self._loops += 1
-        return self._loops - 1
 
     def _note_layouts(self, head: _Head, parts: Parts) -> None:
         """Add to the attributes what layouts say: where a cluster's CTAs hold a block, and which products are FMAs."""
