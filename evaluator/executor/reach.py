@@ -191,9 +191,9 @@ class Reach(Marks):
         """Take what ``other`` observed at these places."""
         self._seen |= {place: other._seen[place] for place in places if place in other._seen}
 
-    def left_out(self, places: Iterable[str]) -> set[str]:
-        """Return those of the places at which nothing was asked for."""
-        return {place for place in places if place not in self._seen or not self._seen[place].asked}
+    def left_out(self, places: Iterable[str]) -> list[str]:
+        """Return those of the places at which nothing was asked for, in the order given."""
+        return [place for place in places if place not in self._seen or not self._seen[place].asked]
 
     def unseen(self, places: Mapping[str, int]) -> set[int]:
         """Return the blocks of those of the places, given by place, that were not observed."""

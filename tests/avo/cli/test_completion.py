@@ -33,7 +33,7 @@ def completed(db: str, line: str) -> list[str]:
         pytest.param("avo run --target h", ["h100", "h200", "h20"], marks=pytest.mark.long),
         pytest.param("avo tune bench.py --target ", ["a100"], marks=pytest.mark.long),
         pytest.param("avo run --operator m", ["mutate"], marks=pytest.mark.long),
-        pytest.param("avo evaluate kernel.py --problem ", ["mha", "gqa", "fsa"], marks=pytest.mark.long),
+        pytest.param("avo evaluate kernel.py --problem ", ["decode", "fsa", "fsa_backward"], marks=pytest.mark.long),
         pytest.param("avo evaluate kernel.py --suite ", ["quick", "paper", "held_out"], marks=pytest.mark.long),
     ],
 )

@@ -102,4 +102,4 @@ def launched(
     binary = _compiler().compile(made, get_target(target))
     assert isinstance(binary, Binary), binary
     memory = [executor.Allocation(name, values[name].flatten()) for name in buffers]
-    return executor.load(made.ttir).count(memory, args, grid).of(binary, math.prod(grid))
+    return executor.load(made.ttir).count(executor.Launch(memory, args, grid)).of(binary, math.prod(grid))
