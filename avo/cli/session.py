@@ -27,7 +27,7 @@ def ready(config: "RunConfig") -> "RunConfig":
     from avo.search.judging import check_machine
 
     config.check_models(os.environ)
-    check_machine(config)
+    check_machine(config, cluster=True)
     fitting = config.on_gpus(_gpus)
     where = (
         "of this machine"

@@ -70,8 +70,7 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
     if not public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: only dense and selected "
-            "attention, their gradients and decoding (mha, gqa, fsa, mha_backward, gqa_backward, fsa_backward, decode, "
-            "and settings of them) have a public function"
+            "attention, their gradients and decoding have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)

@@ -1,7 +1,6 @@
 """Derives a run's judges from its configuration: how each starts, how many there are, what they need of a machine."""
 
 from dataclasses import dataclass
-from functools import partial
 
 from avo.config import LOCAL, RunConfig, usable_cpus
 from avo.evaluator.evaluators import Evaluator
@@ -40,7 +39,7 @@ class Judging:
     @classmethod
     def of(cls, config: RunConfig) -> "Judging":
         """Return the judges of a run with this configuration."""
-        predicts_here = _starts_here(config) and not config.measured
+        predicts_here = config.evaluator_command is None and config.ray_address == LOCAL and not config.measured
         alone = min(usable_cpus(), _MOST_FOR_ONE) if predicts_here else 1
         count = config.evaluators or max(config.workers, alone)
         return cls(
@@ -64,21 +63,20 @@ class Judging:
 
     def start_alone(self) -> Evaluator:
         """Return judges of this process's own for one operator; raise like ``start``."""
-        return SideBySide(partial(Judging.start, self), self.alone)
+        return SideBySide(self.start, self.alone)
 
 
-def check_machine(config: RunConfig) -> None:
-    """Let this process see the chosen GPUs alone; raise ``EvaluatorUnavailable`` where a judge cannot work here."""
+def check_machine(config: RunConfig, *, cluster: bool = False) -> None:
+    """Let this process see the chosen GPUs alone; raise ``EvaluatorUnavailable`` where a judge cannot work here.
+
+    ``cluster``: judges start in the Ray cluster of the configuration, if it names one.
+    """
     if config.device is not None:
         choose_gpus(config.device)
-    if _starts_here(config):
+    if config.evaluator_command is None and (config.ray_address == LOCAL or not cluster):
         Sandbox(config.sandbox).check()
         if config.measured:
             get_target(config.target)
-
-
-def _starts_here(config: RunConfig) -> bool:
-    return config.evaluator_command is None and config.ray_address == LOCAL
 
 
 def _measuring(config: RunConfig) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def _of_dims(setting: Setting) -> str:
 def of_no_blocks(name: str, setting: Setting) -> str:
     """Return why blocks are not served by the problem ``name``, whose queries select none."""
     if setting.block_size or setting.local:
-        return f"{name} selects no blocks: parts like b128x16 and local are for fsa and fsa_backward"
+        return f"{name} selects no blocks: parts like b128x16 and local are for selected attention"
     return ""
 
 

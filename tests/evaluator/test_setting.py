@@ -59,7 +59,7 @@ def test_other_problems_say_no_setting() -> None:
         ("fsa_backward-w64-packed", "fsa_backward has no window"),
         ("fsa_backward-w64-packed", "see gqa_backward-w64"),
         ("fsa-global", "fsa has no window"),
-        ("gqa-local", "gqa selects no blocks: parts like b128x16 and local are for fsa and fsa_backward"),
+        ("gqa-local", "gqa selects no blocks: parts like b128x16 and local are for selected attention"),
         ("decode-h64x4-b128x16-8192x1", "decode selects no blocks"),
         ("fsa-b128x16", "the size and number of blocks go with a model's heads and shapes"),
         ("fsa-h64x4-b0x16-8192x1", "blocks of 0 keys are not served: choose one of 16, 32, 64, 128"),

@@ -11,19 +11,28 @@ OF_SEQUENCE = "first = tl.max(tl.where(starts <= position, starts, 0))"
 KEYS = "keys = first + tl.load(indices + slot) * block_size + offs_n"
 
 SELECTION = {
-    "neighbours in place of selected blocks": one("tl.load(indices + slot)", "position // block_size - slot", ""),
-    "last slot left out": one("range(blocks)", "range(blocks - 1)", ""),
-    "future keys of the own block": one("(keys <= position)", "(keys < length)", ""),
-    "own key left out": one("(keys <= position)", "((keys < position) | (position == 0))", ""),
-    "query heads in turns": one("kv_head * group + offs_g", "kv_head + kv_heads * offs_g", ""),
-    "selection of the first head for all": one("(batch_head.to(tl.int64) * length", "(batch * kv_heads * length", ""),
-    "no maximum": one("tl.maximum(row_max, tl.max(scores, 1))", "tl.maximum(row_max, 0.0)", ""),
-    "usual scale": one("tl.dot(q, k) * scale", "tl.dot(q, k) * 0.08838834764831845", ""),
-    "lse to base 2": one("row_max + tl.log(row_sum)", "(row_max + tl.log(row_sum)) * 1.4426950408889634", ""),
-    "maximum of a tile's first row": one("row_max = tl.max(scores, 1)\n", f"row_max = {FIRST}\n", "", seed="kv_outer"),
-    "parts without their weights": one("tl.exp(part_lse - new_max)", "tl.where(chosen, 1.0, 0.0)", "", seed="kv_outer"),
+    "neighbours in place of selected blocks": one("tl.load(indices + slot)", "position // block_size - slot", "rows"),
+    "last slot left out": one("range(blocks)", "range(blocks - 1)", "rows"),
+    "future keys of the own block": one("(keys <= position)", "(keys < length)", "rows"),
+    "own key left out": one("(keys <= position)", "((keys < position) | (position == 0))", "rows"),
+    "query heads in turns": one("kv_head * group + offs_g", "kv_head + kv_heads * offs_g", "rows"),
+    "selection of the first head for all": one(
+        "(batch_head.to(tl.int64) * length", "(batch * kv_heads * length", "rows"
+    ),
+    "no maximum": one("tl.maximum(row_max, tl.max(scores, 1))", "tl.maximum(row_max, 0.0)", "not finite"),
+    "usual scale": one("tl.dot(q, k) * scale", "tl.dot(q, k) * 0.08838834764831845", "rows"),
+    "lse to base 2": one("row_max + tl.log(row_sum)", "(row_max + tl.log(row_sum)) * 1.4426950408889634", "lse is off"),
+    "maximum of a tile's first row": one(
+        "row_max = tl.max(scores, 1)\n", f"row_max = {FIRST}\n", "not finite", seed="kv_outer"
+    ),
+    "parts without their weights": one(
+        "tl.exp(part_lse - new_max)", "tl.where(chosen, 1.0, 0.0)", "rows", seed="kv_outer"
+    ),
     "end of a share left out": one(
-        "(share + 1) * SHARE)", "(share + 1) * SHARE) - (share > 0) * BLOCK_M", "", seed="kv_outer"
+        "(share + 1) * SHARE)",
+        "(share + 1) * SHARE) - (share > 0) * BLOCK_M",
+        "uninitialised memory in reduce_kernel",
+        seed="kv_outer",
     ),
 }
 

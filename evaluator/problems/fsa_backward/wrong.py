@@ -148,14 +148,14 @@ MEMORY = {
     "keys behind the last one": one(
         "in_n = (offs_n < block_size) & (keys < length)",
         "in_n = offs_n < block_size",
-        "",
+        r"at candidate\.py:\d+",
         Status.OUT_OF_BOUNDS,
         seed="query_outer",
     ),
     "dk of the last block not written": one(
         "Rounded, total, batch, head, rows, rows < length,",
         "Rounded, total, batch, head, rows, rows < length - 1,",
-        "",
+        "dk were never written",
         Status.UNWRITTEN,
         seed="query_outer",
     ),

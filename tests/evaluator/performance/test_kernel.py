@@ -23,6 +23,7 @@ from avo.evaluator.targets import get_target
 from avo.evaluator.work import Pace
 from bench.variants import Variant, compile_variant
 from tests.evaluator.performance.handmade import launched, loop, nominal, nops, sass
+from tests.kernels import stored
 
 H100 = get_target("h100")
 
@@ -125,7 +126,7 @@ def test_a_role_with_other_loops_for_the_same_work_is_predicted_little_faster(
     role: str, loops: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-    source = (Path(__file__).parents[1] / "gluon/blackwell_attention.py").read_text(encoding="utf-8")
+    source = stored("gluon/blackwell_attention")
     before, after = source.split(f"def {role}(")
     start = "    for tile in range(tiles):\n"
     head, body = after.split(start, 1)

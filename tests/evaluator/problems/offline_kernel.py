@@ -34,10 +34,11 @@ def first_fault(problem: Problem, module: ModuleType) -> Fault | None:
 
 
 def tried(problem: Problem) -> list[Case]:
-    """Return the small cases that each seed is run on: the first with strides of several kinds, whose lengths divide no
-    tile, and the first with logits far beyond a standard deviation of 12; or the first of all for either.
+    """Return the small cases that each seed is run on: the first of several kinds of strides, the first whose logits go
+    far beyond a standard deviation of 12, causal if one is, and the first that is causal with fewer queries than keys.
     """
     cases = problem.correctness_cases
     mixed = [case for case in cases if case.layout == "mixed"]
-    large = [case for case in cases if case.inputs == "large"]
-    return [mixed[0] if mixed else cases[0], large[0] if large else cases[0]]
+    large = sorted((case for case in cases if case.inputs == "large"), key=lambda case: not case.causal)
+    shifted = [case for case in cases if case.causal and case.q_len < case.kv_len]
+    return list({kind[0].name: kind[0] for kind in (mixed, large, shifted) if kind}.values()) or [cases[0]]

@@ -45,6 +45,7 @@ def test_a_problem_has_a_name_held_out_shapes_wrong_answers_a_seed_and_a_note(ki
     assert PROBLEMS[kind].name == kind
     assert PROBLEMS[kind].suites[HELD_OUT]
     assert WRONG[kind]
+    assert [fault for fault, mutant in WRONG[kind].items() if not mutant.message] == []
     assert claimed(kind)
     assert any(kind in note.problems for note in Library.load().notes)
 
