@@ -3,7 +3,7 @@
 from avo.seeds.seed import Seed, plain
 
 SEEDS = (
-    Seed("kv_outer", "fsa/backward_kv_outer.py", plain),
-    Seed("query_outer", "fsa/backward_query_outer.py", plain),
-    Seed("general", "fsa/backward_general.py", lambda setting: not setting.plain),
+    Seed("kv_outer", "fsa_backward/kv_outer.py", plain),
+    Seed("query_outer", "fsa_backward/query_outer.py", plain),
+    Seed("general", "fsa_backward/general.py", lambda setting: not setting.plain),
 )

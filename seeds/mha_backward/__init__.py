@@ -3,7 +3,7 @@
 from avo.seeds.seed import Seed, unpadded
 
 SEEDS = (
-    Seed("plain", "backward/plain.py", unpadded),
+    Seed("plain", "mha_backward/plain.py", unpadded),
     # It takes rows of 96 and 192 elements in two parts.
-    Seed("general", "backward/general.py", lambda setting: not unpadded(setting)),
+    Seed("general", "mha_backward/general.py", lambda setting: not unpadded(setting)),
 )
