@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avo.evaluator.evaluation import Status
+from avo.evaluator.problems.mutant import Mutant
 from avo.seeds import seed_source
 
 CORPORA = Path(__file__).parents[1] / "corpora"
@@ -49,7 +50,4 @@ def around(code: str) -> str:
 
 def edited(*edits: tuple[str, str], source: str = SEED) -> str:
     """Return ``source``, each ``old`` that occurs once replaced by its ``new``."""
-    for old, new in edits:
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
-    return source
+    return Mutant(edits, "").of(source)

@@ -51,7 +51,7 @@ class FakeProcess:
 def process(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
     """The judge's process, replaced."""
     monkeypatch.setattr(FakeProcess, "asked", [], raising=False)
-    monkeypatch.setattr("avo.evaluator.serving.process.ProcessEvaluator", FakeProcess)
+    monkeypatch.setattr("avo.search.judging.judge_process", FakeProcess)
     return FakeProcess
 
 

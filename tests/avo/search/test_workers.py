@@ -28,12 +28,11 @@ from avo.errors import ConfigError, RunFailed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
-from avo.evaluator.serving import process
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.lineage_db.records import RunState, StepState
 from avo.lineage_db.store import Store
-from avo.search import cluster, workers
+from avo.search import cluster, judging, workers
 from avo.search.workers import EvaluatorPool, RayCrew, hire
 from tests.avo import fakes
 from tests.avo.fakes import make_run
@@ -127,7 +126,7 @@ def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
     with hire("sqlite://", "run", config):
         assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
     made: dict[str, object] = {}
-    monkeypatch.setattr(process, "ProcessEvaluator", lambda *names, **settings: made.update(settings))
+    monkeypatch.setattr(judging, "judge_process", lambda *names, **settings: made.update(settings))
     ray.remote_arguments[0][0]()
     device = () if command is None else ("--device", "1")
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1", *device, "--clock", "burst")

@@ -1,6 +1,6 @@
-"""A judge and its verdict on the seed, for the tests that ask for no other."""
+"""The verdict on the seed, and limits of a test's own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,16 +8,7 @@ import pytest
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.judging.judge import Judge
-from avo.evaluator.sandbox.jobs import ForkServer
-from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
-
-
-@pytest.fixture(scope="session")
-def judge(fork_server: ForkServer) -> Iterator[Judge]:
-    """A judge for the tests that need no other."""
-    with Judge(get_target("h100"), "quick", server=fork_server) as judge:
-        yield judge
 
 
 @pytest.fixture
