@@ -73,7 +73,7 @@ class Played:
     """The result of a play. Times in clocks."""
 
     end: float
-    """Longest time from the start of a records.CTA until its last warp is done."""
+    """Longest time from the start of a CTA until its last warp is done."""
     marks: dict[tuple[int, int], float]
     """Mean time, over warps, at which each (team, mark) was passed."""
 
