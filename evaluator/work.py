@@ -111,6 +111,27 @@ class Access:
     """Share of the loop's passes in which it is performed: a branch may go around it."""
 
 
+VERSION = -1
+"""Stands for a program where a node of ``Waits`` is what memory holds after an atomic update."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Which programs of a launch wait for others: nodes in an order in which they may happen.
+
+    A node is a place in a program at which it waits for others or releases them, or a version of memory, which is there
+    as soon as all nodes are that it comes after.
+    """
+
+    programs: npt.NDArray[np.int64]
+    """[nodes]: linear id of the program, or ``VERSION``."""
+    places: npt.NDArray[np.float64]
+    """[nodes, 1 + loops]: how far the program was through its work: the share of what it does outside loops, and its
+    passes of each loop."""
+    after: npt.NDArray[np.int64]
+    """[n, 2]: pairs of nodes, of which the second does not happen before the first."""
+
+
 @dataclass(frozen=True)
 class LaunchWork:
     """One launch of a kernel."""
@@ -131,6 +152,8 @@ class LaunchWork:
     """Which lines of the IR are passed by; empty where none is, or where that was not counted."""
     paces: Paces = ()
     """Which loops are passed at another pace than the loop that they are counted in."""
+    waits: Waits | None = None
+    """Which programs wait for others; None where none does, or that was not played."""
 
     def total(self, what: str) -> float:
         """Return a field of ``Body``, e.g. ``dot_flops``, added up over all programs."""
@@ -160,12 +183,14 @@ class Counted:
     such a region; 0 for all others. Empty where there is no such region."""
     shares: Shares = ()
     """Which lines of the IR are passed by."""
+    waits: Waits | None = None
+    """Which programs wait for others."""
 
     def of(self, binary: Binary, programs: int, fills: tuple[int, ...] = ()) -> LaunchWork:
         """Return the work of the launch of ``programs`` programs with a compiled kernel; ``fills`` go with it."""
         loops = tuple(LoopWork(*each) for each in zip(self.parents, self.bodies, self.trips, self.lines, strict=True))
         work = LaunchWork(binary, programs, loops, self.outside, self.accesses, self.buffer_bytes, fills, self.shares)
-        return side_by_side(work, self.roles)
+        return side_by_side(replace(work, waits=self.waits), self.roles)
 
 
 def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
@@ -220,7 +245,22 @@ def side_by_side(work: LaunchWork, roles: Sequence[int]) -> LaunchWork:
         for access in work.accesses
     )
     listed = tuple((loops[i].lines, pace) for i, pace in sorted(paces.items()) if pace != Pace())
-    return replace(work, loops=merged, outside=outside, accesses=accesses, paces=listed)
+    waits = _in_loops(work.waits, [(i, counted_in.get(i), passes.get(i, 1.0)) for i in range(len(loops))], len(kept))
+    return replace(work, loops=merged, outside=outside, accesses=accesses, paces=listed, waits=waits)
+
+
+def _in_loops(waits: Waits | None, counted: Sequence[tuple[int, int | None, float]], loops: int) -> Waits | None:
+    """Return waits at places in so many ``loops``; ``counted`` has, for each loop of before, in which of these it is
+    counted, if in any, and how often it is passed for each pass of that.
+    """
+    if waits is None:
+        return None
+    places = np.zeros((len(waits.places), 1 + loops))
+    places[:, 0] = waits.places[:, 0]
+    for loop, place, times in counted:
+        if place is not None and times:
+            places[:, 1 + place] = np.maximum(places[:, 1 + place], waits.places[:, 1 + loop] / times)
+    return replace(waits, places=places)
 
 
 def _pace(trips: float, others: float, starts: float) -> Pace:

@@ -127,6 +127,13 @@ SLOWER = {
         ("        mask=offs_m < q_len,\n", "        mask=(offs_m < q_len) & (number != 1),\n"),
     ),
     "loads masked off in the programs in the middle": around(READER),
+    "one program at a time": edited(
+        ("import triton\n", "import torch\nimport triton\n"),
+        ("    Lse,\n", "    Lse,\n    Lock,\n"),
+        ("    offs_d = tl.arange", "    while tl.atomic_cas(Lock, 0, 1) == 1:\n        pass\n    offs_d = tl.arange"),
+        ("        mask=offs_m < q_len,\n    )\n", "        mask=offs_m < q_len,\n    )\n    tl.atomic_xchg(Lock, 0)\n"),
+        ("        lse,\n", "        lse,\n        torch.zeros(1, dtype=torch.int32, device=q.device),\n"),
+    ),
     "scalars in each pass, beside a branch with blocks that never runs": edited(
         ("    acc = tl.zeros(", "    number = q_len\n    acc = tl.zeros("),
         ("        scores = tl.dot(", SCALARS + "        scores = tl.dot("),

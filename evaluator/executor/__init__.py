@@ -15,7 +15,7 @@ from avo.evaluator.executor.faults import MemoryFault
 from avo.evaluator.executor.kernel import Kernel
 from avo.evaluator.executor.launch import Launch
 from avo.evaluator.executor.loading import load
-from avo.evaluator.executor.progress import check_progress, decides_waits
+from avo.evaluator.executor.progress import Progress, decides_waits, progress
 from avo.evaluator.executor.script import Script
 from avo.evaluator.work import Counted
 
@@ -29,12 +29,13 @@ __all__ = [
     "Kernel",
     "Launch",
     "MemoryFault",
+    "Progress",
     "Script",
     "StuckProgram",
     "UnsupportedOperation",
     "View",
     "aliases",
-    "check_progress",
     "decides_waits",
     "load",
+    "progress",
 ]

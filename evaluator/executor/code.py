@@ -1,6 +1,7 @@
 """Code: a kernel, or a slice of it, made executable, and its execution for some programs of a grid."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -51,17 +52,21 @@ class Code:
         most_passes: int | None = None,
         resident: int | None = None,
         lockstep: int = 1,
+        beside: "Beside | None" = None,
     ) -> torch.Tensor:
         """Execute programs of a launch, int64 linear ids [n], by default the whole grid, in a ``memory`` made from its
         own, recording a ``script`` or following one, by default that of the launch.
 
         Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
         wait for another of its group. At most ``resident`` groups run at a time, if given. Others keep step as ``pace``
-        says. Every loop is left after ``most_passes``, if given.
+        says. Every loop is left after ``most_passes``, if given. Other programs run ``beside`` them, with other code.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
         ids = torch.arange(launch.programs) if programs is None else programs
+        number = ids.numel()
+        if beside:
+            ids = torch.cat((ids, beside.programs))
         values = bind(self.launched, memory, launch.args, sanitize=self._sanitize)
         passes = torch.zeros(self.function.blocks, ids.numel(), dtype=torch.int64)
         together = 1 if pace is Pace.ALONE else max(1, launch.temporaries_bytes // self.bytes_per_program)
@@ -81,21 +86,47 @@ class Code:
         if self._polls:
             run = replace(run, turns=Turns(run.check_time, resident))
 
-        def execute(positions: torch.Tensor) -> None:
-            run.check_time()
-            slots: list[Value | None] = [None] * len(self.function.types)
-            for slot, value in zip(self.launched.params, values, strict=True):
-                slots[slot] = value
-            chip = None if self._needs is None else Chip(positions, self._needs, memory)
-            self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
-
+        memory.passes = passes
         if run.turns:
-            chunks = torch.arange(ids.numel()).split(min(together, lockstep)) if ids.numel() else ()
-            run.turns.run([partial(execute, chunk) for chunk in chunks])
+            run.turns.run([*self._bodies(run, values, 0, number, lockstep), *self._beside(run, values, number, beside)])
         else:
             while (chunk := run.starts.start()) is not None:
-                execute(chunk)
-        return passes
+                self._execute(run, values, chunk)
+        return passes[:, :number]
+
+    def _execute(self, run: Run, values: Sequence[Value], positions: torch.Tensor) -> None:
+        """Execute programs of a run with the ``values`` of the kernel's parameters."""
+        run.check_time()
+        slots: list[Value | None] = [None] * len(self.function.types)
+        for slot, value in zip(self.launched.params, values, strict=True):
+            slots[slot] = value
+        chip = None if self._needs is None else Chip(positions, self._needs, run.memory)
+        self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
+
+    def _bodies(
+        self, run: Run, values: Sequence[Value], first: int, last: int, lockstep: int
+    ) -> Iterator[Callable[[], None]]:
+        """Yield what executes each group of the programs from a position to another, the last one left out."""
+        for chunk in torch.arange(first, last).split(lockstep) if first < last else ():
+            yield partial(self._execute, run, values, chunk)
+
+    def _beside(
+        self, run: Run, values: Sequence[Value], first: int, beside: "Beside | None"
+    ) -> Iterator[Callable[[], None]]:
+        if beside:
+            code = beside.code
+            run = replace(run, used=code._used, polls=code._polls)
+            yield from code._bodies(run, values, first, run.ids.numel(), beside.lockstep)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Programs that run beside others, which may wait for them, in groups of ``lockstep``."""
+
+    code: Code
+    programs: torch.Tensor
+    """Linear ids, int64 [n]."""
+    lockstep: int
 
 
 def takes_over(function: Function) -> bool:

@@ -71,9 +71,10 @@ class Metered:
         self._count(address, mask, kind, site, reads=True, writes=True)
         return self._memory.gather_cells(address, mask, kind, site)
 
-    def traffic(self, names: Sequence[str]) -> dict[str, Traffic]:
-        """Return the traffic counted so far, by name of the buffer."""
-        return {name: Traffic(*(column.numpy() for column in self._counts[:, i])) for i, name in enumerate(names)}
+    def traffic(self, names: Sequence[str], programs: int) -> dict[str, Traffic]:
+        """Return the traffic of the first ``programs`` counted so far, by name of the buffer."""
+        counts = self._counts[..., :programs]
+        return {name: Traffic(*(column.numpy() for column in counts[:, i])) for i, name in enumerate(names)}
 
     def _count(
         self,

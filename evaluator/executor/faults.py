@@ -71,6 +71,8 @@ class Site:
     """Whether TMA stores or updates, which goes on until its program waits for it."""
     partition: int = 0
     """Which partition of the programs makes the access: 0 is the default one."""
+    line: int = 0
+    """The operation's line in the text of the IR, counted from 1."""
 
     def program(self, position: int) -> tuple[int, int, int]:
         """Return the grid indices of the program at a position in ``ids``."""

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from avo.evaluator.executor import slicing
-from avo.evaluator.executor.code import Code, prompter
+from avo.evaluator.executor.code import Beside, Code, prompter
 from avo.evaluator.executor.counts import Counts, Metered, PerProgram, elements, operations
 from avo.evaluator.executor.effects import READS, UPDATES, WRITES, effects
 from avo.evaluator.executor.errors import IRError, StuckProgram, UnsupportedOperation
@@ -74,7 +74,8 @@ class Kernel:
 
         Stores change the allocations. With a script, the results of the reads in it come from there, while atomic
         operations still act on memory. ``sanitize`` also checks for races, reads of uninitialised memory, overflow of
-        pointer arithmetic and invalid descriptors. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
+        pointer arithmetic and invalid descriptors. If programs wait for each other, all others only do what those may
+        wait for. ``count`` fills ``Execution.counts``; ``work``, for a whole grid,
         ``Execution.work`` or ``Execution.uncounted``. Raises ``IRError`` when arguments do not fit the kernel or its IR
         is inconsistent, and ``ExecutionTimeout``.
         """
@@ -91,26 +92,35 @@ class Kernel:
         self, launch: Launch, ids: torch.Tensor, asked: _Asked, journal: Journal | None, pace: Pace
     ) -> Execution:
         space, code = Memory(launch.memory, self.name), self._whole
+        beside = self._beside(launch, ids)
+        running = launch.programs if beside else ids.numel()
         if asked.sanitize:
-            space, code = self._sanitizer(launch, ids.numel()), self._sanitized
+            space, code = self._sanitizer(launch, running), self._sanitized
         space.journal = journal
-        meter = Metered(space, ids.numel()) if asked.count else None
+        meter = Metered(space, running) if asked.count else None
         seen = cast(Memory, meter) if meter else space
         recorded = self._to_record() if asked.work and launch.script is None else None
         script = recorded or prompter(launch.script, acts=True)
         try:
-            passes = code.passes(seen, launch, ids, script=script, pace=pace)
+            passes = code.passes(seen, launch, ids, script=script, pace=pace, beside=beside)
         except StuckProgram as stuck:
             raise StuckProgram(f"{stuck}{space.suspicion}") from None
         counts, work, uncounted = None, None, ""
         if meter:
-            traffic = meter.traffic([allocation.name for allocation in launch.memory])
+            traffic = meter.traffic([allocation.name for allocation in launch.memory], ids.numel())
             counts = Counts(operations(self.function, passes), traffic)
         try:
             work = self._work(launch, passes, recorded) if asked.work else None
         except UnsupportedOperation as error:
             uncounted = str(error)
         return Execution(space.faults, self._loop_trips(passes), space.notes, counts, work, uncounted)
+
+    def _beside(self, launch: Launch, ids: torch.Tensor) -> Beside | None:
+        if not self.takes_turns or ids.numel() == launch.programs:
+            return None
+        others = torch.ones(launch.programs, dtype=torch.bool)
+        others[ids] = False
+        return Beside(self.waits, others.nonzero().flatten(), launch.lockstep)
 
     def _sanitizer(self, launch: Launch, programs: int) -> Sanitizer:
         finest = granules(self.function, launch.args, self.may_write(launch.args))
@@ -283,6 +293,11 @@ class Kernel:
 
     def _code(self, sliced: Function) -> Code:
         return Code(sliced, self.function)
+
+    @cached_property
+    def waits(self) -> Code:
+        """The slice that has the waits of programs, and what they write for each other to wait for."""
+        return scripted(self.function, polls(self.function))
 
     @cached_property
     def _trips(self) -> Code:

@@ -21,6 +21,8 @@ class Launch:
     grid: tuple[int, int, int]
     script: Script | None = None
     """The results of the kernel's deciding reads; None: they are found out where that is needed."""
+    lockstep: int = 1
+    """How many consecutive programs may take each step together where programs wait for others; see ``Progress``."""
     temporaries_bytes: int = DEFAULT_TEMPORARIES
     """Bytes that the values of programs that run together may take."""
     deadline: float | None = None

@@ -26,6 +26,8 @@ class Memory(Space):
         self._version: int | None = None
         self.journal: Journal | None = None
         """Where what memory holds is noted before it is changed; None: nobody undoes that."""
+        self.passes: Tensor | None = None
+        """How often each program has executed each block so far, int64 [blocks, programs], while programs run."""
 
     @property
     def version(self) -> int:

@@ -18,7 +18,7 @@ def origins(function: Function) -> dict[int, int]:
     found = {slot: function.aliases.get(slot, slot) for slot in function.params}
     for op in function.body.ops:
         passes = effects(op.name).rearranges or op.name in ("tt.addptr", "tt.make_tensor_descriptor")
-        if passes and op.operands[0] in found:
+        if passes and op.operands and op.results and op.operands[0] in found:  # nobody has verified the text yet
             found[op.results[0]] = found[op.operands[0]]
         if op.name == "ttg.warp_specialize":
             inside = (slot for partition in op.regions[1:] for slot in partition.args)

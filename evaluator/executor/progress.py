@@ -1,4 +1,4 @@
-"""Progress: whether all programs of a grid end on a card that holds only some of them at once.
+"""Progress: whether all programs of a grid end on a card that holds only some of them at once, and who waits for whom.
 
 A GPU starts programs in the order of their ids, as many as it has room for, and a further one when one of these ends.
 Programs that wait for what is written by one that cannot start before they end wait for ever. So the waits of the whole
@@ -6,46 +6,60 @@ grid are played in that order: a slice of the kernel has them, and what they dep
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 
-from avo.evaluator.executor.code import Code
+from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.effects import READS
 from avo.evaluator.executor.errors import Deadlock
 from avo.evaluator.executor.kernel import Kernel
 from avo.evaluator.executor.launch import Launch
+from avo.evaluator.executor.memory import Memory
 from avo.evaluator.executor.pointers import behind, touched
-from avo.evaluator.executor.scripting import record, scripted
-from avo.evaluator.executor.waiting import polls
+from avo.evaluator.executor.precedence import Precedence
+from avo.evaluator.executor.scripting import Certain, record
 from avo.evaluator.plan import Argument
+from avo.evaluator.work import Waits
 
 
-@lru_cache(maxsize=16)
-def _waits(kernel: Kernel) -> Code:
-    return scripted(kernel.function, polls(kernel.function))
+@dataclass(frozen=True)
+class Progress:
+    """How the waits of a grid ended."""
+
+    waits: Waits | None
+    """Who waited for whom; None if nobody did."""
+    lockstep: int
+    """How many consecutive programs may take each step together, as none of them waits for another."""
+
+
+class _CertainPrecedence(Certain, Precedence):
+    """Both."""
 
 
 def decides_waits(kernel: Kernel, args: Sequence[Argument]) -> frozenset[int]:
     """Return the buffers whose contents decide how long programs of a kernel that ``takes_turns`` wait."""
-    return behind(kernel.function, touched(_waits(kernel).function, READS), args)
+    return behind(kernel.function, touched(kernel.waits.function, READS), args)
 
 
-def check_progress(kernel: Kernel, launch: Launch, resident: int) -> None:
-    """Raise ``Deadlock`` unless all programs of the grid end where at most ``resident`` run at a time.
+def progress(kernel: Kernel, launch: Launch, resident: int | None = None) -> Progress:
+    """Play the waits of all programs of the grid where at most ``resident``, all by default, run at a time.
 
-    ``kernel`` is one that ``takes_turns``. Memory is not changed. Otherwise raises like ``Kernel.run``.
+    ``kernel`` is one that ``takes_turns``. Memory is not changed. Raises ``Deadlock`` unless all programs end, and like
+    ``Kernel.run``.
 
     Programs are played in groups that go in lockstep, which is cheap but has no program wait for another of its group:
     if all end, they end on the card too. If they do not, smaller groups are played, at last single programs.
     """
-    code = _waits(kernel)
+    spaces: list[Precedence] = []
 
-    def play(resident: int, lockstep: int) -> None:
-        record(code, launch, resident=resident, lockstep=lockstep)
+    def watched(allocations: Sequence[Allocation], *, certain: bool) -> Memory:
+        spaces.append((_CertainPrecedence if certain else Precedence)(allocations, kernel.function))
+        return spaces[-1]
 
-    group = resident
+    group = resident = min(resident or launch.programs, launch.programs)
     while True:
         try:
-            return play(resident // group, group)
+            record(kernel.waits, launch, memory=watched, resident=resident // group, lockstep=group)
+            return Progress(spaces[-1].waits(), group)
         except Deadlock:
             if group == 1:
                 raise

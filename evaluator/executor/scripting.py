@@ -1,11 +1,12 @@
 """How scripts are made: all programs of a launch run the slice of a kernel that has the reads which decide."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.code import Code, takes_over
 from avo.evaluator.executor.effects import WRITES
 from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation
@@ -25,7 +26,7 @@ _DOUBTFUL = ("on-chip access too early", "barrier misused", "read of uninitialis
 """What is found where loads from shared memory might give something else in another execution."""
 
 
-class _Certain(Memory):
+class Certain(Memory):
     """A memory that ends an execution where loads from shared memory are in doubt, lest it go on with chance."""
 
     certain = True
@@ -63,9 +64,20 @@ def _first_load(function: Function) -> Op | None:
     return next((op for op in function.body.ops if op.name == LOAD), None)
 
 
-def record(code: Code, launch: Launch, reads: frozenset[int] = frozenset(), **options: Any) -> Script:
+def _memory(allocations: Sequence[Allocation], *, certain: bool) -> Memory:
+    return Certain(allocations) if certain else Memory(allocations)
+
+
+def record(
+    code: Code,
+    launch: Launch,
+    reads: frozenset[int] = frozenset(),
+    memory: Callable[..., Memory] = _memory,
+    **options: Any,
+) -> Script:
     """Run a ``scripted`` slice with ``options`` of ``Code.passes``, and return what programs of the grid read of the
-    given ``reads``. Memory is not changed.
+    given ``reads``. Memory is not changed; ``memory`` makes what they run on of copies of the launch's allocations, and
+    of whether it must be ``certain``.
 
     Raises ``UnsupportedOperation`` where it is not certain what shared memory holds, and like ``Kernel.run``.
     """
@@ -78,7 +90,7 @@ def record(code: Code, launch: Launch, reads: frozenset[int] = frozenset(), **op
             replace(a, data=a.data.clone() if i in changed else a.data, written=None, initialised=None)
             for i, a in enumerate(launch.memory)
         ]
-        code.passes((_Certain if load else Memory)(copies), launch, script=script, pace=pace, **options)
+        code.passes(memory(copies, certain=load is not None), launch, script=script, pace=pace, **options)
         return script
 
     if not load:

@@ -5,15 +5,16 @@ So the programs of such a kernel run one at a time, each until it waits; then an
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 import torch
 
 from avo.evaluator.executor.coroutines import Coroutine
-from avo.evaluator.executor.effects import effects, is_volatile
+from avo.evaluator.executor.effects import WRITES, effects, is_volatile
 from avo.evaluator.executor.errors import Deadlock
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Function, Op, used_slots, walk_blocks
+from avo.evaluator.executor.pointers import origins
 
 MAX_WAITING = 1024
 """Number of waiting programs from which a new one starts only if none can continue; each has a thread."""
@@ -28,14 +29,20 @@ def polls(function: Function) -> frozenset[int]:
     """Return the results of operations that may be repeated until another program has stored something.
 
     These are atomic and volatile operations that the condition of a surrounding while loop depends on, unless repeating
-    them changes memory, as drawing a ticket by ``atomic_add`` does; and the same operation before such a loop where
-    only the loop uses its result.
+    them changes memory, as drawing a ticket by ``atomic_add`` does, or nothing else changes what they look at; and the
+    same operation before such a loop where only the loop uses its result.
     """
     made = {slot: op for op in function.body.ops for slot in op.results}
     used = Counter(slot for op in function.body.ops for slot in op.operands)
     used.update(slot for op in function.body.ops for _, values in op.successors for slot in values)
     constants = {slot: op.words for slot, op in made.items() if op.name == "arith.constant"}
     found: set[int] = set()
+    params = origins(function)
+    written = {params.get(op.operands[0]) for op in function.body.ops if _may_change(op, constants)}
+
+    def changes(op: Op) -> bool:
+        return bool(written) and not written.isdisjoint({None, params.get(op.operands[0])})
+
     for op in function.body.ops:
         if effects(op.name).waits:
             found.update(op.results)
@@ -43,9 +50,8 @@ def polls(function: Function) -> frozenset[int]:
             condition = op.regions[0].terminator.operands[:1]
             inner = op.nested
             deciding = _deciding(op, inner, set(condition))
-            found.update(
-                slot for one in inner for slot in one.results if slot in deciding and _may_poll(one, constants)
-            )
+            looks = [one for one in inner if not deciding.isdisjoint(one.results) and _may_poll(one, constants)]
+            found.update(slot for one in looks if changes(one) for slot in one.results)
             for first, again in zip(op.operands, op.regions[1].terminator.operands, strict=False):
                 if again in found and first in made and _what(made[first]) == _what(made[again]) and used[first] == 1:
                     found.add(first)
@@ -53,16 +59,17 @@ def polls(function: Function) -> frozenset[int]:
 
 
 def waiting_loops(function: Function) -> frozenset[int]:
-    """Return the loops that only wait: they poll, do nothing that a kernel gains by, and hand on no block, which might
-    be the data. How often they repeat is not counted.
+    """Return the loops that only wait: they poll, do nothing that a kernel gains by, hand on no block, which might be
+    the data, and hand nothing from pass to pass but what they have polled. How often they repeat is not counted.
     """
     polled = polls(function)
     found: set[int] = set()
     for op in function.body.ops:
-        if op.name == "scf.while" and op.loop is not None:
+        if op.name == "scf.while" and op.loop is not None and len(op.regions) == 2:
             inner = op.nested
             works = any(function.types[slot].elements > 1 for slot in op.results)
             works = works or any(one.loop is not None or _works(one, function, polled) for one in inner)
+            works = works or _goes_on(op, inner)
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
@@ -73,6 +80,19 @@ def _works(op: Op, function: Function, polled: Set[int]) -> bool:
     row = effects(op.name)
     many = any(function.types[slot].elements > MOST_FLAGS for slot in op.results)
     return many or row.work not in _CHEAP or (row.accesses and polled.isdisjoint(op.results))
+
+
+def _goes_on(loop: Op, inner: Sequence[Op]) -> bool:
+    """Whether a pass of a while loop begins with a value that depends on one that the pass before began with, and is
+    not the same: then passes are no repetition, whatever others do meanwhile.
+    """
+    before, after = loop.regions
+    forwarded = dict(zip(after.args, before.terminator.operands[1:], strict=False))
+    pairs = list(zip(before.args, after.terminator.operands, strict=False))
+    changing = {target for target, source in pairs if forwarded.get(source, source) != target}
+    return any(
+        not changing.isdisjoint(_deciding(loop, inner, {source})) for target, source in pairs if target in changing
+    )
 
 
 def programs_interact(function: Function) -> bool:
@@ -98,11 +118,22 @@ def _what(op: Op) -> tuple[object, ...]:
     return op.name, op.operands, op.words, op.attributes
 
 
-def _may_poll(op: Op, constants: dict[int, tuple[str, ...]]) -> bool:
+def _may_poll(op: Op, constants: Mapping[int, tuple[str, ...]]) -> bool:
     if op.name == "tt.atomic_rmw" and op.words[:1] in (("add",), ("fadd",)):
-        return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
+        return _adds_nothing(op, constants)
     row = effects(op.name)
     return (row.atomic and row.reads) or is_volatile(op)
+
+
+def _may_change(op: Op, constants: Mapping[int, tuple[str, ...]]) -> bool:
+    return op.name in WRITES and not _adds_nothing(op, constants)
+
+
+def _adds_nothing(op: Op, constants: Mapping[int, tuple[str, ...]]) -> bool:
+    """Whether an operation adds zero to memory, or combines it with zero so that nothing changes."""
+    if op.name != "tt.atomic_rmw" or op.words[:1] not in (("add",), ("fadd",), ("or",), ("xor",)):
+        return False
+    return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
 
 
 def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:

@@ -39,7 +39,8 @@ class Checker:
         run = PlanRun(plan, self._memory(case, plan, inputs, buffers.apart).watched(), self.deadline, self.resident)
         for launch in run.launches():
             with told(before=f"case {case.name}: "):
-                run.check_progress(launch, run.room(launch))
+                if (room := run.room(launch)) is not None and room < launch.programs:
+                    run.progress(launch, room)
                 run.run(launch, sanitize=True)
         checked = compare(self.problem, case, inputs, run.buffers.outputs, whole=True)
         self._note(checked)

@@ -10,7 +10,7 @@ import torch
 
 from avo.evaluator import executor
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.executor import Execution, Script
+from avo.evaluator.executor import Execution, Progress, Script
 from avo.evaluator.judging.buffers import Buffers
 from avo.evaluator.judging.refusal import Refused
 from avo.evaluator.plan import Fill, KernelIR, Launch, LaunchPlan, Level
@@ -108,20 +108,20 @@ class PlanRun:
         return self.plan.kernels[launch.kernel]
 
     def room(self, launch: Launch) -> int | None:
-        """Return how many programs the card holds at once, if they may wait for each other and it does not hold all."""
+        """Return how many programs of a launch the card holds at once, if they may wait for each other."""
         if not self.attempt(launch, lambda kernel: kernel.takes_turns):
             return None
-        held = self.resident(self.ir(launch), launch.programs)
-        return held if held < launch.programs else None
+        return min(self.resident(self.ir(launch), launch.programs), launch.programs)
 
-    def check_progress(self, launch: Launch, room: int | None) -> None:
-        """Refuse programs that wait for others which cannot start before they end, if the card has ``room`` for so many
-        only; see ``executor.check_progress``.
+    def progress(self, launch: Launch, room: int | None) -> Progress:
+        """Return how the waits of a launch end, if it has some, on a card that has ``room`` for so many programs.
+
+        Refuse programs that wait for others which cannot start before they end; see ``executor.progress``.
         """
         if room is None:
-            return
+            return Progress(None, 1)
         whole = executor.Launch(self.buffers.allocations, launch.args, launch.grid, deadline=self.deadline)
-        self.attempt(launch, lambda kernel: executor.check_progress(kernel, whole, room))
+        return self.attempt(launch, lambda kernel: executor.progress(kernel, whole, room))
 
     def run(
         self,
@@ -130,45 +130,42 @@ class PlanRun:
         *,
         sanitize: bool = False,
         script: Script | None = None,
+        lockstep: int = 1,
     ) -> Execution:
         """Execute the given programs of a launch, all by default; see ``Kernel.run``. Raises like ``sound``.
 
-        Chosen programs run together: otherwise those that others wait for might come too late.
+        Chosen programs run together: otherwise those that others wait for might come too late. All others take steps
+        together, ``lockstep`` at a time, where those may wait for them.
         """
         asked = executor.Launch(
             self.buffers.allocations,
             launch.args,
             launch.grid,
             script,
+            lockstep,
             temporaries_bytes=TEMPORARIES_BYTES if programs is None else MOST_TEMPORARIES_BYTES,
             deadline=self.deadline,
         )
-        return self.sound(launch, lambda kernel: kernel.run(asked, programs, sanitize=sanitize), whole=programs is None)
+        return self.sound(launch, lambda kernel: kernel.run(asked, programs, sanitize=sanitize))
 
-    def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution], *, whole: bool = True) -> Execution:
+    def sound(self, launch: Launch, work: Callable[[executor.Kernel], Execution]) -> Execution:
         """Return ``work`` of the executable kernel like ``attempt``; raise ``Refused`` also for what it finds."""
-        execution = self.attempt(launch, work, whole=whole)
+        execution = self.attempt(launch, work)
         if execution.faults:
             first, *others = execution.faults
             more = f" (and {len(others)} more)" if others else ""
             raise Refused(Fault(_MEMORY_STATUS[first.kind], f"{first.message}{more}", first.kind))
         return execution
 
-    def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result], *, whole: bool = True) -> _Result:
-        """Return ``work`` of the executable kernel; raise ``Refused`` with what keeps the executor from a result.
-
-        Programs that wait for each other are the kernel's fault only if they are the ``whole`` grid.
-        """
+    def attempt(self, launch: Launch, work: Callable[[executor.Kernel], _Result]) -> _Result:
+        """Return ``work`` of the executable kernel; raise ``Refused`` with what keeps the executor from a result."""
         ir = self.ir(launch)
         try:
             return work(executor.load(ir.ttir, executor.aliases(launch.args)))
         except executor.UnsupportedOperation as error:
             fault = Fault(Status.UNSUPPORTED, f"kernel {ir.name}: {error}")
-        except executor.StuckProgram as error:
-            fault = Fault(Status.DEADLOCK, f"kernel {ir.name}: {error}")
         except executor.Deadlock as error:
-            part = "" if whole else "; only those that make a sample of the output, and what they read, are executed"
-            fault = Fault(Status.DEADLOCK if whole else Status.UNSUPPORTED, f"kernel {ir.name}: {error}{part}")
+            fault = Fault(Status.DEADLOCK, f"kernel {ir.name}: {error}")
         except executor.ExecutionTimeout as error:
             limit = f"{EXECUTION_S:g} s of processor time for all cases, {CLOSELY_S:g} s before acceptance"
             fault = Fault(Status.TIMED_OUT, f"kernel {ir.name}: {error}: {limit}")

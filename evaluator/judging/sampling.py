@@ -243,7 +243,9 @@ class BenchmarkCheck:
             if not chosen.numel():
                 continue
             part, script = (None, None) if stage.whole else (chosen, stage.launched.script)
-            _refuse_uncounted(stage, chosen, run.run(launch, part, sanitize=sanitize, script=script))
+            lockstep = stage.launched.lockstep
+            found = run.run(launch, part, sanitize=sanitize, script=script, lockstep=lockstep)
+            _refuse_uncounted(stage, chosen, found)
 
 
 def _refuse_uncounted(stage: Stage, programs: torch.Tensor, execution: Execution) -> None:

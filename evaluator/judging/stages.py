@@ -13,7 +13,7 @@ import torch
 from avo.evaluator import executor
 from avo.evaluator.binary import Binary
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.executor import Allocation, Counted, Execution
+from avo.evaluator.executor import Allocation, Counted, Execution, Progress
 from avo.evaluator.judging.buffers import Buffers
 from avo.evaluator.judging.execution import TEMPORARIES_BYTES, PlanRun
 from avo.evaluator.judging.refusal import Refused
@@ -54,7 +54,7 @@ class Stage:
         """Check where programs [n] read and write if buffers have these addresses. Raises ``Refused``."""
         memory = zip(self.launched.memory, addresses, strict=True)
         launch = self._with([replace(allocation, address=address) for allocation, address in memory])
-        return self.run.sound(self.launch, lambda kernel: kernel.check_accesses(launch, programs), whole=self.whole)
+        return self.run.sound(self.launch, lambda kernel: kernel.check_accesses(launch, programs))
 
     def writers(self, wanted: Marks) -> torch.Tensor:
         """Return the programs, by linear ids, that store to some element that is marked."""
@@ -121,8 +121,8 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
             message = f"what kernel {run.ir(launch).name} does depends on what an earlier launch computes"
             fault = Fault(Status.UNSUPPORTED, f"{message} with matrix products: the work cannot be counted")
             raise Refused(fault)
-        run.check_progress(launch, rooms[i])
-        found.append(_stage(run, launch, kernel, needs, fills[i], i in whole))
+        progress = run.progress(launch, rooms[i])
+        found.append(_stage(run, launch, kernel, needs, fills[i], progress, i in whole))
         if i in whole:
             run.run(launch)
         else:
@@ -131,8 +131,8 @@ def stages(run: PlanRun) -> tuple[Stage, ...]:
 
 
 def _needed(run: PlanRun, launch: Launch, room: int | None) -> frozenset[int]:
-    """Return the buffers that must hold what the launch finds there, so that its work can be counted and its programs'
-    waits played where the card has ``room`` for so many at once.
+    """Return the buffers that must hold what the launch finds there, so that its work can be counted, and its programs'
+    waits played, if it has some.
     """
     needs = run.attempt(launch, lambda kernel: kernel.content_dependencies(launch.args))
     if room is None:
@@ -161,6 +161,7 @@ def _stage(
     kernel: executor.Kernel,
     needs: frozenset[int],
     fills: tuple[int, ...],
+    progress: Progress,
     whole: bool,
 ) -> Stage:
     memory = tuple(
@@ -170,8 +171,9 @@ def _stage(
 
     found = executor.Launch(memory, launch.args, launch.grid, deadline=run.deadline)
     script = run.attempt(launch, lambda kernel: kernel.script(found))
-    launched = replace(found, script=script)
+    launched = replace(found, script=script, lockstep=progress.lockstep)
     counted = run.attempt(launch, lambda kernel: kernel.count(launched))
+    counted = replace(counted, waits=progress.waits)
     return Stage(run, launch, kernel, launched, whole, fills, counted)
 
 

@@ -24,6 +24,7 @@ from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES
 from avo.evaluator.executor.launch import Launch as Executed
 from avo.evaluator.executor.loading import load
 from avo.evaluator.executor.order import differences
+from avo.evaluator.executor.progress import decides_waits, progress
 from avo.evaluator.offline import device
 from avo.evaluator.offline.autotuning import Disagreement, OfflineTuning
 from avo.evaluator.offline.contents import Contents, Unfilled
@@ -40,6 +41,7 @@ from avo.evaluator.offline.trials import CountedTuning, Trial
 from avo.evaluator.plan import Argument
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
+from avo.evaluator.work import Waits
 
 DEFAULT_DEADLINE_S = 600.0
 _lowered: dict[tuple[str, str, int], Lowered] = {}
@@ -236,10 +238,17 @@ class OfflineSession:
         fresh = any(asked.memory[buffer].initialised is not None for buffer in executable.may_read(asked.args))
         garbage = Garbage(executable, asked) if fresh else None
         work = options.level == "source"
-        execution = executable.run(asked, sanitize=options.sanitizes, count=options.count, work=work)
+        waits, unplayed = None, ""
+        try:
+            waits = _waits(executable, asked) if work else None
+        except UnsupportedOperation as error:
+            unplayed = str(error)
+        execution = executable.run(asked, sanitize=options.sanitizes, count=options.count, work=work and not unplayed)
         if garbage is not None:
             execution = garbage.settle(execution)
-        return {"execution": excuse_neighbours(execution), "differences": differing, "counted": execution.work}
+        counted = execution.work and replace(execution.work, waits=waits)
+        execution = replace(execution, uncounted=execution.uncounted or unplayed)
+        return {"execution": excuse_neighbours(execution), "differences": differing, "counted": counted}
 
     def _count(self, executable: Kernel, asked: Executed, name: str, storages: Storages) -> dict[str, Any]:
         """Count the work of a launch; return it, by fields of ``Launch``.
@@ -253,6 +262,8 @@ class OfflineSession:
                     "made: execute=False leaves them out"
                 )
         counted = executable.count(asked)
+        if executable.takes_turns and not self._lacks(storages, decides_waits(executable, asked.args)):
+            counted = replace(counted, waits=_waits(executable, asked))
         if self._lacks(storages, executable.address_dependencies(asked.args)):
             counted = replace(counted, accesses=())
         return {"counted": counted}
@@ -286,6 +297,11 @@ class OfflineSession:
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}
         return Launch(name, grid, kernel.lowered.kernel, self.target, kernel.constants, config=self._config, **outcome)
+
+
+def _waits(executable: Kernel, asked: Executed) -> Waits | None:
+    """Return which programs of a launch wait for others."""
+    return progress(executable, asked).waits if executable.takes_turns else None
 
 
 def offline(

@@ -74,6 +74,8 @@ class Constants:
     """Share of the tensor peak that ``mma.sync`` (HMMA) reaches."""
     l2_hit_latency: float
     """Latency of a load that hits L2, in clocks."""
+    flag_trips: float
+    """Clocks from a release until a program that polls for it goes on, in latencies of L2."""
     hbm_latency: float
     """Latency of a load that HBM serves, in clocks."""
     loaded_latency: float
@@ -159,6 +161,9 @@ _ALL: dict[str, Figure] = {
         420,
         250,
         "unloaded, gpu-benches, gpu-latency has 265 clocks for the near half of an H100's L2, 475 for the far half",
+    ),
+    "flag_trips": _estimate(
+        2.5, 4, 1.5, "a fence that waits for stores to reach L2, the flag's way there, and a poll there and back"
     ),
     "hbm_latency": _fitted(
         760, 1000, 650, "cold matrix products; gpu-benches, gpu-latency has 650 clocks on an H100 without load"

@@ -1,6 +1,5 @@
 """The prediction: schedules launches over the whole chip, within the limits of memory and tensor cores."""
 
-import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +20,12 @@ from avo.evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.reliefs import critical
 from avo.evaluator.performance.sass import ModelError
+from avo.evaluator.performance.schedule import Room, list_schedule, schedule
 from avo.evaluator.target import Target
 from avo.evaluator.work import LaunchWork, Shares
 
 BUSY = 0.6
 """The busiest pipe is the limiter if it is busy for more than this fraction; otherwise latency is."""
-_SCHEDULED_ONE_BY_ONE = 300_000
 _GRADE = 1.1
 _UNEXPLAINED = 1.1
 """Factor by which published measurements differ that no constant explains, in both directions: about nine in ten of
@@ -148,6 +147,8 @@ class LaunchTime:
     doubts: tuple[Doubt, ...] = ()
     brought: float = 0.0
     """Bytes of lines that it brings to L2."""
+    waiting: float = 0.0
+    """Share of the SMs' time by which waits of programs for each other lengthen it."""
 
     @property
     def seconds(self) -> float:
@@ -167,8 +168,10 @@ class LaunchTime:
 
     @property
     def limiter(self) -> str:
-        """The limiter: the busiest pipe if it is busy enough, else latency; or the memory, if that takes longer."""
-        return _limiter(self.hot, self.compute, self.l2, self.hbm)
+        """The limiter: the busiest pipe if it is busy enough, else latency; or the memory, if that takes longer; or, if
+        that leaves SMs idle for long enough, the waits of programs for each other.
+        """
+        return _limiter(self.hot, self.compute, self.l2, self.hbm, self.waiting)
 
 
 @dataclass(frozen=True)
@@ -226,15 +229,16 @@ class PredictedTime:
         return tuple(dict.fromkeys(doubt.reason for launch in self.nominal.launches for doubt in launch.doubts))
 
 
-def _limiter(hot: Pass, compute: float, l2: float, hbm: float) -> str:
+def _limiter(hot: Pass, compute: float, l2: float, hbm: float, waiting: float) -> str:
     busiest = max(hot.usage, key=lambda pipe: hot.usage[pipe])
     limiter = busiest if hot.usage[busiest] > BUSY else "latency"
+    limiter = "waits" if waiting > 1 - BUSY else limiter
     return max(((compute, limiter), (l2, "l2"), (hbm, "hbm")), key=lambda item: item[0])[1]
 
 
 def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) -> str:
     """Return what holds the case back: a memory, or the critical resource of what takes most of the longest launch."""
-    if time.limiter in {"l2", "hbm"}:
+    if time.limiter in {"l2", "hbm", "waits"}:
         return time.limiter
     launch, spent = max(zip(launches, time.launches, strict=True), key=lambda pair: pair[1].seconds)
     kernel = spent.kernel
@@ -316,20 +320,27 @@ def time_launch(
         fewer = measured(launch.binary, target, beside, seen, seed)
         apart, _ = program_clocks(launch, fewer, match_loops(launch.loops, fewer, launch.shares), target)
         each[-last:] = apart.sum(0)[-last:]
-    spent = list_schedule(each, slots)
+    free = spent = list_schedule(each, slots)
+    if launch.waits is not None:
+        single = measured(launch.binary, target, ctas, seen, seed)
+        alone, _ = program_clocks(launch, single, match_loops(launch.loops, single, launch.shares), target)
+        faster = min(1.0, float(alone.sum() / clocks.sum()))
+        room = Room(target.sms // ctas, max(1, resident // ctas), faster, table.flag_trips * table.l2_hit_latency)
+        spent = max(spent, schedule(launch, clocks, room))
     clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))
     active = min(target.sms, launch.programs * ctas)
     hbm = asked.hbm / (target.hbm_bytes_per_s * table.hbm_share)
     compute = spent / clock
+    waiting = 1 - free / spent
     l2 = max(asked.l2 / (table.l2_bytes * target.sms), asked.asked / (table.l2_most_bytes * active)) / clock
     found = doubts(
         kernel,
         hot,
-        _limiter(hot, compute, l2, hbm),
+        _limiter(hot, compute, l2, hbm, waiting),
         guessed_loops=matched.guessed,
         unrolled=None in passes,
     )
-    return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found, asked.brought)
+    return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found, asked.brought, waiting)
 
 
 def _load(
@@ -373,23 +384,3 @@ def _graded(value: float) -> float:
 def _rounded(shares: Shares) -> Shares:
     """Return shares in hundredths, so that similar launches of a kernel need not be played anew. None becomes 0."""
     return tuple((lines, math.ceil(100 * share) / 100) for lines, share in shares)
-
-
-def list_schedule(clocks: npt.NDArray[np.float64], slots: int) -> float:
-    """Return the clocks until all programs are done when each free slot takes the next one in launch order.
-
-    For very many unequal programs this is Graham's bound on that schedule: the mean load plus the longest program.
-    """
-    count = len(clocks)
-    longest = float(clocks.max())
-    if longest - float(clocks.min()) < 1e-9 * longest:
-        return math.ceil(count / slots) * longest
-    if count <= slots:
-        return longest
-    if count > _SCHEDULED_ONE_BY_ONE:
-        return float(clocks.sum()) / slots + longest * (1 - 1 / slots)
-    free = clocks[:slots].tolist()
-    heapq.heapify(free)
-    for clock in clocks[slots:].tolist():
-        heapq.heapreplace(free, free[0] + clock)
-    return float(max(free))

@@ -25,7 +25,8 @@ def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
     """Return the site that faults of this operation are reported with."""
     polls = bool(op.results) and op.results[0] in frame.run.polls
     partition = frame.run.chip.partition if frame.run.chip is not None else 0
-    return Site(op.location, frame.run.ids, frame.positions, frame.run.grid, order, polls, partition=partition)
+    run = frame.run
+    return Site(op.location, run.ids, frame.positions, run.grid, order, polls, partition=partition, line=op.lines.start)
 
 
 def kept_as_sums(function: Function) -> frozenset[int]:

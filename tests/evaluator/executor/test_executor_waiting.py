@@ -293,6 +293,28 @@ def test_what_a_loop_does_besides_waiting_is_counted(executor, how):
     assert [trips.tolist() for trips in counted.trips] == [[1, 1, 1]]
 
 
+@triton.jit
+def search(Lengths, Flag, X, HOW: tl.constexpr):
+    i, at = 0, 0
+    if HOW == "counts":
+        while tl.load(Flag, volatile=True) == 0 and i < 50:
+            i += 1
+    else:
+        while at <= 100:
+            at += tl.load(Lengths + i, volatile=True)
+            i += 1
+    tl.store(X, i)
+    tl.atomic_xchg(Flag, 1)
+
+
+@pytest.mark.parametrize(("how", "trips"), [("counts", 50), ("looks at what nobody stores", 11)])
+def test_a_loop_that_goes_on_while_it_looks_does_not_wait(executor, how, trips):
+    launch = executor.prepare(search, ints(64) + 10, ints(1), ints(1), grid=(1,), HOW=how)
+    assert launch.kernel.waiting == frozenset()
+    assert launch.kernel.takes_turns == (how == "counts")
+    assert [each.tolist() for each in launch.kernel.count(launch).trips] == [[trips]]
+
+
 def test_waiting_is_left_out_of_the_work_of_an_execution_too(executor):
     launch = executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8)
     counted = launch.kernel.count(launch)

@@ -62,7 +62,7 @@ def on_card(held: int | Fault | Exception) -> PlanRun:
 
 
 def check_progress(run: PlanRun) -> None:
-    run.check_progress(LAUNCH, run.room(LAUNCH))
+    run.progress(LAUNCH, run.room(LAUNCH))
 
 
 def test_programs_that_meet_need_a_card_that_holds_them_all() -> None:

@@ -13,7 +13,6 @@ from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.performance import ModelError, predict
 from avo.evaluator.performance.constants import DRAWS, constants
 from avo.evaluator.performance.kernel import costs_under, measure
-from avo.evaluator.performance.model import list_schedule
 from avo.evaluator.target import TARGETS
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import Body, LaunchWork, LoopWork
@@ -228,13 +227,6 @@ def test_residency_is_what_the_scarcest_resource_allows(
 ) -> None:
     binary = Binary("kernel", target, b"", "", threads, registers, 0, shared, columns)
     assert ctas_per_sm(binary, get_target(target)) == expected
-
-
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=60), st.integers(1, 10))
-def test_a_schedule_is_within_grahams_bounds(clocks: list[int], slots: int) -> None:
-    end = list_schedule(np.array(clocks, dtype=np.float64), slots)
-    assert max(max(clocks), sum(clocks) / slots) <= end + 1e-9
-    assert end <= sum(clocks) / slots + max(clocks) * (1 - 1 / slots) + 1e-9
 
 
 def doubled(body: Body) -> Body:
