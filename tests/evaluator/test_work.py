@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avo.evaluator.binary import Binary
-from avo.evaluator.work import ALL_ROLES, Access, Body, Counted, Pace
+from avo.evaluator.work import ALL_ROLES, Access, Body, Counted, Pace, Waits
 
 BINARY = Binary("k", "h100", b"", "", 128, 32, 0, 0, 0)
 PROGRAMS = 4
@@ -33,6 +33,17 @@ def test_what_partitions_copy_counts_as_often_as_they_do(
     assert work.total("load_bytes") == PROGRAMS * copies * 256
     (found,) = work.accesses
     assert (found.loop, found.program_bytes, found.program_lines) == (loop, each_time, each_time / 128)
+
+
+def test_a_wait_of_a_partition_comes_as_late_in_the_passes_that_it_is_counted_in() -> None:
+    trips = (np.full(PROGRAMS, 3), np.full(PROGRAMS, 6))
+    waits = Waits(np.array([0, 1]), np.array([[0.5, 1, 0], [0.5, 0, 4]]), np.array([[0, 1]]))
+    counted = Counted(
+        trips, (PRODUCT, COPY), Body(0, 0, 0, 0), (None, None), (range(1), range(1)), roles=(0, 1), waits=waits
+    )
+    found = counted.of(BINARY, PROGRAMS).waits
+    assert found is not None
+    assert found.places.tolist() == [[0.5, 1], [0.5, 2]]
 
 
 @pytest.mark.parametrize(
