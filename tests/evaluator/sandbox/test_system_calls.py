@@ -35,7 +35,8 @@ NEVER = """
     setuid setgid setreuid setresuid setfsuid setgroups capset personality seccomp keyctl add_key request_key
     syslog bpf perf_event_open init_module finit_module delete_module kexec_load reboot swapon swapoff acct quotactl
     settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname iopl ioperm fanotify_init
-    chown fchown lchown fchownat setxattr mknod mknodat
+    chown fchown lchown fchownat setxattr getxattr listxattr mknod mknodat
+    chmod fchmod fchmodat fchmodat2 utime utimes futimesat utimensat truncate
 """
 """What reaches other processes, the network or the machine: on no list, whatever reason one would give."""
 KINDS = pytest.mark.parametrize("limits", [LIMITS, FREE], ids=["confined", "free"])
