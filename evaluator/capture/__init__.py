@@ -19,13 +19,14 @@ from avo.evaluator.plan import DEFAULT_LIMITS as PLAN_LIMITS
 from avo.evaluator.plan import Buffer, Configuration, LaunchPlan, Role
 from avo.evaluator.problem import Call
 from avo.evaluator.sandbox.jobs import Crashed, ForkServer, Limits, TimedOut
+from avo.evaluator.sandbox.memory import MOST_BYTES
 from avo.evaluator.target import Target
 
 CHILD_MODULE = "avo.evaluator.capture.child"
 DEFAULT_LIMITS = Limits(
     wall_s=60,
     cpu_s=60,
-    memory_bytes=8 * 2**30,
+    memory_bytes=MOST_BYTES,
     file_bytes=0,
     open_files=64,
     processes=1024,

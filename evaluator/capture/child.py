@@ -74,6 +74,8 @@ def _load(source: str, operators: Operators) -> ModuleType:
             exec(code, module.__dict__)
     except RefusedError as refusal:
         raise refusal.said("at import, ") from None
+    except MemoryError:
+        raise  # how much there is, the server knows
     except BaseException as error:  # the candidate's own, whatever it is
         alone = ": a candidate is one file, which imports torch, triton and the standard library"
         hint = alone if isinstance(error, ImportError) else ""
@@ -107,6 +109,8 @@ def _call(entry: Callable[..., object], call: Call, operators: Operators) -> Lau
             entry(*tensors, **scalars)
     except RefusedError as refusal:
         raise refusal.said(f"case {call.case}: ") from None
+    except MemoryError:
+        raise
     except BaseException as error:  # the candidate's own, whatever it is
         raise RefusedError(Status.NO_ENTRY, f"case {call.case}: {name}() raised {_describe(error)}") from None
     return operators.recorder.plan(call.case)

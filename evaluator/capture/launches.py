@@ -113,6 +113,8 @@ def _lower(src: Any, target: Any, options: Mapping[str, Any], operators: Operato
         cause = _innermost(error)
         unfit = isinstance(cause, CompileTimeAssertionFailure)
         raise RefusedError(Status.LOWERING_ERROR, f"kernel {name}: {_explain(cause, source)}", unfit=unfit) from None
+    except MemoryError:
+        raise
     except Exception as error:  # whatever the front end trips over is the kernel's fault, and said so
         raise RefusedError(Status.LOWERING_ERROR, f"kernel {name}: {type(error).__name__}: {error}") from None
 

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ def run(payload: bytes) -> bytes:
     try:
         compiled = _compiled(request)
     except _REPORTED as error:
-        _pass_on(error)
+        _pass_on(str(error))
         return json.dumps({"error": _short(error), "does_not_fit": _does_not_fit(error)}).encode()
     reply = _reply(request, compiled)
     return json.dumps({**reply, "listing": listing(Path("kernel.cubin"), compiled.asm["ptx"])}).encode()
@@ -49,7 +48,7 @@ def run_together(payload: bytes) -> bytes:
         try:
             replies.append(_reply(request, _compiled(request)))
         except _REPORTED as error:
-            _pass_on(error)
+            _pass_on(str(error))
             break
     if not replies:
         return b"[]"
@@ -70,10 +69,10 @@ def _listings(made: Sequence[tuple[bytes, str]]) -> list[str]:
     return listings
 
 
-def _pass_on(error: Exception) -> None:
-    """End this job as one that has used up its time if that is what ptxas says of itself."""
-    if f"error code -{signal.SIGXCPU}" in str(error):
-        signal.raise_signal(signal.SIGXCPU)
+def _pass_on(said: str) -> None:
+    """End this job as one that wants too much memory if that is what one of NVIDIA's tools said."""
+    if "Memory allocation failure" in said:
+        raise MemoryError(said)
 
 
 def _reply(request: dict[str, Any], compiled: Any) -> dict[str, Any]:
@@ -173,7 +172,9 @@ def listing(cubin: Path, ptx: str) -> str:
     """
     options = ["-c", "-hex", "-gp", *(() if "brx.idx" in ptx else ("-ndf",))]
     command = [knobs.nvidia.nvdisasm.path, *options, str(cubin)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    _pass_on(done.stderr)
+    return done.stdout
 
 
 def canonical(payload: bytes) -> bytes:

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from avo.evaluator.sandbox import capabilities, landlock
-from avo.evaluator.sandbox.patience import Patience
+from avo.evaluator.sandbox.patience import Patience, memory_bytes, processor_s
 from avo.evaluator.sandbox.seccomp import confine
 
 HEADER_BYTES = 1 << 20
@@ -32,6 +33,8 @@ _RESULT_FD = 3
 _EXITED = "exited with code {} before giving a result"
 ENDED_WELL = _EXITED.format(0)
 """Why a job crashed that ended as one that has given its result."""
+_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|LLVM ERROR: out of memory|Memory allocation failure")
+"""How Python, C++, LLVM and NVIDIA's tools say that they got no memory."""
 
 # linux/prctl.h
 PR_SET_DUMPABLE, _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 1, 36, 38
@@ -65,6 +68,8 @@ def _serve() -> None:
     modules = {name: importlib.import_module(name) for name in json.loads(start)["modules"]}
     gc.freeze()  # keeps collections in the forks from copying the pages of everything imported
     prctl = ctypes.CDLL(None, use_errno=True).prctl
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # where memory runs out, a job is the first to go
     for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
         if prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
@@ -98,7 +103,8 @@ def _check_confinement() -> None:
 
 def _run(
     job: Callable[[], bytes], limits: dict[str, Any], requests: int, prctl: Callable[..., int]
-) -> tuple[dict[str, str], bytes]:
+) -> tuple[dict[str, Any], bytes]:
+    before_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])  # for the user and the system
     folder = tempfile.mkdtemp(prefix="job-", dir=os.getcwd())
     result_read, result_write = os.pipe()
     error_read, error_write = os.pipe()
@@ -119,21 +125,24 @@ def _run(
         shutil.rmtree(folder, ignore_errors=True)
     if end == "hangup":
         raise SystemExit
-    stderr = errors[-_STDERR_CHARS:].decode(errors="replace")
+    spent_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before_s
+    common: dict[str, Any] = {"processor_s": spent_s, "stderr": errors[-_STDERR_CHARS:].decode(errors="replace")}
+    code = os.waitstatus_to_exitcode(status)
+    late = end == "processor time" or (end == "exit" and code == -signal.SIGXCPU)
+    # LLVM catches that signal, marks what it is at as failed, and goes on: late is what took the time, however it ends.
+    if late or spent_s >= limits["cpu_s"]:
+        return common | {"outcome": "timed_out", "reason": f"used up {limits['cpu_s']} s of processor time"}, b""
     if end == "result":
-        return {"outcome": "finished", "stderr": stderr}, result
+        return common | {"outcome": "finished"}, result
     if end == "oversize":
-        return {"outcome": "crashed", "reason": "gave a result that is too large", "stderr": stderr}, b""
+        return common | {"outcome": "crashed", "reason": "gave a result that is too large"}, b""
+    if end == "memory" or (end == "exit" and _NO_MEMORY.search(common["stderr"])):
+        most = f"the {limits['memory_bytes'] / 2**30:.3g} GiB that a job may take on any machine"
+        return common | {"outcome": "out_of_memory", "reason": f"wanted more memory than {most}"}, b""
     if end != "exit":
-        return {"outcome": "timed_out", "reason": f"still running after {end}"}, b""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        if number == signal.SIGXCPU:
-            return {"outcome": "timed_out", "reason": f"used up {limits['cpu_s']} s of processor time"}, b""
-        reason = f"was ended by signal {signal.Signals(number).name}"
-    else:
-        reason = _EXITED.format(os.waitstatus_to_exitcode(status))
-    return {"outcome": "crashed", "reason": reason, "stderr": stderr}, b""
+        return common | {"outcome": "timed_out", "reason": f"still running after {end}"}, b""
+    reason = _EXITED.format(code) if code >= 0 else f"was ended by signal {signal.Signals(-code).name}"
+    return common | {"outcome": "crashed", "reason": reason}, b""
 
 
 def _child(
@@ -160,12 +169,9 @@ def _child(
         _limit(limits)
         landlock.restrict(folder)
         confine(programs=not limits["confined"])
-        answer = job()
-        _end_if_late(limits["cpu_s"])
-        _write(_RESULT_FD, frame(answer))
+        _write(_RESULT_FD, frame(job()))
         os._exit(0)
     except BaseException:
-        _end_if_late(limits["cpu_s"])
         os.write(2, traceback.format_exc()[-_STDERR_CHARS:].encode(errors="replace"))
     finally:
         os._exit(1)
@@ -186,15 +192,6 @@ def _limit(limits: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 5))
 
 
-def _end_if_late(cpu_s: int) -> None:
-    """End this process as its limit does if it has used up its time: LLVM catches the signal, marks what it is at as
-    failed, and goes on, so that the same work would be late or a failure by chance.
-    """
-    if time.process_time() >= cpu_s:
-        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGXCPU)
-
-
 def _tasks_of_user() -> int:
     """Count the processes and threads of this user that can be seen, which is what the kernel's limit counts.
 
@@ -213,11 +210,13 @@ def _tasks_of_user() -> int:
 def _watch(
     pid: int, result_fd: int, error_fd: int, errors: bytearray, requests: int, limits: dict[str, Any]
 ) -> tuple[str, bytes]:
-    """Return how the job ended (result, oversize, exit, hangup, or after what time it did not) and its result.
+    """Return how the job ended (result, oversize, exit, hangup, by what it used up, or after what time it did not) and
+    its result.
 
     What it writes to stderr meanwhile is appended to ``errors``, of which the end is kept.
     """
     patience = Patience(os.getpid(), limits["wall_s"], itself=False)
+    most_s = processor_s(os.getpid()) + limits["cpu_s"]
     result = bytearray()
     exited = os.pidfd_open(pid)
     poll = select.poll()
@@ -246,6 +245,10 @@ def _watch(
             end = "hangup"
         elif exited in ready:
             end = "exit"
+        elif memory_bytes(pid) > limits["memory_bytes"]:  # of all its processes: the kernel limits each
+            end = "memory"
+        elif processor_s(os.getpid()) > most_s:
+            end = "processor time"
         else:
             end = patience.over()
     os.close(exited)

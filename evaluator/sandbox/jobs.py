@@ -20,13 +20,13 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.folders import ROOT
-from avo.evaluator.sandbox import bubblewrap, tools
+from avo.evaluator.sandbox import bubblewrap, memory, tools
 from avo.evaluator.sandbox.forkserver import ENDED_WELL, HEADER_BYTES, PR_SET_DUMPABLE, frame
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.patience import MOST
@@ -45,9 +45,11 @@ class Limits:
     wall_s: float
     """Seconds in which none of its processes runs or waits for a processor, see ``Patience``."""
     cpu_s: int
-    """Seconds of processor time of any one process."""
+    """Seconds of processor time of all its processes together."""
     memory_bytes: int
-    """Address space on top of what the fork inherits."""
+    """Memory of all its processes together, and address space of each on top of what the fork inherits. Where the
+    machine has less for a job, it gets less, and what fails for that reason is no outcome.
+    """
     file_bytes: int
     """Largest file it may write."""
     open_files: int
@@ -82,6 +84,10 @@ class Crashed:
     stderr: str
 
 
+class OutOfMemory(Crashed):
+    """The job wanted more memory than it may take."""
+
+
 Outcome: TypeAlias = Finished | TimedOut | Crashed
 
 
@@ -110,24 +116,37 @@ class ForkServer:
         self._server: _Server | None = None
         self.jobs = 0
         """Jobs asked for so far."""
+        self.processor_s = 0.0
+        """Seconds of processor time that jobs have taken so far, those that brought their server down excepted."""
 
     def run(self, job: str, payload: bytes, limits: Limits) -> Outcome:
-        """Run one job. Raises ``EvaluatorUnavailable`` when the server cannot be started."""
+        """Run one job. Raises ``EvaluatorUnavailable`` when no server starts, or the machine has too little memory."""
         module, _, function = job.partition(":")
-        request = {"module": module, "function": function, "limits": asdict(limits)}
+        request = {"module": module, "function": function}
         with self._lock:
             self.jobs += 1
-            outcome = self._outcome(request, payload, limits)
-            if isinstance(outcome, Crashed) and outcome.reason == ENDED_WELL:
+            least = min(most := limits.memory_bytes, memory.LEAST_BYTES)
+            self._started()  # it is one of those that share the memory
+            for _ in range(2):
+                kills, granted = memory.kills(), memory.share(most, least)
+                outcome = self._outcome(request, payload, replace(limits, memory_bytes=granted))
                 # A job ends so when it has written its result: on a machine with 20 times its load, one was missing.
-                outcome = self._outcome(request, payload, limits)
-            return outcome
+                lost = isinstance(outcome, Crashed) and outcome.reason == ENDED_WELL
+                if memory.kills() != kills or (isinstance(outcome, OutOfMemory) and granted < most):
+                    least = most  # the machine's fault, not the job's
+                elif not lost:
+                    return outcome
+            if lost:
+                return outcome
+            raise EvaluatorUnavailable(f"this machine has run out of memory twice: {memory.ADVICE}")
 
     def _outcome(self, request: dict[str, Any], payload: bytes, limits: Limits) -> Outcome:
         for _ in range(2):
             server = self._started()
             try:
-                return server.run(request, payload, MOST * limits.wall_s + GRACE_S)
+                outcome = server.run({**request, "limits": asdict(limits)}, payload, MOST * limits.wall_s + GRACE_S)
+                self.processor_s += server.last_s
+                return outcome
             except _ServerDied:
                 self._stop()
         self._started()  # raises unless a fresh server comes up: then it was the job that brought the others down
@@ -164,8 +183,8 @@ class ForkServer:
 class _Server:
     def __init__(self, modules: tuple[str, ...], path: tuple[Path, ...]) -> None:
         namespaces = not bubblewrap.missing()
-        folder = None if namespaces else TemporaryFolder("sandbox")
-        work = folder.name if folder else bubblewrap.WORK
+        folder = TemporaryFolder(memory.FOLDER)  # in namespaces for others to count
+        work = bubblewrap.WORK if namespaces else folder.name
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _stop_process
         command = [
             *(bubblewrap.command(path) if namespaces else ()),
@@ -181,13 +200,14 @@ class _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            cwd=folder.name if folder else "/",
+            cwd="/" if namespaces else folder.name,
             env=_environment(work),
             close_fds=True,
             start_new_session=True,
         ).result()
         self.stop = weakref.finalize(self, _stop_process, self.process, errors, folder, starter)
         self._errors = errors
+        self.last_s = 0.0  # of processor time, that the last job took
         try:
             self._send(json.dumps({"modules": modules}).encode())
             self._receive(time.monotonic() + START_S, HEADER_BYTES)
@@ -205,11 +225,12 @@ class _Server:
         self._send(payload)
         header = json.loads(self._receive(deadline, HEADER_BYTES))
         body = self._receive(deadline, request["limits"]["result_bytes"])
+        self.last_s = header["processor_s"]
         if header["outcome"] == "finished":
             return Finished(body, header["stderr"])
         if header["outcome"] == "timed_out":
             return TimedOut(header["reason"])
-        return Crashed(header["reason"], header["stderr"])
+        return (OutOfMemory if header["outcome"] == "out_of_memory" else Crashed)(header["reason"], header["stderr"])
 
     def _send(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -255,7 +276,7 @@ def _environment(work: str) -> dict[str, str]:
 def _stop_process(
     process: "subprocess.Popen[bytes]",
     errors: IO[bytes],
-    folder: TemporaryFolder | None,
+    folder: TemporaryFolder,
     starter: ThreadPoolExecutor,
 ) -> None:
     assert process.stdin is not None
@@ -269,6 +290,5 @@ def _stop_process(
         process.wait()
     process.stdout.close()
     errors.close()
-    if folder:
-        folder.cleanup()
+    folder.cleanup()
     starter.shutdown(wait=False)

@@ -6,6 +6,7 @@ here, where processor time counts too. Linux; /proc tells.
 """
 
 import os
+import re
 import time
 from contextlib import suppress
 
@@ -67,6 +68,12 @@ def processor_s(root: int) -> float:
         return time.monotonic()
     stats = (_read(f"/proc/{pid}/stat").rpartition(b")")[2].split() for pid in _tree(root))
     return sum(sum(map(int, fields[11:15])) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(root: int) -> int:
+    """Return the memory of ``root`` and its descendants that is no file's; pages that several have count for each."""
+    sizes = (re.findall(rb"^Rss(?:Anon|Shmem):\s*(\d+) kB", _read(f"/proc/{pid}/status"), re.M) for pid in _tree(root))
+    return 1024 * sum(sum(map(int, each)) for each in sizes)
 
 
 def _tree(root: int) -> list[int]:

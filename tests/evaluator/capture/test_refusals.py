@@ -236,7 +236,7 @@ def test_a_blackwell_kernel_for_another_target_is_told_what_it_is(capturer: Capt
         ("import ctypes; ctypes.string_at(0)", Status.CRASHED),
         ("while True: pass", Status.TIMED_OUT),
         ("import signal; signal.pause()", Status.TIMED_OUT),
-        ("bytearray(1 << 40)", Status.NO_ENTRY),
+        ("bytearray(1 << 40)", Status.CRASHED),
         ("with open('residue', 'w') as f: f.write('x')", Status.NO_ENTRY),
         ("import socket; socket.create_connection(('127.0.0.1', 80))", Status.NO_ENTRY),
         ("import subprocess; subprocess.run(['true'])", Status.NO_ENTRY),

@@ -8,12 +8,13 @@ import pytest
 
 from avo.evaluator.sandbox import bubblewrap
 from avo.evaluator.sandbox.jobs import Finished, ForkServer, Limits, Outcome
+from avo.evaluator.sandbox.memory import LEAST_BYTES
 
 WAYS = ("namespaces", "plain")
 LIMITS = Limits(
     wall_s=600,
     cpu_s=20,
-    memory_bytes=2**30,
+    memory_bytes=LEAST_BYTES,
     file_bytes=0,
     open_files=32,
     processes=64,

@@ -63,10 +63,11 @@ def test_a_job_has_the_limits_it_was_given(server: ForkServer) -> None:
     code = (
         "import resource as r; soft = lambda kind: r.getrlimit(kind)[0]\n"
         "result = repr([soft(kind) for kind in"
-        " (r.RLIMIT_CORE, r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_AS, r.RLIMIT_NPROC)]).encode()"
+        " (r.RLIMIT_CORE, r.RLIMIT_CPU, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE, r.RLIMIT_AS, r.RLIMIT_NPROC)]"
+        " + [int(open('/proc/self/oom_score_adj').read())]).encode()"
     )
-    core, cpu, file, files, memory, processes = eval(result(server, code))
-    assert (core, cpu, file, files) == (0, LIMITS.cpu_s, LIMITS.file_bytes, LIMITS.open_files)
+    core, cpu, file, files, memory, processes, dies_first = eval(result(server, code))
+    assert (core, cpu, file, files, dies_first) == (0, LIMITS.cpu_s, LIMITS.file_bytes, LIMITS.open_files, 1000)
     assert LIMITS.memory_bytes < memory < LIMITS.memory_bytes + 2**30
     assert LIMITS.processes <= processes != resource.getrlimit(resource.RLIMIT_NPROC)[0]
 
@@ -108,7 +109,6 @@ def test_the_job_starts_in_an_empty_folder_that_does_not_outlive_it(server: Fork
         ("result = b'x' * (2 << 20)", "too large"),
         ("import os; os.abort()", "SIGABRT"),
         ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
-        ("bytearray(8 << 30)", "exited with code 1"),
         ("raise ValueError('of its own')", "exited with code 1"),
     ],
 )
@@ -174,6 +174,12 @@ def test_a_job_that_catches_the_signal_of_its_cpu_limit_is_out_of_time_however_i
     catches = "import signal, time\nsignal.signal(signal.SIGXCPU, lambda *_: None)\n"
     late = f"{catches}while time.process_time() < 1.1: pass\n{end}"
     assert run(server, late, replace(LIMITS, cpu_s=1)) == TimedOut("used up 1 s of processor time")
+
+
+def test_the_processes_of_a_job_have_one_limit_of_processor_time(server: ForkServer) -> None:
+    code = f"{SPIN}import os\nwhile True:\n    os.fork() or (spin(), os._exit(0))\n    os.wait()"
+    assert run(server, code, replace(FREE, cpu_s=1)) == TimedOut("used up 1 s of processor time")
+    assert server.processor_s > 1
 
 
 def test_files_cannot_grow_beyond_the_limit(server: ForkServer) -> None:
