@@ -8,6 +8,7 @@ MLIR then takes each operation's line in the text, and a binary's line tables le
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -27,7 +28,8 @@ from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.locations import located, relocated, without_locations
 from avo.evaluator.plan import DEFAULT_LIMITS, KernelIR, LaunchPlan, Level
 from avo.evaluator.sandbox import tools
-from avo.evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, TimedOut
+from avo.evaluator.sandbox.jobs import Crashed, Finished, ForkServer, Limits, Outcome, TimedOut
+from avo.evaluator.sandbox.memory import MOST_BYTES
 from avo.evaluator.target import ScoreKind, Target
 
 JOB_MODULE = "avo.evaluator.compiling.compile_job"
@@ -49,6 +51,10 @@ OFFLINE_OPTIONS = {**COMPILE_OPTIONS, "clc": bool}
 _NONSENSE = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
 """Errors that reading a malformed reply may raise. A compiler that hostile IR has taken over may write anything."""
 _CACHE_FORMAT = 5
+COMPILING_S, CLOSELY_S = 200, 400
+"""Limits in seconds of processor time on all compilations of one candidate; the second before acceptance, when more
+kernels are compiled. Those of a seed take up to 10 s, those of ``seeds/mha/plain`` unrolled 32 times 126 s.
+"""
 _TOGETHER, _TOGETHER_S = 16, 40
 """Most kernels that are compiled together, and most seconds that this may take."""
 _LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
@@ -78,13 +84,18 @@ class Compiler:
         self._limits = Limits(
             wall_s=wall_s,
             cpu_s=int(wall_s) + 1,
-            memory_bytes=8 * 2**30,
+            memory_bytes=MOST_BYTES,
             file_bytes=2**30,
             open_files=128,
             processes=1024,
             result_bytes=256 * 2**20,
             confined=False,  # ptxas is a process
         )
+        self._left_s = math.inf
+
+    def begin(self, *, closely: bool) -> None:
+        """Let the compilations of the next candidate take what they may from now on."""
+        self._left_s = CLOSELY_S if closely else COMPILING_S
 
     def prepare(self, kernels: Iterable[KernelIR], target: Target) -> None:
         """Compile kernels of one candidate together, as far as they compile, for ``compile`` to find in the cache.
@@ -102,13 +113,12 @@ class Compiler:
             path = self._cache_path(kernel, text, target)
             if path and not (path.exists() or _check_options(kernel, self._options) or _LINE_TABLE.search(text)):
                 wanted[path] = _request(kernel, text, target)
-        limits = replace(self._limits, wall_s=_TOGETHER_S, cpu_s=_TOGETHER_S)
         for first in range(0, len(wanted), _TOGETHER):
             some = list(wanted.items())[first : first + _TOGETHER]
             if len(some) == 1:
                 return
             payload = json.dumps([request for _, request in some]).encode()
-            outcome = self._server.run(f"{JOB_MODULE}:run_together", payload, limits)
+            outcome = self._ask("run_together", payload, replace(self._limits, wall_s=_TOGETHER_S, cpu_s=_TOGETHER_S))
             if not isinstance(outcome, Finished):
                 return
             try:
@@ -233,12 +243,23 @@ class Compiler:
 
         ``told`` puts into words why the compiler aborted.
         """
-        outcome = self._server.run(f"{JOB_MODULE}:{job}", json.dumps(request).encode(), self._limits)
+        outcome = self._ask(job, json.dumps(request).encode(), self._limits)
         if isinstance(outcome, TimedOut):
-            return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}")
+            all_s = f", {COMPILING_S} s for all of a candidate, {CLOSELY_S} s before acceptance"
+            limits = f"{self._limits.cpu_s} s for one kernel{all_s if self._left_s < math.inf else ''}"
+            return Fault(Status.TIMED_OUT, f"{doing}: {outcome.reason}: {limits}; unroll less or tune less")
         if isinstance(outcome, Crashed):
             why = told(f"{outcome.reason}{reason(outcome.stderr)}")
             return Fault(Status.CRASHED, f"the compiler aborted on {subject}: {why}")
+        return outcome
+
+    def _ask(self, job: str, payload: bytes, limits: Limits) -> Outcome:
+        """Run a job within what is left of the time for all."""
+        if self._left_s < 1:
+            return TimedOut("no processor time is left")
+        before_s, cpu_s = self._server.processor_s, int(min(limits.cpu_s, self._left_s))
+        outcome = self._server.run(f"{JOB_MODULE}:{job}", payload, replace(limits, cpu_s=cpu_s))
+        self._left_s -= self._server.processor_s - before_s
         return outcome
 
     def close(self) -> None:

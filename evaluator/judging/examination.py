@@ -74,6 +74,7 @@ class Examination:
 
     def capture(self) -> str:
         """Capture the candidate's launch plans for all cases, and return their digest."""
+        self._tools.compiler.begin(closely=self._cases.closely)
         everything = (*self._cases.small, *self._cases.large)
         if self._cases.closely:
             planner, shown, chance = self._tools.planner, self._cases.shown, self._tools.chance

@@ -11,6 +11,7 @@ import pytest
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.capture import Capturer
+from avo.evaluator.compiling import compiler as compiler_module
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.limits import fit
 from avo.evaluator.compiling.passes import Trace, shown
@@ -347,6 +348,22 @@ def test_a_compiler_that_aborts_is_a_value(compiler: Compiler, server: ForkServe
 def test_a_compiler_that_takes_too_long_is_a_value(server: ForkServer, small: KernelIR) -> None:
     found = fault(Compiler(None, wall_s=0.01, server=server).compile(small, get_target("h100")))
     assert found.status is Status.TIMED_OUT
+
+
+def test_all_compilations_of_a_candidate_have_one_budget(
+    server: ForkServer, kernel: Callable[..., KernelIR], small: KernelIR, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler_module, "COMPILING_S", 1)
+    source = seed_source("mha").replace(" range(0, kv_len,", " tl.range(0, kv_len, loop_unroll_factor=32, step=")
+    compiler, target = Compiler(None, server=server), get_target("h100")
+    compiler.begin(closely=False)
+    found, jobs = fault(compiler.compile(kernel(source), target)), server.jobs
+    assert found.status is Status.TIMED_OUT
+    assert "for h100: used up 1 s of processor time: 121 s for one kernel, 1 s for all of a candidate" in found.message
+    assert "no processor time is left: 121 s" in fault(compiler.compile(small, target)).message
+    assert server.jobs == jobs
+    compiler.begin(closely=True)
+    assert isinstance(compiler.compile(small, target), Binary)
 
 
 @pytest.mark.parametrize(
