@@ -1,7 +1,8 @@
 """Problems: what to compute, the inputs, the reference and the cases it is judged on."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from avo.evaluator.plan import ITEM_BYTES, Role
@@ -16,9 +17,13 @@ HELD_OUT = "held_out"
 """The suite of benchmark cases that no variation operator is ever shown."""
 
 
-LAYOUTS = ("contiguous", "bshd", "padded", "mixed")
-"""Memory orders: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, or ``mixed``, one of its own for
-each tensor.
+LAYOUTS = ("contiguous", "bshd", "padded", "mixed", "fused", "interleaved")
+"""Memory orders: ``contiguous`` [b, h, s, d], ``bshd`` [b, s, h, d], ``padded`` rows, ``mixed``, one of its own for
+each tensor, and parts of a larger tensor, ``fused`` [b, s, 3, heads, d] and ``interleaved`` [s, b, h, 3, d].
+"""
+FAR = ("far-batch", "far-heads", "far-rows")
+"""Memory orders of small cases in which one axis is the outermost and reaches 2^31 elements or more: its offsets do not
+fit in 32 bits.
 """
 
 
@@ -34,11 +39,21 @@ class TensorSpec:
     size: int
     """Elements of the storage; at least what shape and strides reach."""
     role: Role
+    sparse: bool = False
+    """Whether the judge holds the elements alone, one after another, and nothing of the memory between them."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the storage."""
         return self.size * ITEM_BYTES[self.dtype]
+
+    @property
+    def held(self) -> "TensorSpec":
+        """The tensor as the judge holds it."""
+        if not self.sparse:
+            return self
+        strides = tuple(math.prod(self.shape[dim + 1 :]) for dim in range(len(self.shape)))
+        return replace(self, strides=strides, size=math.prod(self.shape), sparse=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +81,16 @@ class Case:
     inputs: str = "normal"
     """Name of the input maker."""
     layout: str = "contiguous"
-    """Memory order of q, k, v and out, one of ``LAYOUTS``."""
+    """Memory order of q, k, v and out, one of ``LAYOUTS`` or ``FAR``."""
     scale: float = 0.0
     """Factor on the scores before softmax; 0 stands for 1 / sqrt(head_dim)."""
     head_dim_v: int = 0
     """Elements of a value and of out; 0 stands for ``head_dim``, that of queries and keys."""
+
+    @property
+    def far(self) -> bool:
+        """Whether its tensors may reach over more memory than a machine has."""
+        return self.layout in FAR
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def sliding_window_kernel(
     k_base = K + batch * stride_kb + kv_head * stride_kh
     v_base = V + batch * stride_vb + kv_head * stride_vh
     o_base = Out + batch * stride_ob + head * stride_oh
-    q = tl.load(q_base + offs_m[:, None] * stride_qm + offs_d[None, :], mask=in_m, other=0.0)
+    q = tl.load(q_base + offs_m[:, None].to(tl.int64) * stride_qm + offs_d[None, :], mask=in_m, other=0.0)
 
     row_max = tl.full([BLOCK_M], float("-inf"), tl.float32)
     row_sum = tl.zeros([BLOCK_M], tl.float32)
@@ -57,7 +57,7 @@ def sliding_window_kernel(
     for start_n in range(first, tl.minimum(start_m + BLOCK_M, length), BLOCK_N):
         offs_n = start_n + tl.arange(0, BLOCK_N)
         in_n = offs_n < length
-        k = tl.load(k_base + offs_n[None, :] * stride_kn + offs_d[:, None], mask=in_n[None, :], other=0.0)
+        k = tl.load(k_base + offs_n[None, :].to(tl.int64) * stride_kn + offs_d[:, None], mask=in_n[None, :], other=0.0)
         distance = offs_m[:, None] - offs_n[None, :]
         # Not -inf: the last rows of a tile may see none of the first keys, and their maximum has to be a number.
         scores = tl.where((distance >= 0) & (distance < window), tl.dot(q, k) * scale, -1.0e30)
@@ -65,12 +65,12 @@ def sliding_window_kernel(
         p = tl.exp(scores - new_max[:, None])
         rescale = tl.exp(row_max - new_max)
         row_sum = row_sum * rescale + tl.sum(p, 1)
-        v = tl.load(v_base + offs_n[:, None] * stride_vn + offs_d[None, :], mask=in_n[:, None], other=0.0)
+        v = tl.load(v_base + offs_n[:, None].to(tl.int64) * stride_vn + offs_d[None, :], mask=in_n[:, None], other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None])
         row_max = new_max
 
     out = (acc / row_sum[:, None]).to(Out.dtype.element_ty)
-    tl.store(o_base + offs_m[:, None] * stride_om + offs_d[None, :], out, mask=in_m)
+    tl.store(o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :], out, mask=in_m)
     tl.store(Lse + batch_head * length + offs_m, row_max + tl.log(row_sum), mask=offs_m < length)
 
 

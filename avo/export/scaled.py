@@ -11,7 +11,7 @@ _TILE = 256
 def tested(problem: Problem) -> tuple[Case, ...]:
     """Return the correctness cases of ``problem`` and its held-out cases, scaled down to one group of heads."""
     held_out = problem.suites.get(HELD_OUT, ())
-    return (*problem.correctness_cases, *map(scaled_down, held_out))
+    return (*(case for case in problem.correctness_cases if not case.far), *map(scaled_down, held_out))
 
 
 def scaled_down(case: Case) -> Case:

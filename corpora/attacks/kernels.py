@@ -140,9 +140,9 @@ WAYS = {
                 "        'mov.b32 $0, $3; mov.b32 $1, $2;', '=r,=r,r,r', [out.to(tl.bfloat16)], tl.bfloat16, True, 4)\n",
             ),
             (
-                "        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,\n"
+                "        o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :] * stride_od,\n"
                 "        out.to(Out.dtype.element_ty),\n",
-                "        o_base + offs_m[:, None] * stride_om + (offs_d ^ 2)[None, :] * stride_od,\n        exchanged,\n",
+                "        o_base + offs_m[:, None].to(tl.int64) * stride_om + (offs_d ^ 2)[None, :] * stride_od,\n        exchanged,\n",
             ),
         ),
         Status.UNSUPPORTED,
@@ -189,8 +189,8 @@ WAYS = {
             ),
             (STORE, STORE + "    out = tl.map_elementwise(exchange, out, pack=2)[0]\n"),
             (
-                "        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,\n        out.to",
-                "        o_base + offs_m[:, None] * stride_om + (offs_d ^ 1)[None, :] * stride_od,\n        out.to",
+                "        o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :] * stride_od,\n        out.to",
+                "        o_base + offs_m[:, None].to(tl.int64) * stride_om + (offs_d ^ 1)[None, :] * stride_od,\n        out.to",
             ),
         ),
         Status.UNSUPPORTED,

@@ -1,5 +1,6 @@
 """The buffers that a kernel is given, and how messages name their elements."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,40 @@ class View:
         return (element >= self.offset) & (element <= last)
 
 
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A tensor that is held without the memory between its rows, in order of its indices. Sizes are in elements."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    """Distances in the address space; the last is 1, and no two elements have the same place."""
+
+    @property
+    def extent(self) -> int:
+        """Elements of the address space from the first element to the end of the last."""
+        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+
+    def index(self, element: torch.Tensor) -> torch.Tensor:
+        """Return where elements of the address space are held, -1 for those between the rows."""
+        held, rest, there = torch.zeros_like(element), element, element >= 0
+        for dim in sorted(range(len(self.shape)), key=lambda dim: -self.strides[dim]):
+            if self.shape[dim] == 1 and self.strides[dim] != 1:
+                continue
+            place = rest if self.strides[dim] == 1 else rest // self.strides[dim]
+            rest = rest - place * self.strides[dim]
+            there &= place < self.shape[dim]
+            held = held + place * math.prod(self.shape[dim + 1 :])
+        return held.where(there, -1)
+
+    def places(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> torch.Tensor:
+        """Return where the elements of a view of the address space are held, int64 of its shape."""
+        element = torch.tensor(offset)
+        for dim, (extent, stride) in enumerate(zip(shape, strides, strict=True)):
+            element = element + (torch.arange(extent) * stride).view(-1, *[1] * (len(shape) - 1 - dim))
+        held = self.index(element)
+        return held[held >= 0]
+
+
 @dataclass
 class Allocation:
     """One buffer that a kernel is given."""
@@ -49,6 +84,13 @@ class Allocation:
     """Address of the first byte. None: the executor chooses one with plenty of room on both sides."""
     views: tuple[View, ...] = ()
     """Tensors in the buffer: an element is named by the first view that has it, else by its flat index."""
+    sparse: Sparse | None = None
+    """Where its elements lie in the address space, if not one after another."""
+
+    @property
+    def extent(self) -> int:
+        """Elements of the address space that it takes."""
+        return self.data.numel() if self.sparse is None else self.sparse.extent
 
     def name_of(self, element: int) -> tuple[tuple[int, ...], str]:
         """Return the index of an element, and the words that name it in a message."""

@@ -264,7 +264,7 @@ class Sanitizer(Memory):
         if shadow is None:
             return
         per_item = max(item_bytes // shadow.granule, 1)
-        first = (address - self.address(buffer, 0)) // shadow.granule
+        first = self._offset(buffer, address) // shadow.granule
         cells = (first[:, None] + torch.arange(per_item)).flatten()
         self._clocks.acquire(address, programs, site.order)
         self._update(buffer, shadow, _Lanes(cells, programs.repeat_interleave(per_item), 1), site)

@@ -83,7 +83,8 @@ class Space:
         """Return where the space of each buffer begins, in order of address, and where the last one ends."""
         if not self._ascending:
             return []
-        places = [(self._addresses[i], self._addresses[i] + self._allocations[i].data.nbytes) for i in self._ascending]
+        sizes = [each.extent * each.data.element_size() for each in self._allocations]
+        places = [(self._addresses[i], self._addresses[i] + sizes[i]) for i in self._ascending]
         between = [(end + start) // 2 for (_, end), (start, _) in pairwise(places)]
         return [places[0][0] - SPACING // 2, *between, places[-1][1] + SPACING // 2]
 
@@ -98,6 +99,18 @@ class Space:
             return self._ascending[found - 1] if 0 < found < len(self._bounds) else -1
         numbers = torch.tensor([-1, *self._ascending, -1])
         return numbers[torch.bucketize(address.contiguous(), torch.tensor(self._bounds), right=True)]
+
+    def _offset(self, buffer: int, address: Tensor) -> Tensor:
+        """Return the bytes from where a buffer's contents begin to those that addresses mean, far below zero for
+        addresses between the rows of a sparse one.
+        """
+        offset = address - self.address(buffer, 0)
+        allocation = self._allocations[buffer]
+        if allocation.sparse is None:
+            return offset
+        element_bytes = allocation.data.element_size()
+        index = allocation.sparse.index(offset // element_bytes)
+        return torch.where(index < 0, -SPACING, index * element_bytes + offset % element_bytes)
 
     def _bits(self, buffer: int, item_bytes: int) -> Tensor:
         """Return a buffer as integers of the given size; a remainder at its end is left out."""
@@ -129,8 +142,12 @@ class Space:
         if not 0 <= buffer < len(self._allocations):
             return None
         bits = self._bits(buffer, item)
-        offset = starts - self.address(buffer, 0)
+        offset = self._offset(buffer, starts)
         first, last = low - self.address(buffer, 0), high - self.address(buffer, 0)
+        if self._allocations[buffer].sparse is not None:
+            if bool((self._offset(buffer, starts + (length - 1) * item) != offset + (length - 1) * item).any()):
+                return None
+            first, last = (int(t) for t in torch.aminmax(offset))
         if first < 0 or last + length * item > bits.numel() * item:
             return None
         if item > 1 and bool((offset & (item - 1)).any()):
@@ -200,8 +217,9 @@ class Space:
                 continue
             size = self._bits(buffer, item_bytes).numel() * item_bytes
             start = self.address(buffer, 0)
-            offset = address - start
-            if len(buffers) == 1 and low >= start and high + item_bytes <= start + size:
+            offset = self._offset(buffer, address)
+            dense = self._allocations[buffer].sparse is None
+            if dense and len(buffers) == 1 and low >= start and high + item_bytes <= start + size:
                 inside = None
             else:
                 inside = (offset >= 0) & (offset <= size - item_bytes)
@@ -317,7 +335,7 @@ class Space:
 
         def describe(place: tuple[int, ...]) -> Finding:
             index, text = allocation.name_of((int(address[place]) - self.address(buffer, 0)) // element_bytes)
-            return Finding(f"{text}, which has {allocation.data.numel()}", index)
+            return Finding(f"{text}, which has {allocation.extent}", index)
 
         self._log.add(kind, allocation.name, wrong, describe, site)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.executor import Allocation
+from avo.evaluator.executor import Allocation, Sparse
 from avo.evaluator.judging.refusal import passed
 from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from avo.evaluator.problem import Call, Case, Problem, TensorSpec
@@ -53,8 +53,12 @@ class Buffers:
         allocation = self.allocations[step.buffer]
         written = allocation.written if mark else None
         for tensor, value in ((allocation.data, step.value), (written, True), (allocation.initialised, True)):
-            if tensor is not None:
+            if tensor is None:
+                continue
+            if allocation.sparse is None:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
+            else:
+                tensor[allocation.sparse.places(step.shape, step.strides, step.offset)] = value
 
 
 def stranger(call: Call, plan: LaunchPlan) -> Fault | None:
@@ -73,6 +77,7 @@ def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], a
     """
     passed(stranger(call, plan))
     outputs = {spec.name: _output(spec) for spec in call.tensors if spec.role is Role.OUTPUT}
+    sparse = {spec.name: _sparse(spec) for spec in call.tensors}
     allocations = []
     for buffer, address in zip(plan.buffers, addresses, strict=True):
         if buffer.role is Role.SCRATCH:
@@ -82,7 +87,8 @@ def allocate(call: Call, plan: LaunchPlan, inputs: Mapping[str, torch.Tensor], a
             outputs[buffer.name].address = address
             allocations.append(outputs[buffer.name])
         else:
-            allocations.append(Allocation(buffer.name, inputs[buffer.name], readonly=True, address=address))
+            data, rows = inputs[buffer.name], sparse[buffer.name]
+            allocations.append(Allocation(buffer.name, data, readonly=True, address=address, sparse=rows))
     return Buffers(tuple(allocations), outputs)
 
 
@@ -119,8 +125,13 @@ def as_allocated(sizes: Sequence[int], chance: random.Random) -> list[int]:
 
 
 def _output(spec: TensorSpec) -> Allocation:
-    data = _poison(torch.empty(spec.size, dtype=getattr(torch, spec.dtype)))
-    return Allocation(spec.name, data, written=torch.zeros(spec.size, dtype=torch.bool), readonly=False)
+    size = spec.held.size
+    data = _poison(torch.empty(size, dtype=getattr(torch, spec.dtype)))
+    return Allocation(spec.name, data, written=torch.zeros(size, dtype=torch.bool), sparse=_sparse(spec))
+
+
+def _sparse(spec: TensorSpec) -> Sparse | None:
+    return Sparse(spec.shape, spec.strides) if spec.sparse else None
 
 
 def _scratch(buffer: Buffer) -> torch.Tensor:
@@ -146,7 +157,7 @@ class InputCache:
         inputs = [spec for spec in problem.call(case).tensors if spec.role is Role.INPUT]
         # What integers say, such as which blocks are selected, follows from more than their number.
         named = any(not getattr(torch, spec.dtype).is_floating_point for spec in inputs)
-        sizes = ((s.name, s.dtype, s.size) for s in inputs)
+        sizes = ((s.name, s.dtype, s.held.size) for s in inputs)
         key = (*sizes, case.layout, replace(case, name="") if named else None)
         if key not in self._made:
             self._made[key] = problem.make_inputs(case, self._seed)

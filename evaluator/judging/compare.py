@@ -160,10 +160,8 @@ def only(problem: Problem, case: Case, outputs: Mapping[str, Allocation], rows: 
 
 def _views(allocation: Allocation, spec: TensorSpec) -> tuple[torch.Tensor, torch.Tensor]:
     assert allocation.written is not None
-    return (
-        allocation.data.as_strided(spec.shape, spec.strides),
-        allocation.written.as_strided(spec.shape, spec.strides),
-    )
+    strides = spec.held.strides
+    return allocation.data.as_strided(spec.shape, strides), allocation.written.as_strided(spec.shape, strides)
 
 
 def _any_of_row(mask: torch.Tensor) -> torch.Tensor:

@@ -353,6 +353,7 @@ class Examination:
         ran = [
             (case, plan)
             for i, case in enumerate(self._cases.small)
+            if not case.far
             for plan in self._tools.planner.fitting([*alternatives[i], *chain(*(mixture[i] for mixture in mixtures))])
         ]
         binaries = dict(self._compile(_kernels(plan for _, plan in ran)))

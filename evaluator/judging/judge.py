@@ -211,7 +211,8 @@ def _smallest_of_each(cases: Sequence[Case]) -> tuple[Case, ...]:
 
     If all cases of a problem are of one kind, this is one case.
     """
-    kinds = ([case for case in cases if case.causal is causal] for causal in (False, True))
+    near = [case for case in cases if not case.far]
+    kinds = ([case for case in near if case.causal is causal] for causal in (False, True))
     larger = ([case for case in of_kind if case.q_len > _TILE] or of_kind for of_kind in kinds)
     return tuple(
         min(of_kind, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)

@@ -146,7 +146,7 @@ class BenchmarkCheck:
         wanted = no_marks(buffers, [i for i, a in enumerate(buffers.allocations) if not a.readonly])
         kinds, specs = {output.name: output.rows for output in self.problem.outputs}, self._specs
         for name, i in self._outputs.items():
-            wanted[i].as_strided(specs[name].shape, specs[name].strides)[rows[kinds[name]]] = True
+            wanted[i].as_strided(specs[name].shape, specs[name].held.strides)[rows[kinds[name]]] = True
         found: list[torch.Tensor] = []
         for stage, mine, before in reversed(list(zip(self.stages, others, self._changed_before, strict=True))):
             found.insert(0, _all(stage) if stage.whole else self._makers_in(stage, wanted, mine, before))

@@ -7,10 +7,11 @@ on lengths or strides. ``avo.evaluator.problems.settings`` makes the same proble
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from avo.evaluator.plan import ITEM_BYTES, Role
 from avo.evaluator.problem import (
+    FAR,
     LAYOUTS,
     Absolute,
     Baseline,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     import torch
 
+_Dense = TypeVar("_Dense", bound=DenseCase)
+
 TOTAL_TOKENS = 32768
 """Benchmark protocol of the AVO paper (arXiv 2603.24517): tokens are fixed, the batch follows from the length."""
 LENGTHS_K = (4, 8, 16, 32)
@@ -45,6 +48,17 @@ AVO_PAPER = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
 
 _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
+
+_FUSED_HEADS = 96
+"""Heads of q, k and v in a ``fused`` tensor, if a case has fewer: with head dim 128, rows that are 36,864 elements
+apart reach 2^31 at 58,255 keys.
+"""
+_FAR = 2**28
+"""Least distance of neighbours along the far axis of a layout in ``FAR``: nine rows of a tile reach 2^31 elements, and
+140 keys take 75 GB, as much as a card has.
+"""
+_ORDERS = dict(zip(FAR, ((0, 2, 1), (1, 0, 2), (2, 0, 1)), strict=True))
+"""Axes of [batch, heads, rows] in each of these layouts, the outermost first."""
 
 _MOST_ROWS = 2**18
 """Most rows of queries of all heads and sequences of a case that is drawn: as many as a benchmark case of one sequence
@@ -136,6 +150,11 @@ def small(
     )
 
 
+def far(case: _Dense) -> "tuple[_Dense, ...]":
+    """Return a small case in each of the layouts in ``FAR``."""
+    return tuple(replace(case, name=layout, layout=layout) for layout in FAR)
+
+
 def benchmark(length_k: int, causal: bool, heads: int, kv_heads: int, suffix: str = "") -> DenseCase:
     """Return the case of ``length_k`` * 1024 tokens in the AVO paper's protocol, named e.g. ``8k-causal``."""
     length = length_k * 1024
@@ -207,7 +226,7 @@ def make_qkv(case: Case, seed: int) -> "dict[str, torch.Tensor]":
 
     from avo.evaluator.problems import inputs
 
-    specs = qkv(case)
+    specs = tuple(spec.held for spec in qkv(case))
     if case.inputs == "tiled":
         dtype = getattr(torch, case.dtype)
         flat = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), s.shape[-1], dtype, seed) for s in specs}
@@ -224,7 +243,7 @@ def stored(specs: Iterable[TensorSpec], made: "Mapping[str, torch.Tensor]") -> "
     import torch
 
     storages = {}
-    for spec in specs:
+    for spec in (spec.held for spec in specs):
         storages[spec.name] = torch.full((spec.size,), float("nan"), dtype=made[spec.name].dtype)
         storages[spec.name].as_strided(spec.shape, spec.strides).copy_(made[spec.name])
     return storages
@@ -232,7 +251,12 @@ def stored(specs: Iterable[TensorSpec], made: "Mapping[str, torch.Tensor]") -> "
 
 def views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """Return q, k and v, each [batch, heads, sequence, elements], over their flat storages."""
-    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in qkv(case)}
+    return viewed(qkv(case), inputs)
+
+
+def viewed(specs: Iterable[TensorSpec], inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Return tensors over their flat storages."""
+    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.held.strides) for spec in specs}
 
 
 def logits(
@@ -316,7 +340,26 @@ def laid_out(name: str, shape: tuple[int, int, int, int], case: Case, role: Role
         row = dim + _PADDING
         strides = (heads * length * row, length * row, row, 1)
         size = batch * heads * length * row
+    elif layout not in LAYOUTS[:4]:
+        strides = _sparse(layout, shape)
+        size = 1 + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+        return TensorSpec(name, case.dtype, shape, strides, size, role, sparse=True)
     else:
         strides = (heads * length * dim, length * dim, dim, 1)
         size = math.prod(shape)
     return TensorSpec(name, case.dtype, shape, strides, size, role)
+
+
+def _sparse(layout: str, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """Return the strides of a tensor in a layout that is held without the memory between its rows."""
+    batch, heads, length, dim = shape
+    if layout == "fused":
+        row = 3 * max(heads, _FUSED_HEADS) * dim
+        return (length * row, dim, row, 1)
+    if layout == "interleaved":
+        return (heads * 3 * dim, 3 * dim, batch * heads * 3 * dim, 1)
+    outer, middle, inner = _ORDERS[layout]
+    # Multiples of 32 bytes, as descriptors take them; as a 32-bit argument where there are three neighbours or more.
+    reaching = -(-(2**31) // max(shape[outer] - 1, 1))
+    strides = {outer: max(-(-reaching // 16) * 16, _FAR), middle: shape[inner] * dim, inner: dim}
+    return (strides[0], strides[1], strides[2], 1)

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 
 from avo.evaluator.problem import Case, Problem, Wrong
+from avo.evaluator.problems.dense import viewed
 
 Tensor = torch.Tensor
 Guess = tuple[str, Callable[[], Tensor]]
@@ -82,7 +83,7 @@ class _Head:
 
     def __init__(self, problem: Problem, case: Case, inputs: Mapping[str, Tensor], wrong: Wrong) -> None:
         call = problem.call(case)
-        self._view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in call.tensors[:3]}
+        self._view = viewed(call.tensors[:3], inputs)
         self._case, self.wrong, self._dtype = case, wrong, self._view["q"].dtype
         self.out, self.found_lse = wrong.values["out"], wrong.values["lse"]
         self._scale = float(dict(call.scalars)["scale"])

@@ -21,6 +21,7 @@ from avo.evaluator.problems.dense import (
     softmax_scale,
     stored,
     value_dim,
+    viewed,
 )
 from avo.evaluator.problems.visible import dense, further_inputs, make_rows, with_sink
 
@@ -84,7 +85,7 @@ def backward_inputs(case: Case) -> tuple[TensorSpec, ...]:
 
 def backward_views(case: Case, inputs: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """Return ``backward_inputs`` over their flat storages."""
-    return {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _rows(case)}
+    return viewed(_rows(case), inputs)
 
 
 def _rows(case: Case) -> tuple[TensorSpec, ...]:
@@ -143,9 +144,9 @@ def tiled_inputs(
     for spec in drawn:
         name, size = f"{spec.name} of a backward pass", math.prod(spec.shape)
         made[spec.name] = inputs.pool_storage(name, size, spec.shape[-1], getattr(torch, case.dtype), seed)
-    if any(spec.size != made[spec.name].numel() for spec in drawn):
+    if any(spec.held.size != made[spec.name].numel() for spec in drawn):
         made = stored(drawn, {spec.name: made[spec.name].view(spec.shape) for spec in drawn})
-    q = made["q"].as_strided(specs["q"].shape, specs["q"].strides)
+    q = viewed([specs["q"]], made)["q"]
     length = torch.linalg.vector_norm(q, dim=-1, dtype=torch.float32)
     more = elsewhere * torch.rand(length.shape, generator=inputs.seeded("lse", seed))
     lse = keys.float().log() + (softmax_scale(case) * length).square() / 2

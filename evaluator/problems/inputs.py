@@ -13,6 +13,10 @@ Tensors = dict[str, torch.Tensor]
 LOGIT_STD = 30.0
 """Standard deviation of the logits in ``large``: they reach beyond +-120, far outside what float32 exp can take."""
 
+_LOW = 128
+"""Low keys of ``step``: as many as a tile has, or more. Where they come first, a maximum that stays there until it has
+grown by 124 bits (86 nats) gives each key above an exponential of up to 2^124, and 16 of them have no sum in float32.
+"""
 _LARGE_EVERY = 16
 _POOL_ROWS = 8192
 """Rows in the pool from which ``tiled`` draws."""
@@ -108,6 +112,21 @@ def _rising(case: Case, seed: int) -> Tensors:
     return made
 
 
+def _step(case: Case, seed: int) -> Tensors:
+    """Logits are near 0 in low keys and 80 to 88 in the others, another height for each query: a running maximum that
+    lags by so much makes sums of exponentials that float32 does not hold. Low are the first ``_LOW`` keys, the last
+    ones, or every other half of as many, in turn from head to head.
+    """
+    made, key = _normal(case, seed), torch.arange(case.kv_len)
+    kinds = torch.stack((key >= _LOW, key < case.kv_len - _LOW, key // (_LOW // 2) % 2 == 1))
+    drawn = torch.rand(case.batch, case.heads, case.q_len, 1, generator=seeded("step", seed))
+    height = (80.0 + 8.0 * drawn) / (case.head_dim * (case.scale or case.head_dim**-0.5))
+    made["q"] = (made["q"].float() * 0.1 + height).to(made["q"].dtype)
+    high = kinds[torch.arange(case.kv_heads) % 3, :, None]
+    made["k"] = (made["k"].float() * 0.03 + high).to(made["k"].dtype)
+    return made
+
+
 def _dominant(case: Case, seed: int) -> Tensors:
     """Each query is aligned with one visible key, anywhere, and gets that key's value: a skipped tile shows."""
     generator = seeded("dominant", seed)
@@ -166,6 +185,7 @@ MAKERS: dict[str, Callable[[Case, int], Tensors]] = {
     "constant": _constant,
     "negative": _negative,
     "rising": _rising,
+    "step": _step,
     "dominant": _dominant,
     "edge": _edge,
 }

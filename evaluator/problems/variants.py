@@ -23,16 +23,21 @@ _SEQUENCES = ((3, False), (1, True), (4, False), (2, True), (5, True), (4, True)
 """How many sequences the small cases of selected attention have, in turn, and whether these are equally long."""
 
 
-def small_variants(setting: Setting, cases: Iterable[DenseCase], *, grouped: bool) -> tuple[DenseCase, ...]:
-    """Return small cases with what a setting has: its own ones, or for sinks alone those of the problem, ``cases``."""
+def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: bool) -> tuple[DenseCase, ...]:
+    """Return small cases with what a setting has: its own ones and those of the problem, ``cases``, that are ``far``;
+    for sinks alone those of the problem.
+    """
+    apart = tuple(replace(case, causal=True) for case in cases if case.far)
     if setting.packed:
         cases = tuple(
-            replace(case, batch=1, sequences=sequences, even=even) for case, sequences, even in _packed(grouped=grouped)
+            replace(case, batch=1, sequences=sequences, even=even)
+            for case, sequences, even in (*_packed(grouped=grouped), *((case, 2, False) for case in apart))
         )
         if setting.window:
             cases = _in_turn(tuple(case for case in cases if case.causal))
     elif setting.window:
         cases = tuple(replace(case, window=window) for case, window in _windowed(grouped=grouped))
+        cases += tuple(replace(case, window=20) for case in apart)
     return tuple(replace(case, sinks=True) if setting.sinks else case for case in cases)
 
 
@@ -105,6 +110,7 @@ def _windowed(*, grouped: bool) -> tuple[tuple[DenseCase, int], ...]:
         (small("constant", *a, 129, 257, True, "constant", scale=0.07), 100),
         (small("negative", *c, 100, 300, True, "negative"), 90),
         (small("rising", *a, 70, 321, True, "rising"), 200),
+        (small("step", 6 if grouped else 3, 3, 70, 640, True, "step"), 600),
         (small("long", *c, 700, 700, True, "normal"), 256),
     )
 
@@ -126,6 +132,7 @@ def _packed(*, grouped: bool) -> tuple[tuple[DenseCase, int, bool], ...]:
         (small("constant-causal", *a, 129, 257, True, "constant", scale=0.07), 3, False),
         (small("negative-full", *c, 100, 300, False, "negative"), 2, True),
         (small("rising-full", *a, 140, 321, False, "rising"), 2, False),
+        (small("step-full", 6 if grouped else 3, 3, 70, 640, False, "step"), 1, False),
         (small("long-causal", *c, 900, 900, True, "normal", "bshd"), 5, False),
     )
 

@@ -28,7 +28,10 @@ def part_kernel(
     head, token = kv_head * group + rows // q_len, rows % q_len
     in_m, in_d = rows < group * q_len, offs_d < HEAD_DIM
     q = tl.load(
-        Q + batch * stride_qb + (head * stride_qh + token * stride_qm)[:, None] + offs_d[None, :] * stride_qd,
+        Q
+        + batch * stride_qb
+        + (head * stride_qh + token.to(tl.int64) * stride_qm)[:, None]
+        + offs_d[None, :] * stride_qd,
         mask=in_m[:, None] & in_d[None, :],
         other=0.0,
     )
@@ -47,7 +50,7 @@ def part_kernel(
         page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)
         k = tl.load(
             K
-            + (page * stride_kp + kv_head * stride_kh + keys % PAGE * stride_kn)[None, :]
+            + (page * stride_kp + kv_head * stride_kh + (keys % PAGE).to(tl.int64) * stride_kn)[None, :]
             + offs_d[:, None] * stride_kd,
             mask=in_n[None, :] & in_d[:, None],
             other=0.0,
@@ -63,7 +66,7 @@ def part_kernel(
         row_sum = row_sum * rescale + tl.sum(p, 1)
         v = tl.load(
             V
-            + (page * stride_vp + kv_head * stride_vh + keys % PAGE * stride_vn)[:, None]
+            + (page * stride_vp + kv_head * stride_vh + (keys % PAGE).to(tl.int64) * stride_vn)[:, None]
             + offs_v[None, :] * stride_vd,
             mask=in_n[:, None] & in_v[None, :],
             other=0.0,

@@ -56,7 +56,7 @@ def attention_kernel(
     o_base = Out + batch * stride_ob + head * stride_oh
 
     q = tl.load(
-        q_base + offs_m[:, None] * stride_qm + offs_d[None, :] * stride_qd,
+        q_base + offs_m[:, None].to(tl.int64) * stride_qm + offs_d[None, :] * stride_qd,
         mask=(offs_m < q_len)[:, None] & in_d[None, :],
         other=0.0,
     )
@@ -69,7 +69,7 @@ def attention_kernel(
     for start_n in range(0, kv_len, BLOCK_N):
         offs_n = start_n + tl.arange(0, BLOCK_N)
         k = tl.load(
-            k_base + offs_n[None, :] * stride_kn + offs_d[:, None] * stride_kd,
+            k_base + offs_n[None, :].to(tl.int64) * stride_kn + offs_d[:, None] * stride_kd,
             mask=(offs_n < kv_len)[None, :] & in_d[:, None],
             other=0.0,
         )
@@ -85,7 +85,7 @@ def attention_kernel(
         row_sum = row_sum * rescale + tl.sum(p, 1)
         acc = acc * rescale[:, None]
         v = tl.load(
-            v_base + offs_n[:, None] * stride_vn + offs_d[None, :] * stride_vd,
+            v_base + offs_n[:, None].to(tl.int64) * stride_vn + offs_d[None, :] * stride_vd,
             mask=(offs_n < kv_len)[:, None] & in_d[None, :],
             other=0.0,
         )
@@ -94,7 +94,7 @@ def attention_kernel(
 
     out = acc / row_sum[:, None]
     tl.store(
-        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,
+        o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :] * stride_od,
         out.to(Out.dtype.element_ty),
         mask=(offs_m < q_len)[:, None] & in_d[None, :],
     )

@@ -320,7 +320,13 @@ def test_consumer_blackwell_gets_descriptors_but_no_specialised_warps() -> None:
             (("offs_d = tl.arange(0, BLOCK_D)\n", "offs_d = tl.arange(0, BLOCK_D) + 0 * block_m\n"), ("group",)),
             (("        heads // kv_heads,\n", "        group(heads),\n"), ("group",)),
             (("tl.dot(q, k) * scale", "tl.dot(q, k + row_max.to(k.dtype)) * scale"), ("skew",)),
-            (("k_base + offs_n[None, :] * stride_kn", "k_base + (offs_n * 1)[None, :] * stride_kn"), ("skew",)),
+            (
+                (
+                    "k_base + offs_n[None, :].to(tl.int64) * stride_kn",
+                    "k_base + (offs_n * 1)[None, :].to(tl.int64) * stride_kn",
+                ),
+                ("skew",),
+            ),
             (
                 ("    out = acc /", "    tl.static_assert(BLOCK_M + row_max.shape[0] > 0)\n    out = acc /"),
                 ("pingpong",),

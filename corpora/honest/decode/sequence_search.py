@@ -40,7 +40,7 @@ def attention_kernel(
     token, head = first + rows // GROUP, kv_head * GROUP + rows % GROUP
     here = (rows < TILE * GROUP) & (token < queries)
     dims = tl.arange(0, DIM)
-    at = sequence.to(tl.int64) * stride_qb + head * stride_qh + token * stride_qm
+    at = sequence.to(tl.int64) * stride_qb + head.to(tl.int64) * stride_qh + token.to(tl.int64) * stride_qm
     q = tl.load(Q + at[:, None] + dims[None, :] * stride_qd, mask=here[:, None], other=0.0)
     length = tl.load(Lengths + sequence)
     last = length - queries + token
@@ -52,8 +52,8 @@ def attention_kernel(
         keys = start + tl.arange(0, BLOCK_N)
         in_n = keys < stop
         page = tl.load(Table + sequence * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)
-        k_at = page * stride_kp + kv_head * stride_kh + keys % PAGE * stride_kn
-        v_at = page * stride_vp + kv_head * stride_vh + keys % PAGE * stride_vn
+        k_at = page * stride_kp + kv_head.to(tl.int64) * stride_kh + (keys % PAGE).to(tl.int64) * stride_kn
+        v_at = page * stride_vp + kv_head.to(tl.int64) * stride_vh + (keys % PAGE).to(tl.int64) * stride_vn
         k = tl.load(K + k_at[None, :] + dims[:, None] * stride_kd, mask=in_n[None, :], other=0.0)
         v = tl.load(V + v_at[:, None] + dims[None, :] * stride_vd, mask=in_n[:, None], other=0.0)
         visible = in_n[None, :] & (keys[None, :] <= last[:, None])
@@ -64,7 +64,7 @@ def attention_kernel(
         acc = acc * rescale[:, None] + tl.dot(p.to(v.dtype), v)
         top = higher
     out = (acc / total[:, None]).to(Out.dtype.element_ty)
-    at = sequence.to(tl.int64) * stride_ob + head * stride_oh + token * stride_om
+    at = sequence.to(tl.int64) * stride_ob + head.to(tl.int64) * stride_oh + token.to(tl.int64) * stride_om
     tl.store(Out + at[:, None] + dims[None, :] * stride_od, out, mask=here[:, None])
     tl.store(Lse + (sequence * heads + head) * queries + token, top + tl.log(total), mask=here)
 

@@ -15,7 +15,7 @@ def split_kernel(
     rows, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
     here = rows < group * q_len
     head, token = kv_head * group + rows // q_len, rows % q_len
-    at = batch.to(tl.int64) * stride_qb + head * stride_qh + token * stride_qm
+    at = batch.to(tl.int64) * stride_qb + head.to(tl.int64) * stride_qh + token.to(tl.int64) * stride_qm
     q = tl.load(Q + at[:, None] + dims[None, :], mask=here[:, None], other=0.0)
     length = tl.load(Lengths + batch)
     stop = tl.minimum(length, split * SPLIT + SPLIT)
@@ -27,8 +27,8 @@ def split_kernel(
         keys = split * SPLIT + i * BLOCK_N + tl.arange(0, BLOCK_N)
         in_n = keys < stop
         page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)
-        k_at = page * stride_kp + kv_head * stride_kh + keys % PAGE * stride_kn
-        v_at = page * stride_vp + kv_head * stride_vh + keys % PAGE * stride_vn
+        k_at = page * stride_kp + kv_head.to(tl.int64) * stride_kh + (keys % PAGE).to(tl.int64) * stride_kn
+        v_at = page * stride_vp + kv_head.to(tl.int64) * stride_vh + (keys % PAGE).to(tl.int64) * stride_vn
         k = tl.load(K + k_at[None, :] + dims[:, None], mask=in_n[None, :], other=0.0)
         visible = in_n[None, :] & (keys[None, :] <= (length - q_len + token)[:, None])
         scores = tl.where(visible, tl.dot(q, k) * scale, float("-inf"))
@@ -62,7 +62,7 @@ def join_kernel(Lengths, Part, PartLse, Out, Lse, q_len, splits, stride_ob, stri
         acc = acc * rescale + weight * tl.load(Part + (place + split) * DIM + dims)
         total = total * rescale + weight
         top = higher
-    at = batch.to(tl.int64) * stride_ob + row // q_len * stride_oh + row % q_len * stride_om
+    at = batch.to(tl.int64) * stride_ob + (row // q_len).to(tl.int64) * stride_oh + (row % q_len).to(tl.int64) * stride_om
     tl.store(Out + at + dims, (acc / total).to(Out.dtype.element_ty))
     tl.store(Lse + batch * tl.num_programs(1) + row, top + tl.log(total))
 

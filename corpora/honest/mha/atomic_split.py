@@ -7,7 +7,7 @@ import triton.language as tl
 @triton.jit
 def tile(Q, b, h, s0, s1, s2, rows, n):
     d = tl.arange(0, 128)
-    return tl.load(Q + b * s0 + h * s1 + rows[:, None] * s2 + d[None, :], mask=(rows < n)[:, None], other=0.0)
+    return tl.load(Q + b * s0 + h * s1 + rows[:, None].to(tl.int64) * s2 + d[None, :], mask=(rows < n)[:, None], other=0.0)
 
 
 @triton.jit
@@ -64,7 +64,7 @@ def finish(Acc, L2, O, L, so, H, M, BM: tl.constexpr):
     at = z.to(tl.int64) * M + rows
     ok = rows < M
     acc = tl.load(Acc + at[:, None] * 128 + d[None, :], mask=ok[:, None])
-    tl.store(O + b * so[0] + h * so[1] + rows[:, None] * so[2] + d[None, :], acc.to(tl.bfloat16), mask=ok[:, None])
+    tl.store(O + b * so[0] + h * so[1] + rows[:, None].to(tl.int64) * so[2] + d[None, :], acc.to(tl.bfloat16), mask=ok[:, None])
     tl.store(L + at, tl.load(L2 + at, mask=ok) * 0.6931471805599453, mask=ok)
 
 

@@ -21,7 +21,7 @@ def fwd(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, Z, 
     b, h = (z // H).to(tl.int64), (z % H).to(tl.int64)
     r = i * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.full([BM], 0.0, tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
@@ -30,7 +30,7 @@ def fwd(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, Z, 
         hi = min(N, (i + 1) * BM + N - M)
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k)
         if CAUSAL:
             s = tl.where(j[None, :] - r[:, None] <= N - M, s, float("-inf"))
@@ -39,10 +39,10 @@ def fwd(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, Z, 
         p = tl.exp2((s - t[:, None]) * c)
         f = tl.exp2((m - t) * c)
         l = f * l + tl.sum(p, 1)
-        v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = t
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + z.to(tl.int64) * M + r, m * (c / 1.4426950408889634) + tl.log(l), mask=r < M)
 
 

@@ -14,7 +14,7 @@ def producers(Q, K, V, P, M, L, Flags, Out, Lse, scale, qb, qh, qm, kb, kh, kn, 
     h = (bh % H).to(tl.int64)
     rows = tile * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + rows[:, None] * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + rows[:, None].to(tl.int64) * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
     m = tl.full([BM], -1e30, tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
@@ -24,7 +24,7 @@ def producers(Q, K, V, P, M, L, Flags, Out, Lse, scale, qb, qh, qm, kb, kh, kn, 
         end = tl.minimum(end, (tile + 1) * BM + n_kv - n_q)
     for n in range(start, end, BN):
         cols = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + cols[None, :] * kn + d[:, None], mask=cols[None, :] < n_kv, other=0.0)
+        k = tl.load(K + b * kb + h * kh + cols[None, :].to(tl.int64) * kn + d[:, None], mask=cols[None, :] < n_kv, other=0.0)
         s = tl.dot(q, k) * scale
         seen = cols[None, :] < n_kv
         if CAUSAL:
@@ -34,7 +34,7 @@ def producers(Q, K, V, P, M, L, Flags, Out, Lse, scale, qb, qh, qm, kb, kh, kn, 
         p = tl.where(seen, tl.exp(s - new[:, None]), 0.0)
         a = tl.exp(m - new)
         l = l * a + tl.sum(p, 1)
-        v = tl.load(V + b * vb + h * vh + cols[:, None] * vn + d[None, :], mask=cols[:, None] < n_kv, other=0.0)
+        v = tl.load(V + b * vb + h * vh + cols[:, None].to(tl.int64) * vn + d[None, :], mask=cols[:, None] < n_kv, other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc * a[:, None])
         m = new
     flag = Flags + bh * tl.num_programs(1) + tile
@@ -58,7 +58,7 @@ def producers(Q, K, V, P, M, L, Flags, Out, Lse, scale, qb, qh, qm, kb, kh, kn, 
             part = tl.load(P + at[:, None] * D + d[None, :], mask=here, other=0.0, volatile=True)
             acc = acc * mine[:, None] + part * theirs[:, None]
             m = top
-        tl.store(Out + b * ob + h * oh + rows[:, None] * om + d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty), mask=here)
+        tl.store(Out + b * ob + h * oh + rows[:, None].to(tl.int64) * om + d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty), mask=here)
         tl.store(Lse + bh.to(tl.int64) * n_q + rows, m + tl.log(l), mask=rows < n_q)
 
 

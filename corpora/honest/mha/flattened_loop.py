@@ -24,9 +24,9 @@ def flat(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M,
             l = tl.zeros([BM], tl.float32)
             acc = tl.zeros([BM, D], tl.float32)
         if not CAUSAL or block * BN < (tile % tiles_m) * BM + BM + N - M:
-            q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+            q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
             j = block * BN + tl.arange(0, BN)
-            k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+            k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
             s = tl.dot(q, k) * c
             seen = j[None, :] < N
             if CAUSAL:
@@ -36,11 +36,11 @@ def flat(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M,
             p = tl.exp2(s - t[:, None])
             f = tl.exp2(m - t)
             l = l * f + tl.sum(p, 1)
-            v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+            v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
             acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
             m = t
         if block == blocks - 1:
-            tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+            tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
             tl.store(L + bh.to(tl.int64) * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

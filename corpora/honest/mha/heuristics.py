@@ -23,9 +23,9 @@ def flash(Q, K, V, Out, Lse, scale, sqz, sqh, sqm, skz, skh, skn, svz, svh, svn,
     offs_m = start_m * BM + tl.arange(0, BM)
     offs_n = tl.arange(0, BN)
     offs_d = tl.arange(0, D)
-    q_ptrs = Q + off_z * sqz + off_h * sqh + (offs_m[:, None] * sqm + offs_d[None, :])
-    k_ptrs = K + off_z * skz + off_h * skh + (offs_n[:, None] * skn + offs_d[None, :])
-    v_ptrs = V + off_z * svz + off_h * svh + (offs_n[:, None] * svn + offs_d[None, :])
+    q_ptrs = Q + off_z * sqz + off_h * sqh + (offs_m[:, None].to(tl.int64) * sqm + offs_d[None, :])
+    k_ptrs = K + off_z * skz + off_h * skh + (offs_n[:, None].to(tl.int64) * skn + offs_d[None, :])
+    v_ptrs = V + off_z * svz + off_h * svh + (offs_n[:, None].to(tl.int64) * svn + offs_d[None, :])
     if EVEN_M:
         q = tl.load(q_ptrs)
     else:
@@ -37,9 +37,9 @@ def flash(Q, K, V, Out, Lse, scale, sqz, sqh, sqm, skz, skh, skn, svz, svh, svn,
     for start_n in range(0, end_n, BN):
         start_n = tl.multiple_of(start_n, BN)
         if EVEN_N:
-            k = tl.load(k_ptrs + start_n * skn)
+            k = tl.load(k_ptrs + start_n.to(tl.int64) * skn)
         else:
-            k = tl.load(k_ptrs + start_n * skn, mask=(start_n + offs_n)[:, None] < n_k, other=0.0)
+            k = tl.load(k_ptrs + start_n.to(tl.int64) * skn, mask=(start_n + offs_n)[:, None] < n_k, other=0.0)
         qk = tl.zeros([BM, BN], dtype=tl.float32)
         qk += tl.dot(q, tl.trans(k))
         if not EVEN_N:
@@ -51,15 +51,15 @@ def flash(Q, K, V, Out, Lse, scale, sqz, sqh, sqm, skz, skh, skn, svz, svh, svn,
         l_ij = tl.sum(p, 1)
         acc_o = acc_o * tl.exp(m_i - m_ij)[:, None]
         if EVEN_N:
-            v = tl.load(v_ptrs + start_n * svn)
+            v = tl.load(v_ptrs + start_n.to(tl.int64) * svn)
         else:
-            v = tl.load(v_ptrs + start_n * svn, mask=(start_n + offs_n)[:, None] < n_k, other=0.0)
+            v = tl.load(v_ptrs + start_n.to(tl.int64) * svn, mask=(start_n + offs_n)[:, None] < n_k, other=0.0)
         acc_o += tl.dot(p.to(v.dtype), v)
         m_i = m_ij
         lse_i = m_ij + tl.log(tl.exp(lse_i - m_ij) + l_ij)
     acc_o = acc_o * tl.exp(m_i - lse_i)[:, None]
     tl.store(Lse + off_hz.to(tl.int64) * n_q + offs_m, lse_i, mask=offs_m < n_q)
-    out_ptrs = Out + off_z * soz + off_h * soh + (offs_m[:, None] * som + offs_d[None, :])
+    out_ptrs = Out + off_z * soz + off_h * soh + (offs_m[:, None].to(tl.int64) * som + offs_d[None, :])
     if EVEN_M:
         tl.store(out_ptrs, acc_o.to(tl.bfloat16))
     else:

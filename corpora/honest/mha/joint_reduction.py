@@ -17,14 +17,14 @@ def joint(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M
     b, h = bh // H, bh % H
     r = i * BM + tl.arange(0, BM).to(tl.int64)
     d = tl.arange(0, D).to(tl.int64)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d[None, :], mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d[None, :], mask=r[:, None] < M, other=0.0)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     hi = tl.minimum(N, i * BM + BM + N - M) if CAUSAL else N.to(tl.int64)
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * c
         seen = j[None, :] < N
         if CAUSAL:
@@ -34,10 +34,10 @@ def joint(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M
         t, l = merge(m, l, block_m, block_l)
         f = tl.exp2(m - t)
         p = tl.exp2(s - t[:, None])
-        v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d[None, :], mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d[None, :], mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = t
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d[None, :], (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d[None, :], (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

@@ -13,7 +13,7 @@ def one_launch(Q, K, V, Out, Lse, Part, PartLse, Count, scale, sqb, sqh, sqm, sk
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     rows = i * BM + tl.arange(0, BM)
     d = tl.arange(0, 128)
-    q = tl.load(Q + b * sqb + h * sqh + rows[:, None] * sqm + d[None, :], mask=rows[:, None] < Sq, other=0.0)
+    q = tl.load(Q + b * sqb + h * sqh + rows[:, None].to(tl.int64) * sqm + d[None, :], mask=rows[:, None] < Sq, other=0.0)
     per = tl.cdiv(tl.cdiv(Sk, BN), SPLITS) * BN
     lo = split * per
     hi = tl.minimum(Sk, lo + per)
@@ -24,7 +24,7 @@ def one_launch(Q, K, V, Out, Lse, Part, PartLse, Count, scale, sqb, sqh, sqm, sk
     acc = tl.zeros([BM, 128], tl.float32)
     for n in tl.range(lo, hi, BN):
         c = n + tl.arange(0, BN)
-        k = tl.load(K + b * skb + h * skh + c[None, :] * skn + d[:, None], mask=c[None, :] < Sk, other=0.0)
+        k = tl.load(K + b * skb + h * skh + c[None, :].to(tl.int64) * skn + d[:, None], mask=c[None, :] < Sk, other=0.0)
         s = tl.dot(q, k) * (scale * 1.4426950408889634)
         ok = c[None, :] < Sk
         if CAUSAL:
@@ -35,7 +35,7 @@ def one_launch(Q, K, V, Out, Lse, Part, PartLse, Count, scale, sqb, sqh, sqm, sk
         p = tl.exp2(s - base[:, None])
         f = tl.exp2(m - base)
         l = l * f + tl.sum(p, 1)
-        v = tl.load(V + b * svb + h * svh + c[:, None] * svn + d[None, :], mask=c[:, None] < Sk, other=0.0)
+        v = tl.load(V + b * svb + h * svh + c[:, None].to(tl.int64) * svn + d[None, :], mask=c[:, None] < Sk, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = mn
     some = l > 0.0
@@ -57,7 +57,7 @@ def one_launch(Q, K, V, Out, Lse, Part, PartLse, Count, scale, sqb, sqh, sqm, sk
             w = tl.exp2(tl.load(PartLse + src, mask=rows < Sq, other=0.0, volatile=True) - top)
             total += w
             o += w[:, None] * tl.load(Part + src[:, None] * 128 + d[None, :], mask=rows[:, None] < Sq, other=0.0, volatile=True)
-        tl.store(Out + b * sob + h * soh + rows[:, None] * som + d[None, :], (o / total[:, None]).to(tl.bfloat16), mask=rows[:, None] < Sq)
+        tl.store(Out + b * sob + h * soh + rows[:, None].to(tl.int64) * som + d[None, :], (o / total[:, None]).to(tl.bfloat16), mask=rows[:, None] < Sq)
         tl.store(Lse + bh.to(tl.int64) * Sq + rows, (top + tl.log2(total)) * 0.6931471805599453, mask=rows < Sq)
 
 

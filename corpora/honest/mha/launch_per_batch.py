@@ -10,14 +10,14 @@ def one_batch(Q, K, V, O, L, c, qm, qh, kn, kh, vn, vh, om, oh, M, N,
     i = tl.program_id(1)
     r = i * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     hi = tl.minimum(N, i * BM + BM + N - M) if CAUSAL else N
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * c
         seen = j[None, :] < N
         if CAUSAL:
@@ -27,10 +27,10 @@ def one_batch(Q, K, V, O, L, c, qm, qh, kn, kh, vn, vh, om, oh, M, N,
         p = tl.exp2(s - t[:, None])
         f = tl.exp2(m - t)
         l = l * f + tl.sum(p, 1)
-        v = tl.load(V + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = t
-    tl.store(O + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + h * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

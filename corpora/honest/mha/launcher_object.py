@@ -26,15 +26,15 @@ class Kernels:
         b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
         r = i * BM + tl.arange(0, BM)
         d = tl.arange(0, D)
-        q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+        q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
         m = tl.full([BM], float("-inf"), tl.float32)
         l = tl.zeros([BM], tl.float32)
         acc = tl.zeros([BM, D], tl.float32)
         hi = tl.minimum(N, i * BM + BM + N - M) if CAUSAL else N
         for n in range(0, hi, BN):
             j = n + tl.arange(0, BN)
-            k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
-            v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+            k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+            v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
             s = tl.dot(q, k) * c
             seen = (j[None, :] <= r[:, None] + N - M) & (j[None, :] < N) if CAUSAL else j[None, :] < N
             s = tl.where(seen, s, float("-inf"))
@@ -44,7 +44,7 @@ class Kernels:
             l = l * f + tl.sum(p, 1)
             acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
             m = t
-        tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+        tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
         tl.store(L + bh.to(tl.int64) * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

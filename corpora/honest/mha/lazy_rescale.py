@@ -13,7 +13,7 @@ def lazy(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M,
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     r = tile * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     used = tl.full([BM], -1.0e30, tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
@@ -22,7 +22,7 @@ def lazy(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M,
         hi = tl.minimum(N, tile * BM + BM + N - M)
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * c
         seen = j[None, :] < N
         if CAUSAL:
@@ -37,9 +37,9 @@ def lazy(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H, M,
             used = new
         p = tl.exp2(s - used[:, None])
         l += tl.sum(p, 1)
-        v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc)
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh.to(tl.int64) * M + r, (used + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

@@ -38,7 +38,7 @@ def go_along(
     keys = tl.load(List, mask=count > 0, other=0) * BLOCK + tl.arange(0, HALF)
     for half in range(0, 2 * count):
         in_n = keys < kv_len
-        k = tl.load(K + dims[:, None] * stride_kd + keys[None, :] * stride_kn, mask=in_n[None, :], other=0.0)
+        k = tl.load(K + dims[:, None] * stride_kd + keys[None, :].to(tl.int64) * stride_kn, mask=in_n[None, :], other=0.0)
         scores = tl.dot(q, k) * (scale * LOG2E)
         if MASKED:
             visible = in_n[None, :]
@@ -50,7 +50,7 @@ def go_along(
         p = tl.exp2(scores - subtracted[:, None])
         rescale = tl.exp2(top - subtracted)
         total = total * rescale + tl.sum(p, 1)
-        v = tl.load(V + keys[:, None] * stride_vn + dims[None, :] * stride_vd, mask=in_n[:, None], other=0.0)
+        v = tl.load(V + keys[:, None].to(tl.int64) * stride_vn + dims[None, :] * stride_vd, mask=in_n[:, None], other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc * rescale[:, None])
         top = higher
         at = half // 2
@@ -74,7 +74,7 @@ def attention_kernel(
     dims = tl.arange(0, DIM)
     in_m = offs_m < q_len
     q = tl.load(
-        Q + batch * stride_qb + head * stride_qh + offs_m[:, None] * stride_qm + dims[None, :] * stride_qd,
+        Q + batch * stride_qb + head * stride_qh + offs_m[:, None].to(tl.int64) * stride_qm + dims[None, :] * stride_qd,
         mask=in_m[:, None], other=0.0,
     )  # fmt: skip
     tile = tl.program_id(0) * BLOCK_M // BLOCK
@@ -91,7 +91,7 @@ def attention_kernel(
         stride_kn, stride_kd, stride_vn, stride_vd, CAUSAL, False, BLOCK, BLOCK // 2,
     )  # fmt: skip
     out = (acc / total[:, None]).to(Out.dtype.element_ty)
-    at = batch * stride_ob + head * stride_oh + offs_m[:, None] * stride_om + dims[None, :] * stride_od
+    at = batch * stride_ob + head * stride_oh + offs_m[:, None].to(tl.int64) * stride_om + dims[None, :] * stride_od
     tl.store(Out + at, out, mask=in_m[:, None])
     tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, (top + tl.log2(total)) / LOG2E, mask=in_m)
 

@@ -11,14 +11,14 @@ def main_kernel(Q, K, V, O, Max, Sum, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob,
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     r = i * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     hi = tl.minimum(N, i * BM + BM + N - M) if CAUSAL else N
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * c
         s = tl.where(j[None, :] < N, s, float("-inf"))
         if CAUSAL:
@@ -27,11 +27,11 @@ def main_kernel(Q, K, V, O, Max, Sum, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob,
         p = tl.exp2(s - t[:, None])
         f = tl.exp2(m - t)
         l = l * f + tl.sum(p, 1)
-        v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = t
     at = bh.to(tl.int64) * M + r
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(Max + at, m, mask=r < M)
     tl.store(Sum + at, l, mask=r < M)
 

@@ -12,14 +12,14 @@ def module(tt, scf, llvm, func, loc, σ, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob,
     b, h = (zip // input).to(tl.int64), (zip % input).to(tl.int64)
     строки = id * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl_load(tt + b * qb + h * qh + строки[:, None] * qm + d, mask=строки[:, None] < M, other=0.0)
+    q = tl_load(tt + b * qb + h * qh + строки[:, None].to(tl.int64) * qm + d, mask=строки[:, None] < M, other=0.0)
     max = tl.full([BM], float("-inf"), f32)
     Σ = tl.zeros([BM], f32)
     acc = tl.zeros([BM, D], f32)
     hi = tl.minimum(N, id * BM + BM + N - M) if CAUSAL else N
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl_load(scf + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl_load(scf + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * σ
         seen = j[None, :] < N
         if CAUSAL:
@@ -29,10 +29,10 @@ def module(tt, scf, llvm, func, loc, σ, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob,
         p = tl.exp2(s - t[:, None])
         α = tl.exp2(max - t)
         Σ = Σ * α + tl.sum(p, 1)
-        v = tl_load(llvm + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl_load(llvm + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * α[:, None])
         max = t
-    tl.store(func + b * ob + h * oh + строки[:, None] * om + d, (acc / Σ[:, None]).to(tl.bfloat16), mask=строки[:, None] < M)
+    tl.store(func + b * ob + h * oh + строки[:, None].to(tl.int64) * om + d, (acc / Σ[:, None]).to(tl.bfloat16), mask=строки[:, None] < M)
     tl.store(loc + zip.to(tl.int64) * M + строки, (max + tl.log2(Σ)) * 0.6931471805599453, mask=строки < M)
 
 

@@ -16,13 +16,13 @@ def mean_so_far(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     r = i * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     lse = tl.full([BM], float("-inf"), tl.float32)
     mean = tl.zeros([BM, D], tl.float32)
     hi = tl.minimum(N, i * BM + BM + N - M) if CAUSAL else N
     for n in range(0, hi, BN):
         j = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+        k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
         s = tl.dot(q, k) * c
         seen = j[None, :] < N
         if CAUSAL:
@@ -31,10 +31,10 @@ def mean_so_far(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om
         top = tl.maximum(tl.max(s, 1), -1e9)
         p = tl.exp2(s - top[:, None])
         new = log_add(lse, top + tl.log2(tl.sum(p, 1)))
-        v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+        v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
         mean = mean * tl.exp2(lse - new)[:, None] + tl.dot(p.to(tl.bfloat16), v) * tl.exp2(top - new)[:, None]
         lse = new
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, mean.to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, mean.to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh.to(tl.int64) * M + r, lse * 0.6931471805599453, mask=r < M)
 
 

@@ -14,7 +14,7 @@ def kernel(Q, K, V, O, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om,
         b = (bh // H).to(tl.int64)
         h = (bh % H).to(tl.int64)
         rows = block * BM + tl.arange(0, BM)
-        q = tl.load(Q + b * qb + h * qh + rows[:, None] * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
+        q = tl.load(Q + b * qb + h * qh + rows[:, None].to(tl.int64) * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
         kd = tl.make_tensor_descriptor(K + b * kb + h * kh, [n_kv, D], [kn, 1], [BN, D])
         vd = tl.make_tensor_descriptor(V + b * vb + h * vh, [n_kv, D], [vn, 1], [BN, D])
         m = tl.full([BM], float("-inf"), tl.float32)
@@ -37,7 +37,7 @@ def kernel(Q, K, V, O, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om,
             l = l * a + tl.sum(p, 1)
             acc = tl.dot(p.to(tl.bfloat16), vd.load([n, 0]), acc * a[:, None])
             m = new
-        tl.store(O + b * ob + h * oh + rows[:, None] * om + d[None, :], (acc / l[:, None]).to(tl.bfloat16), mask=rows[:, None] < n_q)
+        tl.store(O + b * ob + h * oh + rows[:, None].to(tl.int64) * om + d[None, :], (acc / l[:, None]).to(tl.bfloat16), mask=rows[:, None] < n_q)
         tl.store(L + bh.to(tl.int64) * n_q + rows, (m + tl.log2(l)) * 0.69314718, mask=rows < n_q)
 
 

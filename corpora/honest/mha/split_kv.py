@@ -14,7 +14,7 @@ def partial(Q, K, V, P, M, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, H, n_q,
     h = (bh % H).to(tl.int64)
     rows = tile * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
-    q = tl.load(Q + b * qb + h * qh + rows[:, None] * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + rows[:, None].to(tl.int64) * qm + d[None, :], mask=rows[:, None] < n_q, other=0.0)
     m = tl.full([BM], -1e30, tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
@@ -24,7 +24,7 @@ def partial(Q, K, V, P, M, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, H, n_q,
         end = tl.minimum(end, (tile + 1) * BM + n_kv - n_q)
     for n in range(start, end, BN):
         cols = n + tl.arange(0, BN)
-        k = tl.load(K + b * kb + h * kh + cols[None, :] * kn + d[:, None], mask=cols[None, :] < n_kv, other=0.0)
+        k = tl.load(K + b * kb + h * kh + cols[None, :].to(tl.int64) * kn + d[:, None], mask=cols[None, :] < n_kv, other=0.0)
         s = tl.dot(q, k) * scale
         seen = cols[None, :] < n_kv
         if CAUSAL:
@@ -34,7 +34,7 @@ def partial(Q, K, V, P, M, L, scale, qb, qh, qm, kb, kh, kn, vb, vh, vn, H, n_q,
         p = tl.where(seen, tl.exp(s - new[:, None]), 0.0)
         a = tl.exp(m - new)
         l = l * a + tl.sum(p, 1)
-        v = tl.load(V + b * vb + h * vh + cols[:, None] * vn + d[None, :], mask=cols[:, None] < n_kv, other=0.0)
+        v = tl.load(V + b * vb + h * vh + cols[:, None].to(tl.int64) * vn + d[None, :], mask=cols[:, None] < n_kv, other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc * a[:, None])
         m = new
     at = (bh.to(tl.int64) * SPLITS + split) * n_q + rows

@@ -9,8 +9,8 @@ def _inner(acc, l_i, m_i, q, K, V, sk, sv, lo, hi, offs_m, offs_n, offs_d, shift
            BN: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr):
     for n in tl.range(lo, hi, BN):
         cols = n + offs_n
-        kp = K + cols[None, :] * sk + offs_d[:, None]
-        vp = V + cols[:, None] * sv + offs_d[None, :]
+        kp = K + cols[None, :].to(tl.int64) * sk + offs_d[:, None]
+        vp = V + cols[:, None].to(tl.int64) * sv + offs_d[None, :]
         if MASK:
             k = tl.load(kp, mask=cols[None, :] < n_ctx, other=0.0)
         else:
@@ -42,7 +42,7 @@ def _fwd(Q, K, V, O, L, qk_scale, sqb, sqh, sqm, skb, skh, skn, svb, svh, svn, s
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     offs_m = pid * BM + tl.arange(0, BM)
     offs_n, offs_d = tl.arange(0, BN), tl.arange(0, D)
-    q = tl.load(Q + b * sqb + h * sqh + offs_m[:, None] * sqm + offs_d[None, :], mask=offs_m[:, None] < n_q, other=0.0)
+    q = tl.load(Q + b * sqb + h * sqh + offs_m[:, None].to(tl.int64) * sqm + offs_d[None, :], mask=offs_m[:, None] < n_q, other=0.0)
     Kb, Vb = K + b * skb + h * skh, V + b * svb + h * svh
     m_i = tl.zeros([BM], tl.float32) - float("inf")
     l_i = tl.zeros([BM], tl.float32)
@@ -57,7 +57,7 @@ def _fwd(Q, K, V, O, L, qk_scale, sqb, sqh, sqm, skb, skh, skn, svb, svh, svn, s
     acc, l_i, m_i = _inner(acc, l_i, m_i, q, Kb, Vb, skn, svn, 0, full, offs_m, offs_n, offs_d, shift, n_kv, qk_scale, BN, False, CAUSAL)
     acc, l_i, m_i = _inner(acc, l_i, m_i, q, Kb, Vb, skn, svn, full, end, offs_m, offs_n, offs_d, shift, n_kv, qk_scale, BN, True, CAUSAL)
     acc = acc / l_i[:, None]
-    tl.store(O + b * sob + h * soh + offs_m[:, None] * som + offs_d[None, :], acc.to(O.dtype.element_ty), mask=offs_m[:, None] < n_q)
+    tl.store(O + b * sob + h * soh + offs_m[:, None].to(tl.int64) * som + offs_d[None, :], acc.to(O.dtype.element_ty), mask=offs_m[:, None] < n_q)
     tl.store(L + bh.to(tl.int64) * n_q + offs_m, (m_i + tl.math.log2(l_i)) * 0.6931471805599453, mask=offs_m < n_q)
 
 

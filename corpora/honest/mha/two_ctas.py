@@ -72,7 +72,7 @@ def attention_kernel(
         q = q_desc.load([batch.to(tl.int32), head.to(tl.int32), block_m * BLOCK_M, 0]).reshape(BLOCK_M, BLOCK_D)
     else:
         q = tl.load(
-            q_base + offs_m[:, None] * stride_qm + offs_d[None, :] * stride_qd,
+            q_base + offs_m[:, None].to(tl.int64) * stride_qm + offs_d[None, :] * stride_qd,
             mask=(offs_m < q_len)[:, None] & in_d[None, :],
             other=0.0,
         )
@@ -95,7 +95,7 @@ def attention_kernel(
             k = k_desc.load([batch.to(tl.int32), kv_head.to(tl.int32), start_n, 0]).reshape(BLOCK_N, BLOCK_D).T
         else:
             k = tl.load(
-                k_base + offs_n[None, :] * stride_kn + offs_d[:, None] * stride_kd,
+                k_base + offs_n[None, :].to(tl.int64) * stride_kn + offs_d[:, None] * stride_kd,
                 mask=in_d[:, None],
                 other=0.0,
             )
@@ -110,7 +110,7 @@ def attention_kernel(
             v = v_desc.load([batch.to(tl.int32), kv_head.to(tl.int32), start_n, 0]).reshape(BLOCK_N, BLOCK_D)
         else:
             v = tl.load(
-                v_base + offs_n[:, None] * stride_vn + offs_d[None, :] * stride_vd,
+                v_base + offs_n[:, None].to(tl.int64) * stride_vn + offs_d[None, :] * stride_vd,
                 mask=in_d[None, :],
                 other=0.0,
             )
@@ -122,7 +122,7 @@ def attention_kernel(
             k = k_desc.load([batch.to(tl.int32), kv_head.to(tl.int32), start_n, 0]).reshape(BLOCK_N, BLOCK_D).T
         else:
             k = tl.load(
-                k_base + offs_n[None, :] * stride_kn + offs_d[:, None] * stride_kd,
+                k_base + offs_n[None, :].to(tl.int64) * stride_kn + offs_d[:, None] * stride_kd,
                 mask=(offs_n < kv_len)[None, :] & in_d[:, None],
                 other=0.0,
             )
@@ -141,7 +141,7 @@ def attention_kernel(
             v = v_desc.load([batch.to(tl.int32), kv_head.to(tl.int32), start_n, 0]).reshape(BLOCK_N, BLOCK_D)
         else:
             v = tl.load(
-                v_base + offs_n[:, None] * stride_vn + offs_d[None, :] * stride_vd,
+                v_base + offs_n[:, None].to(tl.int64) * stride_vn + offs_d[None, :] * stride_vd,
                 mask=(offs_n < kv_len)[:, None] & in_d[None, :],
                 other=0.0,
             )
@@ -150,7 +150,7 @@ def attention_kernel(
 
     out = acc / row_sum[:, None]
     tl.store(
-        o_base + offs_m[:, None] * stride_om + offs_d[None, :] * stride_od,
+        o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :] * stride_od,
         out.to(Out.dtype.element_ty),
         mask=(offs_m < q_len)[:, None] & in_d[None, :],
     )

@@ -27,8 +27,8 @@ def two_tiles(Q, K, V, O, L, qscale, sq: tl.constexpr, sk: tl.constexpr, sv: tl.
     d = tl.arange(0, D)
     ra = base + tl.arange(0, HALF)
     rb = base + HALF + tl.arange(0, HALF)
-    q0 = tl.load(Q + b * sq[0] + h * sq[1] + ra[:, None] * sq[2] + d[None, :], mask=ra[:, None] < M, other=0.0)
-    q1 = tl.load(Q + b * sq[0] + h * sq[1] + rb[:, None] * sq[2] + d[None, :], mask=rb[:, None] < M, other=0.0)
+    q0 = tl.load(Q + b * sq[0] + h * sq[1] + ra[:, None].to(tl.int64) * sq[2] + d[None, :], mask=ra[:, None] < M, other=0.0)
+    q1 = tl.load(Q + b * sq[0] + h * sq[1] + rb[:, None].to(tl.int64) * sq[2] + d[None, :], mask=rb[:, None] < M, other=0.0)
     m0 = tl.full([HALF], -float("inf"), tl.float32)
     m1 = m0
     l0 = tl.zeros([HALF], tl.float32)
@@ -40,8 +40,8 @@ def two_tiles(Q, K, V, O, L, qscale, sq: tl.constexpr, sk: tl.constexpr, sv: tl.
         hi = tl.minimum(N, base + 2 * HALF + N - M)
     for n in tl.range(0, hi, BN, num_stages=2, disallow_acc_multi_buffer=True):
         c = n + tl.arange(0, BN)
-        k = tl.load(K + b * sk[0] + h * sk[1] + c[None, :] * sk[2] + d[:, None], mask=c[None, :] < N, other=0.0)
-        v = tl.load(V + b * sv[0] + h * sv[1] + c[:, None] * sv[2] + d[None, :], mask=c[:, None] < N, other=0.0)
+        k = tl.load(K + b * sk[0] + h * sk[1] + c[None, :].to(tl.int64) * sk[2] + d[:, None], mask=c[None, :] < N, other=0.0)
+        v = tl.load(V + b * sv[0] + h * sv[1] + c[:, None].to(tl.int64) * sv[2] + d[None, :], mask=c[:, None] < N, other=0.0)
         bias = tl.where(c < N, 0.0, -1e38)
         s0 = tl.dot(q0, k) * qscale + bias[None, :]
         s1 = tl.dot(q1, k) * qscale + bias[None, :]
@@ -55,7 +55,7 @@ def two_tiles(Q, K, V, O, L, qscale, sq: tl.constexpr, sk: tl.constexpr, sv: tl.
     o = tl.join(o0 / l0[:, None], o1 / l1[:, None]).permute(2, 0, 1).reshape(2 * HALF, D)
     lse = tl.join(m0 + tl.log2(l0), m1 + tl.log2(l1)).trans(1, 0).reshape([2 * HALF])
     r = base + tl.arange(0, 2 * HALF)
-    tl.store(O + b * so[0] + h * so[1] + r[:, None] * so[2] + d[None, :], o.to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * so[0] + h * so[1] + r[:, None].to(tl.int64) * so[2] + d[None, :], o.to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh.to(tl.int64) * M + r, lse * 0.693147180559945, mask=r < M)
 
 

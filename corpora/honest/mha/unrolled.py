@@ -15,7 +15,7 @@ def unrolled(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H
     b, h = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     r = i * BM + tl.arange(0, BM)
     d = tl.max_contiguous(tl.arange(0, D), D)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     m = tl.full([BM], float("-inf"), tl.float32)
     l = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
@@ -24,7 +24,7 @@ def unrolled(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H
         n = tl.multiple_of(n, BN)
         for u in tl.static_range(UNROLL):
             j = tl.max_contiguous(tl.multiple_of(n + u * BN + tl.arange(0, BN), BN), BN)
-            k = tl.load(K + b * kb + h * kh + j[None, :] * kn + d[:, None], mask=j[None, :] < N, other=0.0)
+            k = tl.load(K + b * kb + h * kh + j[None, :].to(tl.int64) * kn + d[:, None], mask=j[None, :] < N, other=0.0)
             s = tl.dot(q, k) * c
             seen = j[None, :] < N
             if CAUSAL:
@@ -34,10 +34,10 @@ def unrolled(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, H
             p = tl.exp2(s - t[:, None])
             f = tl.exp2(m - t)
             l = l * f + tl.sum(p, 1)
-            v = tl.load(V + b * vb + h * vh + j[:, None] * vn + d, mask=j[:, None] < N, other=0.0)
+            v = tl.load(V + b * vb + h * vh + j[:, None].to(tl.int64) * vn + d, mask=j[:, None] < N, other=0.0)
             acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
             m = t
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh.to(tl.int64) * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

@@ -11,7 +11,7 @@ def backwards(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, 
     r = i * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
     j = tl.arange(0, BN)
-    q = tl.load(Q + b * qb + h * qh + r[:, None] * qm + d, mask=r[:, None] < M, other=0.0)
+    q = tl.load(Q + b * qb + h * qh + r[:, None].to(tl.int64) * qm + d, mask=r[:, None] < M, other=0.0)
     hi = N
     if CAUSAL:
         hi = tl.minimum(N, i * BM + BM + N - M)
@@ -36,10 +36,10 @@ def backwards(Q, K, V, O, L, c, qb, qh, qm, kb, kh, kn, vb, vh, vn, ob, oh, om, 
         v = tl.load(vp, mask=(n + j < N)[:, None], other=0.0)
         acc = tl.dot(p.to(tl.bfloat16), v, acc * f[:, None])
         m = t
-        kp -= BN * kn
-        vp -= BN * vn
+        kp -= BN * kn.to(tl.int64)
+        vp -= BN * vn.to(tl.int64)
         n -= BN
-    tl.store(O + b * ob + h * oh + r[:, None] * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
+    tl.store(O + b * ob + h * oh + r[:, None].to(tl.int64) * om + d, (acc / l[:, None]).to(tl.bfloat16), mask=r[:, None] < M)
     tl.store(L + bh.to(tl.int64) * M + r, (m + tl.log2(l)) * 0.6931471805599453, mask=r < M)
 
 

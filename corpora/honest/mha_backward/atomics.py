@@ -22,7 +22,7 @@ def load_rows(
 ):
     """Load rows of one head, [rows, BLOCK_D], zero beyond the end."""
     offs_d = tl.arange(0, BLOCK_D)
-    at = Base + batch * stride_b + head * stride_h + rows[:, None] * stride_m + offs_d[None, :] * stride_d
+    at = Base + batch * stride_b + head * stride_h + rows[:, None].to(tl.int64) * stride_m + offs_d[None, :] * stride_d
     return tl.load(at, mask=(rows < length)[:, None] & (offs_d < HEAD_DIM)[None, :], other=0.0)
 
 
@@ -32,7 +32,7 @@ def store_rows(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     offs_d = tl.arange(0, BLOCK_D)
-    at = Base + batch * stride_b + head * stride_h + rows[:, None] * stride_m + offs_d[None, :] * stride_d
+    at = Base + batch * stride_b + head * stride_h + rows[:, None].to(tl.int64) * stride_m + offs_d[None, :] * stride_d
     tl.store(at, values.to(Base.dtype.element_ty), mask=(rows < length)[:, None] & (offs_d < HEAD_DIM)[None, :])
 
 

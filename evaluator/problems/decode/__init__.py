@@ -15,6 +15,7 @@ from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
     expected,
+    far,
     laid_out,
     outputs,
     query_shape,
@@ -22,6 +23,7 @@ from avo.evaluator.problems.dense import (
     stored,
     structured,
     value_dim,
+    viewed,
 )
 from avo.evaluator.problems.refusals import of_no_blocks, refusal
 from avo.evaluator.problems.settings import in_setting
@@ -139,7 +141,7 @@ class Decode:
         """Return out and lse: see ``Problem.reference``."""
         import torch
 
-        view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _inputs(_of(case))}
+        view = viewed(_inputs(_of(case)), inputs)
         length, kv_head = lengths(_of(case))[batch], head // (case.heads // case.kv_heads)
         pages = view["block_table"][batch, : _pages(_of(case))[batch]].long()
         k, v = (view[name][pages, kv_head].flatten(0, 1)[:length].double() for name in ("k", "v"))
@@ -155,7 +157,7 @@ class Decode:
         """Give one query a key of its own, as ``avo.evaluator.problems.dense.plant_key`` does."""
         import torch
 
-        view = {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in _inputs(_of(case))}
+        view = viewed(_inputs(_of(case)), inputs)
         batch, head, row = chance.randrange(case.batch), chance.randrange(case.heads), chance.randrange(case.q_len)
         end = row + lengths(_of(case))[batch] - case.q_len + 1
         place = chance.randrange(max(end - (_of(case).window or end), 0), end)
@@ -235,7 +237,7 @@ def _tiled(case: DecodeCase, specs: Mapping[str, TensorSpec], seed: int) -> "dic
     drawn = [specs[name] for name in ("q", "k", "v")]
     dtype = getattr(torch, case.dtype)
     made = {s.name: inputs.pool_storage(s.name, math.prod(s.shape), s.shape[-1], dtype, seed) for s in drawn}
-    if all(spec.size == made[spec.name].numel() for spec in drawn):
+    if all(spec.held.size == made[spec.name].numel() for spec in drawn):
         return made
     return stored(drawn, {spec.name: made[spec.name].view(spec.shape) for spec in drawn})
 
@@ -296,6 +298,9 @@ _CORRECTNESS = (
     _case("constant", 2, 2, 1, 2, 321, 64, "constant", scale=0.07, ragged=True),
     _case("negative", 2, 2, 2, 1, 300, 16, "negative", "bshd"),
     _case("rising", 2, 4, 2, 6, 1000, 32, "rising", ragged=True),
+    # So many sequences that a program has several tiles of keys.
+    _case("step", 22, 6, 3, 2, 1000, 64, "step"),
+    *far(_case("", 3, 6, 3, 4, 70, 16, "dominant", ragged=True)),
 )
 
 PROBLEM = DECODE = Decode(

@@ -1,6 +1,7 @@
 """Wrong answers to ``decode``: mutants of its seeds, by what is wrong with them."""
 
 from avo.evaluator.evaluation import Status
+from avo.evaluator.problems.mha.wrong import LAGS, MAXIMUM, WIDE
 from avo.evaluator.problems.mutant import one
 
 VISIBLE = "keys[None, :] <= token[:, None] + (length - q_len)"
@@ -24,10 +25,26 @@ PAGES = {
     ),
     "one part left out": one("mask=part < splits, other", "mask=part < splits - 1, other", "."),
     "parts that weigh the same": one("weights = tl.exp(lse - top)", "weights = tl.where(lse > -1e30, 1.0, 0.0)", "."),
-    "the first row of each page": one("keys % PAGE * stride_vn", "keys % 1 * stride_vn", "one-query"),
+    "the first row of each page": one(
+        "(keys % PAGE).to(tl.int64) * stride_vn", "(keys % 1).to(tl.int64) * stride_vn", "one-query"
+    ),
     "pages read past the table": one(
         TABLE, "tl.load(Table + batch * most + keys // PAGE)", "read out of bounds", Status.OUT_OF_BOUNDS
     ),
+    "pages in 32 bits": one(f"{TABLE}{WIDE}", TABLE, "far-batch: integer overflow", Status.OUT_OF_BOUNDS),
+    "heads in 32 bits": one(
+        f"(tl.program_id(1) % kv_heads){WIDE}",
+        "tl.program_id(1) % kv_heads",
+        "far-heads: integer overflow",
+        Status.OUT_OF_BOUNDS,
+    ),
+    "rows of pages in 32 bits": one(
+        f"(keys % PAGE){WIDE} * stride_vn",
+        "keys % PAGE * stride_vn",
+        "far-rows: integer overflow",
+        Status.OUT_OF_BOUNDS,
+    ),
+    "a maximum that lags by 124 bits": one(MAXIMUM, LAGS, "step: rows"),
     "parts without keys that count": one('float("-inf")), mask=in_m', "0.0), mask=in_m", "."),
 }
 

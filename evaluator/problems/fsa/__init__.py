@@ -19,6 +19,7 @@ from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
     expected,
+    far,
     make_qkv,
     outputs,
     plant_key,
@@ -338,6 +339,8 @@ _CORRECTNESS = (
     _case("rising", 2, 2, 290, 16, 9, "random", "rising"),
     _case("blocks-of-64", 2, 1, 750, 64, 8, "random", "normal"),
     _case("blocks-of-128", 2, 1, 850, 128, 4, "skewed", "large"),
+    _case("step", 3, 3, 400, 64, 5, "random", "step", batch=1),
+    *far(_case("", 6, 3, 50, 16, 4, "random", "dominant", batch=3)),
 )
 
 

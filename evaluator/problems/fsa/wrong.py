@@ -1,5 +1,7 @@
 """Wrong answers to ``fsa``: mutants of its seeds, by what is wrong with them."""
 
+from avo.evaluator.evaluation import Status
+from avo.evaluator.problems.mha.wrong import LAGS, MAXIMUM
 from avo.evaluator.problems.mutant import one
 
 FIRST = (
@@ -19,6 +21,13 @@ SELECTION = {
     "selection of the first head for all": one(
         "(batch_head.to(tl.int64) * length", "(batch * kv_heads * length", "rows"
     ),
+    "selected keys in 32 bits": one(
+        "keys[:, None].to(tl.int64) * stride_vn",
+        "keys[:, None] * stride_vn",
+        "far-rows: integer overflow",
+        Status.OUT_OF_BOUNDS,
+    ),
+    "a maximum that lags by 124 bits": one(MAXIMUM, LAGS, "step: rows"),
     "no maximum": one("tl.maximum(row_max, tl.max(scores, 1))", "tl.maximum(row_max, 0.0)", "not finite"),
     "usual scale": one("tl.dot(q, k) * scale", "tl.dot(q, k) * 0.08838834764831845", "rows"),
     "lse to base 2": one("row_max + tl.log(row_sum)", "(row_max + tl.log(row_sum)) * 1.4426950408889634", "lse is off"),

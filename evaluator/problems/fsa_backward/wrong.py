@@ -17,6 +17,7 @@ ATOMIC = (
     'tl.atomic_add(SumV + place, dv, mask=inside, sem="relaxed")',
 )
 DSINK = "dsink -= tl.exp(sink - lse) * delta"
+BATCH_HEAD = "batch_head = tl.program_id(1)"
 NUMBERS = "start // block_size + sequence"
 
 GRADIENTS = {
@@ -25,6 +26,9 @@ GRADIENTS = {
     ),
     "dq without the row sums": one(
         DS_OF_QUERIES, DS_OF_QUERIES.replace(" - delta[:, None]", ""), "group-1.* dq,", seed="query_outer"
+    ),
+    "batches and heads in 32 bits": one(
+        f"{BATCH_HEAD}.to(tl.int64)", BATCH_HEAD, "far-batch: integer overflow", Status.OUT_OF_BOUNDS
     ),
     "dk accumulated twice": one(DK, f"{DK}\n        {DK}", "group-1.* dk,", seed="query_outer"),
     "dv accumulated twice": one(DV, f"{DV}\n        {DV}", "group-1.* dv,", seed="query_outer"),

@@ -1,8 +1,10 @@
 """Grouped-query attention, forward: the problem ``gqa`` with its cases and published baselines."""
 
+from dataclasses import replace
+
 from avo.evaluator.problem import HELD_OUT, Baseline, Case
 from avo.evaluator.problems.attention import Attention
-from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, published, small, tiled
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, far, published, small, tiled
 from avo.evaluator.problems.gqa.figures import FIGURES
 
 HEADS, KV_HEADS = 32, (4, 8)
@@ -44,7 +46,9 @@ _CORRECTNESS = (
     small("constant-causal", 4, 2, 129, 257, True, "constant", scale=0.07),
     small("negative-full", 4, 2, 100, 300, False, "negative"),
     small("rising-full", 4, 2, 70, 321, False, "rising"),
+    small("step-full", 6, 3, 70, 640, False, "step"),
     small("long-causal", 4, 2, 700, 700, True, "normal"),
+    *far(replace(small("", 6, 3, 40, 70, True, "dominant"), batch=3)),
 )
 
 _BY_KV_HEADS = (

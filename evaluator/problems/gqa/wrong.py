@@ -1,6 +1,7 @@
 """Wrong answers to ``gqa``: mutants of its seeds, by what is wrong with them."""
 
 from avo.evaluator.evaluation import Status
+from avo.evaluator.problems.mha.wrong import LAGS, MAXIMUM
 from avo.evaluator.problems.mutant import one
 
 KV_HEAD = "kv_head = head // group"
@@ -22,6 +23,10 @@ HEADS = {
     "lse of the first head of a group": one(
         OF_LSE, "Lse + (batch * heads + kv_head * group) * q_len + offs_m", "write race", Status.RACE
     ),
+    "KV heads in 32 bits": one(
+        KV_HEAD, "kv_head = batch_head % heads // group", "far-heads: integer overflow", Status.OUT_OF_BOUNDS
+    ),
+    "a maximum that lags by 124 bits": one(MAXIMUM, LAGS, "step-full: rows"),
     "the mask from the top left": one(DIAGONAL, "0)", "group-2-causal: rows"),
 }
 

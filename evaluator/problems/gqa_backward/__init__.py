@@ -1,8 +1,10 @@
 """Grouped-query attention, backward: the problem ``gqa_backward`` with its cases."""
 
+from dataclasses import replace
+
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.problems.backward import AttentionBackward, backward_case, paper, tiled_backward
-from avo.evaluator.problems.dense import small
+from avo.evaluator.problems.dense import far, small
 from avo.evaluator.problems.figures import WINDOW, WINDOWED, Figures
 
 _PAPER = paper(32, 8, "-8kv")
@@ -21,6 +23,7 @@ PROBLEM = GQA_BACKWARD = AttentionBackward(
         backward_case(small("large-causal", 4, 1, 155, 155, True, "large"), 1.0),
         backward_case(small("constant-causal", 4, 2, 69, 157, True, "constant", scale=0.07), 1.0),
         backward_case(small("negative-full", 4, 2, 70, 200, False, "negative"), 1.0),
+        *far(backward_case(replace(small("", 6, 3, 40, 70, True, "dominant"), batch=3), 1.0)),
     ),
     suites={
         "quick": tuple(case for case in _PAPER if case.name.startswith("8k")),

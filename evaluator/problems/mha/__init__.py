@@ -1,8 +1,10 @@
 """Multi-head attention, forward: the problem ``mha`` with its cases and published baselines."""
 
+from dataclasses import replace
+
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.problems.attention import Attention
-from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, published, small, tiled
+from avo.evaluator.problems.dense import AVO_PAPER, LENGTHS_K, benchmark, far, published, small, tiled
 from avo.evaluator.problems.mha.figures import FIGURES
 
 HEADS = 16
@@ -38,7 +40,9 @@ _CORRECTNESS = (
     small("constant-causal", 2, 2, 129, 257, True, "constant", scale=0.07),
     small("negative-full", 1, 1, 100, 300, False, "negative"),
     small("rising-full", 2, 2, 70, 321, False, "rising"),
+    small("step-full", 3, 3, 70, 640, False, "step"),
     small("long-causal", 1, 1, 1024, 1024, True, "normal"),
+    *far(replace(small("", 3, 3, 70, 100, True, "dominant"), batch=3)),
 )
 
 _FA3 = (

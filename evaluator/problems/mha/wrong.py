@@ -11,12 +11,15 @@ KEYS = "range(0, kv_len, BLOCK_N)"
 SCORES = "scores = tl.dot(q, k) * scale"
 MAXIMUM = "new_max = tl.maximum(row_max, tl.max(scores, 1))"
 P = "p = tl.exp(scores - new_max[:, None])"
+LAGS = "new_max = tl.where(tl.max(scores, 1) > row_max + 85.9, tl.max(scores, 1), row_max)"
 SUM = "row_sum = row_sum * rescale + tl.sum(p, 1)"
 LSE = "row_max + tl.log(row_sum)"
-V_TILE = "v_base + offs_n[:, None] * stride_vn"
+V_TILE = "v_base + offs_n[:, None].to(tl.int64) * stride_vn"
 BATCH = "batch = (batch_head // heads).to(tl.int64)"
 HEAD = "head = (batch_head % heads).to(tl.int64)\n    kv"
-STORED_ROWS = "o_base + offs_m[:, None] * stride_om"
+STORED_ROWS = "o_base + offs_m[:, None].to(tl.int64) * stride_om"
+
+WIDE = ".to(tl.int64)"
 
 INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
 FIRST = "start = first_k + tl.maximum(start_m + shift - window + 1 - first_k, 0) // BLOCK_N * BLOCK_N"
@@ -96,6 +99,7 @@ SOFTMAX = {
     "the maximum of the first tile": one(
         MAXIMUM, "new_max = tl.where(row_sum > 0, row_max, tl.max(scores, 1))", "case"
     ),
+    "a maximum that lags by 124 bits": one(MAXIMUM, LAGS, "step-full: rows"),
     "the maximum never kept": one("        row_max = new_max\n", "", "square-full: rows"),
     "scores clamped at 80": one(
         SCORES, SCORES.replace("tl.dot(q, k) * scale", "tl.minimum(tl.dot(q, k) * scale, 80.0)"), "large-full: rows"
@@ -146,7 +150,7 @@ TILES = {
         V_TILE, "v_base + tl.maximum(offs_n - BLOCK_N, 0)[:, None] * stride_vn", "square-full: rows"
     ),
     "values of the first key": one(
-        V_TILE, "v_base + 0 * offs_n[:, None] * stride_vn", "square-full: rows.*the first key"
+        V_TILE, "v_base + 0 * offs_n[:, None].to(tl.int64) * stride_vn", "square-full: rows.*the first key"
     ),
     "rows stored in reverse": one(
         STORED_ROWS, "o_base + (q_len - 1 - offs_m)[:, None] * stride_om", "square-full: rows.*stored in reverse"
@@ -184,6 +188,12 @@ HEADS = {
     "batches found from the heads' stride": one("batch * stride_qb", "batch * heads * stride_qh", "odd-causal: rows"),
     "strides as if contiguous": one(
         "*k.stride(),", "kv_heads * kv_len * head_dim, kv_len * head_dim, head_dim, 1,", "odd-causal: rows"
+    ),
+    "batches in 32 bits": one(BATCH, BATCH[: -len(WIDE)], "far-batch: integer overflow", Status.OUT_OF_BOUNDS),
+    "heads in 32 bits": one(HEAD, HEAD.replace(WIDE, ""), "far-heads: integer overflow", Status.OUT_OF_BOUNDS),
+    "keys in 32 bits": one(V_TILE, V_TILE.replace(WIDE, ""), "far-rows: integer overflow", Status.OUT_OF_BOUNDS),
+    "stored rows in 32 bits": one(
+        STORED_ROWS, STORED_ROWS.replace(WIDE, ""), "far-rows: integer overflow", Status.OUT_OF_BOUNDS
     ),
     "all batches share the rows of lse": one(
         "Lse + batch_head.to(tl.int64) * q_len",

@@ -1,8 +1,10 @@
 """Multi-head attention, backward: the problem ``mha_backward`` with its cases and published baselines."""
 
+from dataclasses import replace
+
 from avo.evaluator.problem import HELD_OUT, Baseline
 from avo.evaluator.problems.backward import AttentionBackward, backward_case, paper, tiled_backward
-from avo.evaluator.problems.dense import published, small
+from avo.evaluator.problems.dense import far, published, small
 from avo.evaluator.problems.figures import DIMS, Figures, latent
 
 _TLX = (
@@ -31,6 +33,7 @@ PROBLEM = MHA_BACKWARD = AttentionBackward(
         backward_case(small("constant-causal", 2, 2, 129, 257, True, "constant", scale=0.07), 1.0),
         backward_case(small("negative-full", 1, 1, 100, 300, False, "negative"), 1.0),
         backward_case(small("rising-full", 2, 2, 70, 321, False, "rising"), 1.0),
+        *far(backward_case(replace(small("", 3, 3, 40, 70, True, "dominant"), batch=3), 1.0)),
     ),
     suites={
         "quick": tuple(case for case in _PAPER if case.name.startswith("8k")),

@@ -1,5 +1,6 @@
 """Wrong answers to ``mha_backward``: mutants of its seeds, by what is wrong with them."""
 
+from avo.evaluator.evaluation import Status
 from avo.evaluator.problems.mutant import one
 
 DIAGONAL_OF_KEYS = "offs_n[:, None] <= offs_m[None, :] + (kv_len - q_len)"
@@ -16,11 +17,16 @@ STOP = "stop = tl.minimum(end_q, start_n + BLOCK_N - 1 - shift + window)"
 FIRST = "start = first_k + tl.maximum(first_row + shift - window + 1 - first_k, 0)"
 SINK = "dsink -= tl.exp(sink - lse) * delta"
 SUM = "tl.sum(dsink, 0)"
+STORED = """rows[:, None].to(tl.int64) * stride_m + offs_d[None, :] * stride_d
+    tl.store("""
 STARTS = "first_k, end_k = tl.load(StartsK + sequence), tl.load(StartsK + sequence + 1)\n    start_n"
 
 GRADIENTS = {
     "dk without the row sums": one(DS_OF_KEYS, DS_OF_KEYS.replace(" - delta[None, :]", ""), "square-full.* dk,"),
     "dq without the row sums": one(DS_OF_QUERIES, DS_OF_QUERIES.replace(" - delta[:, None]", ""), "square-full.* dq,"),
+    "stored rows in 32 bits": one(
+        STORED, STORED.replace(".to(tl.int64)", ""), "far-rows: integer overflow", Status.OUT_OF_BOUNDS
+    ),
     "dk accumulated twice": one(DK, f"{DK}\n            {DK}", "square-full.* dk,"),
     "dv accumulated twice": one(DV, f"{DV}\n            {DV}", "square-full.* dv,"),
     "dk without the scale": one("        dk * scale,", "        dk,", "square-full.* dk,"),

@@ -54,7 +54,7 @@ def benchmark(case: Case, kernel: str) -> CompiledPlan:
 def views(case: Case, flat: Tensors) -> dict[str, torch.Tensor]:
     """Return the call's tensors."""
     specs = {spec.name: spec for spec in MHA.call(case).tensors}
-    return {name: flat[name].as_strided(spec.shape, spec.strides) for name, spec in specs.items()}
+    return {name: flat[name].as_strided(spec.shape, spec.held.strides) for name, spec in specs.items()}
 
 
 def hidden(case: Case) -> torch.Tensor:

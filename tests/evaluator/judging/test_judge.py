@@ -44,7 +44,7 @@ def test_the_seed_is_correct_and_its_score_is_called_predicted(seed: Evaluation)
         "warps": "4",
         "stages": "1",
         "shared": "32 KiB",
-        "occupancy": "2",
+        "occupancy": "3",
         "limiter": "any",
         "masks": "one loop",
         "grid": "one a tile",

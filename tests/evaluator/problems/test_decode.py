@@ -24,7 +24,7 @@ def tensors(case: DecodeCase, seed: int = 1) -> tuple[dict[str, torch.Tensor], d
     """The storages of a case's inputs, and their views."""
     inputs = DECODE.make_inputs(case, seed)
     specs = [spec for spec in DECODE.call(case).tensors if spec.name in inputs]
-    return inputs, {spec.name: inputs[spec.name].as_strided(spec.shape, spec.strides) for spec in specs}
+    return inputs, {spec.name: inputs[spec.name].as_strided(spec.shape, spec.held.strides) for spec in specs}
 
 
 @pytest.mark.parametrize("name", ["one-query", "group-4-of-2", "eight-queries", "as-many-queries-as-keys", "rising"])

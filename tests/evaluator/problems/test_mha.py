@@ -20,7 +20,7 @@ CASES = {case.name: case for case in MHA.correctness_cases}
 def views(case: Case, seed: int = 1) -> dict[str, torch.Tensor]:
     storages = MHA.make_inputs(case, seed)
     return {
-        spec.name: storages[spec.name].as_strided(spec.shape, spec.strides)
+        spec.name: storages[spec.name].as_strided(spec.shape, spec.held.strides)
         for spec in MHA.call(case).tensors
         if spec.role is Role.INPUT
     }

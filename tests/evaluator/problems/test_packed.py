@@ -28,7 +28,7 @@ def test_each_sequence_is_attention_to_its_own_keys(name: str) -> None:
     case = CASES[name]
     storages = PACKED.make_inputs(case, 1)
     q, k, v = (
-        storages[spec.name].as_strided(spec.shape, spec.strides).double() for spec in PACKED.call(case).tensors[:3]
+        storages[spec.name].as_strided(spec.shape, spec.held.strides).double() for spec in PACKED.call(case).tensors[:3]
     )
     queries, keys = (storages[f"cu_seqlens_{name}"].tolist() for name in "qk")
     assert (queries[0], queries[-1], keys[0], keys[-1]) == (0, case.q_len, 0, case.kv_len)

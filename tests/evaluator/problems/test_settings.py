@@ -63,7 +63,8 @@ def test_values_may_have_other_dims_than_keys() -> None:
     assert shapes == {"q": (192,), "k": (192,), "v": (128,), "out": (128,), "lse": ()}
     storages = problem.make_inputs(case, 1)
     q, k, v = (
-        storages[spec.name].as_strided(spec.shape, spec.strides).double() for spec in problem.call(case).tensors[:3]
+        storages[spec.name].as_strided(spec.shape, spec.held.strides).double()
+        for spec in problem.call(case).tensors[:3]
     )
     logits = q[1, 2] @ k[1, 2].T / math.sqrt(192)
     logits = logits.masked_fill(torch.ones_like(logits).triu(case.kv_len - case.q_len + 1).bool(), -math.inf)

@@ -64,7 +64,7 @@ def test_cases_exist_at_other_lengths(problem: str) -> None:
         assert drawn.kv_len - drawn.q_len >= case.kv_len - case.q_len >= 0
         assert 1 <= drawn.batch <= case.batch
         inputs = found.make_inputs(drawn, 3)
-        sizes = {spec.name: spec.size for spec in found.call(drawn).tensors}
+        sizes = {spec.name: spec.held.size for spec in found.call(drawn).tensors}
         assert {name: storage.numel() for name, storage in inputs.items()}.items() <= sizes.items()
         specs = {spec.name: spec for spec in found.call(drawn).tensors}
         for of, outputs in rows_of(found.outputs).items():
@@ -106,5 +106,21 @@ def test_there_is_nan_between_rows_at_any_length(problem: str) -> None:
     inputs = found.make_inputs(case, 3)
     for spec in found.call(case).tensors[:3]:
         storage = inputs[spec.name]
-        assert not storage.as_strided(spec.shape, spec.strides).isnan().any()
+        assert not storage.as_strided(spec.shape, spec.held.strides).isnan().any()
         assert storage.isnan().sum() == spec.size - math.prod(spec.shape)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_offsets_along_each_axis_of_each_tensor_need_more_than_32_bits_in_a_small_case(name: str) -> None:
+    """Strides fit in 32 bits, so that products of them are made in 32 bits where nobody sees to it."""
+    problem = get_problem(name)
+    specs = [spec for case in problem.correctness_cases if case.far for spec in problem.call(case).tensors]
+    found = {
+        (spec.name, axis)
+        for spec in specs
+        for axis, (extent, stride) in enumerate(zip(spec.shape, spec.strides, strict=True))
+        if stride < 2**31 <= (extent - 1) * stride
+    }
+    assert found == {(spec.name, axis) for spec in specs if spec.sparse for axis in range(3)}
+    contiguous = {spec.name for spec in specs} - {name for name, _ in found}
+    assert contiguous <= {"lse", "block_indices", "block_table", "lengths"}

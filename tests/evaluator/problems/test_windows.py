@@ -33,7 +33,8 @@ def test_the_reference_is_the_definition(name: str) -> None:
     case = small(problem, name)
     storages = problem.make_inputs(case, 1)
     q, k, v = (
-        storages[spec.name].as_strided(spec.shape, spec.strides).double() for spec in problem.call(case).tensors[:3]
+        storages[spec.name].as_strided(spec.shape, spec.held.strides).double()
+        for spec in problem.call(case).tensors[:3]
     )
     scale, window = (dict(problem.call(case).scalars)[name] for name in ("scale", "window"))
     for head in range(case.heads):
@@ -83,7 +84,9 @@ def test_edges_are_keys_on_both_sides_of_both_ends_of_the_window() -> None:
     problem = get_problem(WINDOW)
     case = small(problem, "edge-126")
     storages = problem.make_inputs(case, 1)
-    q, k = (storages[spec.name].as_strided(spec.shape, spec.strides).float() for spec in problem.call(case).tensors[:2])
+    q, k = (
+        storages[spec.name].as_strided(spec.shape, spec.held.strides).float() for spec in problem.call(case).tensors[:2]
+    )
     aligned = (q @ k.transpose(2, 3)).argmax(-1)
     last = torch.arange(case.q_len) + case.kv_len - case.q_len
     assert case.window
