@@ -17,7 +17,7 @@ def part_kernel(
     stride_qb, stride_qh, stride_qm, stride_qd, stride_kp, stride_kh, stride_kn, stride_kd,
     stride_vp, stride_vh, stride_vn, stride_vd,
     heads, kv_heads, q_len, window, most, span, splits,
-    WINDOWED: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    WINDOWED: tl.constexpr, FAR: tl.constexpr, PAGE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     VALUE_DIM: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(0)
@@ -26,12 +26,11 @@ def part_kernel(
     # A row is one query of one query head.
     rows, offs_d = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     head, token = kv_head * group + rows // q_len, rows % q_len
+    if FAR:  # offsets within a page, or among the queries of a head, do not fit in 32 bits
+        token = token.to(tl.int64)
     in_m, in_d = rows < group * q_len, offs_d < HEAD_DIM
     q = tl.load(
-        Q
-        + batch * stride_qb
-        + (head * stride_qh + token.to(tl.int64) * stride_qm)[:, None]
-        + offs_d[None, :] * stride_qd,
+        Q + batch * stride_qb + (head * stride_qh + token * stride_qm)[:, None] + offs_d[None, :] * stride_qd,
         mask=in_m[:, None] & in_d[None, :],
         other=0.0,
     )
@@ -46,12 +45,13 @@ def part_kernel(
         first = tl.maximum(length - q_len + 1 - window, 0)
     for start in range(first + split * span, tl.minimum(first + (split + 1) * span, length), BLOCK_N):
         keys = start + tl.arange(0, BLOCK_N)
+        row = keys % PAGE
+        if FAR:
+            row = row.to(tl.int64)
         in_n = keys < length
         page = tl.load(Table + batch * most + keys // PAGE, mask=in_n, other=0).to(tl.int64)
         k = tl.load(
-            K
-            + (page * stride_kp + kv_head * stride_kh + (keys % PAGE).to(tl.int64) * stride_kn)[None, :]
-            + offs_d[:, None] * stride_kd,
+            K + (page * stride_kp + kv_head * stride_kh + row * stride_kn)[None, :] + offs_d[:, None] * stride_kd,
             mask=in_n[None, :] & in_d[:, None],
             other=0.0,
         )
@@ -65,9 +65,7 @@ def part_kernel(
         rescale, p = tl.exp(row_max - base), tl.exp(scores - base[:, None])
         row_sum = row_sum * rescale + tl.sum(p, 1)
         v = tl.load(
-            V
-            + (page * stride_vp + kv_head * stride_vh + (keys % PAGE).to(tl.int64) * stride_vn)[:, None]
-            + offs_v[None, :] * stride_vd,
+            V + (page * stride_vp + kv_head * stride_vh + row * stride_vn)[:, None] + offs_v[None, :] * stride_vd,
             mask=in_n[:, None] & in_v[None, :],
             other=0.0,
         )
@@ -128,7 +126,8 @@ def decode(q, k, v, block_table, lengths, *others, scale: float, window: int = 0
     part_kernel[splits, batch * kv_heads](
         q, k, v, block_table, lengths, part, part_lse, scale, *q.stride(), *k.stride(), *v.stride(),
         heads, kv_heads, q_len, window, most, span, splits,
-        WINDOWED=window > 0, PAGE=page, HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim), **values,
+        WINDOWED=window > 0, FAR=max(q.stride(2), k.stride(2), v.stride(2)) * page >= 2**31,
+        PAGE=page, HEAD_DIM=head_dim, BLOCK_D=triton.next_power_of_2(head_dim), **values,
         BLOCK_M=max(16, triton.next_power_of_2(heads // kv_heads * q_len)), BLOCK_N=block_n,
         num_warps=4, num_stages=2,
     )  # fmt: skip

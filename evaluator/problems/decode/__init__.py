@@ -299,7 +299,7 @@ _CORRECTNESS = (
     _case("negative", 2, 2, 2, 1, 300, 16, "negative", "bshd"),
     _case("rising", 2, 4, 2, 6, 1000, 32, "rising", ragged=True),
     # So many sequences that a program has several tiles of keys.
-    _case("step", 22, 6, 3, 2, 1000, 64, "step"),
+    _case("step", 22, 3, 3, 2, 1000, 64, "step"),
     *far(_case("", 3, 6, 3, 4, 70, 16, "dominant", ragged=True)),
 )
 

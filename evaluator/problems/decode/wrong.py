@@ -25,9 +25,7 @@ PAGES = {
     ),
     "one part left out": one("mask=part < splits, other", "mask=part < splits - 1, other", "."),
     "parts that weigh the same": one("weights = tl.exp(lse - top)", "weights = tl.where(lse > -1e30, 1.0, 0.0)", "."),
-    "the first row of each page": one(
-        "(keys % PAGE).to(tl.int64) * stride_vn", "(keys % 1).to(tl.int64) * stride_vn", "one-query"
-    ),
+    "the first row of each page": one("row * stride_vn", "row % 1 * stride_vn", "one-query"),
     "pages read past the table": one(
         TABLE, "tl.load(Table + batch * most + keys // PAGE)", "read out of bounds", Status.OUT_OF_BOUNDS
     ),
@@ -39,8 +37,8 @@ PAGES = {
         Status.OUT_OF_BOUNDS,
     ),
     "rows of pages in 32 bits": one(
-        f"(keys % PAGE){WIDE} * stride_vn",
-        "keys % PAGE * stride_vn",
+        "row = row.to(tl.int64)",
+        "row = row + 0",
         "far-rows: integer overflow",
         Status.OUT_OF_BOUNDS,
     ),

@@ -162,6 +162,9 @@ TILES = {
     "the first 4096 keys, the others masked": one(
         VISIBLE, "visible = offs_n[None, :] < tl.minimum(kv_len, 4096)\n", "8k-.*: rows"
     ),
+    "a grid that no card launches at a benchmark's length": one(
+        ", batch * heads)\n", ", batch * heads if kv_len < 8192 else 65536)\n", "65535 in y or z", Status.DOES_NOT_FIT
+    ),
     "a grid for four tiles of rows": one(
         "grid = (triton.cdiv(q_len, block_m)",
         "grid = (min(4, triton.cdiv(q_len, block_m))",
