@@ -136,6 +136,8 @@ class Descriptor:
     """What reads outside the shape give: ``zero`` or ``nan``."""
     pixels: Pixels | None = None
     """For an image [N, ..., C] whose blocks are [pixels, channels]; None: blocks are those of the tensor."""
+    rounds_tf32: bool = False
+    """Whether loads round float32 to tf32."""
 
 
 Argument: TypeAlias = Pointer | Scalar | Descriptor

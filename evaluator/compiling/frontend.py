@@ -104,7 +104,9 @@ def _descriptor(value: Any, types: Iterator[str], pointer: Pointer) -> Iterator[
     extents = [Scalar(number) for number in (*shape, *strides)]
     if "tensordesc" in next(types):
         block = tuple(map(int, value.block_shape))
-        yield Descriptor(pointer.buffer, pointer.byte_offset, shape, strides, block, value.padding, _pixels(value))
+        rounds = bool(getattr(value, "round_f32_to_tf32", False))  # since 3.7
+        place = pointer.buffer, pointer.byte_offset
+        yield Descriptor(*place, shape, strides, block, value.padding, _pixels(value), rounds)
     else:
         yield pointer
         for extent in extents:

@@ -57,6 +57,8 @@ _TENSOR_MAP = "nvTmaDesc"
 _LAUNCHER_TYPES = {"f16": "fp16", "f64": "fp64"}
 """MLIR's names of types, to those that Triton's launcher has for them."""
 T = TypeVar("T")
+_TF32 = 11
+"""CU_TENSOR_MAP_DATA_TYPE_TFLOAT32 of the CUDA driver."""
 _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
@@ -280,7 +282,7 @@ def _tensor_map(descriptor: Descriptor, base: torch.Tensor, layout: Mapping[str,
         base.data_ptr() + descriptor.byte_offset,
         layout["swizzle"],
         layout["elem_size"],
-        TMA_DTYPE_DEVICE_TO_HOST[layout["elem_type"]],
+        _TF32 if descriptor.rounds_tf32 else TMA_DTYPE_DEVICE_TO_HOST[layout["elem_type"]],
         layout["block_size"],
         list(descriptor.shape),
         list(descriptor.strides),

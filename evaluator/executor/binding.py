@@ -61,6 +61,7 @@ def _argument(kind: Type, argument: Argument, memory: Memory, where: str) -> Val
             argument.block_shape,
             argument.padding == "nan",
             pixels,
+            argument.rounds_tf32,
         )
     raise IRError(f"{where} has type {kind} and is given a {type(argument).__name__.lower()}")
 

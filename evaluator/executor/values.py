@@ -37,6 +37,8 @@ class DescriptorValue:
     nan_padding: bool
     pixels: Pixels | None = None
     """How blocks walk over an image; None: they are those of the tensor."""
+    rounds_tf32: bool = False
+    """Whether loads round float32 to tf32."""
 
 
 class Unlike(Exception):

@@ -35,7 +35,7 @@ def kind(plan: LaunchPlan, call: Call, *, arguments: bool = True) -> str:
             return given.buffer, named(given.byte_offset)
         if isinstance(given, Descriptor):
             extents = [*map(named, given.shape), *map(named, given.strides)]
-            return given.buffer, extents, given.block_shape, given.padding
+            return given.buffer, extents, given.block_shape, given.padding + "tf32" * given.rounds_tf32
         return named(given.value)
 
     def step(one: Fill | Launch) -> object:

@@ -18,7 +18,7 @@ from avo.evaluator.executor.operations.memory import (
     described_block,
     descriptor,
     descriptor_block,
-    padding,
+    read_described,
     site,
 )
 from avo.evaluator.executor.operations.on_chip import (
@@ -174,7 +174,7 @@ def _bring(op: Op, types: Types) -> Step:
         if active is not None:
             shown = active.view(-1, *[1] * len(block.shape))
             mask = shown if mask is None else mask & shown
-        value = frame.run.memory.read(address, mask, padding(descriptor, block), block, site(frame, op))
+        value = read_described(frame, op, descriptor, address, mask, block)
         if (chip := frame.run.chip) is None:
             return
         value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)

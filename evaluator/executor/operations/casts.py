@@ -47,6 +47,13 @@ def round_tf32(value: Tensor) -> Tensor:
     return torch.where(torch.isfinite(value), bits.view(torch.float32), value)
 
 
+def nearest_tf32(value: Tensor) -> Tensor:
+    """Round float32 to the 10 mantissa bits of tf32, to nearest with ties to even."""
+    bits = value.view(torch.int32)
+    rounded = (bits + (0xFFF + ((bits >> 13) & 1))) & ~0x1FFF
+    return torch.where(torch.isfinite(value), rounded.view(torch.float32), value)
+
+
 @elementwise("arith.extf", "arith.truncf", "tt.fp_to_fp")
 def _float_to_float(op: Op, types: Types) -> Elementwise:
     check_variant(op, ["to_nearest_even"], ["rounding"])

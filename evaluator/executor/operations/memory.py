@@ -12,6 +12,7 @@ from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.faults import Ordering, Site
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import BITS, Function, Op, Type
+from avo.evaluator.executor.operations.casts import nearest_tf32
 from avo.evaluator.executor.operations.registry import Types, check_variant, step
 from avo.evaluator.executor.values import AddressSum, DescriptorValue, full
 
@@ -255,11 +256,20 @@ def descriptor_block(frame: Frame, op: Op, block: Type) -> tuple[DescriptorValue
     return described, address, mask
 
 
-def padding(descriptor: DescriptorValue, block: Type) -> Tensor | None:
-    """Return what elements outside of a described tensor are, None where they are 0."""
-    if not descriptor.nan_padding:
-        return None
-    return torch.full((1,) * (1 + len(block.shape)), float("nan")).to(DTYPES[block.element])
+def read_described(
+    frame: Frame, op: Op, descriptor: DescriptorValue, address: AddressSum, mask: Tensor | None, block: Type
+) -> Tensor:
+    """Return a block that TMA reads: 0 or NaN outside of the described tensor, rounded to tf32 if the descriptor says
+    so.
+
+    Source: CUtensorMapFloatOOBfill and CU_TENSOR_MAP_DATA_TYPE_TFLOAT32 of the CUDA driver; that it rounds to nearest,
+    ties to even, is what Triton's tests expect (test_gluon_tma_round_f32_to_tf32).
+    """
+    outside = None
+    if descriptor.nan_padding:
+        outside = torch.full((1,) * (1 + len(block.shape)), float("nan")).to(DTYPES[block.element])
+    value = frame.run.memory.read(address, mask, outside, block, site(frame, op))
+    return nearest_tf32(value) if descriptor.rounds_tf32 else value
 
 
 @step("tt.descriptor_load")
@@ -271,7 +281,7 @@ def _descriptor_load(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         descriptor, address, mask = descriptor_block(frame, op, block)
-        value = frame.run.memory.read(address, mask, padding(descriptor, block), block, site(frame, op))
+        value = read_described(frame, op, descriptor, address, mask, block)
         if result.shape != block.shape:
             value = full(value, block).reshape(value.shape[0], *result.shape)
         frame.slots[op.results[0]] = value
@@ -304,7 +314,7 @@ def _descriptor_rows(op: Op, types: Types) -> Step:
     block = types[value_slot]
     if (
         block != Type(described.element, (types[rows].elements, described.shape[-1]))
-        or types[rows] != Type("i32", block.shape[:1])
+        or types[rows] not in (Type("i16", block.shape[:1]), Type("i32", block.shape[:1]))
         or types[start] != Type("i32")
         or len(described.shape) != 2
     ):
@@ -317,8 +327,7 @@ def _descriptor_rows(op: Op, types: Types) -> Step:
         y = frame.tensor(start).to(torch.int64).view(-1, 1, 1) + torch.arange(block.shape[1])
         address, mask = block_addresses(descriptor, [x, y], block.item_bytes)
         if op.results:
-            outside = padding(descriptor, block)
-            frame.slots[value_slot] = frame.run.memory.read(address, mask, outside, block, site(frame, op))
+            frame.slots[value_slot] = read_described(frame, op, descriptor, address, mask, block)
         else:
             frame.run.memory.write(address, mask, frame.tensor(value_slot), block, site(frame, op))
 

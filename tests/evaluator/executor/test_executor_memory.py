@@ -272,11 +272,12 @@ def row_descriptor(X, Y, Index):
     Y.scatter(tile, tl.arange(0, 8) * 2, 0)
 
 
-def test_descriptors_gather_and_scatter_rows(executor):
+@pytest.mark.parametrize("kind", [torch.int16, torch.int32])
+def test_descriptors_gather_and_scatter_rows(executor, kind):
     x, y = torch.randn(16, 24), torch.zeros(15, 16)
-    rows = torch.tensor([3, 1, 15, 0, 3, 7, 8, 2], dtype=torch.int32)
+    rows = torch.tensor([3, 1, 15, 0, 3, 7, 8, 2], dtype=kind)
     executor.run(row_descriptor, executor.described(x, (1, 16)), executor.described(y, (1, 16)), rows)
-    assert torch.equal(y[::2], x[rows][:, 4:20])
+    assert torch.equal(y[::2], x[rows.int()][:, 4:20])
     assert not y[1::2].any()
 
 
