@@ -123,6 +123,17 @@ def _expand_axis(value: Tensor, axis: int, length: int) -> Tensor:
     return value if value.shape[axis] == length else value.expand(*value.shape[:axis], length, *value.shape[axis + 1 :])
 
 
+def _with_nan(values: Sequence[Tensor], axis: int) -> Tensor | None:
+    """Return where there is a NaN along an axis, bool [..., 1, ...]; None if there is none.
+
+    Of NaN the comparisons of argmax and argmin make functions that do not commute. They are combined as in a warp whose
+    lanes hold one element each, where a lane has its own on the left (warpReduce in Triton's ReduceOpToLLVM.cpp).
+    """
+    found = [value.isnan().any(axis, keepdim=True) for value in values if value.is_floating_point()]
+    anywhere = torch.stack(torch.broadcast_tensors(*found)).any(0) if found else None
+    return anywhere if anywhere is not None and bool(anywhere.any()) else None
+
+
 @region_step("tt.reduce")
 def _reduce(op: Op, types: Types, build: RegionBuilder) -> Step:
     check_variant(op, attributes=["axis"])
@@ -140,12 +151,15 @@ def _reduce(op: Op, types: Types, build: RegionBuilder) -> Step:
 
     def pairwise(frame: Frame) -> None:
         values = [_expand_axis(frame.tensor(operand), axis, length) for operand in op.operands]
-        count = length
+        nan, count = _with_nan(values, axis), length
         while count > 1:
             count //= 2
             halves = [[value.narrow(axis, start, count) for value in values] for start in (0, count)]
             # A GPU combines in an order of its own: what relies on one must not come out as its author meant it.
-            values = combine(frame, *(halves if count.bit_length() % 2 else halves[::-1]))
+            turned = count.bit_length() % 2 == 0
+            values = combine(frame, *(halves[::-1] if turned else halves))
+            if turned and nan is not None:
+                values = [torch.where(nan, *each) for each in zip(combine(frame, *halves), values, strict=True)]
         for slot, value in zip(op.results, values, strict=True):
             frame.slots[slot] = value.squeeze(axis)
 

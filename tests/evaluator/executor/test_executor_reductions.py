@@ -1,5 +1,7 @@
 """Reductions and scans combine elements by any function, in any type, along any axis."""
 
+from operator import gt, lt
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,31 @@ def test_what_relies_on_the_order_of_a_reduction_gets_neither_end(executor):
     out = torch.empty(2, dtype=torch.int32)
     executor.run(ends, torch.arange(16, dtype=torch.int32), out)
     assert {0, 15}.isdisjoint(out.tolist())
+
+
+@triton.jit
+def places_of_extremes(X, Out, N: tl.constexpr, LEFT: tl.constexpr):
+    row, x = tl.program_id(0), tl.load(X + tl.program_id(0) * N + tl.arange(0, N))
+    tl.store(Out + 2 * row, tl.argmax(x, 0, tie_break_left=LEFT))
+    tl.store(Out + 2 * row + 1, tl.argmin(x, 0, tie_break_left=LEFT))
+
+
+def by_lanes(row, better):
+    """The place that a warp ends with whose lanes hold an element each (warpReduce of Triton's ReduceOpToLLVM.cpp)."""
+    held = list(enumerate(row))
+    while len(held) > 1:
+        half = len(held) // 2
+        held = [a if better(a[1], b[1]) else b for a, b in zip(held[:half], held[half:], strict=True)]
+    return held[0][0]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_argmax_and_argmin_of_nan_are_those_of_the_lanes_of_a_warp(executor, left):
+    x = torch.stack([torch.randperm(16).float() for _ in range(64)])
+    x[torch.rand(64, 16) < 0.3] = float("nan")
+    out = torch.empty(64, 2, dtype=torch.int32)
+    executor.run(places_of_extremes, x, out, grid=(64,), N=16, LEFT=left)
+    assert out.tolist() == [[by_lanes(row, gt), by_lanes(row, lt)] for row in x.tolist()]
 
 
 @triton.jit
