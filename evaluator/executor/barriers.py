@@ -4,7 +4,8 @@ load and store.
 A GPU runs the threads of a program side by side, and Triton synchronises them for shared memory only. Which element of
 a block belongs to which thread is the layout's business; the same element of blocks of one shape counts as the same
 thread's, unless two partitions have them. Elements of a scalar belong to no thread: one stores it, all load it. Where
-one is loaded and then stored, the others rarely need its old value, so that is not reported.
+one is loaded and then stored, the others rarely need its old value, so that is not reported, nor is a load whose value
+only the thread that stores needs. A block of one element is stored as a scalar is.
 """
 
 import math
@@ -12,10 +13,37 @@ from collections.abc import Collection
 
 import torch
 
+from avo.evaluator.executor.effects import effects
+from avo.evaluator.executor.ir import Function, Op
+
 Tensor = torch.Tensor
 
-_NOBODY, _SEVERAL, _SENT, _SCALAR = -1, -2, -3, -4
-"""Threads without a number. A scalar of partition p belongs to ``_SCALAR - p``."""
+_NOBODY, _SEVERAL, _SENT, _SCALAR, _LONE = -1, -2, -3, -4, -(2**20)
+"""Threads without a number. A scalar of partition p belongs to ``_SCALAR - p``, a block of one element to
+``_LONE - p``.
+"""
+
+
+def needed_by_one(function: Function) -> frozenset[int]:
+    """Return the scalars from which nothing but the values of scalar stores is computed: one thread needs them."""
+    types = function.types
+    needed = {slot for op in function.body.ops for slot in op.results if not types[slot].shape}
+
+    def spreads(op: Op) -> bool:
+        """Whether an operation lets other threads act on its operands."""
+        row = effects(op.name)
+        computes = not (row.accesses or row.control or row.on_chip or op.regions)
+        return not (computes and op.results and needed.issuperset(op.results))
+
+    while found := {
+        slot
+        for op in function.body.ops
+        for given in (op.operands, *(values for _, values in op.successors))
+        for i, slot in enumerate(given)
+        if slot in needed and not (op.name == "tt.store" and i == 1) and spreads(op)
+    }:
+        needed -= found
+    return frozenset(needed)
 
 
 class Barriers:
@@ -55,8 +83,8 @@ class Barriers:
         if sent:
             return torch.full((math.prod(shape),), _SENT)
         self.between_partitions |= partition > 0
-        if not shape:
-            return torch.tensor([_SCALAR - partition])
+        if math.prod(shape) == 1:
+            return torch.full(shape or (1,), (_LONE if shape else _SCALAR) - partition).flatten()
         if (key := (partition, shape)) not in self._first:
             self._first[key], self._threads = self._threads, self._threads + math.prod(shape)
         return torch.arange(math.prod(shape)) + self._first[key]
@@ -69,14 +97,20 @@ class Barriers:
         now = self._now(programs, threads)
         before = self._of(self._loaded, buffer, granules)[:, cells]
         self._of(self._stored, buffer, granules)[:, cells] = now
-        return _by_others(before, now) & (threads != _SENT)  # the compiler puts a barrier before it sends
+        sent = threads == _SENT  # the compiler puts a barrier before it sends
+        return _by_others(_as_scalars(before), _as_scalars(now)) & ~sent
 
     def send(self, buffer: int, granules: int, cells: Tensor, programs: Tensor) -> None:
         """Note that TMA updates some of a buffer's granules, cells [n], for programs [n]."""
         self._of(self._stored, buffer, granules)[:, cells] = self._now(programs, torch.full_like(programs, _SENT))
 
-    def load(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
-        """Note loads. Return whether other threads of the programs stored what is loaded, with no barrier since."""
+    def load(
+        self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor, *, by_one: bool = False
+    ) -> Tensor:
+        """Note loads. Return whether other threads of the programs stored what is loaded, with no barrier since.
+
+        Of scalars loaded ``by_one``, only the thread that also stores scalars needs the value.
+        """
         now, loaded = self._now(programs, threads), self._of(self._loaded, buffer, granules)
         several = _by_others(loaded[:, cells], now)
         loaded[:, cells] = now
@@ -84,7 +118,8 @@ class Barriers:
         loaded[1, cells[several]] = _SEVERAL
         stored = self._of(self._stored, buffer, granules)[:, cells]
         others = (stored[1] != now[1]) & (stored[1] != _SENT)
-        return _together(stored, now) & (others | (now[1] <= _SCALAR))
+        by_all = (now[1] <= _SCALAR) & (now[1] > _LONE) & (not by_one)
+        return _together(stored, now) & (others | by_all)
 
     def sent(self, buffer: int, cells: Tensor) -> Tensor:
         """Return which of a buffer's granules, cells [n], may still be written by TMA, bool [n]."""
@@ -105,6 +140,12 @@ def _together(before: Tensor, now: Tensor) -> Tensor:
     """Return whether accesses [3, n] are of the same programs, with no barrier between, bool [n]."""
     same: Tensor = (before[0] == now[0]) & (before[2] == now[2])
     return same
+
+
+def _as_scalars(accesses: Tensor) -> Tensor:
+    """Return accesses [3, n] with blocks of one element taken for scalars."""
+    program, thread, passed = accesses
+    return torch.stack((program, torch.where(thread <= _LONE, thread + (_SCALAR - _LONE), thread), passed))
 
 
 def _by_others(before: Tensor, now: Tensor) -> Tensor:

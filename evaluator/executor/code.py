@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from avo.evaluator.executor.barriers import needed_by_one
 from avo.evaluator.executor.binding import bind
 from avo.evaluator.executor.chip.chip import Chip, needs
 from avo.evaluator.executor.control import build
@@ -34,6 +35,7 @@ class Code:
         self._step: Step = build(function, sanitize=sanitize, whole=function is launched)
         self._used = used_slots(function.body.ops)
         self._polls = polls(function)
+        self._needed_by_one = needed_by_one(function) if sanitize else frozenset()
         self._needs = needs(function) if chip or function is launched else None
         clocks = 0 if self._needs is None else self._needs.bytes_per_program
         self.bytes_per_program = temporary_bytes(function) + clocks
@@ -79,6 +81,7 @@ class Code:
             deadline=launch.deadline,
             used=self._used,
             polls=self._polls,
+            needed_by_one=self._needed_by_one,
             script=script or prompter(launch.script),
             most_passes=most_passes,
             pace=pace,

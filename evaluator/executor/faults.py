@@ -67,6 +67,8 @@ class Site:
     """What an atomic access orders; None for a plain access."""
     polls: bool = False
     """Whether the access is repeated until another program has stored there."""
+    by_one: bool = False
+    """Whether only one thread of the program needs the scalar that is loaded."""
     sent: bool = False
     """Whether TMA stores or updates, which goes on until its program waits for it."""
     partition: int = 0

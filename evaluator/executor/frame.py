@@ -1,8 +1,9 @@
 """Frames: the programs that execute together, and their values. Steps are closures that act on a frame."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TypeAlias, cast
 
 import torch
@@ -34,6 +35,10 @@ class Run:
     """Slots that some operation uses."""
     polls: frozenset[int] = frozenset()
     """Results of operations that are repeated until another program has stored something."""
+    needed_by_one: frozenset[int] = frozenset()
+    """Scalars that only one thread of each program needs."""
+    clock: Iterator[int] = field(default_factory=lambda: count(2**40, 1000))
+    """What a kernel reads of the time, in ns or cycles: 1,000 pass between two reads."""
     script: Script | Prompter | None = None
     """Where the results of deciding reads are recorded (``Script``) or taken from (``Prompter``)."""
     turns: Turns | None = None

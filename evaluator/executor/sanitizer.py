@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -145,7 +146,8 @@ class Sanitizer(Memory):
             self._check_lost()
         if site.polls:
             return
-        self._check_barrier(access.buffer, shadow, lanes, site, "stored", self._barriers.load)
+        note = partial(self._barriers.load, by_one=site.by_one)
+        self._check_barrier(access.buffer, shadow, lanes, site, "stored", note)
         sent = self._barriers.sent(access.buffer, lanes.cells)
         if bool(sent.any()):
             what = "which TMA may still be writing: wait for it with tma.store_wait(0, read_only=False)"

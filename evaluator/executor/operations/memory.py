@@ -24,10 +24,11 @@ _VOLATILE = Ordering(acquire=True, release=False, strong=False)
 
 def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
     """Return the site that faults of this operation are reported with."""
-    polls = bool(op.results) and op.results[0] in frame.run.polls
+    result = op.results[0] if op.results else None
+    polls, by_one = result in frame.run.polls, result in frame.run.needed_by_one
     partition = frame.run.chip.partition if frame.run.chip is not None else 0
-    run = frame.run
-    return Site(op.location, run.ids, frame.positions, run.grid, order, polls, partition=partition, line=op.lines.start)
+    run, line = frame.run, op.lines.start
+    return Site(op.location, run.ids, frame.positions, run.grid, order, polls, by_one, partition=partition, line=line)
 
 
 def kept_as_sums(function: Function) -> frozenset[int]:

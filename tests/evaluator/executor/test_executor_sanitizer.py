@@ -232,17 +232,45 @@ def test_what_another_thread_of_the_program_loads_is_stored_over_after_a_barrier
 
 
 @triton.jit
-def counted(Y, N: tl.constexpr):
+def counted(Y, WAY: tl.constexpr, N: tl.constexpr):
     for _ in range(N):
-        tl.store(Y, tl.load(Y) + 1)
+        count = tl.load(Y)
+        if WAY == "branch":
+            if count < 10:
+                tl.store(Y + 1, 1)
+        elif WAY == "block":
+            tl.store(Y + 1 + tl.arange(0, 2), count)
+        elif WAY == "through a loop":
+            for _ in range(count):
+                tl.store(Y + 1, 1)
+        tl.store(Y, count + 1)
 
 
-def test_a_scalar_in_memory_belongs_to_no_thread(executor):
-    """One thread stores it, and all load it."""
-    execution = executor.prepare(counted, torch.zeros(1, dtype=torch.int32), N=2).run(sanitize=True)
+@pytest.mark.parametrize("way", ["branch", "block", "through a loop"])
+def test_a_scalar_in_memory_belongs_to_no_thread(executor, way):
+    """One thread stores it, and all load it, of which more than one act on it."""
+    execution = executor.prepare(counted, torch.zeros(4, dtype=torch.int32), WAY=way, N=2).run(sanitize=True)
     (fault,) = execution.faults
     assert (fault.kind, fault.tensor) == ("missing barrier", "Y")
     assert ", stored by another thread of the program" in str(fault)
+
+
+def test_a_scalar_that_only_the_thread_that_stores_it_needs_takes_no_barrier(executor):
+    y = torch.zeros(1, dtype=torch.int32)
+    assert executor.prepare(counted, y, WAY="none", N=3).run(sanitize=True).faults == ()
+    assert y.item() == 3
+
+
+@triton.jit
+def capped(X):
+    if (tl.load(X + tl.arange(0, 1)) > 42).item():
+        tl.store(X, 42)
+
+
+def test_a_block_of_one_element_is_stored_over_as_a_scalar_is(executor):
+    x = torch.full((1,), 50, dtype=torch.int32)
+    assert executor.prepare(capped, x).run(sanitize=True).faults == ()
+    assert x.item() == 42
 
 
 DESCRIBED = """
