@@ -15,6 +15,7 @@ from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.handing import LOAD
 from avo.evaluator.executor.ir import Block, Function, Op, Region, Type, captured
+from avo.evaluator.executor.machine import answer
 from avo.evaluator.executor.operations import ELEMENTWISE, REGION_STEPS, STEPS
 from avo.evaluator.executor.operations.hints import checked
 from avo.evaluator.executor.operations.integers import signed, unsigned
@@ -91,6 +92,7 @@ class _Builder:
         self._watched = addressing(function) if sanitize else frozenset()
         self._sanitize = sanitize
         self._types = function.types
+        self._sms = function.sms
         self._sums = kept_as_sums(function)
         self._polls = polls(function)
         self._ranks = Ranks(function)
@@ -131,20 +133,29 @@ class _Builder:
     def _unchecked(self, op: Op) -> Step:
         if asks_for_rank(op, self._types):
             return partial(set_rank, op=op)
+        if answered := answer(op, self._types, self._sms):
+            return answered
         if op.name in ELEMENTWISE:
             step = elementwise_step(op, ELEMENTWISE[op.name](op, self._types))
             return offset_sum(op, self._types, step) if self._sums.issuperset(op.results) else step
         if op.name == "tt.addptr" and op.results[0] in self._sums:
             return address_sum(op, self._types)
         if op.name in REGION_STEPS:
-            return REGION_STEPS[op.name](op, self._types, lambda region: self._body(region).run)
+            return REGION_STEPS[op.name](op, self._types, self._combining)
         if op.name not in STEPS:
             raise IRError(f"{op.name} at {op.location} is out of place")
         return STEPS[op.name](op, self._types)
 
-    def function(self, region: Region) -> Callable[[Frame], list[Piece]]:
-        """Return a callable that runs a function's blocks and gives a piece for each return that programs reached."""
-        _check_forward(region)
+    def _combining(self, region: Region) -> Step:
+        """Return the step of a region that combines elements; some may return early, by way of its last block."""
+        if len(region.blocks) == 1:
+            return self._body(region).run
+        body, end = self.function(region, region.terminator.name), region.terminator.operands
+        return lambda frame: join(frame, end, body(frame))
+
+    def function(self, region: Region, end: str = "tt.return") -> Callable[[Frame], list[Piece]]:
+        """Return a callable that runs a function's blocks and gives a piece for each ``end`` that programs reached."""
+        _check_forward(region, end)
         blocks = {block.label: (self._steps(block), block) for block in region.blocks}
         entry = region.blocks[0].label
 
@@ -156,7 +167,7 @@ class _Builder:
                 steps, block = blocks[label]
                 steps.run(frame)
                 last = block.ops[-1]
-                if last.name == "tt.return":
+                if last.name == end:
                     returned = [frame.value(slot) for slot in last.operands]
                     pieces.append((positions, returned, twins_of(frame, last.operands)))
                     continue
@@ -354,11 +365,11 @@ def _check_counts(op: Op, *values: Sequence[int]) -> None:
         raise IRError(f"{op.name} at {op.location} passes on different numbers of values")
 
 
-def _check_forward(region: Region) -> None:
+def _check_forward(region: Region, end: str) -> None:
     """Raise ``UnsupportedOperation`` for a loop made of branches, ``IRError`` for a branch to nowhere."""
     targets = {block.label: [label for label, _ in block.ops[-1].successors] for block in region.blocks}
     args = {block.label: block.args for block in region.blocks}
-    ends = {"tt.return": 0, "cf.br": 1, "cf.cond_br": 2}
+    ends = {end: 0, "cf.br": 1, "cf.cond_br": 2}
     for block in region.blocks:
         last = block.ops[-1]
         if len(last.successors) != ends.get(last.name):

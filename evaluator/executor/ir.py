@@ -204,8 +204,8 @@ class Region:
 
     @property
     def terminator(self) -> Op:
-        """The last operation of the entry block."""
-        return self.blocks[0].ops[-1]
+        """The last operation, where a region other than a function's body ends."""
+        return self.blocks[-1].ops[-1]
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,8 @@ class Function:
     """CTAs of the cluster that runs one program."""
     paired: bool = False
     """Whether its tcgen05 products are those of two CTAs each."""
+    sms: int = 0
+    """SMs of the GPU whose registers it may ask; 0: it may not."""
 
     @property
     def params(self) -> tuple[int, ...]:

@@ -207,7 +207,7 @@ class OfflineSession:
         asked = Executed(memory, args, grid, deadline=deadline)
         text = kernel.compiled_ir if options.level == "compiled" else kernel.lowered.kernel.ttir
         try:
-            executable = load(text)
+            executable = load(text, sms=self.target.sms)
         except UnsupportedOperation:
             self._lose(storages, range(len(memory)))
             raise

@@ -31,7 +31,8 @@ def _inline_asm(op: Op, types: Types) -> Step:
     pack = integer(op, "packed_element")
     operands, results = ([types[slot] for slot in slots] for slots in (op.operands, op.results))
     shape = (results or operands)[0].shape if results or operands else ()
-    constraints = [_CONSTRAINT.fullmatch(item) for item in unquoted(op.attributes.get("constraints", '""')).split(",")]
+    given = unquoted(op.attributes.get("constraints", '""')).split(",")
+    constraints = [_CONSTRAINT.fullmatch(item.strip()) for item in given]
     counts = [_registers(kind, pack) for kind in (*results, *operands)]
     outputs = sum(counts[: len(results)])
     if (

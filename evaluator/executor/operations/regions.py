@@ -67,8 +67,6 @@ def _map_elementwise(op: Op, types: Types, build: RegionBuilder) -> Step:
     check_variant(op, attributes=["pack"])
     (region,) = op.regions
     pack, kinds = integer(op, "pack"), [types[slot] for slot in op.operands]
-    if len(region.blocks) != 1:
-        raise UnsupportedOperation(f"{op.name} with an early return", op.location)
     shape = kinds[0].shape
     arguments = [kind.element for kind in kinds for _ in range(pack)]
     results = [types[slot].element for slot in op.results for _ in range(pack)]

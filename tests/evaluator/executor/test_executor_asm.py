@@ -312,7 +312,7 @@ def packed(X, Y, Out8, OutB, Out4, N: tl.constexpr):
     tl.store(Out8 + i, quantised)
     product, total = tl.inline_asm_elementwise(
         "mul.bf16x2 $0, $2, $3;\n add.bf16x2 $1, $2, $3; // both",
-        "=r,=r,r,r",
+        "=r,=r, r, r",
         [x.to(tl.bfloat16), y.to(tl.bfloat16)],
         dtype=(tl.bfloat16, tl.bfloat16),
         is_pure=True,

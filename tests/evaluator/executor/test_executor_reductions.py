@@ -318,6 +318,27 @@ def searched(x):
 
 
 @triton.jit
+def sign(x, p):
+    if x < 0:
+        return p - 1.0
+    if x == 0:
+        return 0.0
+    return p
+
+
+@triton.jit
+def signs(X, Out, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + i, tl.map_elementwise(sign, tl.load(X + i), tl.program_id(0).to(tl.float32)))
+
+
+def test_a_mapped_function_may_return_early(executor):
+    x, out = torch.tensor([[-2.0, 0.0, 3.0, -0.5], [0.0, 1.0, 1.0, -1.0]]), torch.empty(2, 4)
+    executor.run(signs, x, out, grid=(2,), N=4)
+    assert out.tolist() == [[-1, 0, 0, -1], [0, 1, 1, 0]]
+
+
+@triton.jit
 def mapped(X, Y, Out, Steps, N: tl.constexpr):
     p = tl.program_id(0)
     i = p * N + tl.arange(0, N)

@@ -13,6 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from avo.evaluator.executor import ExecutionTimeout, UnsupportedOperation
 from avo.evaluator.offline import OfflineError, offline
+from tests.oldest_triton import newer_triton
 
 ORACLE = "torch"
 
@@ -166,6 +167,42 @@ def test_descriptors_of_host_and_device_stop_at_the_edges(target: str) -> None:
     assert torch.equal(y[:6], x)
     assert y[6:].abs().sum() == 0
     assert torch.equal(z, x)
+    assert session.report().clean
+
+
+@newer_triton("its descriptors do not round")
+@pytest.mark.parametrize("target", ["h100", "a100"])
+def test_a_descriptor_that_rounds_loads_the_nearest_tf32_and_stores_all_bits(target: str) -> None:
+    past = torch.tensor([0, 1, 0x0FFF, 0x1000, 0x1001, 0x2FFF, 0x3000, 0x3001], dtype=torch.int32)
+    nearest = torch.tensor([0, 0, 0, 0, 0x2000, 0x2000, 0x4000, 0x4000], dtype=torch.int32)
+    starts = torch.tensor([[0x3F800000], [0x00004000], [-0x40000000]], dtype=torch.int32)  # 1, a denormal and -2
+    x = (starts + past).view(torch.float32)
+    x = torch.cat([x, torch.tensor([[float("inf"), float("nan"), *[0.0] * 6]])])
+    y, z = torch.zeros(4, 8), torch.zeros(4, 8)
+    with offline(target):
+        block = [8, 16]
+        rounding = TensorDescriptor.from_tensor(x, block, round_f32_to_tf32=True)
+        copy_described[(1,)](rounding, TensorDescriptor.from_tensor(y, block), ROWS=8, COLUMNS=16)
+        rounding = TensorDescriptor.from_tensor(z, block, round_f32_to_tf32=True)
+        copy_described[(1,)](TensorDescriptor.from_tensor(x, block), rounding, ROWS=8, COLUMNS=16)
+    assert torch.equal(y.view(torch.int32)[:3], starts + nearest)
+    assert torch.equal(y[3].view(torch.int32), x[3].view(torch.int32))
+    assert torch.equal(z.view(torch.int32), x.view(torch.int32))
+
+
+@triton.jit
+def asks(sm, times, N: tl.constexpr):
+    tl.store(sm + tl.program_id(0), tl.extra.cuda.smid())
+    for i in range(N):
+        tl.store(times + tl.program_id(0) * N + i, tl.extra.cuda.globaltimer())
+
+
+def test_a_kernel_is_told_an_sm_of_the_target_and_a_time_that_goes_on() -> None:
+    sm, times = torch.empty(200, dtype=torch.int32), torch.empty(200, 3, dtype=torch.int64)
+    with offline("h100") as session:
+        asks[(200,)](sm, times, N=3)
+    assert sm.tolist() == [program % 132 for program in range(200)]
+    assert bool((times.diff(dim=1) > 0).all())
     assert session.report().clean
 
 
