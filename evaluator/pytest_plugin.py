@@ -84,7 +84,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if options.triton_offline:
         from avo.evaluator.offline import offline
 
-        early_config.stash[ambient] = offline(**_options(options)).__enter__()
+        early_config.stash[ambient] = offline(**_options(options), check_devices=True).__enter__()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,7 @@
 """Answers for host code about a GPU that is not there: a target's figures, under the names in torch and triton."""
 
 import contextlib
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,6 +51,16 @@ class Driver:
         }
 
 
+_GB = {"rtx4090": 24, "l40s": 48, "rtx5090": 32}
+"""Memory of the cards whose product does not say it, from the sources that ``target`` names."""
+
+
+def memory_bytes(target: Target) -> int:
+    """Return the bytes of a card's memory, by what it is sold as."""
+    said = re.search(r"(\d+)GB", target.product)
+    return int(said[1]) * 10**9 if said else _GB.get(target.name, 64) * 10**9
+
+
 def cuda_answers(target: Target) -> dict[str, Any]:
     """Return functions of ``torch.cuda`` by name, which answer from ``target`` as device 0."""
     capability = divmod(target.arch, 10)
@@ -58,6 +69,7 @@ def cuda_answers(target: Target) -> dict[str, Any]:
         major=capability[0],
         minor=capability[1],
         multi_processor_count=target.sms,
+        total_memory=memory_bytes(target),
         warp_size=32,
         regs_per_multiprocessor=target.registers_per_sm,
         max_threads_per_multi_processor=32 * target.warps_per_sm,

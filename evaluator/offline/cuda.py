@@ -79,8 +79,10 @@ class _Event:
     record = wait = synchronize = _nothing
 
 
-def cuda_idle() -> dict[str, Any]:
-    """Return functions and classes of ``torch.cuda`` by name, in addition to those that answer from a target."""
+def cuda_idle(memory: int) -> dict[str, Any]:
+    """Return functions and classes of ``torch.cuda`` by name, in addition to those that answer from a target, of which
+    ``memory`` bytes are free.
+    """
     stream = _Stream()
 
     def seed(value: int) -> None:
@@ -117,7 +119,7 @@ def cuda_idle() -> dict[str, Any]:
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
         "is_bf16_supported": lambda including_emulation=True: True,
         "is_current_stream_capturing": lambda: False,
-        "mem_get_info": lambda device=None: (2**36, 2**36),
+        "mem_get_info": lambda device=None: (memory, memory),
         "can_device_access_peer": lambda device, peer: False,
     }
 

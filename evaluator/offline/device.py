@@ -12,9 +12,11 @@ import torch
 from torch.utils._device import _device_constructors
 from triton._C import libtriton
 
-from avo.evaluator.compiling.gpu import Driver, cuda_answers
+from avo.evaluator.compiling.gpu import Driver, cuda_answers, memory_bytes
 from avo.evaluator.offline.cublas import CublasLt
 from avo.evaluator.offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
+from avo.evaluator.offline.hosted import Hosted
+from avo.evaluator.offline.nvml import present_nvml
 from avo.evaluator.offline.patches import Patches
 from avo.evaluator.target import Target
 
@@ -68,12 +70,13 @@ def run_once(call: Callable[[], object], *args: object, quantiles: Any = None, *
     return [milliseconds] * len(quantiles) if quantiles else milliseconds
 
 
-def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
+def present(patches: Patches, target: Target, claim_cuda: bool, hosted: Hosted | None = None) -> None:
     """Make torch speak of one GPU of the target's kind, and keep tensors that are sent there on the CPU.
 
-    With ``claim_cuda``, every tensor says that it is on ``cuda:0``; ``.cpu()`` then copies, as from a GPU.
+    With ``claim_cuda``, every tensor says that it is on ``cuda:0``, but for those that are ``hosted``; ``.cpu()`` then
+    copies, as from a GPU.
     """
-    for name, answer in {**cuda_answers(target), **cuda_idle()}.items():
+    for name, answer in {**cuda_answers(target), **cuda_idle(memory_bytes(target))}.items():
         patches.set(torch.cuda, name, answer)
     patches.set(torch._C, "_cuda_getCurrentRawStream", lambda device=None: 0)
     patches.set(torch.version, "cuda", torch.version.cuda or "12.8")
@@ -81,7 +84,8 @@ def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
     for name, answer in accelerator_answers().items():
         if hasattr(torch.accelerator, name):
             patches.set(torch.accelerator, name, answer)
-    redirect = _Redirect(patches)
+    present_nvml(patches, target)
+    redirect = _Redirect(patches, hosted)
     for function in _device_constructors():
         name = function.__name__
         owner: Any = torch.fft if name.startswith("fft_") else torch
@@ -95,47 +99,65 @@ def present(patches: Patches, target: Target, claim_cuda: bool) -> None:
     patches.set(torch, "Generator", redirect.generator())
     patches.set(torch, "set_default_device", redirect.wrap(torch.set_default_device))
     patches.set(context, "__init__", redirect.wrap(context.__init__))
-    _present_tensors(patches, claim_cuda)
+    _present_tensors(patches, claim_cuda, hosted)
 
 
-def _present_tensors(patches: Patches, claim_cuda: bool) -> None:
+def _present_tensors(patches: Patches, claim_cuda: bool, hosted: Hosted | None) -> None:
+    def moves(tensor: torch.Tensor, moved: torch.Tensor, *, leaves: bool) -> torch.Tensor:
+        """Return what a tensor becomes that is moved to the CPU or, if it was there, to the GPU: a copy."""
+        if hosted is None:
+            return moved.clone() if leaves and moved is tensor else moved
+        if moved is tensor and (tensor in hosted) != leaves:
+            moved = moved.clone()
+        if leaves:
+            hosted.add(moved)
+        return moved
+
     def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        leaves = claim_cuda and any(_is_cpu(arg) for arg in (*args, kwargs.get("device")))
+        devices = (*args, kwargs.get("device"))
+        leaves = claim_cuda and any(_is_cpu(arg) for arg in devices)
+        arrives = any(_is_cuda(arg) for arg in devices)
         args = tuple(_CPU if _is_index(arg) and i == 0 else _cpu_for_cuda(arg) for i, arg in enumerate(args))
         moved = original_to(tensor, *args, **_cpu_for_cuda_in(kwargs))
-        return moved.clone() if leaves and moved is tensor else moved
+        return moves(tensor, moved, leaves=leaves) if leaves or arrives else moved
+
+    def cuda(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return moves(tensor, tensor, leaves=False)
 
     original_to, original_cpu = torch.Tensor.to, torch.Tensor.cpu
 
     def cpu(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         moved = original_cpu(tensor, *args, **kwargs)
-        return moved.clone() if claim_cuda and moved is tensor else moved
+        return moves(tensor, moved, leaves=True) if claim_cuda else moved
+
+    def claimed(tensor: torch.Tensor) -> torch.device:
+        device: torch.device = real_device(tensor)
+        return DEVICE if device.type == "cpu" and (hosted is None or tensor not in hosted) else device
 
     methods: dict[str, Any] = {
         "to": to,
         "cpu": cpu,
-        "cuda": lambda tensor, *args, **kwargs: tensor,
-        "pin_memory": lambda tensor, device=None: tensor,
+        "cuda": cuda,
+        "pin_memory": cuda,  # kernels may access it
         "record_stream": lambda tensor, stream: None,
     }
     if claim_cuda:
         methods |= {
-            "device": property(_claimed_device),
-            "is_cuda": property(lambda tensor: _claimed_device(tensor).type == "cuda"),
-            "is_cpu": property(lambda tensor: _claimed_device(tensor).type == "cpu"),
-            "get_device": lambda tensor: DEVICE.index,
+            "device": property(claimed),
+            "is_cuda": property(lambda tensor: claimed(tensor).type == "cuda"),
+            "is_cpu": property(lambda tensor: claimed(tensor).type == "cpu"),
+            "get_device": lambda tensor: DEVICE.index if claimed(tensor).type == "cuda" else -1,
         }
     for name, method in methods.items():
         patches.set(torch.Tensor, name, method)
 
 
-def _claimed_device(tensor: torch.Tensor) -> torch.device:
-    device: torch.device = real_device(tensor)
-    return DEVICE if device.type == "cpu" else device
-
-
 def _is_cpu(value: object) -> bool:
-    return value == "cpu" or (isinstance(value, torch.device) and value.type == "cpu")
+    return (isinstance(value, str) and value == "cpu") or (isinstance(value, torch.device) and value.type == "cpu")
+
+
+def _is_cuda(value: object) -> bool:
+    return _cpu_for_cuda(value) is not value
 
 
 def _is_index(device: object) -> bool:
@@ -162,8 +184,9 @@ def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
 class _Redirect:
     """Sends requests for a GPU to the CPU while patches are in place, also through names that modules imported."""
 
-    def __init__(self, patches: Patches) -> None:
+    def __init__(self, patches: Patches, hosted: Hosted | None) -> None:
         self._patches = patches
+        self._hosted = hosted
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that treats CPU devices as GPUs."""
@@ -172,7 +195,11 @@ class _Redirect:
         def on_cpu(*args: Any, **kwargs: Any) -> Any:
             if not self._patches.applied:
                 return function(*args, **kwargs)
-            return function(*map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
+            named = _is_cpu(kwargs.get("device")) and not kwargs.get("pin_memory")
+            made = function(*map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
+            if named and self._hosted is not None and isinstance(made, torch.Tensor):
+                self._hosted.add(made)
+            return made
 
         return on_cpu
 

@@ -26,6 +26,7 @@ class Options:
     autotune: Literal["fitting", "first", "all"]
     check_order: bool
     check_padding: bool
+    check_devices: bool
     count: bool
     claim_cuda: bool
     temporaries_bytes: int
@@ -36,6 +37,8 @@ class Options:
         for name, known in _KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise OfflineError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        if self.check_devices and not self.claim_cuda:
+            raise OfflineError("check_devices=True needs claim_cuda=True, so that tensors on the CPU are known")
         asked = {
             "level='compiled'": self.level == "compiled",
             "sanitize=True": self.sanitize,

@@ -30,6 +30,7 @@ from avo.evaluator.offline.autotuning import Disagreement, OfflineTuning
 from avo.evaluator.offline.contents import Contents, Unfilled
 from avo.evaluator.offline.errors import FaultsFound, OfflineError, Undecided
 from avo.evaluator.offline.garbage import Garbage
+from avo.evaluator.offline.hosted import Hosted
 from avo.evaluator.offline.launches import Launch, OfflineKernel, misfit
 from avo.evaluator.offline.options import Options
 from avo.evaluator.offline.patches import Patches, active
@@ -67,6 +68,7 @@ class OfflineSession:
         self._contents = None if options.execute else Contents()
         self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
         self._driver = device.OfflineDriver(self.target)
+        self._hosted = Hosted() if options.check_devices else None
         self._touched: dict[Any, Any] = {}
         self._eager: Any = None
         self._config = ""
@@ -128,7 +130,7 @@ class OfflineSession:
 
     def _install(self) -> None:
         patches = self._patches
-        device.present(patches, self.target, self._options.claim_cuda)
+        device.present(patches, self.target, self._options.claim_cuda, self._hosted)
         patches.set(triton.runtime.driver, "_active", self._driver)
         for name in ("do_bench", "do_bench_cudagraph", "do_bench_proton"):
             if hasattr(triton.testing, name):
@@ -201,7 +203,7 @@ class OfflineSession:
 
     def _run(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], values: tuple[Any, ...]) -> Launch:
         options = self._options
-        storages = Storages(self._shadows, options.check_padding and options.sanitizes)
+        storages = Storages(self._shadows, options.check_padding and options.sanitizes, self._hosted)
         memory, args = storages.lay_out(_arguments(kernel, values, storages))
         deadline = None if options.deadline_s is None else time.process_time() + options.deadline_s
         asked = Executed(memory, args, grid, deadline=deadline)
@@ -315,6 +317,7 @@ def offline(
     autotune: Literal["fitting", "first", "all"] = "fitting",
     check_order: bool = False,
     check_padding: bool = True,
+    check_devices: bool = False,
     count: bool = False,
     claim_cuda: bool = True,
     temporaries_bytes: int = DEFAULT_TEMPORARIES,
@@ -340,6 +343,7 @@ def offline(
                         ``all`` are counted, and ``session.trials`` has what became of each
     check_order         run each launch on copies in two orders of programs and report where bits differ
     check_padding       treat accesses to parts of a storage that belong to no tensor of the launch as faults
+    check_devices       refuse kernels tensors that ``device="cpu"`` or ``.cpu()`` made, with Triton's ``ValueError``
     count               keep operations, bytes and sectors of every program in ``launch.execution.counts``
     claim_cuda          make tensors say that they are on ``cuda:0``
     temporaries_bytes   memory for the values of programs that run together
@@ -358,6 +362,7 @@ def offline(
         autotune=autotune,
         check_order=check_order,
         check_padding=check_padding,
+        check_devices=check_devices,
         count=count,
         claim_cuda=claim_cuda,
         temporaries_bytes=temporaries_bytes,

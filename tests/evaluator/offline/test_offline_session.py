@@ -1,9 +1,13 @@
 """A session changes the process while it is open, and leaves nothing behind."""
 
+import ctypes
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 import torch
 import triton
@@ -23,9 +27,16 @@ def fill(y, n, BLOCK: tl.constexpr):
     tl.store(y + i, i + 1, mask=i < n)
 
 
+@triton.jit
+def double(x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(x + i, tl.load(x + i) * 2)
+
+
 def state() -> dict[str, Any]:
     """Everything of others that a session changes."""
-    owners = (torch, torch.cuda, torch.accelerator, torch.version, torch.fft, torch.Tensor, triton.testing)
+    of_torch = (torch, torch.cuda, torch.accelerator, torch.version, torch.fft, torch.Tensor)
+    owners = (*of_torch, triton.testing, ctypes, pynvml)
     return {
         **{f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items()},
         "driver": triton.runtime.driver._active,
@@ -135,6 +146,45 @@ def test_tensors_may_keep_saying_that_they_are_on_the_cpu() -> None:
         fill[(3,)](x, 40)
     assert x.tolist() == list(range(1, 41))
     assert len(session.launches) == 1
+
+
+def test_a_tensor_that_is_on_the_cpu_by_name_is_refused_where_devices_are_checked() -> None:
+    x = torch.ones(4)
+    with offline(check_devices=True):
+        for here in (torch.ones(4, device="cpu"), x.cpu(), x.to("cpu"), torch.ones_like(x, device="cpu")[1:]):
+            assert (here.device.type, here.is_cuda) == ("cpu", False)
+            with pytest.raises(ValueError, match=r"Pointer argument x cannot be accessed from Triton \(cpu tensor\?\)"):
+                double[(1,)](here, N=2)
+            for there in (here.cuda(), here.to("cuda"), here.to(x.device), here + 0, here.pin_memory()):
+                double[(1,)](there, N=2)
+                assert there.is_cuda
+                assert there[0] == 2 * here[0]
+        double[(1,)](x, N=4)
+        double[(1,)](torch.ones(4, pin_memory=True, device="cpu"), N=4)
+    with pytest.raises(OfflineError, match="check_devices=True needs claim_cuda=True"):
+        offline(check_devices=True, claim_cuda=False)
+
+
+def test_nvml_knows_the_target_whoever_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pynvml.nvmlLib
+    with offline("h100"):
+        spec = importlib.util.spec_from_file_location("copy_of_pynvml", pynvml.__file__)
+        copy = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "copy_of_pynvml", copy)
+        spec.loader.exec_module(copy)
+        for nvml in (pynvml, copy):
+            nvml.nvmlInit()
+            assert nvml.nvmlDeviceGetCount() == 1
+            handle = nvml.nvmlDeviceGetHandleByIndex(0)
+            assert nvml.nvmlDeviceGetName(handle) == torch.cuda.get_device_name() == "NVIDIA H100 SXM5 80GB"
+            assert tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)) == (9, 0)
+            assert nvml.nvmlDeviceGetMemoryInfo(handle).total == torch.cuda.mem_get_info()[1] == 80 * 10**9
+            assert nvml.nvmlSystemGetCudaDriverVersion() == 12080
+            with pytest.raises(nvml.NVMLError_NotSupported):
+                nvml.nvmlDeviceGetTemperature(handle, 0)
+            nvml.nvmlShutdown()
+        assert ctypes.CDLL(None).getpid() == os.getpid()
+    assert pynvml.nvmlLib is before
 
 
 def test_modules_that_ask_for_the_device_at_import_are_told(tmp_path: Path) -> None:
