@@ -12,6 +12,7 @@ from avo.evaluator.judging import buffers
 from avo.evaluator.judging.compare import Checked, compare
 from avo.evaluator.judging.execution import PlanRun, Resident, unlimited
 from avo.evaluator.judging.refusal import passed, told
+from avo.evaluator.judging.roundings import check_roundings
 from avo.evaluator.judging.sampling import BenchmarkCheck, Sample
 from avo.evaluator.judging.stages import Stage, stages
 from avo.evaluator.plan import LaunchPlan
@@ -49,6 +50,7 @@ class Checker:
         """Count the work at a benchmark shape, see that none is missing, and check a sample of the outputs."""
         run = self.run(case, plan, self.deadline)
         with told(before=f"case {case.name}: "):
+            check_roundings(run)
             staged = stages(run)
             inputs = self.inputs.get(self.problem, case)
             checked = BenchmarkCheck(self.problem, case, inputs, run, staged, sample).check(self.chance)

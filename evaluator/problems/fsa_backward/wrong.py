@@ -142,6 +142,12 @@ MEMORY = {
         Status.RACE,
         seed="query_outer",
     ),
+    "dk and dv summed in bfloat16": one(
+        "sum_k, sum_v = (lse.new_zeros(",
+        "sum_k, sum_v = (k.new_zeros(",
+        "adds to .* in numbers narrower than float32",
+        seed="query_outer",
+    ),
     "sums that start from what was there": one(
         "sum_k, sum_v = (lse.new_zeros(",
         "sum_k, sum_v = (lse.new_empty(",

@@ -1,7 +1,7 @@
 """Wrong answers to ``mha_backward``: mutants of its seeds, by what is wrong with them."""
 
 from avo.evaluator.evaluation import Status
-from avo.evaluator.problems.mutant import one
+from avo.evaluator.problems.mutant import Mutant, one
 
 DIAGONAL_OF_KEYS = "offs_n[:, None] <= offs_m[None, :] + (kv_len - q_len)"
 DIAGONAL_OF_QUERIES = "offs_n[None, :] <= offs_m[:, None] + (kv_len - q_len)"
@@ -20,6 +20,37 @@ SUM = "tl.sum(dsink, 0)"
 STORED = """rows[:, None].to(tl.int64) * stride_m + offs_d[None, :] * stride_d
     tl.store("""
 STARTS = "first_k, end_k = tl.load(StartsK + sequence), tl.load(StartsK + sequence + 1)\n    start_n"
+
+ADDED = "adds to 'dq' in numbers narrower than float32"
+DQ_STRIDES = "stride_dqb, stride_dqh, stride_dqm, stride_dqd, HEAD_DIM, BLOCK_D"
+DQ_PART = """\
+        place = Dq + batch * stride_dqb + head * stride_dqh + offs_m[:, None] * stride_dqm
+        place += tl.arange(0, BLOCK_D)[None, :] * stride_dqd
+        inside = (offs_m < q_len)[:, None] & (tl.arange(0, BLOCK_D) < HEAD_DIM)[None, :]
+        tl.atomic_add(place, (tl.dot(ds.to(k.dtype), k) * scale).to(k.dtype), mask=inside)
+"""
+ZEROED = "    delta = lse.new_empty(", "    dq.zero_()\n    delta = lse.new_empty("
+SUMS = {
+    "dq summed by bfloat16 atomics": Mutant(
+        (
+            ("        dq = tl.dot(ds.to(k.dtype), k, dq)\n", DQ_PART),
+            ("    store_rows(\n        Dq, dq * scale,", "    if q_len < 0:\n      store_rows(\n        Dq, dq,"),
+            ZEROED,
+        ),
+        ADDED,
+    ),
+    "dq summed in bfloat16 by four launches": Mutant(
+        (
+            ("Lse, Delta, Dq, scale,", "Lse, Delta, Dq, quarter, scale,"),
+            ("range(0, end, BLOCK_N)", "range(quarter * BLOCK_N, end, 4 * BLOCK_N)"),
+            ("Dq, dq * scale,", f"Dq, dq * scale + load_rows(Dq, batch, head, offs_m, q_len, {DQ_STRIDES}),"),
+            ZEROED,
+            ("    queries_kernel[", "    for quarter in range(4):\n      queries_kernel["),
+            ("lse, delta, dq, scale,", "lse, delta, dq, quarter, scale,"),
+        ),
+        ADDED,
+    ),
+}
 
 GRADIENTS = {
     "dk without the row sums": one(DS_OF_KEYS, DS_OF_KEYS.replace(" - delta[None, :]", ""), "square-full.* dk,"),
@@ -95,4 +126,4 @@ SETTINGS = {
     ),
 }
 
-WRONG = GRADIENTS | SETTINGS
+WRONG = GRADIENTS | SETTINGS | SUMS
