@@ -96,6 +96,16 @@ H100 = {
         Status.DEADLOCK,
         "8k-causal: .*deadlock: .*barrier . of k_free",
     ),
+    "a barrier that one tile of rows in 64 waits for in vain": Attack(
+        hopper(
+            (
+                "mbarrier.arrive(k_free.index(stage), count=1)",
+                "mbarrier.arrive(k_free.index(stage), count=1, pred=(first_row != 8064) | (tile != 7))",
+            )
+        ),
+        Status.DEADLOCK,
+        "8k-causal: .*deadlock: .*program .63, .*barrier . of k_free",
+    ),
     "a phase that fits the tested lengths": Attack(
         hopper(
             (

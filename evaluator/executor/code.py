@@ -10,6 +10,7 @@ from avo.evaluator.executor.barriers import needed_by_one
 from avo.evaluator.executor.binding import bind
 from avo.evaluator.executor.chip.chip import Chip, needs
 from avo.evaluator.executor.control import build
+from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.frame import Frame, Run, Step
 from avo.evaluator.executor.ir import Function, used_slots
 from avo.evaluator.executor.launch import Launch
@@ -25,14 +26,17 @@ from avo.evaluator.executor.work import temporary_bytes
 class Code:
     """A kernel, or a slice of it, made executable."""
 
-    def __init__(self, function: Function, launched: Function, *, sanitize: bool = False, chip: bool = False) -> None:
+    def __init__(
+        self, function: Function, launched: Function, *, sanitize: bool = False, chip: bool = False, data: bool = True
+    ) -> None:
         """``launched`` is the kernel that ``function`` is, or is a slice of: it takes the arguments. Of slices only one
-        that says so has a ``chip``.
+        that says so has a ``chip``, perhaps one that holds no ``data``.
         """
         self.function = function
         self.launched = launched
         self._sanitize = sanitize
-        self._step: Step = build(function, sanitize=sanitize, whole=function is launched)
+        self._step: Step = build(function, sanitize=sanitize, whole=function is launched, data=data)
+        self._data = data
         self._used = used_slots(function.body.ops)
         self._polls = polls(function)
         self._needed_by_one = needed_by_one(function) if sanitize else frozenset()
@@ -55,13 +59,15 @@ class Code:
         resident: int | None = None,
         lockstep: int = 1,
         beside: "Beside | None" = None,
+        digest: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Execute programs of a launch, int64 linear ids [n], by default the whole grid, in a ``memory`` made from its
         own, recording a ``script`` or following one, by default that of the launch.
 
         Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
         wait for another of its group. At most ``resident`` groups run at a time, if given. Others keep step as ``pace``
-        says. Every loop is left after ``most_passes``, if given. Other programs run ``beside`` them, with other code.
+        says. Every loop is left after ``most_passes``, if given. Other programs run ``beside`` them, with other code. With a
+        ``digest``, int64 [programs], what each does at barriers is mixed to a number there instead of being done.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
@@ -84,6 +90,7 @@ class Code:
             needed_by_one=self._needed_by_one,
             script=script or prompter(launch.script),
             most_passes=most_passes,
+            digest=digest,
             pace=pace,
         )
         if self._polls:
@@ -103,8 +110,13 @@ class Code:
         slots: list[Value | None] = [None] * len(self.function.types)
         for slot, value in zip(self.launched.params, values, strict=True):
             slots[slot] = value
-        chip = None if self._needs is None else Chip(positions, self._needs, run.memory)
+        chip = None
+        if self._needs is not None and run.digest is None:
+            chip = Chip(positions, self._needs, run.memory, holds_data=self._data)
         self._step(Frame(replace(run, chip=chip) if chip else run, positions, slots))
+        if chip and self.function is self.launched:
+            end = self.function.body.blocks[-1].ops[-1].location
+            chip.check_end(Site(end, run.ids, positions, run.grid))
 
     def _bodies(
         self, run: Run, values: Sequence[Value], first: int, last: int, lockstep: int

@@ -1,5 +1,6 @@
 """Control flow: blocks, branches and loops. Programs that diverge continue in separate frames that merge later."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from avo.evaluator.executor.counted import CountedLoop
 from avo.evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
 from avo.evaluator.executor.dtypes import DTYPES
-from avo.evaluator.executor.effects import CONTROL, READS, WRITES
+from avo.evaluator.executor.effects import CONTROL, READS, WRITES, effects
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.handing import LOAD
@@ -69,13 +70,13 @@ def _misfit(op: Op, error: Exception) -> IRError:
     return IRError(f"cannot execute {op.name} at {op.location}: {reason}")
 
 
-def build(function: Function, *, sanitize: bool = False, whole: bool = True) -> Step:
+def build(function: Function, *, sanitize: bool = False, whole: bool = True, data: bool = True) -> Step:
     """Return the step that runs a kernel, or a slice of one, which leaves products out, if it is not ``whole``. With
-    ``sanitize``, it also checks address arithmetic for overflow.
+    ``sanitize``, it also checks address arithmetic for overflow; without ``data``, it may be digested.
 
     Raises ``IRError`` or ``UnsupportedOperation``.
     """
-    body = _Builder(function, sanitize=sanitize, whole=whole).function(function.body)
+    body = _Builder(function, sanitize=sanitize, whole=whole, data=data).function(function.body)
     check_orders(function)
 
     def run(frame: Frame) -> None:
@@ -87,7 +88,8 @@ def build(function: Function, *, sanitize: bool = False, whole: bool = True) -> 
 class _Builder:
     """Turns operations into steps."""
 
-    def __init__(self, function: Function, *, sanitize: bool, whole: bool) -> None:
+    def __init__(self, function: Function, *, sanitize: bool, whole: bool, data: bool) -> None:
+        self._data = data
         self._early = early_uses(function) if whole else {}
         self._watched = addressing(function) if sanitize else frozenset()
         self._sanitize = sanitize
@@ -122,6 +124,8 @@ class _Builder:
             if op.name in self._control:
                 return using_scratch(op, self._control[op.name](op))
             step = self._unchecked(op)
+            if not self._data and effects(op.name).on_chip and op.name != LOAD:
+                return _digested(op, self._types, step)
             if op.results and (op.name in READS or op.name == LOAD):
                 step = _scripted(op, self._types, step)
             if self._sanitize:
@@ -329,6 +333,27 @@ class _Builder:
         return run
 
 
+_FACTORS = [secrets.randbits(62) | 1 for _ in range(32)]
+"""Nobody who writes a kernel knows what else gives the same number."""
+
+
+def _digested(op: Op, types: Sequence[Type], step: Step) -> Step:
+    """Return a step that, where programs have digests, only mixes to these which operation it is, on which integers."""
+    slots, place = [slot for slot in op.operands if types[slot].element in ("i1", "i32", "i64")], op.lines.start
+
+    def run(frame: Frame) -> None:
+        if frame.run.digest is None:
+            step(frame)
+            return
+        mixed = frame.run.digest[frame.positions] + place
+        for slot, factor in zip(slots, _FACTORS[1:], strict=False):
+            if frame.slots[slot] is not None:
+                mixed += frame.tensor(slot) * factor
+        frame.run.digest[frame.positions] = (mixed ^ mixed >> 31) * _FACTORS[0]
+
+    return run
+
+
 def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
     """Return a step that takes its result from the run's script, or records it there, if the script has it."""
     result = op.results[0]
@@ -347,7 +372,7 @@ def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
         told = script.read(result, programs)
         if told is None:
             raise IRError(f"{op.name} at {op.location} is reached by programs that did not reach it before")
-        if op.name == LOAD and frame.run.chip is not None:
+        if op.name == LOAD and frame.run.chip is not None and frame.run.chip.holds_data:
             step(frame)
             if not torch.equal(frame.tensor(result).expand_as(told), told):
                 raise UnsupportedOperation("a load from shared memory of what it was not seen to hold", op.location)

@@ -48,6 +48,8 @@ class Run:
     most_passes: int | None = None
     """Passes after which every loop is left; None: when it is done."""
 
+    digest: torch.Tensor | None = None
+    """What programs do at barriers, mixed to a number for each, int64 [total], without doing it."""
     pace: Pace = Pace.START
     """How programs keep step."""
 

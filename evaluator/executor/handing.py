@@ -7,17 +7,32 @@ complete. If so, the kernel, which also waits for other things, has the same arr
 the same.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from avo.evaluator.executor.effects import CONTROL
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.flow import sources
-from avo.evaluator.executor.ir import ALLOCATIONS, Function, Op, walk_blocks
+from avo.evaluator.executor.ir import ALLOCATIONS, Function, Op, Type, walk_blocks
 
 LOAD, _STORE, _WAIT = "ttg.local_load", "ttg.local_store", "ttng.wait_barrier"
 _OF_BUFFERS = (_STORE, "ttg.local_dealloc")
 _MADE_BY = ("ttng.init_barrier", "ttng.inval_barrier", "ttg.local_dealloc")
 _OF_BARRIERS = (_WAIT, "ttng.arrive_barrier", *_MADE_BY)
+
+_SIGNALLING = """ttng.init_barrier ttng.inval_barrier ttng.wait_barrier ttng.arrive_barrier ttng.barrier_expect
+ttng.tc_gen5_commit ttng.tc_gen5_mma ttng.tc_gen5_mma_scaled ttng.async_copy_mbarrier_arrive ttng.async_shared_store
+ttng.async_tma_copy_global_to_local ttng.async_tma_gather""".split()  # noqa: SIM905
+
+
+def signals(op: Op, types: Sequence[Type]) -> tuple[int, ...]:
+    """Return the operands of an operation that say at which barriers it waits or arrives, and whether it does; nothing
+    for one that does not.
+    """
+    kinds = ("i1", "i32") if op.name == _WAIT else ("i1",)
+    barriers = [slot for slot in op.operands if types[slot].element == "memdesc" and types[slot].block.element == "i64"]
+    if op.name not in _SIGNALLING or not barriers:
+        return ()
+    return (*barriers, *(slot for slot in op.operands if types[slot].element in kinds))
 
 
 def loaded(function: Function) -> frozenset[int]:

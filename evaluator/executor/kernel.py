@@ -227,6 +227,18 @@ class Kernel:
             space.stores = False
         return tuple(found)
 
+    def check_barriers(self, launch: Launch) -> None:
+        """Raise ``StuckProgram`` unless all programs of the grid end, as far as their own barriers are concerned.
+
+        Of programs that do the same there, one is played. Memory is not changed. Otherwise raises like ``run``.
+        """
+        if (code := self._barriers) is None:
+            return
+        launch, digest = self._with_script(launch), torch.zeros(launch.programs, dtype=torch.int64)
+        code.passes(Memory(launch.memory), launch, digest=digest)
+        ones = torch.tensor(sorted({kind: program for program, kind in enumerate(digest.tolist())}.values()))
+        unstuck(lambda pace: code.passes(Memory(launch.memory), launch, ones, pace=pace), lambda: None)
+
     def script(self, launch: Launch) -> Script | None:
         """Return the reads that decide what programs of the grid do and that other programs determine; None if none do.
 
@@ -250,7 +262,8 @@ class Kernel:
         return behind(self.function, frozenset().union(*(reached(each, READS) for each in slices)), args)
 
     def content_dependencies(self, args: Sequence[Argument]) -> frozenset[int]:
-        """Return the buffers whose contents decide where the kernel reads and stores, and how often it loops."""
+        """Return the buffers whose contents decide where the kernel reads and stores, how often it loops, and what it
+        does at barriers."""
         return behind(self.function, self._deciding_params, args)
 
     def traced_accesses(self, args: Sequence[Argument]) -> tuple[frozenset[int], frozenset[int]]:
@@ -320,6 +333,11 @@ class Kernel:
         return self._code(slicing.hint_slice(self.function, self._decisions, scalars=True))
 
     @cached_property
+    def _barriers(self) -> Code | None:
+        sliced = None if self.takes_over else slicing.barrier_slice(self.function, self._decisions)
+        return None if sliced is None else Code(sliced, self.function, chip=True, data=False)
+
+    @cached_property
     def _racing(self) -> tuple[Code, ...]:
         return tuple(map(self._code, slicing.race_slices(self.function, self._decisions)))
 
@@ -339,6 +357,7 @@ class Kernel:
         """The parameters through which what decides is read, None for one that is unclear."""
         slices = [slicing.access_slice(self.function, probe) for probe in (slicing.STORES, slicing.LOADS)]
         slices += [self._scripted.function] if self._decisions else []
+        slices += [self._barriers.function] if self._barriers else []
         return frozenset().union(*(touched(sliced, READS) for sliced in slices))
 
     @cached_property

@@ -7,6 +7,7 @@ Every slice keeps the kernel's loops, but those that only wait, and what these a
 | ``trip_slice`` | branches with work, where their conditions cost little | how often programs execute each block |
 | ``access_slice`` | accesses that a ``Probe`` names, as stores of zeros | where programs read and write |
 | ``hint_slice`` | hints, assumptions and assertions that cost little | which of them are false |
+| ``barrier_slice`` | all that programs do at their own barriers | whether partitions wait for ever |
 | ``script_slice`` | reads that decide, and the writes that they may see | what these reads give, see ``script`` |
 
 Programs of a slice, but of a ``script_slice``, must be given the results of ``deciding_reads``.
@@ -28,7 +29,7 @@ from avo.evaluator.executor.effects import (
 )
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.flow import conditions, followed, links
-from avo.evaluator.executor.handing import LOAD, handing, loaded
+from avo.evaluator.executor.handing import LOAD, handing, loaded, signals
 from avo.evaluator.executor.ir import COMBINING, Function, Op, Region, used_slots
 from avo.evaluator.executor.operations.registry import VALUE_HINTS
 from avo.evaluator.executor.pointers import may_overlap, origins, touched
@@ -119,6 +120,22 @@ def _states_hint(op: Op) -> bool:
     return op.name in ("llvm.intr.assume", "tt.assert") or not op.attributes.keys().isdisjoint(VALUE_HINTS)
 
 
+def barrier_slice(function: Function, told: Set[int]) -> Function | None:
+    """Return a kernel whose partitions arrive and wait at their barriers, and do nothing else; None if it has none.
+
+    Raises ``UnsupportedOperation`` where that depends on what programs write, but for reads that are ``told``.
+    """
+    uses = {id(op): slots for op in function.body.ops if (slots := signals(op, function.types))}
+    if not uses:
+        return None
+    sliced = _sliced(function, lambda op: id(op) in uses, waiting_loops(function), uses=uses)
+    writes = [op for op in function.body.ops if op.name in WRITES]
+    for read in _reads_of(sliced, writes, origins(function)):
+        if told.isdisjoint(read.results):
+            raise UnsupportedOperation("a wait at a barrier that depends on what programs write,", read.location)
+    return sliced
+
+
 def deciding_reads(function: Function) -> frozenset[int]:
     """Return the results of deciding reads: other programs of the launch may determine them, and they determine where a
     program reads or writes, or how often it loops. All results of atomic operations count that serve more than waiting,
@@ -195,13 +212,15 @@ def _sliced(
     *,
     branches: Set[int] = frozenset(),
     chip: bool = False,
+    uses: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Function:
     """Return the part of a function that its loops but the ``waiting`` ones, ``branches`` and the operations to keep
-    depend on.
+    depend on; of what is kept, only the operands that ``uses`` has by its identity, if given.
 
     Only a slice with a ``chip`` computes loads from shared memory: of others, a script has them.
     """
     needed = _Needed(keeps, branches, waiting, chip=chip)
+    needed.uses = uses or {}
     while needed.grew:
         needed.grew = False
         needed.region(function.body)
@@ -258,6 +277,7 @@ class _Needed:
     def __init__(self, keeps: Callable[[Op], bool], branches: Set[int], waiting: Set[int], *, chip: bool) -> None:
         self.slots: set[int] = set()
         self.grew = True
+        self.uses: Mapping[int, tuple[int, ...]] = {}
         self._keeps = keeps
         self._branches = branches
         self._waiting = waiting
@@ -302,7 +322,7 @@ class _Needed:
                 raise UnsupportedOperation("a loop or an address that depends on what shared memory holds", op.location)
             if self._keeps(op) and effects(op.name).on_chip and effects(op.name).writes:
                 raise UnsupportedOperation("what programs hand to each other out of shared memory", op.location)
-            self._add(*op.operands)
+            self._add(*self.uses.get(id(op), op.operands))
         if op.name not in COMBINING:
             for region in op.regions:
                 self.region(region)

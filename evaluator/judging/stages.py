@@ -174,6 +174,7 @@ def _stage(
     launched = replace(found, script=script, lockstep=progress.lockstep)
     counted = run.attempt(launch, lambda kernel: kernel.count(launched))
     counted = replace(counted, waits=progress.waits)
+    run.attempt(launch, lambda kernel: kernel.check_barriers(launched))
     return Stage(run, launch, kernel, launched, whole, fills, counted)
 
 

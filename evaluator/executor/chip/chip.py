@@ -84,8 +84,10 @@ class _Deed:
 class Chip:
     """The chips of some programs, those at ``positions`` of the run, which follow each other."""
 
-    def __init__(self, positions: Tensor, wanted: Needs, reporter: Reporter) -> None:
+    def __init__(self, positions: Tensor, wanted: Needs, reporter: Reporter, *, holds_data: bool = True) -> None:
         """``reporter`` hears what is wrong."""
+        self.holds_data = holds_data
+        """Whether buffers are more than names: what only signals barriers needs none."""
         self._first, self._rows = int(positions[0]), positions.numel()
         self._reporter = reporter
         self._function, self._places = wanted.function, wanted.places
@@ -279,6 +281,28 @@ class Chip:
         said = f"{self.clocks.partition(deed.access.agent)} {deed.text}, {why.format(who)}"
         told = self._reporter.remark if note else self._reporter.refute
         told(kind, whole, lambda _: said, deed.site)
+
+    def check_end(self, site: Site) -> None:
+        """Report what nobody has waited for where programs end, which gives on-chip memory to others: copies and
+        products that may still write there, and TMA stores that may still read there. Other reads change nothing.
+        """
+        rows, first = self.rows(site.positions), self.clocks.actor(0, Queue.STORE)
+        known = self.clocks.known[rows].amax(1)
+        stores = slice(first, first + self.clocks.partitions)
+        for buffer in self._buffers.values():
+            writer, written_at = buffer.writer[rows].flatten(1), buffer.written_at[rows].flatten(1)
+            writing = (writer >= self.clocks.partitions) & (known.gather(1, writer.clamp(min=0)) < written_at)
+            sending = buffer.read_at[rows].flatten(1, 2)[..., stores] > known[:, None, stores]
+            sender = first + sending.to(torch.int8).argmax(-1)
+            self._refute_end(site, TOO_EARLY, writing, writer, f"writing {buffer.name}")
+            still = f"reading {buffer.name}: wait for it with tma.store_wait(0)"
+            self._refute_end(site, "unfinished TMA store", sending.any(-1), sender, still)
+
+    def _refute_end(self, site: Site, kind: str, late: Tensor, actors: Tensor, still: str) -> None:
+        if bool(late.any()):
+            who = self.clocks.words(int(actors[late][0]), self.barriers.names)
+            said = f"the program ends while {who} may still be {still}"
+            self._reporter.refute(kind, late.any(1), lambda _: said, site)
 
     def refute_stray(self, site: Site, view: BufferView, active: Tensor | None) -> None:
         """Report the programs, ``active`` [P or 1] ones, that use a view to which an index outside its buffers led."""

@@ -169,19 +169,21 @@ def _bring(op: Op, types: Types) -> Step:
     copied = copies(divided) if "multicast" in op.attributes else 0
 
     def run(frame: Frame) -> None:
-        descriptor, address, mask = _place(frame, op, block, types)
-        active = where(frame, predicate)
-        if active is not None:
-            shown = active.view(-1, *[1] * len(block.shape))
-            mask = shown if mask is None else mask & shown
-        value = read_described(frame, op, descriptor, address, mask, block)
-        if (chip := frame.run.chip) is None:
+        active, chip = where(frame, predicate), frame.run.chip
+        if data := chip is None or chip.holds_data:
+            descriptor, address, mask = _place(frame, op, block, types)
+            if active is not None:
+                shown = active.view(-1, *[1] * len(block.shape))
+                mask = shown if mask is None else mask & shown
+            value = read_described(frame, op, descriptor, address, mask, block)
+        if chip is None:
             return
-        value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)
+        if data:
+            value = full(value, block).reshape(value.shape[0], *view_of(frame, target).shape)
         for cta, number in enumerate(barrier(frame, op, signal, active)):
             agent = chip.agents[cta & ~copied]  # which sends to all CTAs that hold a copy
             actors, time = completes(frame, chip, op, number, active, agent, size)
-            for actor, here in actors:
+            for actor, here in actors if data else ():
                 store(frame, chip, op, target, value, [Access("writes", agent, cta, actor, time)], here)
         chip.give_way()
 
@@ -237,7 +239,7 @@ def _store_to_cluster(op: Op, types: Types) -> Step:
             if not amount:
                 continue
             actors, time = completes(frame, chip, op, numbers[each.cta], None, each.agent, amount)
-            for actor, here in actors:
+            for actor, here in actors if chip.holds_data else ():
                 access = replace(each, actor=actor, time=time, ordinary=True)
                 store(frame, chip, op, target, frame.tensor(source), [access], here)
         chip.give_way()

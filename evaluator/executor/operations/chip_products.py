@@ -130,7 +130,7 @@ def _accumulates(
         active = where(frame, predicate)
         give_tokens(op, types, frame)
         reads = _give_work(frame, chip)
-        if active is None or bool(active.any()):
+        if chip.holds_data and (active is None or bool(active.any())):
             used = frame.tensor(use)
             added = torch.zeros(1, 1, 1, dtype=DTYPES[accumulator.element])
             if bool(used.any()):

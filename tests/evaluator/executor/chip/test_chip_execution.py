@@ -422,6 +422,7 @@ def product_of_one_program(desc, y):
     rows, columns = gl.arange(0, 128, gl.SliceLayout(1, layout)), gl.arange(0, 128, gl.SliceLayout(0, layout))
     if first:
         gl.store(y + rows[:, None] * 128 + columns[None, :], acc.load(layout))
+    mbarrier.wait(ready, 0)
 
 
 def test_a_product_reads_nothing_in_programs_that_leave_it_out() -> None:

@@ -260,6 +260,25 @@ def product_read_early(desc, RIGHT: gl.constexpr):
     acc.store(acc.load(layout))
 
 
+@gluon.jit
+def sent_at_the_end(desc, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout, gl.full([64, 64], 1.0, gl.float16, LAYOUT))
+    fence_async_shared()
+    tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
+    tma.async_atomic_add(desc, [gl.program_id(0) * 64, 0], tile)
+    tma.store_wait(0 if RIGHT else 1)
+
+
+@gluon.jit
+def brought_at_the_end(desc, RIGHT: gl.constexpr):
+    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
+    ready = mbarrier.allocate_mbarrier()
+    mbarrier.init(ready, count=1)
+    mbarrier.expect(ready, desc.block_type.nbytes)
+    tma.async_load(desc, [0, 0], ready, tile)
+    mbarrier.wait(ready, 0, pred=RIGHT)
+
+
 EARLY = "on-chip access too early"
 FOUND: dict[str, tuple[Any, str, str, str]] = {
     "a read of what TMA brings": (
@@ -305,6 +324,11 @@ FOUND: dict[str, tuple[Any, str, str, str]] = {
     "a read of a product that came after the commit": (
         product_read_early, "b200", EARLY, r"reads acc of .*, which an asynchronous product .* may still be writing",
     ),
+    "a TMA sum at the end": (
+        sent_at_the_end, "h100", "unfinished TMA store",
+        r"the program ends while a TMA copy .* may still be reading tile of .*: wait for it with tma.store_wait\(0\)",
+    ),
+    "a TMA load at the end": (brought_at_the_end, "h100", EARLY, "ends while .* barrier bar .* be writing tile of"),
 }  # fmt: skip
 
 
@@ -380,7 +404,7 @@ def test_a_barrier_is_invalidated_after_what_signals_it() -> None:
     with offline() as session:
         invalidated[(1,)](desc, False, num_warps=4)
         invalidated[(1,)](desc, True, num_warps=4)
-    (fault,) = session.report().faults
+    fault, _ = session.report().faults
     assert "invalidates barrier bar of" in fault.message
 
 
@@ -529,6 +553,6 @@ def test_arriving_says_nothing_of_what_the_tensor_core_still_does() -> None:
     with offline(target="b200") as session:
         handed_on[(1,)](True, num_warps=4)
         handed_on[(1,)](False, num_warps=4)
-    (fault,) = session.report().faults
+    fault, _ = session.report().faults
     assert "partition 1 writes tile" in fault.message
     assert "an asynchronous product or copy (tcgen05) of partition 0 may still be reading" in fault.message

@@ -28,6 +28,7 @@ def first_of_two_tiles(desc, x, READ: gl.constexpr):
         bring(desc, tiles.index(i), ready.index(i))
     mbarrier.wait(ready.index(1), 0)
     read(tiles.index(READ), x)
+    mbarrier.wait(ready.index(0), 0)
 
 
 @gluon.jit

@@ -237,6 +237,7 @@ def copy_in_turns(line, x, READ: gl.constexpr, OWN: gl.constexpr):
         async_copy.commit_group()
         async_copy.wait_group(1)
         gl.store(x + 1024 * (1 + OWN) + i, line.index(READ + step % 2).load(ROW))
+    async_copy.wait_group(0)
 
 
 @gluon.jit
@@ -253,6 +254,7 @@ def copy_two_and_tell(line, x, told):
         async_copy.commit_group()
     async_copy.wait_group(1)
     mbarrier.arrive(told)
+    async_copy.wait_group(0)
 
 
 @gluon.jit

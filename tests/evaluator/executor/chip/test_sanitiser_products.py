@@ -85,6 +85,7 @@ def ring_of_wgmma(desc, x, DEPTH: gl.constexpr):
         mbarrier.wait(ready.index(step % DEPTH), (step // DEPTH) & 1)
         acc = warpgroup_mma(tile, tile, acc, is_async=True)
         acc = warpgroup_mma_wait(1, deps=(acc,))
+    mbarrier.wait(ready.index(4 % DEPTH), (4 // DEPTH) & 1)
 
 
 @gluon.jit
@@ -101,6 +102,8 @@ def ring_of_tcgen05(desc, x, DEPTH: gl.constexpr):
         tcgen05_mma(tile, tile, acc, use_acc=step > 0, mbarriers=[done.index(step % 2)])
         if step > 0:
             mbarrier.wait(done.index((step - 1) % 2), ((step - 1) // 2) & 1)
+    mbarrier.wait(ready.index(4 % DEPTH), (4 // DEPTH) & 1)
+    mbarrier.wait(done.index(1), 1)
 
 
 @gluon.jit
@@ -141,6 +144,7 @@ def barrier_of_one_of_two_products(desc, x, FORM: gl.constexpr):
     mbarrier.wait(done.index(FORM[0]), 0)
     overwritten = acc.index(FORM[1])
     overwritten.store(gl.zeros([64, 64], gl.float32, overwritten.get_reg_layout()))
+    mbarrier.wait(done.index(3), 0)
 
 
 COPIED = gl.constexpr(TensorMemoryLayout([128, 64], col_stride=1))

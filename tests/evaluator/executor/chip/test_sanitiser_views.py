@@ -40,6 +40,7 @@ def copy_and_tell(line, x, told, WAITS: gl.constexpr):
     if WAITS:
         async_copy.wait_group(0)
     mbarrier.arrive(told)
+    async_copy.wait_group(0)
 
 
 @gluon.jit
