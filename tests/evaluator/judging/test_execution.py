@@ -73,6 +73,13 @@ def test_programs_that_meet_need_a_card_that_holds_them_all() -> None:
     assert "kernel meet: all programs that the card holds at once (3) wait for some of the 1" in found.message
 
 
+def test_programs_that_wait_for_nobody_are_refused_before_a_sample_runs_though_the_card_holds_all() -> None:
+    vain = KernelIR("meet", MEET.replace("tt.get_num_programs x", "arith.constant 5"), ())
+    found = outcome(lambda: stages(replace(on_card(4), plan=replace(PLAN, kernels=(vain,)))))
+    assert isinstance(found, Fault)
+    assert found.status is Status.DEADLOCK
+
+
 def test_a_kernel_of_which_the_card_holds_none_is_refused_for_that() -> None:
     assert outcome(lambda: check_progress(on_card(MISFIT))) == MISFIT
 
