@@ -66,8 +66,8 @@ class Code:
 
         Programs that may wait for others run in groups of ``lockstep``, which take each step together, so that none can
         wait for another of its group. At most ``resident`` groups run at a time, if given. Others keep step as ``pace``
-        says. Every loop is left after ``most_passes``, if given. Other programs run ``beside`` them, with other code. With a
-        ``digest``, int64 [programs], what each does at barriers is mixed to a number there instead of being done.
+        says. Every loop is left after ``most_passes``, if given. Other programs run ``beside`` them, with other code.
+        With a ``digest``, int64 [programs], what each does at barriers is mixed to a number there, not done.
 
         Return how often each program executed each block, int64 [blocks, programs].
         """
