@@ -24,10 +24,8 @@ def _time(frame: Frame, sms: int) -> torch.Tensor:
 
 _ANSWERS: Mapping[tuple[str, str], _Answer] = {
     ("32", "smid"): lambda frame, sms: frame.ids() % sms,
-    ("32", "nsmid"): lambda frame, sms: torch.tensor([sms]),
     ("64", "globaltimer"): _time,
     ("64", "clock64"): _time,
-    ("32", "globaltimer_lo"): lambda frame, sms: _time(frame, sms) % 2**31,
     ("32", "clock"): lambda frame, sms: _time(frame, sms) % 2**31,
 }
 """By width and name. Programs take the SMs in turn, in the order of their linear ids."""

@@ -15,7 +15,6 @@ from triton._C import libtriton
 from avo.evaluator.compiling.gpu import Driver, cuda_answers, memory_bytes
 from avo.evaluator.offline.cublas import CublasLt
 from avo.evaluator.offline.cuda import DEVICE, accelerator_answers, cuda_idle, untimed
-from avo.evaluator.offline.hosted import Hosted
 from avo.evaluator.offline.nvml import present_nvml
 from avo.evaluator.offline.patches import Patches
 from avo.evaluator.target import Target
@@ -26,6 +25,11 @@ _NEW = ("new_empty", "new_empty_strided", "new_zeros", "new_ones", "new_full", "
 
 real_device = torch.Tensor.device.__get__
 """Return the device that a tensor is on, whatever it claims."""
+
+
+def is_hosted(tensor: torch.Tensor) -> bool:
+    """Whether host code put a tensor on the CPU by name; its views, and what is computed from it, are on the GPU."""
+    return getattr(tensor, "_hosted", False)
 
 
 class DeviceKey(int):
@@ -70,11 +74,11 @@ def run_once(call: Callable[[], object], *args: object, quantiles: Any = None, *
     return [milliseconds] * len(quantiles) if quantiles else milliseconds
 
 
-def present(patches: Patches, target: Target, claim_cuda: bool, hosted: Hosted | None = None) -> None:
+def present(patches: Patches, target: Target, claim_cuda: bool, check_devices: bool = False) -> None:
     """Make torch speak of one GPU of the target's kind, and keep tensors that are sent there on the CPU.
 
-    With ``claim_cuda``, every tensor says that it is on ``cuda:0``, but for those that are ``hosted``; ``.cpu()`` then
-    copies, as from a GPU.
+    With ``claim_cuda``, every tensor says that it is on ``cuda:0``; ``.cpu()`` then copies, as from a GPU. With
+    ``check_devices``, a tensor that is put on the CPU by name says that it is there, and ``is_hosted``.
     """
     for name, answer in {**cuda_answers(target), **cuda_idle(memory_bytes(target))}.items():
         patches.set(torch.cuda, name, answer)
@@ -85,7 +89,7 @@ def present(patches: Patches, target: Target, claim_cuda: bool, hosted: Hosted |
         if hasattr(torch.accelerator, name):
             patches.set(torch.accelerator, name, answer)
     present_nvml(patches, target)
-    redirect = _Redirect(patches, hosted)
+    redirect = _Redirect(patches, check_devices)
     for function in _device_constructors():
         name = function.__name__
         owner: Any = torch.fft if name.startswith("fft_") else torch
@@ -99,18 +103,16 @@ def present(patches: Patches, target: Target, claim_cuda: bool, hosted: Hosted |
     patches.set(torch, "Generator", redirect.generator())
     patches.set(torch, "set_default_device", redirect.wrap(torch.set_default_device))
     patches.set(context, "__init__", redirect.wrap(context.__init__))
-    _present_tensors(patches, claim_cuda, hosted)
+    _present_tensors(patches, claim_cuda, check_devices)
 
 
-def _present_tensors(patches: Patches, claim_cuda: bool, hosted: Hosted | None) -> None:
+def _present_tensors(patches: Patches, claim_cuda: bool, check_devices: bool) -> None:
     def moves(tensor: torch.Tensor, moved: torch.Tensor, *, leaves: bool) -> torch.Tensor:
-        """Return what a tensor becomes that is moved to the CPU or, if it was there, to the GPU: a copy."""
-        if hosted is None:
-            return moved.clone() if leaves and moved is tensor else moved
-        if moved is tensor and (tensor in hosted) != leaves:
+        """Return a copy of a tensor that is moved to the CPU or, if it was put there by name, to the GPU."""
+        if moved is tensor and leaves != is_hosted(tensor):
             moved = moved.clone()
-        if leaves:
-            hosted.add(moved)
+        if leaves and check_devices:
+            moved._hosted = True  # type: ignore[attr-defined]
         return moved
 
     def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -132,7 +134,7 @@ def _present_tensors(patches: Patches, claim_cuda: bool, hosted: Hosted | None) 
 
     def claimed(tensor: torch.Tensor) -> torch.device:
         device: torch.device = real_device(tensor)
-        return DEVICE if device.type == "cpu" and (hosted is None or tensor not in hosted) else device
+        return DEVICE if device.type == "cpu" and not is_hosted(tensor) else device
 
     methods: dict[str, Any] = {
         "to": to,
@@ -184,9 +186,9 @@ def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
 class _Redirect:
     """Sends requests for a GPU to the CPU while patches are in place, also through names that modules imported."""
 
-    def __init__(self, patches: Patches, hosted: Hosted | None) -> None:
+    def __init__(self, patches: Patches, check_devices: bool) -> None:
         self._patches = patches
-        self._hosted = hosted
+        self._check_devices = check_devices
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that treats CPU devices as GPUs."""
@@ -195,10 +197,10 @@ class _Redirect:
         def on_cpu(*args: Any, **kwargs: Any) -> Any:
             if not self._patches.applied:
                 return function(*args, **kwargs)
-            named = _is_cpu(kwargs.get("device")) and not kwargs.get("pin_memory")
+            named = self._check_devices and _is_cpu(kwargs.get("device")) and not kwargs.get("pin_memory")
             made = function(*map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
-            if named and self._hosted is not None and isinstance(made, torch.Tensor):
-                self._hosted.add(made)
+            if named and isinstance(made, torch.Tensor):
+                made._hosted = True  # type: ignore[attr-defined]
             return made
 
         return on_cpu

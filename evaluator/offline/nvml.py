@@ -17,62 +17,45 @@ _NAME = "libnvidia-ml.so"
 _SUCCESS, _NOT_SUPPORTED = 0, 3
 _DRIVER, _CUDA = "570.00", 12080
 """Versions of a driver that serves all targets."""
-_UUID = "GPU-00000000-0000-0000-0000-000000000000"
-_NO_RESULT = ("nvmlInit", "nvmlInitWithFlags", "nvmlShutdown", "nvmlDeviceGetHandleByIndex")
-
-
-def _returns(status: int) -> Callable[..., int]:
-    return lambda *arguments: status
-
-
-def _numbers(*values: int) -> Callable[..., int]:
-    """Return a function that gives numbers through its last arguments, made by ``byref``."""
-
-    def answer(*arguments: Any) -> int:
-        for argument, value in zip(arguments[-len(values) :], values, strict=True):
-            argument._obj.value = value
-        return _SUCCESS
-
-    return answer
-
-
-def _text(value: str) -> Callable[..., int]:
-    """Return a function that gives a text through a buffer, before the last argument."""
-
-    def answer(*arguments: Any) -> int:
-        arguments[-2].value = value.encode()
-        return _SUCCESS
-
-    return answer
+_Answer = tuple[int | str, ...]
 
 
 class Library:
     """NVML on a machine with one GPU of the target's kind, as ctypes would load it."""
 
     def __init__(self, target: Target) -> None:
-        total = memory_bytes(target)
-
-        def memory(handle: Any, info: Any) -> int:
-            info._obj.total, info._obj.free, info._obj.used = total, total, 0
-            return _SUCCESS
-
-        self._answers: Mapping[str, Callable[..., int]] = {
-            **dict.fromkeys(_NO_RESULT, _returns(_SUCCESS)),
-            "nvmlDeviceGetCount": _numbers(1),
-            "nvmlDeviceGetIndex": _numbers(0),
-            "nvmlDeviceGetCudaComputeCapability": _numbers(*divmod(target.arch, 10)),
-            "nvmlDeviceGetMemoryInfo": memory,
-            "nvmlDeviceGetName": _text(target.product),
-            "nvmlDeviceGetUUID": _text(_UUID),
-            "nvmlSystemGetDriverVersion": _text(_DRIVER),
-            "nvmlSystemGetCudaDriverVersion": _numbers(_CUDA),
+        self._memory = memory_bytes(target)
+        nothing = ("Init", "InitWithFlags", "Shutdown", "DeviceGetHandleByIndex", "DeviceGetMemoryInfo")
+        self._answers: Mapping[str, _Answer] = dict.fromkeys(nothing, ()) | {
+            "DeviceGetCount": (1,),
+            "DeviceGetIndex": (0,),
+            "DeviceGetCudaComputeCapability": divmod(target.arch, 10),
+            "DeviceGetName": (target.product, ""),
+            "DeviceGetUUID": ("GPU-00000000-0000-0000-0000-000000000000", ""),
+            "SystemGetDriverVersion": (_DRIVER, ""),
+            "SystemGetCudaDriverVersion": (_CUDA,),
         }
+        """What each function gives through its last arguments; after a text comes the size of its buffer."""
 
     def __getattr__(self, name: str) -> Callable[..., int]:
         if not name.startswith("nvml"):
             raise AttributeError(name)
-        answer = self._answers.get(re.sub(r"_v\d+$", "", name), _returns(_NOT_SUPPORTED))
-        return lambda *arguments: answer(*arguments)  # ctypes has a new function each time, whose attributes are set
+        answer = self._answers.get(re.sub(r"^nvml|_v\d+$", "", name))
+
+        def function(*arguments: Any) -> int:
+            if answer is None:
+                return _NOT_SUPPORTED
+            for argument, value in zip(arguments[len(arguments) - len(answer) :], answer, strict=True):
+                if isinstance(value, int):
+                    argument._obj.value = value
+                elif value:
+                    argument.value = value.encode()
+            if "MemoryInfo" in name:
+                info = arguments[-1]._obj
+                info.total, info.free, info.used = self._memory, self._memory, 0
+            return _SUCCESS
+
+        return function
 
 
 def present_nvml(patches: Patches, target: Target) -> None:

@@ -37,8 +37,6 @@ class Options:
         for name, known in _KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise OfflineError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-        if self.check_devices and not self.claim_cuda:
-            raise OfflineError("check_devices=True needs claim_cuda=True, so that tensors on the CPU are known")
         asked = {
             "level='compiled'": self.level == "compiled",
             "sanitize=True": self.sanitize,

@@ -30,7 +30,6 @@ from avo.evaluator.offline.autotuning import Disagreement, OfflineTuning
 from avo.evaluator.offline.contents import Contents, Unfilled
 from avo.evaluator.offline.errors import FaultsFound, OfflineError, Undecided
 from avo.evaluator.offline.garbage import Garbage
-from avo.evaluator.offline.hosted import Hosted
 from avo.evaluator.offline.launches import Launch, OfflineKernel, misfit
 from avo.evaluator.offline.options import Options
 from avo.evaluator.offline.patches import Patches, active
@@ -68,7 +67,6 @@ class OfflineSession:
         self._contents = None if options.execute else Contents()
         self._watch = Watch(self._shadows) if self._contents is None else Unfilled(self._contents)
         self._driver = device.OfflineDriver(self.target)
-        self._hosted = Hosted() if options.check_devices else None
         self._touched: dict[Any, Any] = {}
         self._eager: Any = None
         self._config = ""
@@ -130,7 +128,7 @@ class OfflineSession:
 
     def _install(self) -> None:
         patches = self._patches
-        device.present(patches, self.target, self._options.claim_cuda, self._hosted)
+        device.present(patches, self.target, self._options.claim_cuda, self._options.check_devices)
         patches.set(triton.runtime.driver, "_active", self._driver)
         for name in ("do_bench", "do_bench_cudagraph", "do_bench_proton"):
             if hasattr(triton.testing, name):
@@ -203,7 +201,7 @@ class OfflineSession:
 
     def _run(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], values: tuple[Any, ...]) -> Launch:
         options = self._options
-        storages = Storages(self._shadows, options.check_padding and options.sanitizes, self._hosted)
+        storages = Storages(self._shadows, options.check_padding and options.sanitizes)
         memory, args = storages.lay_out(_arguments(kernel, values, storages))
         deadline = None if options.deadline_s is None else time.process_time() + options.deadline_s
         asked = Executed(memory, args, grid, deadline=deadline)

@@ -11,9 +11,8 @@ import torch
 from avo.evaluator.compiling.frontend import UnfitArgument
 from avo.evaluator.executor.allocation import Allocation, View
 from avo.evaluator.executor.execution import Execution
-from avo.evaluator.offline.device import real_device
+from avo.evaluator.offline.device import is_hosted, real_device
 from avo.evaluator.offline.errors import OfflineError
-from avo.evaluator.offline.hosted import Hosted
 from avo.evaluator.offline.shadows import Shadows
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
@@ -39,9 +38,8 @@ class _Given:
 class Storages:
     """Collects the tensors among a launch's arguments, then lays out memory for them."""
 
-    def __init__(self, shadows: Shadows | None, check_padding: bool, hosted: Hosted | None) -> None:
+    def __init__(self, shadows: Shadows | None, check_padding: bool) -> None:
         self._shadows = shadows
-        self._hosted = hosted
         self._check_padding = check_padding
         self._given: list[_Given] = []
         self._converted: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -55,7 +53,7 @@ class Storages:
         device = real_device(tensor)
         if device.type != "cpu":
             raise OfflineError(f"argument {self.name} is on {device}: offline kernels take tensors on the CPU")
-        if self._hosted is not None and tensor in self._hosted:
+        if is_hosted(tensor):
             raise ValueError(f"Pointer argument {self.name} cannot be accessed from Triton (cpu tensor?)")
         address = int(value.data_ptr()) if tensor.numel() else 0
         self._given.append(_Given(self.name, tensor, address))

@@ -151,7 +151,7 @@ def test_tensors_may_keep_saying_that_they_are_on_the_cpu() -> None:
 def test_a_tensor_that_is_on_the_cpu_by_name_is_refused_where_devices_are_checked() -> None:
     x = torch.ones(4)
     with offline(check_devices=True):
-        for here in (torch.ones(4, device="cpu"), x.cpu(), x.to("cpu"), torch.ones_like(x, device="cpu")[1:]):
+        for here in (torch.ones(4, device="cpu"), x.cpu(), x.to("cpu"), torch.ones_like(x, device="cpu")):
             assert (here.device.type, here.is_cuda) == ("cpu", False)
             with pytest.raises(ValueError, match=r"Pointer argument x cannot be accessed from Triton \(cpu tensor\?\)"):
                 double[(1,)](here, N=2)
@@ -161,8 +161,6 @@ def test_a_tensor_that_is_on_the_cpu_by_name_is_refused_where_devices_are_checke
                 assert there[0] == 2 * here[0]
         double[(1,)](x, N=4)
         double[(1,)](torch.ones(4, pin_memory=True, device="cpu"), N=4)
-    with pytest.raises(OfflineError, match="check_devices=True needs claim_cuda=True"):
-        offline(check_devices=True, claim_cuda=False)
 
 
 def test_nvml_knows_the_target_whoever_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
