@@ -30,6 +30,8 @@ DOCUMENT, PLACE = ROOT / "docs/executor.md", "bench.tutorials: passed"
 TARGETS = ("h100", "b200")
 FOLDER = Path("python/tutorials/gluon")
 EXAMPLE = Path("python/examples/gluon/01-attention-forward.py")
+FAULTS = "the sanitiser reports faults: "
+"""What the reason begins with for a test that fails by faults only."""
 _RESULTS, _LIMIT, _EVERY = "AVO_TUTORIALS_RESULTS", "AVO_TUTORIALS_LIMIT", "AVO_TUTORIALS_EVERY"
 
 
@@ -42,6 +44,7 @@ class Outcome:
     how: str
     """``passed``, ``failed`` or ``skipped``."""
     why: str = ""
+    id: str = ""
 
 
 # The plugin
@@ -94,10 +97,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         file, _, test = report.nodeid.partition("::")
         crash = getattr(report.longrepr, "reprcrash", None)
         reason = crash.message if crash else report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        _tell(Outcome(Path(file).stem, test, report.outcome, (reason.splitlines() or [""])[0]))
+        if "\nfaults:\n" in reason:  # the plugin's own failure
+            reason = FAULTS + reason.partition("\nfaults:\n")[2].strip()
+        _tell(Outcome(Path(file).stem, test, report.outcome, (reason.splitlines() or [""])[0], report.nodeid))
 
 
 # The command
+
+
+def variables(results: Path, limit: int, *, every: bool) -> dict[str, str]:
+    """Return the environment variables that the plugin reads."""
+    return {_RESULTS: str(results), _LIMIT: str(limit), **({_EVERY: "1"} if every else {})}
 
 
 def run(checkout: Path, file: Path, target: str, *, limit: int, every: bool) -> list[Outcome]:
@@ -105,8 +115,7 @@ def run(checkout: Path, file: Path, target: str, *, limit: int, every: bool) -> 
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
         results.touch()
-        environment = os.environ | {"PYTHONPATH": str(ROOT), _RESULTS: str(results), _LIMIT: str(limit)}
-        environment |= {_EVERY: "1"} if every else {}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables(results, limit, every=every)
         options = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "bench.tutorials")
         offline = ("--triton-offline", "--triton-offline-target", target)
         command = [sys.executable, "-m", "pytest", *options, *offline, file.name]

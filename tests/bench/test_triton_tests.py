@@ -1,0 +1,59 @@
+"""A sample of Triton's own tests is drawn anew by each seed, and a test that fails has a cause."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.triton_tests import cause, collect, draw, run
+from bench.tutorials import FAULTS, Outcome
+
+SUITE = """
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton._internal_testing import run_in_process
+
+@triton.jit
+def copied(x, y, N: tl.constexpr):
+    tl.store(y + tl.arange(0, N), tl.load(x + tl.arange(0, N)))
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_copies(n):
+    x, y = torch.ones(4, device="cuda"), torch.zeros(8, device="cuda")
+    copied[(1,)](x, y, N=n)
+
+def test_wrong():
+    assert torch.cuda.get_device_capability() == (10, 0)
+
+def test_finds():
+    result = run_in_process(test_copies, (8,))
+    assert "some words" in result.driver_stderr_output and "device-side assert" in str(result.exc)
+    assert run_in_process(test_copies, (4,)).exc is None
+"""
+
+
+def test_each_function_is_drawn_once_before_any_is_drawn_again_and_a_seed_draws_the_same_again() -> None:
+    ids = [f"file.py::test_{name}[{i}]" for name in "abc" for i in range(5)] + ["file.py::test_d"]
+    drawn = draw(ids, 6, seed=3)
+    assert draw(reversed(ids), 6, seed=3) == drawn
+    assert {each.partition("[")[0] for each in drawn[:4]} == {f"file.py::test_{name}" for name in "abcd"}
+    assert len(set(drawn)) == 6
+    assert any(draw(ids, 6, seed) != drawn for seed in range(4, 8))
+    assert sorted(draw(ids, 100, seed=0)) == sorted(ids)
+
+
+@pytest.mark.long
+def test_tests_run_for_a_target_and_failures_have_causes(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    chosen = [each for each in collect(tmp_path, ["test_suite.py"]) if not each.endswith("[4]")]
+    found = run(tmp_path, ["test_suite.py"], chosen, "h100", limit=300)
+    assert {
+        test.partition("::")[2]: (each.how, cause(each)) for test, each in found.items() if each.how != "passed"
+    } == {
+        "test_copies[8]": ("failed", "fault reported"),
+        "test_wrong": ("failed", "assertion failed"),
+    }
+    assert found["test_suite.py::test_finds"].how == "passed"
+    assert found["test_suite.py::test_copies[8]"].why.startswith(f"{FAULTS}read out of bounds in copied")
+    assert cause(Outcome("file", "test", "failed", "RuntimeError: something")) == "other"
