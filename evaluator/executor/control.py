@@ -1,6 +1,5 @@
 """Control flow: blocks, branches and loops. Programs that diverge continue in separate frames that merge later."""
 
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +8,7 @@ from itertools import count
 import torch
 
 from avo.evaluator.executor.counted import CountedLoop
+from avo.evaluator.executor.digests import digested
 from avo.evaluator.executor.diverging import Piece, assign, join, narrowed, parted, twins_of, unchanged
 from avo.evaluator.executor.dtypes import DTYPES
 from avo.evaluator.executor.effects import CONTROL, READS, WRITES, effects
@@ -125,7 +125,7 @@ class _Builder:
                 return using_scratch(op, self._control[op.name](op))
             step = self._unchecked(op)
             if not self._data and effects(op.name).on_chip and op.name != LOAD:
-                return _digested(op, self._types, step)
+                return digested(op, self._types, step)
             if op.results and (op.name in READS or op.name == LOAD):
                 step = _scripted(op, self._types, step)
             if self._sanitize:
@@ -331,27 +331,6 @@ class _Builder:
             join(frame, op.results, pieces)
 
         return run
-
-
-_FACTORS = [secrets.randbits(62) | 1 for _ in range(32)]
-"""Nobody who writes a kernel knows what else gives the same number."""
-
-
-def _digested(op: Op, types: Sequence[Type], step: Step) -> Step:
-    """Return a step that, where programs have digests, only mixes to these which operation it is, on which integers."""
-    slots, place = [slot for slot in op.operands if types[slot].element in ("i1", "i32", "i64")], op.lines.start
-
-    def run(frame: Frame) -> None:
-        if frame.run.digest is None:
-            step(frame)
-            return
-        mixed = frame.run.digest[frame.positions] + place
-        for slot, factor in zip(slots, _FACTORS[1:], strict=False):
-            if frame.slots[slot] is not None:
-                mixed += frame.tensor(slot) * factor
-        frame.run.digest[frame.positions] = (mixed ^ mixed >> 31) * _FACTORS[0]
-
-    return run
 
 
 def _scripted(op: Op, types: Sequence[Type], step: Step) -> Step:
