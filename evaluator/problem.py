@@ -22,8 +22,8 @@ LAYOUTS = ("contiguous", "bshd", "padded", "mixed", "fused", "interleaved")
 each tensor, and parts of a larger tensor, ``fused`` [b, s, 3, heads, d] and ``interleaved`` [s, b, h, 3, d].
 """
 FAR = ("far-batch", "far-heads", "far-rows")
-"""Memory orders of small cases in which one axis is the outermost and reaches 2^31 elements or more: its offsets do not
-fit in 32 bits.
+"""Memory orders of small cases in which one axis is the outermost and reaches 2^32 elements or more: its offsets do not
+fit in 32 bits, signed or not.
 """
 
 

@@ -104,6 +104,11 @@ def attention(q, k, v, out, lse, *, causal, scale):
 }
 
 OUTPUTS = {
+    "memory between the rows filled": Attack(
+        within("if out.stride(0) > 2**28:\n    out.as_strided((out.stride(0) * 2,), (1,)).zero_()"),
+        Status.OUT_OF_BOUNDS,
+        "a fill of 'out' also writes to memory between its rows",
+    ),
     "zeros": Attack(
         around("def attention(q, k, v, out, lse, *, causal, scale):\n    out.zero_()\n    lse.zero_()"),
         Status.INCORRECT,

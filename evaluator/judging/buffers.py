@@ -58,7 +58,15 @@ class Buffers:
             if allocation.sparse is None:
                 tensor.as_strided(step.shape, step.strides, step.offset).fill_(value)
             else:
+                passed(_stray(step, allocation))
                 tensor[allocation.sparse.places(step.shape, step.strides, step.offset)] = value
+
+
+def _stray(step: Fill, allocation: Allocation) -> Fault | None:
+    """Return a fault if a fill of a tensor whose rows are held alone has more elements than these."""
+    if math.prod(step.shape) <= allocation.data.numel():
+        return None
+    return Fault(Status.OUT_OF_BOUNDS, f"a fill of {allocation.name!r} also writes to memory between its rows")
 
 
 def stranger(call: Call, plan: LaunchPlan) -> Fault | None:

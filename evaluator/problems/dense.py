@@ -54,9 +54,7 @@ _FUSED_HEADS = 96
 apart reach 2^31 at 58,255 keys.
 """
 _FAR = 2**28
-"""Least distance of neighbours along the far axis of a layout in ``FAR``: nine rows of a tile reach 2^31 elements, and
-140 keys take 75 GB, as much as a card has.
-"""
+"""Least distance of neighbours along the far axis of a layout in ``FAR``: 17 rows of a tile reach 2^32 elements."""
 _ORDERS = dict(zip(FAR, ((0, 2, 1), (1, 0, 2), (2, 0, 1)), strict=True))
 """Axes of [batch, heads, rows] in each of these layouts, the outermost first."""
 
@@ -359,7 +357,7 @@ def _sparse(layout: str, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
     if layout == "interleaved":
         return (heads * 3 * dim, 3 * dim, batch * heads * 3 * dim, 1)
     outer, middle, inner = _ORDERS[layout]
-    # Multiples of 32 bytes, as descriptors take them; as a 32-bit argument where there are three neighbours or more.
-    reaching = -(-(2**31) // max(shape[outer] - 1, 1))
+    # Multiples of 32 bytes, as descriptors take them; as a 32-bit argument where there are four neighbours or more.
+    reaching = -(-(2**32) // max(shape[outer] - 1, 1))
     strides = {outer: max(-(-reaching // 16) * 16, _FAR), middle: shape[inner] * dim, inner: dim}
     return (strides[0], strides[1], strides[2], 1)

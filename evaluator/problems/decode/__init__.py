@@ -300,7 +300,7 @@ _CORRECTNESS = (
     _case("rising", 2, 4, 2, 6, 1000, 32, "rising", ragged=True),
     # So many sequences that a program has several tiles of keys.
     _case("step", 22, 3, 3, 2, 1000, 64, "step"),
-    *far(_case("", 3, 6, 3, 4, 70, 16, "dominant", ragged=True)),
+    *far(_case("", 4, 8, 4, 4, 70, 16, "dominant", ragged=True)),
 )
 
 PROBLEM = DECODE = Decode(

@@ -340,7 +340,7 @@ _CORRECTNESS = (
     _case("blocks-of-64", 2, 1, 750, 64, 8, "random", "normal"),
     _case("blocks-of-128", 2, 1, 850, 128, 4, "skewed", "large"),
     _case("step", 3, 3, 400, 64, 5, "random", "step", batch=1),
-    *far(_case("", 6, 3, 50, 16, 4, "random", "dominant", batch=3)),
+    *far(_case("", 8, 4, 50, 16, 4, "random", "dominant", batch=4)),
 )
 
 

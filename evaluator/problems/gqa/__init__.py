@@ -48,7 +48,7 @@ _CORRECTNESS = (
     small("rising-full", 4, 2, 70, 321, False, "rising"),
     small("step-full", 6, 3, 70, 640, False, "step"),
     small("long-causal", 4, 2, 700, 700, True, "normal"),
-    *far(replace(small("", 6, 3, 40, 70, True, "dominant"), batch=3)),
+    *far(replace(small("", 8, 4, 40, 70, True, "dominant"), batch=4)),
 )
 
 _BY_KV_HEADS = (

@@ -23,7 +23,7 @@ PROBLEM = GQA_BACKWARD = AttentionBackward(
         backward_case(small("large-causal", 4, 1, 155, 155, True, "large"), 1.0),
         backward_case(small("constant-causal", 4, 2, 69, 157, True, "constant", scale=0.07), 1.0),
         backward_case(small("negative-full", 4, 2, 70, 200, False, "negative"), 1.0),
-        *far(backward_case(replace(small("", 6, 3, 40, 70, True, "dominant"), batch=3), 1.0)),
+        *far(backward_case(replace(small("", 8, 4, 40, 70, True, "dominant"), batch=4), 1.0)),
     ),
     suites={
         "quick": tuple(case for case in _PAPER if case.name.startswith("8k")),

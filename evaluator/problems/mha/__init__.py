@@ -42,7 +42,7 @@ _CORRECTNESS = (
     small("rising-full", 2, 2, 70, 321, False, "rising"),
     small("step-full", 3, 3, 70, 640, False, "step"),
     small("long-causal", 1, 1, 1024, 1024, True, "normal"),
-    *far(replace(small("", 3, 3, 40, 70, True, "dominant"), batch=3)),
+    *far(replace(small("", 4, 4, 40, 70, True, "dominant"), batch=4)),
 )
 
 _FA3 = (

@@ -156,7 +156,7 @@ TILES = {
         STORED_ROWS, "o_base + (q_len - 1 - offs_m)[:, None] * stride_om", "square-full: rows.*stored in reverse"
     ),
     "the first 512 keys": one(
-        KEYS, "range(0, tl.minimum(kv_len, 512), BLOCK_N)", "long-causal: rows.*512 to 1023 are ignored"
+        KEYS, "range(0, tl.minimum(kv_len, 512), BLOCK_N)", "step-full: rows.*512 to 639 are ignored"
     ),
     "the first 4096 keys": one(KEYS, "range(0, tl.minimum(kv_len, 4096), BLOCK_N)", "8k-.*: rows"),
     "the first 4096 keys, the others masked": one(
@@ -193,6 +193,9 @@ HEADS = {
         "*k.stride(),", "kv_heads * kv_len * head_dim, kv_len * head_dim, head_dim, 1,", "odd-causal: rows"
     ),
     "batches in 32 bits": one(BATCH, BATCH[: -len(WIDE)], "far-batch: integer overflow", Status.OUT_OF_BOUNDS),
+    "batches in 32 bits without a sign": one(
+        BATCH, BATCH.replace("int64", "uint32"), "far-batch: integer overflow", Status.OUT_OF_BOUNDS
+    ),
     "heads in 32 bits": one(HEAD, HEAD.replace(WIDE, ""), "far-heads: integer overflow", Status.OUT_OF_BOUNDS),
     "keys in 32 bits": one(V_TILE, V_TILE.replace(WIDE, ""), "far-rows: integer overflow", Status.OUT_OF_BOUNDS),
     "stored rows in 32 bits": one(

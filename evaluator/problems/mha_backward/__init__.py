@@ -33,7 +33,7 @@ PROBLEM = MHA_BACKWARD = AttentionBackward(
         backward_case(small("constant-causal", 2, 2, 129, 257, True, "constant", scale=0.07), 1.0),
         backward_case(small("negative-full", 1, 1, 100, 300, False, "negative"), 1.0),
         backward_case(small("rising-full", 2, 2, 70, 321, False, "rising"), 1.0),
-        *far(backward_case(replace(small("", 3, 3, 40, 70, True, "dominant"), batch=3), 1.0)),
+        *far(backward_case(replace(small("", 4, 4, 40, 70, True, "dominant"), batch=4), 1.0)),
     ),
     suites={
         "quick": tuple(case for case in _PAPER if case.name.startswith("8k")),

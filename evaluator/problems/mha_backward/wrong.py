@@ -24,7 +24,7 @@ STARTS = "first_k, end_k = tl.load(StartsK + sequence), tl.load(StartsK + sequen
 ADDED = "adds to 'dq' in numbers narrower than float32"
 DQ_STRIDES = "stride_dqb, stride_dqh, stride_dqm, stride_dqd, HEAD_DIM, BLOCK_D"
 DQ_PART = """\
-        place = Dq + batch * stride_dqb + head * stride_dqh + offs_m[:, None] * stride_dqm
+        place = Dq + batch * stride_dqb + head * stride_dqh + offs_m[:, None].to(tl.int64) * stride_dqm
         place += tl.arange(0, BLOCK_D)[None, :] * stride_dqd
         inside = (offs_m < q_len)[:, None] & (tl.arange(0, BLOCK_D) < HEAD_DIM)[None, :]
         tl.atomic_add(place, (tl.dot(ds.to(k.dtype), k) * scale).to(k.dtype), mask=inside)

@@ -119,7 +119,7 @@ def test_offsets_along_each_axis_of_each_tensor_need_more_than_32_bits_in_a_smal
         (spec.name, axis)
         for spec in specs
         for axis, (extent, stride) in enumerate(zip(spec.shape, spec.strides, strict=True))
-        if stride < 2**31 <= (extent - 1) * stride
+        if stride < 2**31 and (extent - 1) * stride >= 2**32
     }
     assert found == {(spec.name, axis) for spec in specs if spec.sparse for axis in range(3)}
     contiguous = {spec.name for spec in specs} - {name for name, _ in found}
