@@ -98,7 +98,8 @@ class Code:
 
         memory.passes = passes
         if run.turns:
-            run.turns.run([*self._bodies(run, values, 0, number, lockstep), *self._beside(run, values, number, beside)])
+            bodies = self._bodies(run, values, 0, number, min(together, lockstep))
+            run.turns.run([*bodies, *self._beside(run, values, number, beside)])
         else:
             while (chunk := run.starts.start()) is not None:
                 self._execute(run, values, chunk)

@@ -25,7 +25,7 @@ from avo.evaluator.executor.reach import Reach, busiest, observe, placed, places
 from avo.evaluator.executor.sanitizer import Sanitizer
 from avo.evaluator.executor.script import Script
 from avo.evaluator.executor.scripting import record, scripted
-from avo.evaluator.executor.waiting import polls, programs_interact, waiting_loops, without_waits
+from avo.evaluator.executor.waiting import gives_up, polls, programs_interact, waiting_loops, without_waits
 from avo.evaluator.executor.work import bodies, loops, roles, shares
 from avo.evaluator.plan import Argument, Scalar
 from avo.evaluator.work import SAMPLED_PROGRAMS, Counted, Trips
@@ -52,6 +52,8 @@ class Kernel:
         """Whether a program that runs alone may do other work than one that runs with all others."""
         self.takes_turns = bool(polls(function))
         """Whether programs may wait for each other."""
+        self.gives_up = gives_up(function)
+        """Where programs wait for so many passes, or so long, at most; None if nowhere. On a GPU chance decides."""
         self.multiplies = any(effects(op.name).work == "dot" for op in function.body.ops)
         """Whether the kernel holds matrix products, executed or not."""
         self.function = function

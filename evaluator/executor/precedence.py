@@ -19,12 +19,9 @@ from avo.evaluator.work import VERSION, Waits
 
 Tensor = torch.Tensor
 
-_CELL_BYTES = 4
-"""Bytes of memory that are taken for one flag."""
-
 
 class Precedence(Memory):
-    """A memory that records its versions: after each store and atomic update of a cell, and which a poll has seen."""
+    """A memory that records its versions: after each store and atomic update of a byte, and which a poll has seen."""
 
     def __init__(self, allocations: Sequence[Allocation], function: Function) -> None:
         """``function`` is the kernel whose slice runs."""
@@ -33,26 +30,29 @@ class Precedence(Memory):
         self._loops = [None if loop.index in waiting else loop.block for loop in loops(function)]
         self._lines, self._shares = _outside(function)
         self._branching = _branching(function)
-        self._nodes: list[tuple[int, list[float]] | None] = []
-        """Of each node the program, or ``VERSION``, and where it was; None for a poll that was repeated."""
+        self._owners: list[int] = []
+        """The program of each node, or ``VERSION``."""
+        self._nodes: list[list[float] | None] = []
+        """Where it was; None for a poll that was repeated."""
         self._after: list[tuple[int, int]] = []
         self._latest: dict[int, Tensor] = {}
-        """The node that last changed each cell of a buffer, -1 for none."""
+        """The node that last changed each byte of a buffer, int32, -1 for none."""
         self._polled: dict[int, int] = {}
         """The last node of each program where that is a poll, by position."""
         self._polling: dict[int, tuple[int, int]] = {}
         """Atomic polls that have not changed memory yet, by address: program's position and node."""
+        self._arrived: dict[int, list[int]] = {}
+        """What programs have seen in updates that decide a branch, by position: what they release comes after it."""
 
     def waits(self) -> Waits | None:
         """Return what was recorded; None if no program waited for another."""
         kept = [i for i, node in enumerate(self._nodes) if node is not None]
         number = dict(zip(kept, range(len(kept)), strict=True))
         after = [(number[a], number[b]) for a, b in self._after if a in number and b in number]
-        nodes = [node for node in self._nodes if node is not None]
-        programs = np.array([program for program, _ in nodes], dtype=np.int64)
+        programs = np.array([self._owners[i] for i in kept], dtype=np.int64)
         if not any(programs[later] != VERSION for _, later in after):
             return None
-        return Waits(programs, np.array([place for _, place in nodes]), np.array(after, dtype=np.int64))
+        return Waits(programs, np.array([self._nodes[i] for i in kept]), np.array(after, dtype=np.int64))
 
     @property
     def observes_turns(self) -> bool:
@@ -66,26 +66,25 @@ class Precedence(Memory):
     def observe_read(self, access: Access) -> None:
         """Record what a poll sees."""
         if access.site.polls:
-            cells, programs = self._lanes(access)
-            seen = self._cells(access.buffer)[cells]
+            places, programs = self._lanes(access)
+            seen = self._versions(access.buffer)[places]
             for position in programs.unique().tolist():
                 self._poll(position, access.site, seen[programs == position].unique().tolist())
 
     def synchronise(self, address: Tensor, programs: Tensor, item_bytes: int, site: Site) -> None:
         """Record an atomic update, each of its own address, in order."""
-        buffer = int(self.buffer_of(int(address[0])))
-        versions = self._cells(buffer)
         for at, position in zip(address.tolist(), programs.tolist(), strict=True):
-            cell = (at - self._addresses[buffer]) // _CELL_BYTES
-            seen = int(versions[cell])
+            held = self._item(at, item_bytes)
+            seen = held.unique().tolist()
             if site.polls:
-                self._polling[at] = position, self._poll(position, site, [seen])
-                continue
-            issued = self._node(position, site)
-            blind = site.order is not None and site.order.blind
-            versions[cell] = issued if blind else self._updated(issued, seen)
-            if site.line in self._branching:
-                self._link([seen], self._node(position, site))
+                self._polling[at] = position, self._poll(position, site, seen)
+            elif site.line in self._branching:
+                held[:] = self._updated(self._node(position, site), seen)
+                self._arrived[position] = seen
+            else:
+                issued = self._release(position, site)
+                blind = site.order is not None and site.order.blind
+                held[:] = issued if blind else self._updated(issued, seen)
 
     def replace(self, cells: Tensor, index: Tensor, values: Tensor) -> None:
         """Set elements like ``Memory.replace``; polls that change them make versions."""
@@ -93,7 +92,7 @@ class Precedence(Memory):
         for at, (position, node) in self._polling.items():
             buffer = int(self.buffer_of(at))
             if (at - self._addresses[buffer]) // cells.element_size() in changed:
-                self._cells(buffer)[(at - self._addresses[buffer]) // _CELL_BYTES] = node
+                self._item(at, cells.element_size())[:] = node
                 self._polled.pop(position, None)
         self._polling.clear()
         super().replace(cells, index, values)
@@ -105,25 +104,30 @@ class Precedence(Memory):
         return False
 
     def _store(self, access: Access, index: Tensor, bits: Tensor) -> None:
-        cells, programs = self._lanes(access)
+        places, programs = self._lanes(access)
         for position in programs.unique().tolist():
-            self._cells(access.buffer)[cells[programs == position]] = self._node(position, access.site)
+            self._versions(access.buffer)[places[programs == position]] = self._release(position, access.site)
         super()._store(access, index, bits)
 
-    def _cells(self, buffer: int) -> Tensor:
+    def _versions(self, buffer: int) -> Tensor:
         if buffer not in self._latest:
-            number = -(-self._allocations[buffer].data.nbytes // _CELL_BYTES)
-            self._latest[buffer] = torch.full((number,), -1, dtype=torch.int64)
+            self._latest[buffer] = torch.full((self._allocations[buffer].data.nbytes,), -1, dtype=torch.int32)
         return self._latest[buffer]
 
+    def _item(self, address: int, item_bytes: int) -> Tensor:
+        """Return the versions of the bytes of an item."""
+        buffer = int(self.buffer_of(address))
+        first = address - self._addresses[buffer]
+        return self._versions(buffer)[first : first + item_bytes]
+
     def _lanes(self, access: Access) -> tuple[Tensor, Tensor]:
-        """Return the cells of the active items of an access, and the positions of the programs, int64 [n] each."""
+        """Return the bytes of the active items of an access, [n, bytes], and the positions of the programs, [n]."""
         programs = access.site.positions
         shape = (programs.shape[0], *access.index.shape[1:])
         index, active = access.index.expand(shape), access.active
         owners = programs.view(-1, *[1] * (index.dim() - 1)).expand(shape)
         chosen = torch.ones(shape, dtype=torch.bool) if active is None else active.expand(shape)
-        return index[chosen] * access.item_bytes // _CELL_BYTES, owners[chosen]
+        return index[chosen][:, None] * access.item_bytes + torch.arange(access.item_bytes), owners[chosen]
 
     def _node(self, position: int, site: Site) -> int:
         """Add a node of a program where it is now."""
@@ -131,19 +135,28 @@ class Precedence(Memory):
         done = self.passes[:, position]
         share = self._shares[bisect_left(self._lines, site.line)]
         place = [share, *(0.0 if block is None else float(done[block]) for block in self._loops)]
-        self._nodes.append((int(site.ids[position]), place))
+        self._owners.append(int(site.ids[position]))
+        self._nodes.append(place)
         self._polled.pop(position, None)
         return len(self._nodes) - 1
 
-    def _updated(self, issued: int, before: int) -> int:
-        """Add the version that an update makes of one before."""
-        self._nodes.append((VERSION, [0.0] * (1 + len(self._loops))))
+    def _release(self, position: int, site: Site) -> int:
+        """Add a node of a program that stores, after what it has seen in an update that sent it there."""
+        node = self._node(position, site)
+        self._link(self._arrived.pop(position, []), node)
+        return node
+
+    def _updated(self, issued: int, before: Sequence[int]) -> int:
+        """Add the version that an update makes of those before."""
+        self._owners.append(VERSION)
+        self._nodes.append([0.0] * (1 + len(self._loops)))
         version = len(self._nodes) - 1
-        self._link([issued, before], version)
+        self._link([issued, *before], version)
         return version
 
     def _poll(self, position: int, site: Site, seen: Sequence[int]) -> int:
         """Add a node that waits for versions, in place of the same program's if that was a poll at the same place."""
+        self._arrived.pop(position, None)
         before = self._polled.get(position)
         node = self._node(position, site)
         if before is not None and self._nodes[before] == self._nodes[node]:
@@ -153,7 +166,9 @@ class Precedence(Memory):
         return node
 
     def _link(self, earlier: Sequence[int], later: int) -> None:
-        self._after.extend((each, later) for each in earlier if each >= 0)
+        """Note what comes before a node; what the same program did does so anyway."""
+        owner = self._owners[later]
+        self._after.extend((e, later) for e in earlier if e >= 0 and (owner == VERSION or self._owners[e] != owner))
 
 
 def _outside(function: Function) -> tuple[list[int], list[float]]:

@@ -4,6 +4,7 @@ In lockstep, a program that waits would wait forever: the one it waits for takes
 So the programs of such a kernel run one at a time, each until it waits; then another one continues.
 """
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
@@ -21,6 +22,7 @@ MAX_WAITING = 1024
 
 MOST_FLAGS = 1024
 """Most elements of a block that a loop looks at and only waits."""
+_ZERO = re.compile(r"(dense<)?(0|0\.0+e\+00|false)>?")
 _CHEAP = (None, "integer", "compare", "select", "convert", "address")
 """What operations are counted as that turn what was polled into a condition."""
 
@@ -41,7 +43,8 @@ def polls(function: Function) -> frozenset[int]:
     written = {params.get(op.operands[0]) for op in function.body.ops if _may_change(op, constants)}
 
     def changes(op: Op) -> bool:
-        return bool(written) and not written.isdisjoint({None, params.get(op.operands[0])})
+        origin = params.get(op.operands[0])
+        return bool(written) and (origin is None or not written.isdisjoint({None, origin}))
 
     for op in function.body.ops:
         if effects(op.name).waits:
@@ -69,7 +72,7 @@ def waiting_loops(function: Function) -> frozenset[int]:
             inner = op.nested
             works = any(function.types[slot].elements > 1 for slot in op.results)
             works = works or any(one.loop is not None or _works(one, function, polled) for one in inner)
-            works = works or _goes_on(op, inner)
+            works = works or bool(_counting(op, inner))
             if not works and any(not polled.isdisjoint(one.results) for one in inner):
                 found.add(op.loop)
     return frozenset(found)
@@ -82,17 +85,34 @@ def _works(op: Op, function: Function, polled: Set[int]) -> bool:
     return many or row.work not in _CHEAP or (row.accesses and polled.isdisjoint(op.results))
 
 
-def _goes_on(loop: Op, inner: Sequence[Op]) -> bool:
-    """Whether a pass of a while loop begins with a value that depends on one that the pass before began with, and is
-    not the same: then passes are no repetition, whatever others do meanwhile.
+def gives_up(function: Function) -> str | None:
+    """Return where programs poll in a way that may end although nothing has changed: after so many passes, or so long;
+    None if nowhere.
+    """
+    polled = polls(function)
+    for op in function.body.ops:
+        if effects(op.name).waits and "timeout" in op.words:
+            return op.location
+        if op.name == "scf.while" and len(op.regions) == 2:
+            deciding = _deciding(op, op.nested, set(op.regions[0].terminator.operands[:1]))
+            looks = any(
+                not polled.isdisjoint(one.results) and not deciding.isdisjoint(one.results) for one in op.nested
+            )
+            if looks and not deciding.isdisjoint(_counting(op, op.nested)):
+                return op.location
+    return None
+
+
+def _counting(loop: Op, inner: Sequence[Op]) -> set[int]:
+    """Return what a pass of a while loop begins with that depends on what the pass before began with, and is not the
+    same: with such values, passes are no repetition, whatever others do meanwhile.
     """
     before, after = loop.regions
     forwarded = dict(zip(after.args, before.terminator.operands[1:], strict=False))
     pairs = list(zip(before.args, after.terminator.operands, strict=False))
     changing = {target for target, source in pairs if forwarded.get(source, source) != target}
-    return any(
-        not changing.isdisjoint(_deciding(loop, inner, {source})) for target, source in pairs if target in changing
-    )
+    pairs = [(target, source) for target, source in pairs if target in changing]
+    return {target for target, source in pairs if not changing.isdisjoint(_deciding(loop, inner, {source}))}
 
 
 def programs_interact(function: Function) -> bool:
@@ -133,7 +153,7 @@ def _adds_nothing(op: Op, constants: Mapping[int, tuple[str, ...]]) -> bool:
     """Whether an operation adds zero to memory, or combines it with zero so that nothing changes."""
     if op.name != "tt.atomic_rmw" or op.words[:1] not in (("add",), ("fadd",), ("or",), ("xor",)):
         return False
-    return constants.get(op.operands[1], ("",))[0].removeprefix("dense<").startswith(("0", "false"))
+    return _ZERO.fullmatch(constants.get(op.operands[1], ("",))[0]) is not None
 
 
 def _deciding(loop: Op, inner: Sequence[Op], slots: set[int]) -> set[int]:

@@ -111,6 +111,9 @@ class PlanRun:
         """Return how many programs of a launch the card holds at once, if they may wait for each other."""
         if not self.attempt(launch, lambda kernel: kernel.takes_turns):
             return None
+        if place := self.attempt(launch, lambda kernel: kernel.gives_up):
+            what = f"kernel {self.ir(launch).name}: the wait at {place} may end before what it waits for is there"
+            raise Refused(Fault(Status.UNSUPPORTED, f"{what}: wait without a limit"))
         return min(self.resident(self.ir(launch), launch.programs), launch.programs)
 
     def progress(self, launch: Launch, room: int | None) -> Progress:

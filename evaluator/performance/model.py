@@ -322,10 +322,10 @@ def time_launch(
         each[-last:] = apart.sum(0)[-last:]
     free = spent = list_schedule(each, slots)
     if launch.waits is not None:
-        single = measured(launch.binary, target, ctas, seen, seed)
+        single = measured(launch.binary, target, 1, seen, seed)
         alone, _ = program_clocks(launch, single, match_loops(launch.loops, single, launch.shares), target)
         faster = min(1.0, float(alone.sum() / clocks.sum()))
-        room = Room(target.sms // ctas, max(1, resident // ctas), faster, table.flag_trips * table.l2_hit_latency)
+        room = Room(target.sms // ctas, resident, faster, table.flag_trips * table.l2_hit_latency)
         spent = max(spent, schedule(launch, clocks, room))
     clock = clock_hz(target, table, _load(kernel, passes, clocks, table) / (spent * slots))
     active = min(target.sms, launch.programs * ctas)

@@ -1,6 +1,7 @@
 """Which programs wait for whom, and how far each was, is recorded as a model of the kernel has it."""
 
 import numpy as np
+import pytest
 import torch
 import triton
 import triton.language as tl
@@ -51,6 +52,35 @@ def meeting(Count, Sense, X, HOW: tl.constexpr, N: tl.constexpr):
         while tl.load(Sense, volatile=True) == 0:
             pass
     tl.store(X + tl.program_id(0) * N + i, x)
+
+
+@triton.jit
+def halves(Flag, X, HOW: tl.constexpr, N: tl.constexpr):
+    p = tl.program_id(0)
+    if HOW == "upper half":
+        if p > 0:
+            while tl.load(Flag + p - 1, volatile=True) == 0:
+                pass
+        tl.atomic_xchg(Flag.to(tl.pointer_type(tl.int32)) + 2 * p + 1, 1)
+    else:
+        flag = Flag.to(tl.pointer_type(tl.int8))
+        tl.store(flag + 64 + p, 1)
+        if p > 0:
+            while tl.load(flag + p - 1, volatile=True) == 0:
+                pass
+        tl.store(flag + p, 1)
+
+
+@triton.jit
+def last(Count, Flag, X, N: tl.constexpr):
+    p = tl.program_id(0)
+    if tl.atomic_add(Count, 1) == tl.num_programs(0) - 1:
+        tl.store(X + tl.arange(0, N), tl.full([N], 1.0, tl.float32))
+    if p == 0:
+        tl.atomic_xchg(Flag, 1)
+    else:
+        while tl.atomic_add(Flag, 0) == 0:
+            pass
 
 
 def ints(*shape):
@@ -114,6 +144,19 @@ def test_whoever_leaves_a_barrier_has_waited_for_all_that_came(executor):
     found = waited("sense")  # the last to come releases the others, and has waited for them
     assert found[5] >= set(range(5))
     assert all(5 in found[p] for p in range(5))
+
+
+@pytest.mark.parametrize("how", ["upper half", "bytes"])
+def test_a_flag_may_be_any_bytes_of_what_is_polled(executor, how):
+    waits = played(
+        executor, halves, torch.zeros(16, dtype=torch.int64), torch.zeros(16), grid=(4,), HOW=how, N=16
+    ).waits
+    assert releasers(waits) == {p: {p - 1} for p in range(1, 4)}
+
+
+def test_whoever_comes_last_and_releases_nobody_keeps_nobody_waiting(executor):
+    waits = played(executor, last, ints(1), ints(1), torch.zeros(16), grid=(5,), N=16).waits
+    assert releasers(waits) == {p: {0} for p in range(1, 5)}
 
 
 def test_who_never_finds_a_flag_unset_waits_for_nobody(executor):

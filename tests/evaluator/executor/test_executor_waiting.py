@@ -315,6 +315,40 @@ def test_a_loop_that_goes_on_while_it_looks_does_not_wait(executor, how, trips):
     assert [each.tolist() for each in launch.kernel.count(launch).trips] == [[trips]]
 
 
+@triton.jit
+def carried(A, B, X, HOW: tl.constexpr):
+    p = tl.program_id(0)
+    if HOW == "chosen":
+        flag = tl.where(p % 2 == 0, A, B)
+    else:
+        flag = A
+        for _ in range(3):
+            flag += 1
+    if p > 0:
+        while tl.atomic_add(flag, 0) < p:
+            pass
+    tl.atomic_add(A + 3 if HOW == "carried" else A, 1)
+    if HOW == "chosen":
+        tl.atomic_add(B, 1)
+    tl.store(X + p, p)
+
+
+@pytest.mark.parametrize("how", ["chosen", "carried"])
+def test_a_flag_may_be_behind_any_pointer(executor, how):
+    x = ints(4)
+    launch = executor.prepare(carried, ints(8), ints(8), x, grid=(4,), HOW=how)
+    assert launch.kernel.takes_turns
+    launch.run()
+    assert x.tolist() == [0, 1, 2, 3]
+
+
+def test_a_wait_that_gives_up_is_told_from_one_that_does_not(executor):
+    launch = executor.prepare(search, ints(64), ints(1), ints(1), grid=(1,), HOW="counts")
+    assert launch.kernel.gives_up == line_of(search, "while tl.load(Flag")
+    assert executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8).kernel.gives_up is None
+    assert executor.prepare(queue, ints(1), ints(9), 9, grid=(3,)).kernel.gives_up is None
+
+
 def test_waiting_is_left_out_of_the_work_of_an_execution_too(executor):
     launch = executor.prepare(barrier, ints(1), ints(6, 8), ints(6, 8), grid=(6,), N=8)
     counted = launch.kernel.count(launch)
