@@ -70,8 +70,8 @@ def _listings(made: Sequence[tuple[bytes, str]]) -> list[str]:
 
 
 def _pass_on(said: str) -> None:
-    """End this job as one that wants too much memory if that is what one of NVIDIA's tools said."""
-    if "Memory allocation failure" in said:
+    """End this job as one that wants too much memory if one of NVIDIA's tools said so, or the kernel has killed it."""
+    if re.search(r"Memory allocation failure|error code -9\b", said):
         raise MemoryError(said)
 
 
@@ -173,7 +173,7 @@ def listing(cubin: Path, ptx: str) -> str:
     options = ["-c", "-hex", "-gp", *(() if "brx.idx" in ptx else ("-ndf",))]
     command = [knobs.nvidia.nvdisasm.path, *options, str(cubin)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    _pass_on(done.stderr)
+    _pass_on(f"{done.stderr}error code {done.returncode}")
     return done.stdout
 
 

@@ -68,8 +68,6 @@ def _serve() -> None:
     modules = {name: importlib.import_module(name) for name in json.loads(start)["modules"]}
     gc.freeze()  # keeps collections in the forks from copying the pages of everything imported
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # where memory runs out, a job is the first to go
     for option, value in ((_PR_SET_NO_NEW_PRIVS, 1), (PR_SET_DUMPABLE, 0), (_PR_SET_CHILD_SUBREAPER, 1)):
         if prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
@@ -157,6 +155,10 @@ def _child(
     try:
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # the files in /proc of what is not are root's
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write("1000")  # where memory runs out, a job is the first to go, and not an idle server
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         null = os.open(os.devnull, os.O_RDWR)  # a job may change the flags of what is open: share nothing with the next
         os.dup2(null, 0)
         os.dup2(null, 1)

@@ -117,7 +117,7 @@ class ForkServer:
         self.jobs = 0
         """Jobs asked for so far."""
         self.processor_s = 0.0
-        """Seconds of processor time that jobs have taken so far, those that brought their server down excepted."""
+        """Seconds of processor time that jobs with an outcome have taken so far, if they left their server up."""
 
     def run(self, job: str, payload: bytes, limits: Limits) -> Outcome:
         """Run one job. Raises ``EvaluatorUnavailable`` when no server starts, or the machine has too little memory."""
@@ -127,26 +127,24 @@ class ForkServer:
             self.jobs += 1
             least = min(most := limits.memory_bytes, memory.LEAST_BYTES)
             self._started()  # it is one of those that share the memory
-            for _ in range(2):
+            for again in (True, False):
                 kills, granted = memory.kills(), memory.share(most, least)
                 outcome = self._outcome(request, payload, replace(limits, memory_bytes=granted))
                 # A job ends so when it has written its result: on a machine with 20 times its load, one was missing.
                 lost = isinstance(outcome, Crashed) and outcome.reason == ENDED_WELL
-                if memory.kills() != kills or (isinstance(outcome, OutOfMemory) and granted < most):
+                killed = isinstance(outcome, Crashed) and memory.kills() != kills
+                if killed or (isinstance(outcome, OutOfMemory) and granted < most):
                     least = most  # the machine's fault, not the job's
-                elif not lost:
+                elif not (lost and again):
+                    self.processor_s += self._started().last_s
                     return outcome
-            if lost:
-                return outcome
             raise EvaluatorUnavailable(f"this machine has run out of memory twice: {memory.ADVICE}")
 
     def _outcome(self, request: dict[str, Any], payload: bytes, limits: Limits) -> Outcome:
         for _ in range(2):
             server = self._started()
             try:
-                outcome = server.run({**request, "limits": asdict(limits)}, payload, MOST * limits.wall_s + GRACE_S)
-                self.processor_s += server.last_s
-                return outcome
+                return server.run({**request, "limits": asdict(limits)}, payload, MOST * limits.wall_s + GRACE_S)
             except _ServerDied:
                 self._stop()
         self._started()  # raises unless a fresh server comes up: then it was the job that brought the others down

@@ -21,12 +21,13 @@ class Patience:
     """Waits for ``root`` and all that it started for ``limit_s`` seconds in which they do nothing.
 
     ``itself``: whether what ``root`` does is looked at too. ``counting``: whether the processor time that they take
-    counts too, that of all together, but never more than the time that passes.
+    counts too, that of all together, but never more than the time that passes, and all of this if they cannot be seen.
     """
 
     def __init__(self, root: int, limit_s: float, *, itself: bool, counting: bool = False) -> None:
         self._root, self._itself, self._limit_s = root, itself, limit_s
-        self._taken_s = processor_s if counting else lambda root: 0.0
+        counted = processor_s if os.path.exists(_CHILDREN) else lambda root: time.monotonic()
+        self._taken_s = counted if counting else lambda root: 0.0
         self._counted_s, self._worked, self._worked_s = 0.0, False, self._taken_s(root)
         self._over = f"{limit_s:g} s" if counting else f"{limit_s:g} s in which it did nothing"
         self._began = self._looked = time.monotonic()
@@ -62,10 +63,8 @@ def at_work(root: int, *, itself: bool) -> bool:
 def processor_s(root: int) -> float:
     """Return the seconds of processor time that ``root``, its descendants and those they waited for have taken.
 
-    Where these cannot be seen, as in ``at_work``, they count as if they always worked.
+    Those that cannot be seen, as in ``at_work``, count when they have been waited for.
     """
-    if not os.path.exists(_CHILDREN):
-        return time.monotonic()
     stats = (_read(f"/proc/{pid}/stat").rpartition(b")")[2].split() for pid in _tree(root))
     return sum(sum(map(int, fields[11:15])) for fields in stats) / os.sysconf("SC_CLK_TCK")
 

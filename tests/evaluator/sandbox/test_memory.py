@@ -71,3 +71,12 @@ def test_a_machine_with_too_little_memory_is_at_fault(server: ForkServer, machin
     machine(memory.LEAST_BYTES // 2)
     with pytest.raises(EvaluatorUnavailable, match=r"this machine has 0.25 GiB of free memory .* needs 0.5 GiB"):
         run(server, "result = b'small'", asks)
+
+
+def test_kills_count_where_a_job_crashed_alone(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "kills", iter(range(9)).__next__)
+    assert result(server, "result = b'done'") == "done"
+    before_s = server.processor_s
+    with pytest.raises(EvaluatorUnavailable, match="run out of memory twice"):
+        run(server, "raise ValueError")
+    assert server.processor_s == before_s > 0
