@@ -55,8 +55,7 @@ COMPILING_S, CLOSELY_S = 200, 400
 """Limits in seconds of processor time on all compilations of one candidate; the second before acceptance, when more
 kernels are compiled. Those of a seed take up to 10 s, those of ``seeds/mha/plain`` unrolled 32 times 126 s.
 """
-_TOGETHER, _TOGETHER_S = 16, 40
-"""Most kernels that are compiled together, and most seconds that this may take."""
+_TOGETHER = 16  # most kernels that are compiled together: in the time that they may take alone, and all may take
 _LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
 """A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in."""
 
@@ -118,7 +117,7 @@ class Compiler:
             if len(some) == 1:
                 return
             payload = json.dumps([request for _, request in some]).encode()
-            outcome = self._ask("run_together", payload, replace(self._limits, wall_s=_TOGETHER_S, cpu_s=_TOGETHER_S))
+            outcome = self._ask("run_together", payload, replace(self._limits, cpu_s=len(some) * self._limits.cpu_s))
             if not isinstance(outcome, Finished):
                 return
             try:
