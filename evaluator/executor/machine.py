@@ -4,7 +4,7 @@ Only a session whose kernels nobody judges answers, so that no candidate can tel
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -14,33 +14,26 @@ from avo.evaluator.executor.ir import Op, Type
 from avo.evaluator.executor.lexer import unquoted
 
 _ASKED = re.compile(r"mov\.[usb](32|64) \$0, %(\w+);")
-_CONSTRAINTS = {"i32": "=r", "i64": "=l"}
-_Answer = Callable[[Frame, int], torch.Tensor]
-
-
-def _time(frame: Frame, sms: int) -> torch.Tensor:
-    return torch.tensor([next(frame.run.clock)])
-
-
-_ANSWERS: Mapping[tuple[str, str], _Answer] = {
-    ("32", "smid"): lambda frame, sms: frame.ids() % sms,
-    ("64", "globaltimer"): _time,
-    ("64", "clock64"): _time,
-    ("32", "clock"): lambda frame, sms: _time(frame, sms) % 2**31,
-}
-"""By width and name. Programs take the SMs in turn, in the order of their linear ids."""
+_CONSTRAINTS = {"32": "=r", "64": "=l"}
+_WIDTHS = {"smid": "32", "globaltimer": "64", "clock64": "64", "clock": "32"}
 
 
 def answer(op: Op, types: Sequence[Type], sms: int) -> Step | None:
     """Return the step of inline assembly that only reads such a register of a GPU with ``sms`` SMs, else None."""
     if op.name != "tt.elementwise_inline_asm" or op.operands or not sms or len(op.words) != 1 or len(op.results) != 1:
         return None
-    kind, asked = types[op.results[0]], _ASKED.fullmatch(" ".join(unquoted(op.words[0]).split()))
-    known = _ANSWERS.get((asked[1], asked[2])) if asked and kind == Type(f"i{asked[1]}") else None
-    if known is None or unquoted(op.attributes.get("constraints", "")) != _CONSTRAINTS[kind.element]:
+    asked = _ASKED.fullmatch(" ".join(unquoted(op.words[0]).split()))
+    width, register = asked.groups() if asked else ("", "")
+    if _WIDTHS.get(register) != width or types[op.results[0]] != Type(f"i{width}"):
+        return None
+    if unquoted(op.attributes.get("constraints", "")) != _CONSTRAINTS[width]:
         return None
 
     def run(frame: Frame) -> None:
-        frame.slots[op.results[0]] = known(frame, sms).to(DTYPES[kind.element])
+        if register == "smid":
+            value = frame.ids() % sms  # programs take the SMs in turn, in the order of their linear ids
+        else:
+            value = torch.tensor([next(frame.run.clock)]) & 2 ** (int(width) - 1) - 1
+        frame.slots[op.results[0]] = value.to(DTYPES[f"i{width}"])
 
     return run

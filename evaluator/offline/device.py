@@ -27,7 +27,7 @@ real_device = torch.Tensor.device.__get__
 """Return the device that a tensor is on, whatever it claims."""
 
 
-def is_hosted(tensor: torch.Tensor) -> bool:
+def is_hosted(tensor: object) -> bool:
     """Whether host code put a tensor on the CPU by name; its views, and what is computed from it, are on the GPU."""
     return getattr(tensor, "_hosted", False)
 
@@ -116,12 +116,13 @@ def _present_tensors(patches: Patches, claim_cuda: bool, check_devices: bool) ->
         return moved
 
     def to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        devices = (*args, kwargs.get("device"))
-        leaves = claim_cuda and any(_is_cpu(arg) for arg in devices)
-        arrives = any(_is_cuda(arg) for arg in devices)
+        place = args[0] if args else kwargs.get("device")
+        if _is_index(place) or isinstance(place, torch.Tensor):
+            place = _CPU if is_hosted(place) else DEVICE
+        leaves = claim_cuda and _names(place, "cpu")
         args = tuple(_CPU if _is_index(arg) and i == 0 else _cpu_for_cuda(arg) for i, arg in enumerate(args))
         moved = original_to(tensor, *args, **_cpu_for_cuda_in(kwargs))
-        return moves(tensor, moved, leaves=leaves) if leaves or arrives else moved
+        return moves(tensor, moved, leaves=leaves) if leaves or _names(place, "cuda") else moved
 
     def cuda(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return moves(tensor, tensor, leaves=False)
@@ -154,12 +155,8 @@ def _present_tensors(patches: Patches, claim_cuda: bool, check_devices: bool) ->
         patches.set(torch.Tensor, name, method)
 
 
-def _is_cpu(value: object) -> bool:
-    return (isinstance(value, str) and value == "cpu") or (isinstance(value, torch.device) and value.type == "cpu")
-
-
-def _is_cuda(value: object) -> bool:
-    return _cpu_for_cuda(value) is not value
+def _names(value: object, kind: str) -> bool:
+    return isinstance(value, (str, torch.device)) and str(value).partition(":")[0] == kind
 
 
 def _is_index(device: object) -> bool:
@@ -167,11 +164,7 @@ def _is_index(device: object) -> bool:
 
 
 def _cpu_for_cuda(value: Any) -> Any:
-    if isinstance(value, torch.device):
-        return _CPU if value.type == "cuda" else value
-    if isinstance(value, str) and value.partition(":")[0] == "cuda":
-        return _CPU
-    return value
+    return _CPU if _names(value, "cuda") else value
 
 
 def _cpu_for_cuda_in(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +190,7 @@ class _Redirect:
         def on_cpu(*args: Any, **kwargs: Any) -> Any:
             if not self._patches.applied:
                 return function(*args, **kwargs)
-            named = self._check_devices and _is_cpu(kwargs.get("device")) and not kwargs.get("pin_memory")
+            named = self._check_devices and _names(kwargs.get("device"), "cpu") and not kwargs.get("pin_memory")
             made = function(*map(_cpu_for_cuda, args), **_cpu_for_cuda_in(kwargs))
             if named and isinstance(made, torch.Tensor):
                 made._hosted = True  # type: ignore[attr-defined]

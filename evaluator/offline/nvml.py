@@ -14,64 +14,60 @@ from avo.evaluator.offline.patches import Patches
 from avo.evaluator.target import Target
 
 _NAME = "libnvidia-ml.so"
-_SUCCESS, _NOT_SUPPORTED = 0, 3
+_SUCCESS, _INVALID_ARGUMENT, _NOT_SUPPORTED = 0, 2, 3
 _DRIVER, _CUDA = "570.00", 12080
 """Versions of a driver that serves all targets."""
-_Answer = tuple[int | str, ...]
+_NOTHING = ("Init", "InitWithFlags", "Shutdown", "DeviceGetHandleByIndex", "DeviceGetMemoryInfo")
+_Answers = Mapping[str, tuple[int | str, ...]]
+"""What each function gives through its last arguments; after a text comes the size of its buffer."""
 
 
-class Library:
-    """NVML on a machine with one GPU of the target's kind, as ctypes would load it."""
+def _function(name: str, answers: _Answers, memory: int) -> Callable[..., int]:
+    """Return a function of NVML on a machine with one GPU, of ``memory`` bytes."""
+    name = re.sub(r"^nvml|_v\d+$", "", name)
 
-    def __init__(self, target: Target) -> None:
-        self._memory = memory_bytes(target)
-        nothing = ("Init", "InitWithFlags", "Shutdown", "DeviceGetHandleByIndex", "DeviceGetMemoryInfo")
-        self._answers: Mapping[str, _Answer] = dict.fromkeys(nothing, ()) | {
-            "DeviceGetCount": (1,),
-            "DeviceGetIndex": (0,),
-            "DeviceGetCudaComputeCapability": divmod(target.arch, 10),
-            "DeviceGetName": (target.product, ""),
-            "DeviceGetUUID": ("GPU-00000000-0000-0000-0000-000000000000", ""),
-            "SystemGetDriverVersion": (_DRIVER, ""),
-            "SystemGetCudaDriverVersion": (_CUDA,),
-        }
-        """What each function gives through its last arguments; after a text comes the size of its buffer."""
+    def function(*arguments: Any) -> int:
+        if name not in answers:
+            return _NOT_SUPPORTED
+        if name == "DeviceGetHandleByIndex" and getattr(arguments[0], "value", arguments[0]) != 0:
+            return _INVALID_ARGUMENT
+        for argument, value in zip(arguments[len(arguments) - len(answers[name]) :], answers[name], strict=True):
+            if isinstance(value, int):
+                argument._obj.value = value
+            elif value:
+                argument.value = value.encode()
+        if name == "DeviceGetMemoryInfo":
+            info = arguments[-1]._obj
+            info.total, info.free, info.used = memory, memory, 0
+        return _SUCCESS
 
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        if not name.startswith("nvml"):
-            raise AttributeError(name)
-        answer = self._answers.get(re.sub(r"^nvml|_v\d+$", "", name))
-
-        def function(*arguments: Any) -> int:
-            if answer is None:
-                return _NOT_SUPPORTED
-            for argument, value in zip(arguments[len(arguments) - len(answer) :], answer, strict=True):
-                if isinstance(value, int):
-                    argument._obj.value = value
-                elif value:
-                    argument.value = value.encode()
-            if "MemoryInfo" in name:
-                info = arguments[-1]._obj
-                info.total, info.free, info.used = self._memory, self._memory, 0
-            return _SUCCESS
-
-        return function
+    return function
 
 
 def present_nvml(patches: Patches, target: Target) -> None:
-    """Have ctypes load the stand-in, also for modules that import ``CDLL`` while patches are in place."""
-    library, original = Library(target), ctypes.CDLL
+    """Have ctypes, and pynvml if it is installed, load the stand-in."""
+    original, memory = ctypes.CDLL.__init__, memory_bytes(target)
+    answers: _Answers = dict.fromkeys(_NOTHING, ()) | {
+        "DeviceGetCount": (1,),
+        "DeviceGetIndex": (0,),
+        "DeviceGetCudaComputeCapability": divmod(target.arch, 10),
+        "DeviceGetName": (target.product, ""),
+        "DeviceGetUUID": ("GPU-00000000-0000-0000-0000-000000000000", ""),
+        "SystemGetDriverVersion": (_DRIVER, ""),
+        "SystemGetCudaDriverVersion": (_CUDA,),
+    }
 
-    class Loader(original):  # type: ignore[misc, valid-type]
-        def __new__(cls, name: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if patches.applied and str(name).startswith(_NAME):
-                return library
-            return super().__new__(cls)
+    def load(library: Any, name: Any = None, *args: Any, **kwargs: Any) -> None:
+        if _NAME in str(name):
+            library._name, library._handle = name, 0
+            library._FuncPtr = lambda symbol: _function(symbol[0], answers, memory)
+        else:
+            original(library, name, *args, **kwargs)
 
-    patches.set(ctypes, "CDLL", Loader)
+    patches.set(ctypes.CDLL, "__init__", load)
     try:
         import pynvml
     except ImportError:
         return
-    patches.set(pynvml, "nvmlLib", library)
+    patches.set(pynvml, "nvmlLib", ctypes.CDLL(_NAME))
     patches.set(pynvml, "_nvmlGetFunctionPointer_cache", {})

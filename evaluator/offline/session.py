@@ -41,7 +41,6 @@ from avo.evaluator.offline.trials import CountedTuning, Trial
 from avo.evaluator.plan import Argument
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
-from avo.evaluator.work import Waits
 
 DEFAULT_DEADLINE_S = 600.0
 _lowered: dict[tuple[str, str, int], Lowered] = {}
@@ -240,7 +239,8 @@ class OfflineSession:
         work = options.level == "source"
         waits, unplayed = None, ""
         try:
-            waits = _waits(executable, asked) if work else None
+            if work and executable.takes_turns:
+                waits = progress(executable, asked).waits
         except UnsupportedOperation as error:
             unplayed = str(error)
         execution = executable.run(asked, sanitize=options.sanitizes, count=options.count, work=work and not unplayed)
@@ -263,7 +263,7 @@ class OfflineSession:
                 )
         counted = executable.count(asked)
         if executable.takes_turns and not self._lacks(storages, decides_waits(executable, asked.args)):
-            counted = replace(counted, waits=_waits(executable, asked))
+            counted = replace(counted, waits=progress(executable, asked).waits)
         if self._lacks(storages, executable.address_dependencies(asked.args)):
             counted = replace(counted, accesses=())
         return {"counted": counted}
@@ -297,11 +297,6 @@ class OfflineSession:
     def _record(self, kernel: OfflineKernel, name: str, grid: tuple[int, int, int], **outcome: Any) -> Launch:
         outcome = {"execution": None, **outcome}
         return Launch(name, grid, kernel.lowered.kernel, self.target, kernel.constants, config=self._config, **outcome)
-
-
-def _waits(executable: Kernel, asked: Executed) -> Waits | None:
-    """Return which programs of a launch wait for others."""
-    return progress(executable, asked).waits if executable.takes_turns else None
 
 
 def offline(

@@ -36,7 +36,7 @@ def double(x, N: tl.constexpr):
 def state() -> dict[str, Any]:
     """Everything of others that a session changes."""
     of_torch = (torch, torch.cuda, torch.accelerator, torch.version, torch.fft, torch.Tensor)
-    owners = (*of_torch, triton.testing, ctypes, pynvml)
+    owners = (*of_torch, triton.testing, ctypes.CDLL, pynvml)
     return {
         **{f"{owner.__name__}.{name}": value for owner in owners for name, value in vars(owner).items()},
         "driver": triton.runtime.driver._active,
@@ -151,11 +151,13 @@ def test_tensors_may_keep_saying_that_they_are_on_the_cpu() -> None:
 def test_a_tensor_that_is_on_the_cpu_by_name_is_refused_where_devices_are_checked() -> None:
     x = torch.ones(4)
     with offline(check_devices=True):
-        for here in (torch.ones(4, device="cpu"), x.cpu(), x.to("cpu"), torch.ones_like(x, device="cpu")):
+        named = torch.ones(4, device="cpu")
+        for here in (named, x.cpu(), x.to("cpu"), x.to(named), torch.ones_like(x, device="cpu")):
             assert (here.device.type, here.is_cuda) == ("cpu", False)
             with pytest.raises(ValueError, match=r"Pointer argument x cannot be accessed from Triton \(cpu tensor\?\)"):
                 double[(1,)](here, N=2)
-            for there in (here.cuda(), here.to("cuda"), here.to(x.device), here + 0, here.pin_memory()):
+            moved = (here.to(to) for to in ("cuda", "cuda:0", 0, x.device, x))
+            for there in (*moved, here.to(device=0), here.cuda(), here.cuda(0), here + 0, here.pin_memory()):
                 double[(1,)](there, N=2)
                 assert there.is_cuda
                 assert there[0] == 2 * here[0]
@@ -164,8 +166,10 @@ def test_a_tensor_that_is_on_the_cpu_by_name_is_refused_where_devices_are_checke
 
 
 def test_nvml_knows_the_target_whoever_loads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = pynvml.nvmlLib
+    before, loaded = pynvml.nvmlLib, ctypes.CDLL(None)
     with offline("h100"):
+        assert isinstance(loaded, ctypes.CDLL)
+        assert ctypes.cdll.LoadLibrary("libnvidia-ml.so.1").nvmlInit_v2() == 0
         spec = importlib.util.spec_from_file_location("copy_of_pynvml", pynvml.__file__)
         copy = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "copy_of_pynvml", copy)
@@ -180,6 +184,8 @@ def test_nvml_knows_the_target_whoever_loads_it(monkeypatch: pytest.MonkeyPatch)
             assert nvml.nvmlSystemGetCudaDriverVersion() == 12080
             with pytest.raises(nvml.NVMLError_NotSupported):
                 nvml.nvmlDeviceGetTemperature(handle, 0)
+            with pytest.raises(nvml.NVMLError_InvalidArgument):
+                nvml.nvmlDeviceGetHandleByIndex(1)
             nvml.nvmlShutdown()
         assert ctypes.CDLL(None).getpid() == os.getpid()
     assert pynvml.nvmlLib is before
