@@ -1,4 +1,4 @@
-"""Runs a sample of Triton's own tests, unchanged, under ``pytest --triton-offline``; or of another package's.
+"""Runs a sample of Triton's own tests under ``pytest --triton-offline``; or of another package's.
 
     python -m bench.triton_tests TRITON [--seed 1] [--tests 350] [--limit 60]
     python -m bench.triton_tests CHECKOUT --file tests/modules --tests 100
@@ -7,17 +7,13 @@ TRITON is a checkout of https://github.com/triton-lang/triton. The seed draws on
 function of ``FILES``, then a second one, and so on, in a random order of functions. The sample runs for an h100, and
 the tests that are skipped there run for a b200. Nothing of Triton is copied. ``--file`` draws from other files.
 
-It is also the pytest plugin that chooses those tests. Tests that start a process for a kernel that must fail, as those
-of ConSan do, run it in their own: a process of theirs has no session. What is found there stands for all messages.
+It is also a pytest plugin. Tests that start a process for a kernel that must fail, as those of ConSan do, run it in
+their own: a process of theirs has no session. Messages that they look for are not compared.
 """
 
 import argparse
-import json
-import os
 import random
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,24 +24,14 @@ import pytest
 
 from avo.evaluator.offline import UnsupportedOperation
 from avo.evaluator.pytest_plugin import ambient
-from bench import tutorials
-from bench.tutorials import ROOT, Outcome
+from bench.tutorials import TARGETS, Outcome, run_pytest
 
 LANGUAGE, GLUON = "python/test/unit/language", "python/test/gluon"
 FILES = (
     *(f"{LANGUAGE}/test_{name}.py" for name in ("core", "tensor_descriptor", "annotations")),
     *(f"{GLUON}/test_{name}.py" for name in ("core", "lowerings")),
 )
-TARGETS = ("h100", "b200")
-_CHOSEN = "AVO_TRITON_TESTS"
-_CAUSES = {
-    tutorials.FAULTS: "fault reported",
-    "AssertionError": "assertion failed",
-    "assert ": "assertion failed",
-    "avo.evaluator.executor.errors.UnsupportedOperation": "unsupported",
-    "bench.tutorials.TooLong": "too long",
-}
-"""Causes of failure by how the reason begins."""
+_OPTIONS = ("--import-mode=importlib", "--continue-on-collection-errors", "--rootdir=.", "-p", "bench.triton_tests")
 
 
 # The plugin
@@ -56,12 +42,6 @@ class _Anything(str):
 
     def __contains__(self, text: object) -> bool:
         return True
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that were drawn."""
-    chosen = set(json.loads(Path(os.environ[_CHOSEN]).read_text()))
-    items[:] = [item for item in items if item.nodeid in chosen]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -103,46 +83,23 @@ def draw(ids: Iterable[str], count: int, seed: int) -> list[str]:
     return [functions[i][turn] for turn, i in places[:count]]
 
 
-def cause(outcome: Outcome) -> str:
-    """Return why a test failed, ``other`` where the reason is none of those known."""
-    return next((name for start, name in _CAUSES.items() if outcome.why.startswith(start)), "other")
-
-
-def _pytest(checkout: Path, files: Sequence[str], *options: str, **variables: str) -> str:
-    """Run pytest on the files; return what it prints."""
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "--triton-offline"]
-    command += ["--import-mode=importlib", "--continue-on-collection-errors", f"--rootdir={checkout}"]
-    command += [*options, *files]  # of which some may have the same name
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path} | variables
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
 def collect(checkout: Path, files: Sequence[str]) -> list[str]:
     """Return the ids of all tests. Raises ``SystemExit`` if there are none."""
-    said = _pytest(checkout, files, "--collect-only")
+    _, said = run_pytest(checkout, [*_OPTIONS, "--collect-only", *files], every=True)
     ids = [line for line in said.splitlines() if "::" in line and line.startswith(tuple(files))]
     if not ids:
-        raise SystemExit(f"no tests in {checkout}: {said.strip()[-300:]}")
+        raise SystemExit(f"no tests in {checkout}: {said[-300:]}")
     return ids
 
 
-def run(checkout: Path, files: Sequence[str], chosen: Sequence[str], target: str, limit: int) -> dict[str, Outcome]:
+def run(checkout: Path, chosen: Sequence[str], target: str, limit: int) -> dict[str, Outcome]:
     """Run tests for a target; return what became of each, by id. Raises ``SystemExit`` if some did not run."""
-    with tempfile.TemporaryDirectory() as folder:
-        results, ids = Path(folder) / "results", Path(folder) / "ids"
-        results.touch()
-        ids.write_text(json.dumps(chosen))
-        options = ("--tb=short", "-p", "bench.tutorials", "-p", "bench.triton_tests")
-        asked = tutorials.variables(results, limit, every=True) | {_CHOSEN: str(ids)}
-        said = _pytest(checkout, files, *options, f"--triton-offline-target={target}", **asked)
-        outcomes = [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
+    outcomes, said = run_pytest(checkout, [*_OPTIONS, *sorted(chosen)], target, limit=limit, every=True)
     found: dict[str, Outcome] = {}
     for each in outcomes:  # a failed teardown follows the call
         found[each.id] = found[each.id] if each.id in found and found[each.id].how != "passed" else each
     if missing := set(chosen) - set(found):
-        raise SystemExit(f"{len(missing)} tests did not run, such as {min(missing)}: {said.strip()[-300:]}")
+        raise SystemExit(f"{len(missing)} tests did not run, such as {min(missing)}: {said[-300:]}")
     return found
 
 
@@ -160,16 +117,14 @@ def main() -> None:
     found: dict[str, Outcome] = {}
     for target in TARGETS:
         left = [each for each in chosen if each not in found or found[each].how == "skipped"]
-        new = run(checkout, files, left, target, options.limit) if left else {}
+        new = run(checkout, left, target, options.limit) if left else {}
         for test, outcome in new.items():
             if outcome.how == "failed":
-                print(f"{target}, {cause(outcome)}: {test}: {outcome.why}", flush=True)
+                print(f"{target}: {test}: {outcome.why}", flush=True)
         found |= new
     counts = Counter(each.how for each in found.values())
-    causes = Counter(cause(each) for each in found.values() if each.how == "failed")
     figures = ", ".join(f"{counts[how]} {how}" for how in ("passed", "skipped", "failed"))
     print(f"seed {options.seed}, {len(found)} tests: {figures}")
-    print("failed by cause:", ", ".join(f"{count} {why}" for why, count in causes.most_common()) or "none")
 
 
 if __name__ == "__main__":

@@ -105,26 +105,28 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 # The command
 
 
-def variables(results: Path, limit: int, *, every: bool) -> dict[str, str]:
-    """Return the environment variables that the plugin reads."""
-    return {_RESULTS: str(results), _LIMIT: str(limit), **({_EVERY: "1"} if every else {})}
+def run_pytest(
+    folder: Path, arguments: Iterable[str], target: str = TARGETS[0], *, limit: int = 0, every: bool = False
+) -> tuple[list[Outcome], str]:
+    """Run pytest in a folder, for a target; return what became of each test, and what pytest prints."""
+    with tempfile.TemporaryDirectory() as place:
+        results = Path(place) / "results"
+        results.touch()
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"PYTHONPATH": paths, _RESULTS: str(results), _LIMIT: str(limit)}
+        environment |= {_EVERY: "1"} if every else {}
+        options = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "bench.tutorials")
+        offline = ("--triton-offline", "--triton-offline-target", target)
+        command = [sys.executable, "-m", "pytest", *options, *offline, *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        found = [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
+    return found, (done.stdout + done.stderr).strip() or f"pytest ended with {done.returncode}"
 
 
 def run(checkout: Path, file: Path, target: str, *, limit: int, every: bool) -> list[Outcome]:
     """Run the tests of one file for one target."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results"
-        results.touch()
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables(results, limit, every=every)
-        options = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "bench.tutorials")
-        offline = ("--triton-offline", "--triton-offline-target", target)
-        command = [sys.executable, "-m", "pytest", *options, *offline, file.name]
-        done = subprocess.run(command, cwd=checkout / file.parent, env=environment, capture_output=True, text=True)
-        found = [Outcome(**json.loads(line)) for line in results.read_text().splitlines()]
-    if not found:
-        said = (done.stdout + done.stderr).strip().splitlines() or [f"pytest ended with {done.returncode}"]
-        found = [Outcome(file.stem, "", "failed", said[-1])]
-    return found
+    found, said = run_pytest(checkout / file.parent, [file.name], target, limit=limit, every=every)
+    return found or [Outcome(file.stem, "", "failed", said.splitlines()[-1])]
 
 
 def _cell(outcomes: Sequence[Outcome]) -> str:
