@@ -138,8 +138,8 @@ B200 = {
             ("use_acc=tile > 0)", "use_acc=tile > 0, pred=(tile == 0) | done)"),
             ("o_ready, tiles\n):\n    stages", "o_ready, tiles, done\n):\n    stages"),
             (
-                "                    o_ready,\n                    tiles,\n                ),\n",
-                f"                    o_ready,\n                    tiles,\n                    ({RARE} == 0) | (kv_len <= 4096),\n                ),\n",
+                "                o_ready, tiles,\n",
+                f"                o_ready, tiles, ({RARE} == 0) | (kv_len <= 4096),\n",
             ),
         ),
         Status.INCORRECT,

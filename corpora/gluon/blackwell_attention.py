@@ -9,13 +9,7 @@ import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import (
-    TensorMemoryLayout,
-    allocate_tensor_memory,
-    fence_async_shared,
-    mbarrier,
-    tcgen05_commit,
-    tcgen05_mma,
-    tma,
+    TensorMemoryLayout, allocate_tensor_memory, fence_async_shared, mbarrier, tcgen05_commit, tcgen05_mma, tma,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
@@ -63,20 +57,7 @@ def multiply(
 
 @gluon.jit
 def attend(
-    p_tile,
-    s,
-    o,
-    s_ready,
-    p_ready,
-    o_ready,
-    out,
-    lse,
-    row_stride,
-    first_row,
-    q_len,
-    kv_len,
-    tiles,
-    scale,
+    p_tile, s, o, s_ready, p_ready, o_ready, out, lse, row_stride, first_row, q_len, kv_len, tiles, scale,
     CAUSAL: gl.constexpr,
 ):
     block_m: gl.constexpr = s.shape[0]
@@ -115,21 +96,8 @@ def attend(
 
 @gluon.jit
 def attention_kernel(
-    q_desc,
-    k_desc,
-    v_desc,
-    out,
-    lse,
-    batch_stride,
-    head_stride,
-    row_stride,
-    heads,
-    group,
-    q_len,
-    kv_len,
-    scale,
-    CAUSAL: gl.constexpr,
-    STAGES: gl.constexpr,
+    q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
+    CAUSAL: gl.constexpr, STAGES: gl.constexpr,
 ):
     block_m: gl.constexpr = q_desc.block_type.shape[2]
     block_n: gl.constexpr = k_desc.block_type.shape[2]
@@ -167,50 +135,17 @@ def attention_kernel(
     lse_head = lse + gl.program_id(1).to(gl.int64) * q_len
     gl.warp_specialize(
         [
-            (
-                attend,
-                (
-                    p_tile,
-                    s,
-                    o,
-                    s_ready,
-                    p_ready,
-                    o_ready,
-                    out_head,
-                    lse_head,
-                    row_stride,
-                    first_row,
-                    q_len,
-                    kv_len,
-                    tiles,
-                    scale,
-                    CAUSAL,
-                ),
-            ),
-            (
-                multiply,
-                (
-                    q_tile,
-                    k_tiles,
-                    v_tiles,
-                    p_tile,
-                    s,
-                    o,
-                    q_ready,
-                    k_ready,
-                    v_ready,
-                    k_free,
-                    v_free,
-                    s_ready,
-                    p_ready,
-                    o_ready,
-                    tiles,
-                ),
-            ),
-            (
-                load_keys_and_values,
-                (k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, head // group, tiles),
-            ),
+            (attend, (
+                p_tile, s, o, s_ready, p_ready, o_ready, out_head, lse_head, row_stride, first_row, q_len, kv_len,
+                tiles, scale, CAUSAL,
+            )),
+            (multiply, (
+                q_tile, k_tiles, v_tiles, p_tile, s, o, q_ready, k_ready, v_ready, k_free, v_free, s_ready, p_ready,
+                o_ready, tiles,
+            )),
+            (load_keys_and_values, (
+                k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, head // group, tiles,
+            )),
         ],
         [1, 1],
         [24, 24],
@@ -228,18 +163,6 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block, layout)
 
     attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
-        descriptor(q, block_m),
-        descriptor(k, block_n),
-        descriptor(v, block_n),
-        out,
-        lse,
-        *out.stride()[:3],
-        heads,
-        heads // kv_heads,
-        q_len,
-        kv_len,
-        scale * 1.4426950408889634,
-        CAUSAL=causal,
-        STAGES=2,
-        num_warps=4,
+        descriptor(q, block_m), descriptor(k, block_n), descriptor(v, block_n), out, lse, *out.stride()[:3], heads,
+        heads // kv_heads, q_len, kv_len, scale * 1.4426950408889634, CAUSAL=causal, STAGES=2, num_warps=4,
     )

@@ -9,14 +9,7 @@ import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import (
-    TensorMemoryLayout,
-    allocate_tensor_memory,
-    clc,
-    fence_async_shared,
-    mbarrier,
-    tcgen05_commit,
-    tcgen05_mma,
-    tma,
+    TensorMemoryLayout, allocate_tensor_memory, clc, fence_async_shared, mbarrier, tcgen05_commit, tcgen05_mma, tma,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
@@ -25,19 +18,7 @@ load = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared  # it
 
 @gluon.jit
 def attention_kernel(
-    q_desc,
-    k_desc,
-    v_desc,
-    out,
-    lse,
-    batch_stride,
-    head_stride,
-    row_stride,
-    heads,
-    group,
-    q_len,
-    kv_len,
-    scale,
+    q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
     CAUSAL: gl.constexpr,
 ):
     block_m: gl.constexpr = q_desc.block_type.shape[2]
@@ -135,17 +116,6 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block, layout)
 
     attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
-        descriptor(q, block_m),
-        descriptor(k, block_n),
-        descriptor(v, block_n),
-        out,
-        lse,
-        *out.stride()[:3],
-        heads,
-        heads // kv_heads,
-        q_len,
-        kv_len,
-        scale * 1.4426950408889634,
-        CAUSAL=causal,
-        num_warps=4,
+        descriptor(q, block_m), descriptor(k, block_n), descriptor(v, block_n), out, lse, *out.stride()[:3], heads,
+        heads // kv_heads, q_len, kv_len, scale * 1.4426950408889634, CAUSAL=causal, num_warps=4,
     )

@@ -2,12 +2,7 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.blackwell import (
-    TensorMemoryLayout,
-    allocate_tensor_memory,
-    mbarrier,
-    tcgen05_commit,
-    tcgen05_mma,
-    tma,
+    TensorMemoryLayout, allocate_tensor_memory, mbarrier, tcgen05_commit, tcgen05_mma, tma,
 )
 from triton.experimental.gluon.nvidia.blackwell import TensorDescriptor
 

@@ -31,24 +31,8 @@ def load_keys_and_values(k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_f
 
 @gluon.jit
 def attend(
-    q_tile,
-    k_tiles,
-    v_tiles,
-    k_ready,
-    v_ready,
-    k_free,
-    v_free,
-    q_ready,
-    out,
-    lse,
-    row_stride,
-    first_row,
-    q_len,
-    kv_len,
-    tiles,
-    scale,
-    CAUSAL: gl.constexpr,
-    num_warps: gl.constexpr,
+    q_tile, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, q_ready, out, lse, row_stride, first_row, q_len, kv_len,
+    tiles, scale, CAUSAL: gl.constexpr, num_warps: gl.constexpr,
 ):
     stages: gl.constexpr = k_tiles.shape[0]
     block_m: gl.constexpr = q_tile.shape[2]
@@ -95,22 +79,8 @@ def attend(
 
 @gluon.jit
 def attention_kernel(
-    q_desc,
-    k_desc,
-    v_desc,
-    out,
-    lse,
-    batch_stride,
-    head_stride,
-    row_stride,
-    heads,
-    group,
-    q_len,
-    kv_len,
-    scale,
-    CAUSAL: gl.constexpr,
-    STAGES: gl.constexpr,
-    num_warps: gl.constexpr,
+    q_desc, k_desc, v_desc, out, lse, batch_stride, head_stride, row_stride, heads, group, q_len, kv_len, scale,
+    CAUSAL: gl.constexpr, STAGES: gl.constexpr, num_warps: gl.constexpr,
 ):
     block_m: gl.constexpr = q_desc.block_type.shape[2]
     block_n: gl.constexpr = k_desc.block_type.shape[2]
@@ -142,33 +112,13 @@ def attention_kernel(
     lse_head = lse + gl.program_id(1).to(gl.int64) * q_len
     gl.warp_specialize(
         [
-            (
-                attend,
-                (
-                    q_tile,
-                    k_tiles,
-                    v_tiles,
-                    k_ready,
-                    v_ready,
-                    k_free,
-                    v_free,
-                    q_ready,
-                    out_head,
-                    lse_head,
-                    row_stride,
-                    first_row,
-                    q_len,
-                    kv_len,
-                    tiles,
-                    scale,
-                    CAUSAL,
-                    num_warps,
-                ),
-            ),
-            (
-                load_keys_and_values,
-                (k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, head // group, tiles),
-            ),
+            (attend, (
+                q_tile, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, q_ready, out_head, lse_head, row_stride,
+                first_row, q_len, kv_len, tiles, scale, CAUSAL, num_warps,
+            )),
+            (load_keys_and_values, (
+                k_desc, v_desc, k_tiles, v_tiles, k_ready, v_ready, k_free, v_free, batch, head // group, tiles,
+            )),
         ],
         [1],
         [24],
@@ -186,18 +136,6 @@ def attention(q, k, v, out, lse, *, causal: bool, scale: float) -> None:
         return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block, layout)
 
     attention_kernel[(triton.cdiv(q_len, block_m), batch * heads)](
-        descriptor(q, block_m),
-        descriptor(k, block_n),
-        descriptor(v, block_n),
-        out,
-        lse,
-        *out.stride()[:3],
-        heads,
-        heads // kv_heads,
-        q_len,
-        kv_len,
-        scale * 1.4426950408889634,
-        CAUSAL=causal,
-        STAGES=2,
-        num_warps=8,
+        descriptor(q, block_m), descriptor(k, block_n), descriptor(v, block_n), out, lse, *out.stride()[:3], heads,
+        heads // kv_heads, q_len, kv_len, scale * 1.4426950408889634, CAUSAL=causal, STAGES=2, num_warps=8,
     )

@@ -45,43 +45,10 @@ def list_kernel(
 
 @triton.jit
 def attend_kernel(
-    Q,
-    K,
-    V,
-    Counts,
-    Starts,
-    Ends,
-    Lists,
-    Acc,
-    PartialLse,
-    Lse,
-    scale,
-    stride_qb,
-    stride_qh,
-    stride_qm,
-    stride_qd,
-    stride_kb,
-    stride_kh,
-    stride_kn,
-    stride_kd,
-    stride_vb,
-    stride_vh,
-    stride_vn,
-    stride_vd,
-    kv_heads,
-    group,
-    length,
-    blocks,
-    n_blocks,
-    entries,
-    block_size,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    SHARE: tl.constexpr,
-    BLOCKS: tl.constexpr,
-    VALUES: tl.constexpr,
+    Q, K, V, Counts, Starts, Ends, Lists, Acc, PartialLse, Lse, scale, stride_qb, stride_qh, stride_qm, stride_qd,
+    stride_kb, stride_kh, stride_kn, stride_kd, stride_vb, stride_vh, stride_vn, stride_vd, kv_heads, group, length,
+    blocks, n_blocks, entries, block_size, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, SHARE: tl.constexpr, BLOCKS: tl.constexpr, VALUES: tl.constexpr,
 ):
     """Attend with one share of the list of one block: add up its values, or store what it adds to lse."""
     program = tl.program_id(0)
@@ -164,16 +131,7 @@ def lse_kernel(Indices, PartialLse, Lse, stride, heads, group, length, blocks, T
 
 @triton.jit
 def round_kernel(
-    Acc,
-    Out,
-    stride_ob,
-    stride_oh,
-    stride_om,
-    stride_od,
-    heads,
-    length,
-    HEAD_DIM: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    Acc, Out, stride_ob, stride_oh, stride_om, stride_od, heads, length, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
     batch_head = tl.program_id(1).to(tl.int64)

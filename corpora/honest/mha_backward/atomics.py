@@ -8,16 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def load_rows(
-    Base,
-    batch,
-    head,
-    rows,
-    length,
-    stride_b,
-    stride_h,
-    stride_m,
-    stride_d,
-    HEAD_DIM: tl.constexpr,
+    Base, batch, head, rows, length, stride_b, stride_h, stride_m, stride_d, HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Load rows of one head, [rows, BLOCK_D], zero beyond the end."""
@@ -92,17 +83,7 @@ def keys_kernel(
             place = Sum + (at + offs_m[:, None]) * HEAD_DIM + offs_d[None, :]
             tl.atomic_add(place, part, mask=(offs_m < q_len)[:, None] & (offs_d < HEAD_DIM)[None, :], sem="relaxed")
     store_rows(
-        Dk,
-        dk * scale,
-        batch,
-        kv_head,
-        offs_n,
-        kv_len,
-        stride_dkb,
-        stride_dkh,
-        stride_dkn,
-        stride_dkd,
-        HEAD_DIM,
+        Dk, dk * scale, batch, kv_head, offs_n, kv_len, stride_dkb, stride_dkh, stride_dkn, stride_dkd, HEAD_DIM,
         BLOCK_D,
     )
     store_rows(

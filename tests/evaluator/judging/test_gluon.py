@@ -68,7 +68,7 @@ OF_TWO_CTAS = (
     ("_desc.block_type.nbytes", "_desc.nbytes_per_cta"),
     ("block_m, block_n = 128, 128", "block_m, block_n = 256, 128"),
     ("element_bitwidth=16, rank=4", "element_bitwidth=16, rank=4, cga_layout=[[0, 0, int(rows == 256), 0]]"),
-    ("        num_warps=8,\n", "        num_warps=8,\n        num_ctas=2,\n"),
+    ("num_warps=8,", "num_warps=8, num_ctas=2,"),
 )
 """What makes a program of two CTAs, each of which has half of the rows and loads all keys and values."""
 
