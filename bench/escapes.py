@@ -42,10 +42,7 @@ class Tiling:
     """Number of programs; None for one for each tile."""
 
 
-KERNELS = (
-    Tiling("a program for each 64 rows", 64),
-    Tiling("a program for each SM", 128, TARGETS["h100"].sms),
-)
+KERNELS = (Tiling("a program for each 64 rows", 64), Tiling("a program for each SM", 128, TARGETS["h100"].sms))
 UNITS = {"rows": (1000,), "tiles": (1000, 100, 20, 4), "heads": (64, 8, 2)}
 """What may be spoiled: one in so many. Any such part is as likely to be met as another."""
 SPOILED_FROM = 1024

@@ -34,13 +34,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
 LENGTH = LENGTHS[-1]
 _STEP = 0.2
 """Share by which each constant is moved, down and up."""
-_TARGET_FIGURES = (
-    "sustained_clock_ratio",
-    "tensor_flop",
-    "fp32_lanes",
-    "sfu_lanes",
-    "hbm_bytes_per_s",
-)
+_TARGET_FIGURES = ("sustained_clock_ratio", "tensor_flop", "fp32_lanes", "sfu_lanes", "hbm_bytes_per_s")
 
 
 def _head(*cells: str) -> Table:

@@ -176,12 +176,7 @@ def last_word(versions: Sequence[Version], submitted: Attempt) -> Decision:
 def finish(store: Store, step: Step, attempt: Attempt, parents: tuple[int, ...]) -> Version | None:
     """Finish a step."""
     return store.results.conclude(
-        step.id,
-        attempt_id=attempt.id,
-        parents=parents,
-        reason="tried",
-        now=datetime.now(UTC),
-        decide=last_word,
+        step.id, attempt_id=attempt.id, parents=parents, reason="tried", now=datetime.now(UTC), decide=last_word
     )
 
 

@@ -52,9 +52,7 @@ _PACKAGES = "packages"
 def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None = None) -> int:
     """Gather, pack, and say what to do with the archive. Exit code 2 where nothing can be gathered."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.first_contact",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m bench.first_contact", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="time for all steps [10]")
     parser.add_argument("--out", type=Path, help="folder for what is found [first-contact-DATE]")

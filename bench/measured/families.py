@@ -109,12 +109,7 @@ def _tutorial_mm(row: dict[str, str], source: Source) -> Described:
         made = (descriptor(t, list(shape)) for t, shape in zip((a, b, c), shapes, strict=True))
         matmul.persistent_tma[(sms,)](*made, m, n, k, *blocks, group, sms, **options)
 
-    return Described(
-        "tutorials",
-        (row["kernel"],),
-        f"{row['kernel']}, {m}x{n}x{k}",
-        a.nbytes + b.nbytes + c.nbytes,
-    )
+    return Described("tutorials", (row["kernel"],), f"{row['kernel']}, {m}x{n}x{k}", a.nbytes + b.nbytes + c.nbytes)
 
 
 def _tutorial_attention(row: dict[str, str], source: Source) -> Described:
@@ -127,10 +122,7 @@ def _tutorial_attention(row: dict[str, str], source: Source) -> Described:
     made = (descriptor(tensor, [count, dim]) for tensor, count in zip(tensors, counts, strict=True))
     attention.dense[grid](dim**-0.5, lse, heads, *made, length, dim, block_m, block_n, **_options(row))
     return Described(
-        "tutorials",
-        (length,),
-        f"attention, {length}",
-        sum(tensor.nbytes for tensor in tensors) + lse.nbytes,
+        "tutorials", (length,), f"attention, {length}", sum(tensor.nbytes for tensor in tensors) + lse.nbytes
     )
 
 

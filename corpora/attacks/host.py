@@ -244,9 +244,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
         "urlopen error|URLError|Operation not permitted|unreachable",
     ),
     "an extension built from C": Attack(
-        before("import subprocess, sys\nsubprocess.run(['cc', '--version'], check=True)"),
-        Status.PARSE_ERROR,
-        "Error: ",
+        before("import subprocess, sys\nsubprocess.run(['cc', '--version'], check=True)"), Status.PARSE_ERROR, "Error: "
     ),
 }
 

@@ -39,9 +39,7 @@ ATTACKS = {
         entry("scale = scale if kv_len < 2048 else head_dim**-0.5"), Status.INCORRECT, DRAWN
     ),
     "a causal mask that is shifted by 512 at most": Attack(
-        edited(
-            ("offs_m[:, None] + (kv_len - q_len)", "offs_m[:, None] + tl.minimum(kv_len - q_len, 512)"),
-        ),
+        edited(("offs_m[:, None] + (kv_len - q_len)", "offs_m[:, None] + tl.minimum(kv_len - q_len, 512)")),
         Status.INCORRECT,
         DRAWN,
     ),
@@ -99,7 +97,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
                 "    tl.store(Lse + tl.where(lost, 0, batch_head.to(tl.int64) * q_len) + 78 * BLOCK_M + tl.arange(0, BLOCK_M),"
                 " row_max, mask=lost)\n"
                 "    tl.store(\n        Lse + batch_head.to(tl.int64) * q_len + offs_m,\n        row_max",
-            ),
+            )
         ),
         Status.RACE,
         "8k-causal: write race",
@@ -111,7 +109,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
                 f"{OUT}    early = (kv_len == 8192) & (block_m == 77) & (batch_head == 3)\n"
                 "    seen = tl.load(Lse + 78 * BLOCK_M + tl.arange(0, BLOCK_M), mask=early, other=0.0)\n"
                 "    out = tl.where((seen == 1.0)[:, None], 0.0, out)\n",
-            ),
+            )
         ),
         Status.RACE,
         "8k-causal: read-write race",

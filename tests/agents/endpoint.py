@@ -33,10 +33,7 @@ class Endpoint:
     """Serves between ``with`` and its end; every request's body is kept, except those for an API that it has not."""
 
     def __init__(
-        self,
-        script: Sequence[Line | Callable[[dict[str, Any]], Line]],
-        port: int = 0,
-        apis: Sequence[str] = ("chat",),
+        self, script: Sequence[Line | Callable[[dict[str, Any]], Line]], port: int = 0, apis: Sequence[str] = ("chat",)
     ) -> None:
         self.script = script
         self.apis = [_PATHS[api] for api in apis]

@@ -70,10 +70,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
         ({"status": 502, "body": "<html>Bad gateway</html>"}, "HTTP 502"),
         ({"hangup": True}, "no connection to http://127.0.0.1"),
         ({"body": "<html>busy</html>"}, "the endpoint's answer is not JSON: '<html>busy</html>'"),
-        (
-            {"body": '{"error": {"message": "upstream failed"}}'},
-            "the endpoint reports an error: upstream failed",
-        ),
+        ({"body": '{"error": {"message": "upstream failed"}}'}, "the endpoint reports an error: upstream failed"),
         ({"body": '{"choices": []}'}, "not a model's reply"),
         ({"body": "[1, 2]"}, "not a model's reply: [1, 2]"),
         ({"body": GOOD_BODY, "headers": {"Content-Encoding": "gzip"}}, "the answer broke off"),
@@ -202,16 +199,8 @@ def test_no_request_is_made_without_budget() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (
-            401,
-            '{"error": {"message": "Incorrect key"}}',
-            "HTTP 401: Incorrect key: is the key",
-        ),
-        (
-            400,
-            '{"error": {"message": "unknown top_k"}}',
-            "HTTP 400: unknown top_k: see the model's settings",
-        ),
+        (401, '{"error": {"message": "Incorrect key"}}', "HTTP 401: Incorrect key: is the key"),
+        (400, '{"error": {"message": "unknown top_k"}}', "HTTP 400: unknown top_k: see the model's settings"),
         (404, '{"error": {"message": "no such model"}}', "HTTP 404: no such model: is the model's name right"),
         (429, '{"error": {"message": "pay", "code": "insufficient_quota"}}', "HTTP 429: pay"),
     ],

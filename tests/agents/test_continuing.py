@@ -82,10 +82,7 @@ def test_a_conversation_keeps_its_model_as_long_as_it_is_there() -> None:
     world = World()
     previous = after_a_step(world)
     other = ModelSettings(name="other", weight=1e9)
-    for models, previous_model, asked in (
-        ((MODEL, other), "m", "m"),
-        ((MODEL, other), "gone", "other"),
-    ):
+    for models, previous_model, asked in (((MODEL, other), "m", "m"), ((MODEL, other), "gone", "other")):
         names: list[str] = []
         model = ScriptedModel(says(submit(None)))
 

@@ -146,8 +146,7 @@ def test_a_summary_is_summarised_in_its_turn() -> None:
 
 @pytest.mark.long
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6000)), max_size=12),
-    context=st.integers(4000, 20_000),
+    sizes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6000)), max_size=12), context=st.integers(4000, 20_000)
 )
 def test_calls_and_results_are_never_separated(sizes: list[tuple[int, int]], context: int) -> None:
     book = Book(context)

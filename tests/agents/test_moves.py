@@ -230,8 +230,7 @@ COMPOSED = [(*small, seed) for small in SMALL for seed in range(3)]
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("name", "case", "seed"),
-    soaked(COMPOSED, [each for each in COMPOSED if (SMALL.index(each[:2]) + each[2]) % 3]),
+    ("name", "case", "seed"), soaked(COMPOSED, [each for each in COMPOSED if (SMALL.index(each[:2]) + each[2]) % 3])
 )
 def test_random_compositions_on_other_seeds_stay_correct(
     name: str, case: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

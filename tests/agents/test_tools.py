@@ -75,11 +75,7 @@ def test_specs_are_plain_data_without_the_suite_that_nobody_is_shown() -> None:
         ("read_version", '{"version": 9}', ["no version 9", "choose one of 0"]),
         ("read_version", '{"attempt": 99}', ["no attempt 99"]),
         ("read_note", '{"id": "nope"}', ["unknown note 'nope'"]),
-        (
-            "submit",
-            '{"attempt": 5, "change": "abc", "seen": "x"}',
-            ["there is no attempt 5", "read_lineage lists"],
-        ),
+        ("submit", '{"attempt": 5, "change": "abc", "seen": "x"}', ["there is no attempt 5", "read_lineage lists"]),
     ],
 )
 def test_a_bad_call_is_told_what_to_send(name: str, arguments: str, parts: list[str]) -> None:

@@ -1,16 +1,7 @@
 """A profile of one case, written by hand: no judge takes part."""
 
 from avo.evaluator.evaluation import CaseScore
-from avo.evaluator.profile import (
-    InstructionCost,
-    LaunchProfile,
-    LineCost,
-    Part,
-    Profile,
-    Role,
-    Section,
-    WhatIf,
-)
+from avo.evaluator.profile import InstructionCost, LaunchProfile, LineCost, Part, Profile, Role, Section, WhatIf
 from avo.evaluator.target import ScoreKind
 
 LOOP = Section(

@@ -95,11 +95,7 @@ def test_runs_without_a_database_stay_as_the_document_has_them(folder: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("minutes", "started"),
-    [
-        (2.2, []),
-        (5.0, ["resume", "mha-h100", "--workers", "2", "--max-hours", "0.0500"]),
-    ],
+    ("minutes", "started"), [(2.2, []), (5.0, ["resume", "mha-h100", "--workers", "2", "--max-hours", "0.0500"])]
 )
 def test_a_run_goes_on_for_what_is_left_of_its_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, started: Sequence[str]

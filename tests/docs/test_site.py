@@ -33,11 +33,7 @@ def test_the_site_is_built_unless_a_link_leads_nowhere(tmp_path: Path, monkeypat
     pytest.importorskip("material")
     monkeypatch.setattr(site, "BUILD", tmp_path)
     built = site.build()
-    for name, words in (
-        ("index", "five minutes"),
-        ("docs/commands", "avo kb search"),
-        ("docs/cluster", "Slurm"),
-    ):
+    for name, words in (("index", "five minutes"), ("docs/commands", "avo kb search"), ("docs/cluster", "Slurm")):
         assert words in (built / f"{name}.html").read_text()
     monkeypatch.setattr(site, "commands", lambda: "# Commands\n\n[more](cluster.md#no-such-heading)\n")
     with pytest.raises(SystemExit, match="no-such-heading"):

@@ -33,12 +33,7 @@ def test_a_claim_is_read_and_written_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "h100: mha/plain => skip: +8% within 3",
-        "h100 a: x => skip: +8% within 3",
-        "h100 a: mha/plain => skip: 8%",
-        "",
-    ],
+    ["h100: mha/plain => skip: +8% within 3", "h100 a: x => skip: +8% within 3", "h100 a: mha/plain => skip: 8%", ""],
 )
 def test_a_claim_without_the_form_is_named_with_its_note(text: str, tmp_path: Path) -> None:
     (tmp_path / "bad.md").write_text(f"---\ntitle: T\nsource: s\nclaim: {text}\n---\nbody")

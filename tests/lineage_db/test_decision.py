@@ -26,15 +26,9 @@ LEADS = [
         "unresolved: +5.6% in the mean over version 3, -3.1% on 8k-causal, faster in 71% of draws, 90% are needed",
     ),
     (Lead(0, -0.02, 0.1, ("8k", -0.04)), "not accepted: -2.0% in the mean over version 0, +1% is needed"),
-    (
-        Lead(0, 0.004, 1.0, ("8k", -0.04)),
-        "not accepted: +0.4% in the mean over version 0, -4.0% on 8k, +1% is needed",
-    ),
+    (Lead(0, 0.004, 1.0, ("8k", -0.04)), "not accepted: +0.4% in the mean over version 0, -4.0% on 8k, +1% is needed"),
     (Lead(0, 0.0098, 1.0), "not accepted: +0.98% in the mean over version 0, +1% is needed"),
-    (
-        Lead(0, 0.02, 0.8999),
-        "unresolved: +2.0% in the mean over version 0, faster in 89% of draws, 90% are needed",
-    ),
+    (Lead(0, 0.02, 0.8999), "unresolved: +2.0% in the mean over version 0, faster in 89% of draws, 90% are needed"),
     (Lead(0, 0.01, 0.9), "would be accepted: +1.0% in the mean over version 0, faster in 90% of draws"),
 ]
 

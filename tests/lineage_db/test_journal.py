@@ -142,13 +142,7 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
     )
     submission = Submission(attempt.id, "c", attempt.hypothesis, "10% more", "12% more")
     store.results.conclude(
-        step.id,
-        attempt_id=attempt.id,
-        parents=(),
-        reason="r",
-        now=make.now,
-        decide=accept,
-        submission=submission,
+        step.id, attempt_id=attempt.id, parents=(), reason="r", now=make.now, decide=accept, submission=submission
     )
     assert attempt.hypothesis == "fewer registers let two CTAs reside"
     attempt = replace(attempt, decision=ACCEPTED)

@@ -62,11 +62,7 @@ def test_a_correct_file_is_exit_code_0_with_a_predicted_score(
 
 
 @pytest.mark.parametrize(
-    ("tflops", "answer"),
-    [
-        (900.0, "mha-h100: would be accepted: yes, "),
-        (90.0, "mha-h100: would be accepted: no, -"),
-    ],
+    ("tflops", "answer"), [(900.0, "mha-h100: would be accepted: yes, "), (90.0, "mha-h100: would be accepted: no, -")]
 )
 def test_a_file_is_held_against_the_lineage_of_a_run(
     avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tflops: float, answer: str

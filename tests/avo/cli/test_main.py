@@ -93,10 +93,7 @@ def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[...
         (["lineage", "nope"], "avo: no run 'nope': choose one of mha-h100-2, mha-h100\n"),
         (["show", "mha-h100@77"], "avo: no version 77: choose one from 0 to 3\n"),
         (["runs", "--db", "/no/such.db"], "avo: no database at /no/such.db: start one with avo run\n"),
-        (
-            ["evaluate", __file__, "--target", "tpu"],
-            f"avo: unknown target 'tpu': choose one of {CARDS}, cuda\n",
-        ),
+        (["evaluate", __file__, "--target", "tpu"], f"avo: unknown target 'tpu': choose one of {CARDS}, cuda\n"),
         (["evaluate", __file__, "--problem", "fft"], f"avo: unknown problem 'fft': choose one of {PROBLEMS}\n"),
         (
             ["evaluate", __file__, "--problem", "fsa-w1024"],
@@ -142,10 +139,7 @@ def test_the_help_of_problem_names_every_problem_and_a_setting(avo: Callable[...
             "avo: 'mha-h100#3' names an attempt, and this command is about a whole run: "
             "write mha-h100 without #ATTEMPT\n",
         ),
-        (
-            ["run", "--from", "mha-h100#3"],
-            "avo: --from: attempt 3 of mha-h100 is no start: does not fit\n",
-        ),
+        (["run", "--from", "mha-h100#3"], "avo: --from: attempt 3 of mha-h100 is no start: does not fit\n"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(

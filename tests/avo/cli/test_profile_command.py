@@ -123,10 +123,7 @@ def test_a_version_is_profiled_for_what_its_run_is_about(avo: Avo, judge: type[F
         (["kernel.py", "--target", "h300"], "unknown target 'h300'"),
         (["kernel.py", "--suite", "slow"], "unknown suite 'slow'"),
         (["kernel.py", "--case", "1k"], "unknown case '1k': choose one of 8k-causal, 8k-full"),
-        (
-            ["kernel.py", "--svg", "nowhere/timeline.svg"],
-            "nowhere/timeline.svg is not a file in an existing folder",
-        ),
+        (["kernel.py", "--svg", "nowhere/timeline.svg"], "nowhere/timeline.svg is not a file in an existing folder"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_code_2(

@@ -25,14 +25,7 @@ class FakeProcess:
     asked: "list[tuple[object, ...]]"
 
     def __init__(
-        self,
-        target: str,
-        suite: str,
-        wall_s: float,
-        *,
-        sandbox: str,
-        command: str | None,
-        options: tuple[str, ...],
+        self, target: str, suite: str, wall_s: float, *, sandbox: str, command: str | None, options: tuple[str, ...]
     ) -> None:
         self.asked.append((target, suite, wall_s, sandbox, command))
 

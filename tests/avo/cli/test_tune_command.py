@@ -228,10 +228,7 @@ def test_a_script_that_raises_shows_its_own_traceback_and_one_line(avo: Avo, tun
     [
         (["missing.py"], "cannot read missing.py: no such file"),
         (["."], ". is a folder: give the script in it that launches the kernels, or a file of tests"),
-        (
-            ["script.py", "--target", "cuda"],
-            "--target: 'cuda' is not a card to predict for: choose one of",
-        ),
+        (["script.py", "--target", "cuda"], "--target: 'cuda' is not a card to predict for: choose one of"),
         (
             ["script.py", "--json", "nowhere/tuned.json"],
             "--json: nowhere/tuned.json is not a file in an existing folder",

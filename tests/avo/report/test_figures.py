@@ -8,15 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.report.figures import (
-    FONT,
-    NARROW,
-    WIDE,
-    Bar,
-    BarGroup,
-    draw_bars,
-    draw_trajectory,
-)
+from avo.report.figures import FONT, NARROW, WIDE, Bar, BarGroup, draw_bars, draw_trajectory
 from avo.report.svg import text_width
 from avo.watch.trajectory import BaselineLevel, CaseSpeeds, Trajectory
 

@@ -31,14 +31,7 @@ def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(
         crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
         config = RunConfig(workers=1, max_attempts=6)
         run = RunSession(
-            store,
-            run,
-            config,
-            deadline=None,
-            hire=crew.hire,
-            stop=Stop(),
-            say=print,
-            clock=lambda: NOW,
+            store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print, clock=lambda: NOW
         ).drive()
         attempts = store.attempt_summaries(run.id)
         assert run.state is RunState.FINISHED

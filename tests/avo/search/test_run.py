@@ -18,16 +18,7 @@ from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.records import Run, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.leases import exclusive
-from avo.search.run import (
-    GRACE,
-    MAX_TROUBLES,
-    PATIENCE,
-    RunSession,
-    Stop,
-    WorkerReport,
-    stop_on_signals,
-    utc_now,
-)
+from avo.search.run import GRACE, MAX_TROUBLES, PATIENCE, RunSession, Stop, WorkerReport, stop_on_signals, utc_now
 from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, make_run, proposing
 
 

@@ -12,16 +12,7 @@ from avo.lineage_db.decision import Lead, Ruling
 from avo.lineage_db.records import Run, RunState
 from avo.lineage_db.store import Store
 from avo.search.seeding import SeedOperator
-from avo.search.transfer import (
-    Milestone,
-    Use,
-    in_words,
-    progress,
-    record,
-    timed_first,
-    timing_first,
-    transferred,
-)
+from avo.search.transfer import Milestone, Use, in_words, progress, record, timed_first, timing_first, transferred
 from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_run, make_work, proposing
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run

@@ -22,11 +22,7 @@ def test_a_gain_is_over_the_fastest_parent(tmp_path: Path) -> None:
         run.step(132.0, (0, 1))
         versions = store.versions(run.run.id)
     by_number = {version.number: version for version in versions}
-    assert [gain(version, by_number) for version in versions] == [
-        None,
-        pytest.approx(0.2),
-        pytest.approx(0.1),
-    ]
+    assert [gain(version, by_number) for version in versions] == [None, pytest.approx(0.2), pytest.approx(0.1)]
 
 
 def _score(**cases: float) -> Score:

@@ -33,11 +33,7 @@ def test_the_line_to_the_last_version_stays_flush_and_others_branch_off_before_i
 
 def test_a_branch_of_a_branch_keeps_the_lines_of_both() -> None:
     assert drawn(
-        version(0, (), 100),
-        version(1, (0,), 101),
-        version(2, (1,), 102),
-        version(3, (1,), 103),
-        version(4, (0,), 200),
+        version(0, (), 100), version(1, (0,), 101), version(2, (1,), 102), version(3, (1,), 103), version(4, (0,), 200)
     ) == ["0", "├─1", "│ ├─2", "│ 3", "4"]
 
 

@@ -39,11 +39,7 @@ def make_call(rows: int = 64, columns: int = 32, case: str = "case") -> Call:
     def spec(name: str, dtype: str, role: Role) -> TensorSpec:
         return TensorSpec(name, dtype, (rows, columns), (columns, 1), rows * columns, role)
 
-    tensors = (
-        spec("x", "float32", Role.INPUT),
-        spec("index", "int32", Role.INPUT),
-        spec("y", "float32", Role.OUTPUT),
-    )
+    tensors = (spec("x", "float32", Role.INPUT), spec("index", "int32", Role.INPUT), spec("y", "float32", Role.OUTPUT))
     return Call(case, tensors, (("scale", 0.5),))
 
 

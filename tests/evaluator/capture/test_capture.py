@@ -117,8 +117,7 @@ def test_a_view_is_an_offset_into_its_buffer(capture: Capture, view: str, offset
 
 
 @pytest.mark.parametrize(
-    ("source", "divisible"),
-    [("x", True), ("x[:, 4:]", True), ("x[:, 1:]", False), ("x.view(-1)[3:]", False)],
+    ("source", "divisible"), [("x", True), ("x[:, 4:]", True), ("x[:, 1:]", False), ("x.view(-1)[3:]", False)]
 )
 def test_pointers_are_specialised_by_the_alignment_of_their_offset(
     capture: Capture, source: str, divisible: bool

@@ -146,12 +146,7 @@ def canonical(compiler: Compiler, kernels: list[KernelIR], target: str = "h100")
     ids=lambda value: value if len(value) < 10 else "",
 )
 def test_the_text_of_a_plan_compiles_to_the_ptx_of_the_normal_path(
-    normal_path: ForkServer,
-    compiler: Compiler,
-    kernel: Callable[..., KernelIR],
-    source: str,
-    level: Level,
-    target: str,
+    normal_path: ForkServer, compiler: Compiler, kernel: Callable[..., KernelIR], source: str, level: Level, target: str
 ) -> None:
     limits = Limits(
         wall_s=600,

@@ -119,9 +119,7 @@ def test_silence_without_a_kernel_running_is_no_verdict(monkeypatch: pytest.Monk
         made.check(CASE.name, 4, 1)
 
 
-def test_a_profilers_lines_are_not_its_workers_and_nothing_is_limited_under_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_profilers_lines_are_not_its_workers_and_nothing_is_limited_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PREPARE_S", 0.1)
     prof = "echo '==PROF== Connected to process 7'"
     made = start_worker(greets(f"{prof}; read line; {prof}; sleep 0.3; echo '{{}}'"), ("env", "-u", "NO_SUCH"))

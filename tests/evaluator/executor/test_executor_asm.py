@@ -282,12 +282,7 @@ PIECES += ["|", " "]
 
 @pytest.mark.long
 @settings(max_examples=150, deadline=None)
-@given(
-    text=st.lists(
-        st.sampled_from(PIECES),
-        max_size=14,
-    ).map("".join)
-)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 def test_damaged_assembly_never_raises_anything_but_its_own_error(text):
     try:
         code = assemble(text, [32, 32], 1)

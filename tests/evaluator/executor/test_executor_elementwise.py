@@ -107,14 +107,7 @@ def exact_float(name, a, b, c, dtype):
         exact = Fraction(a) * Fraction(b) + Fraction(c)
         zero = a * b + c if 0 in (a, b) else 0.0
         return math.copysign(rounded(exact, dtype), 1 if exact > 0 else -1) if exact else zero
-    compare = {
-        "eq": a == b,
-        "ne": a != b,
-        "lt": a < b,
-        "le": a <= b,
-        "gt": a > b,
-        "ge": a >= b,
-    }
+    compare = {"eq": a == b, "ne": a != b, "lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b}
     values = {
         "min": least(a, b, False),
         "max": greatest(a, b, False),

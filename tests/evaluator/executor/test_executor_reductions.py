@@ -207,8 +207,7 @@ SUMMED = {torch.int8: torch.int32, torch.int16: torch.int32, torch.uint8: torch.
 
 
 @pytest.mark.parametrize(
-    "dtype",
-    sample(["int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"], 3),
+    "dtype", sample(["int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"], 3)
 )
 @settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 99))

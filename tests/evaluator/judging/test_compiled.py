@@ -304,8 +304,7 @@ def test_no_case_is_begun_when_the_time_is_over(server: ForkServer, monkeypatch:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("problem", "target"),
-    [pytest.param("mha", "h100", marks=NO_ROLES_OF_128_ROWS), ("gqa", "h100"), ("mha", "b200")],
+    ("problem", "target"), [pytest.param("mha", "h100", marks=NO_ROLES_OF_128_ROWS), ("gqa", "h100"), ("mha", "b200")]
 )
 def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right(
     server: ForkServer, problem: str, target: str

@@ -117,10 +117,7 @@ ATTACKS = {
         "8k-",
     ),
     "a length that another launch computes with products": (
-        edited(
-            *PRODUCTS,
-            *LOADED_LENGTH,
-        ),
+        edited(*PRODUCTS, *LOADED_LENGTH),
         Status.UNSUPPORTED,
         "depends on what an earlier launch computes",
     ),

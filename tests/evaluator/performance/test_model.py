@@ -16,17 +16,7 @@ from avo.evaluator.performance.kernel import costs_under, measure
 from avo.evaluator.target import TARGETS
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import Body, LaunchWork, LoopWork
-from bench.anchors import (
-    ANCHORS,
-    BLACKWELL_SPACE,
-    HOPPER_SPACE,
-    LENGTHS,
-    NARROW_IN_BULK,
-    PAIRS,
-    TUTORIAL,
-    Anchor,
-    Pair,
-)
+from bench.anchors import ANCHORS, BLACKWELL_SPACE, HOPPER_SPACE, LENGTHS, NARROW_IN_BULK, PAIRS, TUTORIAL, Anchor, Pair
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, compile_variant, launch_work, predict_variant
 from tests.corpus import sample
 

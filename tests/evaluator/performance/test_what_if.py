@@ -154,10 +154,7 @@ def test_one_more_cta_is_a_binary_that_needs_no_less_than_it_must() -> None:
     assert slim is not None
     assert ctas_per_sm(slim, H100) == ctas_per_sm(launch.binary, H100) + 1
     assert slim.registers <= launch.binary.registers
-    for more in (
-        replace(slim, registers=slim.registers + 1),
-        replace(slim, shared_bytes=slim.shared_bytes + 128),
-    ):
+    for more in (replace(slim, registers=slim.registers + 1), replace(slim, shared_bytes=slim.shared_bytes + 128)):
         assert ctas_per_sm(more, H100) == ctas_per_sm(launch.binary, H100)
     assert time_case([replace(launch, binary=slim)], 0, H100).seconds < time_case([launch], 0, H100).seconds
 

@@ -146,11 +146,7 @@ def right(p: torch.Tensor, dp: torch.Tensor, delta: torch.Tensor, view: Tensors,
 Mistake = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Tensors, float], Tensors]
 MISTAKES: dict[str, tuple[str, str, Mistake]] = {
     "without the row sums": ("square-full", "dq", lambda p, dp, _, view, scale: right(p, dp, 0 * dp, view, scale)),
-    "dk accumulated twice": (
-        "square-causal",
-        "dk",
-        lambda *all_: right(*all_) | {"dk": 2 * right(*all_)["dk"]},
-    ),
+    "dk accumulated twice": ("square-causal", "dk", lambda *all_: right(*all_) | {"dk": 2 * right(*all_)["dk"]}),
     "dk without the scale": (
         "square-causal",
         "dk",

@@ -213,10 +213,7 @@ SOME = {WINDOW: ("across-tiles", "one-key"), SINKS: ("odd-causal",), ALL: ("unev
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(
-    ("name", "style"),
-    [(name, style) for name in SOME for style in ("", *HONEST)],
-)
+@pytest.mark.parametrize(("name", "style"), [(name, style) for name in SOME for style in ("", *HONEST)])
 def test_an_honest_kernel_is_right(name: str, style: str, tmp_path: Path) -> None:
     """The seed, and others in the corpus: atomics for the sinks, other orders and tiles, powers of two."""
     module = module_of(HONEST[style] if style else GENERAL, tmp_path)

@@ -97,9 +97,7 @@ IN_ORDER = "a program has all of a block's list", "in order"
 
 
 @pytest.mark.parametrize(
-    ("name", "sums"),
-    soaked([("one walk", "atomic"), IN_ORDER], [IN_ORDER]),
-    ids=["atomic", "not"],
+    ("name", "sums"), soaked([("one walk", "atomic"), IN_ORDER], [IN_ORDER]), ids=["atomic", "not"]
 )
 def test_the_judge_takes_sums_in_any_order_and_says_which(fork_server: ForkServer, name: str, sums: str) -> None:
     with Judge(get_target("h100"), "quick", server=fork_server) as judge:

@@ -124,11 +124,7 @@ HONEST = {
     ),
     "other tiles": edited(("block_m, block_n = 64, 64", "block_m, block_n = 32, 128"), source=SOURCE),
     "the last sequence first": edited(
-        (
-            "sequence = tl.program_id(2)",
-            "sequence = tl.num_programs(2) - 1 - tl.program_id(2)",
-        ),
-        source=SOURCE,
+        ("sequence = tl.program_id(2)", "sequence = tl.num_programs(2) - 1 - tl.program_id(2)"), source=SOURCE
     ),
     "a grid of all queries": edited(
         ("triton.cdiv(max_seqlen_q or q_len, block_m)", "triton.cdiv(q_len, block_m)"), source=SOURCE

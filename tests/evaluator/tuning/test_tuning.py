@@ -8,17 +8,7 @@ import pytest
 
 from avo.evaluator.plan import KernelIR
 from avo.evaluator.target import TARGETS
-from avo.evaluator.tune import (
-    Asked,
-    Choice,
-    CountedChoice,
-    Outcome,
-    Ran,
-    Ranking,
-    ScriptFailed,
-    Subject,
-    Time,
-)
+from avo.evaluator.tune import Asked, Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
 from avo.evaluator.tuning import prediction
 from avo.evaluator.tuning.prediction import ranked
 from avo.evaluator.tuning.records import decode, encode
