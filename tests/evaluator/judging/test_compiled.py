@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 
@@ -32,8 +31,9 @@ from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.claims import made
 from bench.known import TRITON
+from corpora.edits import HONEST
 from tests.evaluator.judging.test_autotuning import autotuned, config
-from tests.kernels import CORPORA, edited
+from tests.kernels import edited
 from tests.oldest_triton import newer_triton
 
 
@@ -317,14 +317,14 @@ def test_what_the_compiler_makes_of_the_best_kernels_known_is_executed_and_right
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("target", ["h100", "b200"])
-@pytest.mark.parametrize(
-    "path", sorted(CORPORA.glob("honest/*/*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
-def test_what_the_compiler_makes_of_an_honest_kernel_is_right(server: ForkServer, path: Path, target: str) -> None:
+@pytest.mark.parametrize(("problem", "name"), [(problem, name) for problem in HONEST for name in HONEST[problem]])
+def test_what_the_compiler_makes_of_an_honest_kernel_is_right(
+    server: ForkServer, problem: str, name: str, target: str
+) -> None:
     tools = tools_of(server, Compiler(None, server=server), target)
-    checker = checker_of(tools, get_problem(path.parent.name))
+    checker = checker_of(tools, get_problem(problem))
     try:
-        check(tools, checker, path.read_text())
+        check(tools, checker, HONEST[problem][name])
     except Refused as refused:
         if "Block pointers have been removed" in str(refused):
             pytest.skip("this version of Triton has no block pointers")

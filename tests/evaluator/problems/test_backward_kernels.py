@@ -14,11 +14,11 @@ from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
 from bench.orders import module_of
+from corpora.edits import BACKWARD_ATOMICS as ATOMICS
 from tests.evaluator.problems.offline_kernel import first_fault
-from tests.kernels import edited, stored
+from tests.kernels import edited
 
 PLAIN = seed_source("mha_backward")
-ATOMICS = stored("honest/mha_backward/atomics")
 
 DS_OF_QUERIES = "ds = p * (tl.dot(dout, tl.trans(v)) - delta[:, None])"
 STRIDES = "stride_ob, stride_oh, stride_om, stride_od"

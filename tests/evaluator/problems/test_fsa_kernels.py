@@ -7,15 +7,16 @@ import pytest
 from avo.evaluator.problems.fsa import FSA
 from avo.seeds import seed_source
 from bench.orders import module_of, published_form
+from corpora.edits import FSA_ATOMICS
 from tests.evaluator.problems.offline_kernel import first_fault
-from tests.kernels import edited, stored
+from tests.kernels import edited
 
 QUERY_OUTER, KV_OUTER = (seed_source("fsa", name) for name in ("query_outer", "kv_outer"))
 SLOT = "block = tl.load(indices + slot)"
 HONEST_KERNELS = {
     "query_outer": QUERY_OUTER,
     "kv_outer": KV_OUTER,
-    "sums by atomics": stored("honest/fsa/atomics"),
+    "atomics": FSA_ATOMICS,
     "as Native Sparse Attention was published": published_form(64),
     "the last block first, empty slots before": edited(
         (SLOT, SLOT.replace("slot", "blocks - 1 - slot")), source=QUERY_OUTER
