@@ -36,36 +36,25 @@ FUNCTION_NAMES = (
 
 
 @triton.jit
+def store_all(out, values, SIZE: tl.constexpr):
+    for n in tl.static_range(len(values)):
+        tl.store(out + n * SIZE, values[n])
+
+
+@triton.jit
 def integers(X, Y, Out, SIZE: tl.constexpr, WIDE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    y = tl.load(Y + i)
+    x, y = tl.load(X + i), tl.load(Y + i)
     bits: tl.constexpr = x.dtype.primitive_bitwidth
     divisor = tl.where(y == 0, 1, y).to(x.dtype)
     shift = y & (bits - 1)
-    tl.store(Out + i, x + y)
-    tl.store(Out + SIZE + i, x - y)
-    tl.store(Out + 2 * SIZE + i, x * y)
-    tl.store(Out + 3 * SIZE + i, x // divisor)
-    tl.store(Out + 4 * SIZE + i, x % divisor)
-    tl.store(Out + 5 * SIZE + i, x & y)
-    tl.store(Out + 6 * SIZE + i, x | y)
-    tl.store(Out + 7 * SIZE + i, x ^ y)
-    tl.store(Out + 8 * SIZE + i, x << shift)
-    tl.store(Out + 9 * SIZE + i, x >> shift)
-    tl.store(Out + 10 * SIZE + i, tl.minimum(x, y))
-    tl.store(Out + 11 * SIZE + i, tl.maximum(x, y))
-    tl.store(Out + 12 * SIZE + i, -x)
-    tl.store(Out + 13 * SIZE + i, ~x)
-    tl.store(Out + 14 * SIZE + i, (x == y).to(x.dtype))
-    tl.store(Out + 15 * SIZE + i, (x != y).to(x.dtype))
-    tl.store(Out + 16 * SIZE + i, (x < y).to(x.dtype))
-    tl.store(Out + 17 * SIZE + i, (x <= y).to(x.dtype))
-    tl.store(Out + 18 * SIZE + i, (x > y).to(x.dtype))
-    tl.store(Out + 19 * SIZE + i, (x >= y).to(x.dtype))
-    tl.store(Out + 20 * SIZE + i, tl.where(x < y, y, x))
-    tl.store(Out + 21 * SIZE + i, tl.minimum(tl.maximum(x, tl.minimum(y, 7)), 7))
-    tl.store(Out + 22 * SIZE + i, tl.abs(x))
+    values = (
+        x + y, x - y, x * y, x // divisor, x % divisor, x & y, x | y, x ^ y, x << shift, x >> shift, tl.minimum(x, y),
+        tl.maximum(x, y), -x, ~x, (x == y).to(x.dtype), (x != y).to(x.dtype), (x < y).to(x.dtype), (x <= y).to(x.dtype),
+        (x > y).to(x.dtype), (x >= y).to(x.dtype), tl.where(x < y, y, x),
+        tl.minimum(tl.maximum(x, tl.minimum(y, 7)), 7), tl.abs(x),
+    )  # fmt: skip
+    store_all(Out + i, values, SIZE)
     if WIDE:
         tl.store(Out + 23 * SIZE + i, tl.umulhi(x, y))
 
@@ -73,80 +62,43 @@ def integers(X, Y, Out, SIZE: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def booleans(X, Y, Out, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    y = tl.load(Y + i)
-    tl.store(Out + i, x + y)
-    tl.store(Out + SIZE + i, x - y)
-    tl.store(Out + 2 * SIZE + i, x * y)
-    tl.store(Out + 3 * SIZE + i, x & y)
-    tl.store(Out + 4 * SIZE + i, x | y)
-    tl.store(Out + 5 * SIZE + i, x ^ y)
-    tl.store(Out + 6 * SIZE + i, ~x)
-    tl.store(Out + 7 * SIZE + i, x == y)
-    tl.store(Out + 8 * SIZE + i, x != y)
-    tl.store(Out + 9 * SIZE + i, x < y)
-    tl.store(Out + 10 * SIZE + i, x <= y)
-    tl.store(Out + 11 * SIZE + i, x > y)
-    tl.store(Out + 12 * SIZE + i, x >= y)
-    tl.store(Out + 13 * SIZE + i, tl.minimum(x, y))
-    tl.store(Out + 14 * SIZE + i, tl.maximum(x, y))
-    tl.store(Out + 15 * SIZE + i, tl.where(x, y, ~y))
-    tl.store(Out + 16 * SIZE + i, (x.to(tl.int32) + y.to(tl.float32) == 2).to(tl.int1))
+    x, y = tl.load(X + i), tl.load(Y + i)
+    values = (
+        x + y, x - y, x * y, x & y, x | y, x ^ y, ~x, x == y, x != y, x < y, x <= y, x > y, x >= y, tl.minimum(x, y),
+        tl.maximum(x, y), tl.where(x, y, ~y), (x.to(tl.int32) + y.to(tl.float32) == 2).to(tl.int1),
+    )  # fmt: skip
+    store_all(Out + i, values, SIZE)
 
 
 @triton.jit
 def floats(X, Y, Z, Out, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    y = tl.load(Y + i)
-    z = tl.load(Z + i)
-    tl.store(Out + i, x + y)
-    tl.store(Out + SIZE + i, x - y)
-    tl.store(Out + 2 * SIZE + i, x * y)
-    tl.store(Out + 3 * SIZE + i, tl.fma(x, y, z))
-    tl.store(Out + 4 * SIZE + i, tl.minimum(x, y))
-    tl.store(Out + 5 * SIZE + i, tl.maximum(x, y))
-    tl.store(Out + 6 * SIZE + i, tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL))
-    tl.store(Out + 7 * SIZE + i, tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL))
-    tl.store(Out + 8 * SIZE + i, tl.clamp(x, -1.0, 2.0))
-    tl.store(Out + 9 * SIZE + i, tl.clamp(x, -1.0, 2.0, propagate_nan=tl.PropagateNan.ALL))
-    tl.store(Out + 10 * SIZE + i, -x)
-    tl.store(Out + 11 * SIZE + i, tl.abs(x))
-    tl.store(Out + 12 * SIZE + i, (x == y).to(x.dtype))
-    tl.store(Out + 13 * SIZE + i, (x != y).to(x.dtype))
-    tl.store(Out + 14 * SIZE + i, (x < y).to(x.dtype))
-    tl.store(Out + 15 * SIZE + i, (x <= y).to(x.dtype))
-    tl.store(Out + 16 * SIZE + i, (x > y).to(x.dtype))
-    tl.store(Out + 17 * SIZE + i, (x >= y).to(x.dtype))
-    tl.store(Out + 18 * SIZE + i, tl.where(x < y, x, z))
+    x, y, z = tl.load(X + i), tl.load(Y + i), tl.load(Z + i)
+    values = (
+        x + y, x - y, x * y, tl.fma(x, y, z), tl.minimum(x, y), tl.maximum(x, y),
+        tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL), tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL),
+        tl.clamp(x, -1.0, 2.0), tl.clamp(x, -1.0, 2.0, propagate_nan=tl.PropagateNan.ALL), -x, tl.abs(x),
+        (x == y).to(x.dtype), (x != y).to(x.dtype), (x < y).to(x.dtype), (x <= y).to(x.dtype), (x > y).to(x.dtype),
+        (x >= y).to(x.dtype), tl.where(x < y, x, z),
+    )  # fmt: skip
+    store_all(Out + i, values, SIZE)
 
 
 @triton.jit
 def functions(X, Y, Out, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    y = tl.load(Y + i)
-    tl.store(Out + i, tl.exp(x))
-    tl.store(Out + SIZE + i, tl.exp2(x))
-    tl.store(Out + 2 * SIZE + i, tl.log(x))
-    tl.store(Out + 3 * SIZE + i, tl.log2(x))
-    tl.store(Out + 4 * SIZE + i, tl.sin(x))
-    tl.store(Out + 5 * SIZE + i, tl.cos(x))
-    tl.store(Out + 6 * SIZE + i, tl.sqrt(x))
-    tl.store(Out + 7 * SIZE + i, tl.rsqrt(x))
-    tl.store(Out + 8 * SIZE + i, tl.erf(x))
-    tl.store(Out + 9 * SIZE + i, tl.floor(x))
-    tl.store(Out + 10 * SIZE + i, tl.ceil(x))
-    tl.store(Out + 11 * SIZE + i, tl.sigmoid(x))
-    tl.store(Out + 12 * SIZE + i, x / y)
-    tl.store(Out + 13 * SIZE + i, x % y)
+    x, y = tl.load(X + i), tl.load(Y + i)
+    values = (
+        tl.exp(x), tl.exp2(x), tl.log(x), tl.log2(x), tl.sin(x), tl.cos(x), tl.sqrt(x), tl.rsqrt(x), tl.erf(x),
+        tl.floor(x), tl.ceil(x), tl.sigmoid(x), x / y, x % y,
+    )  # fmt: skip
+    store_all(Out + i, values, SIZE)
 
 
 @triton.jit
 def precise(X, Y, Out, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    y = tl.load(Y + i)
+    x, y = tl.load(X + i), tl.load(Y + i)
     tl.store(Out + i, tl.sqrt_rn(x))
     tl.store(Out + SIZE + i, tl.div_rn(x, y))
 
