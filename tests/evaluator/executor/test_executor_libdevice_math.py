@@ -34,36 +34,17 @@ def length(*values):
     return mpmath.sqrt(sum(value * value for value in values))
 
 
-FUNCTIONS_OF_MATHEMATICS = {
-    "sqrt": mpmath.sqrt,
+SAME_NAMES = (
+    "sqrt exp expm1 log log10 log1p sin cos tan sinpi cospi asin acos atan sinh cosh tanh asinh acosh "
+    "atanh erf erfc erfinv atan2"
+)
+FUNCTIONS_OF_MATHEMATICS = {name: getattr(mpmath, name) for name in SAME_NAMES.split()} | {
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
     "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)),
     "rcbrt": lambda x: mpmath.sign(x) / mpmath.cbrt(abs(x)),
-    "exp": mpmath.exp,
     "exp2": lambda x: mpmath.mpf(2) ** x,
     "exp10": lambda x: mpmath.mpf(10) ** x,
-    "expm1": mpmath.expm1,
-    "log": mpmath.log,
     "log2": lambda x: mpmath.log(x, 2),
-    "log10": mpmath.log10,
-    "log1p": mpmath.log1p,
-    "sin": mpmath.sin,
-    "cos": mpmath.cos,
-    "tan": mpmath.tan,
-    "sinpi": mpmath.sinpi,
-    "cospi": mpmath.cospi,
-    "asin": mpmath.asin,
-    "acos": mpmath.acos,
-    "atan": mpmath.atan,
-    "sinh": mpmath.sinh,
-    "cosh": mpmath.cosh,
-    "tanh": mpmath.tanh,
-    "asinh": mpmath.asinh,
-    "acosh": mpmath.acosh,
-    "atanh": mpmath.atanh,
-    "erf": mpmath.erf,
-    "erfc": mpmath.erfc,
-    "erfinv": mpmath.erfinv,
     "erfcinv": inverse_erfc,
     "erfcx": lambda x: mpmath.exp(x * x) * mpmath.erfc(x),
     "normcdf": normal,
@@ -78,7 +59,6 @@ FUNCTIONS_OF_MATHEMATICS = {
     "yn": lambda n, x: mpmath.bessely(int(n), x) if n >= 0 else mpmath.nan,
     "cyl_bessel_i0": lambda x: mpmath.besseli(0, x),
     "cyl_bessel_i1": lambda x: mpmath.besseli(1, x),
-    "atan2": mpmath.atan2,
     "hypot": length,
     "norm3d": length,
     "norm4d": length,
