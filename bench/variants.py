@@ -207,17 +207,10 @@ def compile_variant(variant: Variant, arch: int) -> Binary:
     registers, stack, disassembly = _inspect(compiled.asm["cubin"], compiled.asm["ptx"])
     threads = re.search(r"\.reqntid (\d+)", compiled.asm["ptx"])
     return Binary(
-        compiled.metadata.name,
-        f"sm_{arch}",
-        compiled.asm["cubin"],
-        compiled.asm["ptx"],
-        int(threads[1]) if threads else 32 * variant.warps,
-        registers,
-        stack,
-        compiled.metadata.shared,
-        compiled.metadata.tmem_size,
-        disassembly,
-    )
+        compiled.metadata.name, f"sm_{arch}", compiled.asm["cubin"], compiled.asm["ptx"],
+        int(threads[1]) if threads else 32 * variant.warps, registers, stack, compiled.metadata.shared,
+        compiled.metadata.tmem_size, disassembly,
+    )  # fmt: skip
 
 
 def _inspect(cubin: bytes, ptx: str) -> tuple[int, int, str]:

@@ -104,16 +104,9 @@ def judge(row: Row) -> Judged:
     source, work = row.source, [launch.work for launch in row.launches]
     time = predicted(work, source.card, row.least_bytes, cold=source.cold, graph=source.graph)
     return Judged(
-        row.family,
-        source.card,
-        row.problem,
-        row.label,
-        row.measured_us,
-        time.us,
-        time.low_us,
-        time.high_us,
+        row.family, source.card, row.problem, row.label, row.measured_us, time.us, time.low_us, time.high_us,
         time.limiter,
-    )
+    )  # fmt: skip
 
 
 def search(asked: Search) -> Searched:

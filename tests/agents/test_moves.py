@@ -250,17 +250,8 @@ def test_keys_are_not_put_in_parts_where_scores_are_computed_a_tile_ahead() -> N
 @pytest.mark.long
 def test_moves_apply_once() -> None:
     once = (
-        "skip",
-        "split",
-        "exp2",
-        "late-scale",
-        "lazy",
-        "reciprocal",
-        "reverse",
-        "persistent",
-        "descriptors",
-        "store",
-    )
+        "skip", "split", "exp2", "late-scale", "lazy", "reciprocal", "reverse", "persistent", "descriptors", "store",
+    )  # fmt: skip
     plans = ("polynomial", "device-descriptors", "specialise", "side", "even", "relative")
     for name in (*once, *plans, "group", "skew", "pingpong", "split-kv"):
         assert BY_NAME[name].variants(apply(SEED, name), H100) == ()

@@ -75,21 +75,10 @@ class World:
     def record(self, attempt: Attempt, version: int | None = None) -> None:
         evaluation = attempt.evaluation
         summary = AttemptSummary(
-            attempt.id,
-            attempt.step_id,
-            attempt.digest,
-            attempt.plan_digest,
-            attempt.status,
-            evaluation.geomean_tflops,
-            evaluation.message,
-            attempt.change,
-            attempt.parents,
-            version,
-            1.0,
-            NOW,
-            decision=attempt.decision,
-            built_on=attempt.built_on,
-        )
+            attempt.id, attempt.step_id, attempt.digest, attempt.plan_digest, attempt.status,
+            evaluation.geomean_tflops, evaluation.message, attempt.change, attempt.parents, version, 1.0, NOW,
+            decision=attempt.decision, built_on=attempt.built_on,
+        )  # fmt: skip
         self.attempts.append(summary)
         self.made[attempt.id] = attempt
 

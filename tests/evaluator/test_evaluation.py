@@ -11,16 +11,9 @@ SCORE = Score(
     (CaseScore("a", 100.0, 10.0, "tensor", {"tensor": 0.6}), CaseScore("b", 400.0, 5.0, "exp", {"exp": 0.9})),
 )
 CORRECT = Evaluation(
-    Status.CORRECT,
-    "",
-    "h100",
-    "quick",
-    1.5,
-    SCORE,
-    (CaseResult("square", True, 2e-3, 1e-6),),
-    (Resources("kernel", 128, 0, 65536, 0, 8, 1),),
-    "digest",
-)
+    Status.CORRECT, "", "h100", "quick", 1.5, SCORE, (CaseResult("square", True, 2e-3, 1e-6),),
+    (Resources("kernel", 128, 0, 65536, 0, 8, 1),), "digest",
+)  # fmt: skip
 
 
 def test_rank_is_the_geometric_mean() -> None:

@@ -102,17 +102,10 @@ class Maker:
     ) -> Attempt:
         """Record an attempt."""
         return store.results.record_attempt(
-            step_id=step.id,
-            candidate=Candidate("mha", source),
-            change=change,
-            parents=parents,
-            evaluation=evaluation or self.evaluation(tflops),
-            started=NOW,
-            finished=NOW + timedelta(seconds=2),
-            decision=decision,
-            built_on=built_on,
-            hypothesis=hypothesis,
-        )
+            step_id=step.id, candidate=Candidate("mha", source), change=change, parents=parents,
+            evaluation=evaluation or self.evaluation(tflops), started=NOW, finished=NOW + timedelta(seconds=2),
+            decision=decision, built_on=built_on, hypothesis=hypothesis,
+        )  # fmt: skip
 
     def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:
         """Add a version of that speed."""

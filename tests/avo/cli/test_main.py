@@ -22,18 +22,8 @@ from avo.evaluator.target import CARDS
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 COMMANDS += [str(group.name) for group in app.registered_groups]
 HEAVY = [
-    "torch",
-    "triton",
-    "ray",
-    "sqlalchemy",
-    "alembic",
-    "textual",
-    "libcst",
-    "pydantic",
-    "jinja2",
-    "numpy",
-    "openai",
-]
+    "torch", "triton", "ray", "sqlalchemy", "alembic", "textual", "libcst", "pydantic", "jinja2", "numpy", "openai",
+]  # fmt: skip
 
 
 def test_help_imports_nothing_heavy() -> None:

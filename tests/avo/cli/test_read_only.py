@@ -9,18 +9,10 @@ from avo.lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 
 READING = [
-    ["runs"],
-    ["status", "mha-h100"],
-    ["log", "mha-h100"],
-    ["lineage", "mha-h100"],
-    ["attempts", "mha-h100"],
-    ["show", "mha-h100"],
-    ["diff", "mha-h100@0", "mha-h100"],
-    ["compare", "mha-h100", "mha-h100-2"],
-    ["memory", "mha-h100"],
-    ["report", "mha-h100", "--format", "md"],
-    ["git", "mha-h100", "--out", "repository"],
-]
+    ["runs"], ["status", "mha-h100"], ["log", "mha-h100"], ["lineage", "mha-h100"], ["attempts", "mha-h100"],
+    ["show", "mha-h100"], ["diff", "mha-h100@0", "mha-h100"], ["compare", "mha-h100", "mha-h100-2"],
+    ["memory", "mha-h100"], ["report", "mha-h100", "--format", "md"], ["git", "mha-h100", "--out", "repository"],
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -95,20 +95,8 @@ def test_configurations_are_ranked_and_said_to_be_predicted(avo: Avo, tuner: Fak
         "CONFIGURATION",
     ]
     assert first.split() == [
-        "1",
-        "12.35",
-        "10",
-        "to",
-        "15",
-        "hbm",
-        "128",
-        "0",
-        "2",
-        "25%",
-        "BLOCK=64,",
-        "KIND='fast',",
-        "num_warps=4",
-    ]
+        "1", "12.35", "10", "to", "15", "hbm", "128", "0", "2", "25%", "BLOCK=64,", "KIND='fast',", "num_warps=4",
+    ]  # fmt: skip
     assert "24 B" in second
     assert third.startswith("3")
     assert doubts == "not known to the model: what FOO takes"

@@ -19,18 +19,9 @@ from avo.export.runtime._calls import Call
 from tests.avo.export.sample import chosen, passed, sample
 
 PROBLEMS = (
-    "mha",
-    "gqa",
-    "mha_backward",
-    "mha-w1024",
-    "mha-w1024-sinks",
-    "gqa-packed",
-    "mha-d192x128",
-    "decode",
-    "decode-sinks",
-    "fsa",
-    "fsa-local",
-)
+    "mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode",
+    "decode-sinks", "fsa", "fsa-local",
+)  # fmt: skip
 NAME = "for_tests_of_the_runtime"
 
 

@@ -220,20 +220,9 @@ def functions(case: Case) -> dict[str, Function]:
         honest(flat)
 
     plain = (
-        honest,
-        uncapturable,
-        zeros,
-        lazy,
-        undefined,
-        overrun,
-        vandal,
-        counts,
-        tickets,
-        illegal,
-        hangs,
-        greedy,
+        honest, uncapturable, zeros, lazy, undefined, overrun, vandal, counts, tickets, illegal, hangs, greedy,
         broken,
-    )
+    )  # fmt: skip
     return {
         **{function.__name__: function for function in plain},
         "stale": Stale(case),

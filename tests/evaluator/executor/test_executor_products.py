@@ -194,22 +194,9 @@ def decoded(form, stored, axis):
 
 @triton.jit
 def scaled(
-    A,
-    SA,
-    B,
-    SB,
-    C,
-    LEFT: tl.constexpr,
-    RIGHT: tl.constexpr,
-    L_PACK: tl.constexpr,
-    R_PACK: tl.constexpr,
-    FAST: tl.constexpr,
-    GROUPS: tl.constexpr,
-    AM: tl.constexpr,
-    AK: tl.constexpr,
-    BK: tl.constexpr,
-    BN: tl.constexpr,
-):
+    A, SA, B, SB, C, LEFT: tl.constexpr, RIGHT: tl.constexpr, L_PACK: tl.constexpr, R_PACK: tl.constexpr,
+    FAST: tl.constexpr, GROUPS: tl.constexpr, AM: tl.constexpr, AK: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     a = tl.load(A + tl.arange(0, AM)[:, None] * AK + tl.arange(0, AK)[None, :])
     b = tl.load(B + tl.arange(0, BK)[:, None] * BN + tl.arange(0, BN)[None, :])
     i, j, g = tl.arange(0, 32), tl.arange(0, 16), tl.arange(0, GROUPS)

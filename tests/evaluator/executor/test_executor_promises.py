@@ -130,21 +130,11 @@ def hinting(X, n, N: tl.constexpr, WHAT: tl.constexpr, AMOUNT: tl.constexpr):
 
 
 HINTS = [
-    ("multiple", 16, 16, 8),
-    ("contiguous", 8, 8, 9),
-    ("contiguous", 16, None, 8),
-    ("constant", 8, 16, 12),
-    ("constant", 16, None, 8),
-    ("scalar", 6, 8, 9),
-    ("pointer", 16, 4, 6),
-    ("loaded", 2, None, 8),
-    ("loaded", 1, 5, None),
-    ("mask", 8, 8, 9),
-    ("column", 16, 3, None),
-    ("column", 32, None, 3),
-    ("row", 4, 5, None),
+    ("multiple", 16, 16, 8), ("contiguous", 8, 8, 9), ("contiguous", 16, None, 8), ("constant", 8, 16, 12),
+    ("constant", 16, None, 8), ("scalar", 6, 8, 9), ("pointer", 16, 4, 6), ("loaded", 2, None, 8),
+    ("loaded", 1, 5, None), ("mask", 8, 8, 9), ("column", 16, 3, None), ("column", 32, None, 3), ("row", 4, 5, None),
     ("row", 8, None, 5),
-]
+]  # fmt: skip
 """Hint, its amount, an n with which it is true and one with which it is false."""
 
 

@@ -30,20 +30,11 @@ MORE = (
     "fsa_backward-d64-fp16", "fsa_backward-d96", "fsa_backward-d192",
 )  # fmt: skip
 JUDGED = (
-    "mha-d96-fp16",
-    "mha-d192x128",
-    "gqa-d256",
-    "gqa-h64x8-d64-4096x2",
-    "gqa-h64x8-d64-w128-global-sinks-4096x2",
-    "gqa-h64x8-d64-packed-4096x2",
-    "mha_backward-d64",
-    "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
-    "decode-d64-fp16",
-    "decode-h64x8-d64-w128-global-sinks-32768x1",
-    "fsa-d64-fp16",
-    "fsa-sinks-packed",
+    "mha-d96-fp16", "mha-d192x128", "gqa-d256", "gqa-h64x8-d64-4096x2", "gqa-h64x8-d64-w128-global-sinks-4096x2",
+    "gqa-h64x8-d64-packed-4096x2", "mha_backward-d64", "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
+    "decode-d64-fp16", "decode-h64x8-d64-w128-global-sinks-32768x1", "fsa-d64-fp16", "fsa-sinks-packed",
     "fsa_backward-d64-sinks-packed",
-)
+)  # fmt: skip
 
 
 def test_a_setting_changes_dims_and_type_of_each_case_and_nothing_else() -> None:

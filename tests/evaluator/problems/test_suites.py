@@ -13,19 +13,10 @@ from avo.evaluator.problems import PROBLEMS
 from tests.corpus import sample
 
 SETTINGS = (
-    "mha-d192x128-fp16",
-    "gqa-h64x8-d64-8192x1",
-    "mha_backward-d96",
-    "decode-d64",
-    "gqa-d64-w128-sinks",
-    "gqa-packed",
-    "gqa_backward-d64-w128-global-sinks-packed",
-    "mha_backward-d192x128-sinks",
-    "decode-d192x128-w128-global-sinks",
-    "fsa-d64-fp16",
-    "fsa-h64x4-d192x128-8192x1",
-    "fsa_backward-d192x128-packed",
-)
+    "mha-d192x128-fp16", "gqa-h64x8-d64-8192x1", "mha_backward-d96", "decode-d64", "gqa-d64-w128-sinks", "gqa-packed",
+    "gqa_backward-d64-w128-global-sinks-packed", "mha_backward-d192x128-sinks", "decode-d192x128-w128-global-sinks",
+    "fsa-d64-fp16", "fsa-h64x4-d192x128-8192x1", "fsa_backward-d192x128-packed",
+)  # fmt: skip
 
 
 def shapes(problem: str, *suites: str) -> set[Case]:
