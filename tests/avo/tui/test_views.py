@@ -1,10 +1,11 @@
 """The views of a run, played with the keyboard on a run that an agent left."""
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -31,6 +32,8 @@ from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import make_evaluation
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
+
+pytestmark = pytest.mark.long
 
 LINE = CodeLine(0xFE0, "MUFU.EX2 R4, R4", 92, "pipe", 12.0, 0.25)
 IDLE = CodeLine(0xFF0, "NOP", None, "", 0.0, 0.0)
@@ -72,7 +75,16 @@ async def seen(pilot: Pilot[None], *words: str, gone: str = "\0") -> str:
     return page(pilot)
 
 
-@pytest.mark.long
+@asynccontextmanager
+async def opened(
+    run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable | None = None, **shape: Any
+) -> AsyncIterator[Pilot[None]]:
+    """The view of the run once it shows the best version; ``shape`` is of the terminal."""
+    async with app(run, judge).run_test(**shape) as pilot:
+        await seen(pilot, "★ v2")
+        yield pilot
+
+
 async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) -> None:
     async with app(run).run_test(size=(140, 40)) as pilot:
         await seen(pilot, "★ v2 ◆nudge BLOCK_M 64 -> 128", "◆restart: stagnation")
@@ -80,10 +92,8 @@ async def test_a_version_says_what_its_operator_expected_and_saw(run: Recorded) 
         await seen(pilot, "hypothesis: exp2 is one instruction", "expected: +10% where exp binds", "seen: +20%")
 
 
-@pytest.mark.long
 async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: Recorded) -> None:
-    async with app(run).run_test(size=(80, 24), notifications=True) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(80, 24), notifications=True) as pilot:
         tree = pilot.app.screen.query_one(LineageList)
         await pilot.press("slash", *"FOLD", "enter")
         await until(pilot, lambda: tree.selected == 1 and pilot.app.focused is tree)
@@ -98,10 +108,8 @@ async def test_versions_are_found_and_filtered_by_words_numbers_and_gains(run: R
         await seen(pilot, "there is no 'zz'")
 
 
-@pytest.mark.long
 async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) -> None:
-    async with app(run).run_test(size=(160, 30)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(160, 30)) as pilot:
         await pilot.press("z", "v", *"v0", "enter")
         shown = await seen(pilot, "Diff to v0", "version 0", "version 2")
         assert not pilot.app.screen.query_one(LineageList).display
@@ -112,11 +120,9 @@ async def test_a_version_is_compared_with_any_other_side_by_side(run: Recorded) 
         await seen(pilot, "Diff to parent")
 
 
-@pytest.mark.long
 async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recorded) -> None:
     judge = FakeEvaluator(lambda candidate: make_evaluation(1.0), (PROFILE,))
-    async with app(run, judge).run_test(size=(140, 30)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, judge, size=(140, 30)) as pilot:
         await pilot.press("4")
         await seen(pilot, "Press p to have the judge compile v2 for h100")
         await pilot.press("p")
@@ -130,7 +136,6 @@ async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recor
         await seen(pilot, "Press p", "case 8k-full")
 
 
-@pytest.mark.long
 async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run: Recorded) -> None:
     run.step(500.0, (2,), "wide", source=f"x = 1{' ' * 90}# the end\n")
     async with app(run).run_test(size=(80, 24)) as pilot:
@@ -143,7 +148,6 @@ async def test_lines_of_code_longer_than_the_page_are_scrolled_to_their_ends(run
             await seen(pilot, "# the end")
 
 
-@pytest.mark.long
 async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Recorded) -> None:
     run.step(500.0, (2,), "long", source=f"x = '{'z' * 100_000}'\n")
     async with app(run).run_test(size=(80, 24)) as pilot:
@@ -153,15 +157,12 @@ async def test_a_line_of_any_length_takes_no_more_than_the_widest_page(run: Reco
         assert 80 < pilot.app.screen.query_one("#source-page", Scroll).virtual_size.width <= WIDEST + 2
 
 
-@pytest.mark.long
 async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) -> None:
-    async with app(run).run_test(size=(80, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(80, 24)) as pilot:
         await pilot.press("4")
         await seen(pilot, "seconds of a core", "n: another case")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("judge", "words"),
     [
@@ -172,18 +173,15 @@ async def test_how_to_ask_for_the_hot_loop_is_read_in_80_columns(run: Recorded) 
 async def test_a_judge_that_cannot_say_leaves_a_line(
     run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable, words: str
 ) -> None:
-    async with app(run, judge).run_test(size=(120, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, judge, size=(120, 24)) as pilot:
         await pilot.press("p")
         assert "\x1b" not in await seen(pilot, words)
 
 
-@pytest.mark.long
 async def test_attempts_are_grouped_by_reason_and_described_in_full(run: Recorded) -> None:
     run.step(Status.INCORRECT, (0,), "again wrong")
     run.step(Status.DOES_NOT_FIT, (0,), "too large")
-    async with app(run).run_test(size=(120, 40)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(120, 40)) as pilot:
         await pilot.press("a")
         await seen(pilot, "6 all", "3 accepted", "2 incorrect: case ragged", "1 does not fit", "too large")
         await pilot.press("shift+tab", "j", "j", "j", "enter", "j")
@@ -191,10 +189,8 @@ async def test_attempts_are_grouped_by_reason_and_described_in_full(run: Recorde
         await seen(pilot, *words, gone="too large")
 
 
-@pytest.mark.long
 async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 40)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(120, 40)) as pilot:
         await pilot.press("s")
         await seen(pilot, "3  running", "1  done      2 tried, 24,690 tok")
         await pilot.press("j", "j", "enter")
@@ -212,10 +208,8 @@ async def test_a_transcript_folds_each_call_of_a_tool_with_its_result(run: Recor
         await seen(pilot, "submitted", gone="3  running")
 
 
-@pytest.mark.long
 async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> None:
-    async with app(run).run_test(size=(100, 30)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(100, 30)) as pilot:
         await pilot.press("m")
         shown = await seen(pilot, "notes of operators: 1", "◆ restart stagnation [red]not markup[/red]")
         assert shown.index("restart") < shown.index("◆ nudge") < shown.index("note exp2")
@@ -223,10 +217,8 @@ async def test_memory_shows_notes_and_the_supervisor_by_time(run: Recorded) -> N
         await seen(pilot, "exp2 needs the scale in log2 units")
 
 
-@pytest.mark.long
 async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
-    async with app(run).run_test(size=(100, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(100, 24)) as pilot:
         await pilot.press("w")
         await seen(pilot, "worker-1", "1m 16s", "candidate ")
         assert "The run" not in page(pilot)
@@ -237,7 +229,6 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
 
 
-@pytest.mark.long
 async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 24)) as pilot:
         await seen(pilot, "agent  running  mha")
@@ -254,7 +245,6 @@ async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_runn
         await seen(pilot, "agent  running  mha")
 
 
-@pytest.mark.long
 async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
     async with app(run).run_test(size=(80, 24)) as pilot:
         await pilot.press("r")
@@ -265,10 +255,8 @@ async def test_the_list_of_runs_says_which_of_them_go_on(run: Recorded) -> None:
         await seen(pilot, "agent  interrupted ")
 
 
-@pytest.mark.long
 async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_their_lines(run: Recorded) -> None:
-    async with app(run).run_test(size=(100, 40)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(100, 40)) as pilot:
         await pilot.press("t")
         shown = await seen(pilot, "400 best", "364 8k-causal", "attempts", "624 FlashAttention-3", "● new best 3")
         assert "x faulty or unverified 1" in shown
@@ -280,10 +268,8 @@ async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_t
         await seen(pilot, "x faulty or unverified 2")
 
 
-@pytest.mark.long
 async def test_views_change_without_losing_their_place_and_escape_leads_back(run: Recorded) -> None:
-    async with app(run).run_test(size=(80, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(80, 24)) as pilot:
         await pilot.press("k", "2", "s")
         await seen(pilot, "[s] Steps")
         await pilot.press("enter", "escape", "escape")
@@ -301,10 +287,8 @@ async def test_views_change_without_losing_their_place_and_escape_leads_back(run
         await seen(pilot, "[t] Trajectory")
 
 
-@pytest.mark.long
 async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_last_picture(run: Recorded) -> None:
-    async with app(run).run_test(size=(100, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(100, 24)) as pilot:
         engine = create_engine(run.store.url)
         with engine.begin() as connection:
             connection.execute(text("UPDATE runs SET name = 'gone', id = 99"))
@@ -314,10 +298,8 @@ async def test_a_run_that_is_deleted_while_it_is_watched_leaves_a_line_and_the_l
         await seen(pilot, "● v1")
 
 
-@pytest.mark.long
 async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 30)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(120, 30)) as pilot:
         await pilot.press("a")
         await seen(pilot, "4 newest first", "     4  400.0")
         await pilot.press("o")
@@ -332,10 +314,8 @@ async def test_attempts_are_searched_and_sorted(run: Recorded) -> None:
         await seen(pilot, "0 fastest first, with nowhere")
 
 
-@pytest.mark.long
 async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_version(run: Recorded) -> None:
-    async with app(run).run_test(size=(120, 40), notifications=True) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(120, 40), notifications=True) as pilot:
         await pilot.press("a")
         await seen(pilot, "attempt 4 of step 2")
         await pilot.press("d")
@@ -352,17 +332,14 @@ async def test_an_attempt_is_compared_with_its_parent_another_attempt_or_a_versi
         await until(pilot, lambda: "+++ attempt 4" not in page(pilot))
 
 
-@pytest.mark.long
 async def test_a_click_on_its_name_opens_a_view(run: Recorded) -> None:
-    async with app(run).run_test(size=(80, 24)) as pilot:
-        await seen(pilot, "★ v2")
+    async with opened(run, size=(80, 24)) as pilot:
         await pilot.click("#views", offset=(page(pilot).splitlines()[2].index("Attempts"), 0))
         await seen(pilot, "[a] Attempts", "newest first")
         await pilot.click("#views", offset=(1, 0))
         await seen(pilot, "[l] Lineage")
 
 
-@pytest.mark.long
 async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
     made = app(run)
     made._options = " --db x.db"
@@ -383,7 +360,6 @@ async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
             await until(pilot, lambda copied=copied: made.clipboard == copied)  # type: ignore[misc]
 
 
-@pytest.mark.long
 async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorded, tmp_path: Path) -> None:
     file = tmp_path / "settings" / "theme"
     for written, expected in ((None, "textual-dark"), ("gone", "textual-dark"), ("nord\n", "nord")):
@@ -397,7 +373,6 @@ async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorde
         assert file.read_text() == "dracula\n"
 
 
-@pytest.mark.long
 async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on, read = Event(), RunReader.read
 
@@ -420,7 +395,6 @@ async def test_no_view_is_blank_while_a_long_run_is_read(run: Recorded, monkeypa
         await seen(pilot, "notes of operators: ", gone="Reading")
 
 
-@pytest.mark.long
 async def test_no_view_is_blank_while_the_seed_is_judged(run: Recorded) -> None:
     young = Recorded(run.store, "young")
     young.drive()
