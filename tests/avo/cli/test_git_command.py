@@ -40,15 +40,13 @@ def test_each_version_is_a_commit_in_order_with_its_scores_as_trailers(avo: Avo,
     assert git(out, "log", "-1", "--format=%at", "v0").strip() == str(int(START.timestamp()) + 6)
 
 
-def test_every_seed_is_a_root(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "seeds.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(90.0)
-        run.step(100.0)
-        run.step(110.0, (1,))
-        run.step(120.0, (0,))
-    avo("git", "live", "--out", str(tmp_path / "out"), "--db", url)
+def test_every_seed_is_a_root(avo: Avo, store: Store, tmp_path: Path) -> None:
+    run = Recorded(store)
+    run.step(90.0)
+    run.step(100.0)
+    run.step(110.0, (1,))
+    run.step(120.0, (0,))
+    avo("git", "live", "--out", str(tmp_path / "out"), "--db", store.url)
     parents = [git(tmp_path / "out", "log", "-1", "--format=%P", f"v{number}").strip() for number in range(4)]
     heads = [git(tmp_path / "out", "rev-parse", f"v{number}").strip() for number in range(2)]
     assert parents == ["", "", heads[1], heads[0]]
@@ -62,35 +60,33 @@ def test_the_same_lineage_gives_the_same_commits(avo: Avo, tmp_path: Path) -> No
     assert len(heads) == 1
 
 
-def test_branches_merges_words_and_interventions_are_kept(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "forked.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        run.step(110.0, (0,), "left")
-        run.step(120.0, (0,), "right; data 3\nabc\n")
-        run.step(125.0, (0,), "alone")
-        store.journal.intervene(
-            run.run.id, after_step=3, level="nudge", reason="4 steps", directions=[], source="", restart_from=None,
-            now=START, seen=0,
-        )  # fmt: skip
-        step = run.claim()
-        fields = {"parents": (1, 2), "started": START, "finished": START}
-        attempt = store.results.record_attempt(
-            step_id=step.id,
-            candidate=Candidate("mha", "both = '\0 é'\n"),
-            change="the last edit alone",
-            evaluation=make_evaluation(130.0),
-            hypothesis="they do not meet",
-            **fields,
-        )
-        submission = Submission(attempt.id, "both " * 30, attempt.hypothesis, "10% more", "4% more")
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=accept,
-            submission=submission,
-        )  # fmt: skip
+def test_branches_merges_words_and_interventions_are_kept(avo: Avo, store: Store, tmp_path: Path) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(110.0, (0,), "left")
+    run.step(120.0, (0,), "right; data 3\nabc\n")
+    run.step(125.0, (0,), "alone")
+    store.journal.intervene(
+        run.run.id, after_step=3, level="nudge", reason="4 steps", directions=[], source="", restart_from=None,
+        now=START, seen=0,
+    )  # fmt: skip
+    step = run.claim()
+    fields = {"parents": (1, 2), "started": START, "finished": START}
+    attempt = store.results.record_attempt(
+        step_id=step.id,
+        candidate=Candidate("mha", "both = '\0 é'\n"),
+        change="the last edit alone",
+        evaluation=make_evaluation(130.0),
+        hypothesis="they do not meet",
+        **fields,
+    )
+    submission = Submission(attempt.id, "both " * 30, attempt.hypothesis, "10% more", "4% more")
+    store.results.conclude(
+        step.id, attempt_id=attempt.id, parents=(1, 2), reason="", now=START, decide=accept,
+        submission=submission,
+    )  # fmt: skip
     out = tmp_path / "lineage"
-    assert avo("git", "live", "--db", url, "--out", str(out)).exit_code == 0
+    assert avo("git", "live", "--db", store.url, "--out", str(out)).exit_code == 0
     parents = git(out, "rev-parse", "v1", "v2").split()
     assert git(out, "log", "-1", "--format=%P", "main").split() == parents
     assert git(out, "branch", "--format=%(refname:short)").split() == ["main", "tip-v3"]

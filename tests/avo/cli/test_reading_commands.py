@@ -45,41 +45,35 @@ def test_lineage_says_what_its_numbers_are(avo: Avo) -> None:
     assert [line.split()[1] for line in lines[6:]] == ["351.0", "380.3", "563.4", "623.6"]  # published, not reached
 
 
-def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "fast.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(300.0)
-        run.step(600.0, (0,), "faster")
-    lines = avo("lineage", "live", "--db", url).stdout.splitlines()[2:]
+def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: Avo, store: Store) -> None:
+    run = Recorded(store)
+    run.step(300.0)
+    run.step(600.0, (0,), "faster")
+    lines = avo("lineage", "live", "--db", store.url).stdout.splitlines()[2:]
     assert [line.split()[1] for line in lines if line.strip()] == ["v0", "351.0", "380.3", "563.4", "v1", "623.6"]
     assert "published: cuDNN" in lines[3]
 
 
-def test_what_the_supervisor_said_stands_where_the_lineage_stood(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "stalled.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        run.step(90.0, (0,), "slower", accept=False)
-        store.journal.intervene(
-            run.run.id, after_step=1, level="restart", reason="5 steps", directions=["split: loop", "tile: 64"],
-            source="", restart_from=0, now=START, seen=0,
-        )  # fmt: skip
-        run.step(120.0, (0,), "faster")
-    lines = [" ".join(line.split()) for line in avo("lineage", "live", "--db", url).stdout.splitlines()[2:]]
+def test_what_the_supervisor_said_stands_where_the_lineage_stood(avo: Avo, store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(90.0, (0,), "slower", accept=False)
+    store.journal.intervene(
+        run.run.id, after_step=1, level="restart", reason="5 steps", directions=["split: loop", "tile: 64"],
+        source="", restart_from=0, now=START, seen=0,
+    )  # fmt: skip
+    run.step(120.0, (0,), "faster")
+    lines = [" ".join(line.split()) for line in avo("lineage", "live", "--db", store.url).stdout.splitlines()[2:]]
     assert lines[1] == "▲ supervisor: restart from v0: 5 steps; try split: loop, or tile: 64"
     assert "v1" in lines[2]
 
 
-def test_what_a_model_saw_is_a_line_below_its_version(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "seen.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        run.step(120.0, (0,), "wider", seen="+20%; none on causal\nand more")
-        run.step(130.0, (1,), "deeper", seen="x" * 300)
-    lines = [line.split() for line in avo("lineage", "live", "--db", url).stdout.splitlines()[2:]]
+def test_what_a_model_saw_is_a_line_below_its_version(avo: Avo, store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(120.0, (0,), "wider", seen="+20%; none on causal\nand more")
+    run.step(130.0, (1,), "deeper", seen="x" * 300)
+    lines = [line.split() for line in avo("lineage", "live", "--db", store.url).stdout.splitlines()[2:]]
     assert [line[0] for line in lines[:3]] == ["●", "●", "seen:"]
     assert lines[2] == ["seen:", "+20%;", "none", "on", "causal"]
     assert lines[3][1] == "v2"
@@ -167,15 +161,13 @@ def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: 
     assert groups[0][-2:] == ["2", "4"]
 
 
-def test_a_measured_run_says_measured_and_names_its_card(avo: Avo, tmp_path: Path) -> None:
-    url = str(tmp_path / "measured.db")
-    with Store.open(url) as store:
-        run = Recorded(store, "mha-cuda", target="cuda")
-        run.step(make_measured(600.0))
-        run.step(make_measured(640.0), (0,), "stages: num_stages 1 -> 2")
-    texts = {command: avo(command, "mha-cuda", "--db", url).stdout for command in ("show", "lineage", "attempts")}
-    texts["diff"] = avo("diff", "mha-cuda@0", "mha-cuda@1", "--db", url).stdout
-    texts["runs"] = avo("runs", "--db", url).stdout
+def test_a_measured_run_says_measured_and_names_its_card(avo: Avo, store: Store) -> None:
+    run = Recorded(store, "mha-cuda", target="cuda")
+    run.step(make_measured(600.0))
+    run.step(make_measured(640.0), (0,), "stages: num_stages 1 -> 2")
+    texts = {command: avo(command, "mha-cuda", "--db", store.url).stdout for command in ("show", "lineage", "attempts")}
+    texts["diff"] = avo("diff", "mha-cuda@0", "mha-cuda@1", "--db", store.url).stdout
+    texts["runs"] = avo("runs", "--db", store.url).stdout
     assert "MEASURED" in texts["runs"]
     assert "measured TFLOPS, cuda" in texts["attempts"]
     for command in ("show", "lineage", "diff"):
@@ -340,28 +332,26 @@ def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
 
 
 def test_an_attempt_says_what_it_was_edited_from_and_a_version_has_the_words_of_its_submission(
-    avo: Avo, tmp_path: Path
+    avo: Avo, store: Store
 ) -> None:
-    url = str(tmp_path / "edited.db")
-    with Store.open(url) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        run.step(90.0, (0,), "slower", accept=False)
-        step = run.claim()
-        attempt = store.results.record_attempt(
-            step_id=step.id, candidate=Candidate("mha", "x = 3"), change="one line", parents=(0,), started=START,
-            finished=START, evaluation=make_evaluation(130.0), built_on=2,
-        )  # fmt: skip
-        submission = Submission(attempt.id, "all of it", "", "", "as expected")
-        store.results.conclude(
-            step.id, attempt_id=attempt.id, parents=(0,), reason="", now=START, decide=accept, submission=submission,
-        )  # fmt: skip
-    shown = avo("show", "live@1", "--db", url).stdout
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(90.0, (0,), "slower", accept=False)
+    step = run.claim()
+    attempt = store.results.record_attempt(
+        step_id=step.id, candidate=Candidate("mha", "x = 3"), change="one line", parents=(0,), started=START,
+        finished=START, evaluation=make_evaluation(130.0), built_on=2,
+    )  # fmt: skip
+    submission = Submission(attempt.id, "all of it", "", "", "as expected")
+    store.results.conclude(
+        step.id, attempt_id=attempt.id, parents=(0,), reason="", now=START, decide=accept, submission=submission,
+    )  # fmt: skip
+    shown = avo("show", "live@1", "--db", store.url).stdout
     assert shown.startswith("live@1: all of it\nmade by mutate from v0 and #2, ")
     assert "\nseen: as expected\n" in shown
-    assert json.loads(avo("lineage", "live", "--db", url, "--json").stdout)[1]["seen"] == "as expected"
-    assert json.loads(avo("attempts", "live", "--db", url, "--json").stdout)[-1]["built_on"] == 2
-    line = next(line for line in avo("attempts", "live", "--db", url).stdout.splitlines() if "one line" in line)
+    assert json.loads(avo("lineage", "live", "--db", store.url, "--json").stdout)[1]["seen"] == "as expected"
+    assert json.loads(avo("attempts", "live", "--db", store.url, "--json").stdout)[-1]["built_on"] == 2
+    line = next(line for line in avo("attempts", "live", "--db", store.url).stdout.splitlines() if "one line" in line)
     assert line.split()[:4] == ["3", "2", "v0", "#2"]
 
 

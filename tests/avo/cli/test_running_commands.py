@@ -155,15 +155,14 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
     ]
 
 
-def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examined_in_time(tmp_path: Path) -> None:
+def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examined_in_time(store: Store) -> None:
     better = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = Recorded(store)
-        run.step(100.0, change="seed")
-        step = run.claim()
-        for tflops, source in ((120.0, "tile"), (130.0, "warps")):
-            run.evaluate(step, tflops, (0,), source, decision=better)
-        words = in_words(summarise(store, "live"))
+    run = Recorded(store)
+    run.step(100.0, change="seed")
+    step = run.claim()
+    for tflops, source in ((120.0, "tile"), (130.0, "warps")):
+        run.evaluate(step, tflops, (0,), source, decision=better)
+    words = in_words(summarise(store, "live"))
     assert "Attempt 3 would be accepted with 130.0 TFLOPS; the run ended before it was examined: avo resume" in words
     assert "avo run --from live#3 starts from it" in words
 

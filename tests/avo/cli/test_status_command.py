@@ -55,23 +55,22 @@ def test_an_unknown_run_is_one_line(avo: Avo) -> None:
         assert (avo("status", "nope", *arguments).exit_code) == 2
 
 
-def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = Recorded(store)
-        run.store.driving.take(run.run.id, "box:7", now=run.now)
-        run.step(100.0)
-        run.step(120.0, (0,))
-        run.step(Status.INCORRECT, (0,))
-        reply = PendingReply("m", run.now, run.now, 500)
-        step = run.claim("w1")
-        run.look(step, "a", "b")
-        run.store.journal.listen(step.id, reply, now=run.now)
-        run.store.journal.add_call(
-            run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
-            error="429: slow down", now=run.now,
-        )  # fmt: skip
-        now = run.now + timedelta(seconds=10)
-        view = read_view(store, "live", now)
+def test_words_tell_who_does_what_and_what_is_wrong(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Recorded(store)
+    run.store.driving.take(run.run.id, "box:7", now=run.now)
+    run.step(100.0)
+    run.step(120.0, (0,))
+    run.step(Status.INCORRECT, (0,))
+    reply = PendingReply("m", run.now, run.now, 500)
+    step = run.claim("w1")
+    run.look(step, "a", "b")
+    run.store.journal.listen(step.id, reply, now=run.now)
+    run.store.journal.add_call(
+        run.run.id, None, model="m", input_tokens=100, cached_tokens=0, output_tokens=20, usd=0.5, seconds=1.0,
+        error="429: slow down", now=run.now,
+    )  # fmt: skip
+    now = run.now + timedelta(seconds=10)
+    view = read_view(store, "live", now)
     Console(width=200).print(in_words(view, now))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "driver box:7, lease for 32s" in said
@@ -83,10 +82,9 @@ def test_words_tell_who_does_what_and_what_is_wrong(tmp_path: Path, capsys: pyte
     assert "last call m: 429: slow down" in said
 
 
-def test_what_a_program_used_is_not_known_until_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = Recorded(store).run
-        made = replace(read_view(store, "live", run.created), run=replace(run, operator="command"))
+def test_what_a_program_used_is_not_known_until_it_says_so(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Recorded(store).run
+    made = replace(read_view(store, "live", run.created), run=replace(run, operator="command"))
     Console(width=200).print(in_words(made, run.created))
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "models not known: the program does not say what it used" in said

@@ -1,20 +1,11 @@
 """A database for each test, and one with a sample run for all of them."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from avo.lineage_db.store import Store
 from avo.report.data import Report
 from avo.report.reading import read_report
 from tests.avo.sample_run import START, make_sample_run
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import re
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,12 +35,6 @@ MHA = Candidate("mha", seed_source("mha"))
 @pytest.fixture(scope="module")
 def capturer(fork_server: ForkServer) -> Capturer:
     return Capturer(fork_server)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "runs.db")) as opened:
-        yield opened
 
 
 def drive(

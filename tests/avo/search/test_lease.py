@@ -2,7 +2,6 @@
 
 import threading
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -54,23 +53,22 @@ def test_who_has_lost_a_lease_is_told_once() -> None:
     assert lost == ["lost"]
 
 
-def test_a_step_under_way_is_kept(tmp_path: Path) -> None:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store)
-        seen: list[datetime | None] = []
+def test_a_step_under_way_is_kept(store: Store) -> None:
+    run = make_run(store)
+    seen: list[datetime | None] = []
 
-        def thinks(brief: Brief) -> Proposal:
-            (step,) = [step for step in store.steps(run.id) if step.state is StepState.RUNNING]
-            seen.append(step.lease_until)
-            return Proposal(None, "thought")
+    def thinks(brief: Brief) -> Proposal:
+        (step,) = [step for step in store.steps(run.id) if step.state is StepState.RUNNING]
+        seen.append(step.lease_until)
+        return Proposal(None, "thought")
 
-        crew = InlineCrew(store, run, Scripted(Climber().vary, thinks), FakeEvaluator(judge))
-        crew.start(0, True)
+    crew = InlineCrew(store, run, Scripted(Climber().vary, thinks), FakeEvaluator(judge))
+    crew.start(0, True)
+    crew.wait(0)
+    for _ in range(2):
+        crew.start(0, False)
         crew.wait(0)
-        for _ in range(2):
-            crew.start(0, False)
-            crew.wait(0)
-        assert seen == [NOW + LEASE]
+    assert seen == [NOW + LEASE]
 
 
 class Silent(InlineCrew):
@@ -95,7 +93,7 @@ class Silent(InlineCrew):
 
 
 @pytest.mark.long
-def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Path) -> None:
+def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(store: Store) -> None:
     now = NOW
 
     def clock() -> datetime:
@@ -104,41 +102,39 @@ def test_the_step_of_a_worker_that_is_not_heard_of_goes_to_another(tmp_path: Pat
         return now
 
     said: list[str] = []
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store)
-        crew = Silent(store, run, Climber(), FakeEvaluator(judge))
-        config = RunConfig(workers=2, max_attempts=60)
-        run = RunSession(
-            store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
-            clock=clock,
-        ).drive()  # fmt: skip
-        assert run.state is RunState.FINISHED
-        steps = store.steps(run.id)
-        (lost,) = [step for step in steps if step.state is StepState.ABANDONED]
-        assert lost.reason == "its worker was not heard from for 60 s"
-        assert [step.redoes for step in steps if step.redoes is not None] == [lost.number]
-        assert len(store.attempt_summaries(run.id)) == 60
+    run = make_run(store)
+    crew = Silent(store, run, Climber(), FakeEvaluator(judge))
+    config = RunConfig(workers=2, max_attempts=60)
+    run = RunSession(
+        store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=said.append,
+        clock=clock,
+    ).drive()  # fmt: skip
+    assert run.state is RunState.FINISHED
+    steps = store.steps(run.id)
+    (lost,) = [step for step in steps if step.state is StepState.ABANDONED]
+    assert lost.reason == "its worker was not heard from for 60 s"
+    assert [step.redoes for step in steps if step.redoes is not None] == [lost.number]
+    assert len(store.attempt_summaries(run.id)) == 60
     assert crew.replaced == 1
     assert any("w1: its worker was not heard from" in line for line in said)
 
 
-def test_a_process_that_lost_its_run_writes_nothing_more_to_it(tmp_path: Path) -> None:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store)
-        stop = Stop()
+def test_a_process_that_lost_its_run_writes_nothing_more_to_it(store: Store) -> None:
+    run = make_run(store)
+    stop = Stop()
 
-        def taken(brief: Brief) -> Proposal:
-            store.claims.claim(run.id, worker="w5", operator="other", now=NOW)
-            stop.dispossess()
-            return Proposal(None, "")
+    def taken(brief: Brief) -> Proposal:
+        store.claims.claim(run.id, worker="w5", operator="other", now=NOW)
+        stop.dispossess()
+        return Proposal(None, "")
 
-        crew = InlineCrew(store, run, Scripted(taken), FakeEvaluator(judge))
-        RunSession(
-            store, run, RunConfig(workers=1), deadline=None, hire=crew.hire, stop=stop,
-            say=print, clock=lambda: NOW,
-        ).drive()  # fmt: skip
-        assert store.run(run.name).state is RunState.RUNNING
-        assert store.steps(run.id)[-1].state is StepState.RUNNING
+    crew = InlineCrew(store, run, Scripted(taken), FakeEvaluator(judge))
+    RunSession(
+        store, run, RunConfig(workers=1), deadline=None, hire=crew.hire, stop=stop,
+        say=print, clock=lambda: NOW,
+    ).drive()  # fmt: skip
+    assert store.run(run.name).state is RunState.RUNNING
+    assert store.steps(run.id)[-1].state is StepState.RUNNING
 
 
 @pytest.mark.postgresql

@@ -19,27 +19,26 @@ from tests.avo.fakes import NOW, SEED, Climber, InlineCrew, Scripted, judge, mak
 
 
 @pytest.mark.parametrize("status", [Status.TIMED_OUT, Status.CRASHED])
-def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(tmp_path: Path, status: Status) -> None:
+def test_a_candidate_that_loops_or_exits_costs_its_own_attempt_and_nothing_else(store: Store, status: Status) -> None:
     """The judge's own tests, with attacks, show that it gives these verdicts and goes on."""
 
     def verdict(candidate: Candidate) -> Evaluation:
         bad = candidate.source == "bad"
         return Evaluation(status, "it does not come back", "h100", "quick", 300.0) if bad else judge(candidate)
 
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store)
-        crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
-        config = RunConfig(workers=1, max_attempts=6)
-        run = RunSession(
-            store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print, clock=lambda: NOW
-        ).drive()
-        attempts = store.attempt_summaries(run.id)
-        assert run.state is RunState.FINISHED
-        assert [attempt.status for attempt in attempts] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
-        assert max(attempt.step_number for attempt in attempts if attempt.version is not None) > 1
+    run = make_run(store)
+    crew = InlineCrew(store, run, Scripted(proposing("bad"), Climber().vary), FakeEvaluator(verdict))
+    config = RunConfig(workers=1, max_attempts=6)
+    run = RunSession(
+        store, run, config, deadline=None, hire=crew.hire, stop=Stop(), say=print, clock=lambda: NOW
+    ).drive()
+    attempts = store.attempt_summaries(run.id)
+    assert run.state is RunState.FINISHED
+    assert [attempt.status for attempt in attempts] == [Status.CORRECT, status, *[Status.CORRECT] * 4]
+    assert max(attempt.step_number for attempt in attempts if attempt.version is not None) > 1
 
 
-def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Path) -> None:
+def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(store: Store) -> None:
     now = NOW
 
     def thinks(brief: Brief) -> Proposal:
@@ -50,13 +49,12 @@ def test_time_in_which_an_operator_thinks_is_no_time_of_its_attempt(tmp_path: Pa
     def clock() -> datetime:
         return now
 
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store)
-        for operator in (SeedOperator(SEED), Scripted(thinks)):
-            make_work(store, run, FakeEvaluator(judge), clock=clock).perform(operator, "w0")
-        attempt = store.attempts(run.id)[1]
-        assert (attempt.started, attempt.finished) == (NOW + timedelta(hours=2), NOW + timedelta(hours=2))
-        assert store.attempt_summaries(run.id)[1].version == 1
+    run = make_run(store)
+    for operator in (SeedOperator(SEED), Scripted(thinks)):
+        make_work(store, run, FakeEvaluator(judge), clock=clock).perform(operator, "w0")
+    attempt = store.attempts(run.id)[1]
+    assert (attempt.started, attempt.finished) == (NOW + timedelta(hours=2), NOW + timedelta(hours=2))
+    assert store.attempt_summaries(run.id)[1].version == 1
 
 
 @pytest.mark.parametrize(

@@ -233,23 +233,22 @@ def test_what_an_operator_of_another_package_did_leads_to_the_same_lineage(
     assert [attempt.version for attempt in new] == [attempt.version for attempt in old]
 
 
-def test_a_comparison_that_the_record_has_not_ends_as_the_lineage_says(tmp_path: Path) -> None:
+def test_a_comparison_that_the_record_has_not_ends_as_the_lineage_says(store: Store) -> None:
     measured = MeasuringEvaluator()
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        run = make_run(store, CONFIG)
-        scores = {}
-        for tflops in (100.0, 110.0, 120.0):
-            candidate = Candidate("mha", kernel(tflops))
-            incumbent = Incumbent(Candidate("mha", kernel(100.0)), 0.01) if scores else None
-            scores[tflops] = measured.evaluate(candidate, incumbent)
-        attempts = {
-            number: Attempt(
-                number, run.id, 1, Candidate("mha", kernel(tflops)).digest, kernel(tflops), "", (), found, NOW, NOW
-            )
-            for number, (tflops, found) in enumerate(scores.items())
-        }
-        accepted = Version(run.id, 1, (0,), NOW, attempts[2])
-        judge = recorded_judge(RecordedRun(run, {}, (accepted,), (), attempts, (), (), (), {}, ()))
+    run = make_run(store, CONFIG)
+    scores = {}
+    for tflops in (100.0, 110.0, 120.0):
+        candidate = Candidate("mha", kernel(tflops))
+        incumbent = Incumbent(Candidate("mha", kernel(100.0)), 0.01) if scores else None
+        scores[tflops] = measured.evaluate(candidate, incumbent)
+    attempts = {
+        number: Attempt(
+            number, run.id, 1, Candidate("mha", kernel(tflops)).digest, kernel(tflops), "", (), found, NOW, NOW
+        )
+        for number, (tflops, found) in enumerate(scores.items())
+    }
+    accepted = Version(run.id, 1, (0,), NOW, attempts[2])
+    judge = recorded_judge(RecordedRun(run, {}, (accepted,), (), attempts, (), (), (), {}, ()))
 
     def against(tflops: float, rival: float) -> Comparison:
         score = judge.evaluate(Candidate("mha", kernel(tflops)), Incumbent(Candidate("mha", kernel(rival)), 0.02)).score

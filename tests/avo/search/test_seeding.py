@@ -1,11 +1,7 @@
 """Seeding a run: all seeds are judged and examined, several at a time, and the judge is tested on one."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from threading import Barrier
-
-import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
@@ -16,12 +12,6 @@ from avo.search.seeding import no_versions, seed_operator
 from tests.avo.fakes import correct, judge, make_run, make_work
 
 SLOW, FAST = "tflops = 50.0", "tflops = 80.0"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "runs.db")) as opened:
-        yield opened
 
 
 def test_seeds_are_judged_and_examined_several_at_a_time(store: Store) -> None:

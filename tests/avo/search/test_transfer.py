@@ -1,10 +1,7 @@
 """Transfer: what a run keeps of where it comes from, what its operator is told, and how soon it paid."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
 from avo.evaluator.evaluation import Status
@@ -16,12 +13,6 @@ from avo.search.transfer import Milestone, Use, in_words, progress, record, time
 from tests.avo.fakes import NOW, SEED, Scripted, evaluator, make_run, make_work, proposing
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 def taken_over(store: Store, use: Use) -> Recorded:

@@ -1,6 +1,5 @@
 """The terminal UI, played with the keyboard on a real database."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,6 @@ from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_measured, make_sample_run
 from tests.avo.tui.playing import page, until
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 def app(url: str, run_name: str | None = None) -> AvoApp:

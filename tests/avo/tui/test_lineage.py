@@ -1,8 +1,6 @@
 """What the list of versions finds, keeps and marks."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +13,14 @@ from tests.avo.sample_run import START
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
+def run(store: Store) -> Recorded:
     """Two roots, a branch, and a version that is slower than the best."""
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        made = Recorded(store)
-        made.step(100.0)
-        made.step(110.0, (0,), "Tile 128")
-        made.step(105.0, (), "another root")
-        made.step(121.0, (1,), "tile 256, fold")
-        yield made
+    made = Recorded(store)
+    made.step(100.0)
+    made.step(110.0, (0,), "Tile 128")
+    made.step(105.0, (), "another root")
+    made.step(121.0, (1,), "tile 256, fold")
+    return made
 
 
 def picture(run: Recorded) -> Picture:

@@ -1,7 +1,6 @@
 """Pictures of the terminal UI: sample runs of fixed times, at fixed sizes."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,12 +11,6 @@ from avo.tui.app import AvoApp
 from tests.avo.sample_run import START, make_sample_run
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 def pressing(*steps: tuple[str, str]) -> Callable[[Pilot[None]], Awaitable[None]]:

@@ -1,7 +1,6 @@
 """The reader: what it reads is what is wanted, and no more than that."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,9 +14,8 @@ from tests.avo.tui.agent_run import record
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        yield record(store)
+def run(store: Store) -> Recorded:
+    return record(store)
 
 
 def reader_of(run: Recorded) -> RunReader:

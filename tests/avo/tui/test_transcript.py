@@ -1,7 +1,5 @@
 """Transcripts as entries, whatever a model or a tool wrote."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +14,8 @@ from tests.avo.tui.agent_run import say, tool
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        yield Recorded(store)
+def run(store: Store) -> Recorded:
+    return Recorded(store)
 
 
 def told(

@@ -1,6 +1,6 @@
 """The views of a run, played with the keyboard on a run that an agent left."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -52,9 +52,8 @@ PROFILE = Profile(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        yield record(store)
+def run(store: Store) -> Recorded:
+    return record(store)
 
 
 def app(run: Recorded, judge: FakeEvaluator | EvaluatorUnavailable | None = None) -> AvoApp:

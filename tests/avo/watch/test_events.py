@@ -1,6 +1,5 @@
 """Events of a run: all of them, each once, in order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ from tests.avo.recorded import Recorded
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        made = Recorded(store)
-        store.driving.take(made.run.id, "box:7", now=made.now)
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    store.driving.take(made.run.id, "box:7", now=made.now)
+    return made
 
 
 def busy(run: Recorded) -> None:

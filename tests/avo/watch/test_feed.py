@@ -1,7 +1,6 @@
 """The feed of a session: each event to the file and the command, and nothing that goes wrong there ends the run."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,12 +15,11 @@ from tests.avo.recorded import Recorded
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        made = Recorded(store)
-        made.store.driving.take(made.run.id, "box:7", now=made.now)
-        made.step(100.0)
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    made.store.driving.take(made.run.id, "box:7", now=made.now)
+    made.step(100.0)
+    return made
 
 
 class Collected:

@@ -1,12 +1,9 @@
 """Following a database: what is passed on, and how long the pauses are."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
-
-import pytest
 
 from avo.lineage_db.errors import DatabaseUnavailable, StoreError, UnknownRun
 from avo.lineage_db.store import Store
@@ -14,12 +11,6 @@ from avo.watch.follow import follow
 from avo.watch.view import RunView, read_view
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 def read(store: Store, previous: RunView | None) -> RunView:

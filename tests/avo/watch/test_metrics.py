@@ -1,8 +1,6 @@
 """Metrics: what Prometheus is given, over the network as it asks."""
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -16,13 +14,12 @@ from tests.avo.recorded import Recorded
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "runs.db")) as store:
-        made = Recorded(store)
-        made.store.driving.take(made.run.id, "box:7", now=made.now)
-        made.step(100.0)
-        made.step(Status.INCORRECT, (0,))
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    made.store.driving.take(made.run.id, "box:7", now=made.now)
+    made.step(100.0)
+    made.step(Status.INCORRECT, (0,))
+    return made
 
 
 def collector(run: Recorded, name: str = "live") -> Collector:

@@ -1,10 +1,8 @@
 """The panel of a run: what it says, and that it fits."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -25,11 +23,10 @@ from tests.avo.sample_run import START, make_evaluation, make_measured
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        made = Recorded(store)
-        made.drive()
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    made.drive()
+    return made
 
 
 def draw(

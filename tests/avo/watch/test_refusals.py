@@ -1,8 +1,7 @@
 """Why an attempt is no version, on every display of a run in the same words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
@@ -25,14 +24,13 @@ COUNTED = "1 attempt is predicted faster than the best and not resolved"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        made = Recorded(store)
-        made.drive()
-        made.step(100.0, change="seed")
-        made.step(105.6, (0,), "one barrier less", accept=False, decision=WHY)
-        made.step(90.0, (0,), "smaller tiles", accept=False, decision=Lead(0, -0.1, 0.0).decide(0.01, 0.9))
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    made.drive()
+    made.step(100.0, change="seed")
+    made.step(105.6, (0,), "one barrier less", accept=False, decision=WHY)
+    made.step(90.0, (0,), "smaller tiles", accept=False, decision=Lead(0, -0.1, 0.0).decide(0.01, 0.9))
+    return made
 
 
 def drawn(what: RenderableType, width: int = 200) -> str:

@@ -1,7 +1,5 @@
 """Scores of versions: gains over parents, and comparisons with published baselines."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +12,12 @@ from avo.watch.scores import compare, gain
 from tests.avo.recorded import Recorded
 
 
-def test_a_gain_is_over_the_fastest_parent(tmp_path: Path) -> None:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        run = Recorded(store)
-        run.step(100.0)
-        run.step(120.0, (0,))
-        run.step(132.0, (0, 1))
-        versions = store.versions(run.run.id)
+def test_a_gain_is_over_the_fastest_parent(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    run.step(120.0, (0,))
+    run.step(132.0, (0, 1))
+    versions = store.versions(run.run.id)
     by_number = {version.number: version for version in versions}
     assert [gain(version, by_number) for version in versions] == [None, pytest.approx(0.2), pytest.approx(0.1)]
 

@@ -1,8 +1,6 @@
 """Trajectories: every attempt has its place, the best goes up in steps, published figures cover what they stand at."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,17 +17,16 @@ ELSEWHERE = Baseline("Elsewhere", "b200", {"8k-full": 300.0, "8k-causal": 300.0}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Recorded]:
-    with Store.open(str(tmp_path / "lineage.db")) as store:
-        made = Recorded(store)
-        made.step(100.0)
-        made.step(Status.INCORRECT, (0,), "skip: wrong")
-        made.step(120.0, (0,), "skip: skip blocks; exp2: fold")
-        made.step(90.0, (1,), "slower", accept=False)
-        made.step(115.0, (), "another seed")
-        made.step(150.0, (1,), "Read keys twice")
-        made.step(Status.DOES_NOT_FIT, (3,), "too large")
-        yield made
+def run(store: Store) -> Recorded:
+    made = Recorded(store)
+    made.step(100.0)
+    made.step(Status.INCORRECT, (0,), "skip: wrong")
+    made.step(120.0, (0,), "skip: skip blocks; exp2: fold")
+    made.step(90.0, (1,), "slower", accept=False)
+    made.step(115.0, (), "another seed")
+    made.step(150.0, (1,), "Read keys twice")
+    made.step(Status.DOES_NOT_FIT, (3,), "too large")
+    return made
 
 
 def trajectory(run: Recorded, *baselines: Baseline) -> Trajectory:

@@ -1,6 +1,5 @@
 """The view of a run: what is read, what is not read again, and the rates."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from avo.watch.view import WINDOW, RunView, read_view, to_json
 from avo.watch.wording import awaited
 from tests.avo.recorded import HOUR, Recorded
 from tests.avo.sample_run import START, make_sample_run
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "lineage.db")) as opened:
-        yield opened
 
 
 @pytest.fixture
