@@ -1,6 +1,5 @@
-"""Rearrangements, reductions, scans, gathers, histograms and matrix products agree with torch."""
+"""Rearrangements, reductions, scans, gathers and histograms agree with torch."""
 
-import pytest
 import torch
 import triton
 import triton.language as tl
@@ -66,42 +65,25 @@ def reduce_all(X, Keys, Rows, Index, N: tl.constexpr):
     j = tl.arange(0, N)
     x = tl.load(X + i[:, None] * N + j[None, :])
     k = tl.load(Keys + i[:, None] * N + j[None, :])
-    tl.store(Rows + i, tl.sum(x, 1))
-    tl.store(Rows + 16 + i, tl.max(x, 1))
-    tl.store(Rows + 32 + i, tl.min(x, 1))
-    tl.store(Rows + 48 + i, tl.reduce(x, 1, add_or_max))
-    best, where = tl.max(x, 1, return_indices=True)
-    tl.store(Rows + 64 + i, best)
-    tl.store(Index + i, where)
-    tl.store(Index + 16 + i, tl.argmin(x, 1))
-    tl.store(Index + 32 + i, tl.sum(k, 1))
-    tl.store(Index + 48 + i, tl.xor_sum(k, 1))
-    tl.store(Index + 64 + i, tl.max(k, 1))
-    tl.store(Index + 80 + i, tl.reduce_or(k, 1))
-    tl.store(Rows + 80, tl.sum(x))
+    tl.store(Rows + i, tl.reduce(x, 1, add_or_max))
+    tl.store(Rows + 16, tl.sum(x))
+    tl.store(Index + i, tl.sum(k, 1))
+    tl.store(Index + 16 + i, tl.xor_sum(k, 1))
+    tl.store(Index + 32 + i, tl.reduce_or(k, 1))
 
 
 def test_reductions_agree_with_torch_for_any_combining_function(executor):
     torch.manual_seed(0)
     x = torch.randn(16, 32)
     k = torch.randint(-(2**31), 2**31 - 1, (16, 32), dtype=torch.int32)
-    rows, index = torch.empty(81), torch.empty(96, dtype=torch.int32)
+    rows, index = torch.empty(17), torch.empty(3, 16, dtype=torch.int32)
     executor.run(reduce_all, x, k, rows, index, N=32)
     torch.testing.assert_close(rows[:16], x.sum(1))
-    assert torch.equal(rows[16:32], x.amax(1))
-    assert torch.equal(rows[32:48], x.amin(1))
-    torch.testing.assert_close(rows[48:64], x.sum(1))
-    assert torch.equal(rows[64:80], x.amax(1))
-    torch.testing.assert_close(rows[80], x.sum())
-    assert torch.equal(index[:16], x.argmax(1).int())
-    assert torch.equal(index[16:32], x.argmin(1).int())
-    assert torch.equal(index[32:48], k.sum(1).int())
+    torch.testing.assert_close(rows[16], x.sum())
     xor, either = k[:, 0], k[:, 0]
     for j in range(1, 32):
         xor, either = xor ^ k[:, j], either | k[:, j]
-    assert torch.equal(index[48:64], xor)
-    assert torch.equal(index[64:80], k.amax(1))
-    assert torch.equal(index[80:96], either)
+    assert torch.equal(index, torch.stack([k.sum(1).int(), xor, either]))
 
 
 @triton.jit
@@ -185,75 +167,3 @@ def test_gather_histogram_and_sort(executor):
     assert torch.equal(out, x[k])
     assert counts.tolist() == [(k[:12] == b).sum().item() for b in range(8)]
     assert torch.equal(ordered, x.sort().values)
-
-
-@triton.jit
-def product(A, B, C, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, OUT: tl.constexpr):
-    m, n, k = tl.arange(0, M), tl.arange(0, N), tl.arange(0, K)
-    a = tl.load(A + m[:, None] * K + k[None, :])
-    b = tl.load(B + k[:, None] * N + n[None, :])
-    c = tl.dot(a, b, input_precision=PRECISION, out_dtype=OUT)
-    c = tl.dot(a, b, c, input_precision=PRECISION, out_dtype=OUT)
-    tl.store(C + m[:, None] * N + n[None, :], c)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision", "tolerance"),
-    [
-        (torch.bfloat16, "ieee", 1e-6),
-        (torch.float16, "ieee", 1e-6),
-        (torch.float8_e4m3fn, "ieee", 1e-6),
-        (torch.float8_e5m2, "ieee", 1e-6),
-        (torch.float32, "ieee", 1e-6),
-        (torch.float32, "tf32x3", 1e-6),
-        (torch.float32, "bf16x6", 1e-6),
-        (torch.float32, "bf16x3", 1e-4),
-        (torch.float32, "tf32", 1e-3),
-    ],
-)
-def test_products_have_the_accuracy_of_their_precision(executor, dtype, precision, tolerance):
-    torch.manual_seed(0)
-    a, b = torch.randn(32, 64).to(dtype), torch.randn(64, 16).to(dtype)
-    c = torch.empty(32, 16)
-    executor.run(product, a, b, c, M=32, N=16, K=64, PRECISION=precision, OUT=tl.float32)
-    reference = 2 * a.double() @ b.double()
-    error = ((c - reference).norm() / reference.norm()).item()
-    assert error < tolerance
-    if tolerance > 1e-6:
-        assert error > tolerance / 100, "operands were not rounded"
-
-
-def test_integer_products_are_exact(executor):
-    a, b = torch.full((32, 64), -128, dtype=torch.int8), torch.full((64, 16), 127, dtype=torch.int8)
-    c = torch.empty(32, 16, dtype=torch.int32)
-    executor.run(product, a, b, c, M=32, N=16, K=64, PRECISION="ieee", OUT=tl.int32)
-    assert (c == 2 * -128 * 127 * 64).all()
-
-
-@triton.jit
-def integer_product(A, B, C, N: tl.constexpr):
-    i = tl.arange(0, N)
-    at = i[:, None] * N + i[None, :]
-    most = tl.full((N, N), 2147483647, tl.int32)
-    tl.store(C + at, tl.dot(tl.load(A + at), tl.load(B + at), most, out_dtype=tl.int32))
-
-
-def test_integer_accumulators_wrap_around(executor):
-    a = b = torch.ones(32, 32, dtype=torch.int8)
-    c = torch.empty(32, 32, dtype=torch.int32)
-    executor.run(integer_product, a, b, c, N=32)
-    assert (c == -(2**31) + 31).all()
-
-
-@triton.jit
-def batched(A, B, C):
-    g, m, k = tl.arange(0, 2), tl.arange(0, 16), tl.arange(0, 16)
-    at = g[:, None, None] * 256 + m[None, :, None] * 16 + k[None, None, :]
-    tl.store(C + at, tl.dot(tl.load(A + at), tl.load(B + at)))
-
-
-def test_products_may_be_batched(executor):
-    a, b = torch.randn(2, 16, 16).half(), torch.randn(2, 16, 16).half()
-    c = torch.empty(2, 16, 16)
-    executor.run(batched, a, b, c)
-    torch.testing.assert_close(c, a.float() @ b.float())

@@ -47,6 +47,7 @@ UNIT = {torch.float16: 2.0**-11, torch.float32: 2.0**-24, torch.float64: 2.0**-5
         (torch.float8_e4m3fn, torch.float8_e4m3fn, torch.float32),
         (torch.float8_e4m3fn, torch.float8_e5m2, torch.float32),
         (torch.float8_e5m2, torch.float8_e4m3fn, torch.float16),
+        (torch.float8_e5m2, torch.float8_e5m2, torch.float32),
     ],
 )
 @settings(max_examples=3, deadline=None)
@@ -99,6 +100,18 @@ def test_short_products_of_float32_keep_the_bits_of_their_method(executor, preci
         assert error.abs().max() > 2.0 ** (-4 - bits), "operands were not rounded"
     if precision == "tf32":
         assert (error <= 0).all(), "tensor cores truncate"
+
+
+@pytest.mark.parametrize(
+    ("precision", "least", "most"),
+    [("tf32x3", 0, 1e-6), ("bf16x6", 0, 1e-6), ("bf16x3", 1e-6, 1e-4), ("tf32", 1e-5, 1e-3)],
+)
+def test_long_products_of_float32_have_the_accuracy_of_their_method(executor, precision, least, most):
+    torch.manual_seed(0)
+    a, b = torch.randn(1, 32, 64), torch.randn(1, 64, 16)
+    exact = a.double() @ b.double()
+    error = product(executor, a, b, torch.zeros(1, 32, 16), precision) - exact
+    assert least < error.norm() / exact.norm() < most
 
 
 @pytest.mark.parametrize("precision", ["tf32", "tf32x3", "bf16x3", "bf16x6"])
