@@ -55,7 +55,7 @@ def forward(
     k_base = K + batch.to(tl.int64) * stride_kb + head.to(tl.int64) * stride_kh
     v_base = V + batch.to(tl.int64) * stride_vb + head.to(tl.int64) * stride_vh
     o_base = Out + batch.to(tl.int64) * stride_ob + head.to(tl.int64) * stride_oh
-    q = tl.load(q_base + offs_m[:, None].to(tl.int64) * stride_qm + offs_d[None, :])
+    q = tl.load(q_base + offs_m[:, None] * stride_qm + offs_d[None, :])
     m = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l = tl.zeros([BLOCK_M], tl.float32)  # noqa: E741
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
@@ -95,9 +95,7 @@ def forward(
             else:
                 acc = tl.dot(p, v.to(tl.float32), acc, input_precision="ieee")
             m = m_new
-    tl.store(
-        o_base + offs_m[:, None].to(tl.int64) * stride_om + offs_d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty)
-    )
+    tl.store(o_base + offs_m[:, None] * stride_om + offs_d[None, :], (acc / l[:, None]).to(Out.dtype.element_ty))
     tl.store(Lse + tl.program_id(1).to(tl.int64) * q_len + offs_m, m + tl.log(l))
 
 

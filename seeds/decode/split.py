@@ -26,11 +26,12 @@ def part_kernel(
     # A row is one query of one query head.
     rows, offs_d = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
     head, token = kv_head * group + rows // q_len, rows % q_len
+    query = token
     if FAR:  # offsets within a page, or among the queries of a head, do not fit in 32 bits
-        token = token.to(tl.int64)
+        query = query.to(tl.int64)
     in_m, in_d = rows < group * q_len, offs_d < HEAD_DIM
     q = tl.load(
-        Q + batch * stride_qb + (head * stride_qh + token * stride_qm)[:, None] + offs_d[None, :] * stride_qd,
+        Q + batch * stride_qb + (head * stride_qh + query * stride_qm)[:, None] + offs_d[None, :] * stride_qd,
         mask=in_m[:, None] & in_d[None, :],
         other=0.0,
     )

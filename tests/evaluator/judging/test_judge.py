@@ -187,7 +187,7 @@ FAULTS = {
         Status.INCORRECT,
         r"false hint in attention_kernel at candidate\.py:\d+",
     ),
-    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, "3 s"),
+    "endless loop": ("while True:\n    pass\n" + SEED, Status.TIMED_OUT, r"used up \d s"),
     "dies": ("import os\nos._exit(0)\n" + SEED, Status.CRASHED, "exit"),
 }
 

@@ -169,10 +169,10 @@ FLAG = (
 
 
 @pytest.mark.long
-def test_no_verdict_is_given_where_a_sample_waits_for_programs_outside_of_it(judge: Judge) -> None:
+def test_a_sample_may_wait_for_programs_outside_of_it(judge: Judge) -> None:
     evaluation = judge.evaluate(Candidate("mha", edited(*FLAG)))
-    assert evaluation.status is Status.UNSUPPORTED, evaluation.message
-    assert re.search("8k-causal: .*wait for each other.*only those that make a sample", evaluation.message)
+    assert evaluation.status is Status.CORRECT, evaluation.message
+    assert evaluation.score is not None
 
 
 @pytest.mark.long

@@ -14,7 +14,8 @@ from tests.kernels import edited, stored
 
 pytestmark = pytest.mark.corpus
 
-TUNED = stored("honest/mha/tuned")
+# Which is faster is known of the kernels as they were published, with offsets of rows in 32 bits.
+TUNED = stored("honest/mha/tuned").replace(", None].to(tl.int64)", ", None]").replace(", :].to(tl.int64)", ", :]")
 edit = partial(edited, source=TUNED)
 TILES = "BM=128, BN=64, num_warps=8, num_stages=3"
 ONE_STAGE = "BM=64, BN=64, num_warps=4, num_stages=1"
