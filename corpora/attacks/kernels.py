@@ -105,6 +105,23 @@ MEMORY = {
     "an input changed and restored": Attack(
         edited((STORE, "    tl.store(V, tl.load(V))\n" + STORE)), Status.FORBIDDEN, "write to an input.*'v'"
     ),
+    "a wait that gives up": Attack(
+        edited(
+            ("import triton\n", "import torch\nimport triton\n"),
+            ("    Lse,\n    scale,\n", "    Lse,\n    Flag,\n    scale,\n"),
+            (
+                "        lse,\n        scale,\n",
+                "        lse,\n        q.new_zeros(1, dtype=torch.int32),\n        scale,\n",
+            ),
+            (
+                STORE,
+                "    tries = 0\n    while (tl.atomic_add(Flag, 0) == 0) & (tries < 3):\n        tries += 1\n"
+                "    tl.atomic_xchg(Flag, 1)\n" + STORE,
+            ),
+        ),
+        Status.UNSUPPORTED,
+        "the wait at candidate.py:.* may end before what it waits for is there",
+    ),
     "an input changed by an atomic": Attack(
         edited((STORE, "    tl.atomic_add(V, 0.0)\n" + STORE)), Status.FORBIDDEN, "write to an input.*'v'"
     ),
