@@ -24,45 +24,36 @@ SHORT = (torch.float8_e5m2, torch.float8_e4m3fn)
 
 
 @triton.jit
+def converted(x, i, outs):
+    for n in tl.static_range(len(outs)):
+        tl.store(outs[n] + i, x.to(outs[n].dtype.element_ty))
+
+
+@triton.jit
 def to_integers(X, A, B, C, D, E, F, G, H, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    tl.store(A + i, x.to(A.dtype.element_ty))
-    tl.store(B + i, x.to(B.dtype.element_ty))
-    tl.store(C + i, x.to(C.dtype.element_ty))
-    tl.store(D + i, x.to(D.dtype.element_ty))
-    tl.store(E + i, x.to(E.dtype.element_ty))
-    tl.store(F + i, x.to(F.dtype.element_ty))
-    tl.store(G + i, x.to(G.dtype.element_ty))
-    tl.store(H + i, x.to(H.dtype.element_ty))
+    converted(tl.load(X + i), i, (A, B, C, D, E, F, G, H))
 
 
 @triton.jit
 def to_floats(X, A, B, C, D, Truth, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
     x = tl.load(X + i)
-    tl.store(A + i, x.to(A.dtype.element_ty))
-    tl.store(B + i, x.to(B.dtype.element_ty))
-    tl.store(C + i, x.to(C.dtype.element_ty))
-    tl.store(D + i, x.to(D.dtype.element_ty))
+    converted(x, i, (A, B, C, D))
     tl.store(Truth + i, x.to(tl.int1))
 
 
 @triton.jit
 def to_short(X, A, B, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
-    x = tl.load(X + i)
-    tl.store(A + i, x.to(A.dtype.element_ty))
-    tl.store(B + i, x.to(B.dtype.element_ty))
+    converted(tl.load(X + i), i, (A, B))
 
 
 @triton.jit
 def from_short(X, A, B, C, Size, Chosen, SIZE: tl.constexpr):
     i = tl.arange(0, SIZE)
     x = tl.load(X + i)
-    tl.store(A + i, x.to(A.dtype.element_ty))
-    tl.store(B + i, x.to(B.dtype.element_ty))
-    tl.store(C + i, x.to(C.dtype.element_ty))
+    converted(x, i, (A, B, C))
     tl.store(Size + i, tl.abs(x))
     tl.store(Chosen + i, tl.where(i % 2 == 0, x, tl.abs(x)))
 
