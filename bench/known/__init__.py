@@ -8,9 +8,7 @@ TRITON: Paths = {
     ("mha", "h100"): (
         "mha/plain", "specialise", "side(4 heads)", "reorder(row_sum)", "reorder(rescale)", "reorder(scores)",
     ),
-    ("gqa", "h100"): (
-        "gqa/plain", "specialise", "reverse", "swap", "reorder(row_sum)", "reorder(rescale)", "reciprocal",
-    ),
+    ("gqa", "h100"): ("gqa/plain", "specialise", "reverse", "swap", "reorder(row_sum)", "reorder(rescale)"),
     ("mha", "b200"): ("mha/plain", "specialise", "side(4 heads)"),
     ("gqa", "b200"): ("gqa/plain", "specialise", "side(8 heads)"),
     ("fsa", "h100"): ("fsa/kv_outer", "far(with partial outputs)", "early(0 -> 5)", "early(5 -> 6)"),
