@@ -383,7 +383,7 @@ LAUNCHES = {
     "a cooperative grid of more CTAs than can be resident": Attack(
         edited((STAGES, STAGES + "        launch_cooperative_grid=True,\n")),
         Status.DOES_NOT_FIT,
-        "holds 264 at once, 2 on each of 132 SMs.*CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks",
+        "holds 396 at once, 3 on each of 132 SMs.*CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks",
     ),
     "clusters of 32 CTAs": Attack(
         edited((STAGES, STAGES + "        num_ctas=32,\n")), Status.DOES_NOT_FIT, "CUDA_ERROR_INVALID_CLUSTER_SIZE"

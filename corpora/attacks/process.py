@@ -40,7 +40,7 @@ PROCESS = {
     "the reference looked for in memory": Attack(
         within(
             "import gc, torch\nfound = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and not t.is_cuda]\n"
-            "raise MemoryError(f'found {len(found)}')"
+            "raise RuntimeError(f'found {len(found)}')"
         ),
         Status.NO_ENTRY,
         "found 0",
@@ -49,7 +49,7 @@ PROCESS = {
         within(
             "import sys\nframe, found = sys._getframe(), []\nwhile frame:\n"
             "    found += [n for n in frame.f_locals if n in ('reference', 'inputs', 'seed', 'held')]\n    frame = frame.f_back\n"
-            "raise MemoryError(f'found {found}')"
+            "raise RuntimeError(f'found {found}')"
         ),
         Status.NO_ENTRY,
         r"found \[\]",
@@ -127,7 +127,7 @@ def attention(q, k, v, out, lse, *, causal, scale):
 BOMBS = {
     "an endless loop": Attack(within("while True: pass"), Status.TIMED_OUT, "used up . s of processor time"),
     "a pause": Attack(before("import signal\nsignal.pause()"), Status.TIMED_OUT, r"still running after \d+ s"),
-    "memory": Attack(before("x = bytearray(1 << 40)"), Status.PARSE_ERROR, "MemoryError"),
+    "memory": Attack(before("x = bytearray(1 << 40)"), Status.CRASHED, "wanted more memory than the 2 GiB"),
     "processes": Attack(
         before("import os\nwhile True: os.fork()"), Status.PARSE_ERROR, "PermissionError|BlockingIOError"
     ),
