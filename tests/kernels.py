@@ -17,6 +17,11 @@ def stored(name: str) -> str:
     return (CORPORA / f"{name}.py").read_text(encoding="utf-8")
 
 
+def stored_in(folder: str) -> dict[str, str]:
+    """Return the texts of the kernels in a folder of ``corpora/``, by file name."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((CORPORA / folder).glob("*.py"))}
+
+
 @dataclass(frozen=True)
 class Attack:
     """A candidate and the verdict that it deserves."""
