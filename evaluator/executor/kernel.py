@@ -52,7 +52,7 @@ class Kernel:
         """Whether a program that runs alone may do other work than one that runs with all others."""
         self.takes_turns = bool(polls(function))
         """Whether programs may wait for each other."""
-        self.gives_up = gives_up(function)
+        self.gives_up = gives_up(function) if self.takes_turns else None
         """Where programs wait for so many passes, or so long, at most; None if nowhere. On a GPU chance decides."""
         self.multiplies = any(effects(op.name).work == "dot" for op in function.body.ops)
         """Whether the kernel holds matrix products, executed or not."""

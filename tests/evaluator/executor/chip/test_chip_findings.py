@@ -37,13 +37,19 @@ ROW = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
 
 
 @gluon.jit
-def copy_read_early(desc, RIGHT: gl.constexpr):
+def brought_at_the_end(desc, RIGHT: gl.constexpr):
     tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
     ready = mbarrier.allocate_mbarrier()
     mbarrier.init(ready, count=1)
     mbarrier.expect(ready, desc.block_type.nbytes)
     tma.async_load(desc, [0, 0], ready, tile)
     mbarrier.wait(ready, 0, pred=RIGHT)
+    return tile
+
+
+@gluon.jit
+def copy_read_early(desc, RIGHT: gl.constexpr):
+    tile = brought_at_the_end(desc, RIGHT)
     tile.store(tile.load(LAYOUT))
 
 
@@ -267,16 +273,6 @@ def sent_at_the_end(desc, RIGHT: gl.constexpr):
     tma.async_store(desc, [gl.program_id(0) * 64, 0], tile)
     tma.async_atomic_add(desc, [gl.program_id(0) * 64, 0], tile)
     tma.store_wait(0 if RIGHT else 1)
-
-
-@gluon.jit
-def brought_at_the_end(desc, RIGHT: gl.constexpr):
-    tile = gl.allocate_shared_memory(gl.float16, [64, 64], desc.layout)
-    ready = mbarrier.allocate_mbarrier()
-    mbarrier.init(ready, count=1)
-    mbarrier.expect(ready, desc.block_type.nbytes)
-    tma.async_load(desc, [0, 0], ready, tile)
-    mbarrier.wait(ready, 0, pred=RIGHT)
 
 
 EARLY = "on-chip access too early"
