@@ -20,9 +20,9 @@ _AHEAD = 2
 """Passes by which a role may lead another through unknown mbarriers: two buffers, as Triton makes (estimate)."""
 _SPREAD = 0.25
 """Share by which latencies vary, up and down, where they are jittered."""
-_UNEVEN = 0.3
+_UNEVEN = 0.45
 """Share by which stall counts of one of several teams vary from pass to pass, where starts are jittered (why so much:
-docs/performance-model.md). As none can be shorter than a clock, those of one clock take 1.075 in the mean."""
+docs/performance-model.md). As none can be shorter than a clock, those of one clock take 1.1125 in the mean."""
 _FIXED_LATENCY = 16.0
 """Latencies up to this many clocks are those of arithmetic, which do not vary."""
 _LATEST = 1e12
