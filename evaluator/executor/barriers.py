@@ -89,16 +89,20 @@ class Barriers:
             self._first[key], self._threads = self._threads, self._threads + math.prod(shape)
         return torch.arange(math.prod(shape)) + self._first[key]
 
-    def store(self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor) -> Tensor:
+    def store(
+        self, buffer: int, granules: int, cells: Tensor, programs: Tensor, threads: Tensor, *, by_all: bool = False
+    ) -> Tensor:
         """Note stores by threads [n] of programs [n] to some of a buffer's granules, cells [n].
 
-        Return whether other threads of the programs loaded what is stored over, with no barrier since, bool [n].
+        Return whether other threads of the programs loaded what is stored over, with no barrier since, bool [n]. What
+        is stored ``by_all`` that hold an element may have been loaded by another one of them.
         """
         now = self._now(programs, threads)
         before = self._of(self._loaded, buffer, granules)[:, cells]
         self._of(self._stored, buffer, granules)[:, cells] = now
         sent = threads == _SENT  # the compiler puts a barrier before it sends
-        return _by_others(_as_scalars(before), _as_scalars(now)) & ~sent
+        late = _together if by_all else _by_others
+        return late(_as_scalars(before), _as_scalars(now)) & ~sent
 
     def send(self, buffer: int, granules: int, cells: Tensor, programs: Tensor) -> None:
         """Note that TMA updates some of a buffer's granules, cells [n], for programs [n]."""

@@ -151,6 +151,9 @@ EFFECTS: Mapping[str, Effects] = {
 }
 """The row of each operation, by name."""
 
+BY_ALL = "by_all"
+"""Attribute of a store that each thread which holds an element executes; of other stores only one does."""
+
 READS = frozenset(name for name, row in EFFECTS.items() if row.reads)
 """Operations whose results depend on what memory holds."""
 WRITES = frozenset(name for name, row in EFFECTS.items() if row.writes)

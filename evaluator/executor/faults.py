@@ -69,6 +69,8 @@ class Site:
     """Whether the access is repeated until another program has stored there."""
     by_one: bool = False
     """Whether only one thread of the program needs the scalar that is loaded."""
+    by_all: bool = False
+    """Whether each thread that holds an element stores it, so that none may do so before the others have loaded."""
     sent: bool = False
     """Whether TMA stores or updates, which goes on until its program waits for it."""
     partition: int = 0

@@ -6,6 +6,7 @@ from functools import lru_cache
 from avo.evaluator.executor.control import KNOWN
 from avo.evaluator.executor.errors import IRError
 from avo.evaluator.executor.kernel import Kernel
+from avo.evaluator.executor.operations.inline_asm import with_accesses
 from avo.evaluator.executor.parser import parse
 from avo.evaluator.executor.predicates import in_branches
 
@@ -22,7 +23,7 @@ def load(text: str, aliases: tuple[int, ...] = (), sms: int = 0) -> Kernel:
 
 @lru_cache(maxsize=256)  # which takes a call that leaves the default out for another one
 def _load(text: str, aliases: tuple[int, ...], sms: int) -> Kernel:
-    function = in_branches(parse(text, KNOWN))
+    function = in_branches(with_accesses(parse(text, KNOWN)))
     if aliases and len(aliases) != len(function.params):
         raise IRError(f"kernel {function.name} takes {len(function.params)} arguments, not {len(aliases)}")
     params = function.params

@@ -217,7 +217,8 @@ class Sanitizer(Memory):
         if earlier is not None:
             self._report_writes(buffer, shadow, lanes, site, earlier, held[lanes.cells] != stored)
         super()._store(access, index, bits)
-        self._check_barrier(buffer, shadow, lanes, site, "loaded", self._barriers.store)
+        note = partial(self._barriers.store, by_all=site.by_all)
+        self._check_barrier(buffer, shadow, lanes, site, "loaded", note)
         together = shadow.trace(WRITTEN).add(lanes.cells, lanes.programs)
         differs = held[lanes.cells] != stored
         if together is not None:

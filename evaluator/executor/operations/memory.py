@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from avo.evaluator.executor.dtypes import DTYPES
-from avo.evaluator.executor.effects import is_volatile
+from avo.evaluator.executor.effects import BY_ALL, is_volatile
 from avo.evaluator.executor.errors import UnsupportedOperation
 from avo.evaluator.executor.faults import Ordering, Site
 from avo.evaluator.executor.frame import Frame, Step
@@ -27,8 +27,9 @@ def site(frame: Frame, op: Op, order: Ordering | None = None) -> Site:
     result = op.results[0] if op.results else None
     polls, by_one = result in frame.run.polls, result in frame.run.needed_by_one
     partition = frame.run.chip.partition if frame.run.chip is not None else 0
-    run, line = frame.run, op.lines.start
-    return Site(op.location, run.ids, frame.positions, run.grid, order, polls, by_one, partition=partition, line=line)
+    run, by_all = frame.run, BY_ALL in op.attributes
+    whose = run.ids, frame.positions, run.grid
+    return Site(op.location, *whose, order, polls, by_one, by_all, partition=partition, line=op.lines.start)
 
 
 def kept_as_sums(function: Function) -> frozenset[int]:
@@ -138,7 +139,7 @@ def _load(op: Op, types: Types) -> Step:
 
 @step("tt.store")
 def _store(op: Op, types: Types) -> Step:
-    check_variant(op)
+    check_variant(op, attributes=[BY_ALL])
     pointer = types[op.operands[0]]
     kind = Type(_pointee(op, pointer).element, pointer.shape)
     address, value, *optional = op.operands

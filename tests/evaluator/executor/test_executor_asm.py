@@ -407,6 +407,58 @@ def test_waiting_for_other_kernels_does_nothing(executor):
 
 
 @triton.jit
+def accessing(X, Y, Z, N: tl.constexpr, TEXT: tl.constexpr, FROM: tl.constexpr, BARRIER: tl.constexpr):
+    i = tl.arange(0, N)
+    before = tl.load(Y + i)
+    if BARRIER:
+        tl.debug_barrier()
+    source = (Y if FROM < 0 else X + FROM) + i
+    z = tl.inline_asm_elementwise(TEXT, "=r,l,l", [source, Y + i], dtype=tl.int8, is_pure=False, pack=1)
+    tl.store(Z + i, before + z)
+
+
+@pytest.mark.parametrize("kind", ["s", "u", "b"])
+def test_loads_and_stores_in_assembly_access_memory_and_extend_the_sign_if_asked(executor, kind):
+    x, y, z = torch.arange(-64, 64, dtype=torch.int8), *(torch.full((128,), 5, dtype=torch.int8) for _ in "yz")
+    text = f"ld.global.{kind}8 $0, [$1]; shr.u32 $0, $0, 3;\nst.global.{kind}8 [$2], $0;"
+    found = executor.prepare(accessing, x, y, z, N=128, TEXT=text, FROM=0, BARRIER=True).run(sanitize=True)
+    expected = x >> 3 if kind == "s" else ((x.int() & 255) >> 3).to(torch.int8)
+    assert not found.faults
+    assert torch.equal(torch.stack((y, z)), torch.stack((expected, expected + 5)))
+
+
+@pytest.mark.parametrize(
+    ("start", "barrier", "kind"),
+    [(1, True, "read out of bounds"), (0, False, "missing barrier"), (-1, True, "missing barrier")],
+)
+def test_loads_and_stores_in_assembly_are_checked(executor, start, barrier, kind):
+    """Threads that hold an element all store it, so that one may load what another one has stored."""
+    x, y, z = (torch.ones(128, dtype=torch.int8) for _ in range(3))
+    text = "ld.global.b8 $0, [$1]; st.global.b8 [$2], $0;"
+    launch = executor.prepare(accessing, x, y, z, N=128, TEXT=text, FROM=start, BARRIER=barrier)
+    (fault,) = launch.run(sanitize=True).faults
+    assert fault.kind == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ld.global.nc.b8 $0, [$1];",
+        "ld.global.b16 $0, [$1];",
+        "ld.global.b8 $0, [$1]; add.s64 $1, $1, 1;",
+        "ld.global.b8 $0, [$1]; st.global.b8 [$1], $0;",
+        "ld.global.b8 $0, [$1]; st.global.b8 [$2], $9;",
+        "ld.global.b8 $0, [$1]; st.global.b8 [$2], $0; shl.b32 $0, $0, 3;",
+        "ld.global.b8 $0, [$1]; // st.global.b8 [$2], $0;",
+    ],
+)
+def test_accesses_in_assembly_that_are_not_plain_are_refused(executor, text):
+    constexprs = {"N": 128, "TEXT": text, "FROM": 0, "BARRIER": False}
+    with pytest.raises(UnsupportedOperation, match="inline assembly"):
+        load(executor.lower(accessing, {"X": "*i8", "Y": "*i8", "Z": "*i8"}, constexprs))
+
+
+@triton.jit
 def timed(X):
     tl.store(X, tl.inline_asm_elementwise("mov.u64 $0, %globaltimer;", "=l", [], dtype=tl.int64, is_pure=False, pack=1))
 

@@ -3,7 +3,8 @@
     code = assemble("add.f32 $0, $1, $2;", [32, 32, 32], outputs=1)
     (total,) = code(x.view(torch.int32), y.view(torch.int32))
 
-Branches, memory and the state of the machine are not supported. Instructions mean what the PTX ISA says.
+Branches, memory and the state of the machine are not supported (plain accesses are taken out before).
+Instructions mean what the PTX ISA says.
 """
 
 from avo.evaluator.executor.operations.ptx.program import assemble
