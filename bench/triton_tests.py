@@ -1,6 +1,6 @@
 """Runs a sample of Triton's own tests under ``pytest --triton-offline``; or of another package's.
 
-    python -m bench.triton_tests TRITON [--seed 1] [--tests 350] [--limit 60]
+    python -m bench.triton_tests TRITON [--seed 1] [--tests 350] [--limit 600]
     python -m bench.triton_tests CHECKOUT --file tests/modules --tests 100
 
 TRITON is a checkout of https://github.com/triton-lang/triton. The seed draws one set of parameters of each test
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, metavar="CHECKOUT")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tests", type=int, default=350, metavar="N")
-    parser.add_argument("--limit", type=int, default=60, metavar="SECONDS", help="per test (default: 60)")
+    parser.add_argument("--limit", type=int, default=600, metavar="SECONDS", help="processor time per test (600)")
     parser.add_argument("--file", action="append", metavar="PATH", help="file or folder below the checkout")
     options = parser.parse_args()
     checkout, files = options.checkout.resolve(), options.file or FILES

@@ -4,7 +4,8 @@
 
 TRITON is a checkout of https://github.com/triton-lang/triton. Each test runs with the first of its parameters, or with
 ``--every`` set of them, and fails when it takes longer than ``--limit`` seconds. ``--write`` puts the table of what
-passes into docs/executor.md, whose rows of other files stay. Nothing of Triton is copied.
+passes into docs/executor.md, whose rows of other files stay. Nothing of Triton is copied. Seconds are those of the
+processor, so that what else the machine does fails no test.
 
 It is also the pytest plugin that chooses those tests, and tells what became of them.
 """
@@ -69,15 +70,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     seconds = int(os.environ[_LIMIT])
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TooLong(f"takes more than {seconds} s")
+        raise TooLong(f"takes more than {seconds} s of processor time")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         return (yield)
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _tell(outcome: Outcome) -> None:
@@ -115,6 +116,7 @@ def run_pytest(
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": paths, _RESULTS: str(results), _LIMIT: str(limit)}
         environment |= {_EVERY: "1"} if every else {}
+        environment.setdefault("OMP_NUM_THREADS", "1")  # threads of torch spin where other processes want the cores
         options = ("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "bench.tutorials")
         offline = ("--triton-offline", "--triton-offline-target", target)
         command = [sys.executable, "-m", "pytest", *options, *offline, *arguments]

@@ -54,3 +54,12 @@ def test_the_tests_that_are_drawn_run_for_a_target(tmp_path: Path) -> None:
         "test_finds": "passed",
     }
     assert found["test_copies[8]"].why.startswith(f"{FAULTS}read out of bounds in copied")
+
+
+@pytest.mark.long
+def test_a_limit_is_of_processor_time(tmp_path: Path) -> None:
+    work = "def test_works():\n    for _ in range(10**12): pass\n"
+    (tmp_path / "test_suite.py").write_text(f"import time\ndef test_sleeps(): time.sleep(1.5)\n{work}")
+    found = run(tmp_path, collect(tmp_path, ["test_suite.py"]), "h100", limit=1).values()
+    assert [each.how for each in found] == ["passed", "failed"]
+    assert [each.why.rpartition(": ")[2] for each in found] == ["", "takes more than 1 s of processor time"]
