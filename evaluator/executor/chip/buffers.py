@@ -218,8 +218,8 @@ class Buffer:
         items = self._items(view)
         return items.as_strided((items.shape[0], *view.shape), (items.shape[1], *view.steps), offset)
 
-    def read(self, view: BufferView, rows: Tensor) -> Tensor:
-        """Return what a view holds for the programs in ``rows`` [P], as a copy [P, ...]."""
+    def read(self, view: BufferView, rows: Tensor, *, copy: bool = True) -> Tensor:
+        """Return what a view holds for the programs in ``rows`` [P], [P, ...]; without ``copy`` until it is written."""
         found: Tensor | None = None
         for piece in pieces(view, None, rows.numel()):
             window = self._window(view, piece.offset)
@@ -227,7 +227,7 @@ class Buffer:
                 held = self._items(view)[piece.of(rows).unsqueeze(1), piece.offset + view.places.flatten()]
                 values = held.view(-1, *view.shape)
             elif piece.places is None and torch.equal(rows, self._every):
-                values = window.clone()
+                values = window.clone() if copy else window
             else:
                 values = window.index_select(0, piece.of(rows))
             if piece.places is None:

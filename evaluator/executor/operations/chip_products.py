@@ -45,7 +45,8 @@ def _warp_group_dot(op: Op, types: Types) -> Step:
             accesses.append(Access("reads", agent, cta, clocks.actor(agent, Queue.WARP_GROUP), time, fences=True))
 
         def operand(slot: int) -> Tensor:
-            return load(frame, chip, op, slot, accesses) if types[slot].element == "memdesc" else frame.tensor(slot)
+            held = types[slot].element == "memdesc"
+            return load(frame, chip, op, slot, accesses, copy=False) if held else frame.tensor(slot)
 
         added = frame.tensor(c)
         if use:
@@ -135,9 +136,9 @@ def _accumulates(
             added = torch.zeros(1, 1, 1, dtype=DTYPES[accumulator.element])
             if bool(used.any()):
                 adding = used.expand(frame.programs) if active is None else active & used
-                held = load(frame, chip, op, d, _accumulator(reads, "reads"), adding)
+                held = load(frame, chip, op, d, _accumulator(reads, "reads"), adding, copy=False)
                 added = held if bool(used.all()) else torch.where(used.view(-1, 1, 1), held, added)
-            result = multiply(*(load(frame, chip, op, slot, reads, active) for slot in factors), added)
+            result = multiply(*(load(frame, chip, op, slot, reads, active, copy=False) for slot in factors), added)
             store(frame, chip, op, d, result, _accumulator(reads, "writes"), active)
         for signal, condition in pairs:
             signalled = where(frame, condition)

@@ -13,6 +13,7 @@ import torch
 from avo.evaluator.executor.errors import IRError, UnsupportedOperation
 from avo.evaluator.executor.frame import Frame, Step
 from avo.evaluator.executor.ir import Op, Type
+from avo.evaluator.executor.operations.products import added
 from avo.evaluator.executor.operations.registry import Types, check_variant, integer, step
 from avo.evaluator.executor.values import full
 
@@ -24,6 +25,9 @@ _ELEMENTS = {"e2m1": "i8", "e4m3": "f8E4M3FN", "e5m2": "f8E5M2", "bf16": "bf16",
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
 """The numbers of the 4-bit format by their bits."""
 
+_PAIRS = torch.stack((E2M1.repeat(16), E2M1.repeat_interleave(16)), 1).view(torch.int64).flatten()
+"""The two numbers in each byte, the first in the low bits, as one integer each."""
+
 _UNPACKED = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 """The types that 4-bit numbers are converted to, all of which hold them exactly."""
 
@@ -33,9 +37,9 @@ _NAN_SCALE = -1
 
 def unpack_e2m1(packed: Tensor, axis: int) -> Tensor:
     """Return the 4-bit numbers in bytes (any integer type) as float32, twice as many along an axis."""
-    bits = packed.to(torch.int64)
-    pairs = torch.stack([E2M1[bits & 15], E2M1[(bits >> 4) & 15]], axis + 1)
-    return pairs.flatten(axis, axis + 1)
+    bits = packed.to(torch.int32).bitwise_and_(0xFF)
+    pairs = _PAIRS.index_select(0, bits.flatten()).view(torch.float32).view(*packed.shape, 2)
+    return pairs.movedim(-1, axis + 1).flatten(axis, axis + 1)
 
 
 @step("ttg.fp4_to_fp")
@@ -84,13 +88,12 @@ def _operand(op: Op, types: Types, slot: int, scale: int | None, side: str, dtyp
 
     def scaled(frame: Frame) -> Tensor:
         value, factors = values(frame), full(frame.tensor(scale), scale_type)
-        group = value.shape[k_axis] // factors.shape[-1]
-        spread = factors.repeat_interleave(group, -1)
-        spread = spread if side == "lhs" else spread.transpose(-1, -2)
-        result = value * _scale(spread, scale_type, dtype)
+        factors = (factors if side == "lhs" else factors.transpose(-1, -2)).unsqueeze(k_axis + 1)
+        groups = value.unflatten(k_axis, (factors.shape[k_axis], -1))
+        result: Tensor = groups * _scale(factors, scale_type, dtype)
         if not fast and not scale_type.floating:
-            result = result.masked_fill(spread == _NAN_SCALE, float("nan"))
-        return result
+            result.masked_fill_(factors == _NAN_SCALE, float("nan"))
+        return result.flatten(k_axis, k_axis + 1)
 
     return scaled
 
@@ -112,7 +115,7 @@ def _dot_scaled(op: Op, types: Types) -> Step:
 
     def run(frame: Frame) -> None:
         product = torch.matmul(left(frame).to(torch.float32), right(frame).to(torch.float32))
-        frame.slots[op.results[0]] = product + frame.tensor(c)
+        frame.slots[op.results[0]] = added(product, frame.tensor(c))
 
     return run
 

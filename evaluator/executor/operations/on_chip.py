@@ -79,13 +79,15 @@ def load(
     slot: int,
     accesses: Sequence[Access] | None = None,
     active: Tensor | None = None,
+    *,
+    copy: bool = True,
 ) -> Tensor:
     """Return what a buffer holds [P, ...], after checking the accesses, by default plain ones, of the programs that are
-    ``active`` [P].
+    ``active`` [P]. Without ``copy`` it is only good until the buffer is written.
     """
     view = view_of(frame, slot)
     chip.access(site(frame, op), view, accesses or chip.plain("reads"), active)
-    return view.buffer.read(view, chip.rows(frame.positions))
+    return view.buffer.read(view, chip.rows(frame.positions), copy=copy)
 
 
 def store(

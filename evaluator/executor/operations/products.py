@@ -12,6 +12,7 @@ One effect is not simulated: Hopper sums products of 8-bit floats with about 14 
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from avo.evaluator.executor.dtypes import DTYPES
@@ -123,9 +124,14 @@ def product(a_type: Type, b_type: Type, c_type: Type, precision: str) -> Multipl
             return result.to(torch.int64).to(torch.int32) + c
         if c.numel() == 1 and not bool(c):
             return result.to(accumulator)
-        return (result + c.to(inner)).to(accumulator)
+        return added(result, c.to(inner)).to(accumulator)
 
     return multiply
+
+
+def added(product: Tensor, c: Tensor) -> Tensor:
+    """Return ``product + c``, in the memory of the product if it fits there: new memory costs more than the sum."""
+    return product.add_(c) if product.shape == np.broadcast_shapes(product.shape, c.shape) else product + c
 
 
 def fma_product(op: Op, a_type: Type, b_type: Type, c_type: Type) -> Multiply:
