@@ -23,6 +23,10 @@ NAMESPACE = __name__.rpartition(".")[0].replace(".", "_")
 """Namespace of this package's operators in ``torch.ops``."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels. They then take tensors on the CPU, in types that its interpreter computes in."""
+MOST_HEADS = 65_535
+"""Most query heads of all sequences, or packed sequences, of a launch: as many programs as a grid has on its second and
+third axis. Kernels were judged on no more.
+"""
 SIDE_BY_SIDE = "sequences side by side"
 """The reason against a dense call where all kernels are for packed sequences."""
 _INTERPRETED_DTYPES = ("float16", "float32")
@@ -239,9 +243,21 @@ def length_of(call: Arguments) -> int:
     return 0 if torch.compiler.is_compiling() else call.keys()
 
 
+def too_many(query: torch.Tensor, starts: torch.Tensor | None) -> str:
+    """Return in a few words what of a call no launch has room for, even if it is of one sequence, or of all that are
+    packed between ``starts``; an empty string while torch compiles or exports: a graph is for any number.
+    """
+    if torch.compiler.is_compiling():
+        return ""
+    if query.shape[1] > MOST_HEADS:
+        return f"more than {MOST_HEADS} heads"
+    many = starts is not None and starts.shape[0] - 1 > MOST_HEADS
+    return f"more than {MOST_HEADS} packed sequences" if many else ""
+
+
 def refusal(call: Arguments) -> str:
     """Return in a few words why no kernel takes a call; an empty string where one does."""
-    return candidates(call.kind(), length_of(call))[1]
+    return too_many(call.query, call.given().get("cu_seqlens_q")) or candidates(call.kind(), length_of(call))[1]
 
 
 def decline(reason: str, on_unsupported: str | None) -> None:

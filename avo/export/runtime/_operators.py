@@ -11,7 +11,7 @@ from torch._library.custom_ops import CustomOpDef
 
 from ._by_torch import of_sinks
 from ._calls import Arguments
-from ._dispatch import NAMESPACE, ExportedKernel, choose, gradients_by, length_of
+from ._dispatch import MOST_HEADS, NAMESPACE, ExportedKernel, UnsupportedCall, choose, gradients_by, length_of, too_many
 
 Outputs = tuple[torch.Tensor, torch.Tensor]
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -19,6 +19,8 @@ C = TypeVar("C", bound=Arguments)
 _TYPES: Mapping[Any, str] = {
     torch.Tensor: "Tensor", torch.Tensor | None: "Tensor?", bool: "bool", float: "float", int: "SymInt"
 }  # fmt: skip
+_OF_THE_BATCH = ("q", "k", "v", "block_indices", "block_table", "lengths", "out", "lse", "dout", "dq", "dk", "dv")
+"""Tensors whose first axis is the batch; in a call with a block table k and v are pages instead."""
 _ALIGNMENT = 16
 """Alignment of the judge's tensors and of their rows, in bytes."""
 
@@ -98,7 +100,9 @@ def outputs(call: Arguments) -> Outputs:
     out, lse = empty_outputs(call.query, call.value)
     given = _judged(call.given(), "q", "k", "v")
     given["out"], given["lse"] = out, lse
-    launch(choose(call.kind(), call.query.shape[2], call.keys()), given)
+    kernel = choose(call.kind(), call.query.shape[2], call.keys())
+    for part in _launches(given):
+        launch(kernel, part)
     return out, lse
 
 
@@ -106,10 +110,28 @@ def _gradients(call: Arguments, dout: torch.Tensor, out: torch.Tensor, lse: torc
     dq, dk, dv, dsinks = _empty_gradients(call)
     kernel = choose(call.kind(), call.query.shape[2], call.keys(), backward=True)
     given = _judged(call.given() | {"out": out, "dout": dout}, "q", "k", "v", "out", "dout")
-    launch(kernel, given | {"lse": lse, "dq": dq, "dk": dk, "dv": dv, "dsinks": dsinks})
-    if call.sinks is not None and "dsinks" not in kernel.tensors:
+    parts = _launches(given | {"lse": lse, "dq": dq, "dk": dk, "dv": dv, "dsinks": dsinks})
+    for part in parts:
+        launch(kernel, part)
+    if call.sinks is not None and ("dsinks" not in kernel.tensors or len(parts) > 1):  # each part has its own
         dsinks.copy_(of_sinks(dout, out, lse, call.sinks))
     return dq, dk, dv, dsinks
+
+
+def _launches(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is given to each launch of a call: all, or a part of the batch with at most ``MOST_HEADS`` heads.
+
+    Raises ``UnsupportedCall`` where one sequence has more.
+    """
+    if reason := too_many(given["q"], given.get("cu_seqlens_q")):
+        raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
+    batch, heads = given["q"].shape[:2]
+    most = MOST_HEADS // heads
+    if batch <= most:
+        return [given]
+    most -= most % _ALIGNMENT if most > _ALIGNMENT else 0  # so that each part begins where tensors are aligned
+    split = [name for name in _OF_THE_BATCH if name in given and not (name in ("k", "v") and "block_table" in given)]
+    return [given | {name: given[name][first : first + most] for name in split} for first in range(0, batch, most)]
 
 
 def launch(kernel: ExportedKernel, given: Mapping[str, Any]) -> None:

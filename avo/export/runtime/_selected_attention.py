@@ -8,7 +8,7 @@ import torch
 
 from . import _by_torch
 from ._calls import Call, Kind, kind_of
-from ._dispatch import NAMESPACE, UnsupportedCall, autocast, candidates, decline, length_of
+from ._dispatch import NAMESPACE, UnsupportedCall, autocast, candidates, decline, length_of, too_many
 from ._operators import Outputs, differentiate, operator, outputs
 
 _FEWEST = 3
@@ -110,7 +110,7 @@ def selected_attention(
     call = SelectedCall(query, key, value, block_indices, sinks, cu_seqlens, block_size, factor, max_seqlen or 0)
     kind, keys, local = call.kind(), length_of(call), False
     later = check_selection and torch.compiler.is_compiling()
-    reason = _unsupported(call) or candidates(kind, keys)[1]
+    reason = _unsupported(call) or too_many(query, cu_seqlens) or candidates(kind, keys)[1]
     if not reason:
         look, kind = check_selection and not later, kind._replace(local=True)
         reason, local = _selects(kind, keys, block_indices, cu_seqlens, look=look)

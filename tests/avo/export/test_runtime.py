@@ -286,6 +286,56 @@ def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -
         torch.testing.assert_close(mine, right)
 
 
+def test_a_batch_with_more_heads_than_a_grid_takes_is_launched_in_parts(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels for one sequence at a time and for several give the same, gradients too; torch does their work."""
+    dispatch, operators = (importlib.import_module(f"{NAME}.{module}") for module in ("_dispatch", "_operators"))
+    shares: list[tuple[bool, int]] = []
+
+    def launch(kernel: Any, given: dict[str, Any]) -> None:
+        shares.append((kernel.backward, len(given["q"])))
+        q, k, v = (given[name] for name in "qkv")
+        if kernel.backward:
+            p = (0.3 * q @ k.mT - given["lse"][..., None]).exp().tril()
+            ds = p * (given["dout"] @ v.mT - (given["dout"] * given["out"]).sum(3, keepdim=True))
+            for name, each in (("dq", 0.3 * ds @ k), ("dk", 0.3 * ds.mT @ q), ("dv", p.mT @ given["dout"])):
+                given[name].copy_(each)
+        else:
+            for name, each in zip(("out", "lse"), naive(q, k, v, True, 0, None), strict=True):
+                given[name].copy_(each)
+
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)  # takes tensors on the CPU
+    monkeypatch.setattr(operators, "launch", launch)
+    q, k, v = (torch.randn(5, 2, 9, 128, requires_grad=True) for _ in range(3))
+    results = []
+    for most in (10, 5):
+        for module in (dispatch, operators):
+            monkeypatch.setattr(module, "MOST_HEADS", most)
+        out, lse = package.attention(q, k, v, is_causal=True, scale=0.3, return_lse=True)
+        results.append((out, lse, *torch.autograd.grad(out, (q, k, v), torch.ones_like(out))))
+    assert shares == [(False, 5), (True, 5), *((backward, n) for backward in (False, True) for n in (2, 2, 1))]
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(parts, whole)
+
+
+def test_more_heads_of_a_sequence_or_packed_sequences_than_a_grid_takes_go_to_torch_in_one_line(
+    package: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module(f"{NAME}._dispatch"), "INTERPRETED", True)
+    many, starts = torch.zeros(1, 65_536, 1, 128), torch.arange(65_537, dtype=torch.int32)
+    with pytest.raises(package.UnsupportedCall, match=f"^{NAME} has no kernel for more than 65535 heads$"):
+        package.attention(many, many, many, on_unsupported="raise")
+    with pytest.warns(UserWarning, match="no kernel for more than 65535 heads: scaled_dot_product_attention"):
+        assert package.attention(many, many, many).shape == many.shape
+    blocks = torch.zeros(1, 65_536, 1, 3, dtype=torch.int32)
+    with pytest.raises(package.UnsupportedCall, match="65535 heads"):
+        package.selected_attention(many, many, many, blocks, block_size=64, on_unsupported="raise")
+    dispatch = importlib.import_module(f"{NAME}._dispatch")
+    assert dispatch.too_many(many[:, :4], starts[:-1]) == ""
+    assert dispatch.too_many(many[:, :4], starts) == "more than 65535 packed sequences"
+
+
 @pytest.fixture
 def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels for pages that were launched, on the CPU; torch does their work."""
@@ -311,7 +361,12 @@ def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(("sinks", "kernel"), [(False, "decode_v3"), (True, "decode_sinks_v3")])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
-    package: ModuleType, launched: list[str], batch: int, sinks: bool, kernel: str
+    package: ModuleType,
+    launched: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    sinks: bool,
+    kernel: str,
 ) -> None:
     transformers = importlib.import_module(f"{NAME}.transformers")
     cache, logits = transformers.GrowingCache(), torch.randn(4) if sinks else None
@@ -337,6 +392,9 @@ def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
         layer(query.requires_grad_(), key, value)
         layer(torch.randn(batch, 4, 2, 128), key, value, is_causal=False)
     assert launched == [kernel]
+    monkeypatch.setattr(importlib.import_module(f"{NAME}._operators"), "MOST_HEADS", 4)  # those of one sequence
+    torch.testing.assert_close(layer(query.detach(), key, value, s_aux=logits), right)
+    assert launched == [kernel] * (1 + batch)
 
 
 def tokens_of(count: int, batch: int = 3) -> list[torch.Tensor]:
