@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from avo.evaluator.executor.effects import CONTROL, accessed_type, effects
 from avo.evaluator.executor.flow import links, sources
@@ -13,8 +14,14 @@ _MOVING = """arith.select arith.extf arith.truncf tt.fp_to_fp arith.bitcast arit
 arith.minnumf arith.mulf arith.divf tt.join tt.split tt.cat tt.gather ttg.local_alloc ttg.local_store ttg.local_load
 ttng.tmem_alloc ttng.tmem_store ttng.tmem_load ttng.tmem_copy""".split()  # noqa: SIM905
 """Operations whose results are some of their operands, or multiples; besides those that rearrange."""
-_Traces = frozenset[tuple[int | None, bool]]
-"""Parameters, None for one that is unclear, and whether what was loaded is summed since, or changed in other ways."""
+_Form = Literal["", "number", "bits"]
+"""Whether what was loaded has become a floating-point number since, and then, by more than a cast of all its bits, part
+of an integer.
+"""
+_Traces = frozenset[tuple[int | None, bool, _Form]]
+"""Parameters, None for one that is unclear; whether what was loaded is summed since, or changed in other ways; and its
+form.
+"""
 _NOTHING = _Traces()
 
 
@@ -28,6 +35,8 @@ class Flow:
     """Whether it stores more than what it loaded, or a multiple."""
     item_bytes: int
     """Of what is stored."""
+    packed: bool
+    """Whether integers are stored that hold parts of the bits of numbers, as of two narrow ones."""
     location: str
 
 
@@ -57,8 +66,8 @@ class _Values:
             found, size = set(self._held(op.operands[row.value])), accessed_type(op, self._types).item_bytes
             for target in self._params(op):
                 adds = row.updates and op.name != "tt.atomic_cas" and (op.words or ("",))[0] not in _KEEPING
-                for source, summed in {*found, (target, True)} if adds else found:
-                    yield Flow(source, target, summed, size, op.location)
+                for source, summed, form in {*found, (target, True, "")} if adds else found:
+                    yield Flow(source, target, summed, size, form == "bits", op.location)
 
     def _params(self, op: Op) -> frozenset[int | None]:
         return self._pointers.get(op.operands[0]) or frozenset((None,))
@@ -69,8 +78,8 @@ class _Values:
             return frozenset((slot,))
         return frozenset() if self._types[slot].block.element == "i64" else self._buffers.get(slot, frozenset())
 
-    def _held(self, slot: int) -> _Traces:
-        return _NOTHING.union(*(self._traces.get(each, _NOTHING) for each in self._held_in(slot)))
+    def _held(self, *slots: int) -> _Traces:
+        return _NOTHING.union(*(self._traces.get(each, _NOTHING) for slot in slots for each in self._held_in(slot)))
 
     def _add(self, slots: Iterable[int], traces: _Traces) -> None:
         for slot in slots:
@@ -95,9 +104,15 @@ class _Values:
             return  # a view
         sums = not (row.rearranges or row.accesses or op.name in _MOVING)
         values = op.operands[1:] if row.accesses else op.operands
-        made = {(param, summed or sums) for slot in values for param, summed in self._held(slot)}
-        if row.reads:
-            made.update((param, False) for param in self._params(op))
+        held, loaded = self._held(*values), self._params(op) if row.reads else ()
         kept = [slot for slot in op.results if self._types[slot].element not in ("i1", "token")]
         for slot in (*kept, *(() if row.writes else buffers)):
+            number = self._types[slot].block.floating
+            made = {(param, summed or sums, _form(form, number, sums)) for param, summed, form in held}
+            made.update((param, False, _form("", number, False)) for param in loaded)
             self._add(self._held_in(slot), frozenset(made))
+
+
+def _form(before: _Form, number: bool, changes: bool) -> _Form:
+    """Return the form of a result, which is a floating-point ``number`` or not, by that of an operand."""
+    return "number" if number else "bits" if before and changes else before

@@ -42,7 +42,8 @@ def _follow(run: PlanRun, launch: Launch, kernel: executor.Kernel, flow: Flow, r
     sources, targets = (behind(kernel.function, {param}, launch.args) for param in (flow.source, flow.target))
     for source, target in product(sources, targets):
         narrow, before = (run.plan.buffers[buffer].dtype in _NARROW for buffer in (target, source))
-        times = rounded[source] + ((narrow or flow.item_bytes < 4) and (flow.summed or not before))
+        narrow |= flow.item_bytes < 4 or flow.packed
+        times = rounded[source] + (narrow and (flow.summed or not before))
         if times > MOST_ROUNDINGS:
             what = f"adds to {run.plan.buffers[target].name!r} in numbers narrower than float32, rounding each time"
             message = f"kernel {kernel.name} {what}, at {flow.location}: sum in float32, and round the sum once"

@@ -19,6 +19,13 @@ HALF, FLOAT = torch.bfloat16, torch.float32
 
 
 @triton.jit
+def _parts(pairs, new):
+    """Add to both bfloat16 numbers in each integer."""
+    low, high = (pairs << 16).to(tl.float32, bitcast=True), (pairs & -65536).to(tl.float32, bitcast=True)
+    return low + new, high + new
+
+
+@triton.jit
 def step(x, y, z, KIND: tl.constexpr):
     i = tl.arange(0, 16)
     new = tl.load(x + i).to(tl.float32)
@@ -30,6 +37,18 @@ def step(x, y, z, KIND: tl.constexpr):
     elif KIND == "swap":
         sums = old.to(tl.bfloat16, bitcast=True) + new.to(tl.bfloat16)
         tl.atomic_cas(y + i, old, sums.to(tl.int16, bitcast=True))
+    elif KIND == "pairs of bits":
+        low, high = _parts(old, new)
+        low, high = low.to(tl.uint32, bitcast=True) >> 16, high.to(tl.uint32, bitcast=True) & 0xFFFF0000
+        tl.atomic_cas(y + i, old, (low | high).to(tl.int32, bitcast=True))
+    elif KIND == "pairs of numbers":
+        low, high = _parts(old, new)
+        low, high = low.to(tl.bfloat16).to(tl.uint16, bitcast=True), high.to(tl.bfloat16).to(tl.uint16, bitcast=True)
+        tl.store(y + i, (low.to(tl.uint32) | (high.to(tl.uint32) << 16)).to(tl.int32, bitcast=True))
+    elif KIND == "swap of whole numbers":
+        tl.atomic_cas(y + i, old, (old.to(tl.float32, bitcast=True) + new).to(tl.int32, bitcast=True))
+    elif KIND == "pairs of counts":
+        tl.store(y + i, ((old >> 16) + 1 << 16) | (old & 0xFFFF))
     elif KIND == "loop":
         for _ in range(4):
             old = (old.to(tl.float32) + new).to(y.dtype.element_ty)
@@ -58,9 +77,17 @@ def found(steps: list[tuple[int, int, int, str]], *dtypes: torch.dtype) -> Fault
     return outcome(lambda: check_roundings(PlanRun(plan, Buffers((), {}), 0.0)))
 
 
-@pytest.mark.parametrize("kind", ["atomic", "descriptor", "swap", "loop", "there and back"])
-def test_narrow_memory_is_not_added_to(kind: str) -> None:
-    fault = found([(0, 1, 2, kind)], HALF, torch.int16 if kind == "swap" else HALF, FLOAT)
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *((kind, HALF) for kind in ("atomic", "descriptor", "loop", "there and back")),
+        ("swap", torch.int16),
+        ("pairs of bits", torch.int32),
+        ("pairs of numbers", torch.int32),
+    ],
+)
+def test_narrow_memory_is_not_added_to(kind: str, dtype: torch.dtype) -> None:
+    fault = found([(0, 1, 2, kind)], HALF, dtype, FLOAT)
     assert fault is not None
     assert (fault.status, "adds to 'b" in fault.message) == (Status.INCORRECT, True)
     assert "test_roundings.py:" in fault.message
@@ -68,7 +95,11 @@ def test_narrow_memory_is_not_added_to(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("atomic", FLOAT), ("descriptor", FLOAT), ("loop", FLOAT), ("some", HALF), ("scale", HALF), ("copy", HALF)],
+    [
+        *((kind, FLOAT) for kind in ("atomic", "descriptor", "loop")),
+        *((kind, HALF) for kind in ("some", "scale", "copy")),
+        *((kind, torch.int32) for kind in ("swap of whole numbers", "pairs of counts")),
+    ],
 )
 def test_sums_in_float32_and_choices_between_narrow_values_are_right(kind: str, dtype: torch.dtype) -> None:
     assert found([(0, 1, 2, kind)] * 8, HALF, dtype, FLOAT) is None
