@@ -174,6 +174,12 @@ class Baseline:
     """Name of the problem's seed that is judged in place of published figures."""
 
 
+MOST_HEADS = 65_535
+"""Most query heads of all sequences of a case: as many programs as a grid has on its second axis, where the seeds have
+them (CUDA C++ Programming Guide, technical specifications per compute capability).
+"""
+CROWDED = 4
+"""Most keys of a case with nearly so many heads, which so has about as many rows as others that are drawn."""
 _BEYOND = 2
 """Longest cases that a candidate is judged on, as a multiple of the longest benchmark case."""
 
@@ -235,7 +241,8 @@ class Problem(Protocol):
         candidate may not rely on: memory order, scale, number of queries, batch and heads.
 
         The same ``chance`` gives the same kind of case at each length, as far as memory allows: lengths reach twice
-        those of the suites. A candidate has to be correct there too before it is accepted.
+        those of the suites. Up to ``CROWDED`` keys there are nearly ``MOST_HEADS``, if memory allows. A candidate has
+        to be correct there too before it is accepted.
         """
         ...
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
-from avo.evaluator.problem import Case, Problem, longest
+from avo.evaluator.problem import CROWDED, Case, Problem, longest
 
 Kinds = Callable[[Sequence[Case]], Sequence[str]]
 """Returns the kind of a candidate's plan for each case."""
@@ -35,13 +35,11 @@ _PARTS = 8
 
 
 def drawn(problem: Problem, chance: random.Random) -> list[Case]:
-    """Return cases all over the range of lengths, each of a structure of its own."""
+    """Return cases all over the range of lengths, each of a structure of its own, and one of few keys."""
     cases = _benchmark_cases(problem)
     chance.shuffle(cases)
-    return [
-        _named(problem.at_length(cases[i % len(cases)], length, chance))
-        for i, length in enumerate(_lengths(problem, chance))
-    ]
+    lengths = [*_lengths(problem, chance), chance.randint(1, CROWDED)]
+    return [_named(problem.at_length(cases[i % len(cases)], length, chance)) for i, length in enumerate(lengths)]
 
 
 def changes(problem: Problem, kinds: Kinds, chance: random.Random) -> list[Case]:

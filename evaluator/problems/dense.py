@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from avo.evaluator.plan import ITEM_BYTES, Role
 from avo.evaluator.problem import (
+    CROWDED,
     FAR,
     LAYOUTS,
+    MOST_HEADS,
     Absolute,
     Baseline,
     Call,
@@ -25,6 +27,7 @@ from avo.evaluator.problem import (
 )
 from avo.evaluator.problems.visible import (
     DenseCase,
+    dense,
     make_rows,
     redrawn,
     seen,
@@ -49,10 +52,8 @@ AVO_PAPER = "AVO, arXiv 2603.24517: B200, CUDA 13.1"
 _PADDING = 24
 """Extra elements per row in the ``padded`` layout; not a multiple of 16, so that rows lose their alignment."""
 
-_FUSED_HEADS = 96
-"""Heads of q, k and v in a ``fused`` tensor, if a case has fewer: with head dim 128, rows that are 36,864 elements
-apart reach 2^31 at 58,255 keys.
-"""
+_PART_OF = 2**32
+"""Least elements of the larger tensor of ``fused`` and ``interleaved``, which has as many heads as that takes."""
 _FAR = 2**28
 """Least distance of neighbours along the far axis of a layout in ``FAR``: 17 rows of a tile reach 2^32 elements."""
 _ORDERS = dict(zip(FAR, ((0, 2, 1), (1, 0, 2), (2, 0, 1)), strict=True))
@@ -61,6 +62,12 @@ _ORDERS = dict(zip(FAR, ((0, 2, 1), (1, 0, 2), (2, 0, 1)), strict=True))
 _MOST_ROWS = 2**18
 """Most rows of queries of all heads and sequences of a case that is drawn: as many as a benchmark case of one sequence
 has at 16k tokens. With longer rows there are fewer.
+"""
+_WITHOUT_PADDING = ("contiguous", "bshd", "fused", "interleaved")
+"""Layouts of cases with very many heads: padded rows take the judge too long there, of tiles that few rows fill."""
+_SLOW = 32
+"""By how much fewer heads these cases have with head dims that are no powers of two: columns of tiles are masked then,
+and the judge looks at each element of a tile, where it else looks at rows.
 """
 
 OUTPUTS = (
@@ -100,19 +107,29 @@ def of_any_length(case: Case, length: int, chance: "Random") -> Case:
     return redrawn(replace(drawn, q_len=min(max(q_len, 1), length)), chance)
 
 
-def structured(case: Case, length: int, chance: "Random") -> Case:
+def structured(case: Case, length: int, chance: "Random", most_heads: int = MOST_HEADS) -> Case:
     """Return ``case`` with ``length`` queries and keys; layout, scale, heads and batch are drawn by ``chance``.
 
     Each KV head has one query head where it has in ``case``, else 2 to 8. There are few heads and sequences, or as many
-    as ``case`` has, but no more than ``_MOST_ROWS`` allows.
+    as ``case`` has, but no more than ``_MOST_ROWS`` allows. Up to ``CROWDED`` keys there are nearly
+    ``most_heads``, in many sequences or in one, and KV heads may have one query head; not where sequences are packed.
     """
     grouped = case.heads > case.kv_heads
     group = chance.randint(2, 8) if grouped else 1
     few = chance.choice(((1, 1), (1, 2), (2, 1), (3, 1), (1, 3)))
     batch, kv_heads = chance.choice((few, (max(case.batch, 2), case.kv_heads)))
-    most = _MOST_ROWS * HEAD_DIM // max(case.head_dim, HEAD_DIM)
-    kv_heads = min(kv_heads, max(most // (length * group), 1))
-    batch = min(batch, max(most // (length * group * kv_heads), 1))
+    layouts: tuple[str, ...] = LAYOUTS
+    if length <= CROWDED and not dense(case).sequences:
+        if any(dim & (dim - 1) for dim in (case.head_dim, value_dim(case))):
+            most_heads //= _SLOW
+        group = chance.choice((1, group))
+        every = int(most_heads * chance.uniform(0.92, 1.0)) // group
+        kv_heads = chance.choice((kv_heads, every))
+        batch, layouts = every // kv_heads, _WITHOUT_PADDING
+    else:
+        most = _MOST_ROWS * HEAD_DIM // max(case.head_dim, HEAD_DIM)
+        kv_heads = min(kv_heads, max(most // (length * group), 1))
+        batch = min(batch, max(most // (length * group * kv_heads), 1))
     scale = chance.choice((0.0, chance.uniform(0.5, 1.5) / math.sqrt(case.head_dim)))
     return replace(
         case,
@@ -121,7 +138,7 @@ def structured(case: Case, length: int, chance: "Random") -> Case:
         kv_heads=kv_heads,
         q_len=length,
         kv_len=length,
-        layout=chance.choice(LAYOUTS),
+        layout=chance.choice(layouts),
         scale=scale,
     )
 
@@ -351,11 +368,12 @@ def laid_out(name: str, shape: tuple[int, int, int, int], case: Case, role: Role
 def _sparse(layout: str, shape: tuple[int, int, int, int]) -> tuple[int, ...]:
     """Return the strides of a tensor in a layout that is held without the memory between its rows."""
     batch, heads, length, dim = shape
+    # Rows are less than 2^31 elements apart, so that their distance is an argument of 32 bits.
+    row = 3 * dim * max(heads, -(-_PART_OF // (3 * dim * batch * max(length, 3))))
     if layout == "fused":
-        row = 3 * max(heads, _FUSED_HEADS) * dim
         return (length * row, dim, row, 1)
     if layout == "interleaved":
-        return (heads * 3 * dim, 3 * dim, batch * heads * 3 * dim, 1)
+        return (row, 3 * dim, batch * row, 1)
     outer, middle, inner = _ORDERS[layout]
     # Multiples of 32 bytes, as descriptors take them; as a 32-bit argument where there are four neighbours or more.
     reaching = -(-(2**32) // max(shape[outer] - 1, 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from avo.evaluator.plan import ITEM_BYTES, Role
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
+from avo.evaluator.problem import CROWDED, HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
 from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
@@ -94,6 +94,8 @@ class Decode:
         batch = min(chance.choice((1, 2, 3, max(case.batch, 2))), 2 if length >= _LONG else 16)
         q_len, page_size = chance.randint(1, MOST_QUERIES), chance.choice((16, 32, 64, 128))
         ragged = chance.random() < 2 / 3
+        if length <= CROWDED:
+            batch, page_size = drawn.batch, 16
         return replace(drawn, batch=batch, q_len=min(q_len, length), page_size=page_size, ragged=ragged)
 
     def flops(self, case: Case) -> int:

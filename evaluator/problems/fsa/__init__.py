@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avo.evaluator.plan import Role
-from avo.evaluator.problem import HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
+from avo.evaluator.problem import CROWDED, HELD_OUT, Baseline, Call, Case, Expected, Output, Problem, TensorSpec
 from avo.evaluator.problems.dense import (
     OUTPUTS,
     attend,
@@ -59,6 +59,11 @@ if TYPE_CHECKING:
 KV_HEADS = 4
 _LONG = 16384
 """Tokens from which a case that is drawn has one KV head, and no rows that are padded: both take the judge too long."""
+_MOST_HEADS = 8191
+"""Most query heads of all sequences of a case of up to ``CROWDED`` keys: the partial outputs of more, three for each of
+a tile of up to 128 queries, do not fit the scratch that a candidate may have, and gradients of more take the judge too
+long.
+"""
 ROWS_AT_ONCE = 64
 """Rows of queries that the reference handles at once; it bounds the memory of its float64 matrices of rows by keys."""
 
@@ -100,18 +105,20 @@ class SelectedAttention:
         """Return ``structured`` with block size, number of blocks, selection and packed sequences drawn too.
 
         The batch is 1 and there are few KV heads: where indices decide what programs do, all of them are read. Long
-        cases are ``contiguous`` or ``bshd``.
+        cases are ``contiguous`` or ``bshd``. Up to ``CROWDED`` keys there are nearly ``_MOST_HEADS``.
         """
-        drawn = _of(redrawn(structured(case, length, chance), chance))
-        kv_heads, group = min(drawn.kv_heads, 2 if length < _LONG else 1), drawn.heads // drawn.kv_heads
+        drawn = _of(redrawn(structured(case, length, chance, _MOST_HEADS), chance))
+        batch, kv_heads, group = drawn.batch, drawn.kv_heads, drawn.heads // drawn.kv_heads
+        if length > CROWDED:
+            batch, kv_heads = 1, min(kv_heads, 2 if length < _LONG else 1)
         return replace(
             drawn,
-            batch=1,
+            batch=batch,
             heads=kv_heads * group,
             kv_heads=kv_heads,
             layout="bshd" if length >= _LONG and drawn.layout != "contiguous" else drawn.layout,
             block_size=chance.choice((16, 32, 64, 128)),
-            blocks=chance.randint(3, 16),
+            blocks=chance.randint(3, 16 if length > CROWDED else 3),
             selection=chance.choice(sorted(SELECTIONS)),
         )
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator.catalogue import get_problem
 from avo.evaluator.judging import places
-from avo.evaluator.problem import Case
+from avo.evaluator.problem import CROWDED, MOST_HEADS, Case
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.gqa import GQA
 from avo.evaluator.problems.mha import MHA
@@ -54,6 +55,40 @@ def test_a_region_is_met_by_nearly_every_examination(region: str) -> None:
     assert met >= least * 300
 
 
+@pytest.mark.parametrize("name", [*PROBLEMS, "gqa-packed", "gqa_backward-packed", "fsa-packed", "fsa_backward-packed"])
+def test_nearly_every_examination_meets_rows_of_a_larger_tensor_that_need_more_than_31_bits(name: str) -> None:
+    """Strides fit in 32 bits, so that a row times a stride is made in 32 bits where nobody sees to it."""
+    problem, met = get_problem(name), {"fused": 0, "interleaved": 0}
+    axis = 0 if name == "decode" else 2  # pages are what is many there
+    for i in range(100):
+        cases = places.drawn(problem, random.Random(i))
+        far = {
+            case.layout
+            for case in cases
+            for shape, strides in ((s.shape, s.strides) for s in problem.call(case).tensors if s.name in "kv")
+            if strides[axis] < 2**31 <= (shape[axis] - 1) * strides[axis]
+        }
+        for layout in met:
+            met[layout] += layout in far
+    assert met["fused"] >= 75, met
+    assert name == "decode" or met["interleaved"] >= 80, met
+
+
+@pytest.mark.parametrize("name", [*PROBLEMS, "mha-d96", "gqa-packed"])
+def test_every_examination_meets_nearly_as_many_heads_as_a_grid_takes(name: str) -> None:
+    """Fewer where memory or time allow no more: of selected attention, and with odd head dims."""
+    problem = get_problem(name)
+    least = {"fsa": 7_000, "fsa_backward": 7_000, "mha-d96": 1_800, "gqa-packed": 1}.get(name, 59_000)
+    crowds = []
+    for i in range(50):
+        drawn = places.drawn(problem, random.Random(i))
+        assert max(case.batch * case.heads for case in drawn) <= MOST_HEADS
+        crowds += [case for case in drawn if case.kv_len <= CROWDED and case.batch * case.heads >= least]
+    assert len(crowds) == 50
+    assert name == "gqa-packed" or any(case.batch == 1 for case in crowds)
+    assert name == "gqa-packed" or any(case.batch > least / 10 for case in crowds)
+
+
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_lengths_are_from_everywhere_and_no_two_examinations_look_at_the_same(problem) -> None:
     lengths = [{case.kv_len for case in places.drawn(problem, random.Random(i))} for i in range(50)]
@@ -61,7 +96,7 @@ def test_lengths_are_from_everywhere_and_no_two_examinations_look_at_the_same(pr
     assert all(min(some) < 256 and max(some) > longest for some in lengths)
     assert len(set().union(*lengths)) > 300
     names = [case.name for case in places.drawn(problem, random.Random(1))]
-    assert len(set(names)) == places.LENGTHS
+    assert len(set(names)) == places.LENGTHS + 1
 
 
 def host(branches: Callable[[Case], object], asked: list[int]) -> places.Kinds:
@@ -91,7 +126,7 @@ def test_a_problem_may_have_a_single_benchmark_case() -> None:
 
 def test_a_problem_may_have_short_benchmark_cases_only() -> None:
     short = replace(MHA, suites={"short": (replace(MHA.suites["quick"][0], q_len=16, kv_len=16),)})
-    cases = places.drawn(short, random.Random(0))
+    *cases, _ = places.drawn(short, random.Random(0))
     assert {case.kv_len for case in cases} <= set(range(32, places.SHORTEST + 1))
     assert len(cases) == places.LENGTHS
 
