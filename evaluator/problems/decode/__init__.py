@@ -95,7 +95,7 @@ class Decode:
         q_len, page_size = chance.randint(1, MOST_QUERIES), chance.choice((16, 32, 64, 128))
         ragged = chance.random() < 2 / 3
         if length <= CROWDED:
-            batch, page_size = drawn.batch, 16
+            batch, q_len, page_size = drawn.batch, 1, 16
         return replace(drawn, batch=batch, q_len=min(q_len, length), page_size=page_size, ragged=ragged)
 
     def flops(self, case: Case) -> int:
