@@ -26,7 +26,7 @@ COOPERATIVE = edited(
 )
 
 LSE_STORE = '    tl.store(PartLse + at, tl.where(seen, row_max + tl.log(divisor), float("-inf")), mask=in_m)\n'
-# All programs meet once they have attended to their parts, and combine the rows among them.
+# All programs meet once they have attended to their parts, where there are several of a row, and combine the rows.
 ONE_LAUNCH = edited(
     ("import triton\n", "import torch\nimport triton\n"),
     ("\nPROGRAMS = 264", "\nPROGRAMS = 132"),
@@ -38,8 +38,8 @@ ONE_LAUNCH = edited(
     ("    WINDOWED: tl.constexpr", "    SINKS: tl.constexpr, BLOCK_S: tl.constexpr, WINDOWED: tl.constexpr"),
     (
         LSE_STORE,
-        LSE_STORE + "    tl.atomic_add(Met, 1)\n"
-        "    while tl.atomic_add(Met, 0) < tl.num_programs(0) * tl.num_programs(1):\n        pass\n"
+        LSE_STORE + "    if splits > 1:\n        tl.atomic_add(Met, 1)\n"
+        "        while tl.atomic_add(Met, 0) < tl.num_programs(0) * tl.num_programs(1):\n            pass\n"
         "    for i in range(split, group * q_len, splits):\n"
         "        row = (batch * heads + kv_head * group + i // q_len) * q_len + i % q_len\n"
         "        combine_kernel(row, Part, PartLse, Sinks, Out, Lse, stride_ob, stride_oh, stride_om, stride_od,\n"

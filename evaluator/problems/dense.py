@@ -65,6 +65,8 @@ has at 16k tokens. With longer rows there are fewer.
 """
 _WITHOUT_PADDING = ("contiguous", "bshd", "fused", "interleaved")
 """Layouts of cases with very many heads: padded rows take the judge too long there, of tiles that few rows fill."""
+_LAUNCHES = 32
+"""Most sequences of these cases: who launches a kernel for each of them may do so 64 times."""
 _SLOW = 32
 """By how much fewer heads these cases have with head dims that are no powers of two: columns of tiles are masked then,
 and the judge looks at each element of a tile, where it else looks at rows.
@@ -112,7 +114,8 @@ def structured(case: Case, length: int, chance: "Random", most_heads: int = MOST
 
     Each KV head has one query head where it has in ``case``, else 2 to 8. There are few heads and sequences, or as many
     as ``case`` has, but no more than ``_MOST_ROWS`` allows. Up to ``CROWDED`` keys there are nearly
-    ``most_heads``, in many sequences or in one, and KV heads may have one query head; not where sequences are packed.
+    ``most_heads``, in one sequence or in up to ``_LAUNCHES``, and KV heads may have one query head; not where sequences
+    are packed.
     """
     grouped = case.heads > case.kv_heads
     group = chance.randint(2, 8) if grouped else 1
@@ -124,8 +127,8 @@ def structured(case: Case, length: int, chance: "Random", most_heads: int = MOST
             most_heads //= _SLOW
         group = chance.choice((1, group))
         every = int(most_heads * chance.uniform(0.92, 1.0)) // group
-        kv_heads = chance.choice((kv_heads, every))
-        batch, layouts = every // kv_heads, _WITHOUT_PADDING
+        batch, layouts = chance.choice((1, chance.randint(2, _LAUNCHES))), _WITHOUT_PADDING
+        kv_heads = every // batch
     else:
         most = _MOST_ROWS * HEAD_DIM // max(case.head_dim, HEAD_DIM)
         kv_heads = min(kv_heads, max(most // (length * group), 1))

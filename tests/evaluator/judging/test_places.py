@@ -86,7 +86,7 @@ def test_every_examination_meets_nearly_as_many_heads_as_a_grid_takes(name: str)
         crowds += [case for case in drawn if case.kv_len <= CROWDED and case.batch * case.heads >= least]
     assert len(crowds) == 50
     assert name == "gqa-packed" or any(case.batch == 1 for case in crowds)
-    assert name == "gqa-packed" or any(case.batch > least / 10 for case in crowds)
+    assert name == "gqa-packed" or any(case.batch > 1 for case in crowds)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
