@@ -21,6 +21,7 @@ from avo.evaluator.performance.constants import Constants, constants, figures
 from avo.evaluator.performance.kernel import costs_under, measure, read
 from avo.evaluator.performance.model import time_case
 from avo.evaluator.performance.reliefs import critical
+from avo.evaluator.resolution import difference
 from avo.evaluator.target import TARGETS, ScoreKind, Target
 from avo.evaluator.targets import get_target
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
@@ -86,7 +87,7 @@ def pairs() -> Table:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
         scores = [Score(ScoreKind.PREDICTED, pair.target, (case,)) for case in (faster, slower)]
-        resolved = (scores[0].share_ahead(scores[1]) or 0.0) >= RunConfig.model_fields["min_share"].default
+        resolved = (difference(scores[0], scores[1]).share or 0.0) >= RunConfig.model_fields["min_share"].default
         yield row(
             pair.target,
             pair.name,

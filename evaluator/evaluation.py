@@ -77,9 +77,6 @@ products are in one loop or in several (a split at the diagonal), whether the gr
 resident CTAs, and whether floating-point numbers are added by atomics, so that results depend on the order of programs.
 """
 
-_DOUBT_STEPS = 16
-"""Number of points between none and all of a kernel's doubts at which it is compared with another."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -185,6 +182,9 @@ class Score:
     """Name of the GPU on which the score was measured."""
     conditions: str = ""
     """How the score was measured, in words: driver, clocks, what held them down, why it was worth timing."""
+    neighbours: tuple[float, ...] = ()
+    """Geometric mean of the TFLOPS of each neighbour on the suite that versions are ranked by: the same kernel with
+    independent instructions in another order. Predicted before acceptance, and part of that verdict."""
 
     def __post_init__(self) -> None:
         if not self.cases or any(not (math.isfinite(case.tflops) and case.tflops > 0) for case in self.cases):
@@ -195,30 +195,10 @@ class Score:
         """Geometric mean of the cases' TFLOPS."""
         return geometric_mean([case.tflops for case in self.cases])
 
-    def share_ahead(self, other: "Score") -> float | None:
-        """Return in what share of the draws, 0 to 1, this predicted score is ahead of the predicted ``other``.
-
-        The draws of the model's constants are the same for both, so what two related kernels share of the model's error
-        cancels. In each, both kernels' doubts are drawn too: a kernel takes ``doubt ** u`` times as long, where ``u``
-        runs evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it.
-
-        None where the scores have no draws, as those that earlier releases stored, or not the same ones. Raises
-        ``ValueError`` for a measured score: the faster kernel need not have the larger sample, so only a ``Comparison``
-        tells.
-        """
-        if ScoreKind.MEASURED in (self.kind, other.kind):
-            raise ValueError("measured scores are compared by their Comparison, not by their values")
-        counts = {len(case.draws) for score in (self, other) for case in score.cases}
-        if len(self.cases) != len(other.cases) or len(counts) != 1 or counts == {0}:
-            return None
-        draws = [[case.draws for case in score.cases] for score in (self, other)]
-        mine, theirs = ([geometric_mean(draw) for draw in zip(*cases, strict=True)] for cases in draws)
-        leads = [math.log(ahead / behind) for ahead, behind in zip(mine, theirs, strict=True)]
-        my_doubt, their_doubt = (geometric_mean(case.doubt for case in score.cases) for score in (self, other))
-        points = [(step + 0.5) / _DOUBT_STEPS for step in range(_DOUBT_STEPS)]
-        nets = [v * math.log(their_doubt) - u * math.log(my_doubt) for u in points for v in points]
-        ahead_in = sum(lead + net > 0 for lead in leads for net in nets)
-        return ahead_in / (len(leads) * len(points) ** 2)
+    @property
+    def settled_tflops(self) -> float:
+        """What the score is compared by: the geometric mean of the neighbours, where they are known."""
+        return geometric_mean(self.neighbours) if self.neighbours else self.geomean_tflops
 
 
 def geometric_mean(values: Iterable[float]) -> float:

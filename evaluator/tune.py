@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from itertools import dropwhile
 
 from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import CaseScore, Score
 from avo.evaluator.plan import KernelIR
+from avo.evaluator.resolution import SURE, difference
+from avo.evaluator.target import ScoreKind
 from avo.evaluator.work import Counted
 
+_LEAST = 0.01
+"""A smaller gain than this is none, as in a search by default."""
 Named = tuple[tuple[str, str], ...]
 """Names with values, as text."""
 
@@ -75,6 +80,27 @@ class Time:
     ctas_per_sm: int
     occupancy: float
     """Share of the warps that an SM can hold."""
+    draws_us: tuple[float, ...] = ()
+    """The time in each joint draw of the model's constants."""
+    doubt: float = 1.0
+    """Factor on the time if all doubts are true."""
+
+    def resolved(self, slower: "Time") -> bool:
+        """Whether this one is told apart from a ``slower`` one: by 1% at least, and in nine draws of ten."""
+        mine, other = (
+            Score(
+                ScoreKind.PREDICTED,
+                "",
+                (
+                    CaseScore(
+                        "", 1 / each.us, each.us, "", draws=tuple(1 / us for us in each.draws_us), doubt=each.doubt
+                    ),
+                ),
+            )
+            for each in (self, slower)
+        )
+        found = difference(mine, other)
+        return found.gain >= _LEAST and (found.share is None or found.share >= SURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +129,15 @@ class Ranking:
         """The configurations that have a time."""
         return tuple(outcome for outcome in self.outcomes if outcome.time)
 
+    @property
+    def tied(self) -> tuple[Outcome, ...]:
+        """The fastest configuration, and those that the model cannot tell apart from it."""
+        timed = [(outcome, outcome.time) for outcome in self.outcomes if outcome.time]
+        return tuple(outcome for outcome, time in timed if outcome is timed[0][0] or not timed[0][1].resolved(time))
+
     def contenders(self, most: int) -> tuple[Choice, ...]:
-        """Return the fastest configuration, and up to ``most`` in all whose range reaches down to its time."""
-        times = [(outcome.choice, outcome.time) for outcome in self.timed if outcome.time]
-        return tuple(choice for choice, time in times if time.low_us <= times[0][1].us)[:most]
+        """Return up to ``most`` of the configurations that are tied for the fastest."""
+        return tuple(outcome.choice for outcome in self.tied)[:most]
 
 
 @dataclass(frozen=True)

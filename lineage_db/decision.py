@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from avo.evaluator.evaluation import Comparison, Status, Verdict
+from avo.evaluator.resolution import Difference
 
 
 class Ruling(StrEnum):
@@ -18,7 +19,7 @@ class Ruling(StrEnum):
     NOT_SUBMITTED = "not_submitted"
     """It would have been accepted, but its step submitted another attempt or none."""
     UNRESOLVED = "unresolved"
-    """Better in the mean, but faster in too few draws of the model's constants."""
+    """Better in the mean, but by less than the score resolves: faster in too few of the joint draws."""
     NO_GAIN = "no_gain"
     """Slower than the best version in the mean, or faster by less than is asked for."""
     NOT_SHOWN = "not_shown"
@@ -86,8 +87,9 @@ def requirement(min_gain: float, min_share: float, *, measured: bool) -> str:
     better = (
         f"its predicted score must be higher than the best version's by at least {100 * min_gain:g}%, and it must be "
         f"faster than that version in at least {100 * min_share:g}% of the joint draws of the model's constants, in "
-        "which each kernel's doubts can only slow it down. An attempt with the higher score that is not faster in "
-        "enough draws is unresolved: it is no version, but it may be built on."
+        "which each kernel's doubts can only slow it down. Both must hold for the mean over neighbours too, which have "
+        "independent instructions in other orders and other rhythms. An attempt with the higher score that misses one "
+        "of these is unresolved: it is no version, but it may be built on."
     )
     timed_in_turn = "it must be shown to be faster than the best version when both are timed in turn."
     return (
@@ -102,24 +104,27 @@ class Lead:
 
     version: int
     """Number of the best version."""
-    gain: float
-    share: float | None
-    """None where the scores have no draws."""
+    found: Difference
     worst: tuple[str, float] | None = None
     """The case on which the attempt is furthest behind, and its gain there; None where it is behind on none."""
 
     def decide(self, min_gain: float, min_share: float) -> Decision:
         """Return what follows from the lead, in words."""
-        over = f"{_gain(self.gain, min_gain)} in the mean over version {self.version}"
-        drawn = "" if self.share is None else f", faster in {math.floor(100 * self.share + 1e-9)}% of draws"
-        behind = f", {self.worst[1]:+.1%} on {self.worst[0]}" if self.worst and self.gain > 0 else ""
-        if self.gain < min_gain:
+        gain, share, resolution, alone = self.found.gain, self.found.share, self.found.resolution, self.found.alone
+        over = f"{_gain(gain, min_gain)} in the mean over version {self.version}"
+        told = "" if resolution is None else f", resolved from +{100 * resolution:.1f}%"
+        drawn = "" if share is None else f", faster in {math.floor(100 * share + 1e-9)}% of draws"
+        behind = f", {self.worst[1]:+.1%} on {self.worst[0]}" if self.worst and gain > 0 else ""
+        if gain < min_gain and alone is not None and alone >= min_gain:
+            ruling = Ruling.UNRESOLVED
+            sentence = f"{over} with its neighbours and {alone:+.1%} alone{behind}, {100 * min_gain:+g}% is needed"
+        elif gain < min_gain:
             ruling, sentence = Ruling.NO_GAIN, f"{over}{behind}, {100 * min_gain:+g}% is needed"
-        elif self.share is not None and self.share < min_share:
-            ruling, sentence = Ruling.UNRESOLVED, f"{over}{behind}{drawn}, {100 * min_share:g}% are needed"
+        elif share is not None and share < min_share:
+            ruling, sentence = Ruling.UNRESOLVED, f"{over}{behind}{told}{drawn}, {100 * min_share:g}% are needed"
         else:
-            ruling, sentence = Ruling.ACCEPTABLE, f"{over}{drawn}"
-        return Decision(ruling, sentence, self.gain, self.share)
+            ruling, sentence = Ruling.ACCEPTABLE, f"{over}{told}{drawn}"
+        return Decision(ruling, sentence, gain, share)
 
 
 def unrivalled() -> Decision:

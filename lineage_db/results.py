@@ -147,7 +147,13 @@ class Results(Part):
         """
 
         def examined(evaluation: Evaluation) -> Evaluation:
-            return replace(evaluation, examined=found.status, held_out_tflops=held_out_tflops, compiled=found.compiled)
+            score = evaluation.score
+            if score is not None and found.score is not None:
+                score = replace(score, neighbours=found.score.neighbours)
+            looked = replace(
+                evaluation, examined=found.status, held_out_tflops=held_out_tflops, compiled=found.compiled
+            )
+            return replace(looked, score=score)
 
         return self._amend(step_id, attempt_id, examined, now)
 

@@ -3,7 +3,7 @@
 import ast
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,11 +131,14 @@ def _print(ranking: "Ranking", rows: int, *, several_types: bool) -> None:
     shown = timed[: rows or len(timed)]
     console.print(_title(subject, several_types), soft_wrap=True)
     if shown:
-        beside = _table(shown, beside=True)
+        tied = [outcome.choice for outcome in ranking.tied[1:]]
+        beside = _table(shown, tied, beside=True)
         fits = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), beside).maximum <= console.width
-        console.print(beside if fits else _table(shown, beside=False))
+        console.print(beside if fits else _table(shown, tied, beside=False))
         for i, outcome in enumerate(() if fits else shown, 1):
             console.print(f"{i}: {outcome.choice}", soft_wrap=True)
+    if count := len(ranking.tied[1:]):
+        console.print(f"~ {count} cannot be told apart from the fastest")
     if len(timed) > len(shown):
         console.print(f"and {len(timed) - len(shown)} slower ones")
     if timed and timed[0].time and timed[0].time.doubts:
@@ -145,8 +148,8 @@ def _print(ranking: "Ranking", rows: int, *, several_types: bool) -> None:
     console.print()
 
 
-def _table(shown: "Sequence[Outcome]", *, beside: bool) -> Table:
-    """Return the times of configurations, which stand ``beside`` their times or are left out."""
+def _table(shown: "Sequence[Outcome]", tied: "Collection[Choice]", *, beside: bool) -> Table:
+    """Return the times of configurations, which stand ``beside`` their times or are left out; ``tied`` are marked."""
     columns = ("#", ">US", ">RANGE", "LIMITER", ">REGISTERS", ">SPILLED", ">CTAS/SM", ">WARPS")
     made = table(*columns, *(["CONFIGURATION"] if beside else []))
     for i, outcome in enumerate(shown, 1):
@@ -155,8 +158,9 @@ def _table(shown: "Sequence[Outcome]", *, beside: bool) -> Table:
         between = f"{_us(time.low_us)} to {_us(time.high_us)}"
         spilled = f"{time.spill_bytes} B" if time.spill_bytes else "0"
         warps = f"{time.occupancy:.0%}"
+        us = f"{'~' * (outcome.choice in tied)}{_us(time.us)}"
         row(
-            made, i, _us(time.us), between, time.limiter, time.registers, spilled, time.ctas_per_sm, warps,
+            made, i, us, between, time.limiter, time.registers, spilled, time.ctas_per_sm, warps,
             *([outcome.choice] if beside else []),
         )  # fmt: skip
     return made

@@ -9,7 +9,7 @@ from rich.text import Text
 from avo.evaluator.target import ScoreKind, unchecked
 from avo.lineage_db.decision import closer_look
 from avo.watch.tables import by_case, gain, row, table
-from avo.watch.wording import SPREAD, compared, percent, printable, spread, unit
+from avo.watch.wording import SPREAD, compared, percent, printable, resolved, spread, unit
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Evaluation, Score
@@ -33,6 +33,8 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
             words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
         if evaluation.refused:
             words += f"; {closer_look(evaluation.refused, evaluation.compiled)}"
+        if told := resolved(score):
+            words += f"; {told}"
         parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
         if evaluation.atomic:
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))

@@ -79,6 +79,8 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
             parts.append(
                 node("path", d=_steps(figure.steps(line.values), x, y, right), class_=f"case c{number % COLOURS}")
             )
+    if figure.bands:
+        parts.append(node("path", d=_band(figure, x, y, right), class_="band"))
     parts.append(node("path", d=_steps(figure.steps(figure.scores), x, y, right), class_="running"))
     parts += _markers(figure, x, y)
     parts += _ideas(figure, x, y, Box(left, 0.0, right, bottom), min(180.0, 0.3 * width))
@@ -142,6 +144,17 @@ def _steps(values: Iterable[tuple[int, float]], x: Scale, y: Scale, right: float
     """Return the path of a value that stays the same until the next one, and to the right end after the last."""
     first, *later = [f"{x(place):.1f} {y(value):.1f}".split() for place, value in values]
     return "".join((f"M{first[0]} {first[1]}", *(f"H{place}V{value}" for place, value in later), f"H{right:.1f}"))
+
+
+def _band(figure: Trajectory, x: Scale, y: Scale, right: float) -> str:
+    """Return the outline of what cannot be told apart from the running best."""
+    corners: list[list[str]] = []
+    for edge in zip(*figure.bands, strict=True):
+        steps = list(figure.steps(edge))
+        ends = [*(x(place) for place, _ in steps[1:]), right]
+        along = [(at, value) for (place, value), end in zip(steps, ends, strict=True) for at in (x(place), end)]
+        corners.append([f"{at:.1f} {y(value):.1f}" for at, value in along])
+    return f"M{'L'.join([*corners[0], *reversed(corners[1])])}Z"
 
 
 def _dots(points: Iterable[tuple[float, float]], style: str, mark: str = "h0") -> Element:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avo.evaluator.evaluation import Evaluation, Score, Verdict
+from avo.evaluator.resolution import difference
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Decision, Lead, incomparable, repeated, timed, unrivalled
 from avo.lineage_db.records import Version
@@ -39,10 +40,10 @@ def decide(
     """Return whether an attempt would join the ``versions`` of a run, oldest first, and why; None for a faulty one.
 
     It must be judged as the versions were, lower to launch plans that no version has, and be better than the best of
-    its ``rivals``, by default all versions. A predicted score must beat that of the rival with the highest score by
-    ``min_gain`` and in a share of ``min_share`` of the draws. A measured score must come with a comparison in which it
-    was faster than the last rival, which is the best. The first version need only be correct, and so need an
-    attempt without rivals.
+    its ``rivals``, by default all versions. A predicted score must beat that of the fastest rival by ``min_gain`` and
+    in a share of ``min_share`` of the joint draws. A measured score must come with a comparison in which it was faster
+    than the last rival, which is the best. The first version need only be correct, and so need an attempt without
+    rivals.
     """
     score = evaluation.score
     if score is None:
@@ -59,12 +60,12 @@ def decide(
         if comparison is not None and comparison.plan_digest != best.attempt.plan_digest:
             comparison = None
         return timed(comparison, best.number)
-    best, other = max(scored, key=lambda each: each[1].geomean_tflops)
+    best, other = max(scored, key=lambda each: each[1].settled_tflops)
     theirs = {case.case: case.tflops for case in other.cases}
     gains = [(case.case, case.tflops / theirs[case.case] - 1) for case in score.cases if case.case in theirs]
     behind = [each for each in gains if each[1] < 0]
-    gain = score.geomean_tflops / other.geomean_tflops - 1
-    lead = Lead(best.number, gain, score.share_ahead(other), min(behind, key=lambda each: each[1], default=None))
+    found = difference(score, other, thresholds.min_share)
+    lead = Lead(best.number, found, min(behind, key=lambda each: each[1], default=None))
     return lead.decide(thresholds.min_gain, thresholds.min_share)
 
 

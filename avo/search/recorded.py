@@ -212,7 +212,7 @@ class RecordedJudge(Evaluator):
         found = self._known.get(candidate.digest)
         if found is None:
             raise Unrecorded("makes a candidate that is not on record")
-        score = found.score
+        score = found.score and replace(found.score, neighbours=())
         if incumbent is not None and score is not None and score.comparison is not None:
             rival, comparison = self._known[incumbent.candidate.digest].plan_digest, score.comparison
             if rival is not None and comparison.plan_digest != rival:

@@ -14,7 +14,7 @@ from avo.evaluator.problem import Baseline
 from avo.lineage_db.records import Submission, Version
 from avo.watch.scores import compare, gain, geomean
 from avo.watch.tables import by_case
-from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, unit
+from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, resolved, unit
 
 WIDEST = 400
 """Width in columns of a page that scrolls: longer lines of candidates are cut."""
@@ -123,6 +123,8 @@ def _summary(
         f"{duration(version.attempt.evaluation.seconds)}",
         "dim",
     )
+    if told := resolved(score):
+        text.append(f"\n{told}", "dim")
     if score.conditions:
         text.append(f"\n{printable(score.conditions)}", "dim")
     if score.comparison:

@@ -8,6 +8,7 @@ from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.problem import Baseline
+from avo.evaluator.resolution import resolution
 from avo.lineage_db.records import AttemptSummary, Outcome, Run, Version
 from avo.watch.scores import scored
 from avo.watch.wording import first_line, headline, unit
@@ -87,6 +88,8 @@ class Trajectory:
     """Place and TFLOPS of each correct attempt that is no version; empty unless the trajectory is that of all cases."""
     faulty: tuple[int, ...] = ()
     """Place of each attempt without a score; empty unless the trajectory is that of all cases."""
+    bands: tuple[tuple[float, float], ...] = ()
+    """Between which two speeds each version cannot be told apart from another; empty where that of none is known."""
 
     @property
     def best(self) -> tuple[float, ...]:
@@ -202,12 +205,15 @@ def _trajectory(
 ) -> Trajectory:
     scores = [scored(version) for version in versions]
     speeds = [{case.case: case.tflops for case in score.cases} for score in scores]
+    means = tuple(geometric_mean(each[case] for case in cases) for each in speeds)
+    widths = [1 + (resolution(score) or 0.0) for score in scores]
+    bands = tuple((mean / width, mean * width) for mean, width in zip(means, widths, strict=True))
     return Trajectory(
         name,
         unit(scores[-1]),
         tuple(version.number for version in versions),
         places,
-        tuple(geometric_mean(each[case] for case in cases) for each in speeds),
+        means,
         tuple(version.change for version in versions),
         tuple(CaseSpeeds(case, tuple(each[case] for each in speeds)) for case in cases),
         tuple(
@@ -218,6 +224,7 @@ def _trajectory(
         attempts,
         refused,
         faulty,
+        bands if max(widths) > 1 else (),
     )
 
 

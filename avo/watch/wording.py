@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from avo.evaluator.evaluation import CaseScore, Score, Status
+from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import compared as compared
 from avo.lineage_db.entries import Spend
@@ -72,6 +73,15 @@ def unit(score: Score) -> str:
 def spread(case: CaseScore) -> str:
     """Return the low and the high end of a case's speed in TFLOPS; empty if they are not known."""
     return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
+
+
+def resolved(score: Score) -> str:
+    """Return what of a predicted score can be told apart, in words; empty where that was not found out."""
+    least = resolution(score)
+    if least is None:
+        return ""
+    means = f"{score.settled_tflops:.1f} in the mean of {len(score.neighbours)} neighbours"
+    return f"{means}: resolves differences from {100 * least:.1f}% on"
 
 
 UNSAID = "not known: the program does not say what it used"

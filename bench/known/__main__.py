@@ -7,28 +7,45 @@ python -m bench.known --write    also puts them into bench/known/README.md
 from pathlib import Path
 
 from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Score
 from avo.evaluator.evaluators import EvaluateRequest
-from avo.evaluator.judges import local_judge
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.resolution import difference
 from avo.evaluator.targets import get_target
 from bench.claims import made
 from bench.known import GLUON, SUITE, TRITON, Paths
+from bench.resolution import looked_at, ruling
 from bench.tables import Table, main, row
 
 README = Path(__file__).parent / "README.md"
 
 
 def stepwise(paths: Paths) -> Table:
-    """Verdict and speed of each seed and after each move."""
-    yield row("problem", "target", "seed, then moves", "verdict", "TFLOPS", "by case")
-    yield row(*["---"] * 6)
+    """Verdict and speed of each seed and after each move, and whether its gain would be accepted."""
+    yield row("problem", "target", "seed, then moves", "verdict", "TFLOPS", "by case", "gain of neighbours", "ruling")
+    yield row(*["---"] * 8)
     for (problem, target), steps in paths.items():
-        with local_judge(get_target(target), SUITE) as judge:
+        best: Score | None = None
+        with Judge(get_target(target), SUITE) as judge:
             for count, step in enumerate(steps, 1):
-                found = judge.ask(EvaluateRequest(Candidate(problem, made(steps[:count], target))))
+                candidate = Candidate(problem, made(steps[:count], target))
+                found = judge.ask(EvaluateRequest(candidate))
                 cases = found.score.cases if found.score else ()
                 by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
-                speed = f"{found.geomean_tflops:.1f}"
-                yield row(problem, target, f"`{step}`", found.status.words, speed, by_case or found.message)
+                speed, told = f"{found.geomean_tflops:.1f}", ("", "")
+                if found.score:
+                    score = looked_at(judge, problem, judge.planned(candidate))
+                    told = _over(score, best)
+                    best = score
+                yield row(problem, target, f"`{step}`", found.status.words, speed, by_case or found.message, *told)
+
+
+def _over(score: Score, before: Score | None) -> tuple[str, str]:
+    """Return the gain over the step before, resolved from where, and what acceptance says of it."""
+    if before is None:
+        return "", ""
+    found = difference(score, before)
+    return f"{found.gain:+.1%}, resolved from {found.resolution or 0.0:+.1%}", ruling(score, before).replace("_", " ")
 
 
 if __name__ == "__main__":

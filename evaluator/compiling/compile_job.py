@@ -1,6 +1,7 @@
 """Jobs on Triton IR text, in a process that may crash: compile it to a cubin, or print it again."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import cache
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from avo.evaluator.compiling import cubins, passes
+from avo.evaluator.compiling import cubins, orders, passes
 from avo.evaluator.compiling.allocating import with_places
 
 for _tool in ("ptxas", "ptxas_blackwell", "cuobjdump", "nvdisasm"):
@@ -78,21 +79,42 @@ def _pass_on(said: str) -> None:
 def _reply(request: dict[str, Any], compiled: Any) -> dict[str, Any]:
     """Return what is known of a compiled kernel, but for its listing; leave its cubin as a file."""
     metadata: Any = compiled.metadata
-    Path("kernel.cubin").write_bytes(compiled.asm["cubin"])
-    usage = subprocess.run(
-        [knobs.nvidia.cuobjdump.path, "-res-usage", "kernel.cubin"], capture_output=True, text=True, check=True
-    )
     return {
         "name": metadata.name,
         "ttgir": compiled.asm.get("ttgir", ""),
         "ptx": compiled.asm["ptx"],
         "cubin": base64.b64encode(compiled.asm["cubin"]).decode(),
-        "usage": usage.stdout,
+        "usage": _usage(compiled.asm["cubin"]),
         "num_warps": metadata.num_warps,
         "shared": metadata.shared,
         "tensor_memory": getattr(metadata, "tmem_size", None) or 0,
         "launch": _launch(_file(request), request["arch"], compiled),
     }
+
+
+def _usage(cubin: bytes) -> str:
+    """Return what a kernel needs; leave its cubin as a file."""
+    Path("kernel.cubin").write_bytes(cubin)
+    command = [knobs.nvidia.cuobjdump.path, "-res-usage", "kernel.cubin"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def reordered(payload: bytes) -> bytes:
+    """Compile the PTX of a kernel with its instructions in other orders, and reply with what ``run`` does of each that
+    ptxas takes, but for what does not depend on the order.
+    """
+    request = json.loads(payload)
+    backend = make_backend(GPUTarget("cuda", request["arch"], 32))
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, backend.parse_options(dict(request["options"])), Language.TRITON)
+    made = []
+    for seed in request["seeds"]:
+        ptx = orders.reordered(request["ptx"], seed)
+        with contextlib.suppress(PTXASError):
+            made.append((stages["cubin"](ptx, {}), ptx))
+    replies = [{"ptx": ptx, "usage": _usage(cubin), "cubin": base64.b64encode(cubin).decode()} for cubin, ptx in made]
+    listings = _listings(made) if made else []
+    return json.dumps([{**reply, "listing": own} for reply, own in zip(replies, listings, strict=True)]).encode()
 
 
 def gpu_ir(payload: bytes) -> bytes:

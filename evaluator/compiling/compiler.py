@@ -165,6 +165,22 @@ class Compiler:
             self._keep(path, binary)
         return binary
 
+    def reordered(self, kernel: KernelIR, binary: Binary, target: Target, count: int) -> tuple[Binary, ...] | Fault:
+        """Return ``count`` binaries of the kernel whose PTX has its instructions in other orders, see ``orders``. What
+        ptxas does not take in an order is ``binary`` again. Raises like ``compile``.
+        """
+        text = without_locations(kernel.ttir)
+        request = {**_request(kernel, text, target), "text": "", "ptx": binary.ptx, "seeds": list(range(count))}
+        subject = f"kernel {kernel.name} for {target.name} in other orders"
+        outcome = self._run("reordered", request, f"compiling {subject}", subject)
+        if isinstance(outcome, Fault):
+            return outcome
+        try:
+            made = [_in_other_order(binary, reply) for reply in json.loads(outcome.result)[:count]]
+        except _NONSENSE as error:
+            return Fault(Status.CRASHED, f"the compiler's answer cannot be read, for {subject}: {error!r:.200}")
+        return (*made, *[binary] * (count - len(made)))
+
     def trace(
         self, kernel: KernelIR, target: Target, wanted: str | None = None, *, to_gpu_ir: bool = False
     ) -> Trace | Fault:
@@ -296,8 +312,28 @@ def _request(kernel: KernelIR, text: str, target: Target) -> dict[str, Any]:
     return {"text": text, "level": kernel.level, "options": options, "arch": target.arch}
 
 
+def _in_other_order(binary: Binary, reply: dict[str, Any]) -> Binary:
+    usage = _usage(reply)
+    return replace(
+        binary,
+        cubin=base64.b64decode(reply["cubin"]),
+        ptx=str(reply["ptx"]),
+        registers=usage["REG"],
+        spill_bytes=usage["STACK"],
+        listing=_listing(reply),
+    )
+
+
+def _usage(reply: dict[str, Any]) -> dict[str, int]:
+    return {key: int(value) for key, value in re.findall(r"\b(REG|STACK|SHARED):(\d+)", reply["usage"])}
+
+
+def _listing(reply: dict[str, Any]) -> str:
+    return re.sub(r"[ \t]+", " ", reply["listing"])  # nvdisasm aligns columns: a third is left
+
+
 def _binary(reply: dict[str, Any], target: Target) -> Binary:
-    usage = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|SHARED):(\d+)", reply["usage"])}
+    usage = _usage(reply)
     reserved = target.shared_bytes_per_sm - target.shared_bytes_per_cta  # counted by cuobjdump, not by the limit
     return Binary(
         name=reply["name"],
@@ -309,7 +345,7 @@ def _binary(reply: dict[str, Any], target: Target) -> Binary:
         spill_bytes=usage["STACK"],
         shared_bytes=reply["shared"] + max(0, usage["SHARED"] - reserved),
         tensor_memory_columns=reply["tensor_memory"],
-        listing=re.sub(r"[ \t]+", " ", reply["listing"]),  # nvdisasm aligns columns: a third is left
+        listing=_listing(reply),
         launch=reply["launch"],
         ttgir=reply["ttgir"],
     )

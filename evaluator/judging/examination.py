@@ -21,6 +21,7 @@ from avo.evaluator.judging.autotuning import in_words, named
 from avo.evaluator.judging.cases import Cases, Tools
 from avo.evaluator.judging.checking import Checker
 from avo.evaluator.judging.execution import PlanRun, beyond, executable
+from avo.evaluator.judging.neighbours import neighbours
 from avo.evaluator.judging.overlap import early
 from avo.evaluator.judging.plan_kinds import build
 from avo.evaluator.judging.planning import digest_of
@@ -143,6 +144,7 @@ class Examination:
         if cases.closely:
             every = [pair for of_cases in (small, *mixtures) for pair in zip(cases.small, of_cases, strict=True)]
             self._unchecked = compiled.check_all(self._tools, self._problem, every, plans, fitting)
+        ranked = [each for each in checked if each.case in cases.shown]
         checked, plans = checked[: len(cases.scored)], plans[: len(cases.scored)]
         challenge = None
         if incumbent:
@@ -156,6 +158,10 @@ class Examination:
         if not (measured or all(executable(plan) for plan in everything)):
             raise self._unverified(everything, score)
         found = passed(score)
+        if cases.closely and not measured:
+            found = replace(
+                found, neighbours=neighbours(self._tools.compiler, self._tools.target, self._problem, ranked)
+            )
         self._traits = traits(checked[0], {each.kernel: each for each in self._resources}, found, self._tools.target)
         return found
 
@@ -163,15 +169,19 @@ class Examination:
         """Return the incumbent that this candidate is; raise ``EvaluatorUnavailable`` if it can no longer be timed."""
         try:
             digest = self.capture()
-            return Challenge(self._compiled(self._cases.scored, self._fastest()), digest, alpha)
+            return Challenge(self.planned(), digest, alpha)
         except Refused as refused:
             raise EvaluatorUnavailable(f"the incumbent cannot be timed again: {refused}") from None
+
+    def planned(self) -> tuple[CompiledPlan, ...]:
+        """Return the fastest plan for each benchmark case, compiled and counted; its numbers are not checked."""
+        return self._compiled(self._cases.scored, self._fastest())
 
     def profiles(self, most_costs: int | None) -> tuple[Profile, ...]:
         """Return why the candidate is as fast as predicted on each benchmark case; its numbers are not checked."""
         target, source = self._tools.target, Source(CANDIDATE_FILE, self.candidate.source)
         profiles = []
-        for each in self._compiled(self._cases.scored, self._fastest()):
+        for each in self.planned():
             useful, least = self._problem.flops(each.case), self._problem.least_bytes(each.case)
             try:
                 irs = [each.plan.kernels[launch.kernel].ttir for launch in each.plan.launches]

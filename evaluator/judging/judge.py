@@ -23,7 +23,7 @@ from avo.evaluator.judging.cases import Cases, Tools
 from avo.evaluator.judging.examination import Examination
 from avo.evaluator.judging.planning import Planner
 from avo.evaluator.judging.refusal import Refused, outcome
-from avo.evaluator.judging.speed import Predicted, Speed
+from avo.evaluator.judging.speed import CompiledPlan, Predicted, Speed
 from avo.evaluator.performance.profiling import MOST_COSTS
 from avo.evaluator.problem import HELD_OUT, Case
 from avo.evaluator.sandbox.isolation import Sandbox
@@ -91,6 +91,15 @@ class Judge(Evaluator):
     def target(self) -> Target:
         """What it judges for."""
         return self._tools.target
+
+    @property
+    def compiler(self) -> Compiler:
+        """What it compiles kernels with."""
+        return self._tools.compiler
+
+    def planned(self, candidate: Candidate) -> tuple[CompiledPlan, ...]:
+        """Return the fastest plan for each case of the suite; its numbers are not checked. Raises ``Refused``."""
+        return self._captured(candidate, (), get_suite(get_problem(candidate.problem), self.suite)).planned()
 
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer, see ``follow``."""

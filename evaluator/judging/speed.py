@@ -56,8 +56,10 @@ class Speed(Protocol):
 class Predicted:
     """Speed as the performance model predicts it; the incumbent does not matter."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, luck: int = 0) -> None:
+        """``luck`` is that of ``predict``."""
         self._target = target
+        self._luck = luck
 
     def score(
         self,
@@ -71,7 +73,7 @@ class Predicted:
         for each in plans:
             useful, least = problem.flops(each.case), problem.least_bytes(each.case)
             try:
-                scores.append(predict(each.case.name, useful, least, each.works, self._target))
+                scores.append(predict(each.case.name, useful, least, each.works, self._target, self._luck))
             except ModelError as error:
                 return Fault(Status.UNSUPPORTED, f"no prediction for {self._target.name}: {error}")
         return Score(ScoreKind.PREDICTED, self._target.name, tuple(scores))

@@ -52,17 +52,23 @@ class Measure(Protocol):
 
 
 def predict(
-    case: str, useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], target: Target
+    case: str,
+    useful_flops: int,
+    least_bytes: int,
+    launches: Sequence[LaunchWork],
+    target: Target,
+    luck: int = 0,
 ) -> CaseScore:
     """Predict the speed of ``launches``, run one after another, on one benchmark case.
 
     ``useful_flops`` are the case's floating-point operations; ``least_bytes`` the least bytes that must pass through
-    HBM. Raises ``ModelError`` if a kernel does not fit the target, if its binary cannot be modelled, or if the launches
-    would finish before the tensor cores could have done the useful work: then part of the work is missing.
+    HBM. Another ``luck`` jitters the plays in another way. Raises ``ModelError`` if a kernel does not fit the target,
+    if its binary cannot be modelled, or if the launches would finish before the tensor cores could have done the useful
+    work: then part of the work is missing.
     """
     if not launches:
         raise ModelError(f"case {case} has no launch to predict")
-    time = predict_time(launches, target, least_bytes=least_bytes)
+    time = predict_time(launches, target, least_bytes=least_bytes, luck=luck)
     compute = sum(launch.compute for launch in time.nominal.launches)
     if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target, constants(target.arch), 1.0)):
         products = sum(launch.total("dot_flops") for launch in launches)
@@ -90,18 +96,18 @@ def predict(
 
 
 def predict_time(
-    launches: Sequence[LaunchWork], target: Target, *, least_bytes: int = 0, timing: Timing = _COLD
+    launches: Sequence[LaunchWork], target: Target, *, least_bytes: int = 0, timing: Timing = _COLD, luck: int = 0
 ) -> "PredictedTime":
     """Predict how long one or more launches take, run one after another.
 
     The time is the geometric mean over joint draws of the model's constants; in each draw, starts and latencies are
-    jittered in another way. ``least_bytes`` are the least bytes that must pass through HBM. Raises ``ModelError`` if a
-    kernel does not fit the target or its binary cannot be modelled.
+    jittered in another way, and with another ``luck`` again in others. ``least_bytes`` are the least bytes that must
+    pass through HBM. Raises ``ModelError`` if a kernel does not fit the target or its binary cannot be modelled.
     """
     nominal = time_case(launches, least_bytes, target, timing)
     draws = [
-        time_case(launches, least_bytes, _drawn(target, draw), timing, constants(target.arch, draw), draw).seconds
-        for draw in range(DRAWS)
+        time_case(launches, least_bytes, _drawn(target, draw), timing, constants(target.arch, draw), seed).seconds
+        for draw, seed in enumerate(range(luck * DRAWS, (luck + 1) * DRAWS))
     ]
     mean = math.exp(sum(map(math.log, draws)) / DRAWS)
     found = [(launch.seconds, math.prod(doubt.slower for doubt in launch.doubts)) for launch in nominal.launches]

@@ -93,4 +93,6 @@ def _time(asked: Asked, name: str, compiler: Compiler) -> Time | str:
         taken.shared_bytes,
         taken.ctas_per_sm,
         taken.ctas_per_sm * taken.warps / target.warps_per_sm,
+        time.draws_us,
+        time.doubt,
     )

@@ -22,6 +22,7 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
+from avo.evaluator.resolution import Difference
 from avo.evaluator.target import ScoreKind, Target
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library
@@ -369,7 +370,7 @@ def test_a_restart_begins_at_the_version_that_the_supervisor_names() -> None:
 def test_an_unresolved_attempt_is_built_on_now_and_then_and_counts_as_an_edit_of_its_own_parent() -> None:
     world = World()
     better = world.attempt(Candidate("mha", f"{SEED}\nbetter = 1\n"), 105.0, "warps: warps to 16", (0,))
-    world.record(replace(better, decision=Lead(0, 0.05, 0.7).decide(0.01, 0.9)))
+    world.record(replace(better, decision=Lead(0, Difference(0.05, 0.7)).decide(0.01, 0.9)))
 
     def grown(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
         for number in range(3):
@@ -388,7 +389,7 @@ def test_an_unresolved_attempt_is_built_on_now_and_then_and_counts_as_an_edit_of
 def test_an_unresolved_attempt_of_another_operator_is_named_where_it_is_built_on() -> None:
     world = World()
     better = world.attempt(Candidate("mha", f"{SEED}\nbetter = 1\n"), 105.0, "fewer barriers", (0,))
-    world.record(replace(better, decision=Lead(0, 0.05, 0.7).decide(0.01, 0.9)))
+    world.record(replace(better, decision=Lead(0, Difference(0.05, 0.7)).decide(0.01, 0.9)))
     moves = [Move("warps", "", 1.0, "", _edit_number)]
     for seed in range(4):
         world.step(seed, Mutate(moves))

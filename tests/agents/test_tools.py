@@ -16,6 +16,7 @@ from avo.agents.tools.toolbox import MOST_CHARS, cut
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.entries import Memory
 from avo.lineage_db.records import Attempt
@@ -453,7 +454,7 @@ def test_an_attempt_whose_parents_are_not_shown_to_the_step_is_evaluated_all_the
 
 def test_an_evaluation_says_whether_the_attempt_would_be_accepted_and_why_not() -> None:
     world = World()
-    refused = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
+    refused = Lead(0, Difference(0.056, 0.71)).decide(0.01, 0.9)
 
     def evaluate(candidate: Candidate, **about: Any) -> Attempt:
         return replace(world.evaluate(candidate, **about), decision=refused)
@@ -483,7 +484,11 @@ def test_the_lineage_lists_what_is_unresolved_the_fastest_first_and_only_while_i
 
 def test_the_best_of_a_step_is_the_fastest_that_would_be_accepted_else_the_fastest() -> None:
     bench, world = Workbench("x", (0,)), World()
-    for tflops, decision in ((110.0, UNRESOLVED), (105.0, Lead(0, 0.05, 1.0).decide(0.01, 0.9)), (90.0, None)):
+    for tflops, decision in (
+        (110.0, UNRESOLVED),
+        (105.0, Lead(0, Difference(0.05, 1.0)).decide(0.01, 0.9)),
+        (90.0, None),
+    ):
         world.fail(f"tflops = {tflops}", decision=decision)
     for number in (2, 4):
         bench.add(world.desk.attempts[number], "", "", "")

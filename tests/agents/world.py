@@ -10,13 +10,14 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Evaluation, Fault, Resources, Status
 from avo.evaluator.inspection import Findings
+from avo.evaluator.resolution import Difference
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Decision, Lead
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 from tests.avo.fakes import NOW, SEED, judge
 
-UNRESOLVED = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
+UNRESOLVED = Lead(0, Difference(0.056, 0.71)).decide(0.01, 0.9)
 WHY = {"hypothesis": "fewer instructions are issued in the hot loop", "change": "a number", "expected": "+10%"}
 
 

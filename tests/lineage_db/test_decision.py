@@ -3,6 +3,7 @@
 import pytest
 
 from avo.evaluator.evaluation import Comparison, Status, Verdict
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import (
     Decision,
     Lead,
@@ -18,18 +19,39 @@ from avo.lineage_db.decision import (
 )
 
 LEADS = [
-    (Lead(3, 0.056, 0.97), "would be accepted: +5.6% in the mean over version 3, faster in 97% of draws"),
-    (Lead(3, 0.056, None), "would be accepted: +5.6% in the mean over version 3"),
-    (Lead(3, 0.056, 0.71), "unresolved: +5.6% in the mean over version 3, faster in 71% of draws, 90% are needed"),
+    (Lead(3, Difference(0.056, 0.97)), "would be accepted: +5.6% in the mean over version 3, faster in 97% of draws"),
+    (Lead(3, Difference(0.056, None)), "would be accepted: +5.6% in the mean over version 3"),
     (
-        Lead(3, 0.056, 0.71, ("8k-causal", -0.031)),
+        Lead(3, Difference(0.056, 0.71)),
+        "unresolved: +5.6% in the mean over version 3, faster in 71% of draws, 90% are needed",
+    ),
+    (
+        Lead(3, Difference(0.056, 0.71), ("8k-causal", -0.031)),
         "unresolved: +5.6% in the mean over version 3, -3.1% on 8k-causal, faster in 71% of draws, 90% are needed",
     ),
-    (Lead(0, -0.02, 0.1, ("8k", -0.04)), "not accepted: -2.0% in the mean over version 0, +1% is needed"),
-    (Lead(0, 0.004, 1.0, ("8k", -0.04)), "not accepted: +0.4% in the mean over version 0, -4.0% on 8k, +1% is needed"),
-    (Lead(0, 0.0098, 1.0), "not accepted: +0.98% in the mean over version 0, +1% is needed"),
-    (Lead(0, 0.02, 0.8999), "unresolved: +2.0% in the mean over version 0, faster in 89% of draws, 90% are needed"),
-    (Lead(0, 0.01, 0.9), "would be accepted: +1.0% in the mean over version 0, faster in 90% of draws"),
+    (
+        Lead(3, Difference(0.056, 0.71, 0.0792)),
+        "unresolved: +5.6% in the mean over version 3, resolved from +7.9%, faster in 71% of draws, 90% are needed",
+    ),
+    (
+        Lead(3, Difference(0.056, 0.97, 0.031)),
+        "would be accepted: +5.6% in the mean over version 3, resolved from +3.1%, faster in 97% of draws",
+    ),
+    (
+        Lead(3, Difference(0.004, 0.6, 0.012, 0.036)),
+        "unresolved: +0.4% in the mean over version 3 with its neighbours and +3.6% alone, +1% is needed",
+    ),
+    (Lead(0, Difference(-0.02, 0.1), ("8k", -0.04)), "not accepted: -2.0% in the mean over version 0, +1% is needed"),
+    (
+        Lead(0, Difference(0.004, 1.0), ("8k", -0.04)),
+        "not accepted: +0.4% in the mean over version 0, -4.0% on 8k, +1% is needed",
+    ),
+    (Lead(0, Difference(0.0098, 1.0)), "not accepted: +0.98% in the mean over version 0, +1% is needed"),
+    (
+        Lead(0, Difference(0.02, 0.8999)),
+        "unresolved: +2.0% in the mean over version 0, faster in 89% of draws, 90% are needed",
+    ),
+    (Lead(0, Difference(0.01, 0.9)), "would be accepted: +1.0% in the mean over version 0, faster in 90% of draws"),
 ]
 
 
@@ -37,7 +59,7 @@ LEADS = [
 def test_a_predicted_lead_is_told_with_what_is_needed_where_that_is_missing(lead: Lead, words: str) -> None:
     decision = lead.decide(0.01, 0.9)
     assert decision.told == words
-    assert (decision.gain, decision.share) == (lead.gain, lead.share)
+    assert (decision.gain, decision.share) == (lead.found.gain, lead.found.share)
     assert decision.refused is not words.startswith("would be accepted")
 
 
@@ -62,7 +84,7 @@ def test_every_other_refusal_has_a_sentence() -> None:
         failed(Status.OUT_OF_BOUNDS): (
             "not accepted: correct on the suite, but out of bounds at other shapes or in a larger sample"
         ),
-        unsubmitted(Lead(0, 0.02, 1.0).decide(0.01, 0.9)): (
+        unsubmitted(Lead(0, Difference(0.02, 1.0)).decide(0.01, 0.9)): (
             "not submitted: +2.0% in the mean over version 0, faster in 100% of draws"
         ),
     }
@@ -72,8 +94,8 @@ def test_every_other_refusal_has_a_sentence() -> None:
     assert not unrivalled().refused
 
 
-SMALL, GOOD = (Lead(0, gain, 1.0).decide(0.01, 0.9) for gain in (0.001, 0.02))
-UNCLEAR = Lead(1, 0.02, 0.5).decide(0.01, 0.9)
+SMALL, GOOD = (Lead(0, Difference(gain, 1.0)).decide(0.01, 0.9) for gain in (0.001, 0.02))
+UNCLEAR = Lead(1, Difference(0.02, 0.5)).decide(0.01, 0.9)
 ACCEPTED = Decision(Ruling.ACCEPTED, "better")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from avo.cli.session import in_words, summarise
 from avo.config import START, TIMED_FIRST, TRANSFERRED
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.store import Store
 from avo.seeds import seed_source
@@ -121,7 +122,7 @@ def test_a_run_on_a_gpu_is_told_what_the_run_it_starts_from_could_not_resolve(
     avo: Avo, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avo.cli.session.ready", lambda config: config)
-    why = Lead(3, 0.05, 0.7).decide(0.01, 0.9)
+    why = Lead(3, Difference(0.05, 0.7)).decide(0.01, 0.9)
     with Store.open(url) as store:
         run = Recorded(store, "predicted")
         run.step(100.0)

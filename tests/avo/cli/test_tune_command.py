@@ -26,7 +26,7 @@ def time(us: float, low: float, high: float, spill_bytes: int = 0) -> Time:
 MISFIT = "kernel scale needs 300000 bytes of shared memory per CTA, h100 has 232448: use smaller tiles or fewer stages"
 OUTCOMES = (
     Outcome(choice(64), time(12.345678, 10, 15)),
-    Outcome(choice(128), time(14, 12, 20, spill_bytes=24)),
+    Outcome(choice(128), time(12.4, 12, 20, spill_bytes=24)),
     Outcome(choice(32), time(30, 25, 40)),
     Outcome(choice(4096), None, MISFIT),
     Outcome(choice(8192), None, MISFIT),
@@ -81,7 +81,7 @@ def tuner(monkeypatch: pytest.MonkeyPatch, avo: Avo, tmp_path: Path) -> FakeTune
 def test_configurations_are_ranked_and_said_to_be_predicted(avo: Avo, tuner: FakeTuner) -> None:
     result = avo("tune", "script.py")
     assert result.exit_code == 0, result.output
-    title, header, first, second, third, doubts, failures, *_ = result.stdout.splitlines()
+    title, header, first, second, third, tied, doubts, failures, *_ = result.stdout.splitlines()
     assert title == "scale (kernels.py:7) on h100, n=1024: predicted, not measured"
     assert header.split() == [
         "#",
@@ -98,6 +98,8 @@ def test_configurations_are_ranked_and_said_to_be_predicted(avo: Avo, tuner: Fak
         "1", "12.35", "10", "to", "15", "hbm", "128", "0", "2", "25%", "BLOCK=64,", "KIND='fast',", "num_warps=4",
     ]  # fmt: skip
     assert "24 B" in second
+    assert second.split()[1] == "~12.4"
+    assert tied == "~ 1 cannot be told apart from the fastest"
     assert third.startswith("3")
     assert doubts == "not known to the model: what FOO takes"
     both = "BLOCK=4096, KIND='fast', num_warps=4; BLOCK=8192, KIND='fast', num_warps=4"
@@ -130,7 +132,7 @@ def test_configurations_stand_below_their_times_where_the_terminal_is_narrow(
     avo: Avo, tuner: FakeTuner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "width", 80)
-    _, header, first, *_, below, last, doubts, _ = (
+    _, header, first, *_, below, last, _tied, doubts, _ = (
         avo("tune", "script.py").stdout.partition("not possible")[0].split("\n")
     )
     assert header.split()[-1] == "WARPS"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from avo.config import START
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.problem import Baseline
+from avo.evaluator.resolution import Difference
 from avo.evaluator.target import TARGETS
 from avo.export.choosing import choose, lineage_of
 from avo.export.errors import ExportError
@@ -385,7 +386,7 @@ def test_a_folder_that_is_not_the_user_s_is_one_line(tmp_path: Path) -> None:
 
 def test_an_attempt_that_is_no_version_is_exported_as_such(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     run, versions = run_and_versions
-    why = Lead(1, 0.056, 0.71).decide(0.01, 0.9)
+    why = Lead(1, Difference(0.056, 0.71)).decide(0.01, 0.9)
     attempt = replace(versions[1].attempt, id=38, parents=(1,), decision=why)
     made = choose(run, versions, attempt)
     assert (made.label, made.version, [each.number for each in made.line]) == ("mha-h100#38", None, [0, 1])

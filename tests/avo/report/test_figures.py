@@ -64,6 +64,18 @@ def test_the_running_best_goes_up_in_steps_and_never_down() -> None:
     assert heights == sorted(heights, reverse=True)
 
 
+def test_the_running_best_has_a_band_of_what_cannot_be_told_apart_from_it_where_that_is_known() -> None:
+    assert elements(draw_trajectory(FIGURE, WIDE), "path", "band") == []
+    known = replace(FIGURE, bands=tuple((score * 0.98, score * 1.02) for score in SCORES))
+    drawn = draw_trajectory(known, WIDE)
+    (band,), (line,) = (elements(drawn, "path", style) for style in ("band", "running"))
+    corners = [tuple(map(float, place.split())) for place in (band.get("d") or "")[1:-1].split("L")]
+    start = float(re.findall(rf"M{NUMBER} ({NUMBER})", line.get("d") or "")[0])
+    assert corners[-1][1] < start < corners[0][1]
+    assert corners[0][0] == corners[-1][0]
+    assert max(x for x, _ in corners) == corners[len(corners) // 2][0]
+
+
 def test_refused_and_faulty_attempts_are_marks_of_their_own() -> None:
     drawn = draw_trajectory(FIGURE, WIDE)
     refused, faulty = (elements(drawn, "path", style)[0].get("d") or "" for style in ("refused", "faulty"))

@@ -14,6 +14,7 @@ import pytest
 
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.profile import Part, Profile
+from avo.evaluator.resolution import Difference
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.store import Store
@@ -172,7 +173,7 @@ def test_a_long_edit_is_named_by_its_moves_in_tables_and_told_whole_once(store: 
     run, change = Recorded(store), f"skip: {'masked blocks, ' * 9}; exp2: fold"
     run.step(100.0)
     run.step(150.0, (0,), change)
-    run.step(150.0, (1,), change, accept=False, decision=Lead(1, 0.0, 0.5).decide(0.01, 0.9))
+    run.step(150.0, (1,), change, accept=False, decision=Lead(1, Difference(0.0, 0.5)).decide(0.01, 0.9))
     report = read_report(store, "live", START)
     assert to_markdown(report, START).count("| skip + exp2 |") == 2
     html = to_html(report, START)

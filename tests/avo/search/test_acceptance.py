@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from avo.config import RunConfig
 from avo.evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
+from avo.evaluator.resolution import difference
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.records import Attempt, Version
 from avo.search.acceptance import Thresholds, decide, outdated
@@ -126,7 +127,7 @@ def test_measured_scores_are_not_compared_by_their_values() -> None:
     assert scores[0] is not None
     assert scores[1] is not None
     with pytest.raises(ValueError, match="by their Comparison"):
-        scores[1].share_ahead(scores[0])
+        difference(scores[1], scores[0])
 
 
 def test_a_version_measured_on_another_card_is_no_yardstick() -> None:
@@ -157,7 +158,7 @@ def doubting(of: Score, doubt: float) -> Score:
 
 
 def share(mine: Score, other: Score) -> float:
-    found = mine.share_ahead(other)
+    found = difference(mine, other).share
     assert found is not None
     return found
 
@@ -228,8 +229,8 @@ def test_the_mean_has_to_gain_too() -> None:
 )
 def test_without_the_same_draws_only_the_means_count(other: Score) -> None:
     wide = score(102.0, [[0.1, 0.1]], 4.0)
-    assert wide.share_ahead(other) is None
-    assert other.share_ahead(wide) is None
+    assert difference(wide, other).share is None
+    assert difference(other, wide).share is None
     assert beats(wide, other, 0.01, 1.0)
     assert not beats(wide, other, 0.05, 0.1)
 
@@ -242,3 +243,46 @@ def test_the_best_rival_is_the_one_to_beat_also_in_the_draws() -> None:
     versions = lineage(evaluated(wide, "wide"), evaluated(best, "best"))
     assert accepts(versions, evaluated(score(110.0, [[1.0, 1.0]]), "new"), 0.01)
     assert not accepts(versions, evaluated(score(110.0, [[0.8, 2.0]]), "new"), 0.01)
+
+
+FLAT = [[1.0] * DRAWS]
+
+
+def known(tflops: float, *neighbours: float) -> Score:
+    return replace(score(tflops, FLAT), neighbours=neighbours)
+
+
+@given(st.lists(RATIOS, min_size=1, max_size=8), st.lists(RATIOS, min_size=1, max_size=8))
+def test_scores_are_compared_by_the_mean_of_their_neighbours_whatever_order_was_submitted(
+    mine: list[float], others: list[float]
+) -> None:
+    lucky, unlucky = (difference(known(of, *mine), known(1 / of, *others)) for of in (2.0, 0.5))
+    assert lucky.gain == pytest.approx(unlucky.gain)
+    assert lucky.gain == pytest.approx(known(1.0, *mine).settled_tflops / known(1.0, *others).settled_tflops - 1)
+    assert lucky.resolution == pytest.approx(unlucky.resolution)
+
+
+@pytest.mark.parametrize(("spread", "accepted"), [(0.0, True), (0.01, True), (0.04, False)])
+def test_a_gain_has_to_exceed_what_the_orders_of_both_kernels_differ_by(spread: float, accepted: bool) -> None:
+    best, challenger = (known(of, of * (1 - spread), of, of * (1 + spread)) for of in (100.0, 103.0))
+    assert beats(challenger, best, 0.01, 0.9) is accepted
+    found = difference(challenger, best)
+    assert found.resolution is not None
+    assert (found.gain > found.resolution) is accepted
+
+
+def test_the_luck_of_one_order_is_no_gain() -> None:
+    best, lucky = known(100.0, 100.0, 99.0, 101.0), known(103.6, 100.2, 99.3, 100.9)
+    assert beats(replace(lucky, neighbours=()), best, 0.01, 0.9)
+    assert not beats(lucky, best, 0.01, 0.9)
+
+
+@given(DOUBTED, DOUBTED, st.floats(min_value=0.5, max_value=1.0))
+def test_a_gain_is_resolved_exactly_if_it_is_larger_than_the_resolution(mine: Score, other: Score, sure: float) -> None:
+    found = difference(mine, other, sure)
+    assert found.share is not None
+    assert found.resolution is not None
+    if found.gain > found.resolution + 1e-9:
+        assert found.share >= sure - 1e-9
+    if 0 < found.gain < found.resolution - 1e-9:
+        assert found.share <= sure

@@ -1,6 +1,6 @@
 """One step: every way it can end, and what is written then."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +158,28 @@ def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None
     assert outcome.reason.endswith("correct on the suite, but incorrect at other shapes or in a larger sample")
 
 
+def known(*neighbours: float) -> Callable[[Candidate], Evaluation]:
+    """Return a closer look that finds these neighbours."""
+    found = correct(70.0, suite="held_out")
+    assert found.score is not None
+    looked = replace(found, score=replace(found.score, neighbours=neighbours))
+    return lambda candidate: looked
+
+
+def test_what_gains_by_the_order_of_its_instructions_alone_is_unresolved(empty: Desk) -> None:
+    empty.evaluator.held_out = known(99.0, 100.0, 101.0)
+    assert empty.step(SeedOperator(SEED)).version == 0
+    empty.evaluator.held_out = known(99.1, 100.0, 101.0)
+    assert empty.step(Scripted(proposing("tflops = 110.0"))).version is None
+    why = "unresolved: +0.0% in the mean over version 0 with its neighbours and +10.0% alone, +0.2% is needed"
+    assert empty.decided(2) == why
+    empty.evaluator.held_out = known(111.0, 112.0, 113.0)
+    assert empty.step(Scripted(proposing("tflops = 110.5"))).version == 1
+    score = empty.store.version(empty.run.id, 1).attempt.evaluation.score
+    assert score is not None
+    assert score.neighbours == (111.0, 112.0, 113.0)
+
+
 def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:
     seeded.evaluator.held_out = lambda candidate: correct(70.0, suite="quick")
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
@@ -291,11 +313,13 @@ def test_what_is_better_in_the_mean_and_not_in_enough_draws_is_unresolved(empty:
     empty.evaluator.verdict = lambda candidate: verdicts.get(candidate.source, judge(candidate))
     assert empty.step(SeedOperator("a")).version == 0
     outcome = empty.step(Scripted(proposing("b")))
-    why = "unresolved: +10.0% in the mean over version 0, faster in 66% of draws, 90% are needed"
+    why = "unresolved: +10.0% in the mean over version 0, resolved from +21.0%, faster in 66% of draws, 90% are needed"
     assert (outcome.version, outcome.reason) == (None, f"as told; {why}")
     assert empty.decided(2) == why
     assert empty.step(Scripted(proposing("c"))).version == 1
-    assert empty.decided(3) == "accepted: +20.0% in the mean over version 0, faster in 100% of draws"
+    assert (
+        empty.decided(3) == "accepted: +20.0% in the mean over version 0, resolved from +10.0%, faster in 100% of draws"
+    )
 
 
 def test_what_another_worker_leaves_better_in_the_mean_only_is_unresolved_and_may_be_built_on(empty: Desk) -> None:
@@ -313,7 +337,10 @@ def test_what_another_worker_leaves_better_in_the_mean_only_is_unresolved_and_ma
         return Proposal(attempt, "in doubt now")
 
     assert empty.step(Scripted(overtaken)).version is None
-    assert empty.decided(2) == "unresolved: +4.5% in the mean over version 1, faster in 66% of draws, 90% are needed"
+    assert (
+        empty.decided(2)
+        == "unresolved: +4.5% in the mean over version 1, resolved from +13.9%, faster in 66% of draws, 90% are needed"
+    )
     told: list[int] = []
 
     def look(brief: Brief) -> Proposal:

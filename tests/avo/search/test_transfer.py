@@ -5,6 +5,7 @@ from pathlib import Path
 
 from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
 from avo.evaluator.evaluation import Status
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead, Ruling
 from avo.lineage_db.records import Run, RunState
 from avo.lineage_db.store import Store
@@ -101,7 +102,7 @@ def test_a_run_that_took_nothing_over_has_no_transfer(store: Store) -> None:
     assert (progress(store, run.run), transferred(store, run.run)) == (None, None)
 
 
-WHY = Lead(0, 0.05, 0.7).decide(0.01, 0.9)
+WHY = Lead(0, Difference(0.05, 0.7)).decide(0.01, 0.9)
 
 
 def predicted(store: Store) -> Run:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from avo.evaluator.candidate import Candidate
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.records import Attempt, RunState, Step
 from avo.lineage_db.store import Store
@@ -71,7 +72,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             store.set_run_state(run.run.id, RunState.RUNNING, now=START, config={"max_steps": 10**6})  # counts steps
             run.step(100.0)
             run.step(120.0, (0,))
-            run.step(121.0, (1,), accept=False, decision=Lead(1, 0.01, 0.5).decide(0.01, 0.9))
+            run.step(121.0, (1,), accept=False, decision=Lead(1, Difference(0.01, 0.5)).decide(0.01, 0.9))
             store.journal.add_call(
                 run.run.id, None, model="m", input_tokens=9, cached_tokens=0, output_tokens=9, usd=0.1, seconds=1.0,
                 error="", now=START,

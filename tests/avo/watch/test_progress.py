@@ -10,6 +10,7 @@ from rich.console import Console
 
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Status
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.records import Doing
 from avo.lineage_db.store import Store
@@ -19,7 +20,7 @@ from avo.watch.view import read_view
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START
 
-UNRESOLVED = Lead(1, 0.056, 0.71).decide(0.01, 0.9)
+UNRESOLVED = Lead(1, Difference(0.056, 0.71)).decide(0.01, 0.9)
 
 
 def terminal() -> Console:
@@ -174,7 +175,7 @@ def test_what_is_refused_after_its_evaluation_has_a_line_of_its_own(store: Store
     run.step(100.0)
     first = read_news(store, "live", run.now)
     step = run.claim()
-    attempt = run.evaluate(step, 125.0, (0,), decision=Lead(0, 0.25, 1.0).decide(0.01, 0.9))
+    attempt = run.evaluate(step, 125.0, (0,), decision=Lead(0, Difference(0.25, 1.0)).decide(0.01, 0.9))
     second = read_news(store, "live", run.now, first)
     assert second.waiting == (attempt.id,)
     run.conclude(step, attempt, accept=False)

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 
 from avo.cli import session, status
 from avo.evaluator.evaluation import Status
+from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.store import Store
 from avo.report.reading import read_report
@@ -19,7 +20,7 @@ from avo.watch.panel import Budget, panel
 from avo.watch.view import read_view, to_json
 from tests.avo.recorded import Recorded
 
-WHY = Lead(0, 0.056, 0.71).decide(0.01, 0.9)
+WHY = Lead(0, Difference(0.056, 0.71)).decide(0.01, 0.9)
 COUNTED = "1 attempt is predicted faster than the best and not resolved"
 
 
@@ -29,7 +30,7 @@ def run(store: Store) -> Recorded:
     made.drive()
     made.step(100.0, change="seed")
     made.step(105.6, (0,), "one barrier less", accept=False, decision=WHY)
-    made.step(90.0, (0,), "smaller tiles", accept=False, decision=Lead(0, -0.1, 0.0).decide(0.01, 0.9))
+    made.step(90.0, (0,), "smaller tiles", accept=False, decision=Lead(0, Difference(-0.1, 0.0)).decide(0.01, 0.9))
     return made
 
 

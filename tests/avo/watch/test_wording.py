@@ -15,6 +15,7 @@ from avo.watch.wording import (
     looked,
     percent,
     printable,
+    resolved,
     spread,
     unit,
     verdicts,
@@ -50,6 +51,13 @@ def test_a_score_is_of_a_card_where_it_was_measured_and_of_an_architecture_where
     case = CaseScore("a", 600.0, 1.0, "tensor")
     assert unit(Score(ScoreKind.PREDICTED, "h100", (case,))) == "predicted TFLOPS, h100"
     assert unit(Score(ScoreKind.MEASURED, "cuda", (case,), card="NVIDIA\x1b H100")) == "measured TFLOPS, NVIDIA  H100"
+
+
+def test_a_score_with_neighbours_says_what_it_resolves_and_one_without_says_nothing() -> None:
+    alone = Score(ScoreKind.PREDICTED, "h100", (CaseScore("8k", 103.0, 1.0, "tensor"),))
+    known = Score(ScoreKind.PREDICTED, "h100", alone.cases, neighbours=(99.0, 100.0, 101.0))
+    assert resolved(alone) == ""
+    assert resolved(known) == "100.0 in the mean of 3 neighbours: resolves differences from 1.8% on"
 
 
 def test_a_spread_that_is_not_known_is_empty() -> None:

@@ -10,6 +10,7 @@ from avo.evaluator.performance.doubts import doubts
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.pipes import Costs
 from avo.evaluator.performance.sass import Instruction
+from avo.evaluator.resolution import difference
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
 from bench.variants import Variant, predict_variant
@@ -86,8 +87,8 @@ def test_related_kernels_are_told_apart_within_the_range_of_one() -> None:
     assert slower.high_tflops > faster.tflops
     after, before = (Score(ScoreKind.PREDICTED, "h100", (case,)) for case in (faster, slower))
     assert faster.tflops > 1.01 * slower.tflops
-    assert after.share_ahead(before) == 1
-    assert before.share_ahead(after) == 0
+    assert difference(after, before).share == 1
+    assert difference(before, after).share == 0
 
 
 def test_range_and_doubts_survive_the_wire_and_old_records_have_none() -> None:

@@ -102,7 +102,9 @@ def test_a_role_with_one_loop_is_started_as_often_as_one_with_two(counts: Counts
 
 
 @pytest.mark.parametrize(("length", "passes"), [(200, 24), (6000, 20), (11000, 12)])
-def test_roles_are_played_until_what_their_rings_hold_at_the_start_does_not_count(length: int, passes: int, counts: Counts) -> None:
+def test_roles_are_played_until_what_their_rings_hold_at_the_start_does_not_count(
+    length: int, passes: int, counts: Counts
+) -> None:
     lead, other = at(1, *nops(length)), at(2, *nops(length))
     play_kernel(Structure((lead, dispatching(other)), ()), Costs((), H100), 8, 1)
     assert counts[0][lead] == passes

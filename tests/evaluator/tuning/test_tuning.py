@@ -179,10 +179,10 @@ def choice(block: int) -> Choice:
     return Choice((("BLOCK", str(block)),), (("num_warps", "4"),))
 
 
-def timed(block: int, us: float | None, low: float = 0.0) -> Outcome:
+def timed(block: int, us: float | None, draws: tuple[float, ...] = (), doubt: float = 1.0) -> Outcome:
     if us is None:
         return Outcome(choice(block), None, "does not fit")
-    return Outcome(choice(block), Time(us, low or us, 2 * us, "hbm", (), 4, 32, 0, 0, 8, 0.5))
+    return Outcome(choice(block), Time(us, us, 2 * us, "hbm", (), 4, 32, 0, 0, 8, 0.5, draws, doubt))
 
 
 def test_an_error_of_our_own_is_the_reason_of_one_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +204,15 @@ def test_equal_times_keep_the_order_of_the_decorator() -> None:
     assert [outcome.choice for outcome in ranked(outcomes)] == [choice(size) for size in (16, 8, 64, 4, 32)]
 
 
-def test_contenders_are_those_whose_range_reaches_down_to_the_best_time() -> None:
+def test_contenders_are_those_that_cannot_be_told_apart_from_the_fastest() -> None:
     subject = Subject("k", "k.py:1", "h100", (), ())
-    outcomes = (timed(16, 3.0), timed(8, 4.0, low=2.9), timed(4, 5.0, low=3.5), timed(2, 5.5, low=1.0), timed(1, None))
+    outcomes = (
+        timed(16, 3.0, (2.9, 3.1, 3.0)),
+        timed(8, 3.02, (2.92, 3.12, 3.02)),
+        timed(4, 3.2, (3.1, 3.3, 3.2)),
+        timed(2, 3.3, (2.8, 3.6, 3.5)),
+        timed(1, None),
+    )
     ranking = Ranking(subject, outcomes, tuple(outcome.choice for outcome in outcomes))
     assert ranking.contenders(4) == (choice(16), choice(8), choice(2))
     assert ranking.contenders(2) == (choice(16), choice(8))
