@@ -182,9 +182,11 @@ class Score:
     """Name of the GPU on which the score was measured."""
     conditions: str = ""
     """How the score was measured, in words: driver, clocks, what held them down, why it was worth timing."""
-    neighbours: tuple[float, ...] = ()
-    """Geometric mean of the TFLOPS of each neighbour on the suite that versions are ranked by: the same kernel with
-    independent instructions in another order. Predicted before acceptance, and part of that verdict."""
+    neighbours: tuple[tuple[float, ...], ...] = ()
+    """For each neighbour the geometric mean of its TFLOPS in each joint draw, on the suite that versions are ranked by.
+    A neighbour is the same kernel with independent instructions in another order. They are predicted before acceptance,
+    and are part of that verdict.
+    """
 
     def __post_init__(self) -> None:
         if not self.cases or any(not (math.isfinite(case.tflops) and case.tflops > 0) for case in self.cases):
@@ -198,7 +200,7 @@ class Score:
     @property
     def settled_tflops(self) -> float:
         """What the score is compared by: the geometric mean of the neighbours, where they are known."""
-        return geometric_mean(self.neighbours) if self.neighbours else self.geomean_tflops
+        return geometric_mean(map(geometric_mean, self.neighbours)) if self.neighbours else self.geomean_tflops
 
 
 def geometric_mean(values: Iterable[float]) -> float:

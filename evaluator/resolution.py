@@ -4,7 +4,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import product
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.target import ScoreKind
@@ -13,6 +13,10 @@ SURE = 0.9
 """Share of the joint draws in which a kernel has to be ahead, by default, for its lead to be resolved."""
 _DOUBT_STEPS = 16
 """Number of points between none and all of a kernel's doubts at which it is compared with another."""
+_BEYOND = 4.0
+"""Standard errors of the difference of the means of neighbours that a gain has to exceed. Of six each, equal ones do so
+once in 800 pairs (Student's t with 10 degrees of freedom).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Difference:
     share: float | None = None
     """In what share of the joint draws it is ahead, 0 to 1; None where the scores have no draws."""
     resolution: float | None = None
-    """The gain from which on it would be ahead in enough of them. A smaller one is not resolved."""
+    """The gain from which on it is ahead in enough of them, and exceeds what the neighbours leave open."""
     alone: float | None = None
     """The gain of its score alone, where its neighbours are known: they have ``gain``."""
 
@@ -34,8 +38,8 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
 
     The draws of the model's constants are the same for both, so what two related kernels share of the model's error
     cancels. In each, both kernels' doubts are drawn too: a kernel takes ``doubt ** u`` times as long, where ``u`` runs
-    evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it. And each kernel may be any of its
-    neighbours, where these are known.
+    evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it. Where its neighbours are known, a
+    kernel is the mean of them in each draw.
 
     Draws that earlier releases did not store, or not the same ones, do not count. Raises ``ValueError`` for a measured
     score: the faster kernel need not have the larger sample, so only a ``Comparison`` tells.
@@ -44,30 +48,34 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
         raise ValueError("measured scores are compared by their Comparison, not by their values")
     gain = math.log(mine.settled_tflops / other.settled_tflops)
     alone = mine.geomean_tflops / other.settled_tflops - 1 if mine.neighbours else None
-    counts = {len(case.draws) for score in (mine, other) for case in score.cases}
-    if len(mine.cases) != len(other.cases) or len(counts) != 1 or counts == {0}:
+    mines, others = _drawn(mine), _drawn(other)
+    if len(mine.cases) != len(other.cases) or not mines or len(mines) != len(others):
         return Difference(math.expm1(gain), alone=alone)
-    parts = [[m - o for m, o in zip(_drawn(mine), _drawn(other), strict=True)]]
+    parts = [[m - o for m, o in zip(mines, others, strict=True)]]
     for sign, score in ((1, mine), (-1, other)):
         doubt = sign * math.log(geometric_mean(case.doubt for case in score.cases))
         parts.append([-doubt * (step + 0.5) / _DOUBT_STEPS for step in range(_DOUBT_STEPS)] if doubt else [0.0])
-        parts.append([sign * math.log(each / score.geomean_tflops) for each in score.neighbours] or [0.0])
     leads = sorted(map(sum, product(*parts)))
     least = leads[min(len(leads) - 1, math.floor((1 - sure) * len(leads) + 1e-9))]
     share = (len(leads) - bisect_right(leads, 0.0)) / len(leads)
-    return Difference(math.expm1(gain), share, math.expm1(max(0.0, gain - least)), alone)
+    by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
+    return Difference(math.expm1(gain), share, math.expm1(max(0.0, gain - least, by_orders)), alone)
 
 
 def resolution(score: Score) -> float | None:
-    """Return the lead from which on a score is ahead of another with such neighbours in ``SURE`` of the pairs of them,
-    as a fraction; None where they are not known.
+    """Return the lead from which on a score is resolved from another with such neighbours, as a fraction; None where
+    they are not known.
     """
-    if len(score.neighbours) < 2:
-        return None
-    spread = math.sqrt(2) * stdev(map(math.log, score.neighbours))
-    return math.expm1(NormalDist().inv_cdf(SURE) * spread)
+    return math.expm1(_BEYOND * math.sqrt(2) * _error(score)) if len(score.neighbours) > 1 else None
+
+
+def _error(score: Score) -> float:
+    """Return the standard error of the mean of the logarithms of the neighbours' speeds."""
+    means = [fmean(map(math.log, drawn)) for drawn in score.neighbours]
+    return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
 
 
 def _drawn(score: Score) -> list[float]:
-    """Return the logarithm of the speed in each draw, the mean over the cases."""
-    return [fmean(map(math.log, draw)) for draw in zip(*(case.draws for case in score.cases), strict=True)]
+    """Return the logarithm of the speed in each draw, the mean over the neighbours or else over the cases."""
+    kernels = score.neighbours or [case.draws for case in score.cases]
+    return [fmean(map(math.log, draw)) for draw in zip(*kernels, strict=True)]

@@ -7,8 +7,12 @@ such a rhythm is not resolved.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle, islice
 
+from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.compiling.residency import ctas_per_sm
+from avo.evaluator.evaluation import geometric_mean
 from avo.evaluator.judging.refusal import passed
 from avo.evaluator.judging.speed import CompiledPlan, Predicted
 from avo.evaluator.problem import Problem
@@ -19,29 +23,35 @@ NEIGHBOURS = 6
 
 def neighbours(
     compiler: Compiler, target: Target, problem: Problem, plans: Sequence[CompiledPlan]
-) -> tuple[float, ...]:
-    """Return the geometric mean of the predicted TFLOPS of each neighbour; raise ``Refused`` where there is none."""
+) -> tuple[tuple[float, ...], ...]:
+    """Return ``Score.neighbours``; raise ``Refused`` where there is none."""
     compiler.begin(closely=True)
     return predicted(target, problem, in_other_orders(compiler, target, plans, NEIGHBOURS))
 
 
-def predicted(target: Target, problem: Problem, orders: Sequence[Sequence[CompiledPlan]]) -> tuple[float, ...]:
-    """Return the geometric mean of the predicted TFLOPS in each order; raise ``Refused`` where there is none."""
-    found = [passed(Predicted(target, luck).score(problem, plans, None)) for luck, plans in enumerate(orders, 1)]
-    return tuple(score.geomean_tflops for score in found)
+def predicted(
+    target: Target, problem: Problem, orders: Sequence[Sequence[CompiledPlan]]
+) -> tuple[tuple[float, ...], ...]:
+    """Return ``Score.neighbours`` for plans in these orders; raise ``Refused`` where there is none."""
+    scores = [passed(Predicted(target, luck).score(problem, plans, None)) for luck, plans in enumerate(orders, 1)]
+    drawn = [zip(*(case.draws for case in score.cases), strict=True) for score in scores]
+    return tuple(tuple(map(geometric_mean, draws)) for draws in drawn)
 
 
 def in_other_orders(
     compiler: Compiler, target: Target, plans: Sequence[CompiledPlan], count: int
 ) -> list[list[CompiledPlan]]:
-    """Return the plans ``count`` times, all kernels in other orders; raise ``Refused`` where one does not compile."""
+    """Return the plans ``count`` times, all kernels in other orders; raise ``Refused`` where one does not compile.
+
+    An order in which fewer CTAs fit an SM, or more is spilled, makes a difference, and is left out.
+    """
     made = {}
     for each in plans:
         for launch in each.plan.launches:
             kernel = each.plan.kernels[launch.kernel]
             binary = each.binaries[kernel]
             if binary not in made:
-                made[binary] = passed(compiler.reordered(kernel, binary, target, count))
+                made[binary] = _alike(binary, target, passed(compiler.reordered(kernel, binary, target, count)))
     return [
         [
             replace(
@@ -53,3 +63,10 @@ def in_other_orders(
         ]
         for order in range(count)
     ]
+
+
+def _alike(binary: Binary, target: Target, others: Sequence[Binary]) -> list[Binary]:
+    """Return as many of the orders as there are ``others``: those that take what the kernel takes, again and again."""
+    own = ctas_per_sm(binary, target)
+    same = [each for each in others if ctas_per_sm(each, target) == own and each.spill_bytes <= binary.spill_bytes]
+    return [*islice(cycle(same or [binary]), len(others))]

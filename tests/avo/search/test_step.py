@@ -162,7 +162,7 @@ def known(*neighbours: float) -> Callable[[Candidate], Evaluation]:
     """Return a closer look that finds these neighbours."""
     found = correct(70.0, suite="held_out")
     assert found.score is not None
-    looked = replace(found, score=replace(found.score, neighbours=neighbours))
+    looked = replace(found, score=replace(found.score, neighbours=tuple((each,) for each in neighbours)))
     return lambda candidate: looked
 
 
@@ -177,7 +177,7 @@ def test_what_gains_by_the_order_of_its_instructions_alone_is_unresolved(empty: 
     assert empty.step(Scripted(proposing("tflops = 110.5"))).version == 1
     score = empty.store.version(empty.run.id, 1).attempt.evaluation.score
     assert score is not None
-    assert score.neighbours == (111.0, 112.0, 113.0)
+    assert score.neighbours == ((111.0,), (112.0,), (113.0,))
 
 
 def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:

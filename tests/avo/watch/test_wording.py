@@ -55,9 +55,9 @@ def test_a_score_is_of_a_card_where_it_was_measured_and_of_an_architecture_where
 
 def test_a_score_with_neighbours_says_what_it_resolves_and_one_without_says_nothing() -> None:
     alone = Score(ScoreKind.PREDICTED, "h100", (CaseScore("8k", 103.0, 1.0, "tensor"),))
-    known = Score(ScoreKind.PREDICTED, "h100", alone.cases, neighbours=(99.0, 100.0, 101.0))
+    known = Score(ScoreKind.PREDICTED, "h100", alone.cases, neighbours=((99.0,), (100.0,), (101.0,)))
     assert resolved(alone) == ""
-    assert resolved(known) == "100.0 in the mean of 3 neighbours: resolves differences from 1.8% on"
+    assert resolved(known) == "100.0 in the mean of 3 neighbours: resolves differences from 3.3% on"
 
 
 def test_a_spread_that_is_not_known_is_empty() -> None:
