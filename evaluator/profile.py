@@ -25,6 +25,11 @@ class Source:
         return lines[number - 1].strip() if number and 0 < number <= len(lines) else ""
 
 
+def opcode_of(instruction: str) -> str:
+    """Return the opcode of an instruction's text, with its modifiers."""
+    return next(word for word in instruction.split() if not word.startswith("@"))
+
+
 @dataclass(frozen=True)
 class InstructionCost:
     """The cost of one instruction to a warp in one pass, for one reason."""
@@ -69,6 +74,8 @@ class Role:
     """Instructions, most expensive first."""
     lines: tuple[LineCost, ...]
     """Source lines, most expensive first."""
+    products_and_waits: tuple[InstructionCost, ...] = ()
+    """Matrix products and waits, cheap ones too: all of a line with one opcode together, as ``8 HGMMA...``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,9 @@ class Section:
     critical: str
     """The resource whose relief shortens a pass most; empty if no relief does."""
     relief_percent: Mapping[str, float]
-    """How much shorter a pass gets when a resource is a quarter faster, largest first."""
+    """How much shorter a pass gets when a resource is a quarter faster, largest first: the mean of several plays."""
+    relief_spread: Mapping[str, float]
+    """How far from it the mean of very many plays may be, in points: a gain that is no larger is not resolved."""
     roles: tuple[Role, ...]
 
 
@@ -121,8 +130,9 @@ class LaunchProfile:
     """Bytes of spills per thread."""
     shared_bytes: int
     """Bytes of shared memory per CTA."""
-    limiter: str
     time_us: float
+    clock_ghz: float
+    """The clock that is assumed: the power limit lowers it under load."""
     sections: tuple[Section, ...]
     """The code outside loops first, then the loops in the order of the IR; those that take no time are left out."""
 
@@ -136,9 +146,16 @@ class WhatIf:
     time_us: float
     tflops: float
     gain_percent: float
-    """Gain in speed."""
+    """Gain in speed, the mean of several plays."""
+    spread_percent: float
+    """How far from it the mean of very many plays may be, in points."""
     note: str
     """What the repair takes, or why it changes nothing."""
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the gain is larger than its spread."""
+        return abs(self.gain_percent) > self.spread_percent
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,7 @@ RUNNING = "running"
 
 @dataclass(frozen=True, slots=True)
 class PipeLane:
-    """How busy a pipe is over time."""
+    """How busy a pipe is over time, by all warps or by those of a role."""
 
     name: str
     busy: tuple[float, ...]

@@ -178,8 +178,8 @@ def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
         rows.append((name, "mean", f"{speed(each):.1f}", "", registers, spilled, "", ""))
         for case in each.score.cases:
             between = f"{case.low_tflops:.0f} to {case.high_tflops:.0f}" if case.low_tflops else ""
-            limiter = case.critical or case.limiter
-            rows.append(("", case.case, f"{case.tflops:.1f}", between, "", "", limiter, ", ".join(case.configurations)))
+            limits = case.critical or "none"
+            rows.append(("", case.case, f"{case.tflops:.1f}", between, "", "", limits, ", ".join(case.configurations)))
     rows += [(name, "", "", "", "", "", "", short(why)) for name, why in not_made.items()]
     head = ("variant", "case", "predicted TFLOPS", "range", "registers", "spill B", "critical", "fault")
     return table(head, rows)
@@ -212,8 +212,11 @@ def profile(found: Profile) -> str:
     for launch in found.launches:
         parts.append(_launch(launch))
         parts += [_section(section) for section in launch.sections if section.time_us >= _SHOWN_SHARE * score.time_us]
-    answers = [(a.label, f"{a.gain_percent:+.1f}%", f"{a.tflops:.1f}", short(a.note)) for a in found.what_if]
-    parts.append(table(("what if", "gain", "TFLOPS", "note"), answers))
+    answers = []
+    for a in found.what_if:
+        gain = f"{a.gain_percent:+.1f}%" if a.resolved or not a.spread_percent else "not resolved"
+        answers.append((a.label, gain, f"{a.spread_percent:.1f}%", f"{a.tflops:.1f}", short(a.note)))
+    parts.append(table(("what if", "gain", "+-", "TFLOPS", "note"), answers))
     return "\n\n".join(parts)
 
 
@@ -223,13 +226,13 @@ def _scores(score: Score) -> str:
             case.case,
             f"{case.tflops:.1f}",
             f"{case.time_us:.1f}",
-            case.critical or case.limiter or "-",
+            case.critical or ("none" if case.utilisation else "-"),
             _shares(case.utilisation),
             ", ".join(case.configurations),
         )
         for case in score.cases
     ]
-    return table(("case", "TFLOPS", "us", "critical", "busy", ""), rows)
+    return table(("case", "TFLOPS", "us", "critical", "busiest", ""), rows)
 
 
 def _cases(cases: Sequence[CaseResult]) -> str:
@@ -252,16 +255,20 @@ def _launch(launch: LaunchProfile) -> str:
     return (
         f"kernel {launch.kernel}: {launch.programs} programs, {launch.ctas_per_sm} CTAs/SM limited by "
         f"{', '.join(launch.limited_by)}, {launch.waves:.1f} waves, {launch.registers} registers, "
-        f"{launch.spill_bytes} B spilled, {launch.shared_bytes} B shared"
+        f"{launch.spill_bytes} B spilled, {launch.shared_bytes} B shared, at {launch.clock_ghz:.2f} GHz under this load"
     )
 
 
 def _section(section: Section) -> str:
     lines = [f"{section.name}: {section.clocks_per_pass:.0f} clocks per pass, {section.passes_per_program:.1f} passes"]
     if section.critical:
-        reliefs = ", ".join(f"{name} {gain:.1f}%" for name, gain in section.relief_percent.items() if gain >= 1)
+        reliefs = ", ".join(
+            f"{name} {gain:.1f} +-{spread:.1f}%"
+            for name, gain in section.relief_percent.items()
+            if gain >= 1 and gain > (spread := section.relief_spread[name])
+        )
         lines.append(f"critical: {section.critical}; a quarter less of a resource makes a pass shorter by: {reliefs}")
-    lines.append(f"busy: {_shares(section.utilisation)}")
+    lines.append(f"busiest: {_shares(section.utilisation)}")
     for number, role in enumerate(section.roles):
         of = f"role {number}, {role.warps} warps" if len(section.roles) > 1 else f"{role.warps} warps"
         lines += [f"{of} spend their time on: {_shares(role.reasons)}", _lines(role)]

@@ -25,10 +25,13 @@ from avo.watch.trajectory import Trajectory
 from avo.watch.wording import (
     MOST_WORDS,
     SPREAD,
+    busiest,
     counted,
+    critical,
     cut,
     duration,
     first_line,
+    gained,
     in_a_list,
     looked,
     percent,
@@ -89,7 +92,7 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True, **options,
     )  # fmt: skip
     environment.filters |= {
-        "looked": looked, "counted": counted,
+        "looked": looked, "counted": counted, "busiest": busiest, "critical": critical, "gained": gained,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "level": _level,
         "one": lambda value: f"{value:.1f}", "percent": percent,

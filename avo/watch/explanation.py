@@ -1,6 +1,6 @@
 """Printing a profile: the parts of the time, then each loop that matters, then what repairs would gain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.watch.tables import one_line, row, table
-from avo.watch.wording import percent
+from avo.watch.wording import gained
 
 if TYPE_CHECKING:
-    from avo.evaluator.profile import LaunchProfile, Profile, Role, Section
+    from avo.evaluator.profile import InstructionCost, LaunchProfile, Profile, Role, Section
 
 SHOWN_SHARE = 0.1
 """Share of the case's time below which a section is not shown in detail."""
@@ -51,11 +51,11 @@ def _parts(profile: "Profile") -> RenderableType:
 
 
 def _launches(profile: "Profile") -> RenderableType:
-    made = table("KERNEL", ">PROGRAMS", ">CTAS/SM", "LIMITED BY", ">WAVES", ">REGISTERS", ">SPILL B", gap=1)
+    made = table("KERNEL", ">PROGRAMS", ">CTAS/SM", "LIMITED BY", ">WAVES", ">REGISTERS", ">SPILL B", ">GHZ", gap=1)
     for launch in profile.launches:
         row(
             made, launch.kernel, launch.programs, launch.ctas_per_sm, ", ".join(launch.limited_by),
-            f"{launch.waves:.1f}", launch.registers, launch.spill_bytes,
+            f"{launch.waves:.1f}", launch.registers, launch.spill_bytes, f"{launch.clock_ghz:.2f}",
         )  # fmt: skip
     return made
 
@@ -66,19 +66,27 @@ def _section(section: "Section", launch: "LaunchProfile") -> list[RenderableType
         title += f", {section.passes_per_program:.1f} passes per program"
     parts: list[RenderableType] = [Text(title, "bold")]
     facts = Table.grid(padding=(0, 2, 0, 0))
-    if section.critical:
-        gain = section.relief_percent[section.critical]
-        facts.add_row("critical", Text(f"{section.critical}: a quarter less of it makes passes {gain:.1f}% shorter"))
-        others = {name: gain for name, gain in section.relief_percent.items() if name != section.critical}
-        facts.add_row("then", Text(_listed({name: f"{gain:.1f}%" for name, gain in others.items() if gain >= 1})))
+    if section.relief_percent:
+        reliefs = {name: _relief(section, name) for name, gain in section.relief_percent.items() if gain >= 1}
+        if best := reliefs.pop(section.critical, ""):
+            facts.add_row("critical", Text(f"{section.critical}: a quarter less of it makes passes {best} shorter"))
+        facts.add_row("then" if best else "critical", Text(_listed(reliefs)))
     busy = sorted(section.utilisation.items(), key=lambda item: -item[1])
-    facts.add_row("busy", Text(_listed({name: f"{share:.0%}" for name, share in busy if share >= 0.005})))
+    facts.add_row("busiest", Text(_listed({name: f"{share:.0%}" for name, share in busy if share >= 0.005})))
     parts.append(facts)
     for number, role in enumerate(section.roles):
         of = f"role {number}, {role.warps} warps" if len(section.roles) > 1 else "warps"
         spent = _listed({reason: f"{share:.0%}" for reason, share in role.reasons.items() if share >= 0.005})
-        parts += [Text(), Text(f"{of}: {spent}"), _lines(role), Text(), _instructions(role)]
+        parts += [Text(), Text(f"{of}: {spent}"), _lines(role)]
+        parts += [Text(), _instructions(role.instructions[:SHOWN_INSTRUCTIONS], "INSTRUCTION")]
+        if role.products_and_waits:
+            parts += [Text(), _instructions(role.products_and_waits, "PRODUCTS AND WAITS")]
     return parts
+
+
+def _relief(section: "Section", name: str) -> str:
+    gain, spread = section.relief_percent[name], section.relief_spread[name]
+    return f"{gain:.1f} ±{spread:.1f}%" if gain > spread else f"not resolved (±{spread:.1f}%)"
 
 
 def _listed(items: Mapping[str, str]) -> str:
@@ -94,9 +102,9 @@ def _lines(role: "Role") -> RenderableType:
     return made
 
 
-def _instructions(role: "Role") -> RenderableType:
-    made = _code_table(">LINE", ">CLOCKS", ">SHARE", "WAITS FOR", "INSTRUCTION")
-    for cost in role.instructions[:SHOWN_INSTRUCTIONS]:
+def _instructions(costs: "Sequence[InstructionCost]", title: str) -> RenderableType:
+    made = _code_table(">LINE", ">CLOCKS", ">SHARE", "WAITS FOR", title)
+    for cost in costs:
         place = f" at {cost.waits_for_line}" if cost.waits_for_line not in (None, cost.line) else ""
         _code_row(
             made, cost.line or "?", f"{cost.clocks_per_pass:.0f}", f"{cost.share:.1%}",
@@ -126,8 +134,10 @@ def _code_row(made: Table, *cells: object) -> None:
 
 
 def _what_if(profile: "Profile") -> RenderableType:
-    made = table("WHAT IF", f">{profile.kind.upper()} GAIN", ">TFLOPS", "")
+    made = table("WHAT IF", f">{profile.kind.upper()} GAIN", ">±", ">TFLOPS", "")
     for answer in profile.what_if:
-        shown = percent(answer.gain_percent / 100) if abs(answer.gain_percent) >= 0.05 else "none"
-        row(made, answer.label, shown, f"{answer.tflops:.1f}", one_line(answer.note))
+        shown = gained(answer.gain_percent, answer.spread_percent)
+        spread = "" if shown == "none" else f"{answer.spread_percent:.1f}%"
+        tflops = "" if shown == "not resolved" else f"{answer.tflops:.1f}"
+        row(made, answer.label, shown, spread, tflops, one_line(answer.note))
     return made

@@ -84,6 +84,24 @@ def resolved(score: Score) -> str:
     return f"{means}: resolves differences from {100 * least:.1f}% on"
 
 
+def busiest(utilisation: Mapping[str, float]) -> str:
+    """Return the busiest pipe and for how much of the time it is busy: ``tensor 74%``; empty if that is not known."""
+    name = max(utilisation, key=lambda pipe: utilisation[pipe], default="")
+    return name and f"{name.replace('_', ' ')} {utilisation[name]:.0%}"
+
+
+def critical(case: CaseScore) -> str:
+    """Return the resource whose relief would save most time, ``none`` if no relief does; empty for a score without."""
+    return (case.critical or "none").replace("_", " ") if case.utilisation or case.critical else ""
+
+
+def gained(percents: float, spread: float) -> str:
+    """Return a gain of a profile in percent, ``none``, or that it is not larger than its spread."""
+    if abs(percents) < 0.05 and spread < 0.05:
+        return "none"
+    return f"{percents:+.1f}%" if abs(percents) > spread else "not resolved"
+
+
 UNSAID = "not known: the program does not say what it used"
 """What to show in place of tokens where a program is the operator and has not said anything."""
 

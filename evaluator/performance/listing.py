@@ -5,13 +5,21 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from avo.evaluator.profile import InstructionCost, Profile, Section
+from avo.evaluator.performance.structure import MATRIX
+from avo.evaluator.profile import InstructionCost, Profile, Section, opcode_of
 
 _LEAST_SHARE = 0.005
 """Share of a warp's time below which a wait is not named."""
 _CHEAP_SHARE = 0.002
 _SHOWN_OPCODES = 4
 """Number of opcodes named for cheap instructions in a row, which share a line."""
+_WAITS = frozenset({"WARPGROUP", "DEPBAR", "BAR", "UTCBAR"})
+
+
+def stands_out(opcode: str) -> bool:
+    """Return whether an instruction is listed even if it is cheap: a matrix product, or a wait of some kind."""
+    base = opcode.partition(".")[0]
+    return base in MATRIX or base in _WAITS or opcode.startswith("SYNCS.PHASECHK")
 
 
 def hot_code(profile: Profile) -> str:
@@ -36,9 +44,9 @@ def _rows(costs: Iterable[InstructionCost]) -> Iterable[str]:
     yield f"{'address':>7} {'share':>6} {'line':>5}  instruction  <- waits"
     ordered = sorted(costs, key=attrgetter("address"))
     each = [list(charges) for _, charges in groupby(ordered, key=attrgetter("address"))]
-    for cheap, run in groupby(each, key=lambda charges: _share(charges) < _CHEAP_SHARE):
+    for kind, run in groupby(each, key=_kind):
         instructions = list(run)
-        if cheap and len(instructions) > 2:
+        if kind and len(instructions) > (2 if kind == "cheap" else 1):
             yield _together(instructions)
         else:
             yield from map(_row, instructions)
@@ -63,9 +71,16 @@ def _together(instructions: Sequence[Sequence[InstructionCost]]) -> str:
     return f"{'...':>7} {share:>6.1%} {'':>5}  {len(instructions)} cheap instructions: {named}"
 
 
+def _kind(charges: Sequence[InstructionCost]) -> str:
+    """Return which cheap instructions in a row share a line: empty for one that is not cheap."""
+    if _share(charges) >= _CHEAP_SHARE:
+        return ""
+    opcode = opcode_of(charges[0].instruction)
+    return opcode if stands_out(opcode) else "cheap"
+
+
 def _opcode(instruction: str) -> str:
-    words = instruction.split()
-    return next(word for word in words if not word.startswith("@")).partition(".")[0]
+    return opcode_of(instruction).partition(".")[0]
 
 
 def _share(charges: Sequence[InstructionCost]) -> float:

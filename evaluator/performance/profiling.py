@@ -1,6 +1,7 @@
-"""Makes profiles: plays a case's kernels with a recorder, then again with repairs and reliefs."""
+"""Makes profiles: plays a case's kernels with recorders, then again with repairs and reliefs."""
 
 import os
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +12,11 @@ from avo.evaluator.compiling.residency import residency_limits
 from avo.evaluator.locations import source_lines
 from avo.evaluator.performance.kernel import Conditions, read
 from avo.evaluator.performance.lines import ptx_around
+from avo.evaluator.performance.listing import stands_out
 from avo.evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
-from avo.evaluator.performance.replay import Replay
+from avo.evaluator.performance.replay import SEEDS, Gain, Replay, measure_mean, plays
 from avo.evaluator.performance.sass import Code as Sass
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.simulate import Mark
@@ -38,6 +40,8 @@ from avo.evaluator.work import LaunchWork
 
 MOST_COSTS = 12
 """Number of instructions and of lines listed for each role by default, the most expensive."""
+_RECORDED = 3
+"""Number of plays that are recorded: what each warp waited for takes most of a profile's time."""
 _HARDLY_BUSY = 0.02
 """A pipe that is busy for a smaller fraction is not tried as the critical one."""
 
@@ -60,7 +64,7 @@ def explain(
     raises.
     """
     score = predict(case, useful_flops, least_bytes, launches, target)
-    time = time_case(launches, least_bytes, target)
+    time = time_case(launches, least_bytes, target, measured=measure_mean)
     scale = score.time_us / (time.seconds * 1e6)
     players = [
         _Player(work, spent, target, source, ir, most, scale)
@@ -75,16 +79,17 @@ def explain(
         score,
         _parts(players, profiles, time, scale),
         profiles,
-        answers(useful_flops, least_bytes, launches, time.seconds, target, scale),
-        draw(longest.recorder, hot, longest.section_name(hot), loop=hot is not longest.time.kernel.outside),
+        answers(score.time_us, useful_flops, least_bytes, launches, target),
+        draw(longest.recorders, hot, longest.section_name(hot), loop=hot is not longest.time.kernel.outside),
         longest.code_of(hot),
     )
 
 
 class _Player:
-    """One launch, played once with the constants in the middle of their ranges, and recorded.
+    """One launch, played several times with the constants in the middle of their ranges, and recorded.
 
-    Its times are multiplied by ``scale``, so that they add up to the prediction, which is the mean of many plays.
+    Its figures are the means of these plays. Its times are multiplied by ``scale``, so that they add up to the
+    prediction, which is the mean of plays with other constants.
     """
 
     def __init__(
@@ -100,8 +105,9 @@ class _Player:
         self.work, self.time, self.target, self.source = work, time, target, source
         self.most = most
         self.code = read(work.binary).code
-        self.lines = _lines(self.code, ir, source.file)
-        self.recorder = _record(work.binary, target, time.kernel.resident, time.conditions)
+        self.lines, self.loop_lines = _lines(self.code, ir, source.file, time.kernel)
+        self.recorders = _record(work.binary, target, time.kernel.resident, time.conditions)
+        self._charges: dict[int, tuple[tuple[Charge, ...], ...]] = {}
         self.slots = target.sms * time.kernel.resident // work.binary.ctas_per_program
         self.us_per_clock = 1e6 / time.clock_hz * scale
         self.compute_us = time.compute * 1e6 * scale
@@ -132,8 +138,8 @@ class _Player:
             work.binary.registers,
             work.binary.spill_bytes,
             work.binary.shared_bytes,
-            self.time.limiter,
             self.time_us,
+            self.time.clock_hz / 1e9,
             tuple(sections),
         )
 
@@ -142,9 +148,10 @@ class _Player:
         by themselves, or nothing loops.
         """
         kernel = self.time.kernel
-        play = self.recorder.plays[0]
-        marks = [next((op.name for op in team.stream if isinstance(op, Mark)), None) for team in play.teams]
-        begun = [play.played.marks[team, mark] for team, mark in enumerate(marks) if mark is not None]
+        begun: list[float] = []
+        for play in (recorder.plays[0] for recorder in self.recorders):
+            marks = [next((op.name for op in team.stream if isinstance(op, Mark)), None) for team in play.teams]
+            begun += [play.played.marks[team, mark] for team, mark in enumerate(marks) if mark is not None]
         if not begun or len(kernel.outside.parts) > 1:
             return None
         return min(1.0, sum(begun) / len(begun) / kernel.outside.clocks)
@@ -152,8 +159,7 @@ class _Player:
     def code_of(self, passed: Pass) -> Code | None:
         """Return the machine code of a pass, and the PTX it was made from; None for one without instructions."""
         lines = []
-        loop = passed is not self.time.kernel.outside
-        for charges, (instructions, _) in zip(charge(self.recorder, passed, loop=loop), passed.parts, strict=True):
+        for charges, (instructions, _) in zip(self._charged(passed), passed.parts, strict=True):
             spent: dict[int, list[Charge]] = defaultdict(list)
             for cost in charges:
                 spent[cost.index].append(cost)
@@ -175,18 +181,10 @@ class _Player:
             return "unrolled loop"
         if passed is self.time.kernel.outside:
             return "outside loops"
-        line = self._loop_line(passed)
-        if line is None:
+        line = self.loop_lines.get(id(passed))
+        if not line:
             return f"loop at {passed.parts[0][0][0].address:#06x}"
         return f"loop at line {line}"
-
-    def _loop_line(self, passed: Pass) -> int | None:
-        """Return the line of the loop statement: its own branch back has it."""
-        for instructions, _ in passed.parts:
-            for i in reversed(instructions):
-                if i.base == "BRA" and (line := self._line(i.index)):
-                    return line
-        return None
 
     def _line(self, index: int | None) -> int | None:
         return self.lines[index] if index is not None else None
@@ -195,35 +193,43 @@ class _Player:
         loop = passed is not self.time.kernel.outside
         # Where there are loops, the time outside them is what these leave: too small a rest to tell reliefs apart.
         relief = self._relief(passed) if passed and (loop or not self.time.kernel.loops) else {}
-        best = max(relief, key=lambda name: relief[name], default="")
+        best = next(iter(relief), "")
         return Section(
             self.section_name(passed),
-            self._loop_line(passed) if passed and loop else None,
+            self.loop_lines.get(id(passed)) if loop else None,
             passes / self.work.programs,
             clocks / passes,
             clocks / self.slots * self.us_per_clock,
             dict(passed.usage) if passed else {},
-            best if best and relief[best] >= RESOLVED_PERCENT else "",
-            relief,
-            self._roles(passed, clocks / passes, loop) if passed else (),
+            best if best and relief[best].percent >= max(RESOLVED_PERCENT, relief[best].spread) else "",
+            {name: gain.percent for name, gain in relief.items()},
+            {name: gain.spread for name, gain in relief.items()},
+            self._roles(passed, clocks / passes) if passed else (),
         )
 
-    def _relief(self, passed: Pass) -> dict[str, float]:
+    def _relief(self, passed: Pass) -> dict[str, Gain]:
         kernel = self.time.kernel
+        place = next((place for place, loop in enumerate(kernel.loops) if loop is passed), None)
         pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        relieved = _relieve(self.work.binary, self.target, kernel.resident, pipes, self.time.conditions)
-        return relief_percent(kernel, passed, relieved)
+        played = self.work.binary, self.target, kernel.resident, self.time.conditions
+        return relief_percent(plays(*played), place, _relieve(*played, pipes))
 
-    def _roles(self, passed: Pass, clocks: float, loop: bool) -> tuple[Role, ...]:
-        charged = charge(self.recorder, passed, loop=loop)
+    def _charged(self, passed: Pass) -> tuple[tuple[Charge, ...], ...]:
+        if id(passed) not in self._charges:
+            loop = passed is not self.time.kernel.outside
+            self._charges[id(passed)] = charge(self.recorders, passed, loop=loop)
+        return self._charges[id(passed)]
+
+    def _roles(self, passed: Pass, clocks: float) -> tuple[Role, ...]:
         return tuple(
             Role(
                 warps,
                 _shares(charges),
                 tuple(self._instruction(cost, clocks) for cost in charges[: self.most]),
                 self._by_line(charges, clocks),
+                self._products_and_waits(charges, clocks),
             )
-            for charges, (_, warps) in zip(charged, passed.parts, strict=True)
+            for charges, (_, warps) in zip(self._charged(passed), passed.parts, strict=True)
             if charges
         )
 
@@ -242,6 +248,19 @@ class _Player:
             clocks * cost.share,
             cost.share,
         )
+
+    def _products_and_waits(self, charges: Sequence[Charge], clocks: float) -> tuple[InstructionCost, ...]:
+        groups: dict[tuple[str, int | None], list[Charge]] = {}
+        for cost in charges:
+            if stands_out(opcode := self.code.instructions[cost.index].opcode):
+                groups.setdefault((opcode, self._line(cost.index)), []).append(cost)
+        found = []
+        for (opcode, _), own in groups.items():
+            count, share = len({cost.index for cost in own}), sum(cost.share for cost in own)
+            first = self._instruction(own[0], clocks)
+            text = f"{count} {opcode}" if count > 1 else first.instruction
+            found.append(replace(first, instruction=text, clocks_per_pass=clocks * share, share=share))
+        return tuple(sorted(found, key=lambda cost: -cost.share))
 
     def _setter(self, charges: Sequence[Charge]) -> str:
         shares: dict[str, float] = defaultdict(float)
@@ -269,20 +288,48 @@ def _text(i: Instruction) -> str:
     return " ".join(filter(None, (f"@{i.predicate}" if i.predicate else "", i.opcode, i.operands)))
 
 
-def _lines(code: Sass, ir: str, file: str) -> tuple[int | None, ...]:
-    """Return the line of ``file`` that each instruction is from. ptxas gives some products of a warpgroup the line of a
-    neighbour: they have that of the WARPGROUP.ARRIVE before them.
+def _lines(
+    code: Sass, ir: str, file: str, kernel: PlayedKernel
+) -> tuple[tuple[int | None, ...], Mapping[int, int | None]]:
+    """Return the line of ``file`` that each instruction is from, and that of the loop statement of each of the kernel's
+    loops by the id of its pass: the branch back has it.
+
+    ptxas gives some products of a warpgroup the line of a neighbour: they have that of the WARPGROUP.ARRIVE before
+    them. What the compiler makes on its own has no line, or that of ``def``: it counts for the nearest instruction of
+    the same pass that has one, else for the loop.
     """
-    places = [place.rpartition(":") for place in source_lines(ir)]
-    numbers = [int(line) if name == os.path.basename(file) else None for name, _, line in places]
-    lines = [numbers[i.line - 1] if i.line and i.line <= len(numbers) else None for i in code.instructions]
+    places = source_lines(ir)
+    heads = {place for place, text in zip(places, ir.splitlines(), strict=True) if text.lstrip().startswith("tt.func")}
+    here = f"{os.path.basename(file)}:"
+    numbers = [
+        0 if place in heads or ":" not in place else int(place.removeprefix(here)) if place.startswith(here) else None
+        for place in places
+    ]
+    lines = [0 if not i.line else numbers[i.line - 1] if i.line <= len(numbers) else None for i in code.instructions]
     arrived = None
     for i in code.instructions:
         if i.opcode == "WARPGROUP.ARRIVE":
             arrived = lines[i.index]
-        elif i.base == "HGMMA" and arrived is not None:
+        elif i.base == "HGMMA" and arrived:
             lines[i.index] = arrived
-    return tuple(lines)
+    loops: dict[int, int | None] = {}
+    for passed in kernel.loops:
+        back = (lines[i.index] for part, _ in passed.parts for i in reversed(part) if i.base == "BRA")
+        loops[id(passed)] = next(filter(None, back), None)
+    for passed in (*kernel.loops, kernel.outside):
+        for part, _ in passed.parts:
+            _fill(lines, sorted(i.index for i in part), loops.get(id(passed)))
+    return tuple(line or None for line in lines), loops
+
+
+def _fill(lines: list[int | None], members: Sequence[int], loop: int | None) -> None:
+    """Give those of ``members`` whose line is 0 that of the nearest other, else that of the loop."""
+    known = [at for at in members if lines[at]]
+    for at in members:
+        if lines[at] == 0:
+            place = bisect(known, at)
+            near = known[max(0, place - 1) : place + 1]
+            lines[at] = lines[min(near, key=lambda other: abs(other - at))] if near else loop
 
 
 def _shares(charges: Sequence[Charge]) -> dict[str, float]:
@@ -293,16 +340,17 @@ def _shares(charges: Sequence[Charge]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _record(binary: Binary, target: Target, resident: int, conditions: Conditions) -> Recorder:
-    recorder = Recorder()
-    Replay.of(binary, target, resident, conditions).play(player=recorder)
-    return recorder
+def _record(binary: Binary, target: Target, resident: int, conditions: Conditions) -> tuple[Recorder, ...]:
+    replay, recorders = Replay.of(binary, target, resident, conditions), tuple(map(Recorder, SEEDS[:_RECORDED]))
+    for recorder in recorders:
+        replay.play(player=recorder)
+    return recorders
 
 
 @lru_cache(maxsize=16)
 def _relieve(
-    binary: Binary, target: Target, resident: int, pipes: tuple[str, ...], conditions: Conditions
-) -> Mapping[str, PlayedKernel]:
+    binary: Binary, target: Target, resident: int, conditions: Conditions, pipes: tuple[str, ...]
+) -> Mapping[str, Sequence[PlayedKernel]]:
     return reliefs(Replay.of(binary, target, resident, conditions), pipes)
 
 
@@ -323,7 +371,9 @@ def _parts(
             found.append(("epilogue", number, (1 - before) * outside.time_us))
         played = sum(section.time_us for section in made.sections)
         found.append(("wave tail", number, player.compute_us - played))
-        found.append((f"waiting for {player.time.limiter}", number, made.time_us - player.compute_us))
+        waiting = max(0.0, player.time.l2 - player.time.compute) * 1e6 * scale
+        found.append(("waiting for l2", number, waiting))
+        found.append(("waiting for hbm", number, made.time_us - player.compute_us - waiting))
         found.append(("launch overhead", number, time.overhead / len(players) * 1e6 * scale))
     all_launches = sum(launch.seconds for launch in time.launches)
     found.append(("fills", None, time.fills * 1e6 * scale))

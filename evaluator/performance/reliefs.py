@@ -3,7 +3,7 @@
 The resource whose relief shortens a loop most is the critical one. It need not be the busiest.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.performance.kernel import Conditions, measure
 from avo.evaluator.performance.passes import Pass, PlayedKernel
 from avo.evaluator.performance.pipes import PIPE_NAMES, Kind, Op
-from avo.evaluator.performance.replay import Change, Replay
+from avo.evaluator.performance.replay import Change, Gain, Replay
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.target import Target
 
@@ -21,12 +21,12 @@ RESOLVED_PERCENT = 1.0
 """A smaller gain than this counts as none: the order in which warps issue alone changes a loop by as much."""
 
 
-def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, PlayedKernel]:
-    """Return the kernel as played with each resource relieved: the pipes called so, issue slots, latencies and, in
+def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, Sequence[PlayedKernel]]:
+    """Return the plays of a kernel with each resource relieved: the pipes called so, issue slots, latencies and, in
     full, CTA barriers.
     """
     barrier = ["cta_barrier"] if any(map(is_cta_barrier, replay.instructions)) else []
-    return {name: _relieved(replay, name) for name in (*pipes, "issue", "latency", *barrier)}
+    return {name: replay.plays(*_relief(name)) for name in (*pipes, "issue", "latency", *barrier)}
 
 
 @lru_cache(maxsize=64)
@@ -49,32 +49,43 @@ def critical(binary: Binary, target: Target, resident: int, place: int | None, c
     pipes = [name for name in sorted(passed.usage, key=lambda name: -passed.usage[name]) if name != "issue"]
     barrier = any(is_cta_barrier(i) for instructions, _ in passed.parts for i in instructions)
     names = ["latency", *pipes[:2], *(["cta_barrier"] if barrier else [])]
-    gains = relief_percent(kernel, passed, {name: _relieved(replay, name) for name in names})
-    best = next(iter(gains))
-    return best if gains[best] >= RESOLVED_PERCENT else ""
+    place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
+    relieved = {
+        name: [replay.play(change, issue_clocks=clocks)] for name in names for change, clocks in [_relief(name)]
+    }
+    best, gain = next(iter(relief_percent([kernel], place, relieved).items()))
+    return best if gain.percent >= RESOLVED_PERCENT else ""
 
 
-def relief_percent(kernel: PlayedKernel, passed: Pass, relieved: Mapping[str, PlayedKernel]) -> dict[str, float]:
-    """Return how much each relief shortens one of the kernel's passes, largest first."""
-    gains = {name: _gain(kernel, passed, name, other) for name, other in relieved.items()}
-    return dict(sorted(gains.items(), key=lambda item: -item[1]))
-
-
-def _gain(kernel: PlayedKernel, passed: Pass, name: str, relieved: PlayedKernel) -> float:
-    """Return by how many percent a pass got shorter.
+def relief_percent(
+    plays: Sequence[PlayedKernel], place: int | None, relieved: Mapping[str, Sequence[PlayedKernel]]
+) -> dict[str, Gain]:
+    """Return by how many percent each relief shortens the kernel's loop at ``place``, or the code outside loops, in
+    the mean of the plays, largest first.
 
     Barriers are relieved of their whole cost, of which a quarter counts.
     """
-    place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
-    after = relieved.outside if place is None else relieved.loops[place]
-    whole = 1 - RELIEF if name == "cta_barrier" else 1.0
-    return 100 * whole * (1 - after.clocks / passed.clocks)
+
+    def clocks(kernel: PlayedKernel) -> float:
+        return (kernel.outside if place is None else kernel.loops[place]).clocks
+
+    gains = {
+        name: Gain.of(
+            [
+                100 * (1 - RELIEF if name == "cta_barrier" else 1) * (1 - clocks(after) / clocks(before))
+                for before, after in zip(plays, others, strict=True)
+            ]
+        )
+        for name, others in relieved.items()
+    }
+    return dict(sorted(gains.items(), key=lambda item: -item[1].percent))
 
 
-def _relieved(replay: Replay, name: str) -> PlayedKernel:
+def _relief(name: str) -> tuple[Change | None, float]:
+    """Return the change of ops that relieves a resource, and the clocks of an issue then."""
     if name == "issue":
-        return replay.play(issue_clocks=RELIEF)
-    return replay.play({"latency": _sooner, "cta_barrier": _past_barriers}.get(name) or _faster(name))
+        return None, RELIEF
+    return {"latency": _sooner, "cta_barrier": _past_barriers}.get(name) or _faster(name), 1.0
 
 
 def _sooner(_: Instruction, op: Op) -> Op:

@@ -4,7 +4,7 @@ The sum over a loop's instructions is a warp's time for one pass, so shares show
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -54,6 +54,10 @@ MBARRIERS = {
     Kind.MBARRIER_WAIT_ROLE: Reason.ROLE,
 }
 """What is waited for at an mbarrier, by the instruction that asks it or by who waits for the answer."""
+
+
+_Cause = tuple[int, Reason, int | None]
+"""An instruction, why it costs time, and the instruction that is waited for, if known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,48 +112,58 @@ class Recorded:
 
 @dataclass
 class Recorder:
-    """A player that keeps its plays."""
+    """A player that keeps its plays, which are jittered by the ``seed`` if there is one."""
 
+    seed: int | None = None
     plays: list[Recorded] = field(default_factory=list)
 
     def __call__(self, teams: Sequence[Team]) -> Played:
         """Play the teams and keep the trace."""
         trace: list[Issue] = []
-        played = play(teams, trace)
+        played = play(teams, trace, seed=self.seed)
         self.plays.append(Recorded(teams, trace, played))
         return played
 
 
-def charge(recorder: Recorder, passed: Pass, *, loop: bool = True) -> tuple[tuple[Charge, ...], ...]:
-    """Return for each part of ``passed`` what its instructions cost, most first; nothing for one that was not played.
+def charge(recorders: Sequence[Recorder], passed: Pass, *, loop: bool = True) -> tuple[tuple[Charge, ...], ...]:
+    """Return for each part of ``passed`` what its instructions cost in all recorded plays together, most first; nothing
+    for one that was not played.
 
     If ``passed`` is a ``loop``, its first and last passes do not count.
     """
     return tuple(
-        _charge_part(recorder, frozenset(i.index for i in instructions), loop) for instructions, _ in passed.parts
+        _charge_part(recorders, frozenset(i.index for i in instructions), loop) for instructions, _ in passed.parts
     )
 
 
-def _charge_part(recorder: Recorder, members: frozenset[int], loop: bool) -> tuple[Charge, ...]:
-    clocks: dict[tuple[int, Reason, int | None], float] = defaultdict(float)
-    for played in recorder.plays:
-        kept = [
-            frozenset(place for piece in passes(team.stream, members, loop=loop) for place in piece)
-            for team in played.teams
-        ]
-        for team, _, spans in played.spans:
-            if kept[team]:
-                for span in spans:
-                    if span.index in members and span.place in kept[team]:
-                        clocks[span.index, span.reason, span.setter] += span.stop - span.start
-        if clocks:
-            break
+def _charge_part(recorders: Sequence[Recorder], members: frozenset[int], loop: bool) -> tuple[Charge, ...]:
+    clocks: dict[_Cause, float] = defaultdict(float)
+    for recorder in recorders:
+        found: Mapping[_Cause, float]
+        found = next(filter(None, (_clocks(played, members, loop) for played in recorder.plays)), {})
+        for cause, time in found.items():
+            clocks[cause] += time
     total = sum(clocks.values())
     return tuple(
         Charge(index, reason, setter, time / total)
         for (index, reason, setter), time in sorted(clocks.items(), key=lambda item: (-item[1], item[0][0]))
         if time > 0
     )
+
+
+def _clocks(played: Recorded, members: frozenset[int], loop: bool) -> Mapping[_Cause, float]:
+    """Return what each of ``members`` cost in a play."""
+    clocks: dict[_Cause, float] = defaultdict(float)
+    kept = [
+        frozenset(place for piece in passes(team.stream, members, loop=loop) for place in piece)
+        for team in played.teams
+    ]
+    for team, _, spans in played.spans:
+        if kept[team]:
+            for span in spans:
+                if span.index in members and span.place in kept[team]:
+                    clocks[span.index, span.reason, span.setter] += span.stop - span.start
+    return clocks
 
 
 def passes(stream: Sequence[Op | Mark], members: frozenset[int], *, loop: bool = True) -> list[range]:

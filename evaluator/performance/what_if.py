@@ -11,13 +11,13 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.performance.banks import SHARED_ACCESS
 from avo.evaluator.performance.kernel import Conditions, read
-from avo.evaluator.performance.model import Measure, time_case
+from avo.evaluator.performance.model import CaseTime, Measure, time_case
 from avo.evaluator.performance.passes import PlayedKernel
 from avo.evaluator.performance.pipes import Op, Pipe
 from avo.evaluator.performance.reliefs import is_cta_barrier, without_waiting
-from avo.evaluator.performance.replay import Change, Replay
+from avo.evaluator.performance.replay import SEEDS, Change, Gain, Replay, plays
 from avo.evaluator.performance.sass import Instruction
-from avo.evaluator.performance.structure import SPILLS
+from avo.evaluator.performance.structure import MATRIX, SPILLS
 from avo.evaluator.profile import WhatIf
 from avo.evaluator.target import Target
 from avo.evaluator.work import LaunchWork
@@ -52,6 +52,14 @@ def _instantly(_: Instruction, op: Op) -> Op:
     return replace(op, pipe=Pipe.NONE, busy=0.0, latency=0.0, l2=0.0)
 
 
+def _at_no_cost(_: Instruction, op: Op) -> Op:
+    return replace(op, pipe=Pipe.NONE, busy=0.0, latency=0.0, shared=0.0)
+
+
+def _is_product(i: Instruction) -> bool:
+    return i.base in MATRIX
+
+
 def _is_spill(i: Instruction) -> bool:
     return i.base in SPILLS
 
@@ -80,6 +88,7 @@ REPAIRS = (
     Repair("no_spills", "no spills", _is_spill),
     Repair("free_exponentials", "exponentials free", _is_exponential),
     Repair("free_loads", "loads free", _is_load, _instantly, frees_memory=True),
+    Repair("free_products", "matrix products free", _is_product, _at_no_cost),
     Repair("free_integers", "integer work free", _is_integer),
     Repair("no_bank_conflicts", "no bank conflicts", _is_shared_access, _without_conflicts),
     Repair("free_cta_barriers", "CTA barriers free", is_cta_barrier, without_waiting),
@@ -87,25 +96,16 @@ REPAIRS = (
 )
 
 
-def repaired(repair: Repair) -> Measure:
-    """Return a function that measures a binary after ``repair``."""
-    return partial(_measure_repaired, repair)
-
-
 @lru_cache(maxsize=128)
-def _measure_repaired(
-    repair: Repair,
-    binary: Binary,
-    target: Target,
-    resident: int,
-    conditions: Conditions,
-    seed: int | None = None,
-) -> PlayedKernel:
+def plays_after(
+    repair: Repair, binary: Binary, target: Target, resident: int, conditions: Conditions
+) -> tuple[PlayedKernel, ...]:
+    """Return the kernel as played after ``repair`` with each of ``SEEDS``."""
     change = repair.change
     replay = Replay.of(binary, target, resident, conditions)
     if change is None:
-        return replay.without(repair.applies).play()
-    return replay.play(lambda i, op: change(i, op) if repair.applies(i) else op)
+        return replay.without(repair.applies).plays()
+    return replay.plays(lambda i, op: change(i, op) if repair.applies(i) else op)
 
 
 def without_loads(launch: LaunchWork) -> LaunchWork:
@@ -137,52 +137,79 @@ def with_one_more_cta(launch: LaunchWork, target: Target) -> Binary | None:
 
 
 def answers(
-    useful_flops: int,
-    least_bytes: int,
-    launches: Sequence[LaunchWork],
-    seconds: float,
-    target: Target,
-    scale: float = 1.0,
+    time_us: float, useful_flops: int, least_bytes: int, launches: Sequence[LaunchWork], target: Target
 ) -> tuple[WhatIf, ...]:
-    """Return the effect of each repair on a case that takes ``seconds`` in one play, largest gain first.
+    """Return the effect of each repair on a case that is predicted to take ``time_us``, largest gain first."""
+    before = times(least_bytes, launches, target)
 
-    Times are multiplied by ``scale``: that of the prediction, the mean of many plays, over that of one.
-    """
+    def answer(name: str, label: str, after: Sequence[CaseTime] = before, note: str = "") -> WhatIf:
+        gain = gain_of(before, after)
+        us = time_us / (1 + gain.percent / 100)
+        return WhatIf(name, label, us, useful_flops / us / 1e6, gain.percent, gain.spread, note)
 
-    def answer(name: str, label: str, after: float, note: str = "") -> WhatIf:
-        us = after * scale * 1e6
-        return WhatIf(name, label, us, useful_flops / us / 1e6, 100 * (seconds / after - 1), note)
-
-    found = [_one_more_cta(least_bytes, launches, seconds, target, answer)]
+    found = [
+        answer("full_last_wave", "last wave full", [_without_tail(time, launches, target) for time in before]),
+        answer("free_launches", "launches free", [replace(time, overhead=0.0) for time in before]),
+        answer("one_more_cta", "one more CTA per SM", *_one_more_cta(least_bytes, launches, target)),
+    ]
     for repair in REPAIRS:
         if any(repair.applies(i) for launch in launches for i in read(launch.binary).code.instructions):
-            works = [without_loads(launch) for launch in launches] if repair.frees_memory else launches
-            bytes_left = 0 if repair.frees_memory else least_bytes
-            after = time_case(works, bytes_left, target, measured=repaired(repair)).seconds
-            found.append(answer(repair.name, repair.label, after))
+            found.append(answer(repair.name, repair.label, times_after(repair, least_bytes, launches, target)))
         else:
-            found.append(answer(repair.name, repair.label, seconds, "has none"))
+            found.append(answer(repair.name, repair.label, note="has none"))
     return tuple(sorted(found, key=lambda item: -item.gain_percent))
 
 
-def _one_more_cta(
+def gain_of(before: Sequence[CaseTime], after: Sequence[CaseTime]) -> Gain:
+    """Return the gain in speed, from the times with each of ``SEEDS``."""
+    return Gain.of([100 * (old.seconds / new.seconds - 1) for old, new in zip(before, after, strict=True)])
+
+
+def times_after(
+    repair: Repair, least_bytes: int, launches: Sequence[LaunchWork], target: Target
+) -> tuple[CaseTime, ...]:
+    """Return the time of launches after ``repair`` with each of ``SEEDS``."""
+    if repair.frees_memory:
+        least_bytes, launches = 0, [without_loads(launch) for launch in launches]
+    return times(least_bytes, launches, target, partial(plays_after, repair))
+
+
+def times(
     least_bytes: int,
     launches: Sequence[LaunchWork],
-    seconds: float,
     target: Target,
-    answer: Callable[[str, str, float, str], WhatIf],
-) -> WhatIf:
+    played: Callable[[Binary, Target, int, Conditions], tuple[PlayedKernel, ...]] = plays,
+) -> tuple[CaseTime, ...]:
+    """Return the time of launches with each of ``SEEDS``."""
+
+    def nth(n: int) -> Measure:
+        return lambda binary, target, resident, seen, seed=None: played(binary, target, resident, seen)[n]
+
+    return tuple(time_case(launches, least_bytes, target, measured=nth(n)) for n in range(len(SEEDS)))
+
+
+def _without_tail(time: CaseTime, launches: Sequence[LaunchWork], target: Target) -> CaseTime:
+    """Return the time as if programs filled all places on the SMs to the end."""
+    filled = []
+    for spent, launch in zip(time.launches, launches, strict=True):
+        slots = target.sms * spent.kernel.resident // launch.binary.ctas_per_program
+        compute = float(spent.program_clocks.sum()) / slots / spent.clock_hz
+        filled.append(replace(spent, compute=min(spent.compute, compute)))
+    return replace(time, launches=tuple(filled))
+
+
+def _one_more_cta(least_bytes: int, launches: Sequence[LaunchWork], target: Target) -> tuple[tuple[CaseTime, ...], str]:
+    """Return the times, and what has to shrink."""
     slimmed = [with_one_more_cta(launch, target) for launch in launches]
-    name, label = "one_more_cta", "one more CTA per SM"
     if not any(slimmed):
-        return answer(name, label, seconds, "the grid or the limits of an SM leave no room")
+        return times(least_bytes, launches, target), "the grid or the limits of an SM leave no room"
     works = [replace(launch, binary=slim or launch.binary) for launch, slim in zip(launches, slimmed, strict=True)]
     notes = [
         (f"{launch.binary.name}: " if len(launches) > 1 else "") + _diet(launch.binary, slim)
         for launch, slim in zip(launches, slimmed, strict=True)
         if slim
     ]
-    return answer(name, label, time_case(works, least_bytes, target).seconds, "; ".join(dict.fromkeys(notes)))
+    return times(least_bytes, works, target), "; ".join(dict.fromkeys(notes))
 
 
 def _diet(binary: Binary, slim: Binary) -> str:

@@ -337,6 +337,8 @@ def test_a_check_is_of_the_working_source_and_says_what_it_needs() -> None:
 def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     bench = Bench(explain=lambda candidate, case=None: (PROFILE,))
     said = bench.call("profile")
+    assert "at 1.48 GHz under this load" in said
+    assert "latency 9.0 +-2.0%" in said
     assert "8k-full: 200.0 (190 to 210) predicted TFLOPS" in said
     tuned = replace(PROFILE, score=replace(PROFILE.score, configurations=("k: BLOCK_M=64",)))
     assert "\n\nwith k: BLOCK_M=64\n\n" in Bench(explain=lambda candidate, case=None: (tuned,)).call("profile")

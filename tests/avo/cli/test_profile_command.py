@@ -89,10 +89,14 @@ def test_the_text_fits_80_columns_and_says_predicted(
         "8k-full: 216.8 (190 to 240) predicted TFLOPS, 200.0 us",
         "not known to the model: what FOO takes",
         "PREDICTED TIME",
-        "critical  latency: a quarter less of it makes passes 11.8% shorter",
+        "174       0 1.48",
+        "critical  latency: a quarter less of it makes passes 11.8 ±2.5% shorter",
+        "then      tensor not resolved (±1.5%)",
+        "busiest   tensor 29%, exp 15%",
         "scoreboard, LDG",
-        "one more CTA per SM         +100.0%",
-        "registers 174 to 168",
+        "76     40  1.0% pipe      0x1580 8 HGMMA",
+        "one more CTA per SM         +100.0%  12.3%   433.6  registers 174 to 168",
+        "loads free             not resolved   0.8%",
     ):
         assert words in text, text
 

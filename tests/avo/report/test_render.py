@@ -228,7 +228,10 @@ def test_a_profile_is_a_section_with_its_timeline_and_pipes(sample: Report) -> N
     page = Page(to_html(sample, START, (PROFILE, drawn)))
     assert page.tags["img"] == 1
     assert page.values("src")[0].startswith("data:image/svg+xml;base64,")
-    for words in ("8k-full: 216.8 predicted TFLOPS, h100", "critical is latency", "11.8%", "one more CTA per SM"):
+    for words in (
+        "8k-full: 216.8 predicted TFLOPS, h100", "critical is latency, busiest tensor 29%", "assumed at 1.48 GHz",
+        "+11.8% ± 2.5", "one more CTA per SM", "not resolved",
+    ):  # fmt: skip
         assert words in page.text, words
     assert "does not fit: too large" in Page(to_html(sample, START, Fault(Status.DOES_NOT_FIT, "too large"))).text
 

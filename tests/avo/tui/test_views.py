@@ -29,6 +29,7 @@ from avo.tui.lines import Folds
 from avo.tui.reader import Picture, RunReader
 from avo.tui.tables import WIDEST
 from tests.avo.recorded import HOUR, Recorded
+from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import make_evaluation
 from tests.avo.tui.agent_run import record
 from tests.avo.tui.playing import page, until
@@ -44,9 +45,9 @@ PROFILE = Profile(
     "h100",
     CaseScore("8k-causal", 300.0, 100.0, "exp"),
     (Part("prologue", 0, 100.0, 1.0),),
-    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, "exp", 100.0, ()),),
+    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, 100.0, 1.48, ()),),
     (),
-    None,
+    LANES,
     Code("attention_kernel", "loop at line 92", (LINE, IDLE), ("$L__BB0_2:", "ex2.approx.ftz.f32 %f1, %f2;")),
 )
 
@@ -131,6 +132,8 @@ async def test_the_hot_loop_is_made_by_the_judge_when_it_is_asked_for(run: Recor
         await seen(pilot, "[PTX]", "ex2.approx.ftz.f32")
         await pilot.press("o")
         await seen(pilot, "[why]", "PREDICTED TIME", "prologue")
+        await pilot.press("o")
+        await seen(pilot, "[timeline]", "tensor           █▄  50%", "CTA 0 warps 0-3  #s")
         await pilot.press("n")
         await seen(pilot, "Press p", "case 8k-full")
 

@@ -3,15 +3,19 @@
 import inspect
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.judges import local_judge
 from avo.evaluator.locations import without_locations
 from avo.evaluator.performance import explain, predict
 from avo.evaluator.performance.timeline import CELLS
 from avo.evaluator.profile import Profile, Source
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
 from bench import variants
 from bench.variants import HEAD_DIM, HEADS, TOKENS, Variant, ir_of, launch_work
 
@@ -133,6 +137,7 @@ def test_every_role_of_a_specialised_kernel_is_explained(specialised: Profile) -
 def test_the_critical_resource_is_the_one_whose_relief_shortens_the_loop_most(profile: Profile) -> None:
     loop = profile.launches[0].sections[1]
     assert loop.relief_percent[loop.critical] == max(loop.relief_percent.values()) >= 1
+    assert loop.relief_percent[loop.critical] > loop.relief_spread[loop.critical] > 0
 
 
 def test_answers_say_what_each_repair_would_gain(profile: Profile) -> None:
@@ -147,6 +152,64 @@ def test_answers_say_what_each_repair_would_gain(profile: Profile) -> None:
         assert answer.tflops == pytest.approx(profile.score.tflops * (1 + answer.gain_percent / 100))
 
 
+def test_a_gain_that_is_not_larger_than_its_spread_is_not_resolved(profile: Profile) -> None:
+    by_name = {answer.name: answer for answer in profile.what_if}
+    assert by_name["free_exponentials"].resolved
+    assert by_name["free_exponentials"].spread_percent > 0
+    assert not replace(by_name["free_exponentials"], spread_percent=100.0).resolved
+
+
+def test_a_full_last_wave_and_free_launches_gain_what_their_parts_of_the_time_take(profile: Profile) -> None:
+    gains = {answer.name: answer.gain_percent for answer in profile.what_if}
+    for name, part in (("full_last_wave", "wave tail"), ("free_launches", "launch overhead")):
+        (share,) = (each.share for each in profile.parts if each.name == part)
+        assert gains[name] == pytest.approx(100 * share / (1 - share), rel=0.05)
+
+
+def test_the_clock_is_what_is_left_under_load(profile: Profile) -> None:
+    assert profile.launches[0].clock_ghz == pytest.approx(H100.clock_ghz * H100.sustained_clock_ratio)
+    assert H100.sustained_clock_ratio < 0.9
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_clocks_of_a_loop_belong_to_the_head_of_the_function_or_to_no_line(
+    kernel: str, request: pytest.FixtureRequest
+) -> None:
+    made: Profile = request.getfixturevalue(kernel)
+    lines = [cost for section in made.launches[0].sections[1:] for role in section.roles for cost in role.lines]
+    assert lines
+    assert not [cost for cost in lines if cost.line is None or cost.source.startswith(("def ", "@"))]
+
+
+def test_products_and_waits_are_listed_however_cheap_they_are(profile: Profile) -> None:
+    (role,) = profile.launches[0].sections[1].roles
+    assert profile.code is not None
+    listed = " ".join(cost.instruction for cost in role.products_and_waits)
+    assert all(opcode in listed for opcode in ("WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR", "DEPBAR.LE SB0", "BAR.SYNC"))
+    products = [cost for cost in role.products_and_waits if "HGMMA" in cost.instruction]
+    own = [line for line in profile.code.sass if "HGMMA" in line.instruction]
+    assert [cost.instruction.split()[0] for cost in products] == [str(len(own) - 4), "4"]
+    assert sum(cost.share for cost in products) == pytest.approx(sum(line.share for line in own))
+
+
+@pytest.mark.long
+def test_kernels_that_differ_outside_of_their_loop_say_the_same_of_its_loads() -> None:
+    source = seed_source("mha", "tuned")
+    output, store = ("    out = (acc / row_sum[:, None])", "    o_desc.store(")
+    edits = [
+        source,
+        source.replace(output, "    out = (acc * (1.0 / row_sum)[:, None])"),
+        source.replace(store, f"    tl.debug_barrier()\n{store}"),
+    ]
+    assert len(set(edits)) == 3
+    with local_judge(H100, "quick") as judge:
+        found = [judge.profile(Candidate("mha", edit), "8k-full") for edit in edits]
+    gains = [answer for (made,) in found for answer in made.what_if if answer.name == "free_loads"]  # type: ignore[misc]
+    assert len(gains) == 3
+    for one, other in combinations(gains, 2):
+        assert abs(one.gain_percent - other.gain_percent) < 0.2 + one.spread_percent + other.spread_percent < 5
+
+
 def test_lines_that_do_not_exist_have_no_text() -> None:
     assert [SOURCE.line(number) for number in (None, 0, -1, 10**6)] == [""] * 4
 
@@ -159,23 +222,23 @@ def test_json_has_stable_keys_and_units_in_its_names(profile: Profile) -> None:
     launch = data["launches"][0]
     assert list(launch) == [
         "kernel", "programs", "ctas_per_sm", "limited_by", "waves", "registers", "spill_bytes", "shared_bytes",
-        "limiter", "time_us", "sections",
+        "time_us", "clock_ghz", "sections",
     ]  # fmt: skip
     section = launch["sections"][1]
     assert list(section) == [
         "name", "line", "passes_per_program", "clocks_per_pass", "time_us", "utilisation", "critical",
-        "relief_percent", "roles",
+        "relief_percent", "relief_spread", "roles",
     ]  # fmt: skip
     role = section["roles"][0]
-    assert list(role) == ["warps", "reasons", "instructions", "lines"]
+    assert list(role) == ["warps", "reasons", "instructions", "lines", "products_and_waits"]
     assert list(role["instructions"][0]) == [
         "address", "instruction", "line", "source", "reason", "waits_for", "waits_for_line", "clocks_per_pass", "share",
     ]  # fmt: skip
     assert list(role["lines"][0]) == ["line", "source", "clocks_per_pass", "share", "reasons", "waits_for"]
-    assert list(data["what_if"][0]) == ["name", "label", "time_us", "tflops", "gain_percent", "note"]
+    assert list(data["what_if"][0]) == ["name", "label", "time_us", "tflops", "gain_percent", "spread_percent", "note"]
     assert {answer["name"] for answer in data["what_if"]} == {
         "no_spills", "free_exponentials", "free_loads", "free_integers", "no_bank_conflicts", "free_cta_barriers",
-        "hidden_latencies", "one_more_cta",
+        "hidden_latencies", "one_more_cta", "free_products", "full_last_wave", "free_launches",
     }  # fmt: skip
 
 
@@ -189,6 +252,7 @@ def test_a_timeline_shows_two_passes_of_the_hot_loop(profile: Profile) -> None:
     busy = {lane.name: sum(lane.busy) / CELLS for lane in drawn.pipes}
     for pipe in ("tensor", "exp", "issue"):
         assert busy[pipe] == pytest.approx(loop.utilisation[pipe], abs=0.05)
+    assert busy["l2: copies and loads"] == pytest.approx(loop.utilisation["l2"], abs=0.05)
     assert [lane.name for lane in drawn.warps] == ["CTA 0 warps 0-3", "CTA 0 warps 4-7"]
     assert all(len(lane.states) == CELLS for lane in drawn.warps)
     assert {"matrix product", "running"} <= {state for lane in drawn.warps for state in lane.states}
@@ -199,6 +263,15 @@ def test_a_timeline_names_roles(specialised: Profile) -> None:
     drawn = specialised.timeline
     assert drawn is not None
     assert {lane.name for lane in drawn.warps} >= {"CTA 0 role 1 warps 0-3", "CTA 0 role 2 warps 0-3"}
+
+
+@pytest.mark.long
+def test_lanes_of_the_tensor_cores_by_role_are_the_lane_of_all(specialised: Profile) -> None:
+    assert specialised.timeline is not None
+    lanes = {lane.name: sum(lane.busy) for lane in specialised.timeline.pipes}
+    own = [busy for name, busy in lanes.items() if name.startswith("tensor of CTA 0 role")]
+    assert len(own) == 2
+    assert sum(own) == pytest.approx(lanes["tensor"], rel=0.02)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -15,7 +15,7 @@ from tests.evaluator.performance.handmade import loop, nominal, sass
 def charges(replay: Replay) -> tuple[Charge, ...]:
     recorder = Recorder()
     kernel = replay.play(player=recorder)
-    (part,) = charge(recorder, kernel.loops[0])
+    (part,) = charge([recorder], kernel.loops[0])
     return part
 
 
@@ -90,7 +90,7 @@ def test_every_clock_of_a_warp_is_charged_once_and_all_charges_are_the_whole() -
         spans = list(account(play.teams[team].stream, issues))
         assert all(before.stop == pytest.approx(after.start) for before, after in pairwise(spans))
         assert sum(span.stop - span.start for span in spans) == pytest.approx(issues[-1].issued - issues[0].due)
-    (part,) = charge(recorder, kernel.loops[0])
+    (part,) = charge([recorder], kernel.loops[0])
     assert sum(cost.share for cost in part) == pytest.approx(1)
     own = {i.index for i in kernel.loops[0].parts[0][0]}
     assert {cost.index for cost in part} <= own

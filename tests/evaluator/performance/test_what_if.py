@@ -9,7 +9,7 @@ from avo.evaluator.performance.model import predict, time_case
 from avo.evaluator.performance.reliefs import relief_percent, reliefs
 from avo.evaluator.performance.replay import Replay
 from avo.evaluator.performance.sass import Instruction
-from avo.evaluator.performance.what_if import REPAIRS, repaired, with_one_more_cta, without_loads
+from avo.evaluator.performance.what_if import REPAIRS, gain_of, times, times_after, with_one_more_cta
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import LaunchWork
 from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
@@ -23,9 +23,9 @@ PRODUCT = sass("HGMMA.64x128x16.F32.BF16", "R24, gdesc[UR8], R24, gsb0")
 
 
 def relieved(replay: Replay) -> dict[str, float]:
-    kernel = replay.play()
-    pipes = [name for name, busy in kernel.loops[0].usage.items() if busy and name != "issue"]
-    return relief_percent(kernel, kernel.loops[0], reliefs(replay, pipes))
+    pipes = [name for name, busy in replay.play().loops[0].usage.items() if busy and name != "issue"]
+    gains = relief_percent(replay.plays(), 0, reliefs(replay, pipes))
+    return {name: gain.percent for name, gain in gains.items()}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_critical_resource_of_roles_and_of_a_second_loop_is_found_where_the_
         replay = Replay.of(work.binary, H100, time.kernel.resident, time.conditions)
         relieved = reliefs(replay, ["tensor", "exp"])
         assert predict("case", useful, least, [work], H100).critical == next(
-            iter(relief_percent(time.kernel, time.kernel.loops[place], relieved))
+            iter(relief_percent(replay.plays(), place, relieved))
         )
 
 
@@ -98,11 +98,7 @@ def test_playing_again_without_changes_changes_nothing() -> None:
 
 def gain(name: str, launch: LaunchWork) -> float:
     """How much faster the launch gets by a repair, in percent."""
-    repair = BY_NAME[name]
-    changed = without_loads(launch) if repair.frees_memory else launch
-    return 100 * (
-        time_case([launch], 0, H100).seconds / time_case([changed], 0, H100, measured=repaired(repair)).seconds - 1
-    )
+    return gain_of(times(0, [launch], H100), times_after(BY_NAME[name], 0, [launch], H100)).percent
 
 
 @pytest.mark.long
@@ -128,6 +124,7 @@ def test_a_kernel_that_does_not_prefetch_gains_more_from_free_loads() -> None:
         ("free_exponentials", [sass("MUFU.EX2", sets=0), sass("FFMA", waits=[0])]),
         ("free_loads", [sass("LDG.E.128", sets=0), sass("FFMA", waits=[0])]),
         ("free_integers", [*[sass("IMAD")] * 8, sass("FFMA")]),
+        ("free_products", [PRODUCT, sass("WARPGROUP.DEPBAR.LE", "gsb0, 0x0")]),
         ("free_cta_barriers", [sass("FFMA"), BARRIER]),
         ("hidden_latencies", [sass("LDS", sets=0), sass("FFMA", waits=[0])]),
     ],

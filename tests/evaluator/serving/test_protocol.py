@@ -41,15 +41,16 @@ EXPLAIN = ProfileRequest(REQUEST.candidate, "8k-full")
 FAULT = Evaluation(Status.CRASHED, "died", "h100", "quick", 0.5)
 LINE = LineCost(3, "k = tl.load(", 10.0, 0.5, {"scoreboard": 0.5}, "LDG")
 LOOP = Section(
-    "loop at line 2", 2, 4.0, 20.0, 1.0, {"tensor": 0.3}, "latency", {"latency": 9.0}, (Role(4, {}, (), (LINE,)),)
-)
+    "loop at line 2", 2, 4.0, 20.0, 1.0, {"tensor": 0.3}, "latency", {"latency": 9.0}, {"latency": 2.0},
+    (Role(4, {}, (), (LINE,)),),
+)  # fmt: skip
 PROFILE = Profile(
     ScoreKind.PREDICTED,
     "h100",
     CaseScore("8k-full", 200.0, 10.0, "latency", {"tensor": 0.3}, 190.0, 210.0, ("what FOO takes",)),
     (Part("loop at line 2", 0, 10.0, 1.0),),
-    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, "latency", 10.0, (LOOP,)),),
-    (WhatIf("no_spills", "no spills", 10.0, 200.0, 0.0, "has none"),),
+    (LaunchProfile("kernel", 8, 2, ("registers",), 0.5, 128, 0, 1024, 10.0, 1.48, (LOOP,)),),
+    (WhatIf("no_spills", "no spills", 10.0, 200.0, 0.0, 0.0, "has none"),),
     Timeline(
         "loop at line 2", 40.0, (0.0, 20.0), (PipeLane("tensor", (0.5, 1.0)),), (WarpLane("warps", ("running",)),)
     ),
