@@ -9,7 +9,7 @@ from rich.text import Text
 from avo.evaluator.target import ScoreKind, unchecked
 from avo.lineage_db.decision import closer_look
 from avo.watch.tables import by_case, gain, row, table
-from avo.watch.wording import SPREAD, compared, percent, printable, resolved, spread, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, percent, printable, resolved, spread, unit
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Evaluation, Score
@@ -60,13 +60,13 @@ def _conditions(score: "Score") -> list[str]:
 def _scores(evaluation: "Evaluation", score: "Score", seed: "Score | None") -> RenderableType:
     kind = score.kind if evaluation.correct else f"{evaluation.status.words}, {score.kind}"
     columns = ["CASE", f">{kind} TFLOPS", *([">over seed"] if seed else []), f">{SPREAD[score.kind]}", ">us"]
-    limited = any(case.limiter for case in score.cases)
-    made = table(*columns, *(["LIMITER"] if limited else []))
+    limited = any(map(critical, score.cases))
+    made = table(*columns, *(["CRITICAL", "BUSIEST"] if limited else []))
     seeds = {case.case: case.tflops for case in seed.cases} if seed else {}
     for case in score.cases:
         gains = [percent(gain(case.tflops, seeds.get(case.case)))] if seed else []
-        limiter = [case.limiter] if limited else []
-        row(made, case.case, f"{case.tflops:.1f}", *gains, spread(case), f"{case.time_us:.1f}", *limiter)
+        limits = [critical(case), busiest(case.utilisation)] if limited else []
+        row(made, case.case, f"{case.tflops:.1f}", *gains, spread(case), f"{case.time_us:.1f}", *limits)
     return made
 
 

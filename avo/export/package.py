@@ -30,7 +30,7 @@ from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import figure, mentions, names, of_seed, others, published, ranked, table, takes
-from avo.watch.wording import SPREAD, compared, place, spread, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, place, spread, unit
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -215,6 +215,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "cell": lambda text: " ".join(text.split()).replace("|", "\\|"),
         "spread": spread,
+        "busiest": busiest,
+        "critical": critical,
         "unit": unit,
         "place": place,
         "compared": compared,

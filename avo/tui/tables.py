@@ -14,7 +14,7 @@ from avo.evaluator.problem import Baseline
 from avo.lineage_db.records import Submission, Version
 from avo.watch.scores import compare, gain, geomean
 from avo.watch.tables import by_case
-from avo.watch.wording import SPREAD, compared, duration, percent, place, printable, resolved, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, duration, percent, place, printable, resolved, unit
 
 WIDEST = 400
 """Width in columns of a page that scrolls: longer lines of candidates are cut."""
@@ -156,8 +156,9 @@ def _case_scores(
     if ranged:
         rows.append(CaseRow(f"{SPREAD[score.kind]} from", {case.case: f"{case.low_tflops:.1f}" for case in ranged}))
         rows.append(CaseRow(f"{SPREAD[score.kind]} to", {case.case: f"{case.high_tflops:.1f}" for case in ranged}))
-    if any(case.limiter for case in score.cases):
-        rows.append(CaseRow("limited by", {case.case: case.limiter for case in score.cases}))
+    if any(map(critical, score.cases)):
+        rows.append(CaseRow("critical", {case.case: critical(case) for case in score.cases}))
+        rows.append(CaseRow("busiest", {case.case: busiest(case.utilisation) for case in score.cases}))
     return CaseTable([case.case for case in score.cases], rows)
 
 
