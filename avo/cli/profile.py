@@ -60,6 +60,13 @@ def profile(
             help="With --show ir: the pass, by name or number. Default: the one that fails, else a list of all.",
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN[@VERSION|#ATTEMPT]",
+            help="With --show sass: another kernel, whose hot loop is set beside this one's.",
+        ),
+    ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw two passes of the hot loop.")] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
@@ -73,6 +80,7 @@ def profile(
     Example: avo profile kernel.py --target h100 --case 8k-full --svg timeline.svg
     """
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
+    other = _chosen(against, problem, target, suite, db)[0] if against else ""
 
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.catalogue import get_cases, get_problem, problem_name
@@ -80,8 +88,9 @@ def profile(
     from avo.evaluator.inspection import Inspection, Look
     from avo.evaluator.judges import local_judge
     from avo.evaluator.targets import get_target
+    from avo.watch.beside import beside
 
-    _check(show, before, svg, as_json=as_json)
+    _check(show, before, svg, against, as_json=as_json)
     chosen = get_target(target)
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)
@@ -89,6 +98,11 @@ def profile(
     with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
         if show is Show.PIPES:
             found = judge.profile(Candidate(problem, source), case)
+        elif against:
+            both = [judge.profile(Candidate(problem, text), case) for text in (source, other)]
+            faults = [each for each in both if isinstance(each, Fault)]
+            loops = [each[0] for each in both if not isinstance(each, Fault)]
+            found = faults[0] if faults else beside(loops[0], loops[1], kernel, against)
         else:
             seen = judge.inspect(Inspection(Look(show), problem, source, None, case, before))
             found = seen.fault or seen.text
@@ -109,8 +123,10 @@ def profile(
         _explain(found, kernel, target)
 
 
-def _check(show: Show, before: str | None, svg: Path | None, *, as_json: bool) -> None:
+def _check(show: Show, before: str | None, svg: Path | None, against: str | None, *, as_json: bool) -> None:
     """Leave with one line where options do not go together."""
+    if against is not None and show is not Show.SASS:
+        fail("--against is for --show sass")
     if before is not None and show is not Show.IR:
         fail("--before is for --show ir")
     if show is not Show.PIPES and (svg or as_json):

@@ -164,6 +164,15 @@ def test_code_is_printed_in_place_of_the_tables(avo: Avo, tmp_path: Path, judge:
     assert (said.exit_code, said.stdout) == (1, "parse error: line 1\n")
 
 
+def test_two_kernels_hot_loops_stand_beside_each_other(avo: Avo, tmp_path: Path, judge: type[FakeJudge]) -> None:
+    (tmp_path / "kernel.py").write_text("x = 1")
+    (tmp_path / "other.py").write_text("x = 2")
+    said = avo("profile", "kernel.py", "--show", "sass", "--against", "other.py", "--case", "8k-full")
+    assert said.exit_code == 0, said.output
+    assert judge.asked == [("h100", "quick", Candidate("mha", f"x = {n}"), "8k-full") for n in (1, 2)]
+    assert [line[:10] for line in said.stdout.splitlines()[:2]] == ["- kernel.p", "+ other.py"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -171,6 +180,7 @@ def test_code_is_printed_in_place_of_the_tables(avo: Avo, tmp_path: Path, judge:
         (("--show", "ptx", "--before", "x"), "--before is for --show ir"),
         (("--show", "ptx", "--json"), "--show ptx prints code: leave --json out"),
         (("--show", "ir", "--svg", "a.svg"), "--show ir prints code: leave --svg out"),
+        (("--against", "kernel.py"), "--against is for --show sass"),
     ],
 )
 def test_options_that_do_not_go_together_are_a_wrong_call(
