@@ -20,7 +20,7 @@ from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES, Launch
 from avo.evaluator.executor.lockstep import Pace, unstuck
 from avo.evaluator.executor.marking import Marks, Owners, Writers
 from avo.evaluator.executor.memory import Memory
-from avo.evaluator.executor.pointers import behind, granules, overwritten, touched
+from avo.evaluator.executor.pointers import behind, granules, overwritten, shows_addresses, touched
 from avo.evaluator.executor.reach import Reach, busiest, observe, placed, places_of, shares_of
 from avo.evaluator.executor.sanitizer import Sanitizer
 from avo.evaluator.executor.script import Script
@@ -308,6 +308,11 @@ class Kernel:
 
     def _code(self, sliced: Function) -> Code:
         return Code(sliced, self.function)
+
+    @cached_property
+    def shows_addresses(self) -> bool:
+        """Whether what it computes may depend on where buffers are."""
+        return shows_addresses(self.function)
 
     @cached_property
     def waits(self) -> Code:

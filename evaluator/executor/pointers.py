@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
-from avo.evaluator.executor.effects import UPDATES, WRITES, effects
+from avo.evaluator.executor.effects import CONTROL, UPDATES, WRITES, effects
 from avo.evaluator.executor.ir import Function, Op
 from avo.evaluator.plan import Argument, Scalar
 
@@ -25,6 +25,22 @@ def origins(function: Function) -> dict[int, int]:
             pairs = zip(inside, op.operands, strict=True)
             found.update((inner, found[outer]) for inner, outer in pairs if outer in found)
     return found
+
+
+def shows_addresses(function: Function) -> bool:
+    """Return whether a kernel may turn addresses into numbers, or numbers into addresses. What it computes then depends
+    on where buffers are; without that, as long as it leaves none, only on what they hold.
+    """
+
+    def kinds(slots: Iterable[int]) -> list[bool]:
+        return [function.types[slot].element == "ptr" for slot in slots]
+
+    def shows(op: Op) -> bool:
+        used, made = kinds(op.operands[effects(op.name).accesses :]), kinds(op.results)
+        followed = all(made) or all(function.types[slot].element == "descriptor" for slot in op.results)
+        return (any(used) and not (made and followed)) or (any(made) and not any(used))
+
+    return any(shows(op) for op in function.body.ops if op.name not in CONTROL)
 
 
 def touched(function: Function, names: Collection[str]) -> frozenset[int | None]:

@@ -88,8 +88,8 @@ class BenchmarkCheck:
         rows = {of: made[of] & (wanted[of] | some_of(made[of], chance)) for of in made}
         either = {i: others[i].logical_or_(chosen[i]) for i in chosen}
         passed(uncovered(self.problem, self.case, self._marked(either)))
-        self._check_accesses(programs, chance)
-        self._execute(programs, self.run)
+        if not self._check_accesses(programs, chance):
+            self._execute(programs, self.run)
         outputs = only(self.problem, self.case, self._marked(chosen), rows)
         return compare(self.problem, self.case, self.inputs, outputs, whole=False)
 
@@ -202,16 +202,19 @@ class BenchmarkCheck:
             for i in replaced:
                 marks[i] &= stored[i].logical_not_()
 
-    def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> None:
+    def _check_accesses(self, programs: Sequence[torch.Tensor], chance: random.Random) -> bool:
         """Check where the given programs of each stage read and write, in buffers so far apart that an access that
         leaves one meets no other. They are executed for it only if they may race or wait for each other.
 
         The first and the last program of each stage are checked too, unless some wait: they come closest to the ends of
         tensors.
+
+        Returns whether they have left what they leave in the run's own buffers: where they were executed, unless they
+        may look at addresses.
         """
         addresses = apart([buffer.nbytes for buffer in self.run.plan.buffers], chance)
         waiting = any(stage.kernel.takes_turns for stage in self.stages)
-        if self.sample.races or waiting:
+        if executed := self.sample.races or waiting:
             far = replace(self.run, buffers=self.run.buffers.at(addresses))
             self._execute(programs, far, sanitize=self.sample.races)
         for stage, chosen in zip(self.stages, programs, strict=True):
@@ -219,6 +222,7 @@ class BenchmarkCheck:
                 ends = torch.tensor([0, stage.launch.programs - 1])
                 checked = torch.cat((ends, chosen[: 0 if self.sample.races else None])).unique()
                 _refuse_uncounted(stage, checked, stage.check_accesses(addresses, checked))
+        return executed and not any(stage.kernel.shows_addresses for stage in self.stages)
 
     def _stored(self, programs: Sequence[torch.Tensor]) -> tuple[Marks, Marks]:
         """Return marks of what is left in the outputs of the given programs of each stage, and of all others.

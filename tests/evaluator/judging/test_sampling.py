@@ -143,6 +143,33 @@ def test_the_first_and_the_last_program_are_checked_for_stray_accesses_with_ever
         assert "read out of bounds in copy" in refused.value.fault.message
 
 
+@pytest.mark.parametrize(
+    ("how", "same"),
+    [
+        (STORE, True),
+        (f"%other = arith.select %true, %target, %source : !tt.ptr<i32>\n    {STORE.replace('target', 'other')}", True),
+        (f"%number = tt.ptr_to_int %target : !tt.ptr<i32> -> i64\n    {STORE}", False),
+        (
+            "%number = arith.constant 4096 : i64\n    %made = tt.int_to_ptr %number : i64 -> !tt.ptr<i32>\n"
+            f"    %other = arith.select %true, %target, %made : !tt.ptr<i32>\n    {STORE.replace('target', 'other')}",
+            False,
+        ),
+    ],
+    ids=["stored", "chosen", "made a number", "made of a number"],
+)
+def test_programs_count_as_run_where_their_accesses_were_checked_unless_they_see_addresses(
+    how: str, same: bool
+) -> None:
+    check = copies((1, 0, 0, 1, 0), again=how)
+    object.__setattr__(check, "sample", replace(check.sample, races=True))
+    source, target, _ = check.run.buffers.allocations
+    source.data.copy_(torch.arange(1, 5))
+    assert check._check_accesses([torch.tensor([2])], random.Random(1)) is same
+    assert target.data.tolist()[2] == 3  # left even so, where another execution writes it again
+    object.__setattr__(check, "sample", replace(check.sample, races=False))
+    assert not check._check_accesses([torch.tensor([2])], random.Random(1))
+
+
 def left(first: list[int], second: list[int]) -> tuple[list[int], list[int]]:
     """The elements of the output that are left of these programs of two launches that store the same, and of others."""
     check = copies((0, 0, 0, 1, 0), (0, 0, 0, 1, 0))
