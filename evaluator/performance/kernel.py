@@ -232,12 +232,12 @@ def _pass(
     busy = dict.fromkeys([*PIPE_NAMES.values(), "issue", "l2"], 0.0)
     flops = 0.0
     for (instructions, warps), pace in zip(parts, often or [1] * len(parts), strict=True):
-        for instruction in instructions:
-            op = costs.op(instruction)
+        for op in map(costs.op, instructions):
             times = pace * (1 if op.leader else warps)
-            flops += op.flops * times
             busy["issue"] += times * costs.issue_clocks / PARTITIONS
-            if copies or op.kind not in (Kind.COPY, Kind.BULK_COPY):
+            if op.flops:
+                flops += op.flops * times
+            if (op.shared or op.l2) and (copies or op.kind not in (Kind.COPY, Kind.BULK_COPY)):
                 busy["shared"] += op.shared * times
                 busy["l2"] += op.l2 * times
             if op.pipe:

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from avo.evaluator.performance.mbarriers import ORDERED
-from avo.evaluator.performance.pipes import Costs, Op
+from avo.evaluator.performance.pipes import AT_MBARRIERS, Costs, Op
 from avo.evaluator.performance.roles import ARRIVALS, WAITS, Role, passes_in_step
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.simulate import Mark, Played, Team, Teams, play
@@ -116,7 +116,8 @@ def tied(parts: Sequence[tuple[Sequence[Instruction | Loop], int]], costs: Costs
     """Whether every role waits, in its loops, for what another does at an mbarrier that both are known to use."""
     waits, arrives = [], []
     for items, _ in parts:
-        ops = [costs.op(i) for top in items if isinstance(top, Loop) for loop in top.tree() for i in loop.own]
+        own = (i for top in items if isinstance(top, Loop) for loop in top.tree() for i in loop.own)
+        ops = [costs.op(i) for i in own if i.base in AT_MBARRIERS]
         waits.append({op.mbarrier for op in ops if op.kind in WAITS} - {ORDERED})
         arrives.append({op.mbarrier for op in ops if op.kind in ARRIVALS})
     return all(

@@ -385,6 +385,9 @@ _FAMILIES: dict[str, Callable[[Costs, Instruction], Op]] = {
 }
 """The costs of what does more than compute, or no more than issue, by base."""
 
+AT_MBARRIERS = frozenset(base for base, family in _FAMILIES.items() if family in (Costs._mbarrier, Costs._bulk_copy))
+"""Instructions that may wait or arrive at an mbarrier, by base."""
+
 
 def _decode(descriptor: int, base: str) -> tuple[int, int, int]:
     """Return the shape of a tcgen05.mma from its instruction descriptor.

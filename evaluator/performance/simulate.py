@@ -227,36 +227,47 @@ class _Table:
 
     def __init__(self, teams: Sequence[Team]) -> None:
         streams = {id(team.stream): team.stream for team in teams}
-        places = [list(map(id, stream)) for stream in streams.values()]
-        distinct = dict(zip(chain(*places), chain(*streams.values()), strict=True))
-        marks = {place: mark for place, mark in distinct.items() if isinstance(mark, Mark)}
-        ops = {place: op for place, op in distinct.items() if isinstance(op, Op)}
-        rows = {place: row for row, place in enumerate(chain(ops, marks))}
-        self.stream = np.fromiter(map(rows.__getitem__, chain(*places)), np.int64)
-        self.names = {name: place for place, name in enumerate({mark.name for mark in marks.values()})}
-        copies = [[*(mark.copies or {}).items()] for mark in marks.values()]
-        named = chain((op.mbarrier for op in ops.values()), (name for name, _ in chain(*copies)))
+        places = [np.fromiter(map(id, stream), np.int64, len(stream)) for stream in streams.values()]
+        everything = list(chain(*streams.values()))
+        # Few are distinct. Their rows follow each other as they are met first, instructions before marks.
+        _, firsts, numbers = np.unique(
+            np.concatenate([np.zeros(0, np.int64), *places]), return_index=True, return_inverse=True
+        )
+        marked = np.array([isinstance(everything[first], Mark) for first in firsts.tolist()], bool)
+        order = np.lexsort((firsts, marked))
+        self.stream = np.argsort(order)[numbers]
+        distinct = [everything[first] for first in firsts[order].tolist()]
+        ops = [each for each in distinct if isinstance(each, Op)]
+        marks = [each for each in distinct[len(ops) :] if isinstance(each, Mark)]
+        self.names = {name: place for place, name in enumerate({mark.name for mark in marks})}
+        copies = [[*(mark.copies or {}).items()] for mark in marks]
+        named = chain((op.mbarrier for op in ops), (name for name, _ in chain(*copies)))
         mbarriers = {name: place for place, name in enumerate(dict.fromkeys(named))}
         self.mbarriers = len(mbarriers)
         self.copies = _filled(records.COPIES, [(mbarriers[name], phases) for name, phases in chain(*copies)])
-        of_marks = zip(marks.values(), accumulate(map(len, copies), initial=0), map(len, copies), strict=False)
+        of_marks = zip(marks, accumulate(map(len, copies), initial=0), map(len, copies), strict=False)
         self.marks = _filled(records.MARK, [(self.names[mark.name], mark.turn, *own) for mark, *own in of_marks])
         self.ops = np.zeros(len(distinct), records.OP)
-        columns = np.fromiter(chain(*map(attrgetter(*_FIELDS), ops.values())), np.float64).reshape(-1, len(_FIELDS))
+        columns = np.fromiter(chain(*map(attrgetter(*_FIELDS), ops)), np.float64).reshape(-1, len(_FIELDS))
         for name, column in zip(_FIELDS, columns.T, strict=True):
             self.ops[name][: len(ops)] = column
-        self.ops["mbarrier"][: len(ops)] = [mbarriers[op.mbarrier] for op in ops.values()]
+        self.ops["mbarrier"][: len(ops)] = [mbarriers[op.mbarrier] for op in ops]
         self.ops["kind"][len(ops) :], self.ops["count"][len(ops) :] = Kind.MARK, range(len(marks))
-        bounds = dict(zip(streams, pairwise(accumulate(map(len, places), initial=0)), strict=True))
-        kinds = [self.ops["kind"][self.stream[slice(*bound)]] for bound in bounds.values()]
-        self.groups = max([1, *(np.isin(own, (Kind.WGMMA, Kind.COPY_COMMIT)).sum() for own in kinds)])
-        self.parts = [self._part(len(_rows(team.warps)), *bounds[id(team.stream)]) for team in teams]
+        bounds = pairwise(accumulate(map(len, places), initial=0))
+        parts = {stream: self._part(*bound) for stream, bound in zip(streams, bounds, strict=True)}
+        self.groups = max([1, *(groups for _, groups in parts.values())])
+        self.parts = [parts[id(team.stream)][0]._replace(warps=len(_rows(team.warps))) for team in teams]
 
-    def _part(self, warps: int, begin: int, end: int) -> _Part:
-        own = self.ops[self.stream[begin:end]]
-        rank = 0 if Kind.BULK_COPY in own["kind"] else 1 if Kind.TENSOR_MMA in own["kind"] else 2
-        most = np.where(np.isin(own["kind"], WAITS + ARRIVALS), np.maximum(own["count"], 1), 0)
-        return _Part(begin, end, warps, rank, np.bincount(own["mbarrier"], most, self.mbarriers).astype(np.int64))
+    def _part(self, begin: int, end: int) -> tuple[_Part, int]:
+        """Return the part of a stream, but for its warps, and how many groups of products or copies it ends."""
+        rows = np.bincount(self.stream[begin:end], minlength=len(self.ops))  # how often each is passed
+        kinds, mbarriers = self.ops["kind"], self.ops["mbarrier"]
+        has = set(kinds[rows > 0].tolist())
+        rank = 0 if Kind.BULK_COPY in has else 1 if Kind.TENSOR_MMA in has else 2
+        most = np.where(np.isin(kinds, WAITS + ARRIVALS), np.maximum(self.ops["count"], 1), 0)
+        phases = np.bincount(mbarriers, rows * most, self.mbarriers).astype(np.int64)
+        groups = int(rows[np.isin(kinds, (Kind.WGMMA, Kind.COPY_COMMIT))].sum())
+        return _Part(begin, end, 0, rank, phases), groups
 
 
 def _run(sm: Sm) -> None:

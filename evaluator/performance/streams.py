@@ -1,8 +1,10 @@
 """What one warp plays: a path of instructions as ops, with marks where passes through loops begin and end."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import cast
 
 from avo.evaluator.performance.pipes import Costs, Kind, Op
 from avo.evaluator.performance.sass import Instruction
@@ -23,6 +25,15 @@ class Visit:
     marks: list[int]
     drained: int = 0
     """Last passes that no longer copy for later ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Instructions between loops."""
+
+    ops: list[Op]
+    followed: list[Op]
+    """Those that do more than compute."""
 
 
 @dataclass
@@ -52,15 +63,14 @@ class Stream:
         """Add what is passed next; loops a few times over."""
         self._extend(self._pieces(items))
 
-    def _extend(self, pieces: Sequence[list[Op] | Loop]) -> None:
+    def _extend(self, pieces: Sequence["_Piece | Loop"]) -> None:
         for piece in pieces:
             if isinstance(piece, Loop):
                 self._visit(piece)
                 continue
-            self.ops += piece
-            for op in piece:
-                if op.kind:
-                    self._follow(op)
+            self.ops += piece.ops
+            for op in piece.followed:
+                self._follow(op)
 
     def _visit(self, loop: Loop) -> None:
         visit = Visit(loop, [self._mark(0)])
@@ -74,17 +84,15 @@ class Stream:
         if self.alone:  # else one stream waits for what another copies
             visit.drained = min(drain, self._end_pipeline())
 
-    def _pieces(self, items: Sequence[Instruction | Loop]) -> list[list[Op] | Loop]:
+    def _pieces(self, items: Sequence[Instruction | Loop]) -> "list[_Piece | Loop]":
         """Return the items with ops for instructions, those between loops together."""
-        run: list[Op] = []
-        pieces: list[list[Op] | Loop] = [run]
-        op_of = self.costs.op
-        for item in items:
-            if isinstance(item, Loop):
-                run = []
-                pieces += (item, run)
+        pieces: list[_Piece | Loop] = []
+        for looping, some in groupby(items, lambda item: isinstance(item, Loop)):
+            if looping:
+                pieces += cast(Iterator[Loop], some)
             else:
-                run.append(op_of(item))
+                ops = list(map(self.costs.op, cast(Iterator[Instruction], some)))
+                pieces.append(_Piece(ops, [op for op in ops if op.kind]))
         return pieces
 
     def _follow(self, op: Op) -> None:
