@@ -65,7 +65,8 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     rows, barriers, known = chip.rows(frame.positions), chip.barriers, chip.clocks.known
     valid = barriers.valid[rows, number]
     used = valid if active is None else active & valid
-    if not bool(valid.all()):
+    all_valid = bool(valid.all())
+    if not all_valid:
         unusable = ~valid if active is None else active & ~valid
         text = "uses barrier {}, which is not initialised, or no longer"
         chip.refute_use(site(frame, op), unusable, text, number, agent)
@@ -75,8 +76,11 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
         unknown &= by % chip.ctas == agent % chip.ctas  # the compiler lets CTAs meet after barriers are initialised
         text = "uses barrier {}, which may not be initialised yet"
         chip.refute_use(site(frame, op), unknown, text, number, agent)
-    places = used.nonzero().flatten()
-    use = Use(number, places, rows[places], number[places])
+    if all_valid and active is None:  # most often: looking for the places would take as long as all else here
+        use = Use(number, torch.arange(frame.programs), rows, number)
+    else:
+        places = used.nonzero().flatten()
+        use = Use(number, places, rows[places], number[places])
     barriers.use(use.rows, use.barriers, agent, known[use.rows, agent, agent])
     return use
 
