@@ -3,11 +3,13 @@
     python -m bench.verdicts [--targets h100 b200] [--problems decode ...] [--out verdicts.jsonl]
     python -m bench.verdicts --write
     python -m bench.verdicts --compare hopper tuned [--times 6]
+    python -m bench.verdicts --where mha/tuned mha/hopper decode/split mha_backward/plain
 
 Each verdict is one line of the file, which a later call continues: a seed is judged again only after it has changed.
 Processor time is that of a new judge and its jobs, with all that only a judge's first verdict costs. --write judges
 nothing: it puts the table of what the file has into docs/benchmarks.md. --compare judges two seeds of mha and gqa for
-h100 in turns, and prints how many times as much the first takes, in the mean.
+h100 in turns, and prints how many times as much the first takes, in the mean. --where judges seeds for h100 once, and
+once closely, and prints what takes the time.
 """
 
 import argparse
@@ -15,10 +17,12 @@ import json
 import multiprocessing
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import msgspec
 
@@ -122,6 +126,62 @@ def compared(seeds: Sequence[str], times: int) -> Iterator[str]:
         yield f"{problem}: {first:.2f} s of processor time against {second:.2f}, {first / second:.2f} times"
 
 
+PARTS = ("starting", "capturing", "compiling", "small cases", "samples of large cases", "playing", "the rest")
+
+
+def spent(problem: str, seed: str, closely: bool) -> defaultdict[str, float]:
+    """Return the seconds of processor time that each part of a verdict for h100 takes. Call it in a process of its own.
+
+    What has to be imported for it counts as starting, with the fork server.
+    """
+    from avo.evaluator.judging import checking, speed
+    from avo.evaluator.sandbox.jobs import ForkServer
+
+    found: defaultdict[str, float] = defaultdict(float)
+    run = ForkServer.run
+
+    def asked(server: ForkServer, job: str, *rest: Any) -> Any:
+        before = server.processor_s
+        outcome = run(server, job, *rest)
+        found["capturing" if "capture" in job else "compiling"] += server.processor_s - before
+        return outcome
+
+    def timed(owner: Any, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def run(*args: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*args)
+            finally:
+                found[part] += time.process_time() - started
+
+        setattr(owner, name, run)
+
+    setattr(ForkServer, "run", asked)  # noqa: B010 - mypy does not let it be assigned
+    timed(checking.Checker, "whole", "small cases")
+    timed(checking.Checker, "sampled", "samples of large cases")
+    timed(speed, "predict", "playing")
+    imported = time.process_time()
+    found["the rest"] = judged(problem, seed, "h100", closely).processor_s - sum(found.values())
+    jobs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    served = jobs.ru_utime + jobs.ru_stime - found["capturing"] - found["compiling"]
+    found["starting"], found["the rest"] = imported + served, found["the rest"] - served
+    return found
+
+
+def divided(kernels: Sequence[str]) -> Iterator[str]:
+    """Yield the rows of a table of ``spent`` for seeds, by problem and name, each once and once closely."""
+    yield f"| | {' | '.join(PARTS)} | all |"
+    yield "|---" + "|--:" * (len(PARTS) + 1) + "|"
+    for kernel in kernels:
+        for closely in (False, True):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found = pool.apply(spent, (*kernel.split("/"), closely))
+            seconds = [*(found[part] for part in PARTS), sum(found.values())]
+            yield f"| `{kernel}`{', closely' * closely} | {' | '.join(f'{each:.1f}' for each in seconds)} |"
+
+
 def main() -> int:
     """Judge what is missing, or print the table; return 1 where a seed is not correct."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,11 +189,16 @@ def main() -> int:
     parser.add_argument("--problems", nargs="+", default=[*PROBLEMS, *SETTINGS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / ".avo" / "verdicts.jsonl")
     parser.add_argument("--compare", nargs=2, metavar="SEED")
+    parser.add_argument("--where", nargs="+", metavar="PROBLEM/SEED")
     parser.add_argument("--times", type=int, default=6)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
     if options.compare:
         for line in compared(options.compare, options.times):
+            print(line, flush=True)
+        return 0
+    if options.where:
+        for line in divided(options.where):
             print(line, flush=True)
         return 0
     known = read(options.out)
