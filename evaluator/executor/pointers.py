@@ -38,6 +38,7 @@ def shows_addresses(function: Function) -> bool:
     def shows(op: Op) -> bool:
         used, made = kinds(op.operands[effects(op.name).accesses :]), kinds(op.results)
         followed = all(made) or all(function.types[slot].element == "descriptor" for slot in op.results)
+        followed = followed and op.name != "tt.elementwise_inline_asm"
         return (any(used) and not (made and followed)) or (any(made) and not any(used))
 
     return any(shows(op) for op in function.body.ops if op.name not in CONTROL)

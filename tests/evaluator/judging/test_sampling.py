@@ -154,8 +154,13 @@ def test_the_first_and_the_last_program_are_checked_for_stray_accesses_with_ever
             f"    %other = arith.select %true, %target, %made : !tt.ptr<i32>\n    {STORE.replace('target', 'other')}",
             False,
         ),
+        (
+            '%other = tt.elementwise_inline_asm "and.b64 $0, $1, -8;" {constraints = "=l,l", packed_element = 1 : i32, '
+            f"pure = true}} %target : !tt.ptr<i32> -> !tt.ptr<i32>\n    {STORE.replace('target', 'other')}",
+            False,
+        ),
     ],
-    ids=["stored", "chosen", "made a number", "made of a number"],
+    ids=["stored", "chosen", "made a number", "made of a number", "rounded in assembly"],
 )
 def test_programs_count_as_run_where_their_accesses_were_checked_unless_they_see_addresses(
     how: str, same: bool
