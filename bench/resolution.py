@@ -3,7 +3,8 @@
     python -m bench.resolution [equal] [gains] [rhythms] [--write]
 
 Each kernel is taken in ten orders of its independent instructions, and each order gets neighbours as a candidate does
-before acceptance. For the gains, the slower kernel of a pair passes all its loops more often.
+before acceptance. For the gains, the slower kernel of a pair passes all its loops so much more often that it
+takes 2% more time.
 """
 
 import math
@@ -102,10 +103,11 @@ def orders(name: str) -> list[tuple[Score, Score]]:
         plans = judge.planned(Candidate(problem, source()))
         judge.compiler.begin(closely=True)
         found = []
+        more = _passes(judge, problem, plans)
         for each in in_other_orders(judge.compiler, judge.target, plans, ORDERS):
             made = _neighbours(judge, each)
-            more = looked_at(judge, problem, _longer(each), list(map(_longer, made)))
-            found.append((looked_at(judge, problem, each, made), more))
+            slower = looked_at(judge, problem, _longer(each, more), [_longer(order, more) for order in made])
+            found.append((looked_at(judge, problem, each, made), slower))
         return found
 
 
@@ -127,14 +129,25 @@ def _neighbours(judge: Judge, plans: Sequence[CompiledPlan]) -> list[list[Compil
     return in_other_orders(judge.compiler, judge.target, plans, NEIGHBOURS)
 
 
-def _longer(plans: Sequence[CompiledPlan]) -> list[CompiledPlan]:
-    return [replace(plan, works=tuple(map(_with_more, plan.works))) for plan in plans]
+def _passes(judge: Judge, problem: str, plans: Sequence[CompiledPlan]) -> float:
+    """Return how much more often all loops have to be passed to take ``GAIN`` more time."""
+    tried = 0.1
+    few, many = (
+        passed(Predicted(judge.target).score(get_problem(problem), _longer(plans, more), None)).geomean_tflops
+        for more in (0.0, tried)
+    )
+    return GAIN * tried / (few / many - 1)
 
 
-def _with_more(work: LaunchWork) -> LaunchWork:
+def _longer(plans: Sequence[CompiledPlan], more: float) -> list[CompiledPlan]:
+    return [replace(plan, works=tuple(_with_more(work, more) for work in plan.works)) for plan in plans]
+
+
+def _with_more(work: LaunchWork, more: float) -> LaunchWork:
     """Return a launch whose programs pass their loops more often. Passes need not be whole for the model."""
-    more: Any = [loop.trips * (1 + GAIN) for loop in work.loops]
-    return replace(work, loops=tuple(replace(loop, trips=trips) for loop, trips in zip(work.loops, more, strict=True)))
+    trips: list[Any] = [loop.trips * (1 + more) for loop in work.loops]
+    loops = tuple(replace(loop, trips=each) for loop, each in zip(work.loops, trips, strict=True))
+    return replace(work, loops=loops)
 
 
 def _accepted(mine: Score, other: Score) -> bool:

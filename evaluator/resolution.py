@@ -17,6 +17,8 @@ _BEYOND = 4.0
 """Standard errors of the difference of the means of neighbours that a gain has to exceed. Of six each, equal ones do so
 once in 800 pairs (Student's t with 10 degrees of freedom).
 """
+_LEAST = 0.002
+"""Least standard error: few orders may be alike by chance, or as the compiler undoes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,9 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
     gain = math.log(mine.settled_tflops / other.settled_tflops)
     alone = mine.geomean_tflops / other.settled_tflops - 1 if mine.neighbours else None
     mines, others = _drawn(mine), _drawn(other)
+    by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
     if len(mine.cases) != len(other.cases) or not mines or len(mines) != len(others):
-        return Difference(math.expm1(gain), alone=alone)
+        return Difference(math.expm1(gain), resolution=math.expm1(by_orders) if by_orders else None, alone=alone)
     parts = [[m - o for m, o in zip(mines, others, strict=True)]]
     for sign, score in ((1, mine), (-1, other)):
         doubt = sign * math.log(geometric_mean(case.doubt for case in score.cases))
@@ -58,7 +61,6 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
     leads = sorted(map(sum, product(*parts)))
     least = leads[min(len(leads) - 1, math.floor((1 - sure) * len(leads) + 1e-9))]
     share = (len(leads) - bisect_right(leads, 0.0)) / len(leads)
-    by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
     return Difference(math.expm1(gain), share, math.expm1(max(0.0, gain - least, by_orders)), alone)
 
 
@@ -72,10 +74,12 @@ def resolution(score: Score) -> float | None:
 def _error(score: Score) -> float:
     """Return the standard error of the mean of the logarithms of the neighbours' speeds."""
     means = [fmean(map(math.log, drawn)) for drawn in score.neighbours]
-    return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
+    return max(_LEAST, stdev(means) / math.sqrt(len(means))) if len(means) > 1 else 0.0
 
 
 def _drawn(score: Score) -> list[float]:
     """Return the logarithm of the speed in each draw, the mean over the neighbours or else over the cases."""
     kernels = score.neighbours or [case.draws for case in score.cases]
+    if len(set(map(len, kernels))) > 1:
+        return []
     return [fmean(map(math.log, draw)) for draw in zip(*kernels, strict=True)]

@@ -120,8 +120,8 @@ class Lead:
             sentence = f"{over} with its neighbours and {alone:+.1%} alone{behind}, {100 * min_gain:+g}% is needed"
         elif gain < min_gain:
             ruling, sentence = Ruling.NO_GAIN, f"{over}{behind}, {100 * min_gain:+g}% is needed"
-        elif share is not None and (share < min_share or gain < (resolution or 0.0)):
-            needed = f"{drawn}, {100 * min_share:g}% are needed" if share < min_share else ""
+        elif (share is not None and share < min_share) or gain < (resolution or 0.0):
+            needed = f"{drawn}, {100 * min_share:g}% are needed" if share is not None and share < min_share else ""
             ruling, sentence = Ruling.UNRESOLVED, f"{over}{behind}{told}{needed}"
         else:
             ruling, sentence = Ruling.ACCEPTABLE, f"{over}{told}{drawn}"

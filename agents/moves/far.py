@@ -11,7 +11,6 @@ from avo.agents.moves.move import EVERYTHING, LOADS, Move
 from avo.evaluator.target import Target
 from avo.seeds import seed_source
 
-_TOGETHER, _APART = "far blocks by lists, near ones with partial outputs", "far blocks by lists, near ones apart"
 _CONSTANTS: Mapping[str, Sequence[int]] = {
     "EARLY": (0, 2, 3, 4, 5, 6, 8),
     "SHARE": SHARES,
@@ -31,32 +30,17 @@ def _edit_kv_outer(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.
 
 
 def _edit_far(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Put only far blocks into lists. What has this order already gets its other form, with its constants."""
-    if not _selected(anatomy):
-        return
-    constants = {name: value for name in _CONSTANTS if (value := _constant(anatomy, name)) is not None}
-    here = _form(anatomy)
-    for label in (_TOGETHER, _APART):
-        if label != here:
-            yield label, _module(anatomy, _source(label, {**_DEFAULTS, **constants}))
+    """Put only far blocks into lists, and attend to near ones where their partial outputs are added up."""
+    if _selected(anatomy) and not _made(anatomy):
+        yield "far blocks by lists, near ones with partial outputs", _module(anatomy, _source())
 
 
-def _source(form: str, constants: Mapping[str, int]) -> str:
-    """Return the module in one of its two forms."""
-    together = form == _TOGETHER
-    third = (
-        "``reduce_kernel`` attends with what is near to a tile of tokens, and adds up their partial outputs."
-        if together
-        else "``near_kernel`` attends with what is near, and ``reduce_kernel`` adds the partial outputs to that."
-    )
-    added = "" if together else 'ADDED_ROWS = 4\n"""Rows of a tile of ``reduce_kernel``, which has one warp."""\n'
-    parts = {"third": third, "added": added, **{name.lower(): str(value) for name, value in constants.items()}}
+def _source() -> str:
+    parts = {name.lower(): str(value) for name, value in _DEFAULTS.items()}
     parts["near"] = parts["near_rows"]
     parts |= {"near_head": far_kernels.NEAR, "near_tail": far_kernels.STORED, "strides": far_kernels.STRIDES}
     parts |= {"lists": far_hosts.LISTS, "attend": far_hosts.ATTEND}
-    text = far_kernels.HEAD + far_kernels.KERNELS
-    text += far_hosts.TOGETHER if together else far_hosts.APART
-    text += far_hosts.HOST + (far_hosts.RUN_TOGETHER if together else far_hosts.RUN_APART)
+    text = far_kernels.HEAD + far_kernels.KERNELS + far_hosts.REDUCE + far_hosts.HOST + far_hosts.RUN
     for name, part in parts.items():
         text = text.replace(f"{{{name}}}", part)
     return text
@@ -89,7 +73,7 @@ def _edit_lots(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modu
 
 
 def _steps(anatomy: Anatomy, name: str, values: Sequence[int]) -> Iterator[tuple[str, cst.Module]]:
-    literal = _literal(anatomy, name) if _form(anatomy) else None
+    literal = _literal(anatomy, name) if _made(anatomy) else None
     here = tree.integer(literal) if literal else None
     for value in values if literal else ():
         if value != here:
@@ -105,12 +89,10 @@ def _selected(anatomy: Anatomy) -> bool:
     return len(params.params) == 6 and by_name == ["block_size", "scale"]
 
 
-def _form(anatomy: Anatomy) -> str | None:
-    """Return which of the two forms a module has; None for any other module."""
+def _made(anatomy: Anatomy) -> bool:
+    """Return whether the move ``far`` made the module."""
     functions = {function.name.value for function in tree.find(anatomy.module, cst.FunctionDef)}
-    if "attend_near" not in functions or not _selected(anatomy):
-        return None
-    return _APART if "near_kernel" in functions else _TOGETHER
+    return "attend_near" in functions and _selected(anatomy)
 
 
 def _literal(anatomy: Anatomy, name: str) -> cst.Integer | None:
@@ -119,11 +101,6 @@ def _literal(anatomy: Anatomy, name: str) -> cst.Integer | None:
         if tree.is_name(assign.targets[0].target, name) and isinstance(assign.value, cst.Integer):
             return assign.value if tree.integer(assign.value) in _CONSTANTS[name] else None
     return None
-
-
-def _constant(anatomy: Anatomy, name: str) -> int | None:
-    literal = _literal(anatomy, name)
-    return tree.integer(literal) if literal else None
 
 
 def _module(anatomy: Anatomy, source: str) -> cst.Module:

@@ -1,6 +1,6 @@
-"""Texts of the two forms of what the move ``far`` makes: kernels that add up partial outputs, and host code."""
+"""Texts of what the move ``far`` makes: the kernel that adds up partial outputs, and host code."""
 
-TOGETHER = '''@triton.jit
+REDUCE = '''@triton.jit
 def reduce_kernel(
     Q, K, V, Indices, Partial, Maxima, Sums, Out, Lse, scale,
 {strides}    kv_heads, begin, first, end, early, length, entries,
@@ -28,59 +28,6 @@ def reduce_kernel(
             row_max = new_max
 {near_tail}'''
 """Near blocks are attended to where partial outputs are added up."""
-APART = '''@triton.jit
-def near_kernel(
-    Q, K, V, Indices, Out, Lse, scale,
-{strides}    kv_heads, begin, end, early, length,
-    GROUP: tl.constexpr, MEMBERS: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr, D: tl.constexpr,
-    TOKENS: tl.constexpr, BLOCK_N: tl.constexpr,
-):
-    """Store what is near to a tile of tokens. A row of a tile is one query head of one token."""
-{near_head}{near_tail}@triton.jit
-def reduce_kernel(
-    Indices, Partial, Maxima, Sums, Out, Lse,
-    stride_ob, stride_oh, stride_om,
-    kv_heads, first, tokens, length, entries,
-    GROUP: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
-    """Add the partial outputs of a tile of rows to what is near, whose maxima are known before."""
-    pair = tl.program_id(1).to(tl.int64)
-    batch, kv_head = pair // kv_heads, pair % kv_heads
-    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    in_m = row < tokens * GROUP
-    within, member = row // GROUP, row % GROUP
-    token = first + within
-    own = token // SIZE
-    offs_d = tl.arange(0, D)
-    slots = tl.arange(0, SLOTS)
-    indices = Indices + (pair * length + token) * BLOCKS + 1
-    places = pair * entries * GROUP + within * ((BLOCKS - 3) * GROUP) + member
-    index = tl.load(indices[:, None] + slots[None, :], mask=in_m[:, None] & (slots < BLOCKS - 3)[None, :], other=-1)
-    far = (index > 0) & (index < own[:, None] - 1)
-    maxima = tl.load(Maxima + places[:, None] + slots[None, :] * GROUP, mask=far, other=float("-inf"))
-    sums = tl.load(Sums + places[:, None] + slots[None, :] * GROUP, mask=far, other=0.0)
-    lse = Lse + (pair * GROUP + member) * length + token
-    o_rows = member.to(tl.int64) * stride_oh + token.to(tl.int64) * stride_om
-    outs = Out + batch * stride_ob + kv_head * GROUP * stride_oh + o_rows[:, None] + offs_d[None, :]
-    near = tl.load(lse, mask=in_m, other=0.0) * LOG2_E
-    row_max = tl.maximum(near, tl.max(maxima, 1))
-    weight = tl.exp2(near - row_max)
-    row_sum = weight + tl.sum(sums * tl.exp2(maxima - row_max[:, None]), 1)
-    acc = tl.load(outs, mask=in_m[:, None], other=0.0).to(tl.float32) * weight[:, None]
-    for slot in tl.static_range(BLOCKS - 3):
-        index = tl.load(indices + slot, mask=in_m, other=-1)
-        far = (index > 0) & (index < own - 1)
-        place = places + slot * GROUP
-        part = tl.load(Partial + place[:, None] * D + offs_d[None, :], mask=far[:, None], other=0.0)
-        weight = tl.exp2(tl.load(Maxima + place, mask=far, other=float("-inf")) - row_max)
-        acc += part.to(tl.float32) * weight[:, None]
-    tl.store(outs, (acc * (1.0 / row_sum)[:, None]).to(Out.dtype.element_ty), mask=in_m[:, None])
-    tl.store(lse, (row_max + tl.log2(row_sum)) * LN_2, mask=in_m)
-
-
-'''
-"""Near blocks have a kernel of their own; another adds partial outputs to its output."""
 HOST = """def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, scale: float) -> None:
     batch, heads, length, head_dim = q.shape
     kv_heads, blocks = k.shape[1], block_indices.shape[3]
@@ -124,7 +71,7 @@ ATTEND = """            attend_kernel[(jobs, pairs)](
                 BLOCK_M=min(ROWS, max(64, 8192 // block_size)), SHARE=SHARE, **sizes, num_warps=4, num_stages=3,
             )
 """
-RUN_TOGETHER = """{lists}    for number in range(lots):
+RUN = """{lists}    for number in range(lots):
         first = early + number * lot
         if far:
 {attend}        begin, end = first if number else 0, min(first + lot, length) if far else length
@@ -133,17 +80,4 @@ RUN_TOGETHER = """{lists}    for number in range(lots):
             begin, first, end, early, length, entries, **sizes, **near, num_warps=4, num_stages=1,
         )
 """
-"""The launches of the first form."""
-RUN_APART = """    near_kernel[(pairs, triton.cdiv(length, tokens))](
-        q, k, v, block_indices, out, lse, scale, *strides, *out.stride()[:3], kv_heads, 0, length, early, length,
-        **sizes, **near, num_warps=4, num_stages=1,
-    )
-{lists}        for number in range(lots):
-            first = early + number * lot
-{attend}            added = min(lot, length - first)
-            reduce_kernel[(triton.cdiv(added * group, ADDED_ROWS), pairs)](
-                block_indices, partial, maxima, sums, out, lse, *out.stride()[:3], kv_heads, first, added, length,
-                entries, BLOCK_M=ADDED_ROWS, SLOTS=tile["SLOTS"], **sizes, num_warps=1,
-            )
-"""
-"""The launches of the second."""
+"""The launches."""

@@ -7,7 +7,7 @@ lists: those before the block before a query's own, but for block 0. Queries sha
    and divide the lists into jobs;
 2. ``attend_kernel`` does a job. All rows see all keys of a far block, so nothing is masked. Partial outputs are not
    normalised: each has a maximum and a sum of exponentials;
-3. {third}
+3. ``reduce_kernel`` attends with what is near to a tile of tokens, and adds up their partial outputs.
 
 The first tokens select most blocks before them: ``attend_near`` takes all of these in, masked by a bit a block, and
 none of them is listed. The others are processed in lots.
@@ -30,7 +30,7 @@ ROWS = {rows}
 """Most rows of a tile of ``attend_kernel``; 64 with blocks of 128."""
 NEAR_ROWS = {near}
 """Rows of a tile of ``attend_near``."""
-{added}LOG2_E = tl.constexpr(1.4426950408889634)
+LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 
 

@@ -224,7 +224,8 @@ class RecordedJudge(Evaluator):
     def _verify(self, candidate: Candidate) -> Evaluation:
         """Return what came of the closer look on record; a version was correct."""
         found = self._known[candidate.digest]
-        if candidate.digest not in self._versions or found.score is None:
+        passed = candidate.digest in self._versions or found.examined is Status.CORRECT
+        if not passed or found.score is None:
             status = found.refused or Status.INCORRECT
             why = "no version in the record"
             return Evaluation(status, why, found.target, HELD_OUT, 0.0, compiled=found.compiled)

@@ -191,7 +191,10 @@ def _shared(evaluation: Evaluation, twins: Sequence[Attempt]) -> Evaluation:
     if refused := [one.evaluation for one in twins if one.status in REFUSED]:
         return replace(refused[0], seconds=evaluation.seconds)
     scores = _scores(twins)
-    if not scores or score.kind is not ScoreKind.MEASURED:
+    if score.kind is not ScoreKind.MEASURED:
+        known = next((each.neighbours for each in scores if each.neighbours), ())
+        return replace(evaluation, score=replace(score, neighbours=known))
+    if not scores:
         return evaluation
     comparison = score.comparison
     if comparison is not None:

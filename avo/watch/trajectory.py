@@ -207,7 +207,8 @@ def _trajectory(
     speeds = [{case.case: case.tflops for case in score.cases} for score in scores]
     means = tuple(geometric_mean(each[case] for case in cases) for each in speeds)
     widths = [1 + (resolution(score) or 0.0) for score in scores]
-    bands = tuple((mean / width, mean * width) for mean, width in zip(means, widths, strict=True))
+    settled = [mean * score.settled_tflops / score.geomean_tflops for mean, score in zip(means, scores, strict=True)]
+    bands = tuple((mean / width, mean * width) for mean, width in zip(settled, widths, strict=True))
     return Trajectory(
         name,
         unit(scores[-1]),

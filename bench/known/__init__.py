@@ -13,7 +13,7 @@ TRITON: Paths = {
     ("gqa", "b200"): ("gqa/plain", "specialise", "side(8 heads)"),
     ("fsa", "h100"): ("fsa/kv_outer", "far(with partial outputs)", "early(0 -> 5)", "early(5 -> 6)"),
     ("fsa", "b200"): (
-        "fsa/kv_outer", "far(near ones apart)", "early(0 -> 5)", "rows(ROWS 64 -> 128)", "swap",
+        "fsa/kv_outer", "far(with partial outputs)", "early(0 -> 5)", "rows(ROWS 64 -> 128)", "swap",
         "share(SHARE 512 -> 2048)", "share(SHARE 2048 -> 4096)", "registers(255)",
     ),
 }  # fmt: skip

@@ -56,8 +56,10 @@ COMPILING_S, CLOSELY_S = 200, 400
 kernels are compiled. Those of a seed take up to 10 s, those of ``seeds/mha/plain`` unrolled 32 times 126 s.
 """
 _TOGETHER = 16  # most kernels that are compiled together: in the time that they may take alone, and all may take
-_LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm)[^"\n]*"')
-"""A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in."""
+_LINE_TABLE = re.compile(r'"[^"\n]*(?:\.loc\b|inline asm|\$[({|])[^"\n]*"')
+"""A string that PTX's readers of line tables would take for one, or for the end of the assembly that it is in, or that
+LLVM may turn into one: it leaves out ``$(`` and the like.
+"""
 
 
 class Compiler:
@@ -136,7 +138,8 @@ class Compiler:
         text = without_locations(kernel.ttir)
         if _LINE_TABLE.search(text):
             return Fault(
-                Status.FORBIDDEN, f"kernel {kernel.name} has inline assembly with lines of its own: remove .loc"
+                Status.FORBIDDEN,
+                f"kernel {kernel.name} has inline assembly with lines of its own: remove .loc, $( and ${{",
             )
         path = self._cache_path(kernel, text, target)
         if path and (cached := _read_cache(path, target)):

@@ -91,7 +91,7 @@ def _units(lines: Sequence[str]) -> Iterator[_Unit]:
             yield _Unit((line,), location, fence=True)
         elif _LOCATION.match(line):
             location = line
-        elif not text or text.startswith((".", "$")) or not text.endswith(";"):
+        elif not text or text.startswith((".", "$", ")")) or not text.endswith(";"):
             yield _Unit((line,), location, fence=bool(text))
         else:
             yield _instruction(line, text, location)
@@ -103,7 +103,7 @@ def _instruction(line: str, text: str, location: str) -> _Unit:
     guard, text = re.match(r"(?:@!?(%\w+)\s+)?(.*)", text).groups()  # type: ignore[union-attr]
     opcode, _, operands = text.partition("\t") if "\t" in text else text.partition(" ")
     name = opcode.partition(".")[0].strip(" ;")
-    if name in _FENCES:
+    if name in _FENCES or ".cc" in opcode or name in ("addc", "subc", "madc"):  # these have a carry
         return _Unit((line,), location, fence=True)
     pinned = name in _PINNED
     first = operands.lstrip()

@@ -115,4 +115,6 @@ class _Values:
 
 def _form(before: _Form, number: bool, changes: bool) -> _Form:
     """Return the form of a result, which is a floating-point ``number`` or not, by that of an operand."""
+    if before == "bits" and not changes:
+        return before
     return "number" if number else "bits" if before and changes else before

@@ -12,8 +12,7 @@ from itertools import cycle, islice
 from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.residency import ctas_per_sm
-from avo.evaluator.evaluation import geometric_mean
-from avo.evaluator.judging.refusal import passed
+from avo.evaluator.evaluation import Fault, Score, geometric_mean
 from avo.evaluator.judging.speed import CompiledPlan, Predicted
 from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
@@ -24,7 +23,7 @@ NEIGHBOURS = 6
 def neighbours(
     compiler: Compiler, target: Target, problem: Problem, plans: Sequence[CompiledPlan]
 ) -> tuple[tuple[float, ...], ...]:
-    """Return ``Score.neighbours``; raise ``Refused`` where there is none."""
+    """Return ``Score.neighbours``."""
     compiler.begin(closely=True)
     return predicted(target, problem, in_other_orders(compiler, target, plans, NEIGHBOURS))
 
@@ -32,16 +31,17 @@ def neighbours(
 def predicted(
     target: Target, problem: Problem, orders: Sequence[Sequence[CompiledPlan]]
 ) -> tuple[tuple[float, ...], ...]:
-    """Return ``Score.neighbours`` for plans in these orders; raise ``Refused`` where there is none."""
-    scores = [passed(Predicted(target, luck).score(problem, plans, None)) for luck, plans in enumerate(orders, 1)]
-    drawn = [zip(*(case.draws for case in score.cases), strict=True) for score in scores]
+    """Return ``Score.neighbours`` for plans in these orders."""
+    scores = [Predicted(target, luck).score(problem, plans, None) for luck, plans in enumerate(orders, 1)]
+    kept = [score for score in scores if isinstance(score, Score)]  # the model may be able to follow fewer orders
+    drawn = [zip(*(case.draws for case in score.cases), strict=True) for score in kept]
     return tuple(tuple(map(geometric_mean, draws)) for draws in drawn)
 
 
 def in_other_orders(
     compiler: Compiler, target: Target, plans: Sequence[CompiledPlan], count: int
 ) -> list[list[CompiledPlan]]:
-    """Return the plans ``count`` times, all kernels in other orders; raise ``Refused`` where one does not compile.
+    """Return the plans ``count`` times, all kernels in other orders. One that does not compile so is as it was.
 
     An order in which fewer CTAs fit an SM, or more is spilled, makes a difference, and is left out.
     """
@@ -51,7 +51,8 @@ def in_other_orders(
             kernel = each.plan.kernels[launch.kernel]
             binary = each.binaries[kernel]
             if binary not in made:
-                made[binary] = _alike(binary, target, passed(compiler.reordered(kernel, binary, target, count)))
+                others = compiler.reordered(kernel, binary, target, count)
+                made[binary] = _alike(binary, target, (binary,) * count if isinstance(others, Fault) else others)
     return [
         [
             replace(

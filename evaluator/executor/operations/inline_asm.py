@@ -170,6 +170,7 @@ def _split(op: Op, types: list[Type]) -> list[Op]:
         or any(not outputs <= place < len(slots) or used.count(place) != 1 for place in places)
         or any(not _holds(types[slots[place]], bits) for place, bits in places.items())
         or any(int(match["value"]) >= len(slots) for match in (*loads, *stores))
+        or any(outputs <= (value := int(match["value"])) and used.count(value) != 1 for match in stores)
         or any(types[slots[int(match["place"])]].elements == 1 for match in stores)
     ):
         return []

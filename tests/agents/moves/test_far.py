@@ -17,9 +17,10 @@ QUERY_OUTER, KV_OUTER = seed_source("fsa", "query_outer"), seed_source("fsa", "k
 
 
 @cache
-def forms() -> dict[str, str]:
-    """Both forms of far blocks, which take a second to make."""
-    return dict(zip(("together", "apart"), (v.source for v in BY_NAME["far"].variants(KV_OUTER, H100)), strict=True))
+def far() -> str:
+    """Far blocks by lists, which take a second to make."""
+    (made,) = BY_NAME["far"].variants(KV_OUTER, H100)
+    return made.source
 
 
 def moved(source: str, name: str, label: str) -> str:
@@ -34,21 +35,14 @@ def test_moves_lead_from_each_seed_to_the_best_kernel_known(target: str) -> None
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["together", "apart"])
-def test_both_forms_of_far_blocks_are_correct(form: str, complaint: Callable[..., str]) -> None:
-    source = forms()[form]
-    lots = source.replace("PARTIAL_BYTES = 2**28", "PARTIAL_BYTES = 2**17")
-    assert lots != source
-    assert [complaint(made, "fsa") for made in (source, moved(lots, "early", "EARLY 0 -> 2"))] == ["", ""]
+def test_far_blocks_by_lists_are_correct(complaint: Callable[..., str]) -> None:
+    lots = far().replace("PARTIAL_BYTES = 2**28", "PARTIAL_BYTES = 2**17")
+    assert lots != far()
+    assert [complaint(made, "fsa") for made in (far(), moved(lots, "early", "EARLY 0 -> 2"))] == ["", ""]
 
 
-@pytest.mark.long
-def test_a_form_becomes_the_other_with_its_constants_and_back() -> None:
-    source = moved(moved(moved(forms()["together"], "early", "-> 4"), "rows", "NEAR_ROWS 64 -> 32"), "share", "-> 2048")
-    (other,) = BY_NAME["far"].variants(source, H100)
-    assert [line in other.source for line in ("EARLY = 4", "NEAR_ROWS = 32", "SHARE = 2048")] == [True] * 3
-    (back,) = BY_NAME["far"].variants(other.source, H100)
-    assert back.source == source
+def test_what_has_far_blocks_by_lists_is_left_alone() -> None:
+    assert BY_NAME["far"].variants(far(), H100) == ()
 
 
 def test_the_order_of_queries_becomes_that_of_blocks() -> None:
@@ -58,7 +52,7 @@ def test_the_order_of_queries_becomes_that_of_blocks() -> None:
 
 
 def test_an_entry_function_keeps_its_name() -> None:
-    (first, _) = BY_NAME["far"].variants(KV_OUTER.replace("def selected_attention(", "def attend("), H100)
+    (first,) = BY_NAME["far"].variants(KV_OUTER.replace("def selected_attention(", "def attend("), H100)
     assert "def attend(q, k, v, block_indices, out, lse, *" in first.source
 
 

@@ -50,12 +50,13 @@ def test_plain_triton_on_b200_is_predicted_near_what_was_published() -> None:
     [("h100", HOPPER_SPACE, NARROW_IN_BULK), ("b200", BLACKWELL_SPACE, TUTORIAL)],
     ids=["h100", "b200"],
 )
-def test_the_tutorials_kernel_is_held_against_its_fastest_configuration(
+def test_the_tutorials_kernel_is_held_against_one_of_its_fastest_configurations(
     name: str, space: Sequence[Variant], chosen: Variant
 ) -> None:
     target = get_target(name)
     fitting = [each for each in space if ctas_per_sm(compile_variant(each, target.arch), target)]
-    assert max(fitting, key=lambda each: tflops(each, name, 8192)) == chosen
+    assert chosen in fitting
+    assert tflops(chosen, name, 8192) > 0.99 * max(tflops(each, name, 8192) for each in fitting)
 
 
 @pytest.mark.long
