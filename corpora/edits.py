@@ -38,8 +38,9 @@ ONE_LAUNCH = edited(
     ("    WINDOWED: tl.constexpr", "    SINKS: tl.constexpr, BLOCK_S: tl.constexpr, WINDOWED: tl.constexpr"),
     (
         LSE_STORE,
-        LSE_STORE + "    if splits > 1:\n        tl.atomic_add(Met, 1)\n"
-        "        while tl.atomic_add(Met, 0) < tl.num_programs(0) * tl.num_programs(1):\n            pass\n"
+        LSE_STORE + "    tl.atomic_add(Met, 1)\n"
+        "    while tl.atomic_add(Met, 0) < tl.where(splits > 1, tl.num_programs(0) * tl.num_programs(1), 0):\n"
+        "        pass\n"
         "    for i in range(split, group * q_len, splits):\n"
         "        row = (batch * heads + kv_head * group + i // q_len) * q_len + i % q_len\n"
         "        combine_kernel(row, Part, PartLse, Sinks, Out, Lse, stride_ob, stride_oh, stride_om, stride_od,\n"
