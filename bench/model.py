@@ -27,7 +27,7 @@ from avo.evaluator.targets import get_target
 from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
-from bench.tables import Table, main, row
+from bench.tables import Table, head, main, row
 from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 
@@ -38,14 +38,9 @@ _STEP = 0.2
 _TARGET_FIGURES = ("sustained_clock_ratio", "tensor_flop", "fp32_lanes", "sfu_lanes", "hbm_bytes_per_s")
 
 
-def _head(*cells: str) -> Table:
-    yield row(*cells)
-    yield "|" + "---|" * len(cells)
-
-
 def anchors() -> Table:
     """Predicted against published TFLOPS, each at the batch and the heads that were published."""
-    yield from _head(
+    yield from head(
         "target", "kernel", "predicted at 4k / 8k / 16k", "range at 16k", "published", "mean error", "limiter"
     )
     errors: dict[str, list[float]] = {}
@@ -82,7 +77,7 @@ def _error(predicted: Sequence[float], anchor: Anchor) -> float:
 
 def pairs() -> Table:
     """Whether known orders are predicted, and whether in as many draws as acceptance asks for."""
-    yield from _head("target", "what is faster", "slower", "faster", "gain", "order", "resolved", "why it is known")
+    yield from head("target", "what is faster", "slower", "faster", "gain", "order", "resolved", "why it is known")
     for pair in PAIRS:
         slower, faster = (predict_variant(variant, pair.target, LENGTH) for variant in (pair.slower, pair.faster))
         gain = faster.tflops / slower.tflops - 1
@@ -106,7 +101,7 @@ def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
     if not found:
         yield "No timings have been taken yet: no GPU was available."
         return
-    yield from _head("card", "problem", "kernels", "Spearman", "mean error", "after fitting one factor on half")
+    yield from head("card", "problem", "kernels", "Spearman", "mean error", "after fitting one factor on half")
     for session in found:
         for agreed in compare(session, predict):
             shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
@@ -119,7 +114,7 @@ def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Ta
     found = judged(names, processes)
     for each in found:
         groups.setdefault((each.family, each.card), []).append(each)
-    yield from _head(
+    yield from head(
         "kernels", "card", "n", "Spearman", "within a problem", "mean error", "fitted half", "held-out half",
         "predicted / measured", "inside the range", "held-out half", "high / low", "regret: median, most",
     )  # fmt: skip
@@ -151,7 +146,7 @@ def searches(processes: int = 2) -> Table:
     groups: dict[tuple[object, ...], list[Searched]] = {}
     for each in searched(processes):
         groups.setdefault(each.problem[2:], []).append(each)
-    yield from _head(
+    yield from head(
         "N, K", "values of M", "configurations", "predicted time of the winner over the least: median, most"
     )
     for sizes, found in groups.items():
@@ -167,7 +162,7 @@ def sensitivity() -> Table:
     paired = [(variant, pair.target) for pair in PAIRS for variant in (pair.slower, pair.faster)]
     kernels = list(dict.fromkeys(anchored + paired))
     base = {kernel: _tflops(*kernel) for kernel in kernels}
-    yield from _head("constant", "mean change at -20% / +20%", "largest", "orders reversed")
+    yield from head("constant", "mean change at -20% / +20%", "largest", "orders reversed")
     rows = []
     for name in (*Constants.__dataclass_fields__, *_TARGET_FIGURES):
         moved = [{kernel: _tflops(*kernel, _moved(name, 1 + step)) for kernel in kernels} for step in (-_STEP, _STEP)]
@@ -209,7 +204,7 @@ def _tflops(variant: Variant, target: str, move: Move = lambda target, table: (t
 def constant_table() -> Table:
     """Every constant of every architecture."""
     architectures = sorted({target.arch for target in TARGETS.values()})
-    yield from _head("constant", *(f"sm_{arch}" for arch in architectures), "range", "source")
+    yield from head("constant", *(f"sm_{arch}" for arch in architectures), "range", "source")
     tables = [figures(arch) for arch in architectures]
     for name in Constants.__dataclass_fields__:
         found = [table[name] for table in tables]
@@ -220,7 +215,7 @@ def constant_table() -> Table:
 
 def cost() -> Table:
     """Processor time of a kernel's first prediction, and of its next case; the least of three."""
-    yield from _head("kernel", "disassembly", "first case", "both", "next case")
+    yield from head("kernel", "disassembly", "first case", "both", "next case")
     for anchor in ANCHORS:
         disassembly, first, following = map(min, zip(*(_costs(anchor) for _ in range(3)), strict=True))
         seconds = (disassembly, first, disassembly + first, following)

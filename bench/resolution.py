@@ -9,7 +9,7 @@ takes 2% more time.
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import permutations
@@ -31,7 +31,7 @@ from avo.lineage_db.decision import Lead, Ruling
 from avo.seeds import seed_source
 from bench.claims import made
 from bench.known import GLUON, SUITE, TRITON
-from bench.tables import Table, main, row
+from bench.tables import Table, head, main, row
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "acceptance.md"
 TARGET = "h100"
@@ -60,7 +60,7 @@ RHYTHMS: dict[str, Callable[[str], str]] = {
 
 def equal() -> Table:
     """How often a kernel is resolved against itself in another order."""
-    yield from _head("kernel", "orders differ by", "resolved from", "pairs", "accepted", "by one order alone")
+    yield from head("kernel", "orders differ by", "resolved from", "pairs", "accepted", "by one order alone")
     for name, (problem, _) in KERNELS.items():
         scores = [score for score, _ in orders(name)]
         pairs = list(permutations(scores, 2))
@@ -73,7 +73,7 @@ def equal() -> Table:
 
 def gains() -> Table:
     """How often a kernel is resolved against another order of itself with more work."""
-    yield from _head("kernel", "pairs", "gain in the mean", "accepted")
+    yield from head("kernel", "pairs", "gain in the mean", "accepted")
     for name, (problem, _) in KERNELS.items():
         fast, slow = ([scores[place] for scores in orders(name)] for place in (0, 1))
         pairs = [(mine, other) for place, mine in enumerate(fast) for other in (*slow[:place], *slow[place + 1 :])]
@@ -83,7 +83,7 @@ def gains() -> Table:
 
 def rhythms() -> Table:
     """What edits gain that should gain nothing."""
-    yield from _head("edit", "TFLOPS", "gain in the mean", "resolved from", "ruling")
+    yield from head("edit", "TFLOPS", "gain in the mean", "resolved from", "ruling")
     source = made(GLUON["mha", TARGET], TARGET)
     with _judge() as judge:
         best = looked_at(judge, "mha", judge.planned(Candidate("mha", source)))
@@ -163,11 +163,6 @@ def ruling(mine: Score, other: Score) -> Ruling:
 def _edited(source: str, old: str, new: str) -> str:
     assert old in source, old
     return source.replace(old, new)
-
-
-def _head(*cells: str) -> Iterator[str]:
-    yield row(*cells)
-    yield row(*["---"] * len(cells))
 
 
 if __name__ == "__main__":

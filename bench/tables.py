@@ -16,6 +16,12 @@ def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def head(*cells: object) -> Table:
+    """Yield the first two rows of a table."""
+    yield row(*cells)
+    yield "|" + "---|" * len(cells)
+
+
 def put(document: str, name: str, table: str) -> str:
     """Return ``document`` with ``table`` between the markers called ``name``; raise ``ValueError`` without them."""
     start, stop = f"<!-- {name} -->", "<!-- end -->"

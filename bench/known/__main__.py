@@ -15,15 +15,15 @@ from avo.evaluator.targets import get_target
 from bench.claims import made
 from bench.known import GLUON, SUITE, TRITON, Paths
 from bench.resolution import looked_at, ruling
-from bench.tables import Table, main, row
+from bench.tables import Table, head, main, row
 
 README = Path(__file__).parent / "README.md"
 
 
 def stepwise(paths: Paths) -> Table:
     """Verdict and speed of each seed and after each move, and whether its gain would be accepted."""
-    yield row("problem", "target", "seed, then moves", "verdict", "TFLOPS", "by case", "gain of neighbours", "ruling")
-    yield row(*["---"] * 8)
+    columns = ("problem", "target", "seed, then moves", "verdict", "TFLOPS", "by case", "gain of neighbours", "ruling")
+    yield from head(*columns)
     for (problem, target), steps in paths.items():
         best: Score | None = None
         with Judge(get_target(target), SUITE) as judge:

@@ -110,12 +110,11 @@ def _instruction(line: str, text: str, location: str) -> _Unit:
     written = first[: first.find("}") if first.startswith("{") else _comma(first)]
     if name in ("st", "red", "cp", "prefetch"):
         written = ""
-    registers = frozenset(_REGISTER.findall(operands))
     results = frozenset(_REGISTER.findall(written))
     read = frozenset(_REGISTER.findall(operands[len(operands) - len(first) + len(written) :]))
     if guard:  # what is skipped keeps what was there
         read |= results | {guard}
-    return _Unit((line,), location, results, read & (registers | {guard or ""}), pinned)
+    return _Unit((line,), location, results, read, pinned)
 
 
 def _comma(text: str) -> int:
