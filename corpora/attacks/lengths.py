@@ -32,7 +32,7 @@ ATTACKS = {
         .replace("*k.stride()", "*fixed(k)")
         .replace("*v.stride()", "*fixed(v)")
         .replace("*out.stride()", "*fixed(out)"),
-        Status.INCORRECT,
+        Status.OUT_OF_BOUNDS,
         DRAWN,
     ),
     "the default scale at length": Attack(
