@@ -32,18 +32,15 @@ _LATEST = 1e12
 _MARK, _CTA_BARRIER, _WGMMA, _WGMMA_WAIT, _COPY, _COPY_COMMIT, _COUNT_WAIT, _BULK_COPY = -1, *range(1, 8)
 _TENSOR_MMA, _TENSOR_COMMIT, _WAIT_COPY, _WAIT_TENSOR, _WAIT_ROLE, _ARRIVE, _INIT = range(8, 15)
 _SHARED, _SCOREBOARDS = 6, 6
-# The places of issue slots among the pipes, and of products among groups of copies with a scoreboard barrier each.
-_SLOTS, _PRODUCTS = 0, _SCOREBOARDS
+_SLOTS, _PRODUCTS = 0, _SCOREBOARDS  # places of issue slots among pipes, and of products among groups of copies
 # What a warp waits for: nothing more, its turn, a phase, a role behind it, all roles, its team (plus the team's row).
 _NOTHING, _TURN, _PHASE, _BEHIND, _ROLES, _TEAM = range(6)
 
 
 @compiled
 def multiply(chip: Any, start: float, end: float, clocks: float) -> float:
-    """Read the operands of a product that the tensor cores do from ``start`` to ``end``; return when it is done.
-
-    Where other accesses to shared memory wait too, they get a clock for each clock of operands.
-    """
+    """Read the operands of a product that is done from ``start`` to ``end``; return when it is. Where other accesses to
+    shared memory wait too, they get a clock for each clock of operands."""
     first = max(chip.operands_end, start)
     chip.owed = max(0.0, chip.owed - (first - chip.operands_end))
     last = first + clocks
@@ -67,8 +64,7 @@ def _queue(w: int, earliest: float, issued: float, sm: Sm) -> None:
     """Queue the warp, unless it is done: its next instruction waits for scoreboard barriers to be clear."""
     warp, chip = sm.warps[w], sm.chip[0]
     if warp.pc == warp.end:
-        warp.waits_for = _NOTHING
-        chip.end = max(chip.end, earliest - sm.ctas[warp.cta].begin)
+        warp.waits_for, chip.end = _NOTHING, max(chip.end, earliest - sm.ctas[warp.cta].begin)
         return
     op = sm.ops[sm.stream[warp.pc]]
     due = earliest
@@ -95,9 +91,8 @@ def _wake(what: int, cta: int, earliest: float, sm: Sm) -> None:
 
 @compiled
 def _first(warps: Records) -> int:
-    """Return the warp whose turn is next, or -1: the earliest. Among equally early ones it is one that has just issued,
-    then the first that asked for its turn, then the youngest.
-    """
+    """Return the warp whose turn is next, or -1: the earliest. Of equally early ones it is one that has just issued,
+    then the first that asked for its turn, then the youngest."""
     first = -1
     for w in range(len(warps)):
         warp, best = warps[w], warps[first]
@@ -133,11 +128,8 @@ def _blocked(cta: int, after: int, sm: Sm) -> int:
 
 @compiled
 def _free_slots(cta: int, sm: Sm) -> bool:
-    """Complete the phases that the first of a CTA's blocked roles waits for: as many as the ring has slots. Return
-    whether there is one.
-
-    They are free once, before anyone used them. Phases that copies complete belonged to copies that are not played.
-    """
+    """Complete the phases that the first of a CTA's blocked roles waits for: as many as the ring has slots, free before
+    anyone used them, or of copies that are not played. Return whether there is one."""
     first = w = _blocked(cta, -1, sm)
     least = 2**63 - 1
     while w >= 0:
@@ -162,7 +154,7 @@ def _free_slots(cta: int, sm: Sm) -> bool:
 @compiled
 def _release(sm: Sm) -> bool:
     """Let those go on who wait for each other; return whether there are any."""
-    now, released = sm.chip[0].now, False
+    released = False
     for cta in range(len(sm.ctas)):
         released |= _free_slots(cta, sm)
     if released:
@@ -170,7 +162,7 @@ def _release(sm: Sm) -> bool:
     for w in range(len(sm.warps)):
         if sm.warps[w].waits_for > _TURN:  # a warp that still waits for others waits for no one
             released = True
-            _queue(w, now, -1.0, sm)
+            _queue(w, sm.chip[0].now, -1.0, sm)
     return released
 
 
@@ -203,8 +195,7 @@ def _pass_mark(w: int, mark: Any, sm: Sm) -> bool:
 def _free(pipe: int, partition: int, pipes: Records) -> float:
     """Return when a pipe is free, for warps on a sub-partition or all of them."""
     asked = pipes[pipe]
-    whole = partition < 0 or pipe >= _SHARED
-    return asked.free if whole else max(asked.apart[partition], asked.taken)  # type: ignore[no-any-return]
+    return asked.free if partition < 0 or pipe >= _SHARED else max(asked.apart[partition], asked.taken)  # type: ignore[no-any-return]
 
 
 @compiled
@@ -286,20 +277,29 @@ def _of_groups(w: int, op: Any, multiplied: float, sm: Sm) -> float:
 @compiled
 def _arrive(w: int, op: Any, sm: Sm) -> None:
     """Arrive at an mbarrier. Where that completes a phase, those who wait for one look again."""
-    warp, when, wanted = sm.warps[w], sm.chip[0].now, 1
-    if op.kind == _BULK_COPY:
+    warp, when = sm.warps[w], sm.chip[0].now
+    mbarrier, bytes_of = sm.mbarriers[warp.cta, op.mbarrier], op.kind == _BULK_COPY
+    wanted = mbarrier.wanted
+    if bytes_of:
         when, wanted = sm.following[w].done, max(1, op.count)
     elif op.kind == _TENSOR_COMMIT:
         cta = sm.ctas[warp.cta]
         cta.tensor_committed = cta.tensor_done
         when = max(when, cta.tensor_done)
-    elif not op.leader:
+    elif not wanted and not op.leader:
         wanted = sm.teams[warp.team].warps
-    mbarrier = sm.mbarriers[warp.cta, op.mbarrier]
     mbarrier.arrived += 1
     if mbarrier.arrived == 1 or when > mbarrier.last_arrived:
         mbarrier.last_arrived = when
-    if mbarrier.arrived >= wanted:
+    complete = mbarrier.arrived >= wanted
+    if not bytes_of and sm.arrived[w, op.mbarrier] >= 0:
+        sm.arrived[w, op.mbarrier] += 1
+        complete = True
+        for other in range(len(sm.warps)):
+            behind = 0 <= sm.arrived[other, op.mbarrier] <= mbarrier.together
+            complete &= sm.warps[other].cta != warp.cta or not behind
+        mbarrier.together += complete
+    if complete:
         _complete(warp.cta, op.mbarrier, mbarrier.last_arrived, sm)
         mbarrier.arrived = 0
         _wake(_PHASE, warp.cta, sm.chip[0].now + 1, sm)
@@ -321,10 +321,11 @@ def _of_mbarriers(w: int, op: Any, multiplied: float, sm: Sm) -> None:
     elif op.kind != _INIT:
         _arrive(w, op, sm)
     elif len(sm.teams) > len(sm.ctas):  # roles; a stream alone counts what it copied over all phases
-        mbarrier.done = mbarrier.arrived = mbarrier.freed = 0
+        mbarrier.done = mbarrier.arrived = mbarrier.together = mbarrier.freed = 0
         for other in range(len(sm.warps)):
             if sm.warps[other].cta == cta:
                 sm.waited[other, op.mbarrier] = 0
+                sm.arrived[other, op.mbarrier] = min(0, sm.arrived[other, op.mbarrier])
 
 
 @compiled
@@ -376,9 +377,8 @@ def play(sm: Sm) -> None:
     for w in range(len(sm.warps)):
         warp = sm.warps[w]
         sm.ctas[warp.cta].warps += 1
-        warp.pc = sm.following[w].place = warp.begin
-        warp.waits_for, warp.late = _TURN if warp.begin < warp.end else _NOTHING, 1
-        sm.following[w].warp = w
+        sm.following[w].warp, sm.following[w].place, warp.pc, warp.late = w, warp.begin, warp.begin, 1
+        warp.waits_for = _TURN if warp.begin < warp.end else _NOTHING
     while True:
         w = _first(sm.warps)
         if w < 0:

@@ -41,8 +41,9 @@ TEAM = _fields("warps rank", "stretch")
 all 0; and how much longer than theirs its stall counts are."""
 CTA = _fields("warps", "begin tensor_done tensor_committed")
 """A CTA: when it began, and when its products on tensor memory are done."""
-MBARRIER = _fields("done arrived freed", "last_arrived")
-"""An mbarrier of a CTA: how many phases are complete, and what has arrived for the next."""
+MBARRIER = _fields("wanted done arrived together freed", "last_arrived")
+"""An mbarrier of a CTA: how many arrivals complete a phase, 0 where all who arrive there must; how many phases are
+complete, what has arrived for the next, and how many phases all have arrived for."""
 GROUPS = _fields("first end")
 """The groups of a warp's products or copies that are under way."""
 PIPE = _fields("", "free taken", ("apart", np.float64, (PARTITIONS,)))
@@ -73,6 +74,7 @@ class Sm(NamedTuple):
     mbarriers: Records  # [CTAs, mbarriers]
     phases: Floats  # [CTAs, mbarriers, phases]: when they were complete
     waited: Integers  # [warps, mbarriers]: how many phases a warp has waited for
+    arrived: Integers  # the same: how often a warp has arrived where all must, else -1
     groups: Records  # [warps, scoreboard barriers and one for products]
     group_ends: Floats  # the same for each group: when it is done
     pipes: Records

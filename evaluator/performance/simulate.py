@@ -22,6 +22,7 @@ from numba import njit
 from avo.evaluator.performance import records
 from avo.evaluator.performance.clockwork import OPTIONS, compiled
 from avo.evaluator.performance.clockwork import play as loop
+from avo.evaluator.performance.mbarriers import ORDERED
 from avo.evaluator.performance.pipes import PARTITIONS, SCOREBOARDS, Kind, Op, Pipe
 from avo.evaluator.performance.records import EVERY, Floats, Integers, Records, Sm
 from avo.evaluator.performance.roles import ARRIVALS, WAITS
@@ -176,8 +177,13 @@ def _sm(table: "_Table", ctas: Records, warps: Records, chance: random.Random | 
     if math.prod(groups) > _MOST_GROUPS:
         raise ValueError("too many groups of products or copies")
     room = np.zeros((len(ctas), table.mbarriers), np.int64)
-    for warp in warps:
-        room[warp["cta"]] += table.parts[warp["team"]].phases
+    shape = (len(warps), table.mbarriers)
+    arrived, awaited = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for w, warp in enumerate(warps):
+        part = table.parts[warp["team"]]
+        room[warp["cta"]] += part.phases
+        arrived[w], awaited[w] = part.joined + part.led * warp["leader"], part.awaited
+    mbarriers = _mbarriers(arrived, awaited, warps["cta"], room.shape)
     phases = (*room.shape, int(room.max(initial=0)))
     if math.prod(phases) > _MOST_PHASES:
         raise ValueError("too many phases of mbarriers")
@@ -191,9 +197,10 @@ def _sm(table: "_Table", ctas: Records, warps: Records, chance: random.Random | 
         warps,
         _filled(records.TEAM, [(part.warps, part.rank, 1.0) for part in table.parts]),
         ctas,
-        mbarriers=np.zeros(room.shape, records.MBARRIER),
+        mbarriers=mbarriers,
         phases=np.zeros(phases),
-        waited=np.zeros((len(warps), table.mbarriers), np.int64),
+        waited=np.zeros(shape, np.int64),
+        arrived=np.where((arrived > 0) & (mbarriers["wanted"][warps["cta"]] == 0), 0, -1),
         groups=np.zeros(groups[:2], records.GROUPS),
         group_ends=np.zeros(groups),
         pipes=np.zeros(len(Pipe), records.PIPE),
@@ -204,6 +211,19 @@ def _sm(table: "_Table", ctas: Records, warps: Records, chance: random.Random | 
         following=np.zeros(len(warps), records.ISSUE),
         trace=np.zeros(steps if traced else 0, records.ISSUE),
     )
+
+
+def _mbarriers(arrived: Integers, awaited: Integers, ctas: Integers, shape: tuple[int, int]) -> Records:
+    """Return the mbarriers of all CTAs, from how often each warp arrives and waits there."""
+    mbarriers = np.zeros(shape, records.MBARRIER)
+    for cta in range(shape[0]):
+        own, waits = arrived[ctas == cta], awaited[ctas == cta].max(axis=0)
+        # As many arrivals complete a phase as there are for each that is waited for.
+        for_each = np.rint(own.sum(axis=0) / np.maximum(waits, 1))
+        mbarriers["wanted"][cta] = np.where(
+            (waits > 0) & (for_each < (own > 0).sum(axis=0)), np.maximum(for_each, 1), 0
+        )
+    return mbarriers
 
 
 _FIELDS = records.OP.names or ()
@@ -220,6 +240,12 @@ class _Part(NamedTuple):
     """Its place among those who all wait, first of all 0: those who load, then those who multiply."""
     phases: Integers
     """[mbarriers]: most that one of the warps completes."""
+    joined: Integers
+    """[mbarriers]: how often each warp arrives there."""
+    led: Integers
+    """[mbarriers]: how often one warp does so for all."""
+    awaited: Integers
+    """[mbarriers]: how often each warp waits for a phase."""
 
 
 class _Table:
@@ -243,7 +269,7 @@ class _Table:
         copies = [[*(mark.copies or {}).items()] for mark in marks]
         named = chain((op.mbarrier for op in ops), (name for name, _ in chain(*copies)))
         mbarriers = {name: place for place, name in enumerate(dict.fromkeys(named))}
-        self.mbarriers = len(mbarriers)
+        self.mbarriers, self.ordered = len(mbarriers), mbarriers.get(ORDERED, -1)
         self.copies = _filled(records.COPIES, [(mbarriers[name], phases) for name, phases in chain(*copies)])
         of_marks = zip(marks, accumulate(map(len, copies), initial=0), map(len, copies), strict=False)
         self.marks = _filled(records.MARK, [(self.names[mark.name], mark.turn, *own) for mark, *own in of_marks])
@@ -266,8 +292,14 @@ class _Table:
         rank = 0 if Kind.BULK_COPY in has else 1 if Kind.TENSOR_MMA in has else 2
         most = np.where(np.isin(kinds, WAITS + ARRIVALS), np.maximum(self.ops["count"], 1), 0)
         phases = np.bincount(mbarriers, rows * most, self.mbarriers).astype(np.int64)
+        known = rows * (mbarriers != self.ordered)
+        arrives, leader = np.isin(kinds, (Kind.MBARRIER_ARRIVE, Kind.TENSOR_COMMIT)), self.ops["leader"] > 0
+        joined, led, awaited = (
+            np.bincount(mbarriers, known * those, self.mbarriers).astype(np.int64)
+            for those in (arrives & ~leader, arrives & leader, np.isin(kinds, WAITS))
+        )
         groups = int(rows[np.isin(kinds, (Kind.WGMMA, Kind.COPY_COMMIT))].sum())
-        return _Part(begin, end, 0, rank, phases), groups
+        return _Part(begin, end, 0, rank, phases, joined, led, awaited), groups
 
 
 def _run(sm: Sm) -> None:

@@ -177,7 +177,7 @@ def test_exchanged_statements_make_little_difference_where_exponentials_are_in_p
     given, other = (_launches(each, tmp_path) for each in (source, exchanged))
     for one, same in zip(given, other, strict=True):
         assert _code(one.work) != _code(same.work)  # else nothing would be shown
-    assert spread([math.prod(launch.predict().us for launch in each) ** 0.5 for each in (given, other)]) < 0.05
+    assert spread([math.prod(launch.predict().us for launch in each) ** 0.5 for each in (given, other)]) < 0.06
 
 
 def test_generated_orders_differ_by_the_order_and_not_by_chance(

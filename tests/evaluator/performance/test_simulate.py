@@ -241,6 +241,22 @@ def test_a_producer_fills_the_free_slots_of_a_ring_before_it_waits_for_its_consu
     assert marks[0, 3] == pytest.approx(2000, abs=40)
 
 
+def test_a_slot_is_free_once_all_consumers_have_left_it() -> None:
+    bulk = replace(BULK, l2=0.0, latency=0.0, mbarrier=0x200)
+    full = replace(ARRIVED, mbarrier=0x200)
+    produce: list[Op | Mark] = [op for turn in range(4) for op in (ROLE, wait_for(0), bulk, Mark(turn))]
+    fast, slow = ([full, wait_for(0), replace(NOP, stall=clocks), ARRIVE] * 4 for clocks in (10, 1000))
+    marks = play([Team(0, 0, 1, produce), Team(0, 1, 1, fast), Team(0, 2, 1, slow)]).marks
+    assert marks[0, 2] == pytest.approx(1000, abs=20)
+    assert marks[0, 3] == pytest.approx(2000, abs=40)
+
+
+def test_two_who_fill_slots_of_their_own_complete_a_phase_each() -> None:
+    own = [replace(NOP, stall=100), ARRIVE] * 4
+    both: list[Op | Mark] = [*[replace(ROLE, count=1), wait_for(0)] * 8, Mark(0)]
+    assert play([Team(0, 0, 1, own), Team(0, 1, 1, own), Team(0, 2, 1, both)]).marks[2, 0] == pytest.approx(400, abs=20)
+
+
 def test_slots_are_free_once_and_a_role_that_nobody_serves_comes_before_one_that_filled_its_ring() -> None:
     bulk = replace(BULK, l2=0.0, latency=0.0, mbarrier=0x200)
     produce: list[Op | Mark] = [op for turn in range(4) for op in (ROLE, wait_for(0), bulk, Mark(turn))]
