@@ -64,7 +64,7 @@ def equal() -> Table:
     for name, (problem, _) in KERNELS.items():
         scores = [score for score, _ in orders(name)]
         pairs = list(permutations(scores, 2))
-        spread = statistics.stdev(math.log(score.geomean_tflops) for score in scores)
+        spread = statistics.stdev(math.log(score.own_tflops) for score in scores)
         least = statistics.median(difference(*pair).resolution or 0.0 for pair in pairs)
         alone = sum(_accepted(*(replace(score, neighbours=()) for score in pair)) for pair in pairs)
         accepted = sum(_accepted(*pair) for pair in pairs)

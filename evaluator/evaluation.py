@@ -171,7 +171,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Score:
-    """A vector of TFLOPS, one per benchmark case, ranked by geometric mean."""
+    """TFLOPS for each benchmark case, ranked by the geometric mean: of its neighbours, where they are known."""
 
     kind: ScoreKind
     target: str
@@ -194,13 +194,13 @@ class Score:
 
     @property
     def geomean_tflops(self) -> float:
-        """Geometric mean of the cases' TFLOPS."""
-        return geometric_mean([case.tflops for case in self.cases])
+        """The rank: the geometric mean of the neighbours, where they are known, else of the cases."""
+        return geometric_mean(map(geometric_mean, self.neighbours)) if self.neighbours else self.own_tflops
 
     @property
-    def settled_tflops(self) -> float:
-        """What the score is compared by: the geometric mean of the neighbours, where they are known."""
-        return geometric_mean(map(geometric_mean, self.neighbours)) if self.neighbours else self.geomean_tflops
+    def own_tflops(self) -> float:
+        """Geometric mean of the cases' TFLOPS, of the kernel as the compiler wrote it."""
+        return geometric_mean([case.tflops for case in self.cases])
 
 
 def geometric_mean(values: Iterable[float]) -> float:

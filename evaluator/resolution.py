@@ -48,8 +48,8 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
     """
     if ScoreKind.MEASURED in (mine.kind, other.kind):
         raise ValueError("measured scores are compared by their Comparison, not by their values")
-    gain = math.log(mine.settled_tflops / other.settled_tflops)
-    alone = mine.geomean_tflops / other.settled_tflops - 1 if mine.neighbours else None
+    gain = math.log(mine.geomean_tflops / other.geomean_tflops)
+    alone = mine.own_tflops / other.geomean_tflops - 1 if mine.neighbours else None
     mines, others = _drawn(mine), _drawn(other)
     by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
     if len(mine.cases) != len(other.cases) or not mines or len(mines) != len(others):

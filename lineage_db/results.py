@@ -169,7 +169,7 @@ class Results(Part):
         run, _ = queries.lock_running_step(connection, step_id, now)
         attempt = queries.attempt(connection, run.id, attempt_id)
         attempt = replace(attempt, evaluation=amended(attempt.evaluation))
-        values = {"evaluation": attempt.evaluation.to_json()}
+        values = {"evaluation": attempt.evaluation.to_json(), "geomean_tflops": attempt.evaluation.geomean_tflops}
         key = (attempts.c.run_id == run.id, attempts.c.id == attempt.id)
         connection.execute(update(attempts).where(*key).values(values))
         return attempt

@@ -60,7 +60,7 @@ def decide(
         if comparison is not None and comparison.plan_digest != best.attempt.plan_digest:
             comparison = None
         return timed(comparison, best.number)
-    best, other = max(scored, key=lambda each: each[1].settled_tflops)
+    best, other = max(scored, key=lambda each: each[1].geomean_tflops)
     theirs = {case.case: case.tflops for case in other.cases}
     gains = [(case.case, case.tflops / theirs[case.case] - 1) for case in score.cases if case.case in theirs]
     behind = [each for each in gains if each[1] < 0]

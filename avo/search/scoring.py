@@ -131,7 +131,7 @@ class RecordingScorer:
         with self.activity.during(f"examining {what} closely") as tell:
             found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest, tell))
         if found.correct or found.refused:
-            tflops = found.geomean_tflops if found.correct and found.suite == HELD_OUT else None
+            tflops = found.score.own_tflops if found.score and found.suite == HELD_OUT else None
             self._store.results.record_examination(self._step.id, attempt.id, found, tflops, now=self._clock())
         return None if found.correct else failed(found.status, found.compiled)
 

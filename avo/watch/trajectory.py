@@ -205,10 +205,12 @@ def _trajectory(
 ) -> Trajectory:
     scores = [scored(version) for version in versions]
     speeds = [{case.case: case.tflops for case in score.cases} for score in scores]
-    means = tuple(geometric_mean(each[case] for case in cases) for each in speeds)
+    neighbours = [score.geomean_tflops / score.own_tflops for score in scores]
+    means = tuple(
+        geometric_mean(each[case] for case in cases) * factor for each, factor in zip(speeds, neighbours, strict=True)
+    )
     widths = [1 + (resolution(score) or 0.0) for score in scores]
-    settled = [mean * score.settled_tflops / score.geomean_tflops for mean, score in zip(means, scores, strict=True)]
-    bands = tuple((mean / width, mean * width) for mean, width in zip(settled, widths, strict=True))
+    bands = tuple((mean / width, mean * width) for mean, width in zip(means, widths, strict=True))
     return Trajectory(
         name,
         unit(scores[-1]),

@@ -80,7 +80,7 @@ def resolved(score: Score) -> str:
     least = resolution(score)
     if least is None:
         return ""
-    means = f"{score.settled_tflops:.1f} in the mean of {len(score.neighbours)} neighbours"
+    means = f"mean of {len(score.neighbours)} neighbours, {score.own_tflops:.1f} as compiled"
     return f"{means}: resolves differences from {100 * least:.1f}% on"
 
 

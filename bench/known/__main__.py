@@ -32,10 +32,10 @@ def stepwise(paths: Paths) -> Table:
                 found = judge.ask(EvaluateRequest(candidate))
                 cases = found.score.cases if found.score else ()
                 by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
-                speed, told = f"{found.geomean_tflops:.1f}", ("", "")
+                speed, told = "", ("", "")
                 if found.score:
                     score = looked_at(judge, problem, judge.planned(candidate))
-                    told = _over(score, best)
+                    speed, told = f"{score.geomean_tflops:.1f}", _over(score, best)
                     best = score
                 yield row(problem, target, f"`{step}`", found.status.words, speed, by_case or found.message, *told)
 

@@ -258,7 +258,7 @@ def test_scores_are_compared_by_the_mean_of_their_neighbours_whatever_order_was_
 ) -> None:
     lucky, unlucky = (difference(known(of, *mine), known(1 / of, *others)) for of in (2.0, 0.5))
     assert lucky.gain == pytest.approx(unlucky.gain)
-    assert lucky.gain == pytest.approx(known(1.0, *mine).settled_tflops / known(1.0, *others).settled_tflops - 1)
+    assert lucky.gain == pytest.approx(known(1.0, *mine).geomean_tflops / known(1.0, *others).geomean_tflops - 1)
     assert lucky.resolution == pytest.approx(unlucky.resolution)
 
 

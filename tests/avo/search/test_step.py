@@ -178,6 +178,8 @@ def test_what_gains_by_the_order_of_its_instructions_alone_is_unresolved(empty: 
     score = empty.store.version(empty.run.id, 1).attempt.evaluation.score
     assert score is not None
     assert score.neighbours == ((111.0,), (112.0,), (113.0,))
+    ranks = [attempt.geomean_tflops for attempt in empty.store.pages.attempts(empty.run.id, [1, 2, 3])]
+    assert ranks == pytest.approx([100.0, 100.0, 112.0], rel=1e-3)  # each was examined, so its neighbours count
 
 
 def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:
