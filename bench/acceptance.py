@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avo.config import RunConfig
-from avo.evaluator.cuda.measuring import SAME_PAIR
-from avo.evaluator.cuda.sequential import ROUNDS, verdicts
+from avo.evaluator.cuda.sequential import BLOCK, ROUNDS, verdicts
 from avo.evaluator.evaluation import CaseScore, Score, Verdict
 from avo.evaluator.resolution import difference
 from avo.evaluator.target import ScoreKind
@@ -95,8 +94,8 @@ class SimulatedGpu:
         shape = (*gain.shape, ROUNDS[-1])
         times = self._noise((*shape, 4)) + np.cumsum(_DRIFT * self.random.normal(size=(*shape, 4)), axis=-1)
         contrast = (times[..., 0] + times[..., 3] - times[..., 1] - times[..., 2]) / 2
-        pairs = self.placement * self.random.normal(size=(*gain.shape, ROUNDS[-1] // SAME_PAIR))
-        lasting = np.log1p(gain)[..., None] + np.repeat(pairs, SAME_PAIR, axis=-1)
+        pairs = self.placement * self.random.normal(size=(*gain.shape, len(ROUNDS)))
+        lasting = np.log1p(gain)[..., None] + np.repeat(pairs, BLOCK, axis=-1)
         return np.asarray(lasting + contrast * self.random.choice([-1.0, 1.0], size=shape))
 
     def scores(self, speed: Floats) -> Floats:
@@ -120,7 +119,7 @@ def compare(log_ratios: Floats, numbers: Sequence[int], config: RunConfig) -> tu
     """
     looks = np.array(ROUNDS)
     alphas = np.array([share_of_alpha(config.alpha, number) for number in numbers])[:, None, None]
-    seen = verdicts(log_ratios, alphas, config.equivalence_margin)[..., looks - 1]
+    seen = verdicts(log_ratios, alphas, config.equivalence_margin)
     decided = seen != Verdict.UNDECIDED
     last = np.where(decided.any(-1), decided.argmax(-1), len(looks) - 1)
     return np.take_along_axis(seen, last[..., None], -1)[..., 0], looks[last]
@@ -195,7 +194,7 @@ def main() -> None:
     print("\n| noise | processes differ by | runs that accept any | most accepted by one |")
     print("|---|---|---|---|")
     for kind, noise in worlds:
-        for placement in (0.0, 0.001, 0.002, 0.003):
+        for placement in (0.0, 0.001, 0.003, 0.006):
             accepted = offer(SimulatedGpu(random, kind, noise, placement), 100, trials // 5, config)
             share = f"{np.mean(accepted > 0):.1%} | {accepted.max()}"
             print(f"| {kind}, {noise:.1%} | {placement:.1%} | {share} |", flush=True)

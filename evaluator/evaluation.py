@@ -167,6 +167,10 @@ class Comparison:
     """What the same rounds say of the incumbent against itself: the mean over the benchmark cases of log(its first
     time / its second). Both are of one process, so this does not show what differs from process to process.
     """
+    between: float | None = None
+    """By how much pairs of processes differ for as long as they live: standard deviation of log ratios, without the
+    noise of rounds. None of fewer than two pairs.
+    """
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def compared(comparison: Comparison) -> str:
     faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
     return (
         f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
-        f"{_against_itself(comparison.against_itself)}"
+        f"{_against_itself(comparison.against_itself)}{_between(comparison.between)}"
     )
 
 
@@ -163,6 +163,11 @@ def _against_itself(log_ratios: Sequence[float]) -> str:
         return ""
     error = statistics.stdev(log_ratios) / math.sqrt(len(log_ratios))
     return f"; A/A {math.expm1(statistics.fmean(log_ratios)):+.2%} ± {error:.2%}"
+
+
+def _between(lasting: float | None) -> str:
+    """Return by how much pairs of processes differ for as long as they live."""
+    return "" if lasting is None else f"; processes differ by {lasting:.2%}"
 
 
 def timed(comparison: Comparison | None, version: int) -> Decision:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from avo.evaluator.cuda.contender import Contender, Timed
 from avo.evaluator.cuda.device import Clocks, Took
-from avo.evaluator.cuda.sequential import ROUNDS, decide
+from avo.evaluator.cuda.sequential import BLOCK, ROUNDS, between, decide
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
 from avo.evaluator.evaluators import Progress, Tell
@@ -21,9 +21,6 @@ RUNS = 24
 PASSES = 3
 MOST_WARMUPS = 3
 """Runs that count follow one to this many warm-up runs, a random number; a kernel cannot tell which is which."""
-SAME_PAIR = 16
-"""Rounds of a comparison that one pair of processes runs. Where code and buffers happen to lie in a process affects all
-its rounds; the next pair draws again."""
 LAG_S, LAG = 2e-4, 0.1
 """How much longer a run may take by the host's clock than by the device's events: seconds, plus a share of the run."""
 STRETCH_S = 0.1
@@ -203,7 +200,8 @@ class Stopwatch:
         rounds, verdict = found
         for each in () if self._trusting else rounds.lags:
             each.check()
-        return Comparison(plan_digest, alpha, tuple(rounds.ratios), verdict, tuple(rounds.against_itself))
+        ratios, same = tuple(rounds.ratios), tuple(rounds.against_itself)
+        return Comparison(plan_digest, alpha, ratios, verdict, same, between(ratios))
 
     def _rounds(
         self, start: Callable[[], AbstractContextManager[Pair | Fault]], alpha: float, margin: float, until: float
@@ -214,13 +212,12 @@ class Stopwatch:
             with start() as pair:
                 if isinstance(pair, Fault):
                     return pair
-                for _ in range(SAME_PAIR):
+                for _ in range(BLOCK):
                     if fault := self._round(pair, found, until):
                         return fault
-                    if (count := len(found.ratios)) in ROUNDS:
-                        verdict = decide(found.ratios, alpha, margin)
-                        if verdict is not Verdict.UNDECIDED or count == ROUNDS[-1] or time.monotonic() > until:
-                            return found, verdict
+            verdict = decide(found.ratios, alpha, margin)
+            if verdict is not Verdict.UNDECIDED or len(found.ratios) == ROUNDS[-1] or time.monotonic() > until:
+                return found, verdict
 
     def _round(self, pair: Pair, found: _Rounds, until: float) -> Fault | None:
         """Add the mean over cases of log(incumbent's time / candidate's time), A-B-B-A or B-A-A-B in each."""

@@ -5,8 +5,11 @@ log ratio and changes nothing else: at every magnitude it is as often above zero
 is chosen before the sign is seen, from earlier rounds and the round's magnitude, the capital grows by ``1 + b`` or
 shrinks by ``1 - b`` with equal chances, and no way of betting and no time to stop brings it to 1 / alpha with a
 probability above alpha (Ville's inequality). Where the candidate is slower, the bets lose on average. One alpha thus
-covers all looks. Nothing is assumed of the noise but that it is symmetric, given the rounds before: it may be
-heavy-tailed and differ from round to round; what both kernels share, such as a drifting clock, is not in the ratio.
+covers all looks. Nothing is assumed of the noise but that it is symmetric, given what was before: it may have heavy
+tails and differ from round to round; what both kernels share, such as a drifting clock, is not in the ratio. What two
+processes of one kernel differ by for as long as they live is noise too: so the bets that a candidate is faster are on
+the means of the ``BLOCK`` rounds of one pair of processes, never on single rounds, which share it. That it is not
+faster is bet on by rounds: that is decided sooner, and records nothing false.
 
 Every test of symmetry by betting has this form: Ramdas, Ruf, Larsson and Koolen, "Admissible anytime-valid sequential
 inference must rely on nonnegative martingales", arXiv 2009.03167. For normal noise the best stake is
@@ -21,7 +24,9 @@ from numpy.typing import NDArray
 
 from avo.evaluator.evaluation import Verdict
 
-ROUNDS = (*range(4, 64, 4), *range(64, 257, 16))
+BLOCK = 4
+"""Rounds that one pair of processes runs. Where code and buffers happen to lie in a process affects all its rounds."""
+ROUNDS = range(BLOCK, 257, BLOCK)
 """Numbers of rounds after which a comparison is looked at; it ends undecided after the last."""
 OTHER_ALPHA = 0.05
 """Probability of wrongly calling a candidate slower or equivalent. That loses a candidate and records nothing false, so
@@ -57,15 +62,34 @@ def _capital(scaled: NDArray[Any]) -> NDArray[Any]:
 
 
 def verdicts(log_ratios: NDArray[Any], alpha: float | NDArray[Any], margin: float) -> NDArray[Any]:
-    """Return the ``Verdict`` after each round, as text; rounds run along the last axis. See ``decide``.
+    """Return the ``Verdict`` after each of ``ROUNDS``, as text; rounds run along the last axis. See ``decide``.
 
     An ``alpha`` for each comparison has the shape of ``log_ratios`` with one round.
     """
-    ratios, edge = np.asarray(log_ratios, float), np.log1p(margin)
-    above = _scaled(ratios - edge)
-    within = np.minimum(_capital(-above), evidence(ratios + edge))
-    shown = [_capital(above) >= 1 / alpha, evidence(-ratios) >= 1 / OTHER_ALPHA, within >= 1 / OTHER_ALPHA]
+    pairs, edge = blocks(log_ratios), np.log1p(margin)
+    ratios = pairs.reshape(*pairs.shape[:-2], -1)
+    within = np.minimum(evidence(edge - ratios), evidence(ratios + edge))
+    lost = [capital[..., BLOCK - 1 :: BLOCK] >= 1 / OTHER_ALPHA for capital in (evidence(-ratios), within)]
+    shown = [evidence(pairs.mean(axis=-1) - edge) >= 1 / alpha, *lost]
     return np.select(shown, [Verdict.FASTER, Verdict.SLOWER, Verdict.EQUIVALENT], Verdict.UNDECIDED)
+
+
+def blocks(log_ratios: NDArray[Any]) -> NDArray[Any]:
+    """Return the rounds of each pair of processes, ``[..., pairs, BLOCK]``, without those of an unfinished last one."""
+    ratios = np.asarray(log_ratios, float)
+    pairs = ratios.shape[-1] // BLOCK
+    return ratios[..., : pairs * BLOCK].reshape(*ratios.shape[:-1], pairs, BLOCK)
+
+
+def between(log_ratios: Sequence[float]) -> float | None:
+    """Return by how much pairs of processes differ beyond the noise of their rounds, as a standard deviation (analysis
+    of variance with random effects); None of fewer than two pairs.
+    """
+    pairs = blocks(np.asarray(log_ratios))
+    if len(pairs) < 2:
+        return None
+    lasting = pairs.mean(axis=-1).var(ddof=1) - pairs.var(axis=-1, ddof=1).mean() / BLOCK
+    return float(np.sqrt(max(0.0, lasting)))
 
 
 def decide(log_ratios: Sequence[float], alpha: float, margin: float) -> Verdict:
@@ -76,9 +100,9 @@ def decide(log_ratios: Sequence[float], alpha: float, margin: float) -> Verdict:
     than ``margin``, as two one-sided tests show. The first verdict that is not ``UNDECIDED`` ends the comparison: no
     more rounds are drawn.
 
-    The margin also covers what two processes of one kernel differ by for as long as they live, for example because of
-    where their buffers lie: no number of rounds can tell that from speed.
+    The margin also covers what all processes of two equal kernels may differ by, for example because of where the code
+    of one always lies: no number of rounds can tell that from speed.
     """
-    if not log_ratios:
+    if len(log_ratios) < BLOCK:
         return Verdict.UNDECIDED
     return Verdict(str(verdicts(np.asarray(log_ratios, float), alpha, margin)[-1]))

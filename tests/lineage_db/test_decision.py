@@ -8,6 +8,7 @@ from avo.lineage_db.decision import (
     Decision,
     Lead,
     Ruling,
+    compared,
     ending,
     failed,
     final,
@@ -125,3 +126,8 @@ def test_a_step_ends_with_the_reason_of_a_refusal() -> None:
     assert ending("tried", SMALL) == f"tried; {SMALL.told}"
     assert ending("", SMALL) == SMALL.told
     assert ending("tried", ACCEPTED) == ending("tried", None) == "tried"
+
+
+def test_a_comparison_says_what_processes_differ_by() -> None:
+    found = compared(Comparison("digest", 0.01, (0.01,) * 8, Verdict.FASTER, between=0.003))
+    assert found.endswith("in 8 rounds, chance of error 0.01; processes differ by 0.30%")

@@ -148,7 +148,7 @@ def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opene
 ) -> None:
     monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
     monkeypatch.setattr(measuring, "ROUNDS", (8,))
-    monkeypatch.setattr(measuring, "SAME_PAIR", 2)
+    monkeypatch.setattr(measuring, "BLOCK", 4)
     garage = Garage(honest=1e-3, counts=1e-3)
     assert isinstance(run(garage, "honest", challenge()), Score)
     pairs = [tuple(device.kernel for device in garage.devices[i : i + 2]) for i in (1, 3, 5, 7)]
@@ -225,7 +225,7 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
 ) -> None:
     monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
     monkeypatch.setattr(measuring, "ROUNDS", (4,))
-    monkeypatch.setattr(measuring, "SAME_PAIR", 2)
+    monkeypatch.setattr(measuring, "BLOCK", 4)
     garage = Garage(honest=1e-3, counts=1e-3)
     seen: list[tuple[int, int]] = []
     timing = TimedDevice.time

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from avo.evaluator.cuda.sequential import OTHER_ALPHA, ROUNDS, decide, evidence, verdicts
+from avo.evaluator.cuda.sequential import BLOCK, OTHER_ALPHA, ROUNDS, between, decide, evidence, verdicts
 from avo.evaluator.evaluation import Verdict
 
 MARGIN = 0.005
@@ -60,8 +60,8 @@ def test_the_unit_of_the_ratios_does_not_matter() -> None:
     [
         ([], 0.05, Verdict.UNDECIDED),
         ([0.01] * 4, 0.05, Verdict.UNDECIDED),
-        ([0.01] * 8, 0.05, Verdict.FASTER),
-        ([0.01] * 8, 1e-4, Verdict.UNDECIDED),
+        ([0.01] * 24, 0.05, Verdict.FASTER),
+        ([0.01] * 24, 1e-4, Verdict.UNDECIDED),
         ([-0.01] * 8, 1e-9, Verdict.SLOWER),
         ([0.0] * 8, 0.05, Verdict.EQUIVALENT),
         ([0.001, -0.001] * 4, 0.05, Verdict.EQUIVALENT),
@@ -84,4 +84,20 @@ def test_a_gain_as_large_as_the_margin_is_seldom_called_equivalent_or_faster() -
 
 
 def test_one_outlier_does_not_hide_a_clear_gain() -> None:
-    assert decide([0.01] * 10 + [-5.0] + [0.01] * 9, 0.01, MARGIN) is Verdict.FASTER
+    assert decide([0.01] * 22 + [-5.0] + [0.01] * 81, 0.01, MARGIN) is Verdict.FASTER
+
+
+@pytest.mark.parametrize("lasting", [0.003, 0.0042, 0.01])
+def test_what_processes_differ_by_for_as_long_as_they_live_makes_equals_no_faster(lasting: float) -> None:
+    random = np.random.default_rng(7)
+    pairs = np.repeat(lasting * random.normal(size=(1000, len(ROUNDS))), BLOCK, axis=-1)
+    ratios = np.log1p(MARGIN) + pairs + 0.001 * random.normal(size=(1000, ROUNDS[-1]))
+    assert (verdicts(ratios, 0.05, MARGIN) == Verdict.FASTER).any(axis=-1).mean() <= 0.05
+    found = [between(each) for each in (pairs + 0.001 * random.normal(size=pairs.shape))[:20]]
+    assert np.mean(np.array(found, float)) == pytest.approx(lasting, rel=0.1)
+
+
+def test_what_processes_differ_by_is_known_of_two_pairs_and_is_not_the_noise_of_their_rounds() -> None:
+    assert between([0.01] * (2 * BLOCK - 1)) is None
+    noise = 0.01 * np.random.default_rng(8).normal(size=(200, 64 * BLOCK))
+    assert np.mean([between(each) for each in noise]) < 0.001
