@@ -8,7 +8,6 @@ import select
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from avo.evaluator import cuda
 from avo.evaluator.cuda.holding import hold
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
-from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Progress
+from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, TO_COMPARE, WALL_S, Progress
 from avo.evaluator.machine import choose_gpus
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.jobs import hide
@@ -32,9 +31,6 @@ from avo.evaluator.serving.protocol import (
 )
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
-
-_TO_COMPARE = 0.7
-"""Share of an evaluation's time after which a comparison ends undecided; the score is measured after it."""
 
 
 def _margin(text: str) -> float:
@@ -102,7 +98,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument(
         "--wall", type=float, default=WALL_S, metavar="SECONDS",
-        help="on cuda: a comparison that takes so long that an evaluation might take more ends undecided",
+        help=f"on cuda: a comparison that takes {TO_COMPARE:.0%}% of this long ends undecided",
     )  # fmt: skip
     parser.add_argument("--device", metavar="N", help="on cuda: the GPU, as nvidia-smi counts, or its uuid")
     parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=f"on cuda: {cuda.CLOCK_HELP}")
@@ -154,12 +150,11 @@ def main() -> int:
             profiler=shlex.join(options.worker_prefix),
             audience=Audience(tell, partial(_keep, options.trace)),
         )
+        measured.compare_s = TO_COMPARE * options.wall
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)
         for asked in requests(sys.stdin):
-            if measured:
-                measured.until = time.monotonic() + _TO_COMPARE * options.wall
             if isinstance(asked, MalformedRequest):
                 line = failure_line(None, str(asked))
             else:

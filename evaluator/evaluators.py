@@ -22,6 +22,8 @@ WALL_S = 300.0
 """How long an answer may take by default."""
 CLOSELY = 4
 """How many times as long an examination before acceptance may take: it looks at many more cases."""
+TO_COMPARE = 0.7
+"""How long a comparison of measured speeds may take, as a share of that, and on top of it: it ends undecided then."""
 EQUIVALENCE_MARGIN = 0.005
 """Measured speeds that differ by less than this fraction count as equal by default."""
 CASCADE = 0.25

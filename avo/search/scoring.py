@@ -8,7 +8,7 @@ from typing import TypeVar
 from avo.agents.errors import CandidateTaken
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluation import REFUSED, Comparison, Evaluation, Score
+from avo.evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Verdict
 from avo.evaluator.evaluators import Evaluator, Tell
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.target import ScoreKind
@@ -217,9 +217,12 @@ def persistently(ask: Callable[[], _Answer]) -> _Answer:
 
 
 def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:
-    """Return the comparison with the incumbent of these launch plans, where one of ``scores`` has it."""
+    """Return the comparison with the incumbent of these launch plans, where one of ``scores`` has it. One that ended
+    undecided is none: with more time it might have been decided, and a new one spends its own share of alpha.
+    """
     drawn = [score.comparison for score in scores if score.comparison is not None]
-    return next((comparison for comparison in drawn if comparison.plan_digest == plan_digest), None)
+    decided = [each for each in drawn if each.verdict is not Verdict.UNDECIDED]
+    return next((comparison for comparison in decided if comparison.plan_digest == plan_digest), None)
 
 
 def _check(score: Score, former: Score, plan_digest: str | None, alpha: float) -> None:

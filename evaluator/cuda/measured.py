@@ -3,6 +3,7 @@
 import math
 import random
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,8 @@ class Measured:
         self._starting: deque[Contender] = deque()
         self.until = math.inf
         """The latest time at which a comparison ends, by ``time.monotonic``."""
+        self.compare_s = math.inf
+        """How long a comparison may take."""
 
     def score(
         self,
@@ -149,7 +152,8 @@ class Measured:
                     raise EvaluatorUnavailable(f"the incumbent fails on this GPU: {theirs.message}")
                 yield mine if isinstance(mine, Fault) else (mine, theirs)
 
-        return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, self.until)
+        until = min(self.until, time.monotonic() + self.compare_s)
+        return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, until)
 
     def _opened(self, problem: Problem, plans: Sequence[CompiledPlan], stack: ExitStack) -> Contender | Fault:
         contender = self._started(stack)

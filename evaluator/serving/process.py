@@ -11,6 +11,7 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Evaluation, Fault, Status
 from avo.evaluator.evaluators import (
     CLOSELY,
+    TO_COMPARE,
     WALL_S,
     AnyRequest,
     Evaluator,
@@ -24,7 +25,7 @@ from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.patience import Patience
 from avo.evaluator.serving.child import ENVIRONMENT, Child, environment
 from avo.evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
-from avo.evaluator.target import Target, check_target
+from avo.evaluator.target import ScoreKind, Target, check_target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
@@ -78,8 +79,9 @@ class ProcessEvaluator(Evaluator):
     def follow(self, request: AnyRequest, tell: Tell) -> Any:
         """Return the answer; ``tell`` hears how far it is.
 
-        No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance, is the fault ``TIMED_OUT``, a
-        death ``CRASHED``. Time in which the judge waits for a processor does not count; on another machine all does.
+        No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance and ``TO_COMPARE`` more where
+        speed is measured, is the fault ``TIMED_OUT``, a death ``CRASHED``. Time in which the judge waits for a
+        processor does not count; on another machine all does.
         """
         suite, started = suite_of(request, self._suite), time.monotonic()
         with self._asking:
@@ -103,9 +105,10 @@ class ProcessEvaluator(Evaluator):
 
     def _answer(self, number: int, request: AnyRequest, tell: Tell) -> Any:
         last_words = ""
-        wall_s = self._wall_s * (CLOSELY if isinstance(request, VerifyRequest) else 1)
         for _ in range(_TRIES):
             child = self._running()
+            measured = self._judges_for is not None and self._judges_for.kind is ScoreKind.MEASURED
+            wall_s = self._wall_s * (CLOSELY if isinstance(request, VerifyRequest) else 1 + TO_COMPARE * measured)
             patience = Patience(child.pid, wall_s, itself=True, counting=True)
             try:
                 line = _next_line(child, patience) if child.tell(request_line(number, request)) else ""

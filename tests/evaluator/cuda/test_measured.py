@@ -12,6 +12,7 @@ from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
 from avo.evaluator.cuda.measured import Measured, clocks_in_words
 from avo.evaluator.cuda.measuring import RUNS
+from avo.evaluator.cuda.sequential import BLOCK
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, CaseScore, Fault, Score, Status, Verdict
 from avo.evaluator.judging.speed import Challenge, CompiledPlan
@@ -134,10 +135,12 @@ def test_score_and_comparison_are_different_samples_against_an_incumbent_in_a_pr
     assert comparison.log_ratios == pytest.approx([math.log(1 / 0.9)] * len(comparison.log_ratios))
     checked, *pair, scored = garage.devices
     assert checked.runs == 0
-    assert {device.kernel for device in pair} == {"honest", "counts"}
-    assert all(device.runs == 2 * len(comparison.log_ratios) for device in pair)
+    assert all(
+        {one.kernel, other.kernel} == {"honest", "counts"} for one, other in zip(pair[::2], pair[1::2], strict=True)
+    )
     # Neither has run anything that the other has not: a kernel must not lose to itself by its part.
-    assert pair[0].runs == pair[1].runs
+    assert {device.runs for device in pair} == {2 * BLOCK}
+    assert len(pair) * BLOCK == 2 * len(comparison.log_ratios)
     assert (scored.kernel, scored.runs) == ("honest", RUNS)
     assert all(link.closed for link in garage.used)
 
@@ -147,11 +150,10 @@ def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opene
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
-    monkeypatch.setattr(measuring, "ROUNDS", (8,))
-    monkeypatch.setattr(measuring, "BLOCK", 4)
+    monkeypatch.setattr(measuring, "ROUNDS", (32,))
     garage = Garage(honest=1e-3, counts=1e-3)
     assert isinstance(run(garage, "honest", challenge()), Score)
-    pairs = [tuple(device.kernel for device in garage.devices[i : i + 2]) for i in (1, 3, 5, 7)]
+    pairs = [tuple(device.kernel for device in garage.devices[i : i + 2]) for i in range(1, 17, 2)]
     assert len(garage.devices) == 1 + 2 * len(pairs) + 1
     assert set(pairs) == {("honest", "counts"), ("counts", "honest")}
 
@@ -159,7 +161,7 @@ def test_pairs_of_a_comparison_have_new_processes_and_chance_says_which_is_opene
 @pytest.mark.long
 def test_a_comparison_that_ran_out_of_time_is_said_to_have() -> None:
     speed = Measured(TARGET, cascade=None, start=Garage(honest=1e-3, counts=1e-3).start)
-    speed.until = 0.0
+    speed.compare_s = 0.0
     score = speed.score(MHA, [benchmark(CASE, "honest")], challenge())
     assert isinstance(score, Score)
     assert score.comparison is not None
@@ -224,8 +226,7 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measuring, "decide", lambda ratios, alpha, margin: Verdict.UNDECIDED)
-    monkeypatch.setattr(measuring, "ROUNDS", (4,))
-    monkeypatch.setattr(measuring, "BLOCK", 4)
+    monkeypatch.setattr(measuring, "ROUNDS", (8,))
     garage = Garage(honest=1e-3, counts=1e-3)
     seen: list[tuple[int, int]] = []
     timing = TimedDevice.time
