@@ -107,6 +107,13 @@ def test_candidates_with_the_same_plan_share_their_samples(lab: Lab) -> None:
     assert len(lab.store.versions(lab.run.id)) == 1
 
 
+def test_a_comparison_that_ended_undecided_is_made_again(lab: Lab) -> None:
+    assert lab.step(Scripted(proposing(kernel(100.5, "a")))).version is None
+    assert lab.comparison(1).verdict is Verdict.UNDECIDED
+    assert lab.step(Scripted(proposing(kernel(110.0, "a")))).version == 1
+    assert lab.comparison(2).alpha < lab.comparison(1).alpha
+
+
 @pytest.mark.parametrize(
     ("status", "lasts"),
     [(Status.INCORRECT, True), (Status.RACE, True), (Status.DEADLOCK, True), (Status.TIMED_OUT, False)],
