@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.device import Clocks, Setup
-from avo.evaluator.cuda.measuring import Audience, Pair, Stopwatch, TimedCase
+from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase
 from avo.evaluator.cuda.nvml import SLOWDOWN, in_words
 from avo.evaluator.cuda.sequential import ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -100,11 +100,12 @@ class Measured:
         comparison = None if incumbent is None else self._compare(stopwatch, problem, plans, incumbent)
         if isinstance(comparison, Fault):
             return comparison
+        passes = PASSES if comparison is None or comparison.verdict is Verdict.FASTER else 1  # nobody cites a loser's
         with ExitStack() as stack:
             contender = self._opened(problem, plans, stack)
             if isinstance(contender, Fault):
                 return contender
-            setup, timing = contender.setup, stopwatch.score(contender)
+            setup, timing = contender.setup, stopwatch.score(contender, passes)
         if isinstance(timing, Fault):
             return timing
         _refuse_slowdown(timing.clocks)

@@ -153,20 +153,22 @@ class Stopwatch:
         self._sustained, self._trusting, self._audience = sustained, trusting, audience or Audience()
         self.ungraphed = ""
 
-    def score(self, contender: Contender) -> Timing | Fault:
-        """Time ``RUNS`` runs of every case, the cases in random order in each pass."""
-        return self._alike(lambda: self._score(contender))
+    def score(self, contender: Contender, passes: int = PASSES) -> Timing | Fault:
+        """Time ``RUNS`` runs of every case in ``PASSES`` passes, in fewer passes fewer, the cases in random order in
+        each.
+        """
+        return self._alike(lambda: self._score(contender, passes))
 
-    def _score(self, contender: Contender) -> Timing | Fault:
+    def _score(self, contender: Contender, passes: int) -> Timing | Fault:
         seconds: dict[str, list[float]] = {case.name: [] for case in self._cases}
         clocks: list[Clocks] = []
         lags = _Lags()
-        began, done, of = time.monotonic(), 0, PASSES * len(self._cases)
-        for number in range(1, PASSES + 1):
+        began, done, of = time.monotonic(), 0, passes * len(self._cases)
+        for number in range(1, passes + 1):
             for case in self._shuffled():
                 left_s = (time.monotonic() - began) * (of - done) / max(1, done)
                 left = f", about {left_s:.0f} s left" if done else ""
-                words = f"timing {case.name} for the score, pass {number} of {PASSES}{left}"
+                words = f"timing {case.name} for the score, pass {number} of {passes}{left}"
                 self._audience.tell(Progress(done, of, words))
                 done += 1
                 told = {"part": "score", "round": number, "side": "candidate"}

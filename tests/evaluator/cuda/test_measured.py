@@ -11,7 +11,7 @@ from avo.evaluator.cuda import measuring
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
 from avo.evaluator.cuda.measured import Measured, clocks_in_words
-from avo.evaluator.cuda.measuring import RUNS
+from avo.evaluator.cuda.measuring import PASSES, RUNS
 from avo.evaluator.cuda.sequential import BLOCK
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, CaseScore, Fault, Score, Status, Verdict
@@ -167,6 +167,16 @@ def test_a_comparison_that_ran_out_of_time_is_said_to_have() -> None:
     assert score.comparison is not None
     assert score.comparison.verdict is Verdict.UNDECIDED
     assert "out of time after 4 rounds of the comparison" in score.conditions
+
+
+@pytest.mark.long
+def test_a_candidate_that_is_not_faster_is_scored_in_one_pass() -> None:
+    garage = Garage(honest=1.2e-3, counts=1e-3)
+    score = run(garage, "honest", challenge())
+    assert isinstance(score, Score)
+    assert score.comparison is not None
+    assert score.comparison.verdict is Verdict.SLOWER
+    assert garage.devices[-1].runs == RUNS // PASSES
 
 
 def test_a_card_that_is_held_down_by_heat_gives_no_score() -> None:
