@@ -22,7 +22,7 @@ PASSES = 3
 MOST_WARMUPS = 3
 """Runs that count follow one to this many warm-up runs, a random number; a kernel cannot tell which is which."""
 LAG_S, LAG = 2e-4, 0.1
-"""How much longer a run may take by the host's clock than by the device's events: seconds, plus a share of the run."""
+"""How far a run's times by the host's clock and by the device's events may differ: seconds, plus a share of the run."""
 STRETCH_S = 0.1
 """How long a kernel runs before a run that counts, where the clock is the sustained one: as long as triton.testing's
 ``do_bench`` repeats by default. Single runs with light work between them see the boost clock, and published figures are
@@ -112,20 +112,20 @@ class _Lags:
     """Whether two clocks agree on the runs of one contender."""
 
     def __init__(self) -> None:
-        self._late: list[bool] = []
+        self._apart: list[bool] = []
 
     def note(self, runs: Sequence[Took]) -> None:
         """Count runs."""
-        self._late += [run.wall_s > run.seconds * (1 + LAG) + LAG_S for run in runs]
+        self._apart += [abs(run.wall_s - run.seconds) > run.seconds * LAG + LAG_S for run in runs]
 
     def check(self) -> None:
-        """Raise ``EvaluatorUnavailable`` if most runs took much longer by the host's clock.
+        """Raise ``EvaluatorUnavailable`` if most runs took much longer, or less, by the host's clock.
 
         A busy host may be late now and then. A kernel that can reach the events' memory can make them say anything.
         """
-        if 2 * sum(self._late) > len(self._late):
+        if 2 * sum(self._apart) > len(self._apart):
             raise EvaluatorUnavailable(
-                "most runs take longer by the host's clock than by the GPU's events: "
+                "most runs take another time by the host's clock than by the GPU's events: "
                 "the machine is too busy to measure on, or a kernel changes what the events say"
             )
 
