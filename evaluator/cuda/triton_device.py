@@ -5,7 +5,6 @@ text that a candidate can influence in the process that holds the clock. Written
 (``compiler/compiler.py``, ``backends/nvidia/driver.py`` and ``driver.c``); it has not run on a GPU.
 """
 
-import ctypes
 import gc
 import json
 import statistics
@@ -39,6 +38,7 @@ from avo.evaluator.cuda.device import (
     Took,
 )
 from avo.evaluator.cuda.nvml import Nvml, NvmlMissing
+from avo.evaluator.cuda.runtime import Cuda
 from avo.evaluator.cuda.start import Driver, building
 from avo.evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 
@@ -63,19 +63,16 @@ _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 
 class TritonDevice:
-    """The current CUDA device of this process. Raises ``MachineFault`` when there is none to measure on."""
+    """The device that ``cuda`` reaches, by default the current one of this process; ``flush_bytes``: see
+    ``FLUSH_BYTES``. Raises ``MachineFault`` when there is none to measure on.
+    """
 
-    def __init__(self) -> None:
-        try:
-            torch.cuda.init()  # which says why there is none, where ``is_available`` only denies it
-        except (RuntimeError, AssertionError) as error:
-            why = str(error).strip().splitlines()[0]
-            raise MachineFault(f"torch finds no CUDA GPU: {why:.300} (torch {torch.__version__})") from None
-        index = torch.cuda.current_device()
-        self.place = torch.device("cuda", index)
-        properties = torch.cuda.get_device_properties(index)
+    def __init__(self, cuda: Cuda | None = None, flush_bytes: int = FLUSH_BYTES) -> None:
+        self._cuda = cuda or Cuda()
+        self.place = self._cuda.place
+        properties = self._cuda.properties()
         with building():
-            limits = triton.runtime.driver.active.utils.get_device_properties(index)
+            limits = triton.runtime.driver.active.utils.get_device_properties(self._cuda.index)
         self._nvml = _answer(lambda: Nvml(str(properties.uuid)))
         self._clocks: Clocks | None = None
         self.card = Card(
@@ -89,8 +86,7 @@ class TritonDevice:
             driver=(self._nvml and _answer(self._nvml.driver)) or "",
             uuid=str(properties.uuid),
         )
-        self._driver = ctypes.CDLL("libcuda.so.1")
-        asked = Driver(self._driver, index)
+        asked = Driver(self._cuda.driver, self._cuda.index)
         asked.check_sharing()
         asked.check_assembler(self.card.arch, self.card.driver)
         self.setup = Setup(
@@ -99,8 +95,8 @@ class TritonDevice:
             None if self._nvml is None else self._nvml.power_limit_w(),
             None,
         )
-        self._flushed = torch.zeros(max(FLUSH_BYTES, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
-        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        self._flushed = torch.zeros(max(flush_bytes, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
+        self._events = [self._cuda.event() for _ in range(2)]
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
         self._empty_s = 0.0
@@ -121,7 +117,7 @@ class TritonDevice:
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:
         """Return memory that a kernel asks for, to build descriptors in; see triton.runtime._allocation."""
         scratch = torch.empty(size, dtype=torch.uint8, device=self.place)
-        if torch.cuda.is_current_stream_capturing():
+        if self._cuda.capturing():
             self._scratch.append(scratch)  # the graph keeps its address: poisoned before every replay
         else:
             scratch.fill_(_SCRATCH_BYTE)
@@ -163,19 +159,16 @@ class TritonDevice:
         Not everything can be captured: on some cards and drivers, launches with ``launch_pdl`` are said to fail
         (https://github.com/sgl-project/sglang/pull/18596, on RTX 5090).
         """
-        graph = torch.cuda.CUDAGraph()
         collecting = gc.isenabled()
         gc.disable()  # a kernel that is garbage-collected now would unload its module, which capture forbids
         try:
-            with torch.cuda.graph(graph):
-                enqueue()
+            return self._cuda.capture(enqueue)
         except RuntimeError as error:
             self.synchronize()  # raises where the device is broken, and not the capture alone
             raise NotRecorded(str(error).strip().splitlines()[0][:300]) from None
         finally:
             if collecting:
                 gc.enable()
-        return graph.replay
 
     def sustain(self, enqueue: Enqueue, seconds: float) -> None:
         """Run the work for so long, in batches, so that the device is never idle for long."""
@@ -190,7 +183,7 @@ class TritonDevice:
 
     def time(self, enqueue: Enqueue) -> Took:
         """Return the time between events around ``enqueue``, on a cold L2 cache without persisting lines."""
-        code = self._driver.cuCtxResetPersistingL2Cache()
+        code = self._cuda.driver.cuCtxResetPersistingL2Cache()
         if code not in (0, _NOT_SUPPORTED):
             raise RuntimeError(f"cuCtxResetPersistingL2Cache failed with code {code}")
         for scratch in self._scratch:
@@ -201,7 +194,7 @@ class TritonDevice:
         self._flushed.fill_(1)  # erases what a kernel may have kept here
         self._flushed.sum()  # evicts the lines just written: a run must not pay for writing them back
         start, end = self._events
-        with torch.cuda.nvtx.range(TIMED):
+        with self._cuda.range(TIMED):
             start.record()
             enqueue()
             end.record()
@@ -216,7 +209,7 @@ class TritonDevice:
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        torch.cuda.synchronize(self.place)
+        self._cuda.synchronize()
 
 
 def _answer(ask: Callable[[], T]) -> T | None:

@@ -280,8 +280,8 @@ _PR_SET_PDEATHSIG = 1
 """prctl.h"""
 
 
-def main() -> int:
-    """Serve standard input."""
+def main(open_device: Callable[[], Device] | None = None) -> int:
+    """Serve standard input, on the device that ``open_device`` returns, by default this process's GPU."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a kernel that hangs outlives no judge
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
@@ -293,7 +293,7 @@ def main() -> int:
 
     # The judge uses one thread; here the reference must be quick.
     torch.set_num_threads(min(_THREADS, len(os.sched_getaffinity(0))))
-    serve(TritonDevice, sys.stdin, say)
+    serve(open_device or TritonDevice, sys.stdin, say)
     return 0
 
 

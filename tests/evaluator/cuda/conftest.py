@@ -1,22 +1,58 @@
-"""A CUDA driver without a GPU."""
+"""A CUDA driver without a GPU, and workers on it."""
 
 import shutil
 import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import triton
 
+from avo.evaluator.cuda.contender import WorkerContender, start_worker
+
 HERE = Path(__file__).parent
 HEADERS = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+Start = Callable[..., WorkerContender]
 
 
 @pytest.fixture(scope="session")
 def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``libcuda_stub.c``, built."""
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc")
+    """``stub_card/libcuda.c``, built."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
     library = tmp_path_factory.mktemp("libcuda") / "libcuda.so.1"
-    source = [str(HERE / "libcuda_stub.c"), "-I", str(HEADERS), "-shared", "-fPIC", "-w", "-o"]
-    subprocess.run(["gcc", *source, str(library)], check=True, timeout=600)
+    source = [str(HERE / "stub_card" / "libcuda.c"), "-I", str(HEADERS), "-shared", "-fPIC", "-w", "-o"]
+    subprocess.run(["cc", *source, str(library)], check=True, timeout=600)
     return library
+
+
+@pytest.fixture(scope="session")
+def start_card(libcuda: Path) -> Start:
+    """Starts a worker on the stub card: its arguments are variables of ``libcuda.c``; ``device`` is its uuid."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("Triton's launcher is compiled: needs Python's headers")
+
+    def start(*settings: str, device: str = "GPU-00000000") -> WorkerContender:
+        paths = [f"{name}={libcuda.parent}" for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH")]
+        worker = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.worker")
+        return start_worker(("env", *paths, *settings, *worker), device=device)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def card(start_card: Start) -> Iterator[WorkerContender]:
+    """A worker on a stub H100 that no kernel of these tests breaks."""
+    started = start_card()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def blackwell(start_card: Start) -> Iterator[WorkerContender]:
+    """A worker on a stub B200 that no kernel of these tests breaks."""
+    started = start_card("STUB_ARCH=100")
+    yield started
+    started.close()

@@ -1,10 +1,12 @@
 """Candidates' plans as the judge makes them, for tests that give them to a worker on a real GPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.capture import CHILD_MODULE, Capturer
+from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import JOB_MODULE, Compiler
 from avo.evaluator.cuda.contender import WorkerContender, start_worker
 from avo.evaluator.evaluation import Fault
@@ -21,9 +23,16 @@ LIMIT_S = 2.0
 
 def plans(source: str, target: Target, *cases: Case) -> list[CompiledPlan]:
     """Return what ``source`` launches for ``cases``, compiled; its numbers are not looked at."""
-    with ForkServer((CHILD_MODULE, JOB_MODULE)) as server, TemporaryDirectory() as folder:
+    with ForkServer((CHILD_MODULE, JOB_MODULE)) as server:
+        return compiled(server, Candidate("mha", source), target, cases)
+
+
+def compiled(server: ForkServer, candidate: Candidate, target: Target, cases: Sequence[Case]) -> list[CompiledPlan]:
+    """Return what a candidate launches for ``cases``, compiled; its numbers are not looked at."""
+    with TemporaryDirectory() as folder:
         compiler = Compiler(Path(folder), server=server)
-        made = Planner(Capturer(server), compiler, target).plans(Candidate("mha", source), MHA, cases, ())
+        problem = get_problem(candidate.problem)
+        made = Planner(Capturer(server), compiler, target).plans(candidate, problem, cases, ())
         benchmarks = []
         for case, plan in zip(cases, made, strict=True):
             binaries = {}

@@ -14,14 +14,14 @@ from avo.evaluator.cuda.start import Driver, building
 from avo.evaluator.cuda.triton_device import TritonDevice
 from avo.evaluator.target import TARGETS
 
-INVALID_IMAGE = "200"  # CUDA_ERROR_INVALID_IMAGE of cuda.h
+INVALID_IMAGE = "cuModuleLoadData:1=200"  # CUDA_ERROR_INVALID_IMAGE of cuda.h
 ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})
 
 
 @pytest.fixture
 def driver(libcuda: Path) -> Driver:
     library = ctypes.CDLL(str(libcuda))
-    library.cuCtxSetCurrent(None)  # as torch.cuda.init leaves it
+    library.stub_reset()  # no context is current, as torch.cuda.init leaves it
     return Driver(library, 0)
 
 
@@ -34,7 +34,7 @@ def test_an_empty_kernel_is_assembled_loaded_and_run_for_every_architecture(driv
 def test_a_driver_that_is_too_old_is_named_with_the_assembler_and_the_way_out(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, arch: int, variable: str
 ) -> None:
-    monkeypatch.setenv("STUB_REFUSES", INVALID_IMAGE)
+    monkeypatch.setenv("STUB_ERRORS", INVALID_IMAGE)
     monkeypatch.setenv("STUB_CUDA", "12020")
     expected = (
         r"^driver 535.104 \(CUDA 12.2\) is too old for ptxas \d+\.\d+ \(/\S+\): device kernel image is invalid: "
@@ -47,7 +47,7 @@ def test_a_driver_that_is_too_old_is_named_with_the_assembler_and_the_way_out(
 def test_another_trouble_with_the_empty_kernel_is_not_put_down_to_age(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STUB_REFUSES", INVALID_IMAGE)
+    monkeypatch.setenv("STUB_ERRORS", INVALID_IMAGE)
     monkeypatch.setenv("STUB_CUDA", "99000")
     with pytest.raises(MachineFault, match=r"^driver 999 does not run an empty kernel made by ptxas .*: device kernel"):
         driver.check_assembler(90, "999")

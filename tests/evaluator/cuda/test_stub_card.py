@@ -1,0 +1,93 @@
+"""The path that measures on a GPU, up to the driver's door and back: workers, Triton's launcher, graphs, verification.
+
+Kernels are executed from the parameters that the driver is given (``stub_card/launches.py``), which must be the plan's.
+"""
+
+import pytest
+
+from avo.evaluator.binary import Binary
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.cuda.contender import Timed, WorkerContender
+from avo.evaluator.evaluation import CaseResult, Fault, Status
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.plan import Argument, Buffer, Descriptor, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import KINDS, fitting, seed_source
+from tests.evaluator.cuda.on_gpu import compiled
+
+LIMIT_S = 600.0
+Probe = tuple[KernelIR, Binary]
+CARDS = {"h100": "card", "b200": "blackwell"}
+"""Targets, with the fixtures that are workers on them."""
+QUICK = [("mha", "plain", "h100"), ("fsa", "kv_outer", "h100")]
+SEEDS = [(kind, name, target) for target in CARDS for kind in KINDS for name in fitting(kind, get_target(target))]
+SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+_PARAMETERS = "%s0: i32, %s1: i32, %t0: i64, %t1: i64, %f: f32, %g: f64, %h: bf16, %b: i1, %l: i64, %u: i8"
+PROBE = f"""
+module {{
+  tt.func public @probe(%a: !tt.ptr<bf16>, %d: !tt.tensordesc<BLOCK>, {_PARAMETERS}, %p: !tt.ptr<f32>) {{
+    %c0 = arith.constant 0 : i32
+    %x = tt.descriptor_load %d[%c0, %c0] : !tt.tensordesc<BLOCK> -> tensor<64x32xbf16>
+    tt.descriptor_store %d[%c0, %c0], %x : !tt.tensordesc<BLOCK>, tensor<64x32xbf16>
+    tt.return
+  }}
+}}
+"""
+SCALARS = (60, 33, 40, 1, 0.1, 0.1, 0.1, True, 2**64 - 2, -3)
+VIEW = Descriptor(0, 32, (60, 33), (40, 1), (64, 32), "nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "target"),
+    [pytest.param(*each, marks=() if each in QUICK else pytest.mark.corpus) for each in SEEDS],
+)
+def test_a_seed_is_right_and_timed_in_a_graph(
+    kind: str, name: str, target: str, request: pytest.FixtureRequest, fork_server: ForkServer
+) -> None:
+    problem, worker = get_problem(kind), request.getfixturevalue(CARDS[target])
+    case = problem.correctness_cases[0]
+    (plan,) = compiled(fork_server, Candidate(kind, seed_source(kind, name)), get_target(target), [case])
+    assert worker.open(problem, plan) is None
+    checked = worker.check(case.name, 7, LIMIT_S)
+    assert isinstance(checked, CaseResult), checked
+    timed = worker.time(case.name, [1, 2], LIMIT_S, stretch_s=1e-3)
+    worker.forget(case.name)
+    assert isinstance(timed, Timed), timed
+    assert timed.ungraphed == ""
+    assert all(run.seconds > 0 for run in timed.runs)
+
+
+@pytest.fixture(scope="module")
+def probe(fork_server: ForkServer) -> Probe:
+    """A kernel with parameters of all types, as the judge compiles it."""
+    for block in ("64x32xbf16", "tensor<64x32xbf16>"):  # how the type is written changed after Triton 3.6
+        ir = KernelIR("probe", PROBE.replace("BLOCK", block), (("num_warps", 4),))
+        binary = Compiler(None, server=fork_server).compile(ir, get_target("h100"))
+        if isinstance(binary, Binary):
+            return ir, binary
+    raise AssertionError(binary)
+
+
+def probing(probe: Probe, *arguments: Argument, grid: tuple[int, int, int] = (5, 6, 7)) -> CompiledPlan:
+    """A plan with scratch alone, so that what a kernel does to it is never right."""
+    buffers = (Buffer("a", "bfloat16", 64 * 40, Role.SCRATCH), Buffer("b", "float32", 8, Role.SCRATCH))
+    plan = LaunchPlan(SMALL.name, buffers, probe[:1], (Launch(0, grid, arguments),))
+    return CompiledPlan(SMALL, plan, dict([probe]), ())
+
+
+def launched(card: WorkerContender, plan: CompiledPlan) -> Fault:
+    """What comes of a plan that leaves all outputs out."""
+    assert card.open(MHA, plan) is None
+    found = card.check(SMALL.name, 1, LIMIT_S)
+    assert isinstance(found, Fault)
+    return found
+
+
+def test_every_argument_arrives_in_its_place(card: WorkerContender, probe: Probe) -> None:
+    found = launched(card, probing(probe, Pointer(0, 16), VIEW, *map(Scalar, SCALARS), Pointer(1, 4)))
+    assert found == Fault(Status.UNWRITTEN, "case small-causal: the launch plan leaves out out")
