@@ -21,6 +21,7 @@ import torch
 
 from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import CLOCK_HELP
+from avo.evaluator.cuda.blame import first_line
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Device
 from avo.evaluator.cuda.holding import hold
@@ -28,7 +29,7 @@ from avo.evaluator.cuda.libraries import LIBRARIES, Attend, Library
 from avo.evaluator.cuda.measured import conditions
 from avo.evaluator.cuda.measuring import Stopwatch, TimedCase, Timing
 from avo.evaluator.cuda.running import Inputs, Running
-from avo.evaluator.cuda.worker import LocalLink, Say, Worker, first_line
+from avo.evaluator.cuda.worker import LocalLink, Say, Worker
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.evaluators import CLOCKS, Progress, Tell

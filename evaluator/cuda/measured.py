@@ -73,6 +73,36 @@ class Measured:
 
         Raises ``EvaluatorUnavailable`` when there is no GPU, it was slowed down, or the incumbent does not run on it.
         """
+        found = self._scored(problem, plans, incumbent, small)
+        if isinstance(found, Fault) and found.status is Status.CRASHED:
+            self._check_card(problem, incumbent, found)
+        return found
+
+    def _check_card(self, problem: Problem, incumbent: Challenge | None, crash: Fault) -> None:
+        """Raise ``EvaluatorUnavailable`` if what ran before a candidate's crash does not run after it: in a new process
+        the empty kernel, and the incumbent, if there is one.
+        """
+        with ExitStack() as stack:
+            contender = self._started(stack)
+            card = contender.card
+            if incumbent is None:
+                return
+            first, *_ = incumbent.plans
+            limit_s, seeds = _timed_case(problem, first, card).limit_s, [self._chance.getrandbits(62)]
+            ran = contender.open(problem, first) or contender.time(first.case.name, seeds, limit_s, graph=False)
+        if isinstance(ran, Fault):
+            raise EvaluatorUnavailable(
+                f"the card runs nothing any more: after a candidate crashed ({crash.message}), the incumbent does not "
+                f"run either: {ran.message}: nvidia-smi --gpu-reset, or restart the machine"
+            )
+
+    def _scored(
+        self,
+        problem: Problem,
+        plans: Sequence[CompiledPlan],
+        incumbent: Challenge | None,
+        small: Sequence[CompiledPlan],
+    ) -> Score | Fault:
         predicted = self._predict(problem, plans)
         cascade = self._hopeless(problem, predicted, incumbent)
         if isinstance(cascade, Fault):

@@ -14,6 +14,7 @@ from pathlib import Path
 from triton import knobs
 from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 
+from avo.evaluator.cuda.blame import say_machine
 from avo.evaluator.cuda.device import MachineFault
 from avo.evaluator.cuda.nvml import COMPUTE_MODES
 from avo.evaluator.sandbox.tools import VARIABLES
@@ -75,6 +76,12 @@ class Driver:
         self._cuda.cuDriverGetVersion(ctypes.byref(number))
         return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
+    def words(self, code: int) -> str:
+        """Return what the driver calls an error."""
+        text = ctypes.c_char_p()
+        self._cuda.cuGetErrorString(code, ctypes.byref(text))
+        return (text.value or b"").decode() or f"error {code}"
+
     def check_sharing(self) -> None:
         """Raise ``MachineFault`` where a second worker cannot run beside the first, or would not outlive its fault."""
         mode = self._attribute(_COMPUTE_MODE) or 0
@@ -99,7 +106,7 @@ class Driver:
             supported = self.cuda()
             variable = VARIABLES[tool.path == knobs.nvidia.ptxas_blackwell.path]
             here = f"ptxas {tool.version} ({tool.path})"
-            if _parts(supported) < _parts(tool.version):
+            if _parts(supported) < _parts(tool.version) and not say_machine(failed):
                 raise MachineFault(
                     f"driver {driver or 'unknown'} (CUDA {supported}) is too old for {here}: {failed}: install a newer "
                     f"driver, or set {variable} to the ptxas of CUDA {supported}"
@@ -121,9 +128,7 @@ class Driver:
         )
         for step in steps:
             if code := step():
-                text = ctypes.c_char_p()
-                self._cuda.cuGetErrorString(code, ctypes.byref(text))
-                return (text.value or b"").decode() or f"error {code}"
+                return self.words(code)
         self._cuda.cuModuleUnload(module)
         return ""
 

@@ -86,11 +86,11 @@ class TritonDevice:
             driver=(self._nvml and _answer(self._nvml.driver)) or "",
             uuid=str(properties.uuid),
         )
-        asked = Driver(self._cuda.driver, self._cuda.index)
-        asked.check_sharing()
-        asked.check_assembler(self.card.arch, self.card.driver)
+        self._driver = Driver(self._cuda.driver, self._cuda.index)
+        self._driver.check_sharing()
+        self._driver.check_assembler(self.card.arch, self.card.driver)
         self.setup = Setup(
-            f"CUDA {asked.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
+            f"CUDA {self._driver.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
             f"ptxas {get_ptxas(self.card.arch).version}",
             None if self._nvml is None else self._nvml.power_limit_w(),
             None,
@@ -185,7 +185,7 @@ class TritonDevice:
         """Return the time between events around ``enqueue``, on a cold L2 cache without persisting lines."""
         code = self._cuda.driver.cuCtxResetPersistingL2Cache()
         if code not in (0, _NOT_SUPPORTED):
-            raise RuntimeError(f"cuCtxResetPersistingL2Cache failed with code {code}")
+            raise RuntimeError(f"cuCtxResetPersistingL2Cache: {self._driver.words(code)}")
         for scratch in self._scratch:
             scratch.fill_(_SCRATCH_BYTE)
         self.synchronize()

@@ -13,8 +13,9 @@
 <- {"running": true} ... {"running": false}                                         around what a kernel can hang in
 <- {"fault": {"status": "crashed", ...}} or {"error": "..."}                        instead of any answer
 
-What goes wrong while a candidate's kernels run is the candidate's fault, everything else the machine's. After a fault
-of the device nothing can be trusted any more, and the process ends. The parent enforces time limits.
+What goes wrong while a candidate's kernels run is the candidate's fault, but for errors that no kernel brings about:
+these and everything else are the machine's. After a fault of the device nothing can be trusted any more, and the
+process ends. The parent enforces time limits.
 """
 
 import ctypes
@@ -35,6 +36,7 @@ import torch
 from avo.evaluator.binary import Binary
 from avo.evaluator.capture.plan_reading import plan_from_json
 from avo.evaluator.catalogue import get_problem
+from avo.evaluator.cuda.blame import first_line, is_machines, is_too_much
 from avo.evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, NotRecorded, PlanFault
 from avo.evaluator.cuda.running import Running
 from avo.evaluator.evaluation import Fault, Status
@@ -207,7 +209,7 @@ class Worker:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Tell the parent while kernels run; what goes wrong meanwhile is their fault."""
+        """Tell the parent while kernels run; what goes wrong meanwhile is their fault, if it can be."""
         self._say({"running": True})
         try:
             yield
@@ -215,7 +217,7 @@ class Worker:
         except torch.OutOfMemoryError as error:
             raise DeviceFault(f"{_TOO_MUCH}: {first_line(error)}") from None
         except RuntimeError as error:
-            raise _KernelFault(first_line(error)) from None
+            raise _blamed(error) from None
         self._say({"running": False})
 
 
@@ -270,9 +272,15 @@ def _fault(status: Status, message: str) -> dict[str, Any]:
     return _refused(Fault(status, message))
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the error's type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _blamed(error: RuntimeError) -> Exception:
+    """Return what an error of CUDA, torch or Triton's launcher means while a candidate's kernels run."""
+    said = first_line(error)
+    if is_machines(error):
+        return MachineFault(
+            f"the GPU reports: {said}: no kernel brings that about: nvidia-smi -q and dmesg (Xid) say more; "
+            "nvidia-smi --gpu-reset, or restart the machine"
+        )
+    return DeviceFault(f"{_TOO_MUCH}: {said}") if is_too_much(error) else _KernelFault(said)
 
 
 _THREADS = 16

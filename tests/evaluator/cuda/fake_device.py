@@ -1,12 +1,6 @@
-"""A device with kernels that are Python functions and a clock that is told what to say.
-
-As a program, it is a GPU worker: ``python fake_device.py``.
-"""
+"""A device with kernels that are Python functions and a clock that is told what to say."""
 
 import contextlib
-import json
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -15,7 +9,7 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.device import Clocks, DeviceFault, Enqueue, LoadedKernel, NotRecorded, Setup, Took
-from avo.evaluator.cuda.worker import LocalLink, Worker, serve
+from avo.evaluator.cuda.worker import LocalLink, Worker
 from avo.evaluator.judging.speed import CompiledPlan
 from avo.evaluator.plan import Argument, Buffer, KernelIR, Launch, LaunchPlan, Pointer, Role
 from avo.evaluator.problem import Case
@@ -207,9 +201,6 @@ def functions(case: Case) -> dict[str, Function]:
     def illegal(flat: Tensors) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore about it")
 
-    def hangs(flat: Tensors) -> None:
-        time.sleep(3600)
-
     def greedy(flat: Tensors) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
@@ -220,8 +211,7 @@ def functions(case: Case) -> dict[str, Function]:
         honest(flat)
 
     plain = (
-        honest, uncapturable, zeros, lazy, undefined, overrun, vandal, counts, tickets, illegal, hangs, greedy,
-        broken,
+        honest, uncapturable, zeros, lazy, undefined, overrun, vandal, counts, tickets, illegal, greedy, broken,
     )  # fmt: skip
     return {
         **{function.__name__: function for function in plain},
@@ -312,8 +302,3 @@ def forever(seconds: float) -> Iterator[float]:
     """Yield the same time again and again."""
     while True:
         yield seconds
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    serve(lambda: FakeDevice(forever(1e-3)), sys.stdin, lambda answer: print(json.dumps(answer), flush=True))

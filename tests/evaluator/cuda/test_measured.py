@@ -191,6 +191,25 @@ def test_an_incumbent_that_does_not_run_is_no_verdict_on_the_candidate() -> None
     assert all(link.closed for link in garage.used)
 
 
+@pytest.mark.parametrize("small", [[], [benchmark(OTHER, "illegal")]])
+def test_a_crash_is_the_candidates_fault_if_the_card_still_runs_what_it_ran_before(small: list[CompiledPlan]) -> None:
+    garage = Garage(illegal=1e-3, honest=1e-3)
+    speed = Measured(TARGET, cascade=None, start=garage.start, chance=random.Random(5))
+    found = speed.score(MHA, [benchmark(CASE, "illegal")], challenge("honest"), small)
+    assert isinstance(found, Fault)
+    assert found.status is Status.CRASHED
+    assert garage.devices[-1].kernel == "honest"
+    assert all(link.closed for link in garage.used)
+
+
+def test_a_crash_after_which_the_incumbent_crashes_too_is_no_verdict() -> None:
+    garage = Garage()
+    speed = Measured(TARGET, cascade=None, start=garage.start)
+    small = [benchmark(OTHER, "illegal")]
+    with pytest.raises(EvaluatorUnavailable, match=r"a candidate crashed \(case other: .*, the incumbent does not"):
+        speed.score(MHA, [benchmark(CASE, "honest")], challenge("illegal"), small)
+
+
 def test_a_hopeless_candidate_is_not_timed_and_the_figures_say_why(predictions: Predictions) -> None:
     predictions.update(counts=700.0, zeros=500.0)
     garage = Garage()

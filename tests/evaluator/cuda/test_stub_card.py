@@ -3,13 +3,19 @@
 Kernels are executed from the parameters that the driver is given (``stub_card/launches.py``), which must be the plan's.
 """
 
+import os
+import re
+from contextlib import closing
+
 import pytest
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import Compiler
+from avo.evaluator.cuda import contender
 from avo.evaluator.cuda.contender import Timed, WorkerContender
+from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
 from avo.evaluator.plan import Argument, Buffer, Descriptor, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
@@ -18,6 +24,8 @@ from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import KINDS, fitting, seed_source
+from tests.corpus import sample
+from tests.evaluator.cuda.conftest import Start
 from tests.evaluator.cuda.on_gpu import compiled
 
 LIMIT_S = 600.0
@@ -86,6 +94,61 @@ def launched(card: WorkerContender, plan: CompiledPlan) -> Fault:
     found = card.check(SMALL.name, 1, LIMIT_S)
     assert isinstance(found, Fault)
     return found
+
+
+@pytest.fixture(scope="module")
+def right(fork_server: ForkServer) -> CompiledPlan:
+    """The seed's plan."""
+    return compiled(fork_server, Candidate("mha", seed_source("mha")), get_target("h100"), [SMALL])[0]
+
+
+ILLEGAL, ECC = (
+    "an illegal memory access was encountered",
+    "uncorrectable ECC error encountered: no kernel brings that about",
+)
+BUSY = r"CUDA-capable device\(s\) is/are busy or unavailable"
+TORCH, TRITON = "the GPU reports: CUDA error: ", r"the GPU reports: Triton Error \[CUDA\]: "
+ERRORS = [
+    ("kernel:1=700", Status.CRASHED, f"{TORCH}{ILLEGAL}$"),
+    ("kernel:2=719", Status.CRASHED, f"{TORCH}unspecified launch failure$"),
+    ("cuLaunchKernelEx:2=700", Status.CRASHED, f"{TRITON}{ILLEGAL}$"),
+    ("cuLaunchKernelEx:1=2", Status.DOES_NOT_FIT, r"kernels ask for more memory at launch than .*: out of memory$"),
+    ("kernel:2=214", None, f"{TORCH}{ECC}"),
+    ("kernel:3=hang", Status.TIMED_OUT, r"a run did not end on the GPU within 0.3 s$"),
+    ("cuLaunchKernelEx:2=214", None, TRITON + ECC),
+    ("kernel:1=220", None, f"{TORCH}uncorrectable NVLink error detected during the execution: no"),
+    ("kernel:2=226", None, f"{TORCH}Invalid access of peer GPU memory over nvlink or a hardware error: no"),
+    ("kernel:3=999", None, f"{TORCH}unknown error: no"),
+    ("cuLaunchKernelEx:1=46", None, f"{TRITON}{BUSY}: no"),
+    ("cuCtxResetPersistingL2Cache:19=46", None, f"the GPU reports: cuCtxResetPersistingL2Cache: {BUSY}: no"),
+    ("cuModuleLoadData:2=999", None, r"kernel \w+ is not loaded: .* unknown error"),
+    ("cuModuleLoadData:1=46", None, f"driver .* does not run an empty kernel made by .*: {BUSY}"),
+]
+"""Injected errors, by what becomes of the candidate; None: there is no verdict, as the fault is the machine's."""
+
+
+@pytest.mark.parametrize(("error", "status", "message"), sample(ERRORS, 5))
+def test_an_error_is_blamed_on_who_can_have_caused_it(
+    error: str,
+    status: Status | None,
+    message: str,
+    start_card: Start,
+    right: CompiledPlan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contender, "GRACE_S", 0.2)
+    limit_s = 0.3 if "hang" in error else LIMIT_S
+    with closing(start_card(f"STUB_ERRORS={error}")) as worker:
+        try:
+            found = worker.open(MHA, right) or worker.check(SMALL.name, 1, LIMIT_S)
+            found = found if isinstance(found, Fault) else worker.time(SMALL.name, [2], limit_s)
+        except EvaluatorUnavailable as machine:
+            found = machine
+    assert getattr(found, "status", None) is status, found
+    said = found.message if isinstance(found, Fault) else str(found)
+    assert re.match(message if status is None else f"case {SMALL.name}: {message}", said), said
+    with pytest.raises(ProcessLookupError):  # it has ended, and was killed where it hung
+        os.killpg(worker._link.pid, 0)  # type: ignore[attr-defined]
 
 
 def test_every_argument_arrives_in_its_place(card: WorkerContender, probe: Probe) -> None:
