@@ -3,6 +3,7 @@
 Kernels are executed from the parameters that the driver is given (``stub_card/launches.py``), which must be the plan's.
 """
 
+import json
 import os
 import re
 from contextlib import closing
@@ -24,9 +25,12 @@ from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import KINDS, fitting, seed_source
+from bench.first_contact.faulty import FAULTS
 from tests.corpus import sample
+from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.conftest import Start
 from tests.evaluator.cuda.on_gpu import compiled
+from tests.kernels import edited, stored
 
 LIMIT_S = 600.0
 Probe = tuple[KernelIR, Binary]
@@ -35,6 +39,7 @@ CARDS = {"h100": "card", "b200": "blackwell"}
 QUICK = [("mha", "plain", "h100"), ("fsa", "kv_outer", "h100")]
 SEEDS = [(kind, name, target) for target in CARDS for kind in KINDS for name in fitting(kind, get_target(target))]
 SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+LONG = Case("1k-causal", 1, 1, 1, 1024, 1024, 128, True)
 _PARAMETERS = "%s0: i32, %s1: i32, %t0: i64, %t1: i64, %f: f32, %g: f64, %h: bf16, %b: i1, %l: i64, %u: i8"
 PROBE = f"""
 module {{
@@ -68,6 +73,47 @@ def test_a_seed_is_right_and_timed_in_a_graph(
     assert isinstance(timed, Timed), timed
     assert timed.ungraphed == ""
     assert all(run.seconds > 0 for run in timed.runs)
+
+
+@pytest.mark.parametrize(
+    ("source", "field", "least"),
+    [
+        (edited(("num_warps=4,\n", "num_warps=4,\n        num_ctas=2,\n")), "num_ctas", 2),
+        (gpu_attacks.STARTS_EARLY, "launch_pdl", True),
+        (stored("honest/mha/persistent"), "global_scratch_size", 1),
+    ],
+    ids=["clusters", "early start", "scratch"],
+)
+@pytest.mark.long
+def test_a_launch_with_more_than_arguments_is_right(
+    source: str, field: str, least: int, card: WorkerContender, fork_server: ForkServer
+) -> None:
+    (plan,) = compiled(fork_server, Candidate("mha", source), get_target("h100"), [SMALL])
+    (binary,) = plan.binaries.values()
+    assert json.loads(binary.launch)[field] >= least
+    assert card.open(MHA, plan) is None
+    assert isinstance(card.check(SMALL.name, 7, LIMIT_S), CaseResult)
+    assert isinstance(card.time(SMALL.name, [1, 2], LIMIT_S), Timed)
+    card.forget(SMALL.name)
+
+
+@pytest.mark.parametrize(("name", "source", "status"), sample([(name, *each) for name, each in FAULTS.items()], 7))
+def test_a_fault_that_only_a_gpu_shows_is_found(
+    name: str, source: str, status: str, start_card: Start, fork_server: ForkServer
+) -> None:
+    (plan,) = compiled(fork_server, Candidate("mha", source), get_target("h100"), [LONG])
+    with closing(start_card()) as worker:
+        found = worker.open(MHA, plan) or worker.check(LONG.name, 7, 1.0 if name == "hangs" else LIMIT_S)
+    assert isinstance(found, Fault)
+    assert found.status == status, found.message
+
+
+@pytest.mark.long
+def test_a_worker_is_on_the_card_that_it_is_told(start_card: Start) -> None:
+    with closing(start_card(device="GPU-00000001")) as worker:
+        assert worker.card.uuid == "00000001-0000-0000-0000-000000000000"
+    with closing(start_card(device="GPU-7")) as none, pytest.raises(EvaluatorUnavailable, match="No CUDA GPUs"):
+        _ = none.card
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +173,7 @@ ERRORS = [
 """Injected errors, by what becomes of the candidate; None: there is no verdict, as the fault is the machine's."""
 
 
-@pytest.mark.parametrize(("error", "status", "message"), sample(ERRORS, 5))
+@pytest.mark.parametrize(("error", "status", "message"), sample(ERRORS, 7))
 def test_an_error_is_blamed_on_who_can_have_caused_it(
     error: str,
     status: Status | None,

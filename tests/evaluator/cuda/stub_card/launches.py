@@ -21,13 +21,14 @@ from avo.evaluator.cuda.triton_device import TritonDevice
 from avo.evaluator.plan import Argument, Descriptor, KernelIR, Pointer, Scalar
 from tests.evaluator.cuda.stub_card.runtime import CAPTURING, STREAM, StubCuda
 
-ILLEGAL_ADDRESS = 700
+ILLEGAL_ADDRESS, HANGS = 700, -1
 _KPARAM_INFO, _HAS_SIZE = 0x17, 4
 _FORMATS = {"i1": "?", "i8": "b", "i16": "h", "i32": "i", "i64": "q", "f16": "e", "f32": "f", "f64": "d"}
 _MAP = struct.Struct("<I4B8xQ5Q4Q5H")  # ``Encoded`` of libcuda.c
 _MARK, _TF32 = 0x4D41504D, 11
 _ITEM_BYTES = (1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4)  # of CUtensorMapDataType
 _SWIZZLED = (0, 32, 64, 128)
+_EARLY, _CLUSTER = 6, [4, 5]  # programmatic stream serialization; cluster dimension, scheduling policy preference
 
 
 class Config(ctypes.Structure):
@@ -39,6 +40,12 @@ class Config(ctypes.Structure):
         ("attributes", ctypes.c_void_p),
         ("attribute_count", ctypes.c_uint),
     )
+
+
+class _Attribute(ctypes.Structure):
+    """``CUlaunchAttribute`` of cuda.h."""
+
+    _fields_ = (("id", ctypes.c_int), ("value", ctypes.c_uint64 * 8))
 
 
 _OnLoad = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -125,6 +132,9 @@ class StubDevice(TritonDevice):
         _same("grid", (config.x, config.y, config.z), (asked.grid[0] * clusters, *asked.grid[1:]))
         _same("threads", (config.threads, config.threads_y, config.threads_z), (32 * metadata["num_warps"], 1, 1))
         _same("shared memory", config.shared, metadata["shared"])
+        attributes = (_Attribute * config.attribute_count).from_address(config.attributes or 0)
+        wanted = [_EARLY] * bool(metadata.get("launch_pdl")) + _CLUSTER * (clusters > 1)
+        _same("launch attributes", [attribute.id for attribute in attributes], wanted)
         _same("stream", config.stream, STREAM if cuda.graph is None else CAPTURING)
         sizes = parameter_sizes(module.binary.cubin, name)
         kinds = metadata["signature"]
@@ -141,8 +151,7 @@ class StubDevice(TritonDevice):
         _same("scratch for profiling", profile, 0)
         if bytes_of_one:
             assert given is not None
-            assert given.numel() >= bytes_of_one * config.x * config.y * config.z
-            assert scratch % metadata["global_scratch_align"] == 0
+            assert given.numel() >= bytes_of_one * config.x * config.y * config.z  # torch's allocator aligns on a GPU
         return arrived
 
     def _execute(self, module: Module, asked: Asked, arguments: Sequence[Argument]) -> None:
@@ -156,8 +165,12 @@ class StubDevice(TritonDevice):
                 behind = asked.buffers[each.buffer]
                 args[i] = replace(each, byte_offset=each.byte_offset + behind.storage_offset() * behind.element_size())
         kernel = executor.load(module.ir.ttir, executor.aliases(args))
-        faults = kernel.run(executor.Launch(memory, args, asked.grid)).faults
-        self._cuda.driver.stub_kernel(ILLEGAL_ADDRESS if faults else 0)
+        try:
+            faults = kernel.run(executor.Launch(memory, args, asked.grid)).faults
+        except executor.StuckProgram:
+            self._cuda.driver.stub_kernel(HANGS)
+        else:
+            self._cuda.driver.stub_kernel(ILLEGAL_ADDRESS if faults else 0)
 
 
 def _same(what: str, found: object, wanted: object) -> None:
