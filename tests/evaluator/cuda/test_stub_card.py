@@ -30,7 +30,7 @@ from tests.corpus import sample
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.conftest import Start
 from tests.evaluator.cuda.on_gpu import compiled
-from tests.kernels import edited, stored
+from tests.kernels import stored
 
 LIMIT_S = 600.0
 Probe = tuple[KernelIR, Binary]
@@ -39,6 +39,7 @@ CARDS = {"h100": "card", "b200": "blackwell"}
 QUICK = [("mha", "plain", "h100"), ("fsa", "kv_outer", "h100")]
 SEEDS = [(kind, name, target) for target in CARDS for kind in KINDS for name in fitting(kind, get_target(target))]
 SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+SAME = "tl.store(Out + tl.arange(0, 256), tl.load(Out + tl.arange(0, 256)))"
 LONG = Case("1k-causal", 1, 1, 1, 1024, 1024, 128, True)
 _PARAMETERS = "%s0: i32, %s1: i32, %t0: i64, %t1: i64, %f: f32, %g: f64, %h: bf16, %b: i1, %l: i64, %u: i8"
 PROBE = f"""
@@ -78,7 +79,7 @@ def test_a_seed_is_right_and_timed_in_a_graph(
 @pytest.mark.parametrize(
     ("source", "field", "least"),
     [
-        (edited(("num_warps=4,\n", "num_warps=4,\n        num_ctas=2,\n")), "num_ctas", 2),
+        (gpu_attacks.then(SAME).replace("WHAT=1", "WHAT=1, num_ctas=2"), "num_ctas", 2),
         (gpu_attacks.STARTS_EARLY, "launch_pdl", True),
         (stored("honest/mha/persistent"), "global_scratch_size", 1),
     ],
@@ -89,7 +90,7 @@ def test_a_launch_with_more_than_arguments_is_right(
     source: str, field: str, least: int, card: WorkerContender, fork_server: ForkServer
 ) -> None:
     (plan,) = compiled(fork_server, Candidate("mha", source), get_target("h100"), [SMALL])
-    (binary,) = plan.binaries.values()
+    *_, binary = plan.binaries.values()
     assert json.loads(binary.launch)[field] >= least
     assert card.open(MHA, plan) is None
     assert isinstance(card.check(SMALL.name, 7, LIMIT_S), CaseResult)
@@ -195,6 +196,15 @@ def test_an_error_is_blamed_on_who_can_have_caused_it(
     assert re.match(message if status is None else f"case {SMALL.name}: {message}", said), said
     with pytest.raises(ProcessLookupError):  # it has ended, and was killed where it hung
         os.killpg(worker._link.pid, 0)  # type: ignore[attr-defined]
+
+
+@pytest.mark.long
+def test_work_that_is_not_captured_is_timed_without_a_graph(start_card: Start, right: CompiledPlan) -> None:
+    with closing(start_card("STUB_ERRORS=cuLaunchKernelEx:2=801")) as worker:  # after the first launch
+        assert worker.open(MHA, right) is None
+        timed = worker.time(SMALL.name, [1, 2], LIMIT_S)
+    assert isinstance(timed, Timed), timed
+    assert timed.ungraphed.startswith("Triton Error [CUDA]: ")
 
 
 def test_every_argument_arrives_in_its_place(card: WorkerContender, probe: Probe) -> None:
