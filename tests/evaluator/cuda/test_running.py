@@ -16,7 +16,7 @@ from avo.evaluator.cuda.worker import FIRST
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
+from avo.evaluator.plan import Buffer, LaunchPlan, Role
 from avo.evaluator.problem import Case, rows_of
 from avo.evaluator.problems.mha_backward import MHA_BACKWARD
 from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice, Loopback, benchmark, forever
@@ -80,16 +80,6 @@ def test_a_wrong_kernel_is_its_own_fault(kernel: str, status: Status, message: s
     assert isinstance(outcome, Fault)
     assert outcome.status is status
     assert re.match(message, outcome.message)
-
-
-def test_a_fill_sets_its_view_of_the_buffer_before_every_run() -> None:
-    made, right = contender(), benchmark(CASE, "tickets")
-    zeros = Fill(buffer=5, offset=1, shape=(3,), strides=(2,), value=0)
-    assert made.open(MHA, replace(right, plan=replace(right.plan, steps=(zeros, *right.plan.steps)))) is None
-    checked = made.check(CASE.name, 4, 1)
-    assert isinstance(checked, CaseResult)
-    assert checked.passed
-    assert isinstance(made.time(CASE.name, SEEDS, 1), Timed)
 
 
 @pytest.mark.parametrize("kernel", ["stale", "updates"])

@@ -19,7 +19,7 @@ from avo.evaluator.cuda.contender import Timed, WorkerContender
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.plan import Argument, Buffer, Descriptor, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
+from avo.evaluator.plan import Argument, Buffer, Descriptor, Fill, KernelIR, Launch, LaunchPlan, Pointer, Role, Scalar
 from avo.evaluator.problem import Case
 from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
@@ -40,6 +40,12 @@ QUICK = [("mha", "plain", "h100"), ("fsa", "kv_outer", "h100")]
 SEEDS = [(kind, name, target) for target in CARDS for kind in KINDS for name in fitting(kind, get_target(target))]
 SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
 SAME = "tl.store(Out + tl.arange(0, 256), tl.load(Out + tl.arange(0, 256)))"
+COUNTS_FROM_ZERO = """
+i = tl.arange(0, 4)
+zeros, others = tl.load(Scratch + 1 + 2 * i), tl.load(Scratch + 2 * i)
+tl.store(Out + i, tl.load(Out + i) + zeros + tl.where(others == 0x55555555, 0, 1))  # the poison of integers
+tl.store(Scratch + 1 + 2 * i, 1)
+"""
 LONG = Case("1k-causal", 1, 1, 1, 1024, 1024, 128, True)
 _PARAMETERS = "%s0: i32, %s1: i32, %t0: i64, %t1: i64, %f: f32, %g: f64, %h: bf16, %b: i1, %l: i64, %u: i8"
 PROBE = f"""
@@ -74,6 +80,19 @@ def test_a_seed_is_right_and_timed_in_a_graph(
     assert isinstance(timed, Timed), timed
     assert timed.ungraphed == ""
     assert all(run.seconds > 0 for run in timed.runs)
+
+
+def test_a_fill_sets_its_view_of_a_buffer_and_nothing_else_before_every_run(
+    card: WorkerContender, fork_server: ForkServer
+) -> None:
+    source = gpu_attacks.then(COUNTS_FROM_ZERO).replace("torch.zeros(", "torch.empty(")
+    source = source.replace("    honest(", "    scratch[1:9:2].zero_()\n    honest(")
+    (plan,) = compiled(fork_server, Candidate("mha", source), get_target("h100"), [SMALL])
+    assert [step.strides for step in plan.plan.steps if isinstance(step, Fill)] == [(2,)]
+    assert card.open(MHA, plan) is None
+    assert isinstance(checked := card.check(SMALL.name, 7, LIMIT_S), CaseResult), checked
+    assert isinstance(timed := card.time(SMALL.name, [1, 2], LIMIT_S), Timed), timed
+    card.forget(SMALL.name)
 
 
 @pytest.mark.parametrize(
