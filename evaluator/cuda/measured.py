@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.device import Clocks, Setup
-from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase
+from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase, Timing, Ungraphed
 from avo.evaluator.cuda.nvml import SLOWDOWN, in_words
 from avo.evaluator.cuda.sequential import ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -131,13 +131,13 @@ class Measured:
         if isinstance(comparison, Fault):
             return comparison
         passes = PASSES if comparison is None or comparison.verdict is Verdict.FASTER else 1  # nobody cites a loser's
-        with ExitStack() as stack:
-            contender = self._opened(problem, plans, stack)
-            if isinstance(contender, Fault):
-                return contender
-            setup, timing = contender.setup, stopwatch.score(contender, passes)
-        if isinstance(timing, Fault):
-            return timing
+        try:
+            timed = self._timed(stopwatch, problem, plans, passes)
+        except Ungraphed:
+            timed = self._timed(stopwatch, problem, plans, passes)
+        if isinstance(timed, Fault):
+            return timed
+        setup, timing = timed
         _refuse_slowdown(timing.clocks)
         cases = timing.scores
         if not isinstance(predicted, str):  # useful to a search, and no clock tells it
@@ -150,6 +150,17 @@ class Measured:
         )
         told = "; ".join(filter(None, found))
         return Score(self._target.kind, self._target.name, cases, comparison, card.name, told)
+
+    def _timed(
+        self, stopwatch: Stopwatch, problem: Problem, plans: Sequence[CompiledPlan], passes: int
+    ) -> tuple[Setup, Timing] | Fault:
+        """Time the score in a new process."""
+        with ExitStack() as stack:
+            contender = self._opened(problem, plans, stack)
+            if isinstance(contender, Fault):
+                return contender
+            timing = stopwatch.score(contender, passes)
+            return timing if isinstance(timing, Fault) else (contender.setup, timing)
 
     def _check(self, problem: Problem, small: Sequence[CompiledPlan], ahead: int) -> Card | Fault:
         """Run the small cases, compare everything they wrote, and return the card that they ran on.

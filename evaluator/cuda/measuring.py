@@ -83,8 +83,10 @@ class Audience:
     """Gets the runs of every request: ``part``, ``round``, ``side``, ``case``, ``warmups``, ``runs`` and ``clocks``."""
 
 
-class _Ungraphed(Exception):
-    """A contender's work could not be recorded as a graph, so all is timed anew without."""
+class Ungraphed(Exception):
+    """A contender's work could not be recorded as a graph, so all is timed anew without, and in new processes: after a
+    capture that fails torch's allocator may be as it was within.
+    """
 
 
 @dataclass
@@ -155,11 +157,8 @@ class Stopwatch:
 
     def score(self, contender: Contender, passes: int = PASSES) -> Timing | Fault:
         """Time ``RUNS`` runs of every case in ``PASSES`` passes, in fewer passes fewer, the cases in random order in
-        each.
+        each. Raises ``Ungraphed`` once.
         """
-        return self._alike(lambda: self._score(contender, passes))
-
-    def _score(self, contender: Contender, passes: int) -> Timing | Fault:
         seconds: dict[str, list[float]] = {case.name: [] for case in self._cases}
         clocks: list[Clocks] = []
         lags = _Lags()
@@ -196,7 +195,10 @@ class Stopwatch:
         ``start`` gives a new pair, or the candidate's fault; ``plan_digest`` is the incumbent's. Raises
         ``EvaluatorUnavailable`` when the incumbent fails, which is not the candidate's fault.
         """
-        found = self._alike(lambda: self._rounds(start, alpha, margin, until))
+        try:
+            found = self._rounds(start, alpha, margin, until)
+        except Ungraphed:
+            found = self._rounds(start, alpha, margin, until)
         if isinstance(found, Fault):
             return found
         rounds, verdict = found
@@ -242,13 +244,6 @@ class Stopwatch:
         found.against_itself.append(statistics.fmean(same))
         return None
 
-    def _alike(self, attempt: Callable[[], T]) -> T:
-        """Return what ``attempt`` finds; where a graph fails in it, what it then finds without any."""
-        try:
-            return attempt()
-        except _Ungraphed:
-            return attempt()
-
     def _time(
         self, contender: Contender, case: TimedCase, runs: int, lags: _Lags, told: Mapping[str, Any]
     ) -> Timed | Fault:
@@ -262,7 +257,7 @@ class Stopwatch:
         self._audience.keep({**told, **row})
         if timed.ungraphed and not self.ungraphed:
             self.ungraphed = timed.ungraphed
-            raise _Ungraphed
+            raise Ungraphed
         if fault := case.impossible([run.seconds for run in timed.runs]):
             return fault
         lags.note(timed.runs)

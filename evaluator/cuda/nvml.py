@@ -109,6 +109,11 @@ class Nvml:
         celsius = _maybe(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
         return Clocks(mhz, reasons, celsius, _watts(pynvml.nvmlDeviceGetPowerUsage, self._handle))
 
+    def most_mhz(self) -> int | None:
+        """Return the highest SM clock; None where it does not say."""
+        most: int | None = _maybe(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        return most
+
     def power_limit_w(self) -> float | None:
         """Return the power that the card may draw, in watts; None where it does not say."""
         return _watts(pynvml.nvmlDeviceGetEnforcedPowerLimit, self._handle)

@@ -80,7 +80,8 @@ class TritonDevice:
             arch=10 * properties.major + properties.minor,
             sms=properties.multi_processor_count,
             l2_bytes=properties.L2_cache_size,
-            max_clock_ghz=limits["sm_clock_rate"] / 1e6,
+            # CUDA's figure is below what some cards boost to, where an honest kernel would seem impossible.
+            max_clock_ghz=max(limits["sm_clock_rate"] / 1e6, ((self._nvml and self._nvml.most_mhz()) or 0) / 1e3),
             # Two transfers a clock: as triton.testing.get_dram_gbps.
             hbm_bytes_per_s=limits["mem_clock_rate"] * 1e3 * limits["mem_bus_width"] * 2 / 8,
             driver=(self._nvml and _answer(self._nvml.driver)) or "",

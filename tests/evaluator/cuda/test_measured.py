@@ -284,9 +284,12 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
 
 @pytest.mark.long
 def test_a_plan_that_no_graph_holds_and_a_profiler_are_told_in_the_conditions() -> None:
-    score = run(Garage(uncapturable=1e-3), "uncapturable")
+    garage = Garage(uncapturable=1e-3)
+    score = run(garage, "uncapturable")
     assert isinstance(score, Score)
     assert "without a CUDA graph: CUDA error: operation not permitted when stream is capturing" in score.conditions
+    assert [device.runs for device in garage.devices][-1:] == [RUNS]  # in a process where no capture has failed
+    assert len(garage.devices) == 3
     speed = Measured(TARGET, start=Garage(honest=1e-3).start, sustained=False, profiler="ncu -o out")
     score = speed.score(MHA, [benchmark(CASE, "honest")], None)
     assert isinstance(score, Score)

@@ -47,6 +47,7 @@ def test_the_card_with_that_uuid_tells_its_clock_and_reasons() -> None:
     nvml = Nvml("1234")
     assert nvml.driver() == "550.54.15"
     assert nvml.clocks() == Clocks(1755, 0x44, 61, 350.5)
+    assert nvml.most_mhz() == 1980
 
 
 def test_reasons_are_named_by_the_bits_of_nvml_h() -> None:
