@@ -23,10 +23,10 @@ def first_line(error: Exception) -> str:
 
 def is_machines(error: RuntimeError) -> bool:
     """Return whether an error is the machine's. torch's may have a number; Triton's have words alone."""
-    return getattr(error, "error_code", None) in MACHINES or say_machine(first_line(error))
+    return getattr(error, "error_code", None) in MACHINES or names_machine(first_line(error))
 
 
-def say_machine(words: str) -> bool:
+def names_machine(words: str) -> bool:
     """Return whether the driver's words for an error are those of a fault of the machine."""
     return words.endswith(tuple(MACHINES.values()))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from triton import knobs
 from triton.backends.nvidia.compiler import get_ptxas, ptx_get_version
 
-from avo.evaluator.cuda.blame import say_machine
+from avo.evaluator.cuda.blame import names_machine
 from avo.evaluator.cuda.device import MachineFault
 from avo.evaluator.cuda.nvml import COMPUTE_MODES
 from avo.evaluator.sandbox.tools import VARIABLES
@@ -106,7 +106,7 @@ class Driver:
             supported = self.cuda()
             variable = VARIABLES[tool.path == knobs.nvidia.ptxas_blackwell.path]
             here = f"ptxas {tool.version} ({tool.path})"
-            if _parts(supported) < _parts(tool.version) and not say_machine(failed):
+            if _parts(supported) < _parts(tool.version) and not names_machine(failed):
                 raise MachineFault(
                     f"driver {driver or 'unknown'} (CUDA {supported}) is too old for {here}: {failed}: install a newer "
                     f"driver, or set {variable} to the ptxas of CUDA {supported}"

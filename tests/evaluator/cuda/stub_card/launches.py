@@ -7,6 +7,7 @@ EIATTR_KPARAM_INFO: where its value lies in the launch says nothing about the ar
 import ctypes
 import json
 import struct
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,8 +134,8 @@ class StubDevice(TritonDevice):
         _same("threads", (config.threads, config.threads_y, config.threads_z), (32 * metadata["num_warps"], 1, 1))
         _same("shared memory", config.shared, metadata["shared"])
         attributes = (_Attribute * config.attribute_count).from_address(config.attributes or 0)
-        wanted = [_EARLY] * bool(metadata.get("launch_pdl")) + _CLUSTER * (clusters > 1)
-        _same("launch attributes", [attribute.id for attribute in attributes], wanted)
+        asked_for = [_EARLY] * bool(metadata.get("launch_pdl")) + _CLUSTER * (clusters > 1)
+        _same("launch attributes", [attribute.id for attribute in attributes], asked_for)
         _same("stream", config.stream, STREAM if cuda.graph is None else CAPTURING)
         sizes = parameter_sizes(module.binary.cubin, name)
         kinds = metadata["signature"]
@@ -170,6 +171,8 @@ class StubDevice(TritonDevice):
         except executor.StuckProgram:
             self._cuda.driver.stub_kernel(HANGS)
         else:
+            for fault in faults:
+                print(fault.message, file=sys.stderr)
             self._cuda.driver.stub_kernel(ILLEGAL_ADDRESS if faults else 0)
 
 
