@@ -175,11 +175,11 @@ ILLEGAL, ECC = (
 BUSY = r"CUDA-capable device\(s\) is/are busy or unavailable"
 TORCH, TRITON = "the GPU reports: CUDA error: ", r"the GPU reports: Triton Error \[CUDA\]: "
 ERRORS = [
+    ("kernel:2=214", None, f"{TORCH}{ECC}"),
     ("kernel:1=700", Status.CRASHED, f"{TORCH}{ILLEGAL}$"),
     ("kernel:2=719", Status.CRASHED, f"{TORCH}unspecified launch failure$"),
     ("cuLaunchKernelEx:2=700", Status.CRASHED, f"{TRITON}{ILLEGAL}$"),
     ("cuLaunchKernelEx:1=2", Status.DOES_NOT_FIT, r"kernels ask for more memory at launch than .*: out of memory$"),
-    ("kernel:2=214", None, f"{TORCH}{ECC}"),
     ("kernel:3=hang", Status.TIMED_OUT, r"a run did not end on the GPU within 0.3 s$"),
     ("cuLaunchKernelEx:2=214", None, TRITON + ECC),
     ("kernel:1=220", None, f"{TORCH}uncorrectable NVLink error detected during the execution: no"),
@@ -193,7 +193,7 @@ ERRORS = [
 """Injected errors, by what becomes of the candidate; None: there is no verdict, as the fault is the machine's."""
 
 
-@pytest.mark.parametrize(("error", "status", "message"), sample(ERRORS, 7))
+@pytest.mark.parametrize(("error", "status", "message"), sample(ERRORS, len(ERRORS)))
 def test_an_error_is_blamed_on_who_can_have_caused_it(
     error: str,
     status: Status | None,
