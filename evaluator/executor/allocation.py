@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from avo.evaluator.executor.division import quotient
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -50,7 +52,7 @@ class Sparse:
         for dim in sorted(range(len(self.shape)), key=lambda dim: -self.strides[dim]):
             if self.shape[dim] == 1 and self.strides[dim] != 1:
                 continue
-            place = rest if self.strides[dim] == 1 else rest // self.strides[dim]
+            place = rest if self.strides[dim] == 1 else quotient(rest, self.strides[dim])
             rest = rest - place * self.strides[dim]
             there &= place < self.shape[dim]
             held = held + place * math.prod(self.shape[dim + 1 :])
@@ -104,6 +106,6 @@ class Allocation:
         """Return the elements [..., n] that hold the items of ``item_bytes`` at the given indices [...]."""
         element_bytes = self.data.element_size()
         if item_bytes <= element_bytes:
-            return (index if item_bytes == element_bytes else index * item_bytes // element_bytes).unsqueeze(-1)
+            return (index if item_bytes == element_bytes else quotient(index * item_bytes, element_bytes)).unsqueeze(-1)
         per_item = item_bytes // element_bytes
         return index.unsqueeze(-1) * per_item + torch.arange(per_item)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.division import quotient
 from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type
@@ -177,7 +178,7 @@ class Memory(Space):
         rows, active, phase = whole
         length, bits = rows.table.shape[1], value.view(RAW[kind.item_bytes]).movedim(rows.axis, -1)
         shape = np.broadcast_shapes(rows.index.shape, bits.shape[:-1])
-        number, bits = (rows.index // length).expand(shape), bits.expand(*shape, length)
+        number, bits = quotient(rows.index, length).expand(shape), bits.expand(*shape, length)
         active = None if active is None else active.expand(shape)
         access = Access(rows.buffer, number, active, length * kind.item_bytes, site)
         if active is None:

@@ -11,6 +11,7 @@ import torch
 
 from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.chip.cluster import bases, parts
+from avo.evaluator.executor.division import quotient
 from avo.evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks
@@ -110,7 +111,7 @@ def _touched(starts: Tensor, length: int, size: int) -> Tensor:
 
     The pieces begin at ``starts``, in order.
     """
-    first, last = starts // size, (starts + length - 1) // size
+    first, last = quotient(starts, size), quotient(starts + length - 1, size)
     blocks, more = first.unique_consecutive(), last[last != first]
     return (distinct(torch.cat((blocks, more))) if more.numel() else blocks) * size
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.executor.division import quotient, remainder
 from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
 from avo.evaluator.executor.ir import Type
@@ -109,8 +110,8 @@ class Space:
         if allocation.sparse is None:
             return offset
         element_bytes = allocation.data.element_size()
-        index = allocation.sparse.index(offset // element_bytes)
-        return torch.where(index < 0, -SPACING, index * element_bytes + offset % element_bytes)
+        index = allocation.sparse.index(quotient(offset, element_bytes))
+        return torch.where(index < 0, -SPACING, index * element_bytes + remainder(offset, element_bytes))
 
     def _bits(self, buffer: int, item_bytes: int) -> Tensor:
         """Return a buffer as integers of the given size; a remainder at its end is left out."""
@@ -180,7 +181,7 @@ class Space:
             if mask.shape[rows.axis] != 1 and not torch.equal(some, mask.all(rows.axis)):
                 return None
             active = some.expand(rows.index.shape)
-        phases = rows.index % length
+        phases = remainder(rows.index, length)
         phase = int(phases.flatten()[0])
         return None if any_true(phases != phase) else (rows, active, phase)
 
@@ -263,7 +264,7 @@ class Space:
         good = allocation.valid[allocation.covered(index, item_bytes)].all(-1)
         wrong = ~good if here is None else here & ~good
         if verb == "read" and allocation.views:
-            element = index * item_bytes // allocation.data.element_size()
+            element = quotient(index * item_bytes, allocation.data.element_size())
             beside = wrong & ~torch.stack([view.spans(element) for view in allocation.views]).any(0)
             if any_true(beside):
                 self._report("read beside a tensor", buffer, address, beside, site)

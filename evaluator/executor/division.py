@@ -1,0 +1,18 @@
+"""Division of integers by one number, which torch does many times as slowly as numpy, and shifts do faster still."""
+
+import numpy as np
+import torch
+
+
+def quotient(numbers: torch.Tensor, divisor: int) -> torch.Tensor:
+    """Return ``numbers // divisor``, rounded down, for a positive divisor."""
+    if not divisor & (divisor - 1):
+        return numbers >> (divisor.bit_length() - 1)
+    return torch.as_tensor(np.floor_divide(numbers.numpy(), divisor))
+
+
+def remainder(numbers: torch.Tensor, divisor: int) -> torch.Tensor:
+    """Return ``numbers % divisor``, from 0 on, for a positive divisor."""
+    if not divisor & (divisor - 1):
+        return numbers & (divisor - 1)
+    return torch.as_tensor(np.remainder(numbers.numpy(), divisor))
