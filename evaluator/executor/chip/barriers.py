@@ -8,8 +8,13 @@ Tensor = torch.Tensor
 class Barriers:
     """The barriers of a number of programs (rows). Rows and numbers of barriers are int64 [P] throughout."""
 
-    def __init__(self, rows: int, number: int, partitions: int, actors: int, first_actor: int) -> None:
-        """``partitions``, ``actors`` and ``first_actor`` as in ``Clocks``."""
+    def __init__(
+        self, rows: int, number: int, partitions: int, actors: int, first_actor: int, *, hands_on: bool = True
+    ) -> None:
+        """``partitions``, ``actors`` and ``first_actor`` as in ``Clocks``; ``hands_on`` says whether what those
+        who arrive know counts.
+        """
+        self._hands_on = hands_on
         self.names = [""] * number
         self.valid = torch.zeros(rows, number, dtype=torch.bool)
         """Whether the barrier is initialised."""
@@ -131,6 +136,7 @@ class Barriers:
     def _next_phase(self, rows: Tensor, number: Tensor) -> None:
         self.phase[rows, number] += 1
         self.missing[rows, number] = self.count[rows, number]
-        self._arrived[0, rows, number, self._first_actor + number] = self.phase[rows, number]
-        self._done[:, rows, number] = self._arrived[:, rows, number]
-        self._told[rows, number] = self._seen[rows, number]
+        if self._hands_on:
+            self._arrived[0, rows, number, self._first_actor + number] = self.phase[rows, number]
+            self._done[:, rows, number] = self._arrived[:, rows, number]
+            self._told[rows, number] = self._seen[rows, number]

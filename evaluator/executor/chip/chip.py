@@ -87,15 +87,14 @@ class Chip:
     def __init__(self, positions: Tensor, wanted: Needs, reporter: Reporter, *, holds_data: bool = True) -> None:
         """``reporter`` hears what is wrong."""
         self.holds_data = holds_data
-        """Whether buffers are more than names: what only signals barriers needs none."""
+        """Whether buffers are more than names, and clocks are kept: what only signals barriers needs neither."""
         self._first, self._rows = int(positions[0]), positions.numel()
         self._reporter = reporter
         self._function, self._places = wanted.function, wanted.places
         self.ctas, self.paired = self._function.ctas, self._function.paired
         self.clocks = Clocks(self._rows, wanted.partitions * self.ctas, wanted.barriers, self.ctas)
-        self.barriers = Barriers(
-            self._rows, wanted.barriers, wanted.partitions * self.ctas, self.clocks.actors, self.clocks.barrier(0)
-        )
+        own = self.clocks.partitions, self.clocks.actors, self.clocks.barrier(0)
+        self.barriers = Barriers(self._rows, wanted.barriers, *own, hands_on=holds_data)
         self.tensormaps = Tensormaps(self._rows)
         self.alone: int | None = None
         """The only CTA that acts; None: all do."""

@@ -24,7 +24,8 @@ def barrier(frame: Frame, op: Op, slot: int, active: Tensor | None) -> list[Tens
     """
     view, chip = view_of(frame, slot), frame.run.chip
     assert chip is not None
-    chip.refute_stray(site(frame, op), view, active)
+    if view.stray is not None:
+        chip.refute_stray(site(frame, op), view, active)
     *leading, here = view.shape
     if view.buffer.first_barrier < 0 or any(extent != 1 for extent in leading):
         raise UnsupportedOperation(f"{op.name} on a buffer that is no barrier", op.location)
@@ -66,6 +67,8 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
     valid = barriers.valid[rows, number]
     used = valid if active is None else active & valid
     all_valid = bool(valid.all())
+    if not chip.holds_data:
+        return _use(frame, rows, number, None if all_valid and active is None else used)
     if not all_valid:
         unusable = ~valid if active is None else active & ~valid
         text = "uses barrier {}, which is not initialised, or no longer"
@@ -76,13 +79,16 @@ def usable(frame: Frame, chip: Chip, op: Op, number: Tensor, active: Tensor | No
         unknown &= by % chip.ctas == agent % chip.ctas  # the compiler lets CTAs meet after barriers are initialised
         text = "uses barrier {}, which may not be initialised yet"
         chip.refute_use(site(frame, op), unknown, text, number, agent)
-    if all_valid and active is None:  # most often: looking for the places would take as long as all else here
-        use = Use(number, torch.arange(frame.programs), rows, number)
-    else:
-        places = used.nonzero().flatten()
-        use = Use(number, places, rows[places], number[places])
+    use = _use(frame, rows, number, None if all_valid and active is None else used)
     barriers.use(use.rows, use.barriers, agent, known[use.rows, agent, agent])
     return use
+
+
+def _use(frame: Frame, rows: Tensor, number: Tensor, used: Tensor | None) -> Use:
+    if used is None:  # most often: looking for the places would take as long as all else here
+        return Use(number, torch.arange(frame.programs), rows, number)
+    places = used.nonzero().flatten()
+    return Use(number, places, rows[places], number[places])
 
 
 def _in_phase(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, phases: int) -> None:
@@ -110,11 +116,12 @@ def arrive(
 ) -> None:
     """Arrive at a barrier, which is then to wait for ``expected`` more bytes, and hand on what the agent knows."""
     use, clocks = usable(frame, chip, op, number, active, agent), chip.clocks
-    _in_phase(frame, chip, op, use, agent, 0)
     rows, numbers = use.rows, use.barriers
-    chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
-    chip.barriers.see(rows, numbers, clocks.heard(rows, agent))
-    clocks.release(rows, agent)
+    if chip.holds_data:
+        _in_phase(frame, chip, op, use, agent, 0)
+        chip.barriers.hand_on(rows, numbers, clocks.known[rows, agent], clocks.fenced[rows, agent])
+        chip.barriers.see(rows, numbers, clocks.heard(rows, agent))
+        clocks.release(rows, agent)
     if expected:
         chip.barriers.expect(rows, numbers, expected)
     _count(frame, chip, op, use, agent, count)
@@ -132,10 +139,11 @@ def commit(frame: Frame, chip: Chip, op: Op, slot: int, active: Tensor | None, c
         for number in _distinct(numbers, sorted(told)):
             use = usable(frame, chip, op, number, active, agent)
             rows, here = use.rows, use.barriers
-            actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
-            chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
-            chip.barriers.see(rows, here, clocks.heard(rows, agent))
-            chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
+            if chip.holds_data:
+                actor, time = clocks.actor(agent, Queue.TENSOR_CORE), clocks.issued[rows, agent, Queue.TENSOR_CORE]
+                chip.barriers.hand_on(rows, here, clocks.cores[rows, agent], clocks.fenced[rows, agent])
+                chip.barriers.see(rows, here, clocks.heard(rows, agent))
+                chip.barriers.signalled(rows, here, torch.full_like(here, actor), time)
             _count(frame, chip, op, use, agent, 1)
     chip.give_way()
 
@@ -150,12 +158,15 @@ def completes(
 ) -> tuple[list[tuple[int, Tensor]], Tensor]:
     """Let a copy of ``amount`` bytes to memory complete on a barrier.
 
-    Return what to give to ``Access`` for each barrier that programs use: the actor, and which programs [P] use it, and
-    the time [P] on its clock.
+    Return what to give to ``Access`` for each barrier that programs use, if the chip holds data: the actor, and which
+    programs [P] use it, and the time [P] on its clock.
     """
     rows = chip.rows(frame.positions)
     use = usable(frame, chip, op, number, active, agent)
     time = chip.barriers.phase[rows, number] + 1
+    if not chip.holds_data:
+        chip.barriers.expect(use.rows, use.barriers, -amount)
+        return [], time
     each = [
         (chip.clocks.barrier(one), (number == one) if active is None else (number == one) & active)
         for one in use.barriers.unique().tolist()
@@ -169,8 +180,9 @@ def completes(
 
 def _count(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, count: int) -> None:
     wrong, ended = chip.barriers.arrive(use.rows, use.barriers, count)
-    _refute(frame, chip, op, use, agent, wrong, "arrives at barrier {} more often than its phase takes")
-    _check_overtaken(frame, chip, op, use, agent, ended)
+    if chip.holds_data:
+        _refute(frame, chip, op, use, agent, wrong, "arrives at barrier {} more often than its phase takes")
+        _check_overtaken(frame, chip, op, use, agent, ended)
 
 
 def _check_overtaken(frame: Frame, chip: Chip, op: Op, use: Use, agent: int, ended: Tensor) -> None:
@@ -311,7 +323,7 @@ def _wait(op: Op, types: Types) -> Step:
 
         chip.wait(missing, describe, site(frame, op))
         frame.run.memory.observe_barrier(frame.positions)
-        for agent, use in uses.items():
+        for agent, use in uses.items() if chip.holds_data else ():
             rows, here = use.rows, use.barriers
             _in_phase(frame, chip, op, use, agent, 1)
             told = barriers.handed_on(rows, here)
