@@ -77,18 +77,16 @@ def standard_error(neighbours: Sequence[Sequence[float]]) -> float:
 
 
 def _by_orders(mine: Score, other: Score) -> float:
-    """Return by how much the logarithms of the means of neighbours have to differ; 0 where none are known. Where those
-    of one are not known yet, as many are expected.
-    """
+    """Return by how much the logarithms of the means of neighbours have to differ; 0 where none are known."""
     known = [score.neighbours for score in (mine, other) if len(score.neighbours) > 1]
     if not known:
         return 0.0
     error = math.hypot(*(max(_LEAST, standard_error(each)) for each in known))
-    return error * _students_t(1 - _BY_CHANCE, 2 * round(fmean(map(len, known)) - 1))
+    return error * _students_t(1 - _BY_CHANCE, sum(map(len, known)) - len(known))
 
 
 def _students_t(share: float, freedom: int) -> float:
-    """Return the quantile of Student's t (Abramowitz and Stegun, 26.7.5, two terms: within 1% from 10 degrees on)."""
+    """Return the quantile of Student's t (Abramowitz and Stegun, 26.7.5, two terms: within 1% from 5 degrees on)."""
     z = NormalDist().inv_cdf(share)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from avo.config import RunConfig
 from avo.evaluator.evaluation import CaseScore, Comparison, Evaluation, Score, Status, Verdict
-from avo.evaluator.resolution import difference, standard_error
+from avo.evaluator.resolution import difference
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.records import Attempt, Version
 from avo.search.acceptance import Thresholds, decide, outdated
@@ -292,12 +292,3 @@ def test_a_gain_is_resolved_exactly_if_it_is_larger_than_the_resolution(mine: Sc
         assert found.share >= sure - 1e-9
     if 0 < found.gain < found.resolution - 1e-9:
         assert found.share <= sure
-
-
-@pytest.mark.parametrize(("count", "least"), [(6, 4.0), (24, 3.2)])  # Student's t, 10 and 46 degrees
-def test_a_gain_has_to_exceed_fewer_standard_errors_the_more_neighbours_there_are(count: int, least: float) -> None:
-    drawn = [100.0 + 3 * (place % 3 - 1) for place in range(count)]
-    found = difference(known(100.0, *drawn), known(100.0, *drawn))
-    assert found.resolution is not None
-    error = math.sqrt(2) * standard_error([(each,) for each in drawn])
-    assert math.log1p(found.resolution) / error == pytest.approx(least, rel=0.02)

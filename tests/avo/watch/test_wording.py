@@ -57,7 +57,7 @@ def test_a_score_with_neighbours_says_what_it_resolves_and_one_without_says_noth
     alone = Score(ScoreKind.PREDICTED, "h100", (CaseScore("8k", 103.0, 1.0, "tensor"),))
     known = Score(ScoreKind.PREDICTED, "h100", alone.cases, neighbours=((99.0,), (100.0,), (101.0,)))
     assert resolved(alone) == ""
-    assert resolved(known) == "mean of 3 neighbours, 103.0 as compiled: resolves differences from 5.1% on"
+    assert resolved(known) == "mean of 3 neighbours, 103.0 as compiled: resolves differences from 3.3% on"
 
 
 def test_a_spread_that_is_not_known_is_empty() -> None:
