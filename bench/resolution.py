@@ -9,10 +9,10 @@ takes 2% more time.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain, islice, permutations, tee
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Score
 from avo.evaluator.judging.judge import Judge
-from avo.evaluator.judging.neighbours import in_other_orders, settled
+from avo.evaluator.judging.neighbours import NEIGHBOURS, in_other_orders, predicted
 from avo.evaluator.judging.refusal import passed
 from avo.evaluator.judging.speed import CompiledPlan, Predicted
 from avo.evaluator.resolution import difference
@@ -104,13 +104,10 @@ def orders(name: str) -> list[tuple[Score, Score]]:
         judge.compiler.begin(closely=True)
         found = []
         more = _passes(judge, problem, plans)
-        for each in islice(chain.from_iterable(in_other_orders(judge.compiler, judge.target, plans)), ORDERS):
-            judge.compiler.begin(closely=True)
-            made, again = tee(in_other_orders(judge.compiler, judge.target, each))
-            longer = ([_longer(order, more) for order in batch] for batch in again)
-            found.append(
-                (looked_at(judge, problem, each, made), looked_at(judge, problem, _longer(each, more), longer))
-            )
+        for each in in_other_orders(judge.compiler, judge.target, plans, ORDERS):
+            made = _neighbours(judge, each)
+            slower = looked_at(judge, problem, _longer(each, more), [_longer(order, more) for order in made])
+            found.append((looked_at(judge, problem, each, made), slower))
         return found
 
 
@@ -119,17 +116,17 @@ def _judge() -> Judge:
 
 
 def looked_at(
-    judge: Judge,
-    problem: str,
-    plans: Sequence[CompiledPlan],
-    made: Iterable[Sequence[Sequence[CompiledPlan]]] | None = None,
+    judge: Judge, problem: str, plans: Sequence[CompiledPlan], made: Sequence[Sequence[CompiledPlan]] = ()
 ) -> Score:
     """Return the score of plans, with that of their neighbours, which may have been ``made``."""
     asked = get_problem(problem)
     score = passed(Predicted(judge.target).score(asked, plans, None))
+    return replace(score, neighbours=predicted(judge.target, asked, made or _neighbours(judge, plans)))
+
+
+def _neighbours(judge: Judge, plans: Sequence[CompiledPlan]) -> list[list[CompiledPlan]]:
     judge.compiler.begin(closely=True)
-    made = made or in_other_orders(judge.compiler, judge.target, plans)
-    return replace(score, neighbours=settled(judge.target, asked, made))
+    return in_other_orders(judge.compiler, judge.target, plans, NEIGHBOURS)
 
 
 def _passes(judge: Judge, problem: str, plans: Sequence[CompiledPlan]) -> float:

@@ -2,10 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.target import ScoreKind
@@ -14,8 +13,10 @@ SURE = 0.9
 """Share of the joint draws in which a kernel has to be ahead, by default, for its lead to be resolved."""
 _DOUBT_STEPS = 16
 """Number of points between none and all of a kernel's doubts at which it is compared with another."""
-_BY_CHANCE = 1 / 800
-"""Share of pairs of equal kernels whose neighbours may differ by more than their resolution."""
+_BEYOND = 4.0
+"""Standard errors of the difference of the means of neighbours that a gain has to exceed. Of six each, equal ones do so
+once in 800 pairs (Student's t with 10 degrees of freedom).
+"""
 _LEAST = 0.002
 """Least standard error: few orders may be alike by chance, or as the compiler undoes them."""
 
@@ -50,7 +51,7 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
     gain = math.log(mine.geomean_tflops / other.geomean_tflops)
     alone = mine.own_tflops / other.geomean_tflops - 1 if mine.neighbours else None
     mines, others = _drawn(mine), _drawn(other)
-    by_orders = _by_orders(mine, other)
+    by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
     if len(mine.cases) != len(other.cases) or not mines or len(mines) != len(others):
         return Difference(math.expm1(gain), resolution=math.expm1(by_orders) if by_orders else None, alone=alone)
     parts = [[m - o for m, o in zip(mines, others, strict=True)]]
@@ -67,28 +68,13 @@ def resolution(score: Score) -> float | None:
     """Return the lead from which on a score is resolved from another with such neighbours, as a fraction; None where
     they are not known.
     """
-    return math.expm1(_by_orders(score, score)) if len(score.neighbours) > 1 else None
+    return math.expm1(_BEYOND * math.sqrt(2) * _error(score)) if len(score.neighbours) > 1 else None
 
 
-def standard_error(neighbours: Sequence[Sequence[float]]) -> float:
-    """Return the standard error of the mean of the logarithms of the neighbours' speeds; 0 of fewer than two."""
-    means = [fmean(map(math.log, drawn)) for drawn in neighbours]
-    return stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
-
-
-def _by_orders(mine: Score, other: Score) -> float:
-    """Return by how much the logarithms of the means of neighbours have to differ; 0 where none are known."""
-    known = [score.neighbours for score in (mine, other) if len(score.neighbours) > 1]
-    if not known:
-        return 0.0
-    error = math.hypot(*(max(_LEAST, standard_error(each)) for each in known))
-    return error * _students_t(1 - _BY_CHANCE, sum(map(len, known)) - len(known))
-
-
-def _students_t(share: float, freedom: int) -> float:
-    """Return the quantile of Student's t (Abramowitz and Stegun, 26.7.5, two terms: within 1% from 5 degrees on)."""
-    z = NormalDist().inv_cdf(share)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+def _error(score: Score) -> float:
+    """Return the standard error of the mean of the logarithms of the neighbours' speeds."""
+    means = [fmean(map(math.log, drawn)) for drawn in score.neighbours]
+    return max(_LEAST, stdev(means) / math.sqrt(len(means))) if len(means) > 1 else 0.0
 
 
 def _drawn(score: Score) -> list[float]:

@@ -168,21 +168,21 @@ class Compiler:
             self._keep(path, binary)
         return binary
 
-    def reordered(self, kernel: KernelIR, binary: Binary, target: Target, seeds: range) -> tuple[Binary, ...] | Fault:
-        """Return a binary of the kernel for each of ``seeds``, whose PTX has its instructions in another order, see
-        ``orders``. What ptxas does not take in an order is ``binary`` again. Raises like ``compile``.
+    def reordered(self, kernel: KernelIR, binary: Binary, target: Target, count: int) -> tuple[Binary, ...] | Fault:
+        """Return ``count`` binaries of the kernel whose PTX has its instructions in other orders, see ``orders``. What
+        ptxas does not take in an order is ``binary`` again. Raises like ``compile``.
         """
         text = without_locations(kernel.ttir)
-        request = {**_request(kernel, text, target), "text": "", "ptx": binary.ptx, "seeds": list(seeds)}
+        request = {**_request(kernel, text, target), "text": "", "ptx": binary.ptx, "seeds": list(range(count))}
         subject = f"kernel {kernel.name} for {target.name} in other orders"
         outcome = self._run("reordered", request, f"compiling {subject}", subject)
         if isinstance(outcome, Fault):
             return outcome
         try:
-            made = [_in_other_order(binary, reply) for reply in json.loads(outcome.result)[: len(seeds)]]
+            made = [_in_other_order(binary, reply) for reply in json.loads(outcome.result)[:count]]
         except _NONSENSE as error:
             return Fault(Status.CRASHED, f"the compiler's answer cannot be read, for {subject}: {error!r:.200}")
-        return (*made, *[binary] * (len(seeds) - len(made)))
+        return (*made, *[binary] * (count - len(made)))
 
     def trace(
         self, kernel: KernelIR, target: Target, wanted: str | None = None, *, to_gpu_ir: bool = False

@@ -5,7 +5,7 @@ random numbers: when CTAs and roles arrive, how long latencies and stalls are. W
 such a rhythm is not resolved.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 
@@ -15,59 +15,44 @@ from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import Fault, Score, geometric_mean
 from avo.evaluator.judging.speed import CompiledPlan, Predicted
 from avo.evaluator.problem import Problem
-from avo.evaluator.resolution import standard_error
 from avo.evaluator.target import Target
 
-_BATCH = 6
-"""Neighbours that are made at a time."""
-_MOST = 24
-_SURE = 0.0025
-"""Standard error of the mean of the logarithms of their speeds with which no more are made."""
+NEIGHBOURS = 6
 
 
 def neighbours(
     compiler: Compiler, target: Target, problem: Problem, plans: Sequence[CompiledPlan]
 ) -> tuple[tuple[float, ...], ...]:
-    """Return ``Score.neighbours``: six, or as many more as it takes to know their mean, up to 24."""
+    """Return ``Score.neighbours``."""
     compiler.begin(closely=True)
-    return settled(target, problem, in_other_orders(compiler, target, plans))
+    return predicted(target, problem, in_other_orders(compiler, target, plans, NEIGHBOURS))
 
 
-def settled(
-    target: Target, problem: Problem, batches: Iterable[Sequence[Sequence[CompiledPlan]]]
+def predicted(
+    target: Target, problem: Problem, orders: Sequence[Sequence[CompiledPlan]]
 ) -> tuple[tuple[float, ...], ...]:
-    """Return ``Score.neighbours`` for plans in batches of other orders, of which it takes as many as are needed."""
-    found: list[tuple[float, ...]] = []
-    for number, orders in enumerate(batches):
-        for luck, plans in enumerate(orders, number * _BATCH + 1):
-            score = Predicted(target, luck).score(problem, plans, None)
-            if isinstance(score, Score):  # the model may be able to follow fewer orders
-                found.append(tuple(map(geometric_mean, zip(*(case.draws for case in score.cases), strict=True))))
-        if standard_error(found) <= _SURE:
-            break
-    return tuple(found)
+    """Return ``Score.neighbours`` for plans in these orders."""
+    scores = [Predicted(target, luck).score(problem, plans, None) for luck, plans in enumerate(orders, 1)]
+    kept = [score for score in scores if isinstance(score, Score)]  # the model may be able to follow fewer orders
+    drawn = [zip(*(case.draws for case in score.cases), strict=True) for score in kept]
+    return tuple(tuple(map(geometric_mean, draws)) for draws in drawn)
 
 
 def in_other_orders(
-    compiler: Compiler, target: Target, plans: Sequence[CompiledPlan]
-) -> Iterator[list[list[CompiledPlan]]]:
-    """Make batches of the plans with all kernels in other orders. One that does not compile so is as it was.
+    compiler: Compiler, target: Target, plans: Sequence[CompiledPlan], count: int
+) -> list[list[CompiledPlan]]:
+    """Return the plans ``count`` times, all kernels in other orders. One that does not compile so is as it was.
 
     An order in which fewer CTAs fit an SM, or more is spilled, makes a difference, and is left out.
     """
-    for first in range(0, _MOST, _BATCH):
-        yield _batch(compiler, target, plans, range(first, first + _BATCH))
-
-
-def _batch(compiler: Compiler, target: Target, plans: Sequence[CompiledPlan], seeds: range) -> list[list[CompiledPlan]]:
     made = {}
     for each in plans:
         for launch in each.plan.launches:
             kernel = each.plan.kernels[launch.kernel]
             binary = each.binaries[kernel]
             if binary not in made:
-                others = compiler.reordered(kernel, binary, target, seeds)
-                made[binary] = _alike(binary, target, (binary,) * len(seeds) if isinstance(others, Fault) else others)
+                others = compiler.reordered(kernel, binary, target, count)
+                made[binary] = _alike(binary, target, (binary,) * count if isinstance(others, Fault) else others)
     return [
         [
             replace(
@@ -77,7 +62,7 @@ def _batch(compiler: Compiler, target: Target, plans: Sequence[CompiledPlan], se
             )
             for each in plans
         ]
-        for order in range(len(seeds))
+        for order in range(count)
     ]
 
 
