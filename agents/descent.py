@@ -23,7 +23,7 @@ class Descent:
         self._bases: dict[int, Base] = {}
         """By an attempt's id: what an edit of it is compared with. A faulty attempt hands on its own base."""
         self._versions = {
-            version.number: Base(f"version {version.number}", version.attempt.evaluation.geomean_tflops)
+            version.number: Base(f"version {version.number}", version.attempt.evaluation.own_tflops)
             for version in versions
         }
         for attempt in attempts:

@@ -164,7 +164,7 @@ def move_values(
     The prior is ``_RELIEF`` times as large for a move that relieves one of the ``critical`` resources. An attempt gives
     log(its score / its parent's), but nothing when it is faulty or slower. It counts for each of its moves.
     """
-    scores = {version.number: version.attempt.evaluation.geomean_tflops for version in versions}
+    scores = {version.number: version.attempt.evaluation.own_tflops for version in versions}
     gains: dict[str, list[float]] = {move.name: [] for move in moves}
     for attempt in attempts:
         if scores.keys().isdisjoint(attempt.parents):
@@ -186,7 +186,7 @@ def _proposal(edit: Edit, parent: Version, attempt: Attempt) -> Proposal:
     score = attempt.evaluation.score
     if score is None:
         return Proposal(None, f"{tried_on}: {attempt.status.words}: {attempt.evaluation.message}")
-    before = parent.attempt.evaluation.geomean_tflops
+    before = parent.attempt.evaluation.own_tflops
     return Proposal(attempt, f"{tried_on}: {before:.1f} -> {score.geomean_tflops:.1f} {score.kind} TFLOPS")
 
 

@@ -138,7 +138,7 @@ def most_looks(brief: Brief, left: int | None) -> int:
 def seen_of(score: Score, digest: str, plan_digest: str | None) -> Sight:
     """Return what is seen of a source with this prediction."""
     doubt = geometric_mean(case.doubt for case in score.cases)
-    return Sight(_surely(score.geomean_tflops, doubt), digest, plan_digest, critical_resources(score))
+    return Sight(_surely(score.own_tflops, doubt), digest, plan_digest, critical_resources(score))
 
 
 def critical_resources(score: Score) -> frozenset[str]:

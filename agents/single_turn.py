@@ -156,7 +156,7 @@ def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], repl
         )
     except CandidateTaken as error:
         return Proposal(None, str(error))
-    outcome = verdict(attempt.evaluation, {f"version {parent.number}": parent.attempt.evaluation.geomean_tflops})
+    outcome = verdict(attempt.evaluation, {f"version {parent.number}": parent.attempt.evaluation.own_tflops})
     if attempt.decision:
         outcome += f"; {attempt.decision.answer}"
     if not attempt.evaluation.correct:

@@ -291,6 +291,11 @@ class Evaluation:
         """The rank: geometric mean of the score, 0.0 for a faulty candidate."""
         return self.score.geomean_tflops if self.score else 0.0
 
+    @property
+    def own_tflops(self) -> float:
+        """The same of the kernel as the compiler wrote it, as looks and attempts have it before they are examined."""
+        return self.score.own_tflops if self.score else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_json`` takes it back."""
         data: dict[str, Any] = msgspec.to_builtins(self)

@@ -314,7 +314,7 @@ class Toolbox:
         """Return the speeds of what an attempt was edited from, of its parents and of the best version, by name."""
         base = self._descent.base(attempt)
         wanted = {*self.bench.parents, self._brief.versions[-1].number}
-        speeds = {v.number: v.attempt.evaluation.geomean_tflops for v in self._brief.versions if v.number in wanted}
+        speeds = {v.number: v.attempt.evaluation.own_tflops for v in self._brief.versions if v.number in wanted}
         versions = {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
         return ({base.name: base.tflops} if base else {}) | versions
 

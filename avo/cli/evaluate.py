@@ -79,6 +79,8 @@ def evaluate(
     judging = replace(judging, wall_s=_UNLIMITED_S if config.worker_prefix else wall or judging.wall_s)
     with telling(f"judging {file} for {config.target}") as tell, judging.start() as judge:
         evaluation = judge.verify(candidate, tell=tell) if closely else judge.evaluate(candidate, tell=tell)
+    if evaluation.score and evaluation.suite != config.suite:  # the neighbours are of the suite that ranks versions
+        evaluation = replace(evaluation, score=replace(evaluation.score, neighbours=()))
     decision = decide(versions, evaluation, Thresholds(config.min_gain, config.min_share)) if run else None
     if run and evaluation.plan_digest:
         with read_store(db) as store:

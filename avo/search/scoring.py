@@ -198,7 +198,10 @@ def _shared(evaluation: Evaluation, twins: Sequence[Attempt]) -> Evaluation:
         return evaluation
     comparison = score.comparison
     if comparison is not None:
-        comparison = _with(comparison.plan_digest, scores) or comparison
+        before = _with(comparison.plan_digest, scores)
+        if before is None and comparison.verdict is Verdict.FASTER:  # what lost was scored in one pass, and this in all
+            return evaluation
+        comparison = before or comparison
     return replace(evaluation, score=replace(scores[0], comparison=comparison))
 
 
@@ -218,7 +221,7 @@ def persistently(ask: Callable[[], _Answer]) -> _Answer:
 
 def _with(plan_digest: str | None, scores: list[Score]) -> Comparison | None:
     """Return the comparison with the incumbent of these launch plans, where one of ``scores`` has it. One that ended
-    undecided is none: with more time it might have been decided, and a new one spends its own share of alpha.
+    undecided is none: it may have run out of time, and a new one spends its own share of alpha.
     """
     drawn = [score.comparison for score in scores if score.comparison is not None]
     decided = [each for each in drawn if each.verdict is not Verdict.UNDECIDED]

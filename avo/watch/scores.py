@@ -12,7 +12,7 @@ from avo.lineage_db.records import Version
 
 
 def geomean(version: Version) -> float:
-    """Return the version's geometric mean over the benchmark cases, in TFLOPS."""
+    """Return the version's rank: see ``Score.geomean_tflops``."""
     return version.attempt.evaluation.geomean_tflops
 
 

@@ -127,14 +127,16 @@ def test_a_plan_that_was_refused_stays_refused_under_every_judge(lab: Lab, statu
     assert version == (None if lasts else 1)
 
 
-def test_a_plan_known_from_an_earlier_best_is_compared_with_the_present_one_and_keeps_its_score(lab: Lab) -> None:
+def test_a_plan_known_from_an_earlier_best_is_compared_with_the_present_one_and_scored_in_full_if_it_wins(
+    lab: Lab,
+) -> None:
     lab.step(Scripted(proposing(kernel(99.0, "a"))))
     lab.step(Scripted(proposing(kernel(105.0))))
     assert lab.step(Scripted(proposing(kernel(120.0, "a")))).version == 2
     first, again = (lab.attempts()[index].evaluation.score for index in (1, 3))
     assert first is not None
     assert again is not None
-    assert again.cases == first.cases
+    assert again.cases != first.cases
     assert lab.comparison(3).plan_digest == lab.attempts()[2].plan_digest
 
 
