@@ -27,7 +27,7 @@ from avo.evaluator.cuda.device import Clocks, Device
 from avo.evaluator.cuda.holding import hold
 from avo.evaluator.cuda.libraries import LIBRARIES, Attend, Library
 from avo.evaluator.cuda.measured import conditions
-from avo.evaluator.cuda.measuring import Stopwatch, TimedCase, Timing, Ungraphed
+from avo.evaluator.cuda.measuring import Stopwatch, TimedCase, Timing, alike
 from avo.evaluator.cuda.running import Inputs, Running
 from avo.evaluator.cuda.worker import LocalLink, Say, Worker
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
@@ -205,9 +205,7 @@ def _timing(contender: WorkerContender, problem: Problem, case: Case, stopwatch:
         if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
             return fault
         try:
-            return stopwatch.score(contender)
-        except Ungraphed:  # libraries share one process
-            return stopwatch.score(contender)
+            return alike(lambda: stopwatch.score(contender))  # libraries share one process
         finally:
             contender.forget(case.name)
     except EvaluatorUnavailable as error:  # so that other cases have their chance

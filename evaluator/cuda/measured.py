@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.device import Clocks, Setup
-from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase, Timing, Ungraphed
+from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase, Timing, alike
 from avo.evaluator.cuda.nvml import SLOWDOWN, in_words
 from avo.evaluator.cuda.sequential import ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -131,10 +131,7 @@ class Measured:
         if isinstance(comparison, Fault):
             return comparison
         passes = PASSES if comparison is None or comparison.verdict is Verdict.FASTER else 1  # nobody cites a loser's
-        try:
-            timed = self._timed(stopwatch, problem, plans, passes)
-        except Ungraphed:
-            timed = self._timed(stopwatch, problem, plans, passes)
+        timed = alike(lambda: self._timed(stopwatch, problem, plans, passes))
         if isinstance(timed, Fault):
             return timed
         setup, timing = timed

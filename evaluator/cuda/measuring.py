@@ -89,6 +89,14 @@ class Ungraphed(Exception):
     """
 
 
+def alike(attempt: Callable[[], T]) -> T:
+    """Return what ``attempt`` finds; where a graph fails in it, what it then finds without any."""
+    try:
+        return attempt()
+    except Ungraphed:
+        return attempt()
+
+
 @dataclass
 class _Rounds:
     """What the rounds of a comparison have found so far."""
@@ -195,10 +203,7 @@ class Stopwatch:
         ``start`` gives a new pair, or the candidate's fault; ``plan_digest`` is the incumbent's. Raises
         ``EvaluatorUnavailable`` when the incumbent fails, which is not the candidate's fault.
         """
-        try:
-            found = self._rounds(start, alpha, margin, until)
-        except Ungraphed:
-            found = self._rounds(start, alpha, margin, until)
+        found = alike(lambda: self._rounds(start, alpha, margin, until))
         if isinstance(found, Fault):
             return found
         rounds, verdict = found

@@ -87,7 +87,7 @@ def test_what_is_known_to_be_faster_is_predicted_faster(pair: Pair) -> None:
 def test_roles_without_pipelining_are_not_predicted_above_what_the_best_such_kernel_reaches() -> None:
     # FlashAttention-3 without overlap of products and softmax within a warpgroup: 582 (arXiv:2407.08608, table 2),
     # to which a constant is fitted
-    assert tflops(Variant(128, 128, 4, 2, descriptors=True, specialised=True)) < 583
+    assert round(tflops(Variant(128, 128, 4, 2, descriptors=True, specialised=True))) <= 582
 
 
 def test_the_kernel_meant_to_spill_spills() -> None:
