@@ -1,4 +1,4 @@
-"""``bench.first_contact.steps`` on a made-up card, on which every kernel is right."""
+"""``bench.first_contact.steps`` on a made-up card, on which every kernel is right; without arguments, a worker on it."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from avo.evaluator.binary import Binary
-from avo.evaluator.cuda import baselines, measuring
+from avo.evaluator.cuda import baselines, measuring, worker
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Enqueue, LoadedKernel, Took
 from avo.evaluator.plan import Argument, KernelIR
@@ -77,14 +77,14 @@ def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
 def main(arguments: Sequence[str]) -> None:
     """Run one step."""
     PROBLEMS["tiny"] = TINY
-    measuring.RUNS, measuring.ROUNDS = 6, (4, 8)
+    measuring.RUNS, measuring.ROUNDS = 6, range(4, 65, 4)
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]
     steps.kernels, steps.VARIANTS, steps._SCORING_S = kernels, 2, math.inf
-    steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", "tests.evaluator.cuda.fake_device"))
+    steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", __spec__.name))
     steps.main(arguments, problem="tiny", suite="one", start=start)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]) if sys.argv[1:] else worker.main(device))
