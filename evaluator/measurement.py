@@ -1,0 +1,208 @@
+"""What a shortlist took on a card: the file ``measured.json``, which ``measure.py`` writes and ``avo ingest`` reads.
+
+Whoever measures has torch and triton only, so writing needs nothing else.
+"""
+
+import hashlib
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from avo.evaluator.errors import EvaluatorError
+from avo.evaluator.evaluation import Status, geometric_mean
+
+FORMAT = "avo measured 1"
+FILE = "measured.json"
+UNMEASURED = "unmeasured"
+"""The status of an entrant that has not run."""
+
+
+class BadMeasurement(EvaluatorError):
+    """A file is no measurement, or was changed after it was written; ``str()`` says why in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCase:
+    """A benchmark case that was timed."""
+
+    name: str
+    flops: int
+    floor_us: float
+    """No run is faster on this card: see ``Card.floor_s``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A kernel of the shortlist, or a library of that machine."""
+
+    name: str
+    """``v12`` or ``a38`` for a kernel, after its version or attempt."""
+    status: str
+    """A ``Status``, or ``UNMEASURED``: a library that is not there, or no time was left for a first run."""
+    message: str = ""
+    attempt: int | None = None
+    """The number of the attempt in its run; None for a library."""
+    digest: str = ""
+    """Digest of the candidate, as the run has it."""
+    source: str = ""
+    release: str = ""
+    """Of a library."""
+    predicted: Mapping[str, tuple[float, float, float]] | None = None
+    """TFLOPS in each case for the run's target: low end of the range, prediction, high end. None for a library."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One timed run, whose result was verified."""
+
+    session: int
+    """The process that it ran in, from 1: each has new buffers and loads all code anew."""
+    round: int
+    """In each round of a session every entrant runs every case once, in an order of its own."""
+    entrant: str
+    case: str
+    us: float
+    """By events on the device, after a stretch of runs, on a cold L2 cache."""
+    wall_us: float
+    """By the host's clock."""
+    sm_mhz: int | None = None
+    reasons: int | None = None
+    """Why the clock was not higher: NVML's bits."""
+    celsius: int | None = None
+    watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What an entrant reached in one case."""
+
+    runs: int
+    median_us: float
+    low_us: float
+    high_us: float
+    """Quartiles."""
+    tflops: float
+    """Of the median."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that was found on one card in one call of ``measure.py``."""
+
+    shortlist: str
+    """The id that its shortlist was given."""
+    run: str
+    problem: str
+    suite: str
+    target: str
+    """What the run predicts for."""
+    start: str
+    """The entrant that the run began with."""
+    card: Mapping[str, Any]
+    """Fields of ``avo.evaluator.cuda.cards.Card``."""
+    setup: Mapping[str, Any]
+    """Fields of ``avo.evaluator.cuda.device.Setup``."""
+    began: str
+    """UTC, in ISO format."""
+    seconds: float
+    cases: tuple[MeasuredCase, ...]
+    entrants: tuple[Entrant, ...]
+    samples: tuple[Sample, ...]
+    ungraphed: str = ""
+    """Why runs were not replays of a CUDA graph, for those that were not."""
+    format: str = FORMAT
+    digest: str = ""
+    """Of everything else: a file that was edited is refused."""
+
+    @property
+    def kernels(self) -> tuple[Entrant, ...]:
+        """The entrants that are candidates of the run."""
+        return tuple(each for each in self.entrants if each.attempt is not None)
+
+    def times_us(self, entrant: str) -> dict[str, list[float]]:
+        """Return the times of an entrant's runs by case, in microseconds."""
+        found: dict[str, list[float]] = {}
+        for sample in self.samples:
+            if sample.entrant == entrant:
+                found.setdefault(sample.case, []).append(sample.us)
+        return found
+
+    def speeds(self, entrant: str) -> dict[str, Speed]:
+        """Return what an entrant reached in each case that it has runs of."""
+        flops = {case.name: case.flops for case in self.cases}
+        return {case: _speed(flops[case], times) for case, times in self.times_us(entrant).items()}
+
+    def geomean_tflops(self, entrant: str) -> float | None:
+        """Return the geometric mean over all cases; None where there is one without a run."""
+        speeds = self.speeds(entrant)
+        return geometric_mean([each.tflops for each in speeds.values()]) if len(speeds) == len(self.cases) else None
+
+    def log_ratios(self, entrant: str, against: str) -> dict[int, list[float]]:
+        """Return by session, for each round, the mean over cases of log(time of ``against`` / time of ``entrant``).
+
+        Rounds in which one of them has not run every case are left out.
+        """
+        rounds: dict[tuple[int, int], dict[tuple[str, str], float]] = {}
+        for each in self.samples:
+            if each.entrant in (entrant, against):
+                rounds.setdefault((each.session, each.round), {})[each.entrant, each.case] = each.us
+        found: dict[int, list[float]] = {}
+        for (session, _), times in sorted(rounds.items()):
+            pairs = [(times.get((against, case.name)), times.get((entrant, case.name))) for case in self.cases]
+            logs = [math.log(theirs / mine) for theirs, mine in pairs if theirs and mine]
+            if len(logs) == len(self.cases):
+                found.setdefault(session, []).append(statistics.fmean(logs))
+        return found
+
+    def to_json(self) -> str:
+        """Return the text of the file, with its digest."""
+        sealed = replace(self, digest=self.sum())
+        return json.dumps(asdict(sealed), indent=1, allow_nan=False) + "\n"
+
+    def sum(self) -> str:
+        """Return the digest that an unchanged file has."""
+        data = {**asdict(self), "digest": ""}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Measurement":
+        """Return what ``to_json`` wrote. Raises ``BadMeasurement``."""
+        import msgspec  # a machine that only measures need not have it
+
+        try:
+            data = json.loads(text)
+        except ValueError:
+            raise BadMeasurement("it is not JSON: is it whole?") from None
+        named = data.get("format") if isinstance(data, dict) else None
+        if named != FORMAT:
+            raise BadMeasurement(f"its format is {named!r:.60}, not {FORMAT!r}: it is no file of measure.py's")
+        try:
+            found = msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise BadMeasurement(f"it is not as measure.py writes it: {error}") from None
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        if self.digest != self.sum():
+            raise BadMeasurement("it was changed after measure.py wrote it: its digest does not fit")
+        entrants, floors = {each.name: each for each in self.entrants}, {case.name: case for case in self.cases}
+        if len(entrants) != len(self.entrants) or len(floors) != len(self.cases) or self.start not in entrants:
+            raise BadMeasurement("it names an entrant or a case twice, or has not the kernel that the run began with")
+        for each in self.samples:
+            if each.entrant not in entrants or each.case not in floors:
+                raise BadMeasurement(f"it has a run of {each.entrant} on {each.case}, which it does not name")
+            if not max(floors[each.case].floor_us, 0.0) <= each.us < math.inf or each.us <= 0:
+                raise BadMeasurement(f"{each.entrant} takes {each.us:g} us on {each.case}, which no kernel can")
+        known = {*(status.value for status in Status), UNMEASURED}
+        for each in self.kernels:
+            if each.status not in known or each.predicted is None:
+                raise BadMeasurement(f"{each.name} has no verdict, or no prediction")
+
+
+def _speed(flops: int, times_us: list[float]) -> Speed:
+    low, median, high = times_us[:1] * 3 if len(times_us) < 2 else statistics.quantiles(times_us, method="inclusive")
+    return Speed(len(times_us), median, low, high, flops / median / 1e6)
