@@ -192,11 +192,11 @@ class Measurement:
         entrants, floors = {each.name: each for each in self.entrants}, {case.name: case for case in self.cases}
         if len(entrants) != len(self.entrants) or len(floors) != len(self.cases) or self.start not in entrants:
             raise BadMeasurement("it names an entrant or a case twice, or has not the kernel that the run began with")
-        for each in self.samples:
-            if each.entrant not in entrants or each.case not in floors:
-                raise BadMeasurement(f"it has a run of {each.entrant} on {each.case}, which it does not name")
-            if not max(floors[each.case].floor_us, 0.0) <= each.us < math.inf or each.us <= 0:
-                raise BadMeasurement(f"{each.entrant} takes {each.us:g} us on {each.case}, which no kernel can")
+        for run in self.samples:
+            if run.entrant not in entrants or run.case not in floors:
+                raise BadMeasurement(f"it has a run of {run.entrant} on {run.case}, which it does not name")
+            if not max(floors[run.case].floor_us, 0.0) <= run.us < math.inf or run.us <= 0:
+                raise BadMeasurement(f"{run.entrant} takes {run.us:g} us on {run.case}, which no kernel can")
         known = {*(status.value for status in Status), UNMEASURED}
         for each in self.kernels:
             if each.status not in known or each.predicted is None:

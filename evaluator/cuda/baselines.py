@@ -13,32 +13,28 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import CLOCK_HELP
 from avo.evaluator.cuda.blame import first_line
+from avo.evaluator.cuda.called import call_alone, library_running
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Device
 from avo.evaluator.cuda.holding import hold
-from avo.evaluator.cuda.libraries import LIBRARIES, Attend, Library
+from avo.evaluator.cuda.libraries import LIBRARIES, Library
 from avo.evaluator.cuda.measured import conditions
-from avo.evaluator.cuda.measuring import Stopwatch, TimedCase, Timing, alike
-from avo.evaluator.cuda.running import Inputs, Running
+from avo.evaluator.cuda.measuring import Stopwatch, Timing, alike
+from avo.evaluator.cuda.protocol import TimedCase
+from avo.evaluator.cuda.running import Running
 from avo.evaluator.cuda.worker import LocalLink, Say, Worker
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.evaluators import CLOCKS, Progress, Tell
 from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.plan import Buffer, LaunchPlan
+from avo.evaluator.plan import LaunchPlan
 from avo.evaluator.problem import Case, Problem
-from avo.evaluator.problems.dense import softmax_scale
-
-_LSE_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -64,73 +60,6 @@ class Found:
         return self.unavailable or "; ".join(failed)
 
 
-class LibraryRunning(Running):
-    """A case that a library computes instead of a plan."""
-
-    def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
-        super().__init__(device, problem, case, plan, ())
-        self._attend = attend
-        self._result: torch.Tensor | None = None
-
-    def enqueue(self) -> None:
-        """Enqueue the library's work."""
-        self._result = self._attend(*(self.view(name) for name in ("q", "k", "v")))
-
-    def collect(self) -> None:
-        """Copy what the library returned into ``out``, and compute lse for the heads that are compared."""
-        assert self._result is not None
-        self.view("out").copy_(self._result)
-        self.view("lse").zero_()
-        for batch, head in self.compared()["queries"].any(-1).nonzero().tolist():
-            self._take_lse(batch, head)
-
-    def _take_lse(self, batch: int, head: int) -> None:
-        kv_head = head // (self.case.heads // self.case.kv_heads)
-        self.view("lse")[batch, head] = lse(self.view("q")[batch, head], self.view("k")[batch, kv_head], self.case)
-
-
-class GradientsRunning(LibraryRunning):
-    """A case of a backward pass that a library computes by torch's autograd.
-
-    It is given the out that the library itself computed, and the lse of the keys at hand: a candidate's may be of more.
-    """
-
-    ungraphed = "torch runs a backward pass on the stream of its forward pass, which is not recorded"
-
-    def __init__(self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, attend: Attend) -> None:
-        super().__init__(device, problem, case, plan, attend)
-        self._leaves: tuple[torch.Tensor, ...] = ()
-        self._computed: dict[str, torch.Tensor] = {}
-        self._gradients: tuple[torch.Tensor, ...] = ()
-
-    def renew(self, seed: int, *, whole: bool = False) -> None:
-        """See ``Running.renew``."""
-        self._computed = {}
-        super().renew(seed, whole=whole)
-
-    def prepare(self) -> None:
-        """Have the library compute out."""
-        self._leaves = tuple(self.view(name).detach().requires_grad_() for name in ("q", "k", "v"))
-        self._result = self._attend(*self._leaves)
-        self.view("out").copy_(self._result.detach())
-        for batch, head in product(range(self.case.batch), range(self.case.heads)):
-            self._take_lse(batch, head)
-        self._computed = {name: self.flat(name).clone() for name in ("out", "lse")}
-
-    def enqueue(self) -> None:
-        """Enqueue the library's backward pass."""
-        assert self._result is not None
-        self._gradients = torch.autograd.grad(self._result, self._leaves, self.view("dout"), retain_graph=True)
-
-    def collect(self) -> None:
-        """Copy the gradients into ``dq``, ``dk`` and ``dv``."""
-        for name, gradient in zip(("dq", "dk", "dv"), self._gradients, strict=True):
-            self.view(name).copy_(gradient)
-
-    def _inputs(self) -> Inputs:
-        return {**super()._inputs(), **self._computed}
-
-
 class LibraryWorker(Worker):
     """Answers requests by calling a library; uses no binaries."""
 
@@ -140,21 +69,7 @@ class LibraryWorker(Worker):
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
         """See ``Worker.running``."""
-        backward = any(output.name == "dq" for output in problem.outputs)
-        kind = GradientsRunning if backward else LibraryRunning
-        return kind(self.device, problem, case, plan, self._library.prepare(case, self.device.place))
-
-
-def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:
-    """Return the log of the sum of exponentials of one head, float32 [q_len], computed some rows at a time."""
-    parts = []
-    for first in range(0, case.q_len, _LSE_ROWS):
-        scores = (q[first : first + _LSE_ROWS].float() @ k.float().T) * softmax_scale(case)
-        if case.causal:
-            last = torch.arange(first, first + len(scores), device=q.device) + case.kv_len - case.q_len
-            scores.masked_fill_(torch.arange(case.kv_len, device=q.device) > last[:, None], -torch.inf)
-        parts.append(scores.logsumexp(-1))
-    return torch.cat(parts)
+        return library_running(self.device, problem, case, self._library)
 
 
 def measure(
@@ -183,9 +98,7 @@ def measure(
     contender = WorkerContender(LocalLink(lambda say: LibraryWorker(lambda: device, say, library)))
     for number, case in enumerate(cases):
         tell(Progress(number, len(cases), f"{library.name}, {case.name}"))
-        flops = problem.flops(case)
-        timed = TimedCase(case.name, flops, device.card.floor_s(flops, problem.least_bytes(case)))
-        stopwatch = Stopwatch([timed], chance, sustained=sustained)
+        stopwatch = Stopwatch([TimedCase.of(problem, case, device.card)], chance, sustained=sustained)
         timing = _timing(contender, problem, case, stopwatch)
         ungraphed = ungraphed or stopwatch.ungraphed
         if isinstance(timing, Fault):
@@ -202,7 +115,7 @@ def measure(
 
 def _timing(contender: WorkerContender, problem: Problem, case: Case, stopwatch: Stopwatch) -> Timing | Fault:
     try:
-        if fault := contender.open(problem, CompiledPlan(case, _plan(problem, case), {}, ())):
+        if fault := contender.open(problem, CompiledPlan(case, call_alone(problem, case), {}, ())):
             return fault
         try:
             return alike(lambda: stopwatch.score(contender))  # libraries share one process
@@ -240,11 +153,6 @@ def _broken(device: Device) -> bool:
     except RuntimeError:
         return True
     return False
-
-
-def _plan(problem: Problem, case: Case) -> LaunchPlan:
-    specs = problem.call(case).tensors
-    return LaunchPlan(case.name, tuple(Buffer(s.name, s.dtype, s.size, s.role) for s in specs), (), ())
 
 
 def _version(package: str) -> str:

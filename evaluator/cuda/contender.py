@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import msgspec
 from avo.evaluator import folders
 from avo.evaluator.catalogue import name_of
 from avo.evaluator.cuda.cards import Card
-from avo.evaluator.cuda.device import Clocks, Setup, Took
+from avo.evaluator.cuda.device import Setup, Timed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
@@ -25,17 +25,6 @@ UNWATCHED_S = 1e6
 """Limit for everything where a profiler runs the worker."""
 GRACE_S = 2.0
 """How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """The timed runs of one case, all of them verified."""
-
-    runs: tuple[Took, ...]
-    clocks: tuple[Clocks, ...]
-    """The clocks of each run, where they could be read."""
-    ungraphed: str = ""
-    """Why the work could not be recorded as a graph; then no run was one."""
 
 
 class Contender(Protocol):
@@ -172,9 +161,7 @@ class WorkerContender:
         """See ``Contender.time``."""
         arguments = {"case": case, "seeds": list(seeds), "stretch_s": stretch_s, "graph": graph}
         answer = self._ask("time", arguments, case, limit_s + stretch_s)
-        if isinstance(answer, Fault):
-            return answer
-        return msgspec.convert({**answer, "clocks": [each for each in answer["clocks"] if each]}, Timed)
+        return answer if isinstance(answer, Fault) else msgspec.convert(answer, Timed)
 
     def forget(self, case: str) -> None:
         """See ``Contender.forget``."""

@@ -41,6 +41,17 @@ class Took:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """Timed runs of one case, all of them verified."""
+
+    runs: tuple[Took, ...]
+    clocks: tuple[Clocks, ...]
+    """The clocks of each run, where they could be read."""
+    ungraphed: str = ""
+    """Why the work could not be recorded as a graph; then no run was one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """What times depend on besides the card and the kernel."""
 
@@ -62,6 +73,10 @@ class DeviceFault(Exception):
 
 class MachineFault(EvaluatorUnavailable):
     """This machine cannot run kernels as it is, whoever wrote them; ``str()`` is one line that its owner can act on."""
+
+
+class KernelFault(Exception):
+    """What CUDA, torch or Triton's launcher reports while kernels run."""
 
 
 class PlanFault(Exception):

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.device import Clocks, Setup
-from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, TimedCase, Timing, alike
+from avo.evaluator.cuda.measuring import PASSES, Audience, Pair, Stopwatch, Timing, alike
 from avo.evaluator.cuda.nvml import SLOWDOWN, in_words
+from avo.evaluator.cuda.protocol import TimedCase
 from avo.evaluator.cuda.sequential import ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Score, Status, Verdict, geometric_mean
@@ -88,7 +89,7 @@ class Measured:
             if incumbent is None:
                 return
             first, *_ = incumbent.plans
-            limit_s, seeds = _timed_case(problem, first, card).limit_s, [self._chance.getrandbits(62)]
+            limit_s, seeds = TimedCase.of(problem, first.case, card).limit_s, [self._chance.getrandbits(62)]
             ran = contender.open(problem, first) or contender.time(first.case.name, seeds, limit_s, graph=False)
         if isinstance(ran, Fault):
             raise EvaluatorUnavailable(
@@ -121,7 +122,7 @@ class Measured:
             }
         )
         stopwatch = Stopwatch(
-            [_timed_case(problem, each, card) for each in plans],
+            [TimedCase.of(problem, each.case, card) for each in plans],
             self._chance,
             sustained=self._sustained,
             trusting=bool(self._profiler),
@@ -169,7 +170,7 @@ class Measured:
             self._start_ahead(ahead)
             for number, each in enumerate(small):
                 self._audience.tell(Progress(number, len(small), f"checking {each.case.name} on the GPU"))
-                limit_s = _timed_case(problem, each, contender.card).limit_s
+                limit_s = TimedCase.of(problem, each.case, contender.card).limit_s
                 fault = contender.open(problem, each)
                 checked = fault or contender.check(each.case.name, self._chance.getrandbits(62), limit_s)
                 if isinstance(checked, Fault):
@@ -233,11 +234,6 @@ class Measured:
         """Return what the performance model says for this card, or why it says nothing."""
         score = Predicted(self._target).score(problem, plans, None)
         return score.message if isinstance(score, Fault) else score.cases
-
-
-def _timed_case(problem: Problem, compiled: CompiledPlan, card: Card) -> TimedCase:
-    flops = problem.flops(compiled.case)
-    return TimedCase(compiled.case.name, flops, card.floor_s(flops, problem.least_bytes(compiled.case)))
 
 
 def _cut_short(comparison: Comparison | None) -> str:

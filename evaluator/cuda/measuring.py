@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from avo.evaluator.cuda.contender import Contender, Timed
-from avo.evaluator.cuda.device import Clocks, Took
+from avo.evaluator.cuda.contender import Contender
+from avo.evaluator.cuda.device import Clocks, Timed
+from avo.evaluator.cuda.protocol import STRETCH_S, Lags, TimedCase
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS, between, decide
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Status, Verdict
+from avo.evaluator.evaluation import CaseScore, Comparison, Fault, Verdict
 from avo.evaluator.evaluators import Progress, Tell
 
 RUNS = 24
@@ -21,48 +22,9 @@ RUNS = 24
 PASSES = 3
 MOST_WARMUPS = 3
 """Runs that count follow one to this many warm-up runs, a random number; a kernel cannot tell which is which."""
-LAG_S, LAG = 2e-4, 0.1
-"""How far a run's times by the host's clock and by the device's events may differ: seconds, plus a share of the run."""
-STRETCH_S = 0.1
-"""How long a kernel runs before a run that counts, where the clock is the sustained one: as long as triton.testing's
-``do_bench`` repeats by default. Single runs with light work between them see the boost clock, and published figures are
-means over repeated runs.
-"""
 Pair = tuple[Contender, Contender]
 """Candidate and incumbent, both ready to run all cases."""
 T = TypeVar("T")
-ROOFLINES = 200.0
-"""A run that takes this many times its roofline counts as hanging; the limit is kept between the two below."""
-LEAST_LIMIT_S, MOST_LIMIT_S = 0.5, 20.0
-
-
-@dataclass(frozen=True)
-class TimedCase:
-    """One case to run."""
-
-    name: str
-    flops: int
-    floor_s: float
-    """No run is faster than this: see ``Card.floor_s``."""
-
-    @property
-    def limit_s(self) -> float:
-        """How long one run may take."""
-        return min(MOST_LIMIT_S, max(LEAST_LIMIT_S, ROOFLINES * self.floor_s))
-
-    def impossible(self, seconds: Sequence[float]) -> Fault | None:
-        """Return a fault if some run took less time than the card's peak allows."""
-        fastest = min(seconds)
-        if fastest >= self.floor_s:
-            return None
-        message = f"took {fastest * 1e6:.1f} us, less than the {self.floor_s * 1e6:.1f} us of its roofline on this card"
-        return Fault(Status.INCORRECT, f"case {self.name}: {message}: part of the work is missing")
-
-    def score(self, seconds: Sequence[float]) -> CaseScore:
-        """Return the median speed, with the quartiles as its range."""
-        quarter, median, three_quarters = statistics.quantiles(seconds, n=4, method="inclusive")
-        tflops = [self.flops / time / 1e12 for time in (three_quarters, median, quarter)]
-        return CaseScore(self.name, tflops[1], median * 1e6, limiter="", low_tflops=tflops[0], high_tflops=tflops[2])
 
 
 @dataclass(frozen=True)
@@ -103,7 +65,7 @@ class _Rounds:
 
     ratios: list[float] = field(default_factory=list)
     against_itself: list[float] = field(default_factory=list)
-    lags: tuple["_Lags", "_Lags"] = field(default_factory=lambda: (_Lags(), _Lags()))
+    lags: tuple[Lags, Lags] = field(default_factory=lambda: (Lags(), Lags()))
 
     def progress(self, what: str, until: float) -> Progress:
         """Return where the next round is, at ``what``, with the ratio, its standard error, and the time left."""
@@ -116,28 +78,6 @@ class _Rounds:
         if until < math.inf:
             words += f", {max(0.0, until - time.monotonic()):.0f} s left"
         return Progress(count, ROUNDS[-1], words)
-
-
-class _Lags:
-    """Whether two clocks agree on the runs of one contender."""
-
-    def __init__(self) -> None:
-        self._apart: list[bool] = []
-
-    def note(self, runs: Sequence[Took]) -> None:
-        """Count runs."""
-        self._apart += [abs(run.wall_s - run.seconds) > run.seconds * LAG + LAG_S for run in runs]
-
-    def check(self) -> None:
-        """Raise ``EvaluatorUnavailable`` if most runs took much longer, or less, by the host's clock.
-
-        A busy host may be late now and then. A kernel that can reach the events' memory can make them say anything.
-        """
-        if 2 * sum(self._apart) > len(self._apart):
-            raise EvaluatorUnavailable(
-                "most runs take another time by the host's clock than by the GPU's events: "
-                "the machine is too busy to measure on, or a kernel changes what the events say"
-            )
 
 
 class Stopwatch:
@@ -169,7 +109,7 @@ class Stopwatch:
         """
         seconds: dict[str, list[float]] = {case.name: [] for case in self._cases}
         clocks: list[Clocks] = []
-        lags = _Lags()
+        lags = Lags()
         began, done, of = time.monotonic(), 0, passes * len(self._cases)
         for number in range(1, passes + 1):
             for case in self._shuffled():
@@ -250,7 +190,7 @@ class Stopwatch:
         return None
 
     def _time(
-        self, contender: Contender, case: TimedCase, runs: int, lags: _Lags, told: Mapping[str, Any]
+        self, contender: Contender, case: TimedCase, runs: int, lags: Lags, told: Mapping[str, Any]
     ) -> Timed | Fault:
         warmups = 0 if self._sustained else self._chance.randint(1, MOST_WARMUPS)
         stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2) if self._sustained else 0.0

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.binary import Binary
 from avo.evaluator.cuda.device import Device, PlanFault
 from avo.evaluator.evaluation import CaseResult, Fault, Status
-from avo.evaluator.executor import Allocation
 from avo.evaluator.judging.buffers import POISON, stranger
 from avo.evaluator.judging.compare import Checked, Rows, compare, only, uncovered
 from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
@@ -62,9 +62,16 @@ class Running:
     """Why what ``enqueue`` does cannot be recorded as a graph; empty where it can."""
 
     def __init__(
-        self, device: Device, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]
+        self,
+        device: Device,
+        problem: Problem,
+        case: Case,
+        plan: LaunchPlan,
+        binaries: Sequence[Binary],
+        beside: "Running | None" = None,
     ) -> None:
-        """``binaries`` are those of the plan's kernels, in order.
+        """``binaries`` are those of the plan's kernels, in order; ``beside`` has a plan with the same buffers, whose
+        memory serves both.
 
         Raises ``PlanFault``, and ``DeviceFault`` where a binary does not fit.
         """
@@ -76,7 +83,9 @@ class Running:
             raise PlanFault(fault.message)
         self._specs = {spec.name: spec for spec in problem.call(case).tensors}
         self._kernels = [device.load(ir, binary) for ir, binary in zip(plan.kernels, binaries, strict=True)]
-        self._regions = [_Region(buffer, device.place) for buffer in plan.buffers]
+        self._regions: list[_Region] = (
+            beside._regions if beside else [_Region(buffer, device.place) for buffer in plan.buffers]
+        )
         self._flat = [region.flat for region in self._regions]
 
     def view(self, name: str) -> torch.Tensor:

@@ -8,7 +8,7 @@
 -> {"check": {"case": "odd-full", "seed": 1}}                                       one run, everything compared
 <- {"result": {...}}                                                                a ``CaseResult``
 -> {"time": {"case": "8k-full", "seeds": [5, 6], "stretch_s": 0.1, "graph": true}}   a run a seed, each verified
-<- {"runs": [{...}, {...}], "clocks": [{...}, null], "ungraphed": ""}               one ``Took`` and ``Clocks`` a seed
+<- {"runs": [{...}, {...}], "clocks": [{...}], "ungraphed": ""}                     a ``Timed``
 -> {"close": {"case": "odd-full"}}                                                  its memory is free again
 <- {"running": true} ... {"running": false}                                         around what a kernel can hang in
 <- {"fault": {"status": "crashed", ...}} or {"error": "..."}                        instead of any answer
@@ -25,9 +25,8 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -36,22 +35,15 @@ import torch
 from avo.evaluator.binary import Binary
 from avo.evaluator.capture.plan_reading import plan_from_json
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.cuda.blame import first_line, is_machines, is_too_much
-from avo.evaluator.cuda.device import Device, DeviceFault, Enqueue, MachineFault, NotRecorded, PlanFault
+from avo.evaluator.cuda.blame import first_line
+from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault, PlanFault
 from avo.evaluator.cuda.running import Running
+from avo.evaluator.cuda.runs import Runs
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.judging.compare import Checked
 from avo.evaluator.plan import LaunchPlan
 from avo.evaluator.problem import Case, Problem
 
-FIRST = 2**61
-"""Bit by which the seed of a first launch differs from that of the first run after it."""
-_TOO_MUCH = "kernels ask for more memory at launch than the GPU has left"
 Say = Callable[[Mapping[str, Any]], None]
-
-
-class _KernelFault(Exception):
-    """What CUDA, torch or Triton's launcher reports while a candidate's kernels run."""
 
 
 class Worker:
@@ -60,11 +52,7 @@ class Worker:
     def __init__(self, open_device: Callable[[], Device], say: Say) -> None:
         self._open_device, self._say = open_device, say
         self.device: Device
-        self._running: dict[str, Running] = {}
-        self._replays: dict[tuple[str, bool], Enqueue] = {}
-        """What enqueues the work of a case, with a graph or without."""
-        self._ungraphed: dict[str, str] = {}
-        """Why a case has no graph."""
+        self._runs: Runs
 
     def answer(self, line: str) -> bool:
         """Answer a request, and return whether more can be answered."""
@@ -77,7 +65,7 @@ class Worker:
             self._say(_fault(Status.FORBIDDEN, str(error)))
         except DeviceFault as error:
             self._say(_fault(Status.DOES_NOT_FIT, str(error)))
-        except _KernelFault as error:
+        except KernelFault as error:
             self._say(_fault(Status.CRASHED, f"the GPU reports: {error}"))
             return False
         except MachineFault as error:
@@ -98,6 +86,7 @@ class Worker:
             self.device = self._open_device()
         except (RuntimeError, AssertionError) as error:  # of torch's and Triton's first look at it
             raise MachineFault(first_line(error)) from None
+        self._runs = Runs(self.device, lambda running: self._say({"running": running}))
         return {"ready": asdict(self.device.card), "setup": asdict(self.device.setup)}
 
     def open(self, problem: str, case: Any, plan: Any, binaries: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,7 +94,7 @@ class Worker:
         found = get_problem(problem)
         opened = msgspec.convert(case, type(found.correctness_cases[0]))  # a problem may extend ``Case``
         loaded = msgspec.convert(binaries, list[Binary])
-        self._running[opened.name] = self.running(found, opened, plan_from_json(plan), loaded)
+        self._runs.open(opened.name, self.running(found, opened, plan_from_json(plan), loaded))
         return {"ok": True}
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]) -> Running:
@@ -114,111 +103,18 @@ class Worker:
 
     def check(self, case: str, seed: int) -> dict[str, Any]:
         """Run a plan once, and compare everything that it should have written."""
-        running = self._running[case]
-        checked = self._run(running, seed, running.enqueue, whole=True)
+        checked = self._runs.check(case, seed)
         return _refused(checked.fault) if checked.fault else {"result": asdict(checked.result)}
 
     def time(self, case: str, seeds: list[int], stretch_s: float, graph: bool) -> dict[str, Any]:
-        """Run a plan once for each seed, on new inputs, poisoned memory and a cold cache; time and verify each run.
-
-        Before each, the plan runs for ``stretch_s`` on the inputs of the run before, so that the clock is the one it
-        has under lasting work. They are not those of the timed run: what it needs could be worked out during the
-        stretch. With ``graph`` the runs are replays of a graph, where one can be recorded.
-        """
-        running = self._running[case]
-        # On other inputs than those of the first run: a stretch on them comes before it.
-        if (case, False) not in self._replays and (fault := self._first(running, seeds[0] ^ FIRST)):
-            return _refused(fault)
-        if graph and case not in self._ungraphed and (case, True) not in self._replays:
-            self._record(running)
-        replay = self._replays[case, graph and case not in self._ungraphed]
-        runs: list[dict[str, Any]] = []
-        clocks = []
-
-        def timed() -> None:
-            runs.append(asdict(self.device.time(replay)))
-
-        for seed in seeds:
-            if stretch_s:
-                with self._watched():
-                    self.device.sustain(replay, stretch_s)
-            if fault := self._run(running, seed, timed, again=replay).fault:
-                return _refused(fault)
-            sampled = self.device.clocks()
-            clocks.append(None if sampled is None else asdict(sampled))
-        return {"runs": runs, "clocks": clocks, "ungraphed": self._ungraphed.get(case, "")}
-
-    def _first(self, running: Running, seed: int) -> Fault | None:
-        """Launch a plan a first time, which loads code.
-
-        The launch's result is the canary: after it was found correct, a wrong number in it must be noticed.
-        """
-        if fault := self._run(running, seed, running.enqueue).fault:
-            return fault
-        running.spoil()
-        if not running.verify().fault:
-            raise AssertionError("a number that was made wrong was accepted as right")
-        self._replays[running.case.name, False] = running.enqueue
-        return None
-
-    def _record(self, running: Running) -> None:
-        """Record a plan as a graph, or note why it has none."""
-        case = running.case.name
-        if running.ungraphed:
-            self._ungraphed[case] = running.ungraphed
-            return
-        with self._watched():
-            try:
-                self._replays[case, True] = self.device.record(running.enqueue)
-            except NotRecorded as error:
-                self._ungraphed[case] = str(error)
-
-    def _run(
-        self, running: Running, seed: int, enqueue: Enqueue, *, whole: bool = False, again: Enqueue | None = None
-    ) -> Checked:
-        """Run a plan on the inputs of ``seed``, and compare what it wrote.
-
-        A wrong result is run ``again`` on the same inputs: one that is then right is not put down to the kernel alone,
-        as some releases of Triton make code for some cards that is not deterministic
-        (https://github.com/triton-lang/triton/issues/9871, B200 with Triton 3.6; /issues/10590, B300 with 3.7).
-        """
-        found = self._once(running, seed, enqueue, whole)
-        if found.fault is None or self._once(running, seed, again or enqueue, whole).fault:
-            return found
-        why = (
-            f"{found.fault.message}; run again on the same inputs, it was right: the kernel has a race, or this Triton "
-            "makes code of it that is not deterministic on this card"
-        )
-        return replace(found, fault=replace(found.fault, message=why))
-
-    def _once(self, running: Running, seed: int, enqueue: Enqueue, whole: bool) -> Checked:
-        running.renew(seed, whole=whole)
-        with self._watched():
-            running.prepare()
-            enqueue()
-        running.collect()
-        return running.verify()
+        """Time and verify a run of a plan for each seed: see ``Runs.time``."""
+        timed = self._runs.time(case, seeds, stretch_s, graph)
+        return _refused(timed) if isinstance(timed, Fault) else asdict(timed)
 
     def close(self, case: str) -> dict[str, Any]:
         """Forget a plan."""
-        del self._running[case]
-        self._ungraphed.pop(case, None)
-        for graph in (False, True):
-            self._replays.pop((case, graph), None)
+        self._runs.forget(case)
         return {"ok": True}
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Tell the parent while kernels run; what goes wrong meanwhile is their fault, if it can be."""
-        self._say({"running": True})
-        try:
-            yield
-            self.device.synchronize()
-        except torch.OutOfMemoryError as error:
-            raise DeviceFault(f"{_TOO_MUCH}: {first_line(error)}") from None
-        except RuntimeError as error:
-            raise _blamed(error) from None
-        self._say({"running": False})
 
 
 _IMPORTED = {"imported": True}
@@ -270,17 +166,6 @@ def _refused(fault: Fault) -> dict[str, Any]:
 
 def _fault(status: Status, message: str) -> dict[str, Any]:
     return _refused(Fault(status, message))
-
-
-def _blamed(error: RuntimeError) -> Exception:
-    """Return what an error of CUDA, torch or Triton's launcher means while a candidate's kernels run."""
-    said = first_line(error)
-    if is_machines(error):
-        return MachineFault(
-            f"the GPU reports: {said}: no kernel brings that about: nvidia-smi -q and dmesg (Xid) say more; "
-            "nvidia-smi --gpu-reset, or restart the machine"
-        )
-    return DeviceFault(f"{_TOO_MUCH}: {said}") if is_too_much(error) else _KernelFault(said)
 
 
 _THREADS = 16

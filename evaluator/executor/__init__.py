@@ -7,7 +7,7 @@
 Needs numpy and torch. The caller sets torch's thread count.
 """
 
-from avo.evaluator.executor.allocation import Allocation, Sparse, View
+from avo.evaluator.allocation import Allocation, Sparse, View
 from avo.evaluator.executor.binding import aliases
 from avo.evaluator.executor.errors import Deadlock, ExecutionTimeout, IRError, StuckProgram, UnsupportedOperation
 from avo.evaluator.executor.execution import Execution

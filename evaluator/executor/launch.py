@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.script import Script
 from avo.evaluator.plan import Argument
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type
 from avo.evaluator.executor.memory import Memory

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
-from avo.evaluator.executor.division import quotient
+from avo.evaluator.allocation import Allocation
+from avo.evaluator.division import quotient
 from avo.evaluator.executor.dtypes import DTYPES, RAW
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type

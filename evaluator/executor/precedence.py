@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Function, Op
 from avo.evaluator.executor.memory import Memory

@@ -8,7 +8,7 @@ grid are played in that order: a slice of the kernel has them, and what they dep
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.effects import READS
 from avo.evaluator.executor.errors import Deadlock
 from avo.evaluator.executor.kernel import Kernel

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
+from avo.evaluator.division import quotient
 from avo.evaluator.executor.chip.cluster import bases, parts
-from avo.evaluator.executor.division import quotient
 from avo.evaluator.executor.effects import ATOMIC, CONTROL, READS, WRITES, effects
 from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Block, Function, Op, Region, Type, walk_blocks

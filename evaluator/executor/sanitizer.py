@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.barriers import Barriers
 from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.faults import Finding, Site

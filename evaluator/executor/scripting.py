@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.code import Code, takes_over
 from avo.evaluator.executor.effects import WRITES
 from avo.evaluator.executor.errors import StuckProgram, UnsupportedOperation

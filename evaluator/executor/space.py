@@ -14,8 +14,8 @@ from typing import overload
 import numpy as np
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
-from avo.evaluator.executor.division import quotient, remainder
+from avo.evaluator.allocation import Allocation
+from avo.evaluator.division import quotient, remainder
 from avo.evaluator.executor.dtypes import RAW
 from avo.evaluator.executor.faults import FaultLog, Finding, MemoryFault, Site
 from avo.evaluator.executor.ir import Type

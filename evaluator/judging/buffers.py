@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from avo.evaluator.allocation import Allocation, Sparse
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.executor import Allocation, Sparse
 from avo.evaluator.judging.refusal import passed
 from avo.evaluator.plan import Buffer, Fill, LaunchPlan, Role
 from avo.evaluator.problem import Call, Case, Problem, TensorSpec

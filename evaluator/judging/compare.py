@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.evaluation import CaseResult, Fault, Status
-from avo.evaluator.executor import Allocation
 from avo.evaluator.problem import (
     Absolute,
     Case,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from avo.evaluator.executor.allocation import Allocation
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.executor.execution import Execution
 from avo.evaluator.executor.kernel import Kernel
 from avo.evaluator.executor.launch import Launch

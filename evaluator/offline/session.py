@@ -14,10 +14,10 @@ import triton
 import triton.testing
 from triton.compiler import make_backend
 
+from avo.evaluator.allocation import Allocation
 from avo.evaluator.compiling.frontend import Lowered, UnfitArgument, lower
 from avo.evaluator.compiling.limits import fit_grid
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.executor.allocation import Allocation
 from avo.evaluator.executor.errors import ExecutionTimeout, IRError, UnsupportedOperation
 from avo.evaluator.executor.kernel import Kernel
 from avo.evaluator.executor.launch import DEFAULT_TEMPORARIES

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from avo.evaluator.allocation import Allocation, View
 from avo.evaluator.compiling.frontend import UnfitArgument
-from avo.evaluator.executor.allocation import Allocation, View
 from avo.evaluator.executor.execution import Execution
 from avo.evaluator.offline.device import is_hosted, real_device
 from avo.evaluator.offline.errors import OfflineError

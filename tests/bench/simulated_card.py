@@ -1,4 +1,4 @@
-"""``bench.first_contact.steps`` on a made-up card, on which every kernel is right; without arguments, a worker on it."""
+"""``bench.first_contact.steps`` on a made-up card, on which all kernels are right; without arguments, its worker."""
 
 import math
 import sys

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.cuda import baselines, libraries
+from avo.evaluator.cuda import baselines, called, libraries
 from avo.evaluator.cuda.baselines import Found, measure
 from avo.evaluator.cuda.libraries import Library
 from avo.evaluator.evaluators import Progress
@@ -55,7 +55,7 @@ def test_a_library_computes_what_the_reference_does(library: Library, case: Case
     out, lse, _ = forward.reference(MHA, case, inputs, 0, head, rows)
     assert (attend(q, k, v)[0, head].double() - out).norm() < 1e-2 * out.norm()
     kv_head = head // (case.heads // case.kv_heads)
-    assert (baselines.lse(q[0, head], k[0, kv_head], case).double() - lse).abs().max() < 1e-3
+    assert (called.lse(q[0, head], k[0, kv_head], case).double() - lse).abs().max() < 1e-3
 
 
 @pytest.mark.long
@@ -88,8 +88,8 @@ def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monke
 
         return attend
 
-    enqueue = baselines.GradientsRunning.enqueue
-    monkeypatch.setattr(baselines.GradientsRunning, "enqueue", lambda self: done.append("backward") or enqueue(self))
+    enqueue = called.GradientsRunning.enqueue
+    monkeypatch.setattr(called.GradientsRunning, "enqueue", lambda self: done.append("backward") or enqueue(self))
     problem = get_problem("gqa_backward")
     found = measure(device(), problem, (BACKWARD,), Library("noted", "torch", noted), random.Random(1))
     assert found.unavailable == ""

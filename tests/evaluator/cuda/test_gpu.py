@@ -5,9 +5,9 @@ import statistics
 import pytest
 
 from avo.evaluator.candidate import Candidate, Incumbent
-from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.cuda.device import Timed
 from avo.evaluator.cuda.measured import Measured
-from avo.evaluator.cuda.measuring import LAG_S
+from avo.evaluator.cuda.protocol import LAG_S
 from avo.evaluator.evaluation import CaseResult, Fault, Status, Verdict
 from avo.evaluator.evaluators import EQUIVALENCE_MARGIN
 from avo.evaluator.judging.judge import Judge

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.cuda.device import Timed
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target

@@ -13,9 +13,9 @@ import pytest
 
 from avo.evaluator.cuda import measuring
 from avo.evaluator.cuda.cards import Card
-from avo.evaluator.cuda.contender import Timed
-from avo.evaluator.cuda.device import Setup, Took
-from avo.evaluator.cuda.measuring import PASSES, RUNS, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
+from avo.evaluator.cuda.device import Setup, Timed, Took
+from avo.evaluator.cuda.measuring import PASSES, RUNS, Audience, Pair, Stopwatch
+from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict

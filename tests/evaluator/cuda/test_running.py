@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.cuda.contender import Timed, WorkerContender
-from avo.evaluator.cuda.device import Clocks, Took
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Clocks, Timed, Took
 from avo.evaluator.cuda.running import Running
-from avo.evaluator.cuda.worker import FIRST
+from avo.evaluator.cuda.runs import FIRST
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan

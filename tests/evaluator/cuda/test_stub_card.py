@@ -15,7 +15,8 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.cuda import contender
-from avo.evaluator.cuda.contender import Timed, WorkerContender
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Timed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan

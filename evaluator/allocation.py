@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from avo.evaluator.executor.division import quotient
+from avo.evaluator.division import quotient
 
 
 @dataclass(frozen=True, slots=True)
