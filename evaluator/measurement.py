@@ -16,6 +16,8 @@ from avo.evaluator.evaluation import Status, geometric_mean
 
 FORMAT = "avo measured 1"
 FILE = "measured.json"
+SHORTLIST = "shortlist.json"
+"""What a folder has before anything is measured: the same, without a card and samples."""
 UNMEASURED = "unmeasured"
 """The status of an entrant that has not run."""
 
@@ -138,7 +140,9 @@ class Measurement:
     def geomean_tflops(self, entrant: str) -> float | None:
         """Return the geometric mean over all cases; None where there is one without a run."""
         speeds = self.speeds(entrant)
-        return geometric_mean([each.tflops for each in speeds.values()]) if len(speeds) == len(self.cases) else None
+        if not speeds or len(speeds) < len(self.cases):
+            return None
+        return geometric_mean([each.tflops for each in speeds.values()])
 
     def log_ratios(self, entrant: str, against: str) -> dict[int, list[float]]:
         """Return by session, for each round, the mean over cases of log(time of ``against`` / time of ``entrant``).
@@ -166,6 +170,16 @@ class Measurement:
         """Return the digest that an unchanged file has."""
         data = {**asdict(self), "digest": ""}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def begun(cls, text: str) -> "Measurement":
+        """Return what a shortlist's folder begins with: only the kernels are known."""
+        data = json.loads(text)
+        entrants = tuple(
+            Entrant(**{**each, "predicted": {case: tuple(three) for case, three in each["predicted"].items()}})
+            for each in data["entrants"]
+        )
+        return cls(**{**data, "entrants": entrants, "cases": (), "samples": ()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Measurement":

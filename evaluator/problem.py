@@ -1,7 +1,7 @@
 """Problems: what to compute, the inputs, the reference and the cases it is judged on."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -307,3 +307,22 @@ def rows_of(outputs: Iterable[Output]) -> dict[str, tuple[Output, ...]]:
     for output in outputs:
         found[output.rows] = (*found.get(output.rows, ()), output)
     return found
+
+
+_TILE = 64
+"""Rows of a small tile of queries."""
+
+
+def smallest_of_each(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Return the causal and the full case with the least work among those that are larger than a tile of a usual size.
+
+    If all cases of a problem are of one kind, this is one case.
+    """
+    near = [case for case in cases if not case.far]
+    kinds = ([case for case in near if case.causal is causal] for causal in (False, True))
+    larger = ([case for case in of_kind if case.q_len > _TILE] or of_kind for of_kind in kinds)
+    return tuple(
+        min(of_kind, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
+        for of_kind in larger
+        if of_kind
+    )

@@ -30,8 +30,12 @@ def public_function(problem: Problem) -> str:
     entry, *names = signature(problem)
     function = entry.removesuffix("_backward")
     known = f"{_KNOWN.get(function, '')} {_RESULTS[entry.removeprefix(function)]}".split()
-    ours = type(problem).__module__.startswith(f"{problems.__name__}.")
-    return function if ours and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
+    return function if is_ours(problem) and function in _KNOWN and {*names[0], *names[1]} <= {*known} else ""
+
+
+def is_ours(problem: Problem) -> bool:
+    """Return whether a problem is one of AVO's own."""
+    return type(problem).__module__.startswith(f"{problems.__name__}.")
 
 
 def window_of(case: Case) -> int:

@@ -34,6 +34,7 @@ from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
 from avo.cli.service import service
+from avo.cli.shortlist import shortlist
 from avo.cli.show import show
 from avo.cli.status import status
 from avo.cli.tune import tune
@@ -49,7 +50,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Watch it": (status, log, runs, ui),
     "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
     "Try kernels of your own": (evaluate, tune, baselines, moves),
-    "Take the result home": (report, export, git),
+    "Take the result home": (shortlist, report, export, git),
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""

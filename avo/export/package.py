@@ -120,10 +120,10 @@ def render_package(name: str, versions: Sequence[Passed], now: datetime, *, hub:
     for module in ("inputs.py", "selection.py") if "selected_attention" in functions else ("inputs.py",):
         found[f"tests/{module}"] = _of_the_judge(module)
     context = _context(name, versions, functions, now) | {"hub": hub}
-    environment = _environment()
+    templates = environment()
     for path in (*_ALWAYS, *(path for function in functions for path in _TEMPLATES[function])):
-        found[path] = environment.get_template(f"{path}.j2").render(context)
-    found[str(inside / "__init__.py")] = environment.get_template("init.py.j2").render(context)
+        found[path] = templates.get_template(f"{path}.j2").render(context)
+    found[str(inside / "__init__.py")] = templates.get_template("init.py.j2").render(context)
     archs = sorted({f"{each.target.arch / 10:.1f}" for each in versions}, key=float)
     found[str(VARIANT / "metadata.json")] = _json(_metadata(name, found, archs if hub else []))
     return hub_layout(name, found, VARIANT) if hub else found
@@ -207,12 +207,13 @@ def _triton(versions: Sequence[Passed]) -> str:
     return "triton>=3.6"
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return what renders templates of exports."""
+    made = Environment(
         loader=PackageLoader("avo.export"), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True,
         lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
-    environment.filters |= {
+    made.filters |= {
         "cell": lambda text: " ".join(text.split()).replace("|", "\\|"),
         "spread": spread,
         "busiest": busiest,
@@ -226,8 +227,8 @@ def _environment() -> Environment:
         "takes": takes,
         "figure": figure,
     }
-    environment.globals["SPREAD"] = SPREAD
-    return environment
+    made.globals["SPREAD"] = SPREAD
+    return made
 
 
 def _runtime(module: str) -> Traversable:

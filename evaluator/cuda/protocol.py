@@ -58,6 +58,11 @@ class TimedCase:
         return CaseScore(self.name, tflops[1], median * 1e6, limiter="", low_tflops=tflops[0], high_tflops=tflops[2])
 
 
+def late(seconds: float, wall_s: float) -> bool:
+    """Return whether two clocks disagree on a run: the device's events and the host's."""
+    return abs(wall_s - seconds) > seconds * LAG + LAG_S
+
+
 class Lags:
     """Whether two clocks agree on the runs of one contender."""
 
@@ -66,7 +71,7 @@ class Lags:
 
     def note(self, runs: Sequence[Took]) -> None:
         """Count runs."""
-        self._apart += [abs(run.wall_s - run.seconds) > run.seconds * LAG + LAG_S for run in runs]
+        self._apart += [late(run.seconds, run.wall_s) for run in runs]
 
     def check(self) -> None:
         """Raise ``EvaluatorUnavailable`` if most runs took much longer, or less, by the host's clock.

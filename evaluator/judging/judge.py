@@ -2,7 +2,6 @@
 
 import random
 import secrets
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ from avo.evaluator.judging.planning import Planner
 from avo.evaluator.judging.refusal import Refused, outcome
 from avo.evaluator.judging.speed import CompiledPlan, Predicted, Speed
 from avo.evaluator.performance.profiling import MOST_COSTS
-from avo.evaluator.problem import HELD_OUT, Case
+from avo.evaluator.problem import HELD_OUT, Case, smallest_of_each
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind, Target
@@ -33,8 +32,6 @@ from avo.evaluator.temporary import TemporaryFolder
 
 JOB_MODULES = (capture.CHILD_MODULE, compiler.JOB_MODULE, SCRIPT_MODULE)
 """Modules whose jobs a judge's fork server runs."""
-_TILE = 64
-"""Rows of a small tile of queries."""
 _MOST_KEPT = 10_000
 """Most verdicts that are kept, and most predictions."""
 _MOST_BINARIES = 500
@@ -149,7 +146,7 @@ class Judge(Evaluator):
         problem = get_problem(inspection.problem)
         try:
             if inspection.look is Look.CHECK:
-                small = _smallest_of_each(problem.correctness_cases)
+                small = smallest_of_each(problem.correctness_cases)
                 return self._captured(candidate, small, get_suite(problem, self.suite)).check()
             if inspection.look is Look.SPEED:
                 return self._look(self._captured(candidate, (), get_suite(problem, self.suite)))
@@ -213,21 +210,6 @@ def _sized(case: Case) -> Case:
     """Return a drawn case with its size in its name, so that the verdict tells what was drawn."""
     size = f"batch {case.batch}, {case.heads} heads, {case.q_len} queries, {case.kv_len} keys"
     return replace(case, name=f"{case.name} at {size}")
-
-
-def _smallest_of_each(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """Return the causal and the full case with the least work among those that are larger than a tile of a usual size.
-
-    If all cases of a problem are of one kind, this is one case.
-    """
-    near = [case for case in cases if not case.far]
-    kinds = ([case for case in near if case.causal is causal] for causal in (False, True))
-    larger = ([case for case in of_kind if case.q_len > _TILE] or of_kind for of_kind in kinds)
-    return tuple(
-        min(of_kind, key=lambda case: case.batch * case.heads * case.q_len * case.kv_len)
-        for of_kind in larger
-        if of_kind
-    )
 
 
 def _of_another(evaluation: Evaluation, judged: int, candidate: Candidate) -> Evaluation:

@@ -92,7 +92,7 @@ class StubCuda:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps operations that change a tensor for later."""
+    """Keeps operations for later: those that change a tensor, and those that make one, which are done now too."""
 
     def __init__(self, steps: list[Callable[[], object]]) -> None:
         super().__init__()
@@ -101,9 +101,23 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Keep the operation, or do it."""
         if not func._schema.is_mutable:
-            return func(*args, **(kwargs or {}))
+            made = func(*args, **(kwargs or {}))
+            given = {each.untyped_storage().data_ptr() for each in _tensors(args)}
+            if given and not any(each.untyped_storage().data_ptr() in given for each in _tensors(made)):
+                self._steps.append(partial(_again, made, func, args, kwargs or {}))
+            return made
         self._steps.append(partial(func, *args, **(kwargs or {})))
         return args[0]
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [each for each in (values if isinstance(values, tuple) else (values,)) if isinstance(each, torch.Tensor)]
+
+
+def _again(made: Any, func: Any, args: Any, kwargs: Any) -> None:
+    """Make the same tensors again, in the same memory."""
+    for former, new in zip(_tensors(made), _tensors(func(*args, **kwargs)), strict=True):
+        former.copy_(new)
 
 
 class Event:

@@ -1,0 +1,101 @@
+"""``avo shortlist``: the kernels of a run that are worth five minutes of a card."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, RunArgument, console, err, fail, print_json, read_store
+
+_PLACE = "avo-shortlist"
+
+
+def shortlist(
+    run: RunArgument,
+    count: Annotated[int, typer.Option(min=2, max=100, metavar="N", help="How many kernels.")] = 12,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to write; must be empty or not exist. Default: shortlist-RUN."),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="Copy it to this host by ssh, measure there, and ingest what was found."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, metavar="N", help="How long to measure there.")] = 5.0,
+    python: Annotated[
+        str, typer.Option(metavar="COMMAND", help="Python with torch and triton there, e.g. 'srun --gpus 1 python3'.")
+    ] = "python3",
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the kernels of a run that are worth timing to a folder, which needs torch and triton only.
+
+    They are the kernel that the run began with, the best version, what ties with it, and the most different good ones.
+    On a machine with an NVIDIA card, python measure.py in the folder verifies each, times them in turn, beside the
+    libraries that are installed there, and writes measured.json for avo ingest.
+
+    Example: avo shortlist mha-h100 --on my-gpu-machine
+    """
+    from avo.export.package import check_place, write_package
+    from avo.export.shortlist import choose, render
+
+    folder = out or Path(f"shortlist-{run}")
+    check_place(folder)
+    with read_store(db) as store:
+        record = store.run(run)
+        listed = choose(store, record, count)
+    files = render(record, listed)
+    write_package(files, folder)
+    if as_json:
+        kernels = [{"name": each.name, "attempt": each.attempt.id, "why": each.why} for each in listed]
+        print_json({"folder": str(folder), "kernels": kernels})
+    else:
+        for each in listed:
+            console.print(f"{each.name:>6}  {each.score.geomean_tflops:7.1f} TFLOPS predicted  {each.why}")
+    if on is None:
+        err.print(f"{folder}: on a machine with a card, python {folder}/measure.py takes five minutes")
+        return
+    _measure_on(on, folder, minutes, python)
+    from avo.cli.ingest import ingest
+
+    ingest([folder / "measured.json"], db=db)
+
+
+def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
+    """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C."""
+    remote = f"{_PLACE}/{folder.name}"
+    quoted = shlex.quote(remote)
+    _ssh(host, f"rm -rf {quoted} && mkdir -p {quoted} && tar -xzf - -C {quoted}", given=_packed(folder))
+    try:
+        _ssh(host, f"cd {quoted} && exec {python} measure.py --minutes {minutes:g}", terminal=sys.stdout.isatty())
+    except KeyboardInterrupt:
+        err.print("interrupted: fetching what was measured until now")
+    finally:
+        found = _ssh(host, f"cat {quoted}/measured.json", fetch=True)
+    (folder / "measured.json").write_bytes(found)
+
+
+def _packed(folder: Path) -> bytes:
+    import io
+    import tarfile
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(folder, ".")
+    return buffer.getvalue()
+
+
+def _ssh(host: str, command: str, *, given: bytes | None = None, fetch: bool = False, terminal: bool = False) -> bytes:
+    """Run a command on another machine; leave with one line where that fails."""
+    words = ["ssh", *(["-t"] if terminal else []), "--", host, command]
+    try:
+        done = subprocess.run(words, input=given, stdout=subprocess.PIPE if fetch else None, check=False)
+    except OSError as error:
+        fail(f"--on {host}: cannot start ssh: {error.strerror}")
+    if done.returncode:
+        what = "has no measured.json" if fetch else f"ended with exit code {done.returncode}"
+        fail(f"--on {host}: {command.split(' && ')[-1][:80]!r} {what}")
+    return done.stdout if fetch else b""

@@ -1,0 +1,194 @@
+"""Shortlists: the kernels of a run that are worth five minutes of a card, in a folder for torch and triton alone."""
+
+import ast
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.catalogue import get_problem
+from avo.evaluator.evaluation import TRAITS, Score, geometric_mean
+from avo.evaluator.measurement import SHORTLIST, UNMEASURED, Entrant, Measurement
+from avo.evaluator.problem_sources import is_ours
+from avo.evaluator.target import ScoreKind
+from avo.export.errors import ExportError
+from avo.export.package import environment
+from avo.lineage_db.decision import Ruling
+from avo.lineage_db.records import Attempt, Run
+from avo.lineage_db.store import Store
+
+COUNT = 12
+_READ = 200
+"""At most so many of the fastest attempts are looked at."""
+_ROOT = "avo.evaluator.cuda.shortlist.command"
+_DEVICE = "avo.evaluator.cuda.triton_device"
+"""What a folder runs; the second is imported where a card is opened."""
+_FOUND_BY_LOOKING = "avo.evaluator.problems"
+"""The package whose modules are imported because they are there, or when they are first used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A kernel of a shortlist."""
+
+    name: str
+    """``v12``, or ``a38`` for an attempt that is no version."""
+    attempt: Attempt
+    why: str
+    """Why it is on the list."""
+
+    @property
+    def score(self) -> Score:
+        """Its predicted score: the attempt is correct."""
+        assert self.attempt.evaluation.score is not None
+        return self.attempt.evaluation.score
+
+
+def choose(store: Store, run: Run, count: int) -> list[Listed]:
+    """Return the kernels to time: the one that the run began with, the best, those that tie with it, and the most
+    different ones whose range reaches the best's.
+
+    Different are kernels by their structure (``TRAITS``), not by their text: each next one has most traits unlike those
+    that are listed. Kernels that lower to the same launch plans are listed once. Raises ``ExportError`` for a run
+    without versions or with measured scores, and for problems of other packages.
+    """
+    versions = store.versions(run.id)
+    if not versions:
+        raise ExportError(f"{run.name} has no version yet")
+    if not is_ours(get_problem(run.problem)):
+        raise ExportError(f"{run.name}: a shortlist has no module of the problem {run.problem}, which is not AVO's own")
+    numbers = {version.attempt.id: version.number for version in versions}
+    correct = [each for each in store.attempt_summaries(run.id) if each.geomean_tflops > 0]
+    fastest = sorted(correct, key=lambda each: -each.geomean_tflops)[:_READ]
+    pool = [store.attempt(run.id, each.attempt_id) for each in fastest]
+    best = max(versions, key=lambda version: version.attempt.evaluation.geomean_tflops).attempt
+    if (score := best.evaluation.score) is None or score.kind is not ScoreKind.PREDICTED:
+        raise ExportError(f"{run.name} was measured itself: a shortlist is for what was predicted")
+    listed: list[Listed] = []
+    plans: set[str | None] = set()
+
+    def take(attempt: Attempt, why: str) -> None:
+        if attempt.plan_digest not in plans and len(listed) < count:
+            plans.add(attempt.plan_digest)
+            name = f"v{numbers[attempt.id]}" if attempt.id in numbers else f"a{attempt.id}"
+            listed.append(Listed(name, attempt, why))
+
+    take(versions[0].attempt, "the run began with it")
+    take(best, "the best version")
+    ties = [each for each in pool if each.decision and each.decision.ruling is Ruling.UNRESOLVED]
+    for attempt in ties[: (count - len(listed) + 1) // 2]:
+        take(attempt, "not told apart from the best")
+    within = [each for each in pool if _reach(each)[1] >= _reach(best)[0]]
+    while len(listed) < count and (left := [each for each in within if each.plan_digest not in plans]):
+        # ``left`` begins with the fastest, which ``max`` takes of several that are as different.
+        furthest = max(left, key=lambda each: min(_unlike(each, other.attempt) for other in listed))
+        unlike = [name for name in TRAITS if _trait(furthest, name) != _trait(best, name)]
+        take(furthest, f"unlike the best in {', '.join(unlike)}" if unlike else "as the best in structure")
+    return listed
+
+
+def _reach(attempt: Attempt) -> tuple[float, float]:
+    """Return the range of its prediction."""
+    low, _, high = zip(*_range(attempt).values(), strict=True)
+    return geometric_mean(low), geometric_mean(high)
+
+
+def _range(attempt: Attempt) -> dict[str, tuple[float, float, float]]:
+    """Return what is predicted of each case in TFLOPS: low end, prediction, high end."""
+    assert attempt.evaluation.score is not None
+    return {
+        case.case: (case.low_tflops or case.tflops, case.tflops, case.high_tflops or case.tflops)
+        for case in attempt.evaluation.score.cases
+    }
+
+
+def _trait(attempt: Attempt, name: str) -> str | None:
+    return attempt.evaluation.traits.get(name)
+
+
+def _unlike(one: Attempt, other: Attempt) -> int:
+    return sum(_trait(one, name) != _trait(other, name) for name in TRAITS)
+
+
+def render(run: Run, listed: Sequence[Listed]) -> dict[str, str]:
+    """Return the files of the folder, by path."""
+    begun = Measurement(
+        shortlist=secrets.token_hex(8),
+        run=run.name,
+        problem=run.problem,
+        suite=run.suite,
+        target=run.target,
+        start=listed[0].name,
+        card={},
+        setup={},
+        began="",
+        seconds=0.0,
+        cases=(),
+        entrants=tuple(_entrant(run, each) for each in listed),
+        samples=(),
+    )
+    found = {f"kernels/{each.name}.py": each.attempt.source for each in listed}
+    found[SHORTLIST] = json.dumps(asdict(begun), indent=1) + "\n"
+    for module, text in _modules(_ROOT, _DEVICE):
+        found[f"judge/{module}"] = text
+    found["judge/pynvml.py"] = _text("pynvml")
+    context = {"run": run, "listed": listed, "entry": get_problem(run.problem).entry, "count": len(listed)}
+    for name in ("README.md", "measure.py", "test_shortlist.py", "judge/fallback/msgspec.py"):
+        found[name] = environment().get_template(f"shortlist/{name}.j2").render(context)
+    return found
+
+
+def _entrant(run: Run, each: Listed) -> Entrant:
+    source = each.attempt.source
+    digest = Candidate(run.problem, source).digest
+    return Entrant(
+        each.name, UNMEASURED, attempt=each.attempt.id, digest=digest, source=source, predicted=_range(each.attempt)
+    )
+
+
+def _modules(*roots: str) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of AVO's modules that ``roots`` import when they are imported, themselves included."""
+    left, seen = list(roots), set[str]()
+    while left:
+        name = left.pop()
+        if name in seen or not name.startswith("avo"):
+            continue
+        seen.add(name)
+        left += [name.rpartition(".")[0]]
+        if (file := _file(name)) is None:
+            continue
+        text = _text(name)
+        package = Path(file).name == "__init__.py"
+        yield "/".join([*name.split("."), "__init__.py"]) if package else f"{name.replace('.', '/')}.py", text
+        left += _imported(ast.parse(text).body)
+        if name == _FOUND_BY_LOOKING:
+            inside = (each.relative_to(Path(file).parent) for each in Path(file).parent.rglob("*.py"))
+            left += [".".join((name, *each.with_suffix("").parts)).removesuffix(".__init__") for each in inside]
+
+
+def _imported(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """Yield what the statements of a module import when it is imported; not what is for type checkers."""
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            yield statement.module
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
+
+
+def _text(name: str) -> str:
+    file = _file(name)
+    assert file is not None
+    return Path(file).read_text(encoding="utf-8")
+
+
+def _file(name: str) -> str | None:
+    """Return a module's file, None for what is none."""
+    try:
+        spec = find_spec(name)
+    except ModuleNotFoundError:
+        return None
+    return spec.origin if spec else None

@@ -1,0 +1,266 @@
+"""``python measure.py``: verifies and times a shortlist's kernels, beside what is installed, on this machine's card.
+
+Processes of ``session`` do it one after another, so that a kernel that hangs or breaks the device costs no more than
+itself, and so that code and buffers do not lie at the same places throughout. What was found is written after every
+round: Ctrl-C, or the end of a Slurm job, loses nothing.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from avo.evaluator.cuda.protocol import late
+from avo.evaluator.cuda.shortlist.session import Orders
+from avo.evaluator.cuda.shortlist.table import table
+from avo.evaluator.evaluation import Status
+from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, MeasuredCase, Measurement, Sample
+
+CHILD = (sys.executable, "-m", "avo.evaluator.cuda.shortlist.session")
+SHARES = (0.4, 0.6, 0.8, 1.0)
+"""At which shares of the time each process ends. The first also compiles, and opens what later ones find compiled."""
+_OPENING = 0.5
+"""The share of a process's time in which entrants are opened."""
+START_S = 180.0
+"""How long a process may import torch and triton, and open the card."""
+_LOST = 2
+"""So many processes may end without a sample and without an entrant's fault."""
+
+
+class Measuring:
+    """One call: what was found so far, and where it is written."""
+
+    def __init__(self, folder: Path, out: Path, child: Sequence[str], say: Callable[[str], None]) -> None:
+        self._folder, self._out, self._child, self._say = folder, out, child, say
+        begun = Measurement.begun((folder / SHORTLIST).read_text(encoding="utf-8"))
+        self._began = time.monotonic()
+        self.found = replace(begun, began=datetime.now(UTC).isoformat(timespec="seconds"))
+        self._entrants = {each.name: each for each in begun.entrants}
+        self._samples = list[Sample]()
+        self._late = Counter[str]()
+        self.trouble = ""
+        """Why nothing more can be measured; empty where something can."""
+
+    def run(self, seconds: float, *, libraries: bool, only: Sequence[str]) -> None:
+        """Measure for so long, in several processes."""
+        without, lost, session = self._left_out(only), 0, 0
+        for share in SHARES:
+            until = self._began + seconds * share
+            while (left_s := until - time.monotonic()) > 0 and not self.trouble:
+                session += 1
+                before = len(self._samples)
+                orders = Orders(
+                    self.found.problem,
+                    self.found.suite,
+                    {each.name: str(self._folder / "kernels" / f"{each.name}.py") for each in self.found.kernels},
+                    session,
+                    left_s,
+                    left_s * _OPENING,
+                    tuple(without),
+                    libraries,
+                )
+                broken = self._session(orders)
+                if before < len(self._samples) and share < 1:
+                    self._say(f"\n{table(self.found)}\n")
+                if broken:
+                    without.append(broken)
+                elif before == len(self._samples):
+                    lost += 1
+                    if lost == _LOST:
+                        self.trouble = self.trouble or "nothing runs to its end: measure.log says more"
+                else:
+                    break
+
+    def _left_out(self, only: Sequence[str]) -> list[str]:
+        """Return which kernels are not run; those whose files were edited have no verdict."""
+        found = []
+        for each in self.found.kernels:
+            file = self._folder / "kernels" / f"{each.name}.py"
+            if not file.exists() or file.read_text(encoding="utf-8") != each.source:
+                self._judge(each.name, UNMEASURED, f"kernels/{file.name} is not as the shortlist has it")
+                found.append(each.name)
+            elif only and each.name not in only:
+                found.append(each.name)
+        return found
+
+    def _session(self, orders: Orders) -> str:
+        """Let a process measure; return the entrant that it could not go on after."""
+        doing, limit_s, ready = "", START_S, False
+        with self._started(orders) as lines:
+            while True:
+                try:
+                    line = lines.get(timeout=limit_s)
+                except Empty:
+                    if doing:
+                        self._judge(doing, Status.TIMED_OUT, f"it did not end within {limit_s:.0f} s")
+                    return doing
+                if line is None:
+                    break
+                if "ready" in line:
+                    ready = True
+                    cases = tuple(MeasuredCase(**case) for case in line["ready"].pop("cases"))
+                    self.found = replace(self.found, cases=cases, **line["ready"])
+                elif "doing" in line:
+                    doing, limit_s = line["entrant"], line["limit_s"]
+                    self._say(line["doing"])
+                elif "entrant" in line:
+                    self._judge(line["entrant"], line["status"], line["message"], line["release"])
+                elif "sample" in line:
+                    self._keep(Sample(**line["sample"]))
+                elif "ungraphed" in line:
+                    self.found = replace(self.found, ungraphed=self.found.ungraphed or line["ungraphed"])
+                elif not ready:
+                    self.trouble = line["error"]
+        finished = self._process.returncode == 0
+        if finished or not ready:
+            return ""
+        if doing and self._entrants[doing].status in (Status.CORRECT, UNMEASURED):
+            self._judge(doing, Status.CRASHED, "the process that ran it died: measure.log says more")
+        return doing
+
+    @contextmanager
+    def _started(self, orders: Orders) -> Iterator["Queue[dict[str, Any] | None]"]:
+        """Yield what a process says, None at its end; kill it at the end of the context."""
+        lines: Queue[dict[str, Any] | None] = Queue()
+        with (self._folder / "measure.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._child, json.dumps(asdict(orders))],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env=self._environment(),
+            )
+
+        def read() -> None:
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                if line.startswith(b"{"):  # libraries print, too
+                    lines.put(json.loads(line))
+            lines.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            yield lines
+            self._process.wait(START_S)
+        finally:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        path = [each for each in sys.path if each]
+        kept = {"TRITON_CACHE_DIR": str(self._folder / ".cache")}
+        return {**kept, **os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+    def _judge(self, name: str, status: str, message: str, release: str = "") -> None:
+        """Note a verdict; a fault stays one."""
+        former = self._entrants.get(name, Entrant(name, UNMEASURED, release=release))
+        if former.status in (UNMEASURED, Status.CORRECT) and not (status == UNMEASURED and former.status != status):
+            self._entrants[name] = replace(former, status=str(status), message=message)
+            self.write()
+
+    def _keep(self, sample: Sample) -> None:
+        self._samples.append(sample)
+        self._late[sample.entrant] += 2 * late(sample.us / 1e6, sample.wall_us / 1e6) - 1
+        if self._entrants[sample.entrant].status == UNMEASURED:
+            self._judge(sample.entrant, Status.CORRECT, "")
+        last = self._samples[-2] if len(self._samples) > 1 else sample
+        if last.round != sample.round:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was found, at once or not at all."""
+        entrants = [
+            replace(
+                each, status=UNMEASURED, message="most runs took another time by the host's clock: is the host busy?"
+            )
+            if self._late[each.name] > 0 and each.status == Status.CORRECT
+            else each
+            for each in self._entrants.values()
+        ]
+        self.found = replace(
+            self.found,
+            entrants=tuple(entrants),
+            samples=tuple(self._samples),
+            seconds=round(time.monotonic() - self._began, 1),
+        )
+        new = self._out.with_name(f".{self._out.name}.new")
+        new.write_text(self.found.to_json(), encoding="utf-8")
+        new.replace(self._out)
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path | None = None, child: Sequence[str] = CHILD) -> int:
+    """Measure, print tables and write ``measured.json``. Exit code 2 where nothing can be measured."""
+    folder = (folder or Path.cwd()).absolute()
+    parser = argparse.ArgumentParser(prog="measure.py", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--minutes", type=_minutes, default=5.0, help="how long to measure (default: %(default)g)")
+    parser.add_argument("--out", type=Path, default=folder / FILE, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", default=(), metavar="KERNEL", help="leave out other kernels")
+    parser.add_argument("--no-libraries", action="store_true", help="time the kernels alone")
+    options = parser.parse_args(arguments)
+    measuring = Measuring(folder, options.out.absolute(), child, _saying())
+    names = [each.name for each in measuring.found.kernels]
+    if unknown := set(options.only) - {*names}:
+        parser.error(f"--only: no kernel {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    only = {*options.only, measuring.found.start} if options.only else ()
+    try:
+        with _interruptible():
+            measuring.run(60 * options.minutes, libraries=not options.no_libraries, only=tuple(only))
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was measured until now is kept")
+    if not measuring.found.samples:
+        print(f"measure.py: {measuring.trouble or 'nothing was measured'}", file=sys.stderr)
+        return 2
+    measuring.write()
+    print(f"\n{table(measuring.found)}\n\n{options.out} has every run: avo ingest {options.out.name}")
+    return 0
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e5:
+        raise argparse.ArgumentTypeError(f"{text} should be a number of minutes above 0")
+    return value
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End like Ctrl-C on SIGTERM too, which Slurm sends before it kills; a notebook's threads cannot take signals."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _saying() -> Callable[[str], None]:
+    """Return what tells how far it is: on a terminal in one line, elsewhere the tables alone."""
+    terminal = sys.stdout.isatty()
+
+    def say(text: str) -> None:
+        if terminal:
+            print(f"\r\033[K{text}", end="\n" if "\n" in text else "", flush=True)
+        elif "\n" in text:
+            print(text, flush=True)
+
+    return say

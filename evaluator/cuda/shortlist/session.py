@@ -1,0 +1,248 @@
+"""``python -m avo.evaluator.cuda.shortlist.session ORDERS``: a process that times the entrants of a shortlist in turn.
+
+ORDERS are ``Orders`` as JSON. What it finds are JSON objects on standard output, one a line:
+
+{"ready": {"card": {...}, "setup": {...}, "cases": [{...}]}}   a ``Card``, a ``Setup`` and ``MeasuredCase``s
+{"doing": "v12, 8k-full", "entrant": "v12", "limit_s": 20.0}   what comes next, and how long it may take
+{"entrant": "v12", "status": "correct", "message": ""}         the verdict on it, which may change to a fault
+{"sample": {...}}                                              a ``Sample``
+{"ungraphed": "..."}                                           why runs are no replays of a graph
+{"error": "..."}                                               why nothing can be measured here
+
+All entrants share one process, and of each case one memory: where code and buffers lie is then the same for all, and a
+small card has room. After an error of the device the process ends with exit code 3, and the next one leaves out the
+entrant that brought it about.
+"""
+
+import importlib.util
+import json
+import random
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from triton.errors import TritonError
+from triton.runtime.errors import OutOfResources
+
+from avo.evaluator.catalogue import get_problem, get_suite, libraries_know
+from avo.evaluator.cuda.blame import first_line
+from avo.evaluator.cuda.called import EntryRunning, library_running
+from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault
+from avo.evaluator.cuda.libraries import LIBRARIES
+from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
+from avo.evaluator.cuda.running import Running
+from avo.evaluator.cuda.runs import Runs
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
+from avo.evaluator.problem import Case, Problem, smallest_of_each
+
+BROKEN = 3
+"""Exit code where the device has failed."""
+FIRST_S = 300.0
+"""How long an entrant's first launch of a case may take, with all that it compiles."""
+_GRACE_S = 10.0
+"""How much longer than its limit a run may seem to take: inputs are made, and results compared."""
+_THREADS = 16
+Say = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What one process is to do."""
+
+    problem: str
+    suite: str
+    kernels: Mapping[str, str]
+    """Files of the kernels by name, in the order in which they are opened."""
+    session: int
+    seconds: float
+    """How long rounds are begun. The first is run in any case."""
+    opening_s: float
+    """How long entrants are opened."""
+    without: Sequence[str] = ()
+    """Entrants that are left out."""
+    libraries: bool = True
+
+
+class Left(Exception):
+    """An entrant is given up, and not the process: (status, why)."""
+
+
+class Session:
+    """Entrants on one device."""
+
+    def __init__(self, device: Device, orders: Orders, say: Say) -> None:
+        self._device, self._orders, self._say = device, orders, say
+        self._problem: Problem = get_problem(orders.problem)
+        self._cases: Sequence[Case] = get_suite(self._problem, orders.suite)
+        self._timed = {case.name: TimedCase.of(self._problem, case, device.card) for case in self._cases}
+        self._chance = random.Random(secrets.randbits(64))
+        self._runs = Runs(device, lambda running: None)
+        self._first: dict[str, Running] = {}
+        """What was opened first of each case, whose memory all share."""
+        self._in = list[str]()
+        """The entrants that run."""
+        self._ungraphed = False
+
+    def run(self) -> None:
+        """Open entrants, then time them in rounds."""
+        cases = [asdict(MeasuredCase(c.name, c.flops, c.floor_s * 1e6)) for c in self._timed.values()]
+        self._say({"ready": {"card": asdict(self._device.card), "setup": asdict(self._device.setup), "cases": cases}})
+        began = time.monotonic()
+        for name, make in self._entrants():
+            if time.monotonic() > began + self._orders.opening_s and self._in:
+                self._tell(name, UNMEASURED, "no time was left to open it")
+            elif name not in self._orders.without and self._attempt(name, lambda: self._open(name, make)):  # noqa: B023
+                self._in.append(name)
+        order, number = list[str](), 0
+        while self._in and (not number or time.monotonic() < began + self._orders.seconds):
+            number += 1
+            # Every other round goes the other way, so that a drift of the card is the same for all.
+            order = order[::-1] if number % 2 == 0 else self._chance.sample(self._in, len(self._in))
+            for case in self._chance.sample(self._cases, len(self._cases)):
+                for name in order:
+                    if name in self._in and not self._attempt(name, lambda: self._time(name, case, number)):  # noqa: B023
+                        self._in.remove(name)
+
+    def _entrants(self) -> Iterator[tuple[str, Callable[[], Callable[[Case, Running | None], Running]]]]:
+        """Yield each entrant with what loads it, which returns what makes a case of it."""
+        for name, file in self._orders.kernels.items():
+            yield name, lambda file=file: self._kernel(Path(file))  # type: ignore[misc]
+        if self._orders.libraries and libraries_know(self._problem):
+            for library in LIBRARIES:
+                yield (
+                    library.name,
+                    lambda library=library: (
+                        lambda case, beside: library_running(  # type: ignore[misc]
+                            self._device, self._problem, case, library, beside
+                        )
+                    ),
+                )
+
+    def _kernel(self, file: Path) -> Callable[[Case, Running | None], Running]:
+        entry = getattr(_imported(file), self._problem.entry, None)
+        if entry is None:
+            raise Left(Status.NO_ENTRY, f"{file.name} has no function {self._problem.entry}")
+        return lambda case, beside: EntryRunning(self._device, self._problem, case, entry, beside)
+
+    def _open(self, name: str, load: Callable[[], Callable[[Case, Running | None], Running]]) -> None:
+        """Verify everything that it writes in small cases, then run it once in each case that is timed."""
+        make = load()
+        for small in smallest_of_each(self._problem.correctness_cases):
+            self._doing(name, f"checking {small.name}", FIRST_S)
+            key = f"{name}, {small.name}"
+            self._runs.open(key, make(small, None))
+            checked = self._runs.check(key, self._chance.getrandbits(62))
+            self._runs.forget(key)
+            if checked.fault:
+                raise Left(checked.fault.status, checked.fault.message)
+        for case in self._cases:
+            self._doing(name, f"running {case.name} a first time", FIRST_S)
+            running = make(case, self._first.get(case.name))
+            self._first.setdefault(case.name, running)
+            self._runs.open(f"{name}, {case.name}", running)
+            self._run(name, case, stretch_s=0.0)
+        self._tell(name, Status.CORRECT, "")
+
+    def _time(self, name: str, case: Case, number: int) -> None:
+        stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2)
+        self._doing(name, f"round {number}, {case.name}", self._timed[case.name].limit_s + stretch_s + _GRACE_S)
+        timed = self._run(name, case, stretch_s)
+        (took,) = timed.runs
+        sample = Sample(self._orders.session, number, name, case.name, took.seconds * 1e6, took.wall_s * 1e6)
+        self._say({"sample": {**asdict(sample), **(asdict(timed.clocks[0]) if timed.clocks else {})}})
+
+    def _run(self, name: str, case: Case, stretch_s: float) -> Any:
+        timed = self._runs.time(f"{name}, {case.name}", [self._chance.getrandbits(62)], stretch_s, graph=True)
+        if isinstance(timed, Fault):
+            raise Left(timed.status, timed.message)
+        if fault := self._timed[case.name].impossible([run.seconds for run in timed.runs]):
+            raise Left(fault.status, fault.message)
+        if timed.ungraphed and not self._ungraphed:
+            self._ungraphed = True
+            self._say({"ungraphed": f"{name}: {timed.ungraphed}"})
+        return timed
+
+    def _attempt(self, name: str, do: Callable[[], None]) -> bool:
+        """Return whether the entrant goes on. Raises where the device has failed."""
+        try:
+            do()
+        except Left as left:
+            self._tell(name, *left.args)
+        except (OutOfResources, DeviceFault, torch.OutOfMemoryError) as error:
+            self._tell(name, Status.DOES_NOT_FIT, first_line(error))
+        except MachineFault:
+            raise
+        except KernelFault as error:
+            self._tell(name, Status.CRASHED, f"the GPU reports: {error}")
+            self._device.synchronize()  # raises where it is broken, and not this launch alone
+        except TritonError as error:
+            self._tell(name, Status.COMPILE_ERROR, f"{type(error).__name__}: {first_line(error)}")
+        except ImportError as error:
+            self._tell(name, UNMEASURED, first_line(error))
+        except Exception as error:  # whatever host code raises
+            kernel = name in self._orders.kernels
+            self._tell(name, Status.CRASHED if kernel else UNMEASURED, f"{type(error).__name__}: {first_line(error)}")
+        else:
+            return True
+        for case in self._cases:
+            with suppress(KeyError):
+                self._runs.forget(f"{name}, {case.name}")
+        return False
+
+    def _doing(self, name: str, what: str, limit_s: float) -> None:
+        self._say({"doing": f"{name}, {what}", "entrant": name, "limit_s": limit_s})
+
+    def _tell(self, name: str, status: str, message: str) -> None:
+        packages = {library.name: library.package for library in LIBRARIES}
+        release = ""
+        with suppress(PackageNotFoundError):
+            release = version(packages[name]) if name in packages else ""
+        self._say({"entrant": name, "status": str(status), "message": message[:500], "release": release})
+
+
+def _imported(file: Path) -> ModuleType:
+    """Return a kernel's file as a module: Triton reads a kernel's text from its file."""
+    name = f"shortlisted_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # of a kernel for another Triton, say
+        raise Left(Status.PARSE_ERROR, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
+    return module
+
+
+def main(arguments: Sequence[str], open_device: Callable[[], Device] | None = None) -> int:
+    """Follow the orders on the device that ``open_device`` returns, by default this process's GPU."""
+
+    def say(found: Mapping[str, Any]) -> None:
+        print(json.dumps(found), flush=True)
+
+    torch.set_num_threads(_THREADS)
+    try:
+        from avo.evaluator.cuda.triton_device import TritonDevice
+
+        Session((open_device or TritonDevice)(), Orders(**json.loads(arguments[0])), say).run()
+    except MachineFault as error:
+        say({"error": str(error)})
+        return BROKEN
+    except RuntimeError as error:
+        say({"error": first_line(error)})
+        return BROKEN
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

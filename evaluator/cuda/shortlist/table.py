@@ -1,0 +1,59 @@
+"""The table of a measurement, as text."""
+
+import math
+import statistics
+
+from avo.evaluator.evaluation import geometric_mean
+from avo.evaluator.measurement import Entrant, Measurement
+
+
+def table(found: Measurement) -> str:
+    """Return what every entrant reached: the fastest first, then those without figures and why."""
+    cases = [case.name for case in found.cases]
+    ranked = sorted(found.entrants, key=lambda each: -(found.geomean_tflops(each.name) or 0.0))
+    measured = [each for each in ranked if each.status == "correct" and found.times_us(each.name)]
+    width = max([len(each.name + " " + each.release) for each in found.entrants] + [14])
+    head = [f"{'TFLOPS, median':{width}}", *(f"{name:>14}" for name in cases)]
+    lines = ["".join([*head, f"{'mean':>9}{'x ' + found.start:>17}{'predicted':>22}{'runs':>6}"])]
+    for each in measured:
+        speeds = found.speeds(each.name)
+        figures = "".join(f"{speeds[case].tflops:14.1f}" if case in speeds else f"{'-':>14}" for case in cases)
+        mean = found.geomean_tflops(each.name)
+        runs = min((speed.runs for speed in speeds.values()), default=0)
+        lines.append(
+            f"{(each.name + ' ' + each.release).strip():{width}}{figures}"
+            f"{f'{mean:9.1f}' if mean else '-':>9}{_ratio(found, each):>17}{_predicted(each):>22}{runs:>6}"
+        )
+    lines += [f"{each.name}: {each.status}: {each.message}" for each in found.entrants if each.message]
+    return "\n".join([_card(found), *lines])
+
+
+def _ratio(found: Measurement, entrant: Entrant) -> str:
+    """Return how many times as fast as the start it is, with the standard error over rounds."""
+    logs = [log for logs in found.log_ratios(entrant.name, found.start).values() for log in logs]
+    if not logs or entrant.name == found.start:
+        return "-" if entrant.name != found.start else "1"
+    ratio = math.exp(statistics.fmean(logs))
+    return f"{ratio:.3f}" + (f" ± {ratio * statistics.stdev(logs) / math.sqrt(len(logs)):.3f}" if logs[1:] else "")
+
+
+def _predicted(entrant: Entrant) -> str:
+    if not entrant.predicted:
+        return "-"
+    low, mean, high = (geometric_mean(each) for each in zip(*entrant.predicted.values(), strict=True))
+    return f"{mean:.0f} ({low:.0f} to {high:.0f})"
+
+
+def _card(found: Measurement) -> str:
+    """Return the card, and what it ran at."""
+    clocks = [each.sm_mhz for each in found.samples if each.sm_mhz]
+    watts = [each.watts for each in found.samples if each.watts]
+    parts = [
+        str(found.card.get("name", "no card yet")),
+        f"driver {found.card.get('driver') or 'unknown'}",
+        str(found.setup.get("versions", "")),
+        f"SM clock {min(clocks)} to {max(clocks)} MHz" if clocks else "clocks not readable",
+        f"{min(watts):.0f} to {max(watts):.0f} W" if watts else "",
+        f"without a CUDA graph: {found.ungraphed}" if found.ungraphed else "",
+    ]
+    return ", ".join(filter(None, parts))
