@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,6 +107,8 @@ class Measuring:
                         self._judge(doing, Status.TIMED_OUT, f"it did not end within {limit_s:.0f} s")
                     return doing
                 if line is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        self._process.wait(START_S)
                     break
                 if "ready" in line:
                     ready = True
@@ -151,14 +153,15 @@ class Measuring:
                     lines.put(json.loads(line))
             lines.put(None)
 
-        threading.Thread(target=read, daemon=True).start()
-        try:
-            yield lines
-            self._process.wait(START_S)
-        finally:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        reader = threading.Thread(target=read, daemon=True)
+        with self._process:
+            reader.start()
+            try:
+                yield lines
+            finally:
+                if self._process.poll() is None:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                reader.join()
 
     def _environment(self) -> dict[str, str]:
         path = [each for each in sys.path if each]

@@ -91,19 +91,19 @@ class Session:
         self._in = list[str]()
         """The entrants that run."""
         self._ungraphed = False
+        self._began = time.monotonic()
 
     def run(self) -> None:
         """Open entrants, then time them in rounds."""
         cases = [asdict(MeasuredCase(c.name, c.flops, c.floor_s * 1e6)) for c in self._timed.values()]
         self._say({"ready": {"card": asdict(self._device.card), "setup": asdict(self._device.setup), "cases": cases}})
-        began = time.monotonic()
         for name, make in self._entrants():
-            if time.monotonic() > began + self._orders.opening_s and self._in:
+            if time.monotonic() > self._began + self._orders.opening_s and self._in:
                 self._tell(name, UNMEASURED, "no time was left to open it")
             elif name not in self._orders.without and self._attempt(name, lambda: self._open(name, make)):  # noqa: B023
                 self._in.append(name)
         order, number = list[str](), 0
-        while self._in and (not number or time.monotonic() < began + self._orders.seconds):
+        while self._in and (not number or not self._over()):
             number += 1
             # Every other round goes the other way, so that a drift of the card is the same for all.
             order = order[::-1] if number % 2 == 0 else self._chance.sample(self._in, len(self._in))
@@ -111,6 +111,10 @@ class Session:
                 for name in order:
                     if name in self._in and not self._attempt(name, lambda: self._time(name, case, number)):  # noqa: B023
                         self._in.remove(name)
+
+    def _over(self) -> bool:
+        """Return whether no more rounds are begun."""
+        return time.monotonic() > self._began + self._orders.seconds
 
     def _entrants(self) -> Iterator[tuple[str, Callable[[], Callable[[Case, Running | None], Running]]]]:
         """Yield each entrant with what loads it, which returns what makes a case of it."""
