@@ -1,16 +1,17 @@
 """``avo shortlist``: the kernels of a run that are worth five minutes of a card."""
 
+import io
 import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, err, fail, print_json, read_store
-
-_PLACE = "avo-shortlist"
+from avo.evaluator.measurement import FILE
 
 
 def shortlist(
@@ -61,41 +62,37 @@ def shortlist(
     _measure_on(on, folder, minutes, python)
     from avo.cli.ingest import ingest
 
-    ingest([folder / "measured.json"], db=db)
+    ingest([folder / FILE], db=db)
 
 
 def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
-    """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C."""
-    remote = f"{_PLACE}/{folder.name}"
-    quoted = shlex.quote(remote)
-    _ssh(host, f"rm -rf {quoted} && mkdir -p {quoted} && tar -xzf - -C {quoted}", given=_packed(folder))
+    """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C or a failure there."""
+    place = shlex.quote(f"avo-shortlist/{folder.name}")
+    if code := _ssh(
+        host, f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}", given=_packed(folder)
+    ).returncode:
+        fail(f"--on {host}: the folder cannot be copied there: ssh and tar ended with exit code {code}")
     try:
-        _ssh(host, f"cd {quoted} && exec {python} measure.py --minutes {minutes:g}", terminal=sys.stdout.isatty())
+        code = _ssh(host, f"cd {place} && exec {python} measure.py --minutes {minutes:g}").returncode
     except KeyboardInterrupt:
         err.print("interrupted: fetching what was measured until now")
-    finally:
-        found = _ssh(host, f"cat {quoted}/measured.json", fetch=True)
-    (folder / "measured.json").write_bytes(found)
+    found = _ssh(host, f"cat {place}/{FILE}", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if found.returncode:
+        fail(f"--on {host}: nothing was measured: measure.py ended with exit code {code}")
+    (folder / FILE).write_bytes(found.stdout)
 
 
 def _packed(folder: Path) -> bytes:
-    import io
-    import tarfile
-
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         archive.add(folder, ".")
     return buffer.getvalue()
 
 
-def _ssh(host: str, command: str, *, given: bytes | None = None, fetch: bool = False, terminal: bool = False) -> bytes:
-    """Run a command on another machine; leave with one line where that fails."""
-    words = ["ssh", *(["-t"] if terminal else []), "--", host, command]
+def _ssh(host: str, command: str, given: bytes | None = None, **streams: int) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command on another machine, with a terminal there if there is one here: Ctrl-C then reaches it."""
+    words = ["ssh", *(["-t"] if given is None and not streams and sys.stdin.isatty() else []), "--", host, command]
     try:
-        done = subprocess.run(words, input=given, stdout=subprocess.PIPE if fetch else None, check=False)
+        return subprocess.run(words, input=given, check=False, **streams)  # type: ignore[call-overload,no-any-return]
     except OSError as error:
         fail(f"--on {host}: cannot start ssh: {error.strerror}")
-    if done.returncode:
-        what = "has no measured.json" if fetch else f"ended with exit code {done.returncode}"
-        fail(f"--on {host}: {command.split(' && ')[-1][:80]!r} {what}")
-    return done.stdout if fetch else b""
