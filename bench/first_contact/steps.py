@@ -26,6 +26,7 @@ import msgspec
 
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.catalogue import get_problem, get_suite
+from avo.evaluator.cuda import adopted
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
 from avo.evaluator.cuda.measured import Measured
@@ -65,8 +66,8 @@ class Bench:
 
     @property
     def card(self) -> Card:
-        """The card, as the worker's step has noted it. Raises ``OSError`` where it has not."""
-        return msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card)
+        """The card, as the worker's step has noted it: see ``adopted``. Raises ``OSError`` where it has not."""
+        return adopted(msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card))
 
     @property
     def target(self) -> Target:

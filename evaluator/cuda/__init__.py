@@ -4,6 +4,7 @@ See ``docs/cuda.md`` for the protocol, what each step of it defends against, and
 ``runtime``, ``start`` and ``nvml`` speak to a GPU; everything else is driven through ``device.Device``.
 """
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,19 @@ CLOCK_HELP = "run each kernel for a stretch before each timed run (sustained), o
 
 @cache
 def card() -> "Card":
-    """Return this machine's GPU; raise ``EvaluatorUnavailable`` where there is none."""
+    """Return this machine's GPU, for whose driver kernels are assembled from then on.
+
+    Must come before anything compiles. Raises ``EvaluatorUnavailable`` where there is no GPU.
+    """
     from avo.evaluator.cuda.contender import ask_card
 
-    return ask_card()
+    return adopted(ask_card())
+
+
+def adopted(card: "Card") -> "Card":
+    """Return ``card``, for whose driver this process and those that it starts assemble kernels from then on."""
+    os.environ.update(card.assembler)
+    return card
 
 
 def this_card() -> Target:

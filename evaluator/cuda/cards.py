@@ -1,6 +1,7 @@
 """Cards: a GPU as its driver describes it, and the target made from that."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.target import CUDA, TARGETS, ScoreKind, Target
@@ -23,6 +24,8 @@ class Card:
     """Version of the driver; empty where it cannot be read."""
     uuid: str = ""
     """Tells this card from all others."""
+    assembler: Mapping[str, str] = field(default_factory=dict)
+    """Environment in which Triton takes an assembler whose kernels the driver loads; empty where it does by itself."""
 
     def target(self) -> Target:
         """Return the card as a target: its own counts and bandwidth, everything else from the known card most like it.

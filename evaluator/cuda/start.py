@@ -96,22 +96,29 @@ class Driver:
                 "echo quit | nvidia-cuda-mps-control, or set CUDA_MPS_PIPE_DIRECTORY to an empty folder"
             )
 
-    def check_assembler(self, arch: int, driver: str) -> None:
+    def check_assembler(self, arch: int, driver: str) -> dict[str, str]:
         """Assemble, load and run an empty kernel; raise ``MachineFault`` where that fails.
 
-        ``arch`` is the compute capability times ten, ``driver`` the driver's version.
+        Return the environment in which Triton takes an assembler whose kernel runs: nothing, or the older one of its
+        two where the driver is too old for the one that it takes by itself. ``arch`` is the compute capability times
+        ten, ``driver`` the driver's version.
         """
         tool = get_ptxas(arch)
         if failed := self._run_empty(_assembled(tool, arch)):
             supported = self.cuda()
-            variable = VARIABLES[tool.path == knobs.nvidia.ptxas_blackwell.path]
+            tools = (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell)
+            variable = VARIABLES[tool.path == tools[1].path]
             here = f"ptxas {tool.version} ({tool.path})"
             if _parts(supported) < _parts(tool.version) and not names_machine(failed):
+                older = min(tools, key=lambda each: _parts(each.version))
+                if variable not in os.environ and older != tool and not self._run_empty(_assembled(older, arch)):
+                    return {variable: older.path}
                 raise MachineFault(
                     f"driver {driver or 'unknown'} (CUDA {supported}) is too old for {here}: {failed}: install a newer "
                     f"driver, or set {variable} to the ptxas of CUDA {supported}"
                 )
             raise MachineFault(f"driver {driver or 'unknown'} does not run an empty kernel made by {here}: {failed}")
+        return {}
 
     def _run_empty(self, cubin: bytes) -> str:
         """Return what the driver says against the kernel; nothing where it ran."""

@@ -7,6 +7,7 @@ text that a candidate can influence in the process that holds the clock. Written
 
 import gc
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -89,7 +90,9 @@ class TritonDevice:
         )
         self._driver = Driver(self._cuda.driver, self._cuda.index)
         self._driver.check_sharing()
-        self._driver.check_assembler(self.card.arch, self.card.driver)
+        assembler = self._driver.check_assembler(self.card.arch, self.card.driver)
+        os.environ.update(assembler)
+        self.card = replace(self.card, assembler=assembler)
         self.setup = Setup(
             f"CUDA {self._driver.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
             f"ptxas {get_ptxas(self.card.arch).version}",

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from triton import knobs
 
 from avo.evaluator.cuda import triton_device
 from avo.evaluator.cuda.device import MachineFault
@@ -14,7 +15,7 @@ from avo.evaluator.cuda.start import Driver, building
 from avo.evaluator.cuda.triton_device import TritonDevice
 from avo.evaluator.target import TARGETS
 
-INVALID_IMAGE = "cuModuleLoadData:1=200"  # CUDA_ERROR_INVALID_IMAGE of cuda.h
+INVALID_IMAGE = "cuModuleLoadData:1=200,cuModuleLoadData:2=200"  # CUDA_ERROR_INVALID_IMAGE of cuda.h
 ARCHITECTURES = sorted({target.arch for target in TARGETS.values()})
 
 
@@ -42,6 +43,17 @@ def test_a_driver_that_is_too_old_is_named_with_the_assembler_and_the_way_out(
     )
     with pytest.raises(MachineFault, match=expected):
         driver.check_assembler(arch, "535.104")
+
+
+def test_a_driver_that_is_too_old_for_one_assembler_gets_the_other_unless_one_was_chosen(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_ERRORS", "cuModuleLoadData:1=200,cuModuleLoadData:3=200")
+    monkeypatch.setenv("STUB_CUDA", "12080")
+    assert driver.check_assembler(100, "570.86") == {"TRITON_PTXAS_BLACKWELL_PATH": knobs.nvidia.ptxas.path}
+    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", knobs.nvidia.ptxas_blackwell.path)
+    with pytest.raises(MachineFault, match=r"is too old for ptxas"):
+        driver.check_assembler(100, "570.86")
 
 
 def test_another_trouble_with_the_empty_kernel_is_not_put_down_to_age(

@@ -9,12 +9,14 @@ import re
 from contextlib import closing
 
 import pytest
+from triton import knobs
+from triton.backends.nvidia.compiler import get_ptxas
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import Compiler
-from avo.evaluator.cuda import contender
+from avo.evaluator.cuda import adopted, contender
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Timed
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -30,7 +32,7 @@ from bench.first_contact.faulty import FAULTS
 from tests.corpus import sample
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.conftest import Start
-from tests.evaluator.cuda.on_gpu import compiled
+from tests.evaluator.cuda.on_gpu import compiled, plans
 from tests.kernels import stored
 
 LIMIT_S = 600.0
@@ -135,6 +137,25 @@ def test_a_worker_is_on_the_card_that_it_is_told(start_card: Start) -> None:
         assert worker.card.uuid == "00000001-0000-0000-0000-000000000000"
     with closing(start_card(device="GPU-7")) as none, pytest.raises(EvaluatorUnavailable, match="No CUDA GPUs"):
         _ = none.card
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not get_ptxas(90).version.startswith("13"), reason="this Triton's assembler is old enough")
+def test_for_an_older_driver_the_judge_assembles_with_what_the_worker_found(
+    start_card: Start, right: CompiledPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_PTXAS_BLACKWELL_PATH", "")  # for pytest to restore it
+    monkeypatch.delenv("TRITON_PTXAS_BLACKWELL_PATH")
+    with closing(start_card("STUB_CUDA=12080")) as worker:
+        assert f"ptxas {knobs.nvidia.ptxas.version}" in worker.setup.versions
+        with pytest.raises(EvaluatorUnavailable, match=r"is not loaded: .*device kernel image is invalid"):
+            worker.open(MHA, right)
+    adopted(worker.card)
+    (plan,) = plans(seed_source("mha"), get_target("h100"), SMALL)
+    with closing(start_card("STUB_CUDA=12080")) as worker:
+        assert worker.card.assembler == {}
+        assert worker.open(MHA, plan) is None
+        assert isinstance(worker.check(SMALL.name, 7, LIMIT_S), CaseResult)
 
 
 @pytest.fixture(scope="module")

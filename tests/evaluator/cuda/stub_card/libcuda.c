@@ -6,9 +6,11 @@
  * STUB_ERRORS: injected errors, such as "cuLaunchKernelEx:3=2,kernel:5=700": the third call of a function, or the fifth
  * kernel that runs, fails with that code. A kernel's error is reported by the next call that waits or enqueues. "hang"
  * instead of a code: the call, or the next one that waits for the kernel, does not return.
- * STUB_ARCH: compute capability times ten. STUB_CUDA: what cuDriverGetVersion says. STUB_ATTRIBUTE, STUB_VALUE: a
- * device attribute, and its value. CUDA_VISIBLE_DEVICES: numbers or uuids of the two cards.
+ * STUB_ARCH: compute capability times ten. STUB_CUDA: what cuDriverGetVersion says; before 13000, cubins of ptxas 13
+ * are refused. STUB_ATTRIBUTE, STUB_VALUE: a device attribute, and its value. CUDA_VISIBLE_DEVICES: numbers or uuids
+ * of the two cards.
  */
+#define _GNU_SOURCE
 #include "cuda.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -181,6 +183,9 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   ENTER("cuModuleLoadData");
   if (!current) return CUDA_ERROR_INVALID_CONTEXT;
   if (memcmp(image, "\177ELF", 4)) return CUDA_ERROR_INVALID_IMAGE;
+  /* Cubins of ptxas 13.4 have this section, those of 12.9 do not; the names of sections come first in both. */
+  if (told("STUB_CUDA", 13000) < 13000 && memmem((const char *)image + 64, 512, ".note.nv.cuinfo", 15))
+    return CUDA_ERROR_INVALID_IMAGE;
   Module *made = calloc(1, sizeof *made); /* never freed: its launches stay recognisable */
   *made = (Module){.image = image, .dynamic = CHECKED_SHARED, .loaded = 1};
   if (on_load) on_load(made, image);
