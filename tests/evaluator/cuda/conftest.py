@@ -19,12 +19,14 @@ Start = Callable[..., WorkerContender]
 
 @pytest.fixture(scope="session")
 def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``stub_card/libcuda.c``, built."""
+    """``stub_card/libcuda.c``, built, and beside it ``nvml_stub.c`` by the name of NVML's library."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     library = tmp_path_factory.mktemp("libcuda") / "libcuda.so.1"
-    source = [str(HERE / "stub_card" / "libcuda.c"), "-I", str(HEADERS), "-shared", "-fPIC", "-w", "-o"]
-    subprocess.run(["cc", *source, str(library)], check=True, timeout=600)
+    built = {"stub_card/libcuda.c": library, "nvml_stub.c": library.with_name("libnvidia-ml.so.1")}
+    for source, made in built.items():
+        words = ["cc", str(HERE / source), "-I", str(HEADERS), "-shared", "-fPIC", "-w", "-o", str(made)]
+        subprocess.run(words, check=True, timeout=600)
     return library
 
 
@@ -37,7 +39,7 @@ def start_card(libcuda: Path) -> Start:
     def start(*settings: str, device: str = "GPU-00000000") -> WorkerContender:
         paths = [f"{name}={libcuda.parent}" for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH")]
         worker = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.worker")
-        return start_worker(("env", *paths, *settings, *worker), device=device)
+        return start_worker(("env", *paths, "NVML_STUB_REASONS=4", *settings, *worker), device=device)
 
     return start
 

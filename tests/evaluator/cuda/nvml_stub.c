@@ -1,10 +1,10 @@
-/* NVML without a GPU: one card, or what NVML_STUB_FAILS names fails. */
+/* NVML without a GPU: of one card and its part, and of the two of libcuda.c. What NVML_STUB_FAILS names fails. */
 #include <stdlib.h>
 #include <string.h>
 
 static int result(const char *name) {
   const char *fails = getenv("NVML_STUB_FAILS");
-  return fails && !strcmp(fails, name) ? 3 /* NVML_ERROR_NOT_SUPPORTED */ : 0;
+  return fails && strstr(fails, name) ? 3 /* NVML_ERROR_NOT_SUPPORTED */ : 0;
 }
 int nvmlInitWithFlags(unsigned int flags) { return result("init"); }
 int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
@@ -13,7 +13,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
   *device = (void *)(strncmp(uuid, "MIG-", 4) ? 0x7f0000000002 : 0x7f0000000003);
-  return strcmp(uuid, "GPU-1234") && strcmp(uuid, "MIG-4321") ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
+  return strcmp(uuid, "GPU-1234") && strcmp(uuid, "MIG-4321") && strncmp(uuid, "GPU-0000000", 11) ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
 }
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *part, void **device) {
   *device = (void *)0x7f0000000002;
@@ -32,7 +32,7 @@ int nvmlDeviceGetClockInfo(void *device, int type, unsigned int *mhz) {
   return result("clock");
 }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *reasons) {
-  *reasons = 0x44;
+  *reasons = getenv("NVML_STUB_REASONS") ? atoi(getenv("NVML_STUB_REASONS")) : 0x44;
   return 0;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned int *milliwatts) {
@@ -68,6 +68,6 @@ int nvmlDeviceGetMigMode(void *device, unsigned int *now, unsigned int *later) {
   return result("mig");
 }
 int nvmlDeviceGetMaxClockInfo(void *device, int type, unsigned int *mhz) {
-  *mhz = type == 1 ? 1980 : 0;
+  *mhz = type == 1 ? 1995 : 0;
   return 0;
 }
