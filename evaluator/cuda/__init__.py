@@ -1,7 +1,7 @@
 """Measured speed: the same launch plans on this machine's GPU, in processes that die with their candidates.
 
 See ``docs/cuda.md`` for the protocol, what each step of it defends against, and its limits. Only ``triton_device``,
-``runtime``, ``start`` and ``nvml`` speak to a GPU; everything else is driven through ``device.Device``.
+``runtime``, ``start``, ``clock`` and ``nvml`` speak to a GPU; all else is driven through ``device.Device``.
 """
 
 import os

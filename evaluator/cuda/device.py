@@ -28,6 +28,8 @@ class Clocks:
     """Temperature of the GPU; None where it cannot be read."""
     watts: float | None = None
     """Power that the card draws; None where it cannot be read."""
+    mean_mhz: float | None = None
+    """The SM clock over the whole run, by the SMs' own counters; None where these say none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,21 +269,22 @@ def clocks_in_words(clocks: Sequence[Clocks]) -> str:
     """Return the range of the clock over timed runs and everything that ever held it down, in words."""
     if not clocks:
         return "clocks not readable"
-    lowest, highest = min(c.sm_mhz for c in clocks), max(c.sm_mhz for c in clocks)
+    mhz = [c.sm_mhz if c.mean_mhz is None else c.mean_mhz for c in clocks]
     reasons = 0
     for sampled in clocks:
         reasons |= sampled.reasons
-    parts = [f"SM clock {lowest} to {highest} MHz", f"held down by: {in_words(reasons)}"]
-    if celsius := [sampled.celsius for sampled in clocks if sampled.celsius is not None]:
-        parts.append(f"{min(celsius)} to {max(celsius)} C")
-    if watts := [sampled.watts for sampled in clocks if sampled.watts is not None]:
-        parts.append(f"{min(watts):.0f} to {max(watts):.0f} W")
+    parts = [f"SM clock {min(mhz):.0f} to {max(mhz):.0f} MHz", f"held down by: {in_words(reasons)}"]
+    celsius = [sampled.celsius for sampled in clocks if sampled.celsius is not None]
+    parts.append(f"{min(celsius)} to {max(celsius)} C" if celsius else "temperature not readable")
+    watts = [sampled.watts for sampled in clocks if sampled.watts is not None]
+    parts.append(f"{min(watts):.0f} to {max(watts):.0f} W" if watts else "power not readable")
     return ", ".join(parts)
 
 
 def setup_in_words(setup: Setup) -> str:
     """Return the power limit, and what is in every time besides the kernel."""
-    parts = [] if setup.power_limit_w is None else [f"power limit {setup.power_limit_w:.0f} W"]
+    limit_w = setup.power_limit_w
+    parts = ["power limit not readable" if limit_w is None else f"power limit {limit_w:.0f} W"]
     if setup.overhead_s is not None:
         parts.append(f"{setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes")
     return ", ".join(parts)

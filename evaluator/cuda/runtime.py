@@ -36,6 +36,10 @@ class Cuda:
         """Wait for everything enqueued."""
         torch.cuda.synchronize(self.place)
 
+    def stream(self) -> int:
+        """Return the driver's handle of the stream that work is enqueued on."""
+        return torch.cuda.current_stream(self.place).cuda_stream
+
     def event(self) -> Any:
         """Return an event that takes the time."""
         return torch.cuda.Event(enable_timing=True)

@@ -23,7 +23,7 @@ _COMPUTE_MODE, _MPS_ENABLED = 20, 133
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do
 not know the second.
 """
-_EMPTY = ".version {version}\n.target sm_{arch}\n.address_size 64\n.visible .entry empty() {{ ret; }}\n"
+_EMPTY = ".visible .entry empty() { ret; }\n"
 
 
 @contextmanager
@@ -104,14 +104,14 @@ class Driver:
         ten, ``driver`` the driver's version.
         """
         tool = get_ptxas(arch)
-        if failed := self._run_empty(_assembled(tool, arch)):
+        if failed := self._run_empty(assembled(tool, arch, _EMPTY)):
             supported = self.cuda()
             tools = (knobs.nvidia.ptxas, knobs.nvidia.ptxas_blackwell)
             variable = VARIABLES[tool.path == tools[1].path]
             here = f"ptxas {tool.version} ({tool.path})"
             if _parts(supported) < _parts(tool.version) and not names_machine(failed):
                 older = min(tools, key=lambda each: _parts(each.version))
-                if variable not in os.environ and older != tool and not self._run_empty(_assembled(older, arch)):
+                if variable not in os.environ and older != tool and not self._run_empty(assembled(older, arch, _EMPTY)):
                     return {variable: older.path}
                 raise MachineFault(
                     f"driver {driver or 'unknown'} (CUDA {supported}) is too old for {here}: {failed}: install a newer "
@@ -145,17 +145,18 @@ class Driver:
         return None if failed else value.value
 
 
-def _assembled(tool: knobs.NvidiaTool, arch: int) -> bytes:
+def assembled(tool: knobs.NvidiaTool, arch: int, kernel: str) -> bytes:
+    """Return the cubin of a kernel in PTX for compute capability ``arch`` / 10. Raises ``MachineFault``."""
     # The newest PTX that an assembler reads has every architecture that it knows.
     version = "{}.{}".format(*divmod(ptx_get_version(tool.version), 10))
     with tempfile.TemporaryDirectory() as folder:
-        text, cubin = Path(folder, "empty.ptx"), Path(folder, "empty.cubin")
-        text.write_text(_EMPTY.format(version=version, arch=arch))
+        text, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        text.write_text(f".version {version}\n.target sm_{arch}\n.address_size 64\n{kernel}")
         command = [tool.path, f"--gpu-name=sm_{arch}", str(text), "-o", str(cubin)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise MachineFault(f"{tool.path} does not assemble an empty kernel for sm_{arch}: {said[0]:.300}")
+            raise MachineFault(f"{tool.path} does not assemble a kernel for sm_{arch}: {said[0]:.300}")
         return cubin.read_bytes()
 
 

@@ -27,6 +27,7 @@ from triton.runtime.errors import OutOfResources
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.cuda.cards import Card
+from avo.evaluator.cuda.clock import SmClock
 from avo.evaluator.cuda.device import (
     Clocks,
     DeviceFault,
@@ -100,6 +101,7 @@ class TritonDevice:
             None,
         )
         self._flushed = torch.zeros(max(flush_bytes, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
+        self._sm_clock = SmClock(self._cuda, self._driver, self.card.arch, self.card.sms)
         self._events = [self._cuda.event() for _ in range(2)]
         self._scratch: list[torch.Tensor] = []
         triton.set_allocator(self._allocate)
@@ -198,17 +200,20 @@ class TritonDevice:
         self._flushed.fill_(1)  # erases what a kernel may have kept here
         self._flushed.sum()  # evicts the lines just written: a run must not pay for writing them back
         start, end = self._events
+        self._sm_clock.read(0)
         with self._cuda.range(TIMED):
             start.record()
             enqueue()
             end.record()
+        self._sm_clock.read(1)
         end.synchronize()
         wall_s = time.perf_counter() - began - self._empty_s
-        self._clocks = None if self._nvml is None else _answer(self._nvml.clocks)
+        clocks = None if self._nvml is None else _answer(self._nvml.clocks)
+        self._clocks = clocks and replace(clocks, mean_mhz=self._sm_clock.mhz())
         return Took(start.elapsed_time(end) / 1e3, wall_s)
 
     def clocks(self) -> Clocks | None:
-        """Return what NVML said just after the last timed run."""
+        """Return what NVML said just after the last timed run, with the SM clock during it."""
         return self._clocks
 
     def synchronize(self) -> None:

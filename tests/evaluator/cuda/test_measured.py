@@ -243,10 +243,11 @@ def test_without_an_incumbent_everything_is_timed(predictions: Predictions) -> N
 
 
 def test_clocks_are_told_as_a_range_with_all_that_held_them_down() -> None:
-    assert clocks_in_words([Clocks(1400, 0x04), Clocks(1980, 0x01), Clocks(1700, 0x40)]) == (
-        "SM clock 1400 to 1980 MHz, held down by: software power cap, hardware thermal slowdown"
+    assert clocks_in_words([Clocks(1400, 0x04, 50), Clocks(1980, 0x01), Clocks(1700, 0x40, 60)]) == (
+        "SM clock 1400 to 1980 MHz, held down by: software power cap, hardware thermal slowdown, "
+        "50 to 60 C, power not readable"
     )
-    assert clocks_in_words([Clocks(1980, 0x01)]) == "SM clock 1980 to 1980 MHz, held down by: none"
+    assert clocks_in_words([Clocks(1980, 0x01, 50)]).startswith("SM clock 1980 to 1980 MHz, held down by: none, 50")
     assert clocks_in_words([]) == "clocks not readable"
 
 

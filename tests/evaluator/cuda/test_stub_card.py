@@ -18,7 +18,8 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.cuda import adopted, contender
 from avo.evaluator.cuda.contender import WorkerContender
-from avo.evaluator.cuda.device import Timed
+from avo.evaluator.cuda.device import Clocks, Timed
+from avo.evaluator.cuda.measured import clocks_in_words, conditions
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
 from avo.evaluator.judging.speed import CompiledPlan
@@ -139,6 +140,29 @@ def test_a_worker_is_on_the_card_that_it_is_told(start_card: Start) -> None:
         _ = none.card
 
 
+def test_a_run_has_the_clock_temperature_and_power_of_its_card(card: WorkerContender, right: CompiledPlan) -> None:
+    assert (card.card.driver, card.card.max_clock_ghz, card.setup.power_limit_w) == ("550.54.15", 1.995, 700)
+    assert card.open(MHA, right) is None
+    timed = card.time(SMALL.name, [1, 2], LIMIT_S)
+    card.forget(SMALL.name)
+    assert isinstance(timed, Timed), timed
+    assert timed.clocks == (Clocks(1755, 4, 61, 350.5, pytest.approx(1600, rel=1e-3)),) * 2
+    assert clocks_in_words(timed.clocks) == (
+        "SM clock 1600 to 1600 MHz, held down by: software power cap, 61 to 61 C, 350 to 350 W"
+    )
+
+
+@pytest.mark.long
+def test_on_a_part_of_a_card_it_is_said_what_cannot_be_read(start_card: Start, right: CompiledPlan) -> None:
+    with closing(start_card("STUB_MIG=1", "STUB_UUID=4321", "NVML_STUB_FAILS=power,limit")) as worker:
+        assert worker.open(MHA, right) is None
+        timed = worker.time(SMALL.name, [1], LIMIT_S)
+        assert isinstance(timed, Timed), timed
+        said = conditions(worker.card, worker.setup, timed.clocks, sustained=True, ungraphed="")
+    assert "SM clock 1600 to 1600 MHz, held down by: software power cap, 61 to 61 C, power not readable; " in said
+    assert "power limit not readable" in said
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not get_ptxas(90).version.startswith("13"), reason="this Triton's assembler is old enough")
 def test_for_an_older_driver_the_judge_assembles_with_what_the_worker_found(
@@ -209,7 +233,8 @@ ERRORS = [
     ("kernel:3=999", None, f"{TORCH}unknown error: no"),
     ("cuLaunchKernelEx:1=46", None, f"{TRITON}{BUSY}: no"),
     ("cuCtxResetPersistingL2Cache:19=46", None, f"the GPU reports: cuCtxResetPersistingL2Cache: {BUSY}: no"),
-    ("cuModuleLoadData:2=999", None, r"kernel \w+ is not loaded: .* unknown error"),
+    ("cuModuleLoadData:3=999", None, r"kernel \w+ is not loaded: .* unknown error"),
+    ("cuModuleLoadData:2=999", None, "the kernel that reads the SM clock is not loaded: unknown error"),
     ("cuModuleLoadData:1=46", None, f"driver .* does not run an empty kernel made by .*: {BUSY}"),
 ]
 """Injected errors, by what becomes of the candidate; None: there is no verdict, as the fault is the machine's."""

@@ -74,6 +74,7 @@ def timing(did: Callable[[str], Callable[..., int]], capturing: Callable[[], boo
     )
     event = SimpleNamespace(record=did("event"), synchronize=did("wait"), elapsed_time=lambda end: 2.0)
     device._events, device._scratch, device._nvml, device._empty_s = [event, event], [], None, 1e9
+    device._sm_clock = SimpleNamespace(read=did("clock"))
     return device
 
 
@@ -107,7 +108,7 @@ def test_each_timed_run_finds_the_cache_overwritten_and_read() -> None:
     device = timing(did)
     device._flushed = SimpleNamespace(fill_=did("write"), sum=did("read"))
     device.time(did("run"))
-    assert order == ["reset", "write", "read", "event", "run", "event", "wait"]
+    assert order == ["reset", "write", "read", "clock", "event", "run", "event", "clock", "wait"]
 
 
 def test_what_an_empty_graph_takes_is_the_median_of_its_runs_and_unknown_where_there_is_none(

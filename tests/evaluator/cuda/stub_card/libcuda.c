@@ -8,14 +8,16 @@
  * instead of a code: the call, or the next one that waits for the kernel, does not return.
  * STUB_ARCH: compute capability times ten. STUB_CUDA: what cuDriverGetVersion says; before 13000, cubins of ptxas 13
  * are refused. STUB_ATTRIBUTE, STUB_VALUE: a device attribute, and its value. CUDA_VISIBLE_DEVICES: numbers or uuids
- * of the two cards.
+ * of the two cards. STUB_MHZ: the SM clock. STUB_MIG: it is a part of a card.
  */
 #define _GNU_SOURCE
 #include "cuda.h"
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CARDS = 2, HANGS = -1, CHECKED_SHARED = 49152, OPTED_SHARED = 232448 };
@@ -168,7 +170,10 @@ CUresult cuCtxGetDevice(CUdevice *device) {
 }
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit) { *value = 0; return CUDA_SUCCESS; }
 CUresult cuCtxSetLimit(CUlimit limit, size_t value) { return CUDA_SUCCESS; }
-CUresult cuCtxResetPersistingL2Cache(void) { ENTER("cuCtxResetPersistingL2Cache"); return CUDA_SUCCESS; }
+CUresult cuCtxResetPersistingL2Cache(void) {
+  ENTER("cuCtxResetPersistingL2Cache");
+  return told("STUB_MIG", 0) ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
+}
 CUresult cuCtxSynchronize(void) { ENTER("cuCtxSynchronize"); return CUDA_SUCCESS; }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status) {
   *status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -222,6 +227,15 @@ CUresult cuOccupancyMaxActiveClusters(int *clusters, CUfunction function, const 
   return CUDA_SUCCESS;
 }
 
+/* What `evaluator/cuda/clock.py` asks: every SM has counted STUB_MHZ million cycles a second. */
+static int tell_clock(uint64_t *rows, unsigned sms) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  uint64_t ns = now.tv_sec * 1000000000ull + now.tv_nsec;
+  for (unsigned i = 0; i < sms; i++, rows += 3) rows[0] = i, rows[1] = ns / 1000 * told("STUB_MHZ", 1600), rows[2] = ns;
+  return CUDA_SUCCESS;
+}
+
 static int launch(const CUlaunchConfig *asked, Module *module, void **params) {
   if (!current) return CUDA_ERROR_INVALID_CONTEXT;
   if (!module->loaded) return CUDA_ERROR_INVALID_HANDLE;
@@ -254,6 +268,7 @@ static int launch(const CUlaunchConfig *asked, Module *module, void **params) {
     default: return stub_refuse("launch attribute %d", asked->attrs[i].id);
     }
   }
+  if (!strcmp(module->name, "sm_clock")) return tell_clock(*(uint64_t **)params[0], x);
   return on_launch && params ? on_launch(module, module->name, asked, params) : CUDA_SUCCESS;
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **params, void **extra) {

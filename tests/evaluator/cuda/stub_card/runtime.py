@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -37,7 +38,7 @@ class StubCuda:
         made = CudaDriver()
         made.get_current_device = lambda: self.index
         made.get_device_capability = lambda device: (self._attribute("major"), self._attribute("minor"))
-        made.get_current_stream = lambda device: STREAM if self.graph is None else CAPTURING
+        made.get_current_stream = lambda device: self.stream()
         driver.set_active(made)
 
     def _attribute(self, name: str) -> int:
@@ -49,7 +50,7 @@ class StubCuda:
         """Return what the driver says of the card."""
         name = ctypes.create_string_buffer(64)
         self.driver.cuDeviceGetName(name, len(name), self._card)
-        uuid = f"{self._card.value:08d}-0000-0000-0000-000000000000"
+        uuid = os.environ.get("STUB_UUID") or f"{self._card.value:08d}-0000-0000-0000-000000000000"
         return SimpleNamespace(
             name=name.value.decode(), uuid=uuid, **{each: self._attribute(each) for each in _ATTRIBUTES}
         )
@@ -62,6 +63,10 @@ class StubCuda:
             raised = torch.AcceleratorError(f"CUDA error: {text.value.decode()}\nCompile with `TORCH_USE_CUDA_DSA`")
             raised.error_code = code
             raise raised
+
+    def stream(self) -> int:
+        """Return the current stream."""
+        return STREAM if self.graph is None else CAPTURING
 
     def event(self) -> "Event":
         """Return an event by the host's clock."""
