@@ -15,6 +15,11 @@ MACHINES = {
 end of what ``cuGetErrorString`` and ``cudaGetErrorString`` say. All others may be a kernel's.
 """
 
+XIDS = frozenset({48, 64, 74, 79, 94, 95, 119, 120, 140})
+"""Xid errors that no kernel brings about: of memory, NVLink, the bus and the GPU's own processor (NVIDIA, "XID Errors",
+Xid catalog). Others, such as 13 and 31, are mostly a kernel's.
+"""
+
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the error's type."""

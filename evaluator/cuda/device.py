@@ -30,6 +30,8 @@ class Clocks:
     """Power that the card draws; None where it cannot be read."""
     mean_mhz: float | None = None
     """The SM clock over the whole run, by the SMs' own counters; None where these say none."""
+    others: tuple[str, ...] = ()
+    """Processes of others that compute on the card, as far as they can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,10 @@ class Device(Protocol):
 
     def clocks(self) -> Clocks | None:
         """Return what the card ran at just after the last timed run; None where that cannot be read."""
+        ...
+
+    def trouble(self) -> str:
+        """Return in words which errors that no kernel brings about the card had since it was opened; mostly nothing."""
         ...
 
     def synchronize(self) -> None:

@@ -278,6 +278,8 @@ def clocks_in_words(clocks: Sequence[Clocks]) -> str:
     parts.append(f"{min(celsius)} to {max(celsius)} C" if celsius else "temperature not readable")
     watts = [sampled.watts for sampled in clocks if sampled.watts is not None]
     parts.append(f"{min(watts):.0f} to {max(watts):.0f} W" if watts else "power not readable")
+    if others := sorted({each for sampled in clocks for each in sampled.others}):
+        parts.append(f"others on the card: {', '.join(others)}")
     return ", ".join(parts)
 
 

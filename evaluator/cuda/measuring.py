@@ -205,7 +205,7 @@ class Stopwatch:
             raise Ungraphed
         if fault := case.impossible([run.seconds for run in timed.runs]):
             return fault
-        lags.note(timed.runs)
+        lags.note(timed)
         return Timed(timed.runs[warmups:], timed.clocks[-runs:])
 
     def _shuffled(self) -> list[TimedCase]:

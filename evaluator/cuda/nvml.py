@@ -3,12 +3,15 @@
 Not tried on a GPU.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pynvml
 
+from avo.evaluator.cuda.blame import XIDS
 from avo.evaluator.cuda.device import Clocks
 
 REASONS = {
@@ -35,6 +38,8 @@ power limit is what kernels that use all of it run on.
 """
 
 
+_XID_MS = 100
+"""How long to wait for the driver to tell of an error that CUDA has reported already."""
 COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 """NVML's ``nvmlComputeMode_t``, and CUDA's ``CUcomputemode``."""
 
@@ -84,30 +89,58 @@ class Nvml:
         ``nvmlDeviceGetDeviceHandleFromMigDeviceHandle``).
         """
         _ask(pynvml.nvmlInit)
-        if uuid is None:
-            self._handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, 0)
-            return
+        self._handle = _ask(pynvml.nvmlDeviceGetHandleByIndex, 0) if uuid is None else self._found(uuid)
+        self._errors = _maybe(pynvml.nvmlEventSetCreate)
+        _maybe(pynvml.nvmlDeviceRegisterEvents, self._handle, pynvml.nvmlEventTypeXidCriticalError, self._errors)
+        self._uncorrected = self._ecc_errors()
+
+    @staticmethod
+    def _found(uuid: str) -> Any:
         bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
         try:
-            self._handle = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{bare}")
+            return _ask(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{bare}")
         except NvmlMissing as no_gpu:
             try:
                 part = _ask(pynvml.nvmlDeviceGetHandleByUUID, f"MIG-{bare}")
             except NvmlMissing:
                 raise no_gpu from None
-            self._handle = _ask(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
+            return _ask(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle, part)
 
     def driver(self) -> str:
         """Return the driver's version. Raises ``NvmlMissing``."""
         return str(_ask(pynvml.nvmlSystemGetDriverVersion))
 
     def clocks(self) -> Clocks:
-        """Return the SM clock, what holds it down, temperature and power, now. Raises ``NvmlMissing``."""
+        """Return the SM clock, what holds it down, temperature, power and who else is there. Raises ``NvmlMissing``."""
         mhz = _ask(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
         # The name from before driver R535, which later drivers keep.
         reasons = _ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         celsius = _maybe(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
-        return Clocks(mhz, reasons, celsius, _watts(pynvml.nvmlDeviceGetPowerUsage, self._handle))
+        watts = _watts(pynvml.nvmlDeviceGetPowerUsage, self._handle)
+        return Clocks(mhz, reasons, celsius, watts, others=self._others())
+
+    def _others(self) -> tuple[str, ...]:
+        """Return the processes that compute on the GPU besides workers of this one's parent; none where NVML does not
+        know this one by its number, as in a container.
+        """
+        pids = {each.pid for each in _maybe(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ()}
+        if os.getpid() not in pids:
+            return ()
+        return tuple(filter(None, map(_stranger, sorted(pids - {os.getpid()}))))
+
+    def trouble(self) -> str:
+        """Return in words which errors that no kernel brings about the GPU had since this object was made."""
+        found = []
+        while (event := _maybe(pynvml.nvmlEventSetWait, self._errors, _XID_MS)) is not None:
+            found += [f"Xid {event.eventData}"] * (event.eventData in XIDS)
+        if self._uncorrected is not None and (errors := (self._ecc_errors() or 0) - self._uncorrected) > 0:
+            found.append(f"{errors} uncorrected ECC errors")
+        return ", ".join(found)
+
+    def _ecc_errors(self) -> int | None:
+        kind = (pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
+        count: int | None = _maybe(pynvml.nvmlDeviceGetTotalEccErrors, self._handle, *kind)
+        return count
 
     def most_mhz(self) -> int | None:
         """Return the highest SM clock; None where it does not say."""
@@ -158,6 +191,20 @@ def _maybe(function: Callable[..., Any], *arguments: Any) -> Any:
         return _ask(function, *arguments)
     except NvmlMissing:
         return None
+
+
+def _stranger(pid: int) -> str | None:
+    """Return what process it is; None of one that is gone, or a worker of this one's parent (``serving.child``)."""
+    try:
+        leads = os.getsid(pid) == pid
+        before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return f"a process ({pid})"
+    if leads and int(after.split()[1]) == os.getppid():
+        return None
+    return f"{before.partition('(')[2]} ({pid})"
 
 
 def _watts(function: Callable[..., Any], handle: Any) -> float | None:

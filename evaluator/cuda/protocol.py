@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from avo.evaluator.cuda.cards import Card
-from avo.evaluator.cuda.device import Took
+from avo.evaluator.cuda.device import Timed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.problem import Case, Problem
@@ -68,10 +68,12 @@ class Lags:
 
     def __init__(self) -> None:
         self._apart: list[bool] = []
+        self._others: set[str] = set()
 
-    def note(self, runs: Sequence[Took]) -> None:
+    def note(self, timed: Timed) -> None:
         """Count runs."""
-        self._apart += [late(run.seconds, run.wall_s) for run in runs]
+        self._apart += [late(run.seconds, run.wall_s) for run in timed.runs]
+        self._others.update(*(sampled.others for sampled in timed.clocks))
 
     def check(self) -> None:
         """Raise ``EvaluatorUnavailable`` if most runs took much longer, or less, by the host's clock.
@@ -79,7 +81,8 @@ class Lags:
         A busy host may be late now and then. A kernel that can reach the events' memory can make them say anything.
         """
         if 2 * sum(self._apart) > len(self._apart):
+            by = f" (on the card: {', '.join(sorted(self._others))})" if self._others else ""
             raise EvaluatorUnavailable(
                 "most runs take another time by the host's clock than by the GPU's events: "
-                "the machine is too busy to measure on, or a kernel changes what the events say"
+                f"the machine is too busy to measure on{by}, or a kernel changes what the events say"
             )

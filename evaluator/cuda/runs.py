@@ -151,14 +151,15 @@ class Runs:
         except torch.OutOfMemoryError as error:
             raise DeviceFault(f"{_TOO_MUCH}: {first_line(error)}") from None
         except RuntimeError as error:
-            raise _blamed(error) from None
+            raise _blamed(error, self._device.trouble()) from None
         self._watch(False)
 
 
-def _blamed(error: RuntimeError) -> Exception:
-    """Return what an error of CUDA, torch or Triton's launcher means while a candidate's kernels run."""
+def _blamed(error: RuntimeError, trouble: str) -> Exception:
+    """Return what an error of CUDA, torch or Triton's launcher means while kernels run; see ``Device.trouble``."""
     said = first_line(error)
-    if is_machines(error):
+    if trouble or is_machines(error):
+        said = f"{said} ({trouble})" if trouble else said
         return MachineFault(
             f"the GPU reports: {said}: no kernel brings that about: nvidia-smi -q and dmesg (Xid) say more; "
             "nvidia-smi --gpu-reset, or restart the machine"

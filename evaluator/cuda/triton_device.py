@@ -216,6 +216,10 @@ class TritonDevice:
         """Return what NVML said just after the last timed run, with the SM clock during it."""
         return self._clocks
 
+    def trouble(self) -> str:
+        """Return errors of the hardware that NVML knows of."""
+        return "" if self._nvml is None else self._nvml.trouble()
+
     def synchronize(self) -> None:
         """Wait for the device."""
         self._cuda.synchronize()

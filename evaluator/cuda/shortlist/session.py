@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -162,7 +162,10 @@ class Session:
         timed = self._run(name, case, stretch_s)
         (took,) = timed.runs
         sample = Sample(self._orders.session, number, name, case.name, took.seconds * 1e6, took.wall_s * 1e6)
-        self._say({"sample": {**asdict(sample), **(asdict(timed.clocks[0]) if timed.clocks else {})}})
+        for clocks in timed.clocks:
+            mhz = round(clocks.mean_mhz or clocks.sm_mhz)
+            sample = replace(sample, sm_mhz=mhz, reasons=clocks.reasons, celsius=clocks.celsius, watts=clocks.watts)
+        self._say({"sample": asdict(sample)})
 
     def _run(self, name: str, case: Case, stretch_s: float) -> Any:
         timed = self._runs.time(f"{name}, {case.name}", [self._chance.getrandbits(62)], stretch_s, graph=True)

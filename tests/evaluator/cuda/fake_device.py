@@ -271,6 +271,10 @@ class FakeDevice:
         """Say what was told."""
         return self._clocks
 
+    def trouble(self) -> str:
+        """Nothing ever happens to it."""
+        return ""
+
     def synchronize(self) -> None:
         """Nothing is under way."""
 

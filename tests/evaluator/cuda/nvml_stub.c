@@ -1,6 +1,11 @@
 /* NVML without a GPU: of one card and its part, and of the two of libcuda.c. What NVML_STUB_FAILS names fails. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+typedef struct { unsigned int pid; unsigned long long memory; unsigned int instances[2]; } Process;
+typedef struct { void *device; unsigned long long type, data; unsigned int instances[2]; } Event;
+static int watched;
 
 static int result(const char *name) {
   const char *fails = getenv("NVML_STUB_FAILS");
@@ -46,6 +51,37 @@ int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned int *milliwatts) {
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
   *celsius = sensor ? 0 : 61;
   return result("temperature");
+}
+/* This process, and NVML_STUB_PID. */
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *room, Process *processes) {
+  unsigned int count = getenv("NVML_STUB_PID") ? 2 : 1, had = *room;
+  *room = count;
+  if (had < count) return 7 /* NVML_ERROR_INSUFFICIENT_SIZE */;
+  memset(processes, 0, count * sizeof *processes);
+  processes[0].pid = getpid();
+  if (count > 1) processes[1].pid = atoi(getenv("NVML_STUB_PID"));
+  return 0;
+}
+int nvmlEventSetCreate(void **set) {
+  *set = (void *)1;
+  return 0;
+}
+int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) {
+  watched = types == 8 /* nvmlEventTypeXidCriticalError */;
+  return 0;
+}
+/* NVML_STUB_XID, once. */
+int nvmlEventSetWait_v2(void *set, Event *event, unsigned int limit_ms) {
+  if (!watched || !getenv("NVML_STUB_XID")) return 10 /* NVML_ERROR_TIMEOUT */;
+  *event = (Event){.type = 8, .data = atoi(getenv("NVML_STUB_XID"))};
+  watched = 0;
+  return 0;
+}
+/* None at first, then NVML_STUB_ECC of those that are not corrected, since the driver was loaded. */
+int nvmlDeviceGetTotalEccErrors(void *device, int type, int counter, unsigned long long *count) {
+  static int asked;
+  *count = asked++ && type == 1 && counter == 0 && getenv("NVML_STUB_ECC") ? atoi(getenv("NVML_STUB_ECC")) : 0;
+  return 0;
 }
 int nvmlDeviceGetCount_v2(unsigned int *count) {
   *count = 2;

@@ -13,9 +13,15 @@ import pytest
 
 from avo.evaluator.cuda import measuring
 from avo.evaluator.cuda.cards import Card
+<<<<<<< HEAD
 from avo.evaluator.cuda.device import Setup, Timed, Took
 from avo.evaluator.cuda.measuring import PASSES, RUNS, Audience, Pair, Stopwatch
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
+=======
+from avo.evaluator.cuda.contender import Timed
+from avo.evaluator.cuda.device import Clocks, Setup, Took
+from avo.evaluator.cuda.measuring import PASSES, RUNS, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
+>>>>>>> 831f1b9e (cuda: ask NVML for errors of the hardware and for others on the card)
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
@@ -39,6 +45,7 @@ class Simulated:
         self.seeds: list[int] = []
         self.fault: Fault | None = None
         self.late: Callable[[], float] = lambda: 0.0
+        self.clocks: tuple[Clocks, ...] = ()
         self.ungraphed = ""
         self.graphs: list[bool] = []
         self.stretches: list[float] = []
@@ -64,7 +71,7 @@ class Simulated:
         took = [self.seconds * drift * math.exp(self.chance.gauss(0, self.noise)) for _ in seeds]
         ungraphed = self.ungraphed if graph else ""
         self.graphs.append(graph)
-        return Timed(tuple(Took(each, each + self.late()) for each in took), (), ungraphed)
+        return Timed(tuple(Took(each, each + self.late()) for each in took), self.clocks, ungraphed)
 
     def forget(self, case: str) -> None:
         raise NotImplementedError
@@ -195,6 +202,13 @@ def test_events_and_the_hosts_clock_must_agree(late: str, late_s: float) -> None
         compare(mine, theirs)
     with pytest.raises(EvaluatorUnavailable, match="most runs take another time by the host's clock"):
         Stopwatch(CASES, random.Random(1)).score(mine if late == "mine" else theirs)
+
+
+def test_who_is_on_the_card_too_is_named_where_clocks_disagree() -> None:
+    mine, *_ = two(2e-3, 2e-3)
+    mine.late, mine.clocks = lambda: 5e-4, (Clocks(1755, 4, others=("python (7)",)),)
+    with pytest.raises(EvaluatorUnavailable, match=r"too busy to measure on \(on the card: python \(7\)\), or"):
+        Stopwatch(CASES, random.Random(1)).score(mine)
 
 
 def test_a_host_that_is_busy_now_and_then_is_believed() -> None:

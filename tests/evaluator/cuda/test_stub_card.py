@@ -7,6 +7,7 @@ import json
 import os
 import re
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from triton import knobs
@@ -153,6 +154,22 @@ def test_a_run_has_the_clock_temperature_and_power_of_its_card(card: WorkerConte
 
 
 @pytest.mark.long
+def test_who_else_is_on_the_card_is_said_and_other_workers_are_not(
+    card: WorkerContender, start_card: Start, right: CompiledPlan
+) -> None:
+    others = []
+    for pid in (card._link.pid, os.getpid()):  # type: ignore[attr-defined]
+        with closing(start_card(f"NVML_STUB_PID={pid}")) as worker:
+            assert worker.open(MHA, right) is None
+            timed = worker.time(SMALL.name, [1], LIMIT_S)
+            assert isinstance(timed, Timed), timed
+            others.append(timed.clocks[0].others)
+    here = f"{Path('/proc/self/comm').read_text().strip()} ({os.getpid()})"
+    assert others == [(), (here,)]
+    assert clocks_in_words(timed.clocks).endswith(f", others on the card: {here}")
+
+
+@pytest.mark.long
 def test_on_a_part_of_a_card_it_is_said_what_cannot_be_read(start_card: Start, right: CompiledPlan) -> None:
     with closing(start_card("STUB_MIG=1", "STUB_UUID=4321", "NVML_STUB_FAILS=power,limit")) as worker:
         assert worker.open(MHA, right) is None
@@ -233,6 +250,9 @@ ERRORS = [
     ("kernel:3=999", None, f"{TORCH}unknown error: no"),
     ("cuLaunchKernelEx:1=46", None, f"{TRITON}{BUSY}: no"),
     ("cuCtxResetPersistingL2Cache:19=46", None, f"the GPU reports: cuCtxResetPersistingL2Cache: {BUSY}: no"),
+    ("kernel:2=719 NVML_STUB_XID=95", None, rf"{TORCH}unspecified launch failure \(Xid 95\): no kernel"),
+    ("kernel:2=719 NVML_STUB_XID=31", Status.CRASHED, f"{TORCH}unspecified launch failure$"),
+    ("kernel:2=700 NVML_STUB_ECC=2", None, rf"{TORCH}{ILLEGAL} \(2 uncorrected ECC errors\): no kernel"),
     ("cuModuleLoadData:3=999", None, r"kernel \w+ is not loaded: .* unknown error"),
     ("cuModuleLoadData:2=999", None, "the kernel that reads the SM clock is not loaded: unknown error"),
     ("cuModuleLoadData:1=46", None, f"driver .* does not run an empty kernel made by .*: {BUSY}"),
@@ -251,7 +271,7 @@ def test_an_error_is_blamed_on_who_can_have_caused_it(
 ) -> None:
     monkeypatch.setattr(contender, "GRACE_S", 0.2)
     limit_s = 0.3 if "hang" in error else LIMIT_S
-    with closing(start_card(f"STUB_ERRORS={error}")) as worker:
+    with closing(start_card(*f"STUB_ERRORS={error}".split())) as worker:
         try:
             found = worker.open(MHA, right) or worker.check(SMALL.name, 1, LIMIT_S)
             found = found if isinstance(found, Fault) else worker.time(SMALL.name, [2], limit_s)
