@@ -3,6 +3,7 @@
 python -m bench.first_contact.steps STEP FOLDER SECONDS    runs one, as ``bench.first_contact`` does
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -31,6 +32,7 @@ from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.measuring import Audience
+from avo.evaluator.cuda.sequential import BLOCK
 from avo.evaluator.evaluation import Evaluation, Fault, Score
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
@@ -42,6 +44,8 @@ from bench.modules import imported
 
 CARD_FILE = "card.json"
 VARIANTS = 40
+PAIRS = 20
+"""Pairs of processes in which a kernel is timed against itself."""
 _SAMPLE_S = 0.5
 _NOTING_S = 5.0
 """What is kept of a step's time for noting what a worker said that does not end."""
@@ -66,8 +70,8 @@ class Bench:
 
     @property
     def card(self) -> Card:
-        """The card, as the worker's step has noted it: see ``adopted``. Raises ``OSError`` where it has not."""
-        return adopted(msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card))
+        """The card, as the worker's step has noted it. Raises ``OSError`` where it has not."""
+        return msgspec.json.decode((self.folder / CARD_FILE).read_bytes(), type=Card)
 
     @property
     def target(self) -> Target:
@@ -265,13 +269,17 @@ def _imported(file: Path, source: str) -> ModuleType:
 
 
 def same(bench: Bench) -> None:
-    """Judge the plain seed against itself."""
+    """Judge the plain seed against itself, in ``PAIRS`` pairs of processes where there is time."""
     candidate = Candidate(bench.problem, seed_source("mha"))
     audience = Audience(lambda progress: print(progress.words, flush=True), lambda row: bench.note("same_runs", **row))
     speed = bench.measured(audience)
-    speed.until = bench.until - _SCORING_S
+    speed.until, speed.least_rounds = bench.until - _SCORING_S, PAIRS * BLOCK
     with bench.judge(speed) as judge:
-        bench.note("same", **judge.evaluate(candidate, Incumbent(candidate, 0.05)).to_json())
+        evaluation = judge.evaluate(candidate, Incumbent(candidate, 0.05))
+    bench.note("same", **evaluation.to_json())
+    if evaluation.score is not None and (found := evaluation.score.comparison) and found.between is not None:
+        pairs = len(found.log_ratios) // BLOCK
+        print(f"{pairs} pairs of processes differ by {found.between:.3%} (deviation) beyond the noise of their rounds")
 
 
 def baselines(bench: Bench) -> None:
@@ -373,7 +381,10 @@ STEPS: dict[str, Callable[[Bench], None]] = {
 def main(arguments: Sequence[str], **settings: Any) -> None:
     """Run one step."""
     name, folder, limit_s = arguments
-    STEPS[name](Bench(Path(folder), until=time.monotonic() + float(limit_s), **settings))
+    bench = Bench(Path(folder), until=time.monotonic() + float(limit_s), **settings)
+    with contextlib.suppress(OSError):
+        adopted(bench.card)
+    STEPS[name](bench)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ class Measured:
         """The latest time at which a comparison ends, by ``time.monotonic``."""
         self.compare_s = math.inf
         """How long a comparison may take."""
+        self.least_rounds = 0
+        """How many rounds a comparison has where there is time, whatever the first ones show."""
 
     def score(
         self,
@@ -193,7 +195,7 @@ class Measured:
                 yield mine if isinstance(mine, Fault) else (mine, theirs)
 
         until = min(self.until, time.monotonic() + self.compare_s)
-        return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, until)
+        return stopwatch.compare(pair, incumbent.plan_digest, incumbent.alpha, self._margin, until, self.least_rounds)
 
     def _opened(self, problem: Problem, plans: Sequence[CompiledPlan], stack: ExitStack) -> Contender | Fault:
         contender = self._started(stack)

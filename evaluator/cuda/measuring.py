@@ -135,15 +135,17 @@ class Stopwatch:
         alpha: float,
         margin: float,
         until: float = math.inf,
+        least: int = 0,
     ) -> Comparison | Fault:
-        """Time candidate and incumbent in turn until ``decide`` has a verdict or ``time.monotonic`` reaches ``until``.
+        """Time candidate and incumbent in turn until ``decide`` has a verdict after ``least`` rounds or more, or
+        ``time.monotonic`` reaches ``until``.
 
         Stopping early makes no verdict less certain. See ``Comparison``.
 
         ``start`` gives a new pair, or the candidate's fault; ``plan_digest`` is the incumbent's. Raises
         ``EvaluatorUnavailable`` when the incumbent fails, which is not the candidate's fault.
         """
-        found = alike(lambda: self._rounds(start, alpha, margin, until))
+        found = alike(lambda: self._rounds(start, alpha, margin, until, least))
         if isinstance(found, Fault):
             return found
         rounds, verdict = found
@@ -153,7 +155,12 @@ class Stopwatch:
         return Comparison(plan_digest, alpha, ratios, verdict, same, between(ratios))
 
     def _rounds(
-        self, start: Callable[[], AbstractContextManager[Pair | Fault]], alpha: float, margin: float, until: float
+        self,
+        start: Callable[[], AbstractContextManager[Pair | Fault]],
+        alpha: float,
+        margin: float,
+        until: float,
+        least: int,
     ) -> tuple[_Rounds, Verdict] | Fault:
         found = _Rounds()
         while True:
@@ -165,7 +172,8 @@ class Stopwatch:
                     if fault := self._round(pair, found, until):
                         return fault
             verdict = decide(found.ratios, alpha, margin)
-            if verdict is not Verdict.UNDECIDED or len(found.ratios) == ROUNDS[-1] or time.monotonic() > until:
+            decided = verdict is not Verdict.UNDECIDED and len(found.ratios) >= least
+            if decided or len(found.ratios) == ROUNDS[-1] or time.monotonic() > until:
                 return found, verdict
 
     def _round(self, pair: Pair, found: _Rounds, until: float) -> Fault | None:

@@ -1,6 +1,5 @@
 """``bench.first_contact.steps`` on a made-up card, on which all kernels are right; without arguments, its worker."""
 
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]
-    steps.kernels, steps.VARIANTS, steps._SCORING_S = kernels, 2, math.inf
+    steps.kernels, steps.VARIANTS, steps.PAIRS = kernels, 2, 3
     steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", __spec__.name))
     steps.main(arguments, problem="tiny", suite="one", start=start)
 

@@ -103,7 +103,7 @@ def test_what_quick_steps_leave_goes_to_those_behind_them() -> None:
 
 def test_where_there_is_little_time_the_first_steps_have_it() -> None:
     limits = taken(list(command.STEPS), 120.0, lambda step, limit_s: limit_s)
-    assert limits == [20.0, 40.0, 40.0, 20.0, *[0.0] * (len(limits) - 4)]
+    assert limits == [20.0, 40.0, 60.0, *[0.0] * (len(limits) - 3)]
 
 
 def test_a_step_that_fails_says_why_in_a_line(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_every_step_that_is_listed_is_there(capsys: pytest.CaptureFixture[str]) 
     assert command.main(["--list"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert {*listed, command.CLOCKS} == set(STEPS)
-    assert listed[:4] == ["state", "worker", "doctor", "seed"]
+    assert listed[:4] == ["state", "worker", "same", "doctor"]
 
 
 def test_a_wrong_call_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,7 +331,9 @@ def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
 
     assert '"imported": true' in lines("worker")[0]["out"]
     assert lines("seed")[0]["score"]["card"] == "Fake H100"
-    assert len(lines("same")[0]["score"]["comparison"]["log_ratios"]) == 4, "there was no time for more"
+    comparison = lines("same")[0]["score"]["comparison"]
+    assert (len(comparison["log_ratios"]), comparison["between"]) == (12, 0)
+    assert "3 pairs of processes differ by 0.000%" in (out / "same.log").read_text()
     assert [row["evaluation"]["status"] for row in lines("canary")[:-1]].count("incorrect") == 2
     assert {row["part"] for row in lines("same_runs")} == {"evaluation", "comparison", "score"}
     assert [row["measured"]["status"] for row in lines("predicted")] == ["correct", "parse_error"]

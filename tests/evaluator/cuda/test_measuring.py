@@ -98,9 +98,9 @@ def always(mine: Simulated, theirs: Simulated) -> Callable[[], AbstractContextMa
     return pair
 
 
-def compare(mine: Simulated, theirs: Simulated, seed: int = 2, until: float = math.inf) -> Comparison:
+def compare(mine: Simulated, theirs: Simulated, seed: int = 2, until: float = math.inf, least: int = 0) -> Comparison:
     stopwatch = Stopwatch(CASES, random.Random(seed))
-    outcome = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, until)
+    outcome = stopwatch.compare(always(mine, theirs), "digest", 0.01, 0.005, until, least)
     assert isinstance(outcome, Comparison)
     return outcome
 
@@ -191,6 +191,12 @@ def test_a_pair_of_processes_runs_some_rounds_and_then_another_does(monkeypatch:
 def test_a_comparison_without_time_ends_undecided_with_the_rounds_that_it_has() -> None:
     found = compare(*two(1e-3, 1e-3)[:2], until=0.0)
     assert (found.verdict, len(found.log_ratios)) == (Verdict.UNDECIDED, ROUNDS[0])
+
+
+def test_a_comparison_has_the_rounds_that_it_must_have_whatever_the_first_ones_show() -> None:
+    assert len(compare(*two(1e-3, 1e-3)[:2]).log_ratios) < 80
+    found = compare(*two(1e-3, 1e-3)[:2], least=80)
+    assert (found.verdict, len(found.log_ratios)) == (Verdict.EQUIVALENT, 80)
 
 
 @pytest.mark.parametrize("late", ["mine", "theirs"])
