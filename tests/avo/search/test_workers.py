@@ -187,6 +187,17 @@ class Waits:
         return str(ray.get(self._pool.ask.remote("target")).name)
 
 
+def told_by(crew: RayCrew) -> list[str]:
+    """What both operators of a crew say."""
+    for worker in range(2):
+        crew.start(worker, False)
+    told: list[str] = []
+    until = time.monotonic() + PATIENCE_S
+    while len(told) < 2 and time.monotonic() < until:
+        told += [report.trouble for report in crew.wait(1)]
+    return told
+
+
 @pytest.mark.long
 def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -196,13 +207,7 @@ def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
     monkeypatch.setattr(workers, "OperatorWorker", Waits)
     config = RunConfig(target="cuda", workers=2)
     with hire("sqlite://", "run", config, make_evaluator=partial(OnAGpu, tmp_path, 2)) as crew:
-        for worker in range(2):
-            crew.start(worker, False)
-        told: list[str] = []
-        until = time.monotonic() + PATIENCE_S
-        while len(told) < 2 and time.monotonic() < until:
-            told += [report.trouble for report in crew.wait(1)]
-    assert told == ["h100", "h100"]
+        assert told_by(crew) == ["h100", "h100"]
     assert {each.name for each in tmp_path.iterdir()} == {"2", "5"}
 
 

@@ -18,7 +18,8 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
 }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
   *device = (void *)(strncmp(uuid, "MIG-", 4) ? 0x7f0000000002 : 0x7f0000000003);
-  return strcmp(uuid, "GPU-1234") && strcmp(uuid, "MIG-4321") && strncmp(uuid, "GPU-0000000", 11) ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
+  const char *stub = getenv("STUB_MIG") ? "MIG-0000000" : "GPU-0000000";
+  return strcmp(uuid, "GPU-1234") && strcmp(uuid, "MIG-4321") && strncmp(uuid, stub, 11) ? 6 /* NVML_ERROR_NOT_FOUND */ : 0;
 }
 int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *part, void **device) {
   *device = (void *)0x7f0000000002;

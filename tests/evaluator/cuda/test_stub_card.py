@@ -171,7 +171,7 @@ def test_who_else_is_on_the_card_is_said_and_other_workers_are_not(
 
 @pytest.mark.long
 def test_on_a_part_of_a_card_it_is_said_what_cannot_be_read(start_card: Start, right: CompiledPlan) -> None:
-    with closing(start_card("STUB_MIG=1", "STUB_UUID=4321", "NVML_STUB_FAILS=power,limit")) as worker:
+    with closing(start_card("STUB_MIG=1", "NVML_STUB_FAILS=power,limit")) as worker:
         assert worker.open(MHA, right) is None
         timed = worker.time(SMALL.name, [1], LIMIT_S)
         assert isinstance(timed, Timed), timed

@@ -330,6 +330,6 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuui
 }
 
 CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
-  snprintf(name, length, "Stub %s", told("STUB_ARCH", 90) == 90 ? "H100" : "B200");
+  snprintf(name, length, "Stub %s%s", told("STUB_ARCH", 90) == 90 ? "H100" : "B200", device ? " 1" : "");
   return CUDA_SUCCESS;
 }

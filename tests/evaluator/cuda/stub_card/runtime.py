@@ -50,7 +50,7 @@ class StubCuda:
         """Return what the driver says of the card."""
         name = ctypes.create_string_buffer(64)
         self.driver.cuDeviceGetName(name, len(name), self._card)
-        uuid = os.environ.get("STUB_UUID") or f"{self._card.value:08d}-0000-0000-0000-000000000000"
+        uuid = f"{self._card.value:08d}-0000-0000-0000-{os.environ.get('STUB_UUID', ''):0>12}"
         return SimpleNamespace(
             name=name.value.decode(), uuid=uuid, **{each: self._attribute(each) for each in _ATTRIBUTES}
         )
