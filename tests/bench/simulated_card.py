@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,22 +11,13 @@ from avo.evaluator.cuda import baselines, measuring, worker
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Enqueue, LoadedKernel, Took
 from avo.evaluator.plan import Argument, KernelIR
-from avo.evaluator.problem import Case
 from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.problems.mha import MHA
 from avo.seeds import seed_source
 from bench.first_contact import steps
 from tests.evaluator.cuda import gpu_attacks, on_gpu
 from tests.evaluator.cuda.fake_device import FakeDevice, Loopback, attend, forever
-
-SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
-TINY = replace(
-    MHA,
-    name="tiny",
-    correctness_cases=(SMALL,),
-    suites={"one": (replace(SMALL, name="large-causal", inputs="tiled"),)},
-    baselines=(),
-)
+from tests.evaluator.cuda.stub_card import tiny
+from tests.evaluator.cuda.stub_card.tiny import SMALL
 
 
 class RightDevice(FakeDevice):
@@ -75,14 +65,14 @@ def kernels(arch: int) -> Iterator[tuple[str, str, str]]:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one step."""
-    PROBLEMS["tiny"] = TINY
+    PROBLEMS["tiny"] = tiny.PROBLEM
     measuring.RUNS, measuring.ROUNDS = 6, range(4, 65, 4)
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
     baselines._gpu = device
     baselines.LIBRARIES = baselines.LIBRARIES[:1]
     steps.kernels, steps.VARIANTS, steps.PAIRS = kernels, 2, 3
     steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", __spec__.name))
-    steps.main(arguments, problem="tiny", suite="one", start=start)
+    steps.main(arguments, problem="tiny", start=start)
 
 
 if __name__ == "__main__":

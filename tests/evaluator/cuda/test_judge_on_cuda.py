@@ -23,18 +23,16 @@ from avo.evaluator.judging.judge import Judge
 from avo.evaluator.judging.refusal import Refused
 from avo.evaluator.judging.speed import Challenge, CompiledPlan
 from avo.evaluator.plan import Argument, KernelIR
-from avo.evaluator.problem import Case, Problem
+from avo.evaluator.problem import Problem
 from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.problems.mha import MHA
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.target import ScoreKind
 from avo.seeds import seed_source
 from tests.evaluator.cuda.fake_device import CARD, FakeDevice, Loopback, attend, forever
+from tests.evaluator.cuda.stub_card.tiny import PROBLEM as TINY
+from tests.evaluator.cuda.stub_card.tiny import SMALL
 from tests.kernels import stored
 
-SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
-LARGE = replace(SMALL, name="large-causal", inputs="tiled")  # of one shape, to compile but once
-TINY = replace(MHA, name="tiny", correctness_cases=(SMALL,), suites={"one": (LARGE,)}, baselines=())
 SEED = seed_source("mha")
 FICKLE = """
 
@@ -94,7 +92,7 @@ class Room:
     def __init__(self, server: ForkServer) -> None:
         self.spoil: Callable[[Sequence[torch.Tensor]], None] = lambda buffers: None
         speed = Measured(CARD.target(), start=self._start)
-        self.judge = Judge(CARD.target(), "one", speed=speed, server=server)
+        self.judge = Judge(CARD.target(), "quick", speed=speed, server=server)
 
     def _start(self) -> WorkerContender:
         return WorkerContender(Loopback(ExecutingDevice(lambda buffers: self.spoil(buffers))))

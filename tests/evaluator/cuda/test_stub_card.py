@@ -35,6 +35,7 @@ from tests.corpus import sample
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.conftest import Start
 from tests.evaluator.cuda.on_gpu import compiled, plans
+from tests.evaluator.cuda.stub_card.tiny import SMALL
 from tests.kernels import stored
 
 LIMIT_S = 600.0
@@ -43,7 +44,6 @@ CARDS = {"h100": "card", "b200": "blackwell"}
 """Targets, with the fixtures that are workers on them."""
 QUICK = [("mha", "plain", "h100"), ("fsa", "kv_outer", "h100")]
 SEEDS = [(kind, name, target) for target in CARDS for kind in KINDS for name in fitting(kind, get_target(target))]
-SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
 SAME = "tl.store(Out + tl.arange(0, 256), tl.load(Out + tl.arange(0, 256)))"
 COUNTS_FROM_ZERO = """
 i = tl.arange(0, 4)

@@ -1,4 +1,4 @@
-"""A problem that evaluators on the stub card judge in seconds."""
+"""A problem that is judged on the stub card in seconds."""
 
 from dataclasses import replace
 
@@ -10,6 +10,6 @@ PROBLEM = replace(
     MHA,
     name="tiny",
     correctness_cases=(SMALL,),
-    suites={"quick": (replace(SMALL, name="large-causal", inputs="tiled"),)},
+    suites={"quick": (replace(SMALL, name="large-causal", inputs="tiled"),)},  # of one shape, to compile but once
     baselines=(),
 )
