@@ -13,15 +13,9 @@ import pytest
 
 from avo.evaluator.cuda import measuring
 from avo.evaluator.cuda.cards import Card
-<<<<<<< HEAD
-from avo.evaluator.cuda.device import Setup, Timed, Took
+from avo.evaluator.cuda.device import Clocks, Setup, Timed, Took
 from avo.evaluator.cuda.measuring import PASSES, RUNS, Audience, Pair, Stopwatch
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
-=======
-from avo.evaluator.cuda.contender import Timed
-from avo.evaluator.cuda.device import Clocks, Setup, Took
-from avo.evaluator.cuda.measuring import PASSES, RUNS, STRETCH_S, Audience, Pair, Stopwatch, TimedCase
->>>>>>> 831f1b9e (cuda: ask NVML for errors of the hardware and for others on the card)
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Comparison, Fault, Status, Verdict
