@@ -15,6 +15,8 @@ StoreError
 +-- UnknownAttempt         the run has no such attempt
 +-- StepNotRunning         the step is finished, abandoned or unknown: nothing more can be written to it
 +-- ForeignEvaluation      an evaluation of another problem, target or suite than the run's
++-- ForeignMeasurement     a measurement of kernels that are not the run's
++-- NothingMeasured        no kernel of the run ran right on a card like its target
 """
 
 from collections.abc import Sequence
@@ -122,4 +124,23 @@ class ForeignEvaluation(StoreError):
     def __init__(self, what: str, got: str, expected: str) -> None:
         super().__init__(
             f"an evaluation of {what} {got!r} does not belong in a run of {what} {expected!r}: evaluate for that one"
+        )
+
+
+class ForeignMeasurement(StoreError):
+    """A measurement is of kernels that the run does not have."""
+
+    def __init__(self, run: str, why: str) -> None:
+        super().__init__(f"{why}: it was measured for another run called {run!r}")
+
+
+class NothingMeasured(StoreError):
+    """No kernel of the run was measured that a card like its target runs right."""
+
+    def __init__(self, run: str, target: str, cards: Sequence[str]) -> None:
+        """``cards``: on which something was measured, or tried."""
+        known = f"only something on {', '.join(cards)}" if cards else "nothing"
+        super().__init__(
+            f"{known} was measured of {run!r}, no right kernel on a card like {target}: run what avo shortlist {run} "
+            "writes on one, and take in what it finds with avo ingest"
         )

@@ -16,6 +16,7 @@ from avo.lineage_db.engine import Database, Part, transactional
 from avo.lineage_db.errors import InvalidRun, RunExists
 from avo.lineage_db.history import Histories
 from avo.lineage_db.journal import Journal
+from avo.lineage_db.measurements import Measurements
 from avo.lineage_db.pages import Pages
 from avo.lineage_db.records import Attempt, AttemptSummary, History, Run, RunState, RunSummary, Step, StepState, Version
 from avo.lineage_db.results import Results
@@ -47,6 +48,7 @@ class Store(Part):
         self.results = Results(database, self._histories)
         self.journal = Journal(database, self._histories)
         self.pages = Pages(database)
+        self.measurements = Measurements(database)
         self.upkeep = Upkeep(database)
 
     @classmethod

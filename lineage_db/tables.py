@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     false,
 )
 
+from avo.evaluator.confirmation import Finding
 from avo.evaluator.evaluation import Status
 from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from avo.lineage_db.decision import Ruling
@@ -36,6 +38,10 @@ def _selection(data: dict[str, Any]) -> Selection:
 
 def _doing(data: list[dict[str, Any]]) -> tuple[Doing, ...]:
     return tuple(Doing.from_json(each) for each in data)
+
+
+def _findings(data: list[dict[str, Any]]) -> tuple[Finding, ...]:
+    return msgspec.convert(data, tuple[Finding, ...])
 
 
 def _seen(data: dict[str, Any]) -> Seen:
@@ -292,6 +298,24 @@ interventions = Table(
     Column("source", Prose, nullable=False),
     Column("restart_from", Id),
     Column("made", UtcDateTime, nullable=False),
+)
+
+# What cards measured. The digest is of the whole file, so that none is taken twice.
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("run_id", ForeignKey(runs.c.id), nullable=False, index=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("card", Prose, nullable=False),
+    Column("uuid", Prose, nullable=False),
+    Column("unlike", Prose, nullable=False),
+    Column("made", UtcDateTime, nullable=False),
+    Column("ingested", UtcDateTime, nullable=False),
+    # What it says of each kernel, beside what was predicted.
+    Column("kernels", Json(_findings), nullable=False),
+    # The whole file, samples included.
+    Column("content", Json, nullable=False),
 )
 
 # The writers to a database on a server, and the token of the last transaction that each has committed. It tells whether
