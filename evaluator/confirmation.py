@@ -106,6 +106,12 @@ def unlike(measurement: Measurement) -> str:
     return f"{name} (sm_{arch}, {sms} SMs) is no {target.name} (sm_{target.arch}, {target.sms} SMs)"
 
 
+def times_start(measurement: Measurement, entrant: str) -> float | None:
+    """Return how many times as fast an entrant is as the run's start; None without a round of both."""
+    ratios = _ratios(measurement, entrant)
+    return math.exp(fmean(ratios)) if ratios else None
+
+
 def agreement(found: Iterable[Finding]) -> tuple[int, int]:
     """Return how many pairs of measured kernels have the predicted order, and how many pairs there are.
 
@@ -136,8 +142,7 @@ def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
     assert entrant.attempt is not None, "it is a kernel"
     assert entrant.predicted is not None, "it was checked"
     speeds = measurement.speeds(entrant.name)
-    ratios = list(chain(*measurement.log_ratios(entrant.name, measurement.start).values()))
-    confirmation, reason = _judged(measurement, entrant, ratios)
+    confirmation, reason = _judged(measurement, entrant, _ratios(measurement, entrant.name))
     return Finding(
         entrant.name,
         entrant.attempt,
@@ -147,9 +152,14 @@ def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
         entrant.message,
         Range(*(_mean(entrant.predicted[case.name][end] for case in measurement.cases) for end in range(3))),
         _measured(measurement, speeds),
-        math.exp(fmean(ratios)) if ratios else None,
+        times_start(measurement, entrant.name),
         speeds,
     )
+
+
+def _ratios(measurement: Measurement, entrant: str) -> list[float]:
+    """Return the logarithm of how many times as fast an entrant is as the start, for each round of all sessions."""
+    return list(chain(*measurement.log_ratios(entrant, measurement.start).values()))
 
 
 def _mean(tflops: Iterable[float]) -> float:

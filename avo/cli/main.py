@@ -20,6 +20,7 @@ from avo.cli.doctor import doctor
 from avo.cli.evaluate import evaluate
 from avo.cli.export import export
 from avo.cli.git import git
+from avo.cli.ingest import ingest
 from avo.cli.kb import kb
 from avo.cli.lineage import lineage
 from avo.cli.log import log
@@ -50,7 +51,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Watch it": (status, log, runs, ui),
     "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
     "Try kernels of your own": (evaluate, tune, baselines, moves),
-    "Take the result home": (shortlist, report, export, git),
+    "Take the result home": (shortlist, ingest, report, export, git),
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""

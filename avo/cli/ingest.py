@@ -1,0 +1,118 @@
+"""``avo ingest``: what a card measured of a run's kernels comes home."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avo.cli.common import DbOption, JsonOption, console, err, fail, open_store, print_json
+from avo.watch.tables import one_line, row, table
+
+if TYPE_CHECKING:
+    from avo.evaluator.measurement import Measurement
+    from avo.lineage_db.measurements import Measured
+
+
+def ingest(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="measured.json, as measure.py wrote it.")],
+    db: DbOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in what a card measured of a run's kernels, beside what was predicted.
+
+    measure.py of a shortlist writes it. A file that is no measurement, was edited, or is of kernels that the run does
+    not have is refused; those before it stay. One that was taken in before changes nothing, and exit code is 0.
+
+    Example: avo ingest shortlist/measured.json
+    """
+    from avo.evaluator.measurement import BadMeasurement, Measurement
+    from avo.lineage_db.errors import ForeignMeasurement, UnknownRun
+
+    records = []
+    with open_store(db) as store:
+        for file in files:
+            try:
+                made = Measurement.from_json(file.read_bytes())
+                new = store.measurements.ingest(made, now=datetime.now(UTC))
+            except OSError as error:
+                fail(f"cannot read {file}: {error.strerror}")
+            except (BadMeasurement, ForeignMeasurement, UnknownRun, RecursionError) as error:
+                fail(f"{file}: {error}")
+            if not new:
+                err.print(f"avo: {file} was taken in before: nothing has changed")
+            found = [each for each in store.measurements.of_run(store.run(made.run).id) if each.digest == made.digest]
+            records.append(_record(made, found, new))
+            if not as_json:
+                _print(made, found, records[-1])
+    if as_json:
+        print_json(records)
+
+
+def _record(made: "Measurement", found: "Sequence[Measured]", new: bool) -> dict[str, Any]:
+    from avo.evaluator.confirmation import agreement, times_start
+
+    in_order, pairs = agreement(each.finding for each in found)
+    libraries = [
+        {
+            "name": each.name, "release": each.release, "status": each.status, "message": each.message,
+            "tflops": made.geomean_tflops(each.name), "times_start": times_start(made, each.name),
+        }
+        for each in made.entrants
+        if each.attempt is None
+    ]  # fmt: skip
+    return {
+        "run": made.run, "new": new, "conditions": _conditions(made), "kernels": [each.to_json() for each in found],
+        "libraries": libraries, "in_predicted_order": in_order, "pairs": pairs,
+    }  # fmt: skip
+
+
+def _conditions(made: "Measurement") -> str:
+    from avo.evaluator.confirmation import card_name
+
+    watts, limit = _span((each.watts for each in made.samples), "W"), made.setup.get("power_limit_w")
+    parts = (
+        f"{card_name(made)}, {made.began}",
+        f"driver {made.card.get('driver') or 'not known'}",
+        str(made.setup.get("versions") or ""),
+        _span((each.sm_mhz for each in made.samples), "MHz"),
+        _span((each.celsius for each in made.samples), "C"),
+        f"{watts} of {limit:g} W" if watts and isinstance(limit, int | float) else watts,
+        f"without a graph: {made.ungraphed}" if made.ungraphed else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _span(values: Iterable[float | None], unit: str) -> str:
+    known = [each for each in values if each is not None]
+    return f"{min(known):g} to {max(known):g} {unit}" if known else ""
+
+
+def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, Any]) -> None:
+    start = f">TIMES {made.start}"
+    title = f"{made.run}: TFLOPS, geometric means of {len(made.cases)} cases of {made.suite}"
+    columns = (">PREDICTED", ">RANGE", ">MEASURED", ">QUARTILES", ">OF PREDICTED", start, "VERDICT")
+    kernels = table("KERNEL", *columns, "", title=title)
+    for each in (measured.finding for measured in found):
+        ours, theirs = each.measured, each.predicted
+        row(
+            kernels, each.entrant, f"{theirs.tflops:.1f}", f"{theirs.low:.1f} to {theirs.high:.1f}",
+            ours and f"{ours.tflops:.1f}", ours and f"{ours.low:.1f} to {ours.high:.1f}",
+            each.of_predicted and f"{each.of_predicted:.2f}", each.times_start and f"{each.times_start:.3f}",
+            each.confirmation, each.reason,
+        )  # fmt: skip
+    console.print(kernels)
+    if record["libraries"]:
+        others = table("LIBRARY", "RELEASE", ">MEASURED", start, "")
+        for each in record["libraries"]:
+            tflops = each["tflops"] and f"{each['tflops']:.1f}"
+            times = each["times_start"] and f"{each['times_start']:.3f}"
+            why = each["message"] or ("" if each["status"] == "correct" else each["status"])
+            row(others, each["name"], each["release"], tflops, times, why)
+        console.print()
+        console.print(others)
+    within = sum(each.finding.within for each in found)
+    order = f"{record['in_predicted_order']} of {record['pairs']} pairs of kernels are in the predicted order"
+    console.print(f"\n{order}, {within} of {len(found)} in the predicted range", soft_wrap=True)
+    console.print(one_line(record["conditions"]), soft_wrap=True)

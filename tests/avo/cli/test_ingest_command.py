@@ -1,0 +1,76 @@
+"""What a card measured comes home: taken in once, shown beside what was predicted, and refused with a reason."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from avo.lineage_db.store import Store
+from tests.avo.sample_run import make_sample_run
+from tests.avo.shortlisted import measured, sealed
+
+Avo = Callable[..., Result]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    """A database with the run mha-h100, and beside it what was measured of its v0 and v3."""
+    path = str(tmp_path / "lineage.db")
+    make_sample_run(path)
+    with Store.open(path) as store:
+        made = measured(store, "mha-h100", factor=0.85)
+        (tmp_path / "measured.json").write_text(made.to_json())
+        start, fast, *others = made.entrants
+        foreign = replace(made, entrants=(start, replace(fast, digest="9" * 64), *others))
+        (tmp_path / "foreign.json").write_text(sealed(foreign).to_json())
+        (tmp_path / "gone.json").write_text(sealed(replace(made, run="gone")).to_json())
+        (tmp_path / "edited.json").write_text(made.to_json().replace('"attempt": 8', '"attempt": 7'))
+        (tmp_path / "other.json").write_text("[" * 10**5)
+    return path
+
+
+def test_what_was_measured_stands_beside_what_was_predicted(avo: Avo, db: str) -> None:
+    lines = [" ".join(line.split()) for line in avo("ingest", "measured.json", "--db", db).stdout.splitlines()]
+    assert lines[1] == "KERNEL PREDICTED RANGE MEASURED QUARTILES OF PREDICTED TIMES v0 VERDICT"
+    assert lines[2].startswith("v0 100.0 90.0 to 120.0 499.7 498.9 to 500.4 5.00 1.000 confirmed it ran right")
+    assert lines[3].startswith("v3 260.0 234.0 to 312.0 588.3 587.5 to 589.0 2.26 1.177 confirmed 1.177 times as fast")
+    assert lines[6] == "SDPA, cuDNN 2.11 454.6 0.909"
+    assert lines[8] == "1 of 1 pairs of kernels are in the predicted order, 0 of 2 in the predicted range"
+    assert lines[9].startswith("NVIDIA H100 80GB HBM3, 2026-12-02T01:00:00+00:00, driver")
+    assert lines[9].endswith("1700 to 1700 MHz, 60 to 60 C, 650 to 650 W of 700 W")
+
+
+def test_a_file_is_taken_in_once(avo: Avo, db: str) -> None:
+    first, again = (avo("ingest", "measured.json", "--db", db, "--json") for _ in range(2))
+    (one,), (two,) = json.loads(first.stdout), json.loads(again.stdout)
+    assert (one.pop("new"), two.pop("new"), one == two, again.exit_code) == (True, False, True, 0)
+    assert again.stderr == "avo: measured.json was taken in before: nothing has changed\n"
+    assert [each["finding"]["confirmation"] for each in one["kernels"]] == ["confirmed", "confirmed"]
+    with Store.read(db) as store:
+        assert len(store.measurements.of_run(1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        (
+            "foreign.json",
+            "foreign.json: its v3 is not attempt 8 here: it was measured for another run called",
+        ),
+        ("gone.json", "gone.json: no run 'gone': choose one of mha-h100"),
+        ("edited.json", "edited.json: it was changed after measure.py wrote it: its digest does not fit"),
+        ("other.json", "other.json: "),
+        ("none.json", "cannot read none.json: No such file or directory"),
+        ("lineage.db", "lineage.db: it is not JSON: is it whole?"),
+    ],
+)
+def test_what_is_no_measurement_of_a_run_here_is_refused_in_a_line(avo: Avo, db: str, file: str, why: str) -> None:
+    result = avo("ingest", file, "--db", db)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"avo: {why}")
+    assert result.stderr.count("\n") == 1
+    with Store.read(db) as store:
+        assert store.measurements.of_run(1) == []
