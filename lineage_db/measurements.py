@@ -1,7 +1,6 @@
 """Measurements: what cards measured of a run's kernels, beside what was predicted of them."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -47,22 +46,6 @@ _OF_RUN = (
 )
 
 
-def deciding(found: Iterable[Measured]) -> dict[int, Measured]:
-    """Return by attempt which of its measurements tells: the newest that confirms or refutes it.
-
-    If none does, it is the newest that has a figure, else the newest.
-    """
-
-    def weight(each: Measured) -> tuple[bool, bool, datetime]:
-        finding = each.finding
-        return finding.confirmation is not Confirmation.UNMEASURED, finding.measured is not None, each.made
-
-    told: dict[int, Measured] = {}
-    for each in sorted(found, key=weight, reverse=True):
-        told.setdefault(each.finding.attempt_id, each)
-    return told
-
-
 class Measurements(Part):
     """What was measured of the kernels of runs."""
 
@@ -101,6 +84,18 @@ class Measurements(Part):
         """Return all that was measured of the run's kernels, the newest measurement first."""
         rows = connection.execute(_OF_RUN, {"run_key": run_id})
         return [record(Measured, row, finding=finding) for row in rows for finding in row.kernels]
+
+    def told(self, run_id: int) -> dict[int, Measured]:
+        """Return by attempt which of its measurements tells: the newest that confirms or refutes it.
+
+        If none does, it is the newest that has a figure, else the newest.
+        """
+
+        def weight(each: Measured) -> tuple[bool, bool, datetime]:
+            finding = each.finding
+            return finding.confirmation is not Confirmation.UNMEASURED, finding.measured is not None, each.made
+
+        return {each.finding.attempt_id: each for each in sorted(self.of_run(run_id), key=weight)}
 
     @transactional()
     def whole(self, connection: Connection, run_id: int) -> list[Measurement]:

@@ -70,7 +70,10 @@ def export(
     with read_store(db) as store:
         named = [load(store, each) for each in versions]
         distinct = {(each.run.id, each.attempt.id): each for each in named}
-        chosen = [choose(each.run, store.versions(each.run.id), each.attempt) for each in distinct.values()]
+        chosen = [
+            choose(each.run, store.versions(each.run.id), each.attempt, store.measurements.told(each.run.id))
+            for each in distinct.values()
+        ]
     check_together(chosen)
     targets = [each.run.target for each in chosen]
     config = RunConfig.resolve(None, {**settings, "target": CUDA if CUDA in targets else targets[0]})

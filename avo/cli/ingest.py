@@ -94,12 +94,13 @@ def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, A
     title = f"{made.run}: TFLOPS, geometric means of {len(made.cases)} cases of {made.suite}"
     columns = (">PREDICTED", ">RANGE", ">MEASURED", ">QUARTILES", ">OF PREDICTED", start, "VERDICT")
     kernels = table("KERNEL", *columns, "", title=title)
-    for each in (measured.finding for measured in found):
-        ours, theirs = each.measured, each.predicted
+    for measured in found:
+        each, ours, theirs = measured.finding, measured.finding.measured, measured.finding.predicted
+        share = each.of_predicted if not measured.unlike else None
         row(
             kernels, each.entrant, f"{theirs.tflops:.1f}", f"{theirs.low:.1f} to {theirs.high:.1f}",
             ours and f"{ours.tflops:.1f}", ours and f"{ours.low:.1f} to {ours.high:.1f}",
-            each.of_predicted and f"{each.of_predicted:.2f}", each.times_start and f"{each.times_start:.3f}",
+            share and f"{share:.2f}", each.times_start and f"{each.times_start:.3f}",
             each.confirmation, each.reason,
         )  # fmt: skip
     console.print(kernels)
@@ -112,7 +113,8 @@ def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, A
             row(others, each["name"], each["release"], tflops, times, why)
         console.print()
         console.print(others)
-    within = sum(each.finding.within for each in found)
-    order = f"{record['in_predicted_order']} of {record['pairs']} pairs of kernels are in the predicted order"
-    console.print(f"\n{order}, {within} of {len(found)} in the predicted range", soft_wrap=True)
+    words = f"{record['in_predicted_order']} of {record['pairs']} pairs of kernels are in the predicted order"
+    if not any(each.unlike for each in found):
+        words += f", {sum(each.finding.within for each in found)} of {len(found)} kernels in the predicted range"
+    console.print(f"\n{words}", soft_wrap=True)
     console.print(one_line(record["conditions"]), soft_wrap=True)

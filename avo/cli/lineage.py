@@ -1,16 +1,17 @@
 """``avo lineage``: the accepted versions of a run as a tree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import gain, row, table
-from avo.watch.wording import cut, first_line, in_a_list, percent, unit
+from avo.watch.wording import briefly_measured, cut, first_line, in_a_list, percent, unit
 
 if TYPE_CHECKING:
     from avo.lineage_db.entries import Intervention
+    from avo.lineage_db.measurements import Measured
     from avo.lineage_db.records import Run, Version
 
 _SEEN_CHARS = 200
@@ -37,14 +38,20 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
         versions = store.versions(record.id)
         steps = {step.number: step for step in store.steps(record.id)}
         interventions = store.journal.interventions(record.id)
-    records = [_record(version, versions, steps[version.step_number].operator) for version in versions]
+        measured = store.measurements.told(record.id)
+    records = [
+        _record(version, versions, steps[version.step_number].operator, measured.get(version.attempt.id))
+        for version in versions
+    ]
     if as_json:
         print_json(records)
         return
     said = [
         (sum(version.step_number <= made.after_step for version in versions), in_words(made)) for made in interventions
     ]
-    console.print(_tree(record, versions, records, said) if versions else f"{run} has no accepted version yet")
+    console.print(
+        _tree(record, versions, records, said, measured) if versions else f"{run} has no accepted version yet"
+    )
     if taken:
         console.print(transfer.in_words(taken.to_json()), soft_wrap=True)
 
@@ -57,7 +64,11 @@ def in_words(made: "Intervention") -> str:
 
 
 def _tree(
-    run: "Run", versions: "Sequence[Version]", records: Sequence[dict[str, Any]], said: Sequence[tuple[int, str]]
+    run: "Run",
+    versions: "Sequence[Version]",
+    records: Sequence[dict[str, Any]],
+    said: Sequence[tuple[int, str]],
+    measured: "Mapping[int, Measured]",
 ) -> Table:
     """``said``: what the supervisor said, with the number of versions that there were."""
     from avo.watch.scores import lines, published
@@ -66,8 +77,10 @@ def _tree(
     assert score is not None  # only correct attempts are accepted
     title = f"{run.name}: versions by {run.operator}, {unit(score)}"
     niches = ["NICHE"] if any(version.niche for version in versions) else []
-    blank = [""] * len(niches)
-    made = table("", "VERSION", "PARENTS", *niches, ">TFLOPS", ">GAIN", "CHANGE", title=title)
+    on_cards = ["ON A CARD"] if measured else []
+    blank = [""] * len(niches + on_cards)
+    speed = f">{score.kind.upper()}" if measured else ">TFLOPS"
+    made = table("", "VERSION", "PARENTS", *niches, *on_cards, speed, ">GAIN", "CHANGE", title=title)
     passed = lines(score, published(run.problem), versions)
     best = max(version.number for version in versions if version.champion)
 
@@ -81,8 +94,10 @@ def _tree(
     for place, (line, rails) in enumerate(zip(records, branches([v.parents for v in versions]), strict=True)):
         draw(place)
         parents = " ".join(f"v{parent}" for parent in line["parents"])
+        cells = [line["niche"]] * len(niches)
+        cells += [briefly_measured(measured.get(line["attempt"]))] * len(on_cards)
         row(
-            made, rails, f"v{line['version']}", parents, *([line["niche"]] if niches else []), f"{line['score']:.1f}",
+            made, rails, f"v{line['version']}", parents, *cells, f"{line['score']:.1f}",
             percent(line["gain"]), in_a_list(line["change"]), style="bold green" if line["version"] == best else "",
         )  # fmt: skip
         if seen := first_line(line["seen"]):
@@ -91,7 +106,9 @@ def _tree(
     return made
 
 
-def _record(version: "Version", versions: "Sequence[Version]", operator: str) -> dict[str, Any]:
+def _record(
+    version: "Version", versions: "Sequence[Version]", operator: str, measured: "Measured | None"
+) -> dict[str, Any]:
     evaluation = version.attempt.evaluation
     scores = {other.number: other.attempt.evaluation.geomean_tflops for other in versions}
     assert evaluation.score is not None
@@ -102,6 +119,7 @@ def _record(version: "Version", versions: "Sequence[Version]", operator: str) ->
         "score": evaluation.geomean_tflops,
         "score_kind": evaluation.score.kind,
         "target": evaluation.target,
+        "measured": measured and measured.to_json(),
         "gain": gain(evaluation.geomean_tflops, max((scores[number] for number in version.parents), default=None)),
         "operator": operator,
         "niche": version.niche,

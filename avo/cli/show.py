@@ -1,6 +1,7 @@
 """``avo show``: one version or attempt."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,11 @@ from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, Named, console, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
-from avo.watch.wording import edited_from, printable
+from avo.watch.wording import edited_from, measured, printable
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Score
+    from avo.lineage_db.measurements import Measured
     from avo.lineage_db.records import Step
 
 VersionArgument = Annotated[
@@ -44,16 +46,17 @@ def show(
         (summary,) = store.pages.attempts(run.id, [attempt.id])
         step = store.step(run.id, accepted.step_number if accepted else summary.step_number)
         start = store.start(run.id)
+        told = store.measurements.told(run.id)
     assert step is not None, "attempts are made in steps"
     if as_json:
-        print_json(_record(found, step))
+        print_json(_record(found, step, told.get(attempt.id)))
     elif source:
         print_source(attempt.source)
     else:
-        _print(found, step, start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None)
+        _print(found, step, start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None, told)
 
 
-def _record(found: Named, step: "Step") -> dict[str, Any]:
+def _record(found: Named, step: "Step", measured: "Measured | None") -> dict[str, Any]:
     from avo.config import ISOLATION
     from avo.evaluator.catalogue import get_problem
 
@@ -74,12 +77,13 @@ def _record(found: Named, step: "Step") -> dict[str, Any]:
         "accepted": accepted.accepted.isoformat() if accepted else None,
         "decision": attempt.decision and asdict(attempt.decision),
         "evaluation": attempt.evaluation.to_json(),
+        "measured": measured and measured.to_json(),
         "published": [asdict(baseline) for baseline in published(get_problem(run.problem), run.target)],
         "source": attempt.source,
     }
 
 
-def _print(found: Named, step: "Step", seed: "Score | None") -> None:
+def _print(found: Named, step: "Step", seed: "Score | None", told: "Mapping[int, Measured]") -> None:
     from avo.config import ISOLATION
     from avo.evaluator.catalogue import get_problem
 
@@ -100,6 +104,8 @@ def _print(found: Named, step: "Step", seed: "Score | None") -> None:
             console.print(f"{name}: {one_line(text)}", soft_wrap=True)
     if isolation := found.run.config.get(ISOLATION):
         console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
+    if told:
+        console.print(measured(told.get(attempt.id), found.run.name), soft_wrap=True)
     console.print()
     console.print(render(attempt.evaluation, problem, seed))
 

@@ -1,7 +1,7 @@
 """Choosing: the versions and attempts to export, and how each came from the seed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from avo.config import START
@@ -10,6 +10,7 @@ from avo.evaluator.problem import Problem, signature
 from avo.evaluator.problem_sources import public_function
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
+from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Attempt, Run, Version
 from avo.subject import model_of
 from avo.watch.wording import printable
@@ -26,6 +27,8 @@ class Chosen:
     attempt: Attempt
     source: str
     """The source as it is exported, without the header of comments."""
+    measured: Measured | None = None
+    """What a card measured of it in its run; None for nothing."""
 
     @property
     def version(self) -> Version | None:
@@ -61,8 +64,12 @@ class Chosen:
         return public_function(self.problem)
 
 
-def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
+def choose(
+    run: Run, versions: Sequence[Version], attempt: Attempt, told: Mapping[int, Measured] | None = None
+) -> Chosen:
     """Return ``attempt`` of ``run``, whose versions are ``versions``, ready to be judged. It need not be a version.
+
+    ``told`` has what cards measured, by attempt.
 
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
@@ -73,7 +80,8 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt) -> Chosen:
             "attention, their gradients and decoding have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
-    chosen = Chosen(run, problem, lineage_of(versions, *(accepted or attempt.parents)), attempt, attempt.source)
+    line, measured = lineage_of(versions, *(accepted or attempt.parents)), (told or {}).get(attempt.id)
+    chosen = Chosen(run, problem, line, attempt, attempt.source, measured)
     try:
         return replace(chosen, source=tidied(_describing_itself(chosen)))
     except ExportError as error:

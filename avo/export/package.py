@@ -30,7 +30,7 @@ from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import figure, mentions, names, of_seed, others, published, ranked, table, takes
-from avo.watch.wording import SPREAD, busiest, compared, critical, place, spread, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, measured, place, spread, unit
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -221,6 +221,7 @@ def environment() -> Environment:
         "unit": unit,
         "place": place,
         "compared": compared,
+        "measured": measured,
         "published": published,
         "others": others,
         "of_seed": of_seed,

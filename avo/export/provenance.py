@@ -47,6 +47,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "decision": attempt.decision.told if attempt.decision else None,
         "digest": attempt.digest,
         "source_sha256": hashlib.sha256(passed.chosen.source.encode()).hexdigest(),
+        "measured": passed.chosen.measured and passed.chosen.measured.to_json(),
         "judged": [evaluation.to_json() for evaluation in passed.evaluations],
         "lineage": [
             *(_step(each.attempt, each) for each in passed.chosen.line),

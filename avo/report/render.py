@@ -25,6 +25,7 @@ from avo.watch.trajectory import Trajectory
 from avo.watch.wording import (
     MOST_WORDS,
     SPREAD,
+    briefly_measured,
     busiest,
     counted,
     critical,
@@ -34,6 +35,7 @@ from avo.watch.wording import (
     gained,
     in_a_list,
     looked,
+    measured,
     percent,
     place,
     printable,
@@ -95,8 +97,8 @@ def _environment(**options: Any) -> Environment:
         "looked": looked, "counted": counted, "busiest": busiest, "critical": critical, "gained": gained,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "level": _level,
-        "one": lambda value: f"{value:.1f}", "percent": percent,
-        "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
+        "briefly_measured": briefly_measured, "measured": measured, "one": lambda value: f"{value:.1f}",
+        "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip
     return environment
 

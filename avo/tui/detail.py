@@ -14,6 +14,7 @@ from avo.tui.hot_loop import HotLoop, MakeProfiler
 from avo.tui.keys import Scroll
 from avo.tui.reader import Picture
 from avo.tui.tables import scores
+from avo.watch.wording import measured
 
 TABS = ("scores", "source", "diff", "hot-loop")
 
@@ -56,7 +57,8 @@ class VersionDetail(Vertical):
     ) -> None:
         """Show a version and what its operator submitted about it. What is shown already is not drawn again."""
         moved = self._version is None or version.attempt.id != self._version.attempt.id
-        if not moved and (submission is None or submission == self._submission):
+        same = self._picture is not None and picture.view.measured == self._picture.view.measured
+        if not moved and same and (submission is None or submission == self._submission):
             return
         self._version, self._picture, self._baselines, self._submission = version, picture, baselines, submission
         self._stale.add("scores")
@@ -94,7 +96,9 @@ class VersionDetail(Vertical):
             return
         self._stale.remove(tab)
         if tab == "scores":
-            found = scores(version, picture.by_number, self._baselines, self._submission)
+            view = picture.view
+            told = measured(view.measured.get(version.attempt.id), view.run.name) if view.measured else ""
+            found = scores(version, picture.by_number, self._baselines, self._submission, told)
             self.query_one("#scores-text", Static).update(found)
         elif tab == "source":
             self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))

@@ -8,12 +8,13 @@ from textual.widgets.option_list import Option
 
 from avo.evaluator.problem import Baseline
 from avo.lineage_db.entries import Intervention
+from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Version
 from avo.tui.keys import Options
 from avo.tui.reader import Picture
 from avo.watch.scores import BaselineComparison, gain, geomean, lines
 from avo.watch.tree import Row, layout
-from avo.watch.wording import first_line, in_a_list, percent
+from avo.watch.wording import CONFIRMATION_STYLE, briefly_measured, first_line, in_a_list, percent
 
 
 class LineageList(Options):
@@ -36,7 +37,8 @@ class LineageList(Options):
         marks = marked(picture.versions, picture.interventions)
         rows = layout(kept(picture.versions, by_number, words))
         best = picture.view.best.number if picture.view.best else None
-        options = [Option(_prompt(row, by_number, best, marks), id=str(row.version.number)) for row in rows]
+        prompts = [(_prompt(row, by_number, best, marks, picture.view.measured), row.version.number) for row in rows]
+        options = [Option(prompt, id=str(number)) for prompt, number in prompts]
         seed = picture.view.seed
         score = seed.attempt.evaluation.score if seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
@@ -144,7 +146,11 @@ def _line(published: BaselineComparison) -> Text:
 
 
 def _prompt(
-    row: Row, versions: Mapping[int, Version], best: int | None, marks: Mapping[int, Sequence[Intervention]]
+    row: Row,
+    versions: Mapping[int, Version],
+    best: int | None,
+    marks: Mapping[int, Sequence[Intervention]],
+    measured: Mapping[int, Measured],
 ) -> Text:
     version = versions[row.version.number]
     is_best = version.number == best
@@ -157,6 +163,9 @@ def _prompt(
         no_wrap=True,
         overflow="ellipsis",
     )
+    if measured:
+        told = measured.get(version.attempt.id)
+        text.append(f"{briefly_measured(told)} ", CONFIRMATION_STYLE[told.finding.confirmation] if told else "dim")
     if version.niche:
         text.append(f"@{first_line(version.niche)} ", "cyan")
     for intervention in marks.get(version.number, ()):

@@ -45,7 +45,9 @@ class LineageView(View):
     def show(self, picture: Picture, baselines: Sequence[Baseline]) -> None:
         """Show new versions and the details of the selected one."""
         self._picture, self._baselines = picture, baselines
-        drawn = (picture.view.run.id, len(picture.versions), picture.interventions, self._words)
+        drawn = (
+            picture.view.run.id, len(picture.versions), picture.interventions, picture.view.measured, self._words,
+        )  # fmt: skip
         if drawn != self._drawn:
             self._drawn = drawn
             self.query_one(LineageList).show(picture, baselines, self._words)

@@ -70,16 +70,18 @@ def scores(
     versions: Mapping[int, Version],
     baselines: Sequence[Baseline],
     submission: Submission | None = None,
+    told: str = "",
 ) -> RenderableType:
     """Return everything the judge found about a version, compared with its parent, the seed and published figures.
 
-    ``submission``: what the version's operator said about it, if anything.
+    ``submission``: what the version's operator said about it, if anything; ``told``: what a card measured, in words.
     """
     evaluation = version.attempt.evaluation
     score = evaluation.score
     if score is None:
         return Text(printable(evaluation.message))
     parts: list[RenderableType] = [_summary(version, versions, score, submission)]
+    parts += [Text(told)] if told else []
     parts += [
         _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
         _case_scores(version, versions, score, baselines),

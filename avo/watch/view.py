@@ -15,6 +15,7 @@ from avo.evaluator.evaluation import Status
 from avo.evaluator.target import ScoreKind
 from avo.limits import STEPS, Account, accounts
 from avo.lineage_db.entries import Intervention, Spend
+from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
@@ -88,6 +89,8 @@ class RunView:
     """The last versions, oldest first."""
     intervention: Intervention | None
     """The supervisor's last intervention."""
+    measured: Mapping[int, Measured]
+    """What cards measured of the run's kernels, by attempt, the measurement that tells: empty before any."""
 
     @property
     def attempts(self) -> int:
@@ -214,6 +217,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         best=best,
         recent=recent,
         intervention=interventions[-1] if interventions else None,
+        measured=store.measurements.told(run.id),
     )
 
 

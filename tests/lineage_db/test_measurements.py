@@ -9,7 +9,6 @@ import pytest
 from avo.evaluator.confirmation import Confirmation, findings
 from avo.evaluator.measurement import BadMeasurement, Measurement
 from avo.lineage_db.errors import ForeignMeasurement, NothingMeasured, UnknownRun
-from avo.lineage_db.measurements import deciding
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store
 from tests.avo.shortlisted import measured, sealed
@@ -93,7 +92,7 @@ def test_the_newest_verdict_tells_and_what_is_no_verdict_only_where_there_is_non
     ]
     for day, (options, confirmation, told) in enumerate(days, 1):
         store.measurements.ingest(later(store, run, day, **options), now=make.now)
-        fast = deciding(store.measurements.of_run(run.id))[2]
+        fast = store.measurements.told(run.id)[2]
         assert (fast.finding.confirmation, fast.made.day) == (confirmation, told)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
@@ -27,9 +28,9 @@ def sample() -> tuple[Run, Sequence[Version]]:
             return run, tuple(store.versions(run.id))
 
 
-def chosen(run: Run, versions: Sequence[Version], number: int = 3, **changes: str) -> Chosen:
+def chosen(run: Run, versions: Sequence[Version], number: int = 3, told: Any = None, **changes: str) -> Chosen:
     """Return a version of ``run``, as if it were the run that ``changes`` make of it."""
-    return choose(replace(run, **changes), versions, versions[number].attempt)  # type: ignore[arg-type]
+    return choose(replace(run, **changes), versions, versions[number].attempt, told)  # type: ignore[arg-type]
 
 
 def passed(version: Chosen, *tflops: float, target: str = "h100") -> Passed:
