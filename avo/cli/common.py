@@ -88,7 +88,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.
 
 _WHOLE = 1000
 """Characters of a help's first sentence that are shown: all."""
-_REFERENCE = re.compile(r"(?P<run>[^@#\s]+)(@v?(?P<version>\d{1,9})|#(?P<attempt>\d{1,9}))?")
+_REFERENCE = re.compile(r"(?P<run>[^@#\s]+)(@v?(?P<version>\d{1,9})|@(?P<fastest>measured)|#(?P<attempt>\d{1,9}))?")
 
 
 class Group(TyperGroup):
@@ -171,7 +171,9 @@ class Named:
 
 
 def load(store: "Store", text: str) -> Named:
-    """Return what RUN@VERSION or RUN#ATTEMPT names; RUN alone is the best version. Raises the store's errors."""
+    """Return what RUN@VERSION or RUN#ATTEMPT names; RUN alone is the best version, RUN@measured what was measured
+    fastest. Raises the store's errors.
+    """
     match = _REFERENCE.fullmatch(text)
     if match is None:
         fail(
@@ -179,10 +181,11 @@ def load(store: "Store", text: str) -> Named:
             "e.g. mha-h100@3 or mha-h100#38"
         )
     run = store.run(match["run"])
-    if match["attempt"] is None:
+    if match["attempt"] is None and match["fastest"] is None:
         version = store.version(run.id, None if match["version"] is None else int(match["version"]))
         return Named(run, version.attempt, version)
-    attempt = store.attempt(run.id, int(match["attempt"]))
+    wanted = store.measurements.fastest(run) if match["fastest"] else int(match["attempt"])
+    attempt = store.attempt(run.id, wanted)
     (summary,) = store.pages.attempts(run.id, [attempt.id])
     return Named(run, attempt, None if summary.version is None else store.version(run.id, summary.version))
 

@@ -33,7 +33,10 @@ def references(ctx: typer.Context, incomplete: str) -> list[str]:
     run, at, _ = incomplete.partition("@")
 
     def newest(store: "Store") -> Iterable[str]:
-        return (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
+        found = store.run(run)
+        numbers: list[object] = [each.number for each in reversed(store.versions(found.id)[-_MOST:])]
+        measured = ["measured"] if store.measurements.told(found.id) else []
+        return (f"{run}@{each}" for each in [*numbers, *measured])
 
     return _read(ctx, incomplete, newest) if at else attempts(ctx, incomplete)
 

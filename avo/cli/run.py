@@ -33,7 +33,8 @@ def run(
         typer.Option(
             "--from",
             metavar="RUN[@VERSION|#ATTEMPT]",
-            help="Start from a version or an attempt of another run, which may be of another problem.",
+            help="Start from a version or an attempt of another run, which may be of another problem; from what a card "
+            "measured fastest with RUN@measured.",
             autocompletion=completion.references,
             rich_help_panel="Search",
         ),

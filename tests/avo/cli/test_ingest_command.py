@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from avo.cli.common import load
+from avo.cli.run import _start
+from avo.config import START as START_OF
+from avo.config import RunConfig
 from avo.lineage_db.store import Store
-from tests.avo.sample_run import make_sample_run
+from tests.avo.sample_run import START, make_sample_run
 from tests.avo.shortlisted import measured, sealed
 
 Avo = Callable[..., Result]
@@ -74,3 +78,26 @@ def test_what_is_no_measurement_of_a_run_here_is_refused_in_a_line(avo: Avo, db:
     assert result.stderr.count("\n") == 1
     with Store.read(db) as store:
         assert store.measurements.of_run(1) == []
+
+
+def test_what_was_measured_fastest_has_a_name(avo: Avo, db: str) -> None:
+    refused = avo("show", "mha-h100@measured", "--db", db)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(
+        "avo: nothing was measured of 'mha-h100', no right kernel on a card like h100: run"
+    )
+    with Store.open(db) as store:
+        for factor, fastest in ((0.85, "v3"), (1.2, "v0")):
+            made = replace(measured(store, "mha-h100", factor=factor), began=f"2026-12-0{factor * 5:.0f}")
+            store.measurements.ingest(sealed(made), now=START)
+            found = load(store, "mha-h100@measured")
+            assert found.label == f"mha-h100@{fastest[1:]}"
+            assert found.version
+            assert found.attempt == found.version.attempt
+
+
+def test_a_run_goes_on_from_what_was_measured_fastest(avo: Avo, db: str) -> None:
+    with Store.open(db) as store:
+        store.measurements.ingest(measured(store, "mha-h100", factor=1.2), now=START)
+        start = _start(store, RunConfig(problem="mha", target="h100"), "mha-h100@measured", None)[START_OF]
+        assert start == [{"origin": "mha-h100@0", "source": store.version(1, 0).attempt.source}]
