@@ -143,18 +143,12 @@ def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
     assert entrant.predicted is not None, "it was checked"
     speeds = measurement.speeds(entrant.name)
     confirmation, reason = _judged(measurement, entrant, _ratios(measurement, entrant.name))
+    ranges = zip(*(entrant.predicted[case.name] for case in measurement.cases), strict=True)
+    predicted = Range(*map(geometric_mean, ranges))
     return Finding(
-        entrant.name,
-        entrant.attempt,
-        confirmation,
-        reason,
-        entrant.status,
-        entrant.message,
-        Range(*(_mean(entrant.predicted[case.name][end] for case in measurement.cases) for end in range(3))),
-        _measured(measurement, speeds),
-        times_start(measurement, entrant.name),
-        speeds,
-    )
+        entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.message, predicted,
+        _measured(measurement, speeds), times_start(measurement, entrant.name), speeds,
+    )  # fmt: skip
 
 
 def _ratios(measurement: Measurement, entrant: str) -> list[float]:
@@ -162,18 +156,14 @@ def _ratios(measurement: Measurement, entrant: str) -> list[float]:
     return list(chain(*measurement.log_ratios(entrant, measurement.start).values()))
 
 
-def _mean(tflops: Iterable[float]) -> float:
-    return geometric_mean(list(tflops))
-
-
 def _measured(measurement: Measurement, speeds: Mapping[str, Speed]) -> Range | None:
     if len(speeds) < len(measurement.cases):
         return None
     work = [(case.flops / 1e6, speeds[case.name]) for case in measurement.cases]
     return Range(
-        _mean(flops / speed.high_us for flops, speed in work),
-        _mean(speed.tflops for _, speed in work),
-        _mean(flops / speed.low_us for flops, speed in work),
+        geometric_mean(flops / speed.high_us for flops, speed in work),
+        geometric_mean(speed.tflops for _, speed in work),
+        geometric_mean(flops / speed.low_us for flops, speed in work),
     )
 
 

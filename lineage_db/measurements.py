@@ -95,7 +95,8 @@ class Measurements(Part):
             finding = each.finding
             return finding.confirmation is not Confirmation.UNMEASURED, finding.measured is not None, each.made
 
-        return {each.finding.attempt_id: each for each in sorted(self.of_run(run_id), key=weight)}
+        found = {each.finding.attempt_id: each for each in sorted(self.of_run(run_id), key=weight)}
+        return dict(sorted(found.items()))
 
     @transactional()
     def whole(self, connection: Connection, run_id: int) -> list[Measurement]:
@@ -110,15 +111,12 @@ class Measurements(Part):
         are not compared. Raises ``NothingMeasured``.
         """
         found = self.of_run(run.id)
-        right = [
-            each
-            for each in found
-            if not each.unlike and each.finding.status == Status.CORRECT and each.finding.measured is not None
-        ]
-        if not right:
+        ran = [each for each in found if each.finding.status == Status.CORRECT and not each.unlike]
+        speeds = [(each.finding.measured.tflops, each) for each in ran if each.finding.measured]
+        if not speeds:
             raise NothingMeasured(run.name, run.target, sorted({each.card for each in found}))
-        newest = [each.finding for each in right if each.digest == right[0].digest]
-        return max(newest, key=lambda each: each.measured.tflops if each.measured else 0.0).attempt_id
+        newest = [(tflops, each) for tflops, each in speeds if each.digest == speeds[0][1].digest]
+        return max(newest, key=lambda pair: pair[0])[1].finding.attempt_id
 
 
 def _began(measurement: Measurement) -> datetime:
@@ -131,9 +129,8 @@ def _began(measurement: Measurement) -> datetime:
 
 def _check(measurement: Measurement, run: Run, known: dict[int, AttemptSummary]) -> None:
     """Raise ``ForeignMeasurement`` unless all kernels are attempts of the run, ``known`` by their ids."""
-    if (measurement.problem, measurement.target) != (run.problem, run.target):
-        what = f"{measurement.problem} on {measurement.target}, not of {run.problem} on {run.target}"
-        raise ForeignMeasurement(run.name, f"it is of {what}")
+    if measurement.target != run.target:
+        raise ForeignMeasurement(run.name, f"its predictions are for {measurement.target}, not for {run.target}")
     seen = set[int]()
     for each in measurement.kernels:
         found = known.get(each.attempt or 0)

@@ -33,10 +33,7 @@ def references(ctx: typer.Context, incomplete: str) -> list[str]:
     run, at, _ = incomplete.partition("@")
 
     def newest(store: "Store") -> Iterable[str]:
-        found = store.run(run)
-        numbers: list[object] = [each.number for each in reversed(store.versions(found.id)[-_MOST:])]
-        measured = ["measured"] if store.measurements.told(found.id) else []
-        return (f"{run}@{each}" for each in [*numbers, *measured])
+        return (f"{run}@{each.number}" for each in reversed(store.versions(store.run(run).id)[-_MOST:]))
 
     return _read(ctx, incomplete, newest) if at else attempts(ctx, incomplete)
 

@@ -71,8 +71,8 @@ def export(
         named = [load(store, each) for each in versions]
         distinct = {(each.run.id, each.attempt.id): each for each in named}
         chosen = [
-            choose(each.run, store.versions(each.run.id), each.attempt, store.measurements.told(each.run.id))
-            for each in distinct.values()
+            choose(each.run, store.versions(run), each.attempt, store.measurements.told(run).get(attempt))
+            for (run, attempt), each in distinct.items()
         ]
     check_together(chosen)
     targets = [each.run.target for each in chosen]

@@ -90,31 +90,25 @@ def _span(values: Iterable[float | None], unit: str) -> str:
 
 
 def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, Any]) -> None:
-    start = f">TIMES {made.start}"
     title = f"{made.run}: TFLOPS, geometric means of {len(made.cases)} cases of {made.suite}"
-    columns = (">PREDICTED", ">RANGE", ">MEASURED", ">QUARTILES", ">OF PREDICTED", start, "VERDICT")
-    kernels = table("KERNEL", *columns, "", title=title)
+    columns = (">PREDICTED", ">RANGE", ">MEASURED", ">QUARTILES", ">OF PREDICTED", f">TIMES {made.start}", "VERDICT")
+    shown = table("KERNEL OR LIBRARY", *columns, "", title=title)
     for measured in found:
         each, ours, theirs = measured.finding, measured.finding.measured, measured.finding.predicted
-        share = each.of_predicted if not measured.unlike else None
         row(
-            kernels, each.entrant, f"{theirs.tflops:.1f}", f"{theirs.low:.1f} to {theirs.high:.1f}",
+            shown, each.entrant, f"{theirs.tflops:.1f}", f"{theirs.low:.1f} to {theirs.high:.1f}",
             ours and f"{ours.tflops:.1f}", ours and f"{ours.low:.1f} to {ours.high:.1f}",
-            share and f"{share:.2f}", each.times_start and f"{each.times_start:.3f}",
-            each.confirmation, each.reason,
+            (ours and not measured.unlike and f"{each.of_predicted:.2f}") or None,
+            each.times_start and f"{each.times_start:.3f}", each.confirmation, each.reason,
         )  # fmt: skip
-    console.print(kernels)
-    if record["libraries"]:
-        others = table("LIBRARY", "RELEASE", ">MEASURED", start, "")
-        for each in record["libraries"]:
-            tflops = each["tflops"] and f"{each['tflops']:.1f}"
-            times = each["times_start"] and f"{each['times_start']:.3f}"
-            why = each["message"] or ("" if each["status"] == "correct" else each["status"])
-            row(others, each["name"], each["release"], tflops, times, why)
-        console.print()
-        console.print(others)
+    for each in record["libraries"]:
+        tflops, times = each["tflops"], each["times_start"]
+        row(
+            shown, f"{each['name']} {each['release']}", "", "", tflops and f"{tflops:.1f}", "", "",
+            times and f"{times:.3f}", "" if each["status"] == "correct" else each["status"], each["message"],
+        )  # fmt: skip
+    console.print(shown)
     words = f"{record['in_predicted_order']} of {record['pairs']} pairs of kernels are in the predicted order"
     if not any(each.unlike for each in found):
         words += f", {sum(each.finding.within for each in found)} of {len(found)} kernels in the predicted range"
-    console.print(f"\n{words}", soft_wrap=True)
-    console.print(one_line(record["conditions"]), soft_wrap=True)
+    console.print(f"{words}\n{one_line(record['conditions'])}", soft_wrap=True)

@@ -39,10 +39,7 @@ def lineage(run: RunArgument, db: DbOption = None, as_json: JsonOption = False) 
         steps = {step.number: step for step in store.steps(record.id)}
         interventions = store.journal.interventions(record.id)
         measured = store.measurements.told(record.id)
-    records = [
-        _record(version, versions, steps[version.step_number].operator, measured.get(version.attempt.id))
-        for version in versions
-    ]
+    records = [_record(each, versions, steps[each.step_number].operator, measured) for each in versions]
     if as_json:
         print_json(records)
         return
@@ -107,7 +104,7 @@ def _tree(
 
 
 def _record(
-    version: "Version", versions: "Sequence[Version]", operator: str, measured: "Measured | None"
+    version: "Version", versions: "Sequence[Version]", operator: str, measured: "Mapping[int, Measured]"
 ) -> dict[str, Any]:
     evaluation = version.attempt.evaluation
     scores = {other.number: other.attempt.evaluation.geomean_tflops for other in versions}
@@ -119,7 +116,7 @@ def _record(
         "score": evaluation.geomean_tflops,
         "score_kind": evaluation.score.kind,
         "target": evaluation.target,
-        "measured": measured and measured.to_json(),
+        "measured": (told := measured.get(version.attempt.id)) and told.to_json(),
         "gain": gain(evaluation.geomean_tflops, max((scores[number] for number in version.parents), default=None)),
         "operator": operator,
         "niche": version.niche,

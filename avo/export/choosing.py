@@ -1,7 +1,7 @@
 """Choosing: the versions and attempts to export, and how each came from the seed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from avo.config import START
@@ -64,12 +64,8 @@ class Chosen:
         return public_function(self.problem)
 
 
-def choose(
-    run: Run, versions: Sequence[Version], attempt: Attempt, told: Mapping[int, Measured] | None = None
-) -> Chosen:
+def choose(run: Run, versions: Sequence[Version], attempt: Attempt, measured: Measured | None = None) -> Chosen:
     """Return ``attempt`` of ``run``, whose versions are ``versions``, ready to be judged. It need not be a version.
-
-    ``told`` has what cards measured, by attempt.
 
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
@@ -80,7 +76,7 @@ def choose(
             "attention, their gradients and decoding have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
-    line, measured = lineage_of(versions, *(accepted or attempt.parents)), (told or {}).get(attempt.id)
+    line = lineage_of(versions, *(accepted or attempt.parents))
     chosen = Chosen(run, problem, line, attempt, attempt.source, measured)
     try:
         return replace(chosen, source=tidied(_describing_itself(chosen)))

@@ -7,7 +7,6 @@ from datetime import timedelta
 from avo.evaluator.evaluation import Score
 from avo.evaluator.problem import Baseline
 from avo.lineage_db.entries import Intervention, Spend
-from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import AttemptSummary, Run, Step, StepState, Version
 from avo.report.figures import BarGroup
 from avo.watch.failures import Failures, Reason
@@ -160,11 +159,6 @@ class Report:
     def by_number(self) -> tuple[VersionEntry, ...]:
         """The entries by version number."""
         return tuple(sorted(self.entries, key=lambda entry: entry.version.number))
-
-    @property
-    def measured(self) -> tuple[Measured, ...]:
-        """What cards measured of the run's kernels, by attempt."""
-        return tuple(self.view.measured[each] for each in sorted(self.view.measured))
 
     @property
     def judged_s(self) -> float:
