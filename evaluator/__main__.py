@@ -131,7 +131,9 @@ def main() -> int:
     from avo.evaluator.cuda.contender import start_worker
     from avo.evaluator.cuda.measured import Measured
     from avo.evaluator.cuda.measuring import Audience
+    from avo.evaluator.cuda.ncu import Ncu
     from avo.evaluator.judging.judge import Judge
+    from avo.evaluator.judging.speed import Instruments
 
     torch.set_num_threads(1)
     collect_seldom()
@@ -151,7 +153,9 @@ def main() -> int:
             audience=Audience(tell, partial(_keep, options.trace)),
         )
         measured.compare_s = TO_COMPARE * options.wall
-    judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured)
+    # Two profilers do not go together.
+    instruments = Instruments(Ncu().count) if held and not options.worker_prefix else None
+    judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured, instruments=instruments)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)
         for asked in requests(sys.stdin):

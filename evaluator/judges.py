@@ -2,7 +2,7 @@
 
 from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.serving.process import ProcessEvaluator
-from avo.evaluator.target import Target
+from avo.evaluator.target import ScoreKind, Target
 
 judge_process = ProcessEvaluator
 
@@ -11,4 +11,10 @@ def local_judge(target: Target, suite: str) -> Evaluator:
     """Return a judge in this process, which loads torch and triton for it. What hangs or kills it ends the process."""
     from avo.evaluator.judging.judge import Judge
 
-    return Judge(target, suite)
+    if target.kind is ScoreKind.PREDICTED:
+        return Judge(target, suite)
+    from avo.evaluator.cuda.holding import hold
+    from avo.evaluator.cuda.ncu import Ncu
+    from avo.evaluator.judging.speed import Instruments
+
+    return Judge(target, suite, instruments=Instruments(Ncu(hold=hold).count))

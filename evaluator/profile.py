@@ -1,9 +1,10 @@
 """Profiles: the parts of a case's predicted time, what limits its loops, and what repairs would gain.
 
-Everything is predicted by playing kernels again (``avo.evaluator.performance``); nothing is measured.
+Everything is predicted by playing kernels again (``avo.evaluator.performance``); only ``Counted`` is measured.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -222,6 +223,38 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class LineSamples:
+    """What warps were sampled to wait for at one source line: shares of all samples of the launch, 0 to 1."""
+
+    line: int | None
+    source: str
+    share: float
+    reasons: Mapping[str, float]
+    """Parts of the share by reason, in ncu's words, largest first."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What ncu measured of one launch."""
+
+    kernel: str
+    values: Mapping[str, float]
+    """By name, with the unit: ``tensor pipe busy, %``; without what its release or the card does not have."""
+    lines: tuple[LineSamples, ...]
+    """Source lines, most samples first."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was measured of one case."""
+
+    card: str = ""
+    launches: tuple[Counters, ...] = ()
+    why: str = ""
+    """Why nothing was, in one line."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """The profile of one case."""
 
@@ -236,9 +269,50 @@ class Profile:
     """Timeline of two passes of the section that takes most time."""
     code: Code | None = None
     """Machine code of the same section; None if it was not played as a loop."""
+    counted: Counted | None = None
+    """What a profiler measured; None where nobody looked, or why not was said before."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for JSON, without the timeline and the code."""
         data = asdict(self)
         del data["timeline"], data["code"]
         return data
+
+
+def measured_tables(profile: Profile) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Yield what was measured of each launch beside what is predicted, as tables: the head and the rows, first of its
+    counters, then of the lines that warps were sampled at. A prediction is empty where there is none.
+    """
+    for launch, counters in zip(profile.launches, profile.counted.launches if profile.counted else (), strict=False):
+        yield (counters.kernel, "predicted", "measured"), list(_counters(launch, counters))
+        yield ("line", "predicted", "measured", "mostly", "source"), list(_sampled(launch, counters))
+
+
+def _counters(launch: LaunchProfile, counters: Counters) -> Iterator[tuple[str, ...]]:
+    busy: Counter[str] = Counter()
+    for section in launch.sections:
+        percent = 100 * section.time_us / launch.time_us
+        busy.update({pipe: share * percent for pipe, share in section.utilisation.items()})
+    warps = max((sum(role.warps for role in section.roles) for section in launch.sections), default=0)
+    predicted = {
+        "time, us": launch.time_us,
+        "SM clock, GHz": launch.clock_ghz,
+        "tensor pipe busy, %": busy["tensor"],
+        "issue slots used, %": busy["issue"],
+        "L2 of its peak, %": busy["l2"],
+        "warps on an SM": warps * launch.ctas_per_sm,
+    }
+    for name, value in counters.values.items():
+        yield name, f"{predicted[name]:,.2f}" if name in predicted else "", f"{value:,.{0 if value > 1e4 else 2}f}"
+
+
+def _sampled(launch: LaunchProfile, counters: Counters) -> Iterator[tuple[str, ...]]:
+    roles = [(section.time_us * role.warps, role) for section in launch.sections for role in section.roles]
+    predicted: Counter[int | None] = Counter()
+    for weight, role in roles:
+        predicted.update({cost.line: cost.share * weight for cost in role.lines})
+    whole = sum(weight for weight, _ in roles)
+    for found in counters.lines:
+        (reason, share), *_ = found.reasons.items()
+        listed = f"{predicted[found.line] / whole:.1%}" if found.line in predicted else ""
+        yield str(found.line or "?"), listed, f"{found.share:.1%}", f"{reason} {share / found.share:.0%}", found.source

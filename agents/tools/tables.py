@@ -7,7 +7,7 @@ from itertools import accumulate
 from avo.agents.descent import Base, Descent
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from avo.evaluator.inspection import Findings
-from avo.evaluator.profile import LaunchProfile, Profile, Role, Section
+from avo.evaluator.profile import LaunchProfile, Profile, Role, Section, measured_tables
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 SOUND = "ok: compiles, fits, and is right on these cases"
@@ -217,6 +217,9 @@ def profile(found: Profile) -> str:
         gain = f"{a.gain_percent:+.1f}%" if a.resolved or not a.spread_percent else "not resolved"
         answers.append((a.label, gain, f"{a.spread_percent:.1f}%", f"{a.tflops:.1f}", short(a.note)))
     parts.append(table(("what if", "gain", "+-", "TFLOPS", "note"), answers))
+    if found.counted:
+        parts.append(found.counted.why or f"measured by ncu on {found.counted.card}, beside the prediction:")
+        parts += [table(head, [(*map(short, cells),) for cells in rows]) for head, rows in measured_tables(found)]
     return "\n\n".join(parts)
 
 

@@ -74,6 +74,7 @@ def profile(
     """Explain a kernel's predicted time, and what would shorten it.
 
     The kernel is captured, compiled and simulated as in avo evaluate. Its results are not checked.
+    With --target cuda, ncu counts on this machine's GPU, where it is installed.
 
     Exit code 0: done. 1: the kernel fails. 2: the call is wrong.
 

@@ -1,12 +1,13 @@
 """Printing a profile: the parts of the time, then each loop that matters, then what repairs would gain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from avo.evaluator.profile import measured_tables
 from avo.watch.tables import one_line, row, table
 from avo.watch.wording import gained
 
@@ -37,7 +38,20 @@ def render(profile: "Profile") -> RenderableType:
         for section in launch.sections:
             if section.time_us >= SHOWN_SHARE * score.time_us:
                 parts += [Text(), *_section(section, launch)]
-    return Group(*parts, Text(), _what_if(profile))
+    return Group(*parts, Text(), _what_if(profile), *_measured(profile))
+
+
+def _measured(profile: "Profile") -> Iterator[RenderableType]:
+    """Yield what a profiler measured, in tables of their own, or why it did not."""
+    if profile.counted is None:
+        return
+    yield Text()
+    yield Text(one_line(profile.counted.why or f"measured by ncu on {profile.counted.card}, clocks not locked"), "bold")
+    for (first, *head), rows in measured_tables(profile):
+        made = _code_table(first, *(f">{name.upper()}" for name in head[:2]), *map(str.upper, head[2:]))
+        for cells in rows:
+            _code_row(made, *cells)
+        yield Group(made, Text())
 
 
 def _parts(profile: "Profile") -> RenderableType:

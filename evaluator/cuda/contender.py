@@ -23,6 +23,8 @@ PREPARE_S = 120.0
 """Limit for the worker's own work between two runs: inputs, their copy to the GPU, the reference."""
 UNWATCHED_S = 1e6
 """Limit for everything where a profiler runs the worker."""
+REPORT_S = 120.0
+"""How long a profiler may take to write its report after the worker has ended."""
 GRACE_S = 2.0
 """How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
@@ -235,18 +237,25 @@ def _read(line: str) -> dict[str, Any] | None:
 
 
 def start_worker(
-    command: Sequence[str] = COMMAND, prefix: Sequence[str] = (), device: str | None = None
+    command: Sequence[str] = COMMAND,
+    prefix: Sequence[str] = (),
+    device: str | None = None,
+    *,
+    watched: bool | None = None,
 ) -> WorkerContender:
     """Return a contender in a process of its own, which is starting; raise ``EvaluatorUnavailable`` without a process.
 
-    ``prefix`` is put before its command: a profiler, under which no time is limited. ``device`` is the uuid of the GPU;
-    None: the first that this process sees.
+    ``prefix`` is put before its command: a profiler, under which no time is limited, unless it is ``watched``.
+    ``device`` is the uuid of the GPU; None: the first that this process sees.
     """
     inherited = environment()
     inherited.pop("CUDA_LAUNCH_BLOCKING", None)  # the host would wait within the times
     if device is not None:
         inherited["CUDA_VISIBLE_DEVICES"] = device
-    return WorkerContender(Child((*prefix, *command), inherited, "the GPU worker"), watched=not prefix)
+    child = Child((*prefix, *command), inherited, "the GPU worker")
+    if prefix:
+        child.end_s = REPORT_S
+    return WorkerContender(child, watched=not prefix if watched is None else watched)
 
 
 def ask_card(command: Sequence[str] = COMMAND, device: str | None = None) -> Card:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.judging.buffers import InputCache
 from avo.evaluator.judging.planning import Planner
-from avo.evaluator.judging.speed import Speed
+from avo.evaluator.judging.speed import Instruments, Speed
 from avo.evaluator.problem import Case
 from avo.evaluator.target import Target
 
@@ -22,6 +22,7 @@ class Tools:
     inputs: InputCache
     chance: random.Random
     """Source of randomness; its seed is the judge's secret."""
+    instruments: Instruments
 
 
 @dataclass(frozen=True)

@@ -177,11 +177,11 @@ class Examination:
         """Return the fastest plan for each benchmark case, compiled and counted; its numbers are not checked."""
         return self._compiled(self._cases.scored, self._fastest())
 
-    def profiles(self, most_costs: int | None) -> tuple[Profile, ...]:
+    def profiles(self, most_costs: int | None, *, counted: bool = False) -> tuple[Profile, ...]:
         """Return why the candidate is as fast as predicted on each benchmark case; its numbers are not checked."""
         target, source = self._tools.target, Source(CANDIDATE_FILE, self.candidate.source)
         profiles = []
-        for each in self.planned():
+        for each in (planned := self.planned()):
             useful, least = self._problem.flops(each.case), self._problem.least_bytes(each.case)
             try:
                 irs = [each.plan.kernels[launch.kernel].ttir for launch in each.plan.launches]
@@ -190,6 +190,9 @@ class Examination:
                 raise Refused(Fault(Status.UNSUPPORTED, f"no prediction for {target.name}: {error}")) from None
             configurations = tuple(map(str, each.plan.configurations))
             profiles.append(replace(found, score=replace(found.score, configurations=configurations)))
+        if counted and (count := self._tools.instruments.count):
+            found_by = zip(profiles, count(self._problem, planned, source), strict=True)
+            return tuple(replace(each, counted=found) for each, found in found_by)
         return tuple(profiles)
 
     def speed(self) -> Findings:

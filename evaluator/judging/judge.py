@@ -22,7 +22,7 @@ from avo.evaluator.judging.cases import Cases, Tools
 from avo.evaluator.judging.examination import Examination
 from avo.evaluator.judging.planning import Planner
 from avo.evaluator.judging.refusal import Refused, outcome
-from avo.evaluator.judging.speed import CompiledPlan, Predicted, Speed
+from avo.evaluator.judging.speed import CompiledPlan, Instruments, Predicted, Speed
 from avo.evaluator.performance.profiling import MOST_COSTS
 from avo.evaluator.problem import HELD_OUT, Case, smallest_of_each
 from avo.evaluator.sandbox.isolation import Sandbox
@@ -51,8 +51,10 @@ class Judge(Evaluator):
         sandbox: Sandbox = Sandbox.AUTO,
         server: ForkServer | None = None,
         speed: Speed | None = None,
+        instruments: Instruments | None = None,
     ) -> None:
-        """``speed`` tells how fast correct candidates are; by default the performance model does.
+        """``speed`` tells how fast correct candidates are; by default the performance model does, without
+        ``instruments``.
 
         Several judges may share a ``server``, which must serve ``JOB_MODULES`` and is left running. Without one the
         judge starts its own, under ``sandbox``.
@@ -72,6 +74,7 @@ class Judge(Evaluator):
             speed=speed or Predicted(target),
             inputs=InputCache(chance.getrandbits(62)),
             chance=chance,
+            instruments=instruments or Instruments(),
         )
         self._judged: dict[tuple[str, str, Incumbent | None], tuple[Evaluation, int]] = {}
         """Verdicts by suite, digest of the plans and incumbent, each with the hash of the source."""
@@ -116,7 +119,7 @@ class Judge(Evaluator):
                 return self._verify(candidate, plan_digest, tell)
             case ProfileRequest(candidate, case):
                 cases = get_cases(get_problem(candidate.problem), self.suite, case)
-                return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS))
+                return outcome(lambda: self._captured(candidate, (), cases).profiles(MOST_COSTS, counted=True))
             case Inspection():
                 return self._inspect(request)
 

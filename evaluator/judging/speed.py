@@ -1,6 +1,6 @@
 """How fast correct candidates are: the seam between the judge and what predicts or measures speed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from avo.evaluator.evaluation import Fault, Score, Status
 from avo.evaluator.performance import ModelError, predict
 from avo.evaluator.plan import KernelIR, LaunchPlan
 from avo.evaluator.problem import Case, Problem
+from avo.evaluator.profile import Counted, Source
 from avo.evaluator.target import ScoreKind, Target
 from avo.evaluator.work import LaunchWork
 
@@ -51,6 +52,14 @@ class Speed(Protocol):
         Where speed is measured, the plans of ``small`` cases are run and compared with the reference first.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What looks at plans on this machine's GPU without timing them; None: nobody does."""
+
+    count: Callable[[Problem, Sequence[CompiledPlan], Source], Sequence[Counted | None]] | None = None
+    """Returns what the hardware counted for each plan, or why it did not, which is said once."""
 
 
 class Predicted:

@@ -38,6 +38,9 @@ class Child:
     Raises ``EvaluatorUnavailable`` when there is no such command, calling the process ``name``.
     """
 
+    end_s = 3.0
+    """How long it may take to end in good order."""
+
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], name: str) -> None:
         try:
             self._process = subprocess.Popen(
@@ -110,7 +113,7 @@ class Child:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=_END_S)
+            self._process.wait(timeout=self.end_s)
         self.kill()
 
     def kill(self) -> bool:

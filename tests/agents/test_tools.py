@@ -16,13 +16,14 @@ from avo.agents.tools.toolbox import MOST_CHARS, cut
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.profile import Counted
 from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.entries import Memory
 from avo.lineage_db.records import Attempt
 from tests.agents.world import UNRESOLVED, WHY, World
 from tests.avo.fakes import NOW, SEED, correct
-from tests.evaluator.serving.test_protocol import PROFILE
+from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",
@@ -344,6 +345,11 @@ def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     assert "\n\nwith k: BLOCK_M=64\n\n" in Bench(explain=lambda candidate, case=None: (tuned,)).call("profile")
     assert "critical: latency" in said
     assert "k = tl.load(" in said
+    measured = Bench(explain=lambda candidate, case=None: (COUNTED,)).call("profile").partition("by ncu on H100")[2]
+    assert "tensor pipe busy, %       3.00     51.00" in measured
+    assert "3      50.0%     70.0%  long sb 86%  k = tl.load(" in measured
+    absent = replace(PROFILE, counted=Counted(why="no ncu on this machine"))
+    assert Bench(explain=lambda candidate, case=None: (absent,)).call("profile").endswith("no ncu on this machine")
     bench.world.desk.findings = Findings(text="\n".join(f"line {n} " + "x" * 40 for n in range(1, 1001)))
     first = bench.call("profile", show="ptx", case="8k-full")
     assert bench.world.desk.inspections == [Inspection(Look.PTX, "mha", SEED, None, "8k-full")]

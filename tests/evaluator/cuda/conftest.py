@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import triton
@@ -31,15 +32,21 @@ def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_card(libcuda: Path) -> Start:
-    """Starts a worker on the stub card: its arguments are variables of ``libcuda.c``; ``device`` is its uuid."""
+def stub_command(libcuda: Path) -> tuple[str, ...]:
+    """The command of a worker on the stub card."""
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         pytest.skip("Triton's launcher is compiled: needs Python's headers")
+    paths = [f"{name}={libcuda.parent}" for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH")]
+    root = f"PYTHONPATH={HERE.parents[2]}"
+    return ("env", *paths, root, sys.executable, "-m", "tests.evaluator.cuda.stub_card.worker")
 
-    def start(*settings: str, device: str = "GPU-00000000") -> WorkerContender:
-        paths = [f"{name}={libcuda.parent}" for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH")]
-        worker = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.worker")
-        return start_worker(("env", *paths, "NVML_STUB_REASONS=4", *settings, *worker), device=device)
+
+@pytest.fixture(scope="session")
+def start_card(stub_command: tuple[str, ...]) -> Start:
+    """Starts a worker on the stub card: its arguments are variables of ``libcuda.c``; ``device`` is its uuid."""
+
+    def start(*settings: str, device: str = "GPU-00000000", **more: Any) -> WorkerContender:
+        return start_worker(("env", "NVML_STUB_REASONS=4", *settings, *stub_command), device=device, **more)
 
     return start
 

@@ -8,8 +8,11 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Status
 from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, ProfileRequest, VerifyRequest
 from avo.evaluator.profile import (
+    Counted,
+    Counters,
     LaunchProfile,
     LineCost,
+    LineSamples,
     Part,
     PipeLane,
     Profile,
@@ -55,6 +58,8 @@ PROFILE = Profile(
         "loop at line 2", 40.0, (0.0, 20.0), (PipeLane("tensor", (0.5, 1.0)),), (WarpLane("warps", ("running",)),)
     ),
 )
+SAMPLES = LineSamples(3, "k = tl.load(", 0.7, {"long sb": 0.6, "wait": 0.1})
+COUNTED = replace(PROFILE, counted=Counted("H100", (Counters("kernel", {"tensor pipe busy, %": 51.0}, (SAMPLES,)),)))
 
 
 @pytest.mark.parametrize("request_", [REQUEST, AGAINST, HELD_OUT, SCORED, EXPLAIN, replace(EXPLAIN, case=None)])
@@ -66,7 +71,9 @@ def test_answers_survive_the_wire() -> None:
     assert read_answer(7, REQUEST, answer_line(7, FAULT)) == FAULT
 
 
-@pytest.mark.parametrize("found", [(PROFILE, replace(PROFILE, timeline=None)), (), Fault(Status.CRASHED, "died")])
+@pytest.mark.parametrize(
+    "found", [(PROFILE, replace(PROFILE, timeline=None), COUNTED), (), Fault(Status.CRASHED, "died")]
+)
 def test_explanations_survive_the_wire_with_their_timeline(found: tuple[Profile, ...] | Fault) -> None:
     assert read_answer(7, EXPLAIN, answer_line(7, found)) == found
 

@@ -1,0 +1,139 @@
+"""ncu: what it prints is read, and it runs real workers; a script stands in for it."""
+
+import csv
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from avo.cli.main import app
+from avo.evaluator import cuda
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.cuda import contender, ncu, triton_device
+from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.cuda.ncu import Ncu
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.problems.mha import MHA
+from avo.evaluator.profile import Counted, Source
+from avo.evaluator.sandbox.jobs import ForkServer
+from avo.evaluator.targets import get_target
+from avo.seeds import seed_source
+from tests.evaluator.cuda.on_gpu import compiled
+from tests.evaluator.cuda.test_stub_card import SMALL
+
+HERE = Path(__file__).parent
+RECORDED = HERE / "recorded"
+SEED = seed_source("mha")
+TINY = """
+from dataclasses import replace
+
+from avo.evaluator.problem import Case
+from avo.evaluator.problems.mha import MHA
+
+SMALL = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
+PROBLEM = replace(
+    MHA, name="tiny", correctness_cases=(SMALL,), suites={"quick": (replace(SMALL, name="large"),)}, baselines=()
+)
+"""
+DENIED = """==PROF== Connected to process 7
+==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters on the target
+==WARNING== No kernels were profiled.
+"""
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts tools on the PATH, with the files that they print; without an argument nothing but what workers need."""
+
+    def put(*names: str, **files: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name in names:
+            script = folder / name
+            script.write_text(f"#!{sys.executable}\n{(HERE / 'stand_in.py').read_text()}")
+            script.chmod(0o755)
+        for page in ("ncu_raw.csv", "ncu_source.csv"):
+            shutil.copy(RECORDED / page, folder)
+        for name, text in files.items():
+            (folder / f"{name}.txt").write_text(text)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+        return folder
+
+    return put
+
+
+@pytest.fixture
+def plan(fork_server: ForkServer) -> CompiledPlan:
+    return compiled(fork_server, Candidate("mha", SEED), get_target("h100"), [SMALL])[0]
+
+
+def test_counters_are_read_from_what_ncu_prints_whatever_it_does_not_know() -> None:
+    text = (RECORDED / "ncu_raw.csv").read_text()
+    (row,) = ncu.raw_page(f"==PROF== Connected to process 7\n{text}==PROF== Disconnected\n".replace("45.07", "n/a"))
+    found = ncu.counters_of(row | {"gpu__time_duration.sum": "1,420,832"}, [], {}, Source("kernel.py", ""))
+    assert (found.kernel, found.lines) == ("transposeCoalesced", ())
+    assert found.values["time, us"] == pytest.approx(1420.832)
+    assert found.values["SM clock, GHz"] == pytest.approx(1.0496, abs=1e-4)
+    assert found.values["of them by bank conflicts"] == 65011712
+    assert "warps on an SM" not in found.values
+    assert "HBM of its peak, %" not in found.values
+
+
+def test_samples_are_read_by_instruction_and_add_up_to_lines() -> None:
+    text = (RECORDED / "ncu_source.csv").read_text()
+    (samples,) = ncu.source_page(text)
+    head, *rows = csv.reader(text.splitlines()[1:])
+    assert [sum(found.values()) for found in samples] == [int(row[head.index("# Samples")]) for row in rows]
+    (row,) = ncu.raw_page((RECORDED / "ncu_raw.csv").read_text())
+    first, unknown = ncu.counters_of(row, samples, {112: 2, 128: 2}, Source("kernel.py", "a\n  b")).lines
+    assert (first.line, first.source, next(iter(first.reasons))) == (2, "b", "mio")
+    assert unknown.line is None
+    assert first.share + unknown.share == pytest.approx(1)
+
+
+@pytest.mark.long
+def test_profile_prints_what_ncu_measured_beside_what_is_predicted(
+    install: Install, stub_command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("ncu")
+    monkeypatch.setattr(start_worker, "__defaults__", (stub_command, (), "GPU-00000000"))
+    monkeypatch.setattr(contender.ask_card, "__defaults__", (stub_command, "GPU-00000000"))
+    cuda.card.cache_clear()
+    (tmp_path / "tiny.py").write_text(TINY)
+    (tmp_path / "kernel.py").write_text(SEED)
+    result = CliRunner().invoke(
+        app, ["profile", str(tmp_path / "kernel.py"), "--problem", str(tmp_path / "tiny.py"), "--target", "cuda"]
+    )
+    cuda.card.cache_clear()
+    assert result.exit_code == 0, result.output
+    assert triton_device.TIMED == "avo timed run"  # which the stand-in is asked for
+    _, _, measured = result.output.partition("measured by ncu on ")
+    rows = {line.rsplit(None, 2)[0].strip(): line.split()[-2:] for line in measured.splitlines() if line.strip()}
+    assert rows["issue slots used, %"][1] == "7.07"
+    assert 0 < float(rows["issue slots used, %"][0]) < 100
+    assert rows["warps on an SM"][1] == "45.07"
+    assert "PREDICTED" in measured
+    assert "mio" in measured
+
+
+@pytest.mark.long
+def test_what_keeps_ncu_from_counting_is_said_once_and_what_to_do(
+    install: Install, start_card: Callable[..., WorkerContender], plan: CompiledPlan
+) -> None:
+    install("ncu", refused=DENIED)
+    counting = Ncu(start_card)
+    first = counting.count(MHA, [plan, plan], Source("candidate.py", SEED))
+    assert first == [Counted(why=ncu.FORBIDDEN), None]
+    assert counting.count(MHA, [plan], Source("candidate.py", SEED)) == [None]
+
+
+def test_the_absence_of_ncu_is_told_once(install: Install, plan: CompiledPlan) -> None:
+    install()
+    counting = Ncu()
+    source = Source("candidate.py", SEED)
+    assert counting.count(MHA, [plan], source) == [Counted(why="no ncu on this machine: counters are predicted only")]
+    assert counting.count(MHA, [plan], source) == [None]
