@@ -254,10 +254,10 @@ def _card(name: str) -> Check:
 def _profilers() -> Check:
     from torch.profiler import ProfilerActivity, supported_activities
 
-    found = {name: shutil.which(name) for name in ("ncu",)}
+    found = {name: shutil.which(name) for name in ("ncu", "compute-sanitizer")}
     tools = ", ".join(f"{name} at {path}" if path else f"no {name}" for name, path in found.items())
     cupti = "CUPTI in torch" if ProfilerActivity.CUDA in supported_activities() else "no CUPTI in torch"
-    advice = "" if all(found.values()) else "the CUDA toolkit has it, and it is optional: put its bin on the PATH"
+    advice = "" if all(found.values()) else "the CUDA toolkit has both, which are optional: put its bin on the PATH"
     return Check("GPU profilers", Health.OK, f"{tools}, {cupti}; times come from CUDA events", advice)
 
 

@@ -131,6 +131,7 @@ def main() -> int:
     from avo.evaluator.cuda.contender import start_worker
     from avo.evaluator.cuda.measured import Measured
     from avo.evaluator.cuda.measuring import Audience
+    from avo.evaluator.cuda.memcheck import Memcheck
     from avo.evaluator.cuda.ncu import Ncu
     from avo.evaluator.judging.judge import Judge
     from avo.evaluator.judging.speed import Instruments
@@ -154,7 +155,7 @@ def main() -> int:
         )
         measured.compare_s = TO_COMPARE * options.wall
     # Two profilers do not go together.
-    instruments = Instruments(Ncu().count) if held and not options.worker_prefix else None
+    instruments = Instruments(Ncu().count, Memcheck().check) if held and not options.worker_prefix else None
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured, instruments=instruments)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)

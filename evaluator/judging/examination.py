@@ -151,6 +151,8 @@ class Examination:
             challenge = Examination(self._tools, incumbent.candidate, cases).challenge(incumbent.alpha)
         self.repeat()
         ran = self._compiled_small(small, mixtures) if measured else ()
+        if cases.closely and (check := self._tools.instruments.check):
+            self._unchecked = "; ".join(filter(None, (self._unchecked, passed(check(self._problem, ran)))))
         score = self._tools.speed.score(self._problem, checked, challenge, ran)
         if isinstance(score, Score):
             score = named(score, plans)

@@ -60,6 +60,8 @@ class Instruments:
 
     count: Callable[[Problem, Sequence[CompiledPlan], Source], Sequence[Counted | None]] | None = None
     """Returns what the hardware counted for each plan, or why it did not, which is said once."""
+    check: Callable[[Problem, Sequence[CompiledPlan]], Fault | str] | None = None
+    """Returns the fault of plans whose machine code accesses other memory, or what was not checked, in words."""
 
 
 class Predicted:

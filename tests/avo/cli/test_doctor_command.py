@@ -131,7 +131,7 @@ def test_gpus_are_told_with_their_state_the_card_its_clocks_and_its_profilers(mo
     )
     assert card.found == "NVIDIA H100 80GB HBM3, 132 SMs: avo run --target cuda measures on it"
     assert clocks.found == "readable: SM 1755 MHz, held down by: software power cap"
-    assert profilers.found.startswith("no ncu, ")
+    assert profilers.found.startswith("no ncu, no compute-sanitizer, ")
     assert "times come from CUDA events" in profilers.found
     monkeypatch.setattr(Gpu, "readable", False)
     *_, clocks, _ = doctor._gpu()

@@ -1,5 +1,6 @@
-"""Stands in for ncu: runs the worker behind its options, and prints the files beside it."""
+"""Stands in for ncu and compute-sanitizer: runs the worker behind its options, and prints the files beside it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,13 @@ def main(tool: str, words: list[str]) -> int:
     while words and words[0].startswith("--"):
         name, given, value = words.pop(0).partition("=")
         options[name] = value if given or name in FLAGS else words.pop(0)
+    if tool == "compute-sanitizer":
+        report = RECORDED.joinpath("report.txt").read_text()
+        done = subprocess.run(words, check=False).returncode
+        seen = f"env {os.environ['AVO_GUARD_BYTES']} {os.environ['PYTORCH_NO_CUDA_MEMORY_CACHING']}\n"
+        Path(options["--log-file"]).write_text(report)
+        RECORDED.joinpath("seen.txt").write_text(seen + "\n".join(f"{k} {v}" for k, v in options.items()))
+        return done
     if "--import" in options:
         (kernel,) = re.findall(r"\w+", Path(options["--import"]).read_text())
         page = RECORDED.joinpath(f"ncu_{options['--page']}.csv").read_text()

@@ -1,9 +1,10 @@
-"""ncu: what it prints is read, and it runs real workers; a script stands in for it."""
+"""ncu and compute-sanitizer: what they print is read, and they run real workers; a script stands in for the tools."""
 
 import csv
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,22 @@ from typer.testing import CliRunner
 from avo.cli.main import app
 from avo.evaluator import cuda
 from avo.evaluator.candidate import Candidate
-from avo.evaluator.cuda import contender, ncu, triton_device
+from avo.evaluator.cuda import contender, memcheck, ncu, triton_device
 from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.cuda.measured import Measured
+from avo.evaluator.cuda.memcheck import Memcheck
 from avo.evaluator.cuda.ncu import Ncu
-from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.evaluation import Fault, Status
+from avo.evaluator.judging.judge import Judge
+from avo.evaluator.judging.speed import CompiledPlan, Instruments
 from avo.evaluator.problems.mha import MHA
 from avo.evaluator.profile import Counted, Source
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
+from tests.evaluator.cuda.fake_device import CARD, Loopback
 from tests.evaluator.cuda.on_gpu import compiled
+from tests.evaluator.cuda.test_judge_on_cuda import ExecutingDevice
 from tests.evaluator.cuda.test_stub_card import SMALL
 
 HERE = Path(__file__).parent
@@ -38,6 +45,14 @@ PROBLEM = replace(
     MHA, name="tiny", correctness_cases=(SMALL,), suites={"quick": (replace(SMALL, name="large"),)}, baselines=()
 )
 """
+CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
+WGMMA = """========= Invalid __shared__ ? of size 2048 bytes
+=========     at 0x2570 in /root/code/triton/python/tutorials/03-matrix-multiplication.py:223:matmul_kernel_0d1d2d3de4de
+=========     by thread (224,0,0) in block (4,0,0)
+=========     Address 0x1bc20 is out of bounds
+========= ERROR SUMMARY: 1 error
+"""
+"""https://github.com/NVIDIA/compute-sanitizer-samples/issues/19"""
 DENIED = """==PROF== Connected to process 7
 ==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters on the target
 ==WARNING== No kernels were profiled.
@@ -131,9 +146,62 @@ def test_what_keeps_ncu_from_counting_is_said_once_and_what_to_do(
     assert counting.count(MHA, [plan], Source("candidate.py", SEED)) == [None]
 
 
-def test_the_absence_of_ncu_is_told_once(install: Install, plan: CompiledPlan) -> None:
+def test_absent_tools_are_told_once(install: Install, plan: CompiledPlan) -> None:
     install()
-    counting = Ncu()
+    counting, checking = Ncu(), Memcheck()
     source = Source("candidate.py", SEED)
     assert counting.count(MHA, [plan], source) == [Counted(why="no ncu on this machine: counters are predicted only")]
     assert counting.count(MHA, [plan], source) == [None]
+    assert [checking.check(MHA, [plan]), checking.check(MHA, [plan])] == [memcheck.ABSENT, ""]
+
+
+def test_a_wrong_access_is_told_in_the_tools_words() -> None:
+    misaligned = (RECORDED / "memcheck.txt").read_text()
+    found = memcheck.finding(misaligned)
+    assert found is not None
+    assert (found.status, found.kind) == (Status.CRASHED, "write by unaligned_kernel, in machine code")
+    beyond = memcheck.finding(misaligned[misaligned.index("Running unaligned_kernel") :])
+    assert beyond == Fault(
+        Status.OUT_OF_BOUNDS,
+        "compute-sanitizer: Invalid __global__ write of size 4 bytes, at out_of_bounds_function()+0xb0 in "
+        "memcheck_demo.cu:39, by thread (0,0,0) in block (0,0,0), Address 0x87654320 is out of bounds, and is "
+        "137,179,965,340,896 bytes before the nearest allocation at 0x7cc43a800000 of size 1,024 bytes",
+        "write by out_of_bounds_function, in machine code",
+    )
+    assert memcheck.finding(WGMMA) is None
+
+
+def test_a_tool_that_does_not_run_gives_no_verdict() -> None:
+    report = (RECORDED / "memcheck_not_run.txt").read_text()
+    assert memcheck.finding(report) is None
+    assert memcheck.tool_trouble(report) == "Error: process didn't terminate successfully"
+    assert memcheck.tool_trouble("") == "it left no report"
+    assert memcheck.tool_trouble(CLEAN) == ""
+
+
+@pytest.mark.parametrize(("report", "status"), [(CLEAN, Status.CORRECT), (None, Status.CRASHED)], ids=["clean", "not"])
+@pytest.mark.long
+def test_a_version_is_run_below_compute_sanitizer_before_it_is_accepted(
+    report: str | None,
+    status: Status,
+    install: Install,
+    start_card: Callable[..., WorkerContender],
+    fork_server: ForkServer,
+    tmp_path: Path,
+) -> None:
+    folder = install("compute-sanitizer", report=report or (RECORDED / "memcheck.txt").read_text())
+    (tmp_path / "tiny.py").write_text(TINY)
+    card = replace(CARD.target(), name="h100")
+    speed = Measured(card, start=lambda: WorkerContender(Loopback(ExecutingDevice(lambda buffers: None))))
+    instruments = Instruments(check=Memcheck(start_card).check)
+    with Judge(card, "quick", server=fork_server, speed=speed, instruments=instruments) as judge:
+        candidate = Candidate(str(tmp_path / "tiny.py"), SEED)
+        evaluation = judge.evaluate(candidate)
+        assert evaluation.status is Status.CORRECT, evaluation.message
+        assert not (folder / "seen.txt").exists()
+        verdict = judge.verify(candidate, evaluation.plan_digest)
+    assert verdict.status is status, verdict.message
+    assert "compute-sanitizer" not in verdict.compiled
+    seen = (folder / "seen.txt").read_text()
+    assert seen.startswith("env 0 1\n")
+    assert "--kernel-name kne=attention_kernel" in seen
