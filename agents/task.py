@@ -8,7 +8,7 @@ from avo.agents.operator import Brief
 from avo.agents.tools.tables import table
 from avo.evaluator.catalogue import get_suite, kind_and_setting, settable
 from avo.evaluator.problem import Call, Case, Problem
-from avo.evaluator.target import CUDA, TARGETS, Target
+from avo.evaluator.target import TARGETS, Target
 
 
 def told(brief: Brief) -> dict[str, Any]:
@@ -56,12 +56,13 @@ def published(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:
     """Return a table of the TFLOPS published for ``cases`` on the target's card, and what was published in the place of
     TFLOPS, with their sources.
 
-    Where speed is measured the figures are those of all cards of the architecture. Empty if there are none.
+    Where speed is measured, and for a calibrated card, the figures are those of all cards of the architecture. Empty if
+    there are none.
     """
     cards = [
         each
         for each, card in TARGETS.items()
-        if each == target.name or (target.name == CUDA and card.arch == target.arch)
+        if each == target.name or (target.name not in TARGETS and card.arch == target.arch)
     ]
     names = [case.name for case in cases]
     here = [baseline for baseline in problem.baselines if baseline.target in cards]

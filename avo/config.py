@@ -18,8 +18,9 @@ from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, problem_na
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import TRAITS
 from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, WALL_S, Clock
+from avo.evaluator.known import CARD, check_target
 from avo.evaluator.problem import HELD_OUT
-from avo.evaluator.target import CARDS, ScoreKind, check_target, score_kind
+from avo.evaluator.target import CARDS, ScoreKind, score_kind
 from avo.flags import (
     EVERY_JUDGE,
     JUDGE,
@@ -61,7 +62,7 @@ TRANSFERRED = "transferred"
 """Run and version of another problem that the run starts from, and what it makes of them."""
 TIMED_FIRST = "timed_first"
 """The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
-_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST}
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST, CARD}
 
 _Count = Annotated[int | None, Field(ge=1)]
 _Amount = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
@@ -84,7 +85,7 @@ class RunConfig(BaseModel):
     )
     target: Annotated[str, Flag(SUBJECT, "NAME", commands=(*ONE_FILE, "moves"))] = Field(
         default="h100",
-        description=f"Card to predict speed for: {CARDS}; or cuda, to measure on this machine's GPU.",
+        description=f"Card to predict speed for: {CARDS}, or calibrated; or cuda, to measure on this machine's GPU.",
     )
     suite: Annotated[str, Flag(SUBJECT, "NAME", commands=ONE_FILE)] = "quick"
     """Benchmark cases: quick, paper or another suite of the problem; held_out, but not for a search."""
@@ -193,8 +194,7 @@ class RunConfig(BaseModel):
     """Traits by which the population ``archive`` tells kinds of kernels apart."""
 
     supervisor: Literal["on", "off"] = "on"
-    """Whether a supervisor intervenes when the search stalls or goes in circles, which the next three settings define.
-    """
+    """Whether a supervisor intervenes when the search stalls or goes in circles: see the next three settings."""
     patience_steps: int = Field(default=12, ge=1)
     """Steps in a row that add no version, after which the supervisor intervenes."""
     patience_hours: float = Field(default=6.0, gt=0, allow_inf_nan=False)

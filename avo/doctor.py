@@ -231,11 +231,18 @@ def _seen(card: "CardState") -> Check:
 
 
 def _predictions() -> Check:
+    from avo.evaluator.errors import BadCards
+    from avo.evaluator.known import calibrated
     from avo.evaluator.target import TARGETS
 
     held = [target.name for target in TARGETS.values() if target.held_against]
     others = [target.name for target in TARGETS.values() if not target.held_against]
     found = f"held against published timings: {', '.join(held)}; not held against anything: {', '.join(others)}"
+    try:
+        own = calibrated()
+    except BadCards as error:
+        return Check("predictions", Health.BROKEN, str(error), "move the file away, and calibrate again")
+    found += f"; calibrated: {', '.join(own)}" if own else ""
     return Check("predictions", Health.OK, found)
 
 

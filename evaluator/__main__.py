@@ -17,6 +17,7 @@ from avo.evaluator import cuda
 from avo.evaluator.cuda.holding import hold
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, TO_COMPARE, WALL_S, Progress
+from avo.evaluator.known import unspelled
 from avo.evaluator.machine import choose_gpus
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.jobs import hide
@@ -117,7 +118,7 @@ def main() -> int:
     os.dup2(2, 1)
     end_with_reader(verdicts.fileno())
     try:
-        target = get_target(options.target)
+        target = get_target(unspelled(options.target))
         options.sandbox.check()
         _keep(options.trace)  # so that a wrong name is told before anything is judged
         held = hold(cuda.card()) if target.kind is ScoreKind.MEASURED else None

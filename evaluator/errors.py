@@ -2,6 +2,7 @@
 
 EvaluatorError
 +-- UnknownTarget          no such target
++-- BadCards               calibrated cards that cannot be read or kept
 +-- UnknownProblem         no such problem, suite or case
 +-- InvalidProblem         a user's own problem that lacks what a problem needs
 +-- InvalidPlan            a launch plan that breaks its own format
@@ -18,6 +19,10 @@ class UnknownTarget(EvaluatorError):
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"unknown target {name!r}: choose one of {', '.join(known)}")
+
+
+class BadCards(EvaluatorError):
+    """Calibrated cards cannot be read or kept; the message says why."""
 
 
 class UnknownProblem(EvaluatorError):

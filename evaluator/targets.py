@@ -1,7 +1,8 @@
 """Finds targets by name, this machine's GPU among them."""
 
 from avo.evaluator import cuda
-from avo.evaluator.target import CUDA, TARGETS, Target, check_target
+from avo.evaluator.known import check_target, known
+from avo.evaluator.target import Target
 
 
 def get_target(name: str) -> Target:
@@ -10,6 +11,4 @@ def get_target(name: str) -> Target:
     ``cuda`` asks this machine's GPU: ``EvaluatorUnavailable`` where there is none that can be measured on.
     """
     check_target(name)
-    if name == CUDA:
-        return cuda.this_card()
-    return TARGETS[name]
+    return known(name) or cuda.this_card()

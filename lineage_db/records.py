@@ -1,12 +1,15 @@
 """Records of the lineage database: plain frozen data that knows nothing of tables. Times are UTC."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from avo.evaluator.errors import BadCards
 from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.known import CARD, bring
 from avo.lineage_db.decision import Decision, Ruling
 from avo.lineage_db.looked import Looked
 
@@ -103,6 +106,12 @@ class Run:
     """How many candidates were looked at."""
     doing: Doing | None = None
     """What the process that drives it does before and after its workers work; None while they do."""
+
+    def __post_init__(self) -> None:
+        """Let the run's calibrated card be known to whoever reads the run, whether or not the user's file has it."""
+        if CARD in self.config:
+            with suppress(BadCards):  # of another release: the run can be read, and not be judged
+                bring(self.config[CARD])
 
     @property
     def paused(self) -> bool:

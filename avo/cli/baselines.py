@@ -169,9 +169,9 @@ def of_seed(problem: str, seed: str, judging: "Judging", tell: "Tell") -> Line:
     from avo.evaluator.target import score_kind
     from avo.seeds import seed_source
 
-    target = judging.target
     with judging.start() as judge:
         evaluation = judge.evaluate(Candidate(problem, seed_source(problem, seed)), tell=tell)
+    target = evaluation.target
     name, kind = f"seed {seed}", str(score_kind(target))
     score = evaluation.score
     if score is None:

@@ -58,7 +58,13 @@ def problems(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def targets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of targets."""
-    return _beginning(["cuda", *cards(ctx, "")], incomplete)
+    from avo.evaluator.errors import BadCards
+    from avo.evaluator.known import calibrated
+
+    found = ["cuda", *cards(ctx, "")]
+    with suppress(BadCards):
+        found += calibrated()
+    return _beginning(found, incomplete)
 
 
 def cards(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -125,6 +125,7 @@ def run(
     from avo.cli.session import cluster_joined, metrics_served, ready, work_on
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem
+    from avo.evaluator.known import CARD, figures
     from avo.search.run import utc_now
     from avo.subject import FOR
 
@@ -134,11 +135,15 @@ def run(
     chosen = RunConfig.resolve(config, settings)
     _check_operator(settings, chosen)
     chosen = ready(chosen)
+    card = figures(chosen.target)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
         if model is not None:
             _say(model)
             start[FOR] = model.to_json()
+        if card is not None:
+            _check_card(store, card)
+            start[CARD] = card
         name = chosen.name
         if name is None:
             what = get_problem(chosen.problem).name if model is None else model.label
@@ -220,6 +225,15 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
     return {START: [{"origin": named.label, "source": attempt.source}], **taken}
 
 
+def _check_card(store: "Store", card: Mapping[str, Any]) -> None:
+    """Fail where another run of the database has another calibrated card of this name."""
+    from avo.evaluator.known import CARD
+
+    for other in (each.run for each in store.runs() if each.run.target == card["name"]):
+        if other.config.get(CARD) != card:
+            fail(f"--target: {other.name} was made for another {card['name']!r}: calibrate under another name")
+
+
 def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
     """Fail for options that the chosen operator does not look at."""
     from avo.agents.operator import COMMAND_OPERATOR
@@ -233,7 +247,7 @@ def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
 
 def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
     """Return the names and sources of the problem's own seeds for the target, or of the one that ``seed`` names."""
-    from avo.evaluator.target import TARGETS
+    from avo.evaluator.known import known as known_card
     from avo.seeds import fitting, seed_source, seeds_of
 
     known = seeds_of(settings.problem)
@@ -243,7 +257,7 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
         return [{"origin": seed, "source": read_source(Path(seed))}]
     if not known:
         fail(f"there is no seed for problem {settings.problem!r}: give one with --seed-kernel FILE")
-    names = fitting(settings.problem, TARGETS.get(settings.target))
+    names = fitting(settings.problem, known_card(settings.target))
     if seed not in (None, *names):
         fail(f"--seed-kernel: {seed!r} is not for {settings.target}: choose one of {', '.join(names)}")
     names = names if seed is None else [seed]

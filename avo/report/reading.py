@@ -12,7 +12,8 @@ from avo.agents.moves import MOVES
 from avo.agents.mutate import Mutate
 from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
 from avo.evaluator.evaluation import Score, Status
-from avo.evaluator.target import TARGETS, score_kind
+from avo.evaluator.known import CARD, known
+from avo.evaluator.target import score_kind
 from avo.lineage_db.decision import Ruling
 from avo.lineage_db.entries import Intervention, ModelCall, Spend
 from avo.lineage_db.records import AttemptSummary, Run, Step, StepState, Version
@@ -254,6 +255,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     """Return the names and values of everything that determines how the run was made."""
     config = dict(run.config)
     start = [each["origin"] for each in config.pop(START, ())]
+    card = known(run.target)
     model = config.pop(FOR, {"model": "", "phase": "", "read": (), "not_served": ()})
     lines = [
         ("model", model["model"]),
@@ -261,8 +263,8 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
         ("read of its configuration", "; ".join(model["read"])),
         ("not served", "; ".join(model["not_served"])),
         ("problem", run.problem),
-        ("target", f"{run.target} ({TARGETS[run.target].product})" if run.target in TARGETS else run.target),
-        ("predictions", TARGETS[run.target].standing if run.target in TARGETS else ""),
+        ("target", f"{run.target} ({card.product})" if card else run.target),
+        ("predictions", card.standing if card else ""),
         ("measured on", score.card if score else ""),
         ("conditions", score.conditions if score else ""),
         ("suite", run.suite),
@@ -274,8 +276,8 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     ]
     config.pop(TRANSFERRED, None)
     config.pop(TIMED_FIRST, None)
-    known = {"problem", "target", "suite", "operator", "seed", "name"}
-    lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in known]
+    shown = {"problem", "target", "suite", "operator", "seed", "name", CARD}
+    lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in shown]
     return [(name, cut(value)) for name, value in lines if value]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from avo.config import LOCAL, RunConfig, usable_cpus
 from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.judges import judge_process
+from avo.evaluator.known import spelled
 from avo.evaluator.machine import choose_gpus
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.targets import get_target
@@ -19,6 +20,7 @@ class Judging:
     """The judges of a run."""
 
     target: str
+    """It may be ``spelled``: a judge may start where nobody knows a calibrated card."""
     suite: str
     wall_s: float
     """Longest time for one answer."""
@@ -43,7 +45,7 @@ class Judging:
         alone = min(usable_cpus(), _MOST_FOR_ONE) if predicts_here else 1
         count = config.evaluators or max(config.workers, alone)
         return cls(
-            target=config.target,
+            target=spelled(config.target),
             suite=config.suite,
             wall_s=config.evaluation_wall_s,
             sandbox=Sandbox(config.sandbox),

@@ -13,7 +13,6 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Static
 
-from avo.evaluator.errors import UnknownTarget
 from avo.evaluator.target import score_kind
 from avo.lineage_db.records import RunState, RunSummary
 from avo.lineage_db.store import Store
@@ -86,14 +85,6 @@ class RunsScreen(FeedScreen[list[Listed]]):
             self.post_message(self.Chosen(message.row_key.value))
 
 
-def _kind(target: str) -> str:
-    """Return how scores for a target are obtained; empty for a target that this installation does not have."""
-    try:
-        return score_kind(target)
-    except UnknownTarget:
-        return ""
-
-
 def _fill(table: Table, runs: list[Listed]) -> None:
     chosen = table.chosen
     table.clear()
@@ -105,7 +96,7 @@ def _fill(table: Table, runs: list[Listed]) -> None:
             Text(listed.state, STATE_STYLE[listed.state]),
             Text(str(summary.attempts), justify="right"),
             Text(str(summary.versions), justify="right"),
-            Text("" if best is None else f"{best:.1f} {_kind(run.target)}", justify="right"),
+            Text("" if best is None else f"{best:.1f} {score_kind(run.target)}", justify="right"),
             Text("" if best is None or not seed else f"{best / seed - 1:+.0%}", justify="right"),
             f"{run.problem} {run.target}",
             key=run.name,

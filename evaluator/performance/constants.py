@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+from avo.evaluator.target import Fitted, Target
+
 DRAWS = 12
 """Number of joint draws of all constants: enough to tell a share of 0.9 from all."""
 
@@ -286,8 +288,8 @@ _OF_EACH = ("l2_bytes", "mma_sync_share")
 """What every architecture has a figure of its own for."""
 
 
-def figures(arch: int) -> dict[str, Figure]:
-    """Return the table of an architecture, by the names of ``Constants``.
+def figures(arch: int, fitted: tuple[Fitted, ...] = ()) -> dict[str, Figure]:
+    """Return the table of an architecture, by the names of ``Constants``. A card has some ``fitted`` in their place.
 
     Raises ``LookupError``, which says what to do, for an architecture without figures.
     """
@@ -296,14 +298,20 @@ def figures(arch: int) -> dict[str, Figure]:
             f"compute capability {arch / 10:.1f} has no figures in evaluator/performance/constants.py: add those of "
             f"_BY_ARCH ({', '.join(_OF_EACH)})"
         )
-    table = {**_ALL, **_BY_ARCH[arch]}
+    own = {each.name: Figure(each.value, "fitted to times of the card", each.slow, each.fast) for each in fitted}
+    table = {**_ALL, **_BY_ARCH[arch], **own}
     return {field.name: table[field.name] for field in fields(Constants)}
 
 
 @lru_cache(maxsize=256)
-def constants(arch: int, draw: int | None = None) -> Constants:
+def constants(arch: int, draw: int | None = None, fitted: tuple[Fitted, ...] = ()) -> Constants:
     """Return an architecture's figures, or those of a joint draw, 0 to ``DRAWS`` - 1, from their ranges."""
-    return Constants(**{name: figure.at(place(name, draw)) for name, figure in figures(arch).items()})
+    return Constants(**{name: figure.at(place(name, draw)) for name, figure in figures(arch, fitted).items()})
+
+
+def constants_of(target: Target, draw: int | None = None) -> Constants:
+    """Return what ``constants`` has for a target."""
+    return constants(target.arch, draw, target.fitted)
 
 
 def place(name: str, draw: int | None) -> float:

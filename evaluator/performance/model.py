@@ -12,7 +12,7 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import CaseScore
 from avo.evaluator.performance.charging import program_clocks
-from avo.evaluator.performance.constants import DRAWS, Constants, constants, place
+from avo.evaluator.performance.constants import DRAWS, Constants, constants_of, place
 from avo.evaluator.performance.doubts import Doubt, doubts
 from avo.evaluator.performance.kernel import Conditions, measure
 from avo.evaluator.performance.matching import match_loops
@@ -70,7 +70,7 @@ def predict(
         raise ModelError(f"case {case} has no launch to predict")
     time = predict_time(launches, target, least_bytes=least_bytes, luck=luck)
     compute = sum(launch.compute for launch in time.nominal.launches)
-    if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target, constants(target.arch), 1.0)):
+    if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target, constants_of(target), 1.0)):
         products = sum(launch.total("dot_flops") for launch in launches)
         raise ModelError(
             f"case {case} asks for {useful_flops:.3g} FLOP and the launches' matrix products are {products:.3g}: they "
@@ -106,7 +106,7 @@ def predict_time(
     """
     nominal = time_case(launches, least_bytes, target, timing)
     draws = [
-        time_case(launches, least_bytes, _drawn(target, draw), timing, constants(target.arch, draw), seed).seconds
+        time_case(launches, least_bytes, _drawn(target, draw), timing, constants_of(target, draw), seed).seconds
         for draw, seed in enumerate(range(luck * DRAWS, (luck + 1) * DRAWS))
     ]
     mean = math.exp(sum(map(math.log, draws)) / DRAWS)
@@ -274,7 +274,7 @@ def time_case(
     ``table`` has the constants, the target's by default; with a ``seed``, plays are jittered. Raises ``ModelError``
     like ``predict``, but for work that is missing.
     """
-    table = table or constants(target.arch)
+    table = table or constants_of(target)
     times: list[LaunchTime] = []
     brought = 0.0
     for launch in launches:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from types import MappingProxyType
 
 from avo.evaluator.performance.banks import SHARED_ACCESS, WAVEFRONT
-from avo.evaluator.performance.constants import Constants, constants
+from avo.evaluator.performance.constants import Constants, constants_of
 from avo.evaluator.performance.mbarriers import EXPECTING, ORDERED, scan
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.structure import MATRIX, SINGLE_ISSUE, SPILLS
@@ -189,7 +189,7 @@ class Costs:
     ) -> None:
         """``wavefronts`` are those of each access to shared memory, if known; see ``banks``."""
         self.target = target
-        self.table = table or constants(target.arch)
+        self.table = table or constants_of(target)
         instructions = tuple(instructions)
         self.code = scan(instructions)
         self.specialised = any(i.base == "USETMAXREG" for i in instructions)

@@ -21,11 +21,12 @@ from avo.evaluator.evaluators import (
     suite_of,
 )
 from avo.evaluator.inspection import Findings, Inspection
+from avo.evaluator.known import check_target, spelled, unspelled
 from avo.evaluator.sandbox.isolation import Sandbox
 from avo.evaluator.sandbox.patience import Patience
 from avo.evaluator.serving.child import ENVIRONMENT, Child, environment
 from avo.evaluator.serving.protocol import greeting, read_answer, read_progress, request_line
-from avo.evaluator.target import ScoreKind, Target, check_target
+from avo.evaluator.target import ScoreKind, Target
 
 _COMMAND_ENVIRONMENT = ENVIRONMENT | {"USER", "LOGNAME", "SSH_AUTH_SOCK"}
 """Variables that a user's command gets. It may be ssh, which asks the agent behind this socket for signatures."""
@@ -39,7 +40,8 @@ class ProcessEvaluator(Evaluator):
     """An evaluator that runs ``python -m avo.evaluator`` as a child and restarts it when it dies.
 
     ``command`` names another way to start it, such as ``ssh gpu-box python -m avo.evaluator``; the judge's arguments
-    are added at its end, ``options`` last. Threads are answered one after the other. Raises ``UnknownTarget``.
+    are added at its end, ``options`` last. ``target`` may be ``spelled``. Threads are answered one after the other.
+    Raises ``UnknownTarget``.
     """
 
     def __init__(
@@ -52,12 +54,13 @@ class ProcessEvaluator(Evaluator):
         command: str | None = None,
         options: Sequence[str] = (),
     ) -> None:
+        self._target = target = unspelled(target)
         check_target(target)
-        self._target = target
         self._suite = suite
         self._wall_s = wall_s
         self._program = folders.command("avo.evaluator") if command is None else _split(command)
-        self._arguments = ("--target", target, "--suite", suite, "--sandbox", sandbox, "--wall", str(wall_s), *options)
+        limits = ("--sandbox", sandbox, "--wall", str(wall_s))
+        self._arguments = ("--target", spelled(target), "--suite", suite, *limits, *options)
         self._environment = environment(ENVIRONMENT if command is None else _COMMAND_ENVIRONMENT)
         self._child: Child | None = None
         self._judges_for: Target | None = None
