@@ -13,6 +13,7 @@ from avo.agents.errors import AgentError
 from avo.cli.asking import pause, stop
 from avo.cli.attempts import attempts
 from avo.cli.baselines import baselines
+from avo.cli.calibrate import calibrate
 from avo.cli.common import Group, fail
 from avo.cli.compare import compare
 from avo.cli.diff import diff
@@ -51,7 +52,8 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Watch it": (status, log, runs, ui),
     "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
     "Try kernels of your own": (evaluate, tune, baselines, moves),
-    "Take the result home": (shortlist, ingest, report, export, git),
+    "Take the result home": (report, export, git),
+    "Ask a card": (shortlist, ingest, calibrate),
     "Look after the installation": (doctor, service, backup, prune, migrate),
 }
 """The commands, by what a person is about."""
