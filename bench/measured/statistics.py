@@ -165,8 +165,12 @@ def _regret(rows: Sequence[Judged]) -> float:
 @cache
 def judged(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> tuple[Judged, ...]:
     """Predict all rows of the families called ``names``, in ``processes`` processes."""
-    found = [row for name in names for row in _kept(name, partial(rows, name))]
-    return tuple(_spread(judge, found, processes))
+    return tuple(_spread(judge, every_row(names), processes))
+
+
+def every_row(names: Sequence[str] = tuple(FAMILIES)) -> list[Row]:
+    """Return all rows of the families called ``names``."""
+    return [row for name in names for row in _kept(name, partial(rows, name))]
 
 
 @cache
