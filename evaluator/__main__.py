@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avo.evaluator import cuda
-from avo.evaluator.cuda.holding import hold
+from avo.evaluator.cuda.holding import Place
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable
 from avo.evaluator.evaluators import CASCADE, CLOCKS, EQUIVALENCE_MARGIN, TO_COMPARE, WALL_S, Progress
 from avo.evaluator.known import unspelled
@@ -102,6 +102,7 @@ def main() -> int:
         help=f"on cuda: a comparison that takes {TO_COMPARE:.0%}% of this long ends undecided",
     )  # fmt: skip
     parser.add_argument("--device", metavar="N", help="on cuda: the GPU, as nvidia-smi counts, or its uuid")
+    parser.add_argument("--run", metavar="NAME", help="on cuda: take turns on the GPU with other judges of this name")
     parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0], help=f"on cuda: {cuda.CLOCK_HELP}")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="on cuda: append every run's times, as JSON lines")
     parser.add_argument(
@@ -121,7 +122,7 @@ def main() -> int:
         target = get_target(unspelled(options.target))
         options.sandbox.check()
         _keep(options.trace)  # so that a wrong name is told before anything is judged
-        held = hold(cuda.card()) if target.kind is ScoreKind.MEASURED else None
+        place = Place(cuda.card(), options.run) if target.kind is ScoreKind.MEASURED else None
     except EvaluatorError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -144,7 +145,11 @@ def main() -> int:
     def tell(progress: Progress) -> None:
         print(progress_line(number, progress), file=verdicts, flush=True)
 
-    if held:
+    def wait(before: int) -> None:
+        words = f"waiting for the card, {before} before it" if before else "has the card"
+        tell(Progress(words=words, waits=before > 0))
+
+    if place:
         measured = Measured(
             target,
             margin=options.equivalence_margin,
@@ -153,6 +158,7 @@ def main() -> int:
             sustained=options.clock == CLOCKS[0],
             profiler=shlex.join(options.worker_prefix),
             audience=Audience(tell, partial(_keep, options.trace)),
+            turn=partial(place.turn, wait),
         )
         measured.compare_s = TO_COMPARE * options.wall
     # Two profilers do not go together.

@@ -77,6 +77,8 @@ class Progress:
     """How many checks, timed parts or rounds are done, of how many at most; 0 of 0 where that is not known."""
     words: str = ""
     """What a judge that measures says of it: case, round, ratio, time left. Others count checks."""
+    waits: bool = False
+    """Whether it waits for other judges, until it tells more: no limit of time counts that."""
 
 
 Tell: TypeAlias = Callable[[Progress], None]

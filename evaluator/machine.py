@@ -88,10 +88,10 @@ def library_speeds(problem: Problem, cases: Sequence[Case], tell: Tell, *, susta
     import secrets
 
     from avo.evaluator.cuda.baselines import measure_all
-    from avo.evaluator.cuda.holding import hold
+    from avo.evaluator.cuda.holding import Place
     from avo.evaluator.cuda.triton_device import TritonDevice
 
     device = TritonDevice()
-    with hold(device.card):
+    with Place(device.card):
         chance = random.Random(secrets.randbits(64))
         return list(measure_all(device, problem, cases, chance, sustained=sustained, tell=tell))

@@ -22,7 +22,7 @@ from avo.evaluator.cuda.blame import first_line
 from avo.evaluator.cuda.called import call_alone, library_running
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Clocks, Device
-from avo.evaluator.cuda.holding import hold
+from avo.evaluator.cuda.holding import Place
 from avo.evaluator.cuda.libraries import LIBRARIES, Library
 from avo.evaluator.cuda.measured import conditions
 from avo.evaluator.cuda.measuring import Stopwatch, Timing, alike
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None, open_device: Callable[[], Devic
         device = (open_device or _gpu)()
         card = device.card
         card.target()
-        held = hold(card) if open_device is None else None
+        held = Place(card) if open_device is None else None
     except EvaluatorError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -48,15 +48,17 @@ class Measured:
         sustained: bool = True,
         profiler: str = "",
         audience: Audience | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """``margin``: see ``EQUIVALENCE_MARGIN``; ``cascade``: see ``CASCADE``, None to time every candidate.
 
         ``start`` returns a process that is starting; ``sustained``: see ``Stopwatch``; ``profiler``: what the processes
-        run under, so that their times mean nothing.
+        run under, so that their times mean nothing; ``turn`` returns a context in which no other judge uses the card.
         """
         self._target, self._margin, self._cascade, self._start = target, margin, cascade, start
         self._chance = chance or random.Random(secrets.randbits(64))
         self._sustained, self._profiler, self._audience = sustained, profiler, audience or Audience()
+        self._turn = turn
         self._starting: deque[Contender] = deque()
         self.until = math.inf
         """The latest time at which a comparison ends, by ``time.monotonic``."""
@@ -76,10 +78,16 @@ class Measured:
 
         Raises ``EvaluatorUnavailable`` when there is no GPU, it was slowed down, or the incumbent does not run on it.
         """
-        found = self._scored(problem, plans, incumbent, small)
-        if isinstance(found, Fault) and found.status is Status.CRASHED:
-            self._check_card(problem, incumbent, found)
-        return found
+        predicted = self._predict(problem, plans)
+        cascade = self._hopeless(problem, predicted, incumbent)
+        if isinstance(cascade, Fault):
+            return cascade
+        self._start_ahead(1)  # it imports while others have the card
+        with self._turn():
+            found = self._scored(problem, plans, incumbent, small, predicted, cascade)
+            if isinstance(found, Fault) and found.status is Status.CRASHED:
+                self._check_card(problem, incumbent, found)
+            return found
 
     def _check_card(self, problem: Problem, incumbent: Challenge | None, crash: Fault) -> None:
         """Raise ``EvaluatorUnavailable`` if what ran before a candidate's crash does not run after it: in a new process
@@ -105,11 +113,9 @@ class Measured:
         plans: Sequence[CompiledPlan],
         incumbent: Challenge | None,
         small: Sequence[CompiledPlan],
+        predicted: tuple[CaseScore, ...] | str,
+        cascade: str,
     ) -> Score | Fault:
-        predicted = self._predict(problem, plans)
-        cascade = self._hopeless(problem, predicted, incumbent)
-        if isinstance(cascade, Fault):
-            return cascade
         card = self._check(problem, small, ahead=2 if incumbent else 1)
         if isinstance(card, Fault):
             return card

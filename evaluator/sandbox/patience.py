@@ -48,6 +48,12 @@ class Patience:
             return self._over
         return f"{MOST * self._limit_s:g} s" if now - self._began > MOST * self._limit_s else ""
 
+    def leave_out(self) -> None:
+        """Look, and count nothing since the look before."""
+        now = time.monotonic()
+        self._began += now - self._looked
+        self._looked, self._worked_s = now, self._taken_s(self._root)
+
 
 def at_work(root: int, *, itself: bool) -> bool:
     """Return whether a thread of ``root`` or of its descendants runs, or waits for a processor or a disk.

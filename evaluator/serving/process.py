@@ -84,7 +84,7 @@ class ProcessEvaluator(Evaluator):
 
         No answer within ``wall_s`` seconds, ``CLOSELY`` times that before acceptance and ``TO_COMPARE`` more where
         speed is measured, is the fault ``TIMED_OUT``, a death ``CRASHED``. Time in which the judge waits for a
-        processor does not count; on another machine all does.
+        processor does not count, unless it is on another machine, nor what it says that it waits for other judges.
         """
         suite, started = suite_of(request, self._suite), time.monotonic()
         with self._asking:
@@ -117,7 +117,7 @@ class ProcessEvaluator(Evaluator):
                 line = _next_line(child, patience) if child.tell(request_line(number, request)) else ""
                 while heard := read_progress(number, line):
                     tell(heard)
-                    line = _next_line(child, patience)
+                    line = _next_line(child, patience, waits=heard.waits)
             except TimeoutError as error:
                 child.kill()
                 self._child = None
@@ -151,15 +151,21 @@ class ProcessEvaluator(Evaluator):
         return self._child
 
 
-def _next_line(child: Child, patience: Patience) -> str:
-    """Return the next line of a child, "" when it died. Raises ``TimeoutError``, which says after how long."""
+def _next_line(child: Child, patience: Patience, *, waits: bool = False) -> str:
+    """Return the next line of a child, "" when it died. Raises ``TimeoutError``, which says after how long.
+
+    ``waits``: the time until that line does not count.
+    """
     while True:
-        over = patience.over()
+        over = "" if waits else patience.over()
         try:
             return child.next_line(0.0 if over else patience.look_s)  # what was said in time is heard
         except TimeoutError:
             if over:
                 raise TimeoutError(over) from None
+        finally:
+            if waits:
+                patience.leave_out()
 
 
 def _split(command: str) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """The judge's wire format: one JSON object per line, requests in, answers out, in order.
 
-<- {"ready": "h100", "version": 8, "target": {"arch": 90, ...}}        once, when requests are taken
+<- {"ready": "h100", "version": 9, "target": {"arch": 90, ...}}        once, when requests are taken
 -> {"id": 1, "problem": "mha", "source": "..."}                        judge it
 -> {"id": 2, "problem": "mha", "source": "...", "incumbent": {"source": "...", "alpha": 0.01}}    against another
 <- {"id": 2, "evaluation": {"status": "correct", ...}}
 -> {"id": 3, "problem": "mha", "source": "...", "held_out": {"plan_digest": "..."}}      verify it, also on shapes that
                                                     no operator is shown; null: there was no evaluation before this
-<- {"id": 3, "done": 5, "of": 23, "words": ""}                         before an answer: a ``Progress``
+<- {"id": 3, "done": 5, "of": 23, "words": "", "waits": false}         before an answer: a ``Progress``
 -> {"id": 4, "problem": "mha", "source": "...", "profile": {"case": "8k-full"}}      explain it; null: every case
 <- {"id": 4, "profiles": [...]}  or, for a faulty candidate,  {"id": 4, "fault": {"status": ..., "message": ...}}
 -> {"id": 5, "problem": "mha", "source": "...", "inspect": {"look": "check"}}        see ``inspection``
@@ -29,7 +29,7 @@ from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.profile import Profile
 from avo.evaluator.target import Target
 
-VERSION = 8
+VERSION = 9
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""
@@ -87,6 +87,7 @@ class _Progress(msgspec.Struct):
     done: int
     of: int
     words: str
+    waits: bool
 
 
 class _Profile(msgspec.Struct):
@@ -200,7 +201,7 @@ def read_progress(number: int, line: str) -> Progress | None:
         found = msgspec.json.decode(line, type=_Progress)
     except msgspec.DecodeError:
         return None
-    return Progress(found.done, found.of, found.words) if found.id == number else None
+    return Progress(found.done, found.of, found.words, found.waits) if found.id == number else None
 
 
 def failure_line(number: int | None, message: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,10 @@ import pytest
 
 from avo.cli.baselines import Line
 from avo.cli.common import console
+from avo.evaluator.cuda import holding
 from avo.evaluator.cuda.baselines import Found
+from avo.evaluator.cuda.holding import Place
+from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Evaluation, Status
 from avo.evaluator.evaluators import Progress
 from avo.evaluator.target import ScoreKind
@@ -96,13 +98,14 @@ def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_arch
     device = SimpleNamespace(card=SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}"))
     monkeypatch.setattr("avo.evaluator.cuda.triton_device.TritonDevice", lambda: device)
 
+    monkeypatch.setattr(holding, "_PATIENCE_S", 0.0)
     asked: dict[str, Any] = {}
 
     def measure_all(*_: object, **how: Any) -> list[Found]:
         asked.update(how, visible=os.environ["CUDA_VISIBLE_DEVICES"])
         how["tell"](Progress(0, 2, "SDPA, 8k-full"))
-        with pytest.raises(OSError, match="in use"), socket.socket(socket.AF_UNIX) as other:
-            other.bind(f"\0avo-gpu-{device.card.uuid}")
+        with pytest.raises(EvaluatorUnavailable, match="another judge measures"):
+            Place(device.card)
         score = CaseScore("8k-full", 512.0, 1.0, "")
         return [Found("SDPA", "2.11", (score,), "1590 MHz"), Found("FlexAttention", "2.11", unavailable="none today")]
 

@@ -2,7 +2,9 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -177,6 +179,48 @@ def test_a_candidate_that_is_not_faster_is_scored_in_one_pass() -> None:
     assert score.comparison is not None
     assert score.comparison.verdict is Verdict.SLOWER
     assert garage.devices[-1].runs == RUNS // PASSES
+
+
+class Turns:
+    """Turns at the card, for each of which the clock goes on by a day."""
+
+    def __init__(self, garage: Garage, patch: pytest.MonkeyPatch) -> None:
+        self._garage, self._clock, self._days = garage, time.monotonic, 0
+        self.taken: list[int] = []
+        """How many processes used the card in each."""
+        patch.setattr(time, "monotonic", lambda: self._clock() + 86400 * self._days)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        before = len(self._garage.used)
+        assert all(link.closed for link in self._garage.used)
+        self._days += 1
+        yield
+        assert all(link.closed for link in self._garage.used)
+        self.taken.append(len(self._garage.used) - before)
+
+
+def test_a_candidate_that_could_win_has_one_turn_for_all_that_runs_and_waiting_for_it_takes_no_time(
+    predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garage = Garage(honest=1.2e-3, counts=1e-3, illegal=1e-3)
+    predictions.update(honest=900.0, counts=900.0, illegal=100.0)
+    turns = Turns(garage, monkeypatch)
+    speed = Measured(TARGET, start=garage.start, chance=random.Random(5), turn=turns.turn)
+    speed.compare_s = 600.0
+    hopeless = speed.score(MHA, [benchmark(CASE, "illegal")], challenge())
+    assert isinstance(hopeless, Fault)
+    assert (hopeless.status, turns.taken, garage.links) == (Status.NOT_TIMED, [], [])
+    score = speed.score(MHA, [benchmark(CASE, "honest")], challenge())
+    assert isinstance(score, Score)
+    assert score.comparison is not None
+    assert score.comparison.verdict is Verdict.SLOWER
+    predictions["illegal"] = 900.0
+    crashed = speed.score(MHA, [benchmark(CASE, "illegal")], challenge())
+    assert isinstance(crashed, Fault)
+    assert crashed.status is Status.CRASHED
+    assert len(turns.taken) == 2
+    assert sum(turns.taken) == len(garage.used)
 
 
 def test_a_card_that_is_held_down_by_heat_gives_no_score() -> None:

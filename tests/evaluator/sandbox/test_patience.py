@@ -27,6 +27,10 @@ class Waiting:
         self.now, self.busy, self.worked = self.now + after_s, busy, self.worked + worked_s
         return self._patience.over()
 
+    def leave_out(self, after_s: float, worked_s: float) -> None:
+        self.now, self.worked = self.now + after_s, self.worked + worked_s
+        self._patience.leave_out()
+
 
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
@@ -50,6 +54,14 @@ def test_processor_time_counts_where_it_is_asked_for_and_waiting_for_a_processor
 def test_what_always_works_is_not_waited_for_without_end(waiting: Waiting) -> None:
     assert not waiting.over(19.9, busy=True)
     assert waiting.over(0.2, busy=True) == "20 s"
+
+
+def test_what_is_left_out_counts_neither_as_time_nor_as_work_nor_in_all(waiting: Waiting) -> None:
+    waiting.count_work()
+    assert not waiting.over(1.5, busy=False)
+    waiting.leave_out(900.0, worked_s=9.0)
+    assert not waiting.over(0.6, busy=True, worked_s=0.1)
+    assert waiting.over(0.6, busy=True, worked_s=0.5) == "2 s"
 
 
 @pytest.mark.parametrize(("code", "works"), [("while True: pass", True), ("input()", False)])

@@ -127,6 +127,25 @@ def test_how_far_an_answer_is_comes_before_it_and_within_its_time(elsewhere: Els
         assert evaluator.verify(NO_PYTHON).status is Status.TIMED_OUT
 
 
+def test_only_the_time_in_which_a_judge_waits_for_others_does_not_count(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "at_work", lambda *_, **__: False)  # so that all other time counts
+    verdict = answer_line(1, Evaluation(Status.PARSE_ERROR, "no", "h100", "quick", 0.1))
+    waits, works, end = (
+        f"echo {shlex.quote(line)}"
+        for line in (progress_line(1, Progress(waits=True)), progress_line(1, Progress()), verdict)
+    )
+    for script, status in (
+        (f"{waits}; sleep 2; {works}; sleep 0.05; {end}", Status.PARSE_ERROR),
+        (f"{works}; sleep 2; {works}; sleep 0.05; {end}", Status.TIMED_OUT),
+        (f"{waits}; {works}", Status.TIMED_OUT),
+    ):
+        with elsewhere(f"echo {READY}; read line; {script}; cat > /dev/null") as evaluator:
+            evaluator._wall_s = 1.0
+            assert evaluator.evaluate(NO_PYTHON).status is status
+
+
 def test_silence_is_no_judge(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "START_S", 0.2)
     with elsewhere("cat > /dev/null") as evaluator, pytest.raises(EvaluatorUnavailable, match=r"silent for 0\.2 s"):
