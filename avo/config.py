@@ -1,9 +1,10 @@
 """The configuration of a run: defaults, then a TOML file, then options; resolved once and stored with the run."""
 
 import json
+import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -146,10 +147,13 @@ class RunConfig(BaseModel):
     """Operators that work at the same time."""
     evaluators: Annotated[int | None, Flag(WORKERS, "N", "one per worker")] = Field(default=None, ge=1, le=256)
     """Evaluators that the workers share. Where speed is predicted on this machine, few workers get one per CPU, up to
-    4, so that several candidates are looked at side by side.
+    4, so that several candidates are looked at side by side. Where it is measured, each GPU gets one per CPU that there
+    is for it, up to 4: one of them times while the others judge.
     """
     evaluator_resources: Annotated[dict[str, float], Flag(WORKERS, "JSON", "none")] = Field(default_factory=dict)
-    """Ray resources that each evaluator takes besides its CPU or GPU, e.g. '{"H100": 1}' to choose a kind of GPU."""
+    """Ray resources that each evaluator takes besides its CPU, e.g. '{"H100": 1}' to choose a kind of GPU. On a cluster
+    '{"GPU": 0.5}' lets two evaluators share one.
+    """
     ray_address: Annotated[str, Flag(WORKERS, "ADDRESS", "local, this machine alone")] = LOCAL
     """Join a Ray cluster: auto, HOST:PORT or ray://HOST:PORT."""
 
@@ -162,7 +166,7 @@ class RunConfig(BaseModel):
     clock: Annotated[Clock, Flag(MEASURING, commands=(*EVERY_JUDGE, "baselines"))] = CLOCKS[0]
     """Run each kernel for a stretch before each timed run, or not (burst)."""
     device: Annotated[str | None, Flag(MEASURING, "N", "all GPUs", (*EVERY_JUDGE, "baselines"))] = None
-    """The GPU, as nvidia-smi counts, or its uuid; with several, one per evaluator."""
+    """The GPU, as nvidia-smi counts, or its uuid; or several, each with evaluators of its own."""
     trace: Annotated[str | None, Flag(MEASURING, "FILE", "none", EVERY_JUDGE)] = Field(default=None, min_length=1)
     """Append the time of every run to this file, as JSON lines."""
     worker_prefix: Annotated[str | None, Flag(MEASURING, "COMMAND", "none", ("evaluate",))] = None
@@ -229,13 +233,14 @@ class RunConfig(BaseModel):
     @field_validator("evaluator_resources", mode="before")
     @classmethod
     def _parse_resources(cls, value: object) -> object:
-        """Accept JSON text too, as an option gives it. Names must not be Ray's own, and amounts must be positive."""
+        """Accept JSON text too, as an option gives it. Amounts must be positive, a share of a GPU at most 1."""
         try:
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError:
             found = None
         if not isinstance(found, dict) or not all(
-            name not in ("CPU", "GPU") and type(amount) in (int, float) and amount > 0 for name, amount in found.items()
+            name != "CPU" and type(amount) in (int, float) and 0 < amount <= (1 if name == "GPU" else math.inf)
+            for name, amount in found.items()
         ):
             raise PydanticCustomError("resources", 'names and amounts, e.g. {"H100": 1}')
         return {name: float(amount) for name, amount in found.items()}
@@ -383,18 +388,3 @@ class RunConfig(BaseModel):
             get_operator(self.operator)
         except (EvaluatorError, AgentError) as error:
             raise ConfigError(str(error)) from None
-
-    def on_gpus(self, count: Callable[[], int]) -> Self:
-        """Return the configuration with as many evaluators as there are GPUs to measure on, where there are more.
-
-        ``count`` counts those of this machine; a cluster places evaluators by itself. An evaluator command reaches one
-        unless ``workers`` or ``evaluators`` says otherwise. Timing two candidates on one GPU at a time would time both
-        wrong. Without a number of evaluators there are as many workers.
-        """
-        if not self.measured or self.ray_address != LOCAL:
-            return self
-        counted = "workers" if self.evaluators is None else "evaluators"
-        wanted: int = getattr(self, counted)
-        told = wanted if counted in self.model_fields_set else 1
-        most = told if self.evaluator_command is not None else max(count(), 1)
-        return self.model_copy(update={counted: min(wanted, most)})

@@ -24,19 +24,18 @@ INTERRUPTED = 130
 
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
-    from avo.search.judging import check_machine
+    from avo.search.judging import check_machine, on_gpus
 
     config.check_models(os.environ)
     check_machine(config, cluster=True)
-    fitting = config.on_gpus(_gpus)
-    where = (
-        "of this machine"
-        if config.evaluator_command is None
-        else "reached; give --workers or --evaluators if it is more than one"
-    )
-    for option in ("workers", "evaluators"):
-        if (fits := getattr(fitting, option)) != (wanted := getattr(config, option)):
-            err.print(f"avo: --{option} {fits} instead of {wanted}: one for each GPU {where}")
+    fitting = on_gpus(config, _gpus)
+    wanted, fits = (each.evaluators or each.workers for each in (config, fitting))
+    if fits != wanted and config.evaluator_command is None:
+        shared = round(1 / fitting.evaluator_resources.get("GPU", 1))
+        err.print(f"avo: --evaluators {fits} instead of {wanted}: {shared} for each GPU of this machine")
+    elif fits != wanted:
+        more = "give --workers or --evaluators if it is more than one"
+        err.print(f"avo: --workers {fits} instead of {wanted}: one for each GPU reached; {more}")
     return fitting
 
 

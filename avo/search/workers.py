@@ -1,6 +1,7 @@
 """Workers as Ray actors: operators, and the evaluators that they share."""
 
 import asyncio
+import math
 import re
 import secrets
 import time
@@ -29,7 +30,7 @@ from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.cluster import answers, ray_running
 from avo.search.evaluators import Pool
-from avo.search.judging import Judging
+from avo.search.judging import GPU, Judging
 from avo.search.run import WorkerReport, utc_now, worker_name
 from avo.search.seeding import seed_operator
 from avo.search.step import StepOutcome, Work
@@ -295,10 +296,11 @@ def hire(
     if judging.gpus:  # each judge sees the GPU that Ray gives it, of those that this process sees
         judging = Judging.of(config.model_copy(update={"device": None}))
     count, gpus = judging.count, judging.gpus
+    taken = {name: each for name, each in config.evaluator_resources.items() if name != GPU}
     evaluator_actor: Any = ray.remote(
         num_cpus=1,
         num_gpus=gpus,
-        resources=config.evaluator_resources,
+        resources=taken,
         max_restarts=0,
         scheduling_strategy="SPREAD",
     )(EvaluatorWorker)
@@ -309,8 +311,8 @@ def hire(
     def hire_operator(worker: int) -> Any:
         return operator_actor.remote(store_url, run_name, worker_name(worker), config, make_operator, pool, deadline)
 
-    resources = {name: count * each for name, each in config.evaluator_resources.items()}
-    with ray_running(config.ray_address, cpus=count, gpus=count * gpus, resources=resources) as head:
+    resources = {name: count * each for name, each in taken.items()}
+    with ray_running(config.ray_address, cpus=count, gpus=math.ceil(count * gpus), resources=resources) as head:
         pool = pool_actor.remote(make_evaluator or judging.start, evaluator_actor, count, judging.spares)
         yield RayCrew(hire_operator, config.workers, head)
 

@@ -49,20 +49,6 @@ def test_a_cascade_is_a_fraction_or_off(given: object, kept: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "workers"),
-    [
-        ({"target": "h100", "workers": 8}, 8),
-        ({"target": "cuda", "workers": 8}, 2),
-        ({"target": "cuda", "workers": 1}, 1),
-        ({"target": "cuda", "workers": 8, "evaluator_command": "ssh gpu-box evaluate"}, 8),
-        ({"target": "cuda", "evaluator_command": "ssh gpu-box evaluate"}, 1),
-    ],
-)
-def test_where_speed_is_measured_there_is_a_worker_for_each_gpu_at_most(flags: dict[str, Any], workers: int) -> None:
-    assert RunConfig.resolve(None, flags).on_gpus(lambda: 2).workers == workers
-
-
-@pytest.mark.parametrize(
     "option", [{"device": "0"}, {"clock": "burst"}, {"trace": "runs.jsonl"}, {"worker_prefix": "ncu"}, {"cascade": 0.1}]
 )
 def test_an_option_for_measuring_is_refused_where_speed_is_predicted(toml: Path, option: dict[str, Any]) -> None:

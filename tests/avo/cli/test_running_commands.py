@@ -81,18 +81,20 @@ def test_a_machine_without_namespaces_is_refused_where_they_are_required(
         assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
 
 
-def test_fewer_gpus_than_workers_is_said_and_no_gpu_is_asked_where_a_command_reaches_another_machine(
+def test_fewer_evaluators_than_asked_for_are_said_and_no_gpu_is_asked_where_a_command_reaches_another_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(session, "_gpus", lambda: 2)
     monkeypatch.setattr(judging, "get_target", asked.append)
-    assert ready(RunConfig(target="cuda", workers=8)).workers == 2
-    assert capsys.readouterr().err == "avo: --workers 2 instead of 8: one for each GPU of this machine\n"
+    monkeypatch.setattr(judging.os, "sysconf", lambda name: 2**20)
+    assert ready(RunConfig(target="cuda", workers=8, evaluators=9)).evaluators == 8
+    assert capsys.readouterr().err == "avo: --evaluators 8 instead of 9: 4 for each GPU of this machine\n"
     assert asked == ["cuda"]
     assert ready(RunConfig(target="cuda", workers=8, evaluator_command="ssh box evaluate")).workers == 8
     assert ready(RunConfig(target="h100", workers=8)).workers == 8
-    assert (capsys.readouterr().err, asked) == ("", ["cuda"])
+    assert ready(RunConfig(target="cuda", workers=1)).evaluators == 1
+    assert (capsys.readouterr().err, asked) == ("", ["cuda", "cuda"])
 
 
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluators import AnyRequest, Evaluator
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Inspection, Look
+from avo.search import judging
 from avo.search.evaluators import START_TRIES, Pool, SideBySide
 from avo.search.judging import Judging
 from tests.avo import fakes
@@ -240,6 +241,39 @@ def test_a_session_that_ends_leaves_no_looks_behind() -> None:
         with pytest.raises(EvaluatorUnavailable, match="closed"):
             answer.result(60)
     assert len(started) <= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "evaluators", "share"),
+    [
+        ({}, 6, 6, 0.3333),
+        ({"workers": 1}, 1, 1, None),
+        ({"workers": 5}, 5, 4, 0.5),
+        ({"workers": 2, "evaluators": 9}, 2, 8, 0.25),
+        ({"workers": 8, "evaluators": 1, "evaluator_resources": {"GPU": 0.5, "A": 1}}, 8, 1, None),
+        ({"evaluator_command": "ssh gpu-box evaluate"}, 1, None, None),
+        ({"workers": 8, "evaluator_command": "ssh gpu-box evaluate"}, 8, None, None),
+        ({"workers": 8, "ray_address": "auto", "evaluator_resources": {"GPU": 0.5}}, 8, None, 0.5),
+        ({"workers": 8, "target": "h100"}, 8, None, None),
+    ],
+)
+def test_each_gpu_that_is_measured_on_gets_as_many_judges(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], workers: int, evaluators: int | None, share: float | None
+) -> None:
+    monkeypatch.setattr(judging, "usable_cpus", lambda: 7)
+    monkeypatch.setattr(judging.os, "sysconf", lambda name: 2**20)
+    config = judging.on_gpus(RunConfig(**{"target": "cuda", **given}), lambda: 2)
+    assert (config.workers, config.evaluators, config.evaluator_resources.get("GPU")) == (workers, evaluators, share)
+    assert config.evaluator_resources.get("A") == given.get("evaluator_resources", {}).get("A")
+    assert Judging.of(config).alone <= 4
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "gpus", "judges"),
+    [(16, 512, 8, 2), (4, 512, 8, 1), (128, 2048, 8, 4), (16, 33, 8, 1), (24, 512, 8, 3), (1, 3, 1, 1)],
+)
+def test_judges_of_a_gpu_have_a_core_and_memory_each(cores: int, gib: int, gpus: int, judges: int) -> None:
+    assert judging.per_gpu(cores, gib * 2**30, gpus) == judges
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -113,24 +114,50 @@ class FakeRay:
 
 
 @pytest.mark.parametrize(
-    ("target", "command", "gpus"),
-    [("h100", None, 0), ("cuda", None, 1), ("cuda", "ssh gpu-box python -m avo.evaluator", 0)],
+    ("target", "command", "given", "gpus", "machine"),
+    [
+        ("h100", None, {}, 0, 0),
+        ("cuda", None, {}, 1, 3),
+        ("cuda", None, {"GPU": 0.3333}, 0.3333, 1),
+        ("cuda", None, {"GPU": 0.5}, 0.5, 2),
+        ("cuda", "ssh gpu-box python -m avo.evaluator", {"GPU": 0.5}, 0, 0),
+    ],
 )
-def test_evaluators_that_measure_here_get_a_gpu_each_and_nobody_else_any(
-    monkeypatch: pytest.MonkeyPatch, target: str, command: str | None, gpus: int
+def test_evaluators_that_measure_here_get_a_gpu_or_their_share_of_one_and_nobody_else_any(
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    command: str | None,
+    given: dict[str, float],
+    gpus: float,
+    machine: int,
 ) -> None:
     ray = FakeRay()
     monkeypatch.setattr(workers, "ray", ray)
     monkeypatch.setattr(cluster, "ray", ray)
-    config = RunConfig(target=target, workers=2, evaluator_command=command, cascade=0.1, device="1", clock="burst")
+    config = RunConfig(
+        target=target,
+        workers=3,
+        evaluators=3,
+        evaluator_command=command,
+        evaluator_resources=given,
+        cascade=0.1,
+        device="1",
+        clock="burst",
+    )
     with hire("sqlite://", "run", config):
-        assert ray.told == {"machine": 2 * gpus, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
+        assert ray.told == {"machine": machine, "EvaluatorWorker": gpus, "EvaluatorPool": 0, "OperatorWorker": 0}
     made: dict[str, object] = {}
     monkeypatch.setattr(judging, "judge_process", lambda *names, **settings: made.update(settings))
     ray.remote_arguments[0][0]()
     device = () if command is None else ("--device", "1")
     measuring = ("--equivalence-margin", "0.005", "--cascade", "0.1", *device, "--clock", "burst")
-    assert (made["command"], made["options"]) == (command, measuring if target == "cuda" else ())
+    options: Any = made["options"]
+    assert (made["command"], options[:-2]) == (command, measuring if target == "cuda" else ())
+    ray.remote_arguments.pop(0)[0]()
+    assert made["options"] == options, "judges of one run take turns"
+    with hire("sqlite://", "run", config):
+        next(start for start, *_ in ray.remote_arguments if callable(start))()
+    assert (made["options"] == options) is (target == "h100"), "those of another are not let in"
 
 
 def test_what_several_workers_look_at_is_looked_at_once_and_again_where_that_failed(
@@ -171,7 +198,7 @@ class OnAGpu(FakeEvaluator):
 
     @property
     def target(self) -> Target:  # type: ignore[override]
-        (self._folder / os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+        (self._folder / f"{os.environ['CUDA_VISIBLE_DEVICES']}, {os.getpid()}").touch()
         while len(list(self._folder.iterdir())) < self._count:
             time.sleep(0.01)
         return get_target("h100")
@@ -199,16 +226,20 @@ def told_by(crew: RayCrew) -> list[str]:
 
 
 @pytest.mark.long
-def test_a_run_on_several_gpus_has_an_evaluator_on_each_of_those_it_may_use(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_run_on_several_gpus_has_as_many_evaluators_on_each_of_those_it_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, each: int
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # where Ray's workers find these tests
     monkeypatch.setattr(workers, "OperatorWorker", Waits)
-    config = RunConfig(target="cuda", workers=2)
-    with hire("sqlite://", "run", config, make_evaluator=partial(OnAGpu, tmp_path, 2)) as crew:
-        assert told_by(crew) == ["h100", "h100"]
-    assert {each.name for each in tmp_path.iterdir()} == {"2", "5"}
+    count = 2 * each
+    config = judging.on_gpus(RunConfig(target="cuda", workers=1, evaluators=count), lambda: 2)
+    with hire("sqlite://", "run", config, make_evaluator=partial(OnAGpu, tmp_path, count)) as crew:
+        crew.start(0, False)
+        (report,) = crew.wait(PATIENCE_S)
+    assert report.trouble == "h100"
+    assert Counter(file.name.partition(",")[0] for file in tmp_path.iterdir()) == {"2": each, "5": each}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "head"])
