@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avo.evaluator.cuda.measuring import PASSES, RUNS, STRETCH_S
+from avo.evaluator.cuda.measuring import PASSES, RUNS
+from avo.evaluator.cuda.protocol import STRETCH_S
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS, verdicts
 from avo.evaluator.evaluation import Verdict
 from avo.evaluator.evaluators import EQUIVALENCE_MARGIN, TO_COMPARE, WALL_S

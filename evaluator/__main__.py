@@ -161,8 +161,10 @@ def main() -> int:
             turn=partial(place.turn, wait),
         )
         measured.compare_s = TO_COMPARE * options.wall
-    # Two profilers do not go together.
-    instruments = Instruments(Ncu().count, Memcheck().check) if held and not options.worker_prefix else None
+    instruments = None
+    if place and not options.worker_prefix:  # two profilers do not go together
+        in_turn = place.turn(wait)  # around each call of a function
+        instruments = Instruments(in_turn(Ncu().count), in_turn(Memcheck().check))
     judged = Judge(target, options.suite, sandbox=options.sandbox, speed=measured, instruments=instruments)
     with judged as judge, contextlib.suppress(KeyboardInterrupt):
         print(ready(target), file=verdicts, flush=True)

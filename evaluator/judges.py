@@ -13,8 +13,8 @@ def local_judge(target: Target, suite: str) -> Evaluator:
 
     if target.kind is ScoreKind.PREDICTED:
         return Judge(target, suite)
-    from avo.evaluator.cuda.holding import hold
+    from avo.evaluator.cuda.holding import Place
     from avo.evaluator.cuda.ncu import Ncu
     from avo.evaluator.judging.speed import Instruments
 
-    return Judge(target, suite, instruments=Instruments(Ncu(hold=hold).count))
+    return Judge(target, suite, instruments=Instruments(Ncu(hold=Place).count))

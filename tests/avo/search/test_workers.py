@@ -214,17 +214,6 @@ class Waits:
         return str(ray.get(self._pool.ask.remote("target")).name)
 
 
-def told_by(crew: RayCrew) -> list[str]:
-    """What both operators of a crew say."""
-    for worker in range(2):
-        crew.start(worker, False)
-    told: list[str] = []
-    until = time.monotonic() + PATIENCE_S
-    while len(told) < 2 and time.monotonic() < until:
-        told += [report.trouble for report in crew.wait(1)]
-    return told
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("each", [1, 2])
 def test_a_run_on_several_gpus_has_as_many_evaluators_on_each_of_those_it_may_use(

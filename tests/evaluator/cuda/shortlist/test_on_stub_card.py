@@ -1,0 +1,53 @@
+"""From ``avo run`` to a version that a card confirms, with the card's driver stubbed and times that follow a law."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avo.evaluator.cuda.shortlist import command
+from avo.evaluator.measurement import Measurement
+from tests.evaluator.cuda.stub_card.shortlist import LAUNCH_US, LIBRARY_US, PROGRAM_US, SMS
+
+AVO = (sys.executable, "-m", "avo")
+CHILD = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.shortlist")
+HEADS, LENGTH = 2, 256
+
+
+def by_the_law(rows: int) -> float:
+    """Return what a kernel with a program for so many rows takes, in microseconds."""
+    return LAUNCH_US + PROGRAM_US * math.ceil(HEADS * LENGTH / rows / SMS)
+
+
+@pytest.mark.corpus
+def test_a_version_that_was_predicted_fastest_is_confirmed(
+    tmp_path: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AVO_DB", str(tmp_path / "lineage.db"))
+    for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"):
+        monkeypatch.setenv(name, str(libcuda.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
+
+    def avo(*words: str) -> str:
+        done = subprocess.run([*AVO, *words], capture_output=True, text=True, timeout=1200, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    avo("run", "--name", "mine", "--max-steps", "1", "--workers", "1", "--operator", "mutate")
+    avo("shortlist", "mine", "--count", "2", "--out", "list")
+    folder = tmp_path / "list"
+    assert command.main(["--minutes", "60"], folder, CHILD) == 0, (folder / "measure.log").read_text()
+    found = Measurement.from_json((folder / "measured.json").read_bytes())
+    assert {sample.session for sample in found.samples} == {1, 2, 3, 4}
+    start, best, library = (each.name for each in found.entrants)
+    times = {name: found.speeds(name)["8k-full"].median_us for name in (start, best, library)}
+    assert times[start] == pytest.approx(by_the_law(64), rel=0.01)
+    assert times[best] == pytest.approx(by_the_law(128), rel=0.01)
+    assert times[library] == pytest.approx(LIBRARY_US, rel=0.01)
+    assert "confirmed" in avo("ingest", "list/measured.json")
+    (line,) = (line for line in avo("lineage", "mine").splitlines() if line.split()[1:2] == [best])
+    assert "measured, confirmed" in line
+    assert f"mine@{best[1:]}" in avo("show", "mine@measured", "--json") or best in avo("show", "mine@measured")
