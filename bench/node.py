@@ -36,7 +36,7 @@ IMPORT_S = 2.0
 OPEN_S, CHECK_S, FIRST_S = 1.8, 0.1, 0.2
 """Assumed: a process opens the card and ends; a small case is run and compared whole; a case's first run and graph."""
 HOST_S = 0.03
-"""Of a run besides its stretch: inputs and verification, each 10 to 20 ms as docs/cuda.md estimates."""
+"""Of a run besides its stretch: inputs and verification, each 10 to 20 ms as docs/protocol.md estimates."""
 ROUND_NOISE, PAIR_NOISE = 0.0035, 0.0015
 """Assumed standard deviations of a round's log ratio, and of what the rounds of a pair of processes share."""
 ALPHA = share_of_alpha(0.05, 100)

@@ -1,6 +1,6 @@
 """Measured speed: the same launch plans on this machine's GPU, in processes that die with their candidates.
 
-See ``docs/cuda.md`` for the protocol, what each step of it defends against, and its limits. Only ``triton_device``,
+See ``docs/protocol.md`` for the protocol, what each step of it defends against, and its limits. Only ``triton_device``,
 ``runtime``, ``start``, ``clock`` and ``nvml`` speak to a GPU; all else is driven through ``device.Device``.
 """
 
