@@ -1,7 +1,7 @@
 """What an examination is given: the judge's tools and the cases."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.judging.buffers import InputCache
@@ -22,7 +22,7 @@ class Tools:
     inputs: InputCache
     chance: random.Random
     """Source of randomness; its seed is the judge's secret."""
-    instruments: Instruments
+    instruments: Instruments = field(default_factory=Instruments)
 
 
 @dataclass(frozen=True)

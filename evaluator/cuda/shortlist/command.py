@@ -198,7 +198,7 @@ class Measuring:
             self.found,
             entrants=tuple(entrants),
             samples=tuple(self._samples),
-            seconds=round(time.monotonic() - self._began, 1),
+            seconds=round(time.monotonic() - self._began, 3),
         )
         new = self._out.with_name(f".{self._out.name}.new")
         new.write_text(self.found.to_json(), encoding="utf-8")

@@ -19,10 +19,10 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Status
 from avo.evaluator.serving.process import ProcessEvaluator
 from avo.evaluator.target import Target
-from avo.search import workers
+from avo.search import judging, workers
 from avo.search.workers import hire
 from avo.seeds import seed_source
-from tests.avo.search.test_workers import Waits, told_by
+from tests.avo.search.test_workers import PATIENCE_S, Waits
 
 pytestmark = pytest.mark.long
 WALL_S = 3000.0
@@ -78,6 +78,9 @@ def test_evaluators_of_a_run_have_the_cards_that_ray_gives_them(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # where Ray's workers find these tests
     monkeypatch.setattr(workers, "OperatorWorker", Waits)
     make: Any = partial(OnAStub, tmp_path, command)
-    with hire("sqlite://", "run", RunConfig(target="cuda", workers=2), make_evaluator=make) as crew:
-        assert told_by(crew) == ["cuda", "cuda"]
+    config = judging.on_gpus(RunConfig(target="cuda", workers=1, evaluators=2), lambda: 2)
+    with hire("sqlite://", "run", config, make_evaluator=make) as crew:
+        crew.start(0, False)
+        (report,) = crew.wait(PATIENCE_S)
+    assert report.trouble == "cuda"
     assert {each.name for each in tmp_path.iterdir()} == {"Stub H100", "Stub H100 1"}

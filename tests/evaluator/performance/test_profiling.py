@@ -216,7 +216,7 @@ def test_lines_that_do_not_exist_have_no_text() -> None:
 
 def test_json_has_stable_keys_and_units_in_its_names(profile: Profile) -> None:
     data = json.loads(json.dumps(profile.to_json(), allow_nan=False))
-    assert list(data) == ["kind", "target", "score", "parts", "launches", "what_if"]
+    assert list(data) == ["kind", "target", "score", "parts", "launches", "what_if", "counted"]
     assert {"case", "tflops", "time_us", "limiter", "utilisation"} <= set(data["score"])
     assert list(data["parts"][0]) == ["name", "launch", "time_us", "share"]
     launch = data["launches"][0]
