@@ -8,8 +8,8 @@ from itertools import chain, combinations
 from statistics import fmean
 
 from avo.evaluator.evaluation import REFUSED, Status, geometric_mean
+from avo.evaluator.known import known
 from avo.evaluator.measurement import UNMEASURED, BadMeasurement, Entrant, Measurement, Speed
-from avo.evaluator.target import TARGETS
 
 MARGIN = 0.01
 """What two processes of one kernel may lastingly differ by. Less is no difference between kernels."""
@@ -97,7 +97,7 @@ def unlike(measurement: Measurement) -> str:
 
     It is if it has the compute capability and the number of multiprocessors of the target.
     """
-    target, name = TARGETS.get(measurement.target), card_name(measurement)
+    target, name = known(measurement.target), card_name(measurement)
     if target is None:
         return f"the run's target {measurement.target} names no kind of card to which {name} could belong"
     arch, sms = measurement.card.get("arch"), measurement.card.get("sms")
@@ -131,8 +131,8 @@ def _check(measurement: Measurement) -> None:
     if not all(shortest <= each.us <= longest for each in measurement.samples):
         raise BadMeasurement(f"it has a run of less than {shortest:g} or more than {longest:g} us")
     for each in measurement.kernels:
-        known = each.predicted or {}
-        if not all(0 < value < math.inf for name in names for value in known.get(name, (0.0,))):
+        predicted = each.predicted or {}
+        if not all(0 < value < math.inf for name in names for value in predicted.get(name, (0.0,))):
             raise BadMeasurement(f"{each.name} has no prediction of each case")
     if measurement.start not in {each.name for each in measurement.kernels}:
         raise BadMeasurement(f"{measurement.start}, with which it says that the run began, is no kernel of it")

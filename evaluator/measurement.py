@@ -115,6 +115,8 @@ class Measurement:
     samples: tuple[Sample, ...]
     ungraphed: str = ""
     """Why runs were not replays of a CUDA graph, for those that were not."""
+    others: tuple[str, ...] = ()
+    """Who else computed on the card meanwhile."""
     format: str = FORMAT
     digest: str = ""
     """Of everything else: a file that was edited is refused."""
@@ -179,7 +181,7 @@ class Measurement:
             Entrant(**{**each, "predicted": {case: tuple(three) for case, three in each["predicted"].items()}})
             for each in data["entrants"]
         )
-        return cls(**{**data, "entrants": entrants, "cases": (), "samples": ()})
+        return cls(**{**data, "entrants": entrants, "cases": (), "samples": (), "others": ()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Measurement":

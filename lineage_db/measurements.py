@@ -95,7 +95,8 @@ class Measurements(Part):
             finding = each.finding
             return finding.confirmation is not Confirmation.UNMEASURED, finding.measured is not None, each.made
 
-        found = {each.finding.attempt_id: each for each in sorted(self.of_run(run_id), key=weight)}
+        oldest_first = reversed(self.of_run(run_id))  # of a file that grew, the one that was taken in last
+        found = {each.finding.attempt_id: each for each in sorted(oldest_first, key=weight)}
         return dict(sorted(found.items()))
 
     @transactional()

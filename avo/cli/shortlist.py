@@ -67,7 +67,7 @@ def shortlist(
 
 def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
     """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C or a failure there."""
-    place = shlex.quote(f"avo-shortlist/{folder.name}")
+    place = shlex.quote(f"avo-shortlist/{folder.resolve().name}")
     if code := _ssh(
         host, f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}", given=_packed(folder)
     ).returncode:

@@ -63,7 +63,8 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
     numbers = {version.attempt.id: version.number for version in versions}
     correct = [each for each in store.attempt_summaries(run.id) if each.geomean_tflops > 0]
     fastest = sorted(correct, key=lambda each: -each.geomean_tflops)[:_READ]
-    pool = [store.attempt(run.id, each.attempt_id) for each in fastest]
+    read = (store.attempt(run.id, each.attempt_id) for each in fastest)
+    pool = [each for each in read if not each.evaluation.refused]
     best = max(versions, key=lambda version: version.attempt.evaluation.geomean_tflops).attempt
     if (score := best.evaluation.score) is None or score.kind is not ScoreKind.PREDICTED:
         raise ExportError(f"{run.name} was measured itself: a shortlist is for what was predicted")
@@ -78,10 +79,10 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
 
     take(versions[0].attempt, "the run began with it")
     take(best, "the best version")
-    ties = [each for each in pool if each.decision and each.decision.ruling is Ruling.UNRESOLVED]
-    for attempt in ties[: (count - len(listed) + 1) // 2]:
-        take(attempt, "not told apart from the best")
     within = [each for each in pool if _reach(each)[1] >= _reach(best)[0]]
+    ties = [each for each in within if each.decision and each.decision.ruling is Ruling.UNRESOLVED]
+    for attempt in ties[: (count - len(listed) + 1) // 2]:
+        take(attempt, "not told apart from the best of its time")
     while len(listed) < count and (left := [each for each in within if each.plan_digest not in plans]):
         # ``left`` begins with the fastest, which ``max`` takes of several that are as different.
         furthest = max(left, key=lambda each: min(_unlike(each, other.attempt) for other in listed))

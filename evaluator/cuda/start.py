@@ -19,6 +19,8 @@ from avo.evaluator.cuda.device import MachineFault
 from avo.evaluator.cuda.nvml import COMPUTE_MODES
 from avo.evaluator.sandbox.tools import VARIABLES
 
+_EXCLUSIVE_PROCESS = 3
+"""``CU_COMPUTEMODE_EXCLUSIVE_PROCESS`` of cuda.h, common where jobs share a node."""
 _COMPUTE_MODE, _MPS_ENABLED = 20, 133
 """``CU_DEVICE_ATTRIBUTE_COMPUTE_MODE`` and ``CU_DEVICE_ATTRIBUTE_MPS_ENABLED`` of cuda.h; drivers before CUDA 12.1 do
 not know the second.
@@ -82,10 +84,12 @@ class Driver:
         self._cuda.cuGetErrorString(code, ctypes.byref(text))
         return (text.value or b"").decode() or f"error {code}"
 
-    def check_sharing(self) -> None:
-        """Raise ``MachineFault`` where a second worker cannot run beside the first, or would not outlive its fault."""
+    def check_sharing(self, *, alone: bool = False) -> None:
+        """Raise ``MachineFault`` where a second worker cannot run beside the first, unless one is ``alone``, or would
+        not outlive its fault.
+        """
         mode = self._attribute(_COMPUTE_MODE) or 0
-        if mode:
+        if mode and not (alone and mode == _EXCLUSIVE_PROCESS):
             raise MachineFault(
                 f"the card's compute mode is {COMPUTE_MODES.get(mode, mode)}, and a comparison needs two processes: "
                 "nvidia-smi --compute-mode=DEFAULT"

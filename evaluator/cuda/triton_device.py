@@ -66,10 +66,11 @@ _INT_BITS = {"i1": 8, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
 
 class TritonDevice:
     """The device that ``cuda`` reaches, by default the current one of this process; ``flush_bytes``: see
-    ``FLUSH_BYTES``. Raises ``MachineFault`` when there is none to measure on.
+    ``FLUSH_BYTES``; ``alone``: no other process of ours needs it meanwhile. Raises ``MachineFault`` when there is none
+    to measure on.
     """
 
-    def __init__(self, cuda: Cuda | None = None, flush_bytes: int = FLUSH_BYTES) -> None:
+    def __init__(self, cuda: Cuda | None = None, flush_bytes: int = FLUSH_BYTES, *, alone: bool = False) -> None:
         self._cuda = cuda or Cuda()
         self.place = self._cuda.place
         properties = self._cuda.properties()
@@ -90,7 +91,7 @@ class TritonDevice:
             uuid=str(properties.uuid),
         )
         self._driver = Driver(self._cuda.driver, self._cuda.index)
-        self._driver.check_sharing()
+        self._driver.check_sharing(alone=alone)
         assembler = self._driver.check_assembler(self.card.arch, self.card.driver)
         os.environ.update(assembler)
         self.card = replace(self.card, assembler=assembler)

@@ -97,7 +97,7 @@ class Measuring:
 
     def _session(self, orders: Orders) -> str:
         """Let a process measure; return the entrant that it could not go on after."""
-        doing, limit_s, ready = "", START_S, False
+        doing, limit_s, ready = "", START_S, False  # for importing torch and triton, and opening the card
         with self._started(orders) as lines:
             while True:
                 try:
@@ -123,11 +123,13 @@ class Measuring:
                     self._keep(Sample(**line["sample"]))
                 elif "ungraphed" in line:
                     self.found = replace(self.found, ungraphed=self.found.ungraphed or line["ungraphed"])
-                elif not ready:
+                elif "others" in line:
+                    self.found = replace(self.found, others=tuple(sorted({*self.found.others, *line["others"]})))
+                elif "error" in line:
                     self.trouble = line["error"]
-        finished = self._process.returncode == 0
-        if finished or not ready:
-            return ""
+        code = self._process.returncode
+        if code in (0, -signal.SIGKILL, -signal.SIGTERM) or not ready or self.trouble:
+            return ""  # nobody's fault among the entrants: killed by others, perhaps for want of memory
         if doing and self._entrants[doing].status in (Status.CORRECT, UNMEASURED):
             self._judge(doing, Status.CRASHED, "the process that ran it died: measure.log says more")
         return doing
@@ -148,10 +150,11 @@ class Measuring:
 
         def read() -> None:
             assert self._process.stdout is not None
-            for line in self._process.stdout:
-                if line.startswith(b"{"):  # libraries print, too
+            try:
+                for line in self._process.stdout:
                     lines.put(json.loads(line))
-            lines.put(None)
+            finally:
+                lines.put(None)
 
         reader = threading.Thread(target=read, daemon=True)
         with self._process:
@@ -214,7 +217,10 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None, chi
     parser.add_argument("--only", nargs="+", default=(), metavar="KERNEL", help="leave out other kernels")
     parser.add_argument("--no-libraries", action="store_true", help="time the kernels alone")
     options = parser.parse_args(arguments)
-    measuring = Measuring(folder, options.out.absolute(), child, _saying())
+    out = options.out.absolute()
+    if out.exists():  # of an earlier call
+        out.replace(out.with_name(f"{out.stem}-{out.stat().st_mtime:.0f}{out.suffix}"))
+    measuring = Measuring(folder, out, child, _saying())
     names = [each.name for each in measuring.found.kernels]
     if unknown := set(options.only) - {*names}:
         parser.error(f"--only: no kernel {', '.join(sorted(unknown))}; there are {', '.join(names)}")
@@ -225,9 +231,14 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None, chi
     except KeyboardInterrupt:
         print("\ninterrupted: what was measured until now is kept")
     if not measuring.found.samples:
+        for each in measuring.found.entrants:
+            if each.message:
+                print(f"{each.name}: {each.status}: {each.message}")
         print(f"measure.py: {measuring.trouble or 'nothing was measured'}", file=sys.stderr)
         return 2
     measuring.write()
+    if measuring.trouble:
+        print(f"measure.py: {measuring.trouble}", file=sys.stderr)
     print(f"\n{table(measuring.found)}\n\n{options.out} has every run: avo ingest {options.out.name}")
     return 0
 

@@ -7,6 +7,7 @@ ORDERS are ``Orders`` as JSON. What it finds are JSON objects on standard output
 {"entrant": "v12", "status": "correct", "message": ""}         the verdict on it, which may change to a fault
 {"sample": {...}}                                              a ``Sample``
 {"ungraphed": "..."}                                           why runs are no replays of a graph
+{"others": ["..."]}                                            who else computes on the card
 {"error": "..."}                                               why nothing can be measured here
 
 All entrants share one process, and of each case one memory: where code and buffers lie is then the same for all, and a
@@ -16,6 +17,7 @@ entrant that brought it about.
 
 import importlib.util
 import json
+import os
 import random
 import secrets
 import sys
@@ -29,25 +31,26 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from triton.errors import TritonError
-from triton.runtime.errors import OutOfResources
 
 from avo.evaluator.catalogue import get_problem, get_suite, libraries_know
-from avo.evaluator.cuda.blame import first_line
+from avo.evaluator.cuda.blame import first_line, is_machines
 from avo.evaluator.cuda.called import EntryRunning, library_running
 from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.running import Running
 from avo.evaluator.cuda.runs import Runs
+from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
 from avo.evaluator.problem import Case, Problem, smallest_of_each
 
 BROKEN = 3
 """Exit code where the device has failed."""
-FIRST_S = 300.0
-"""How long an entrant's first launch of a case may take, with all that it compiles."""
+FIRST_S = (60.0, 300.0)
+"""How long an entrant's first launch of a case may take, with all that it compiles: least and most, else a third of the
+time for opening, so that one that hangs leaves time for the others.
+"""
 _GRACE_S = 10.0
 """How much longer than its limit a run may seem to take: inputs are made, and results compared."""
 _THREADS = 16
@@ -91,6 +94,8 @@ class Session:
         self._in = list[str]()
         """The entrants that run."""
         self._ungraphed = False
+        self._others: tuple[str, ...] = ()
+        self._first_s = min(max(orders.opening_s / 3, FIRST_S[0]), FIRST_S[1])
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -141,7 +146,7 @@ class Session:
         """Verify everything that it writes in small cases, then run it once in each case that is timed."""
         make = load()
         for small in smallest_of_each(self._problem.correctness_cases):
-            self._doing(name, f"checking {small.name}", FIRST_S)
+            self._doing(name, f"checking {small.name}", self._first_s)
             key = f"{name}, {small.name}"
             self._runs.open(key, make(small, None))
             checked = self._runs.check(key, self._chance.getrandbits(62))
@@ -149,7 +154,7 @@ class Session:
             if checked.fault:
                 raise Left(checked.fault.status, checked.fault.message)
         for case in self._cases:
-            self._doing(name, f"running {case.name} a first time", FIRST_S)
+            self._doing(name, f"running {case.name} a first time", self._first_s)
             running = make(case, self._first.get(case.name))
             self._first.setdefault(case.name, running)
             self._runs.open(f"{name}, {case.name}", running)
@@ -163,6 +168,9 @@ class Session:
         (took,) = timed.runs
         sample = Sample(self._orders.session, number, name, case.name, took.seconds * 1e6, took.wall_s * 1e6)
         for clocks in timed.clocks:
+            if clocks.others and clocks.others != self._others:
+                self._others = clocks.others
+                self._say({"others": list(clocks.others)})
             mhz = round(clocks.mean_mhz or clocks.sm_mhz)
             sample = replace(sample, sm_mhz=mhz, reasons=clocks.reasons, celsius=clocks.celsius, watts=clocks.watts)
         self._say({"sample": asdict(sample)})
@@ -184,26 +192,35 @@ class Session:
             do()
         except Left as left:
             self._tell(name, *left.args)
-        except (OutOfResources, DeviceFault, torch.OutOfMemoryError) as error:
+        except DeviceFault as error:
             self._tell(name, Status.DOES_NOT_FIT, first_line(error))
         except MachineFault:
             raise
         except KernelFault as error:
-            self._tell(name, Status.CRASHED, f"the GPU reports: {error}")
-            self._device.synchronize()  # raises where it is broken, and not this launch alone
-        except TritonError as error:
-            self._tell(name, Status.COMPILE_ERROR, f"{type(error).__name__}: {first_line(error)}")
-        except ImportError as error:
-            self._tell(name, UNMEASURED, first_line(error))
-        except Exception as error:  # whatever host code raises
-            kernel = name in self._orders.kernels
-            self._tell(name, Status.CRASHED if kernel else UNMEASURED, f"{type(error).__name__}: {first_line(error)}")
+            self._synchronize()
+            names_cuda = "CUDA" in str(error)  # else it is Triton's compiler that raises
+            self._tell(name, self._failure(name) if names_cuda else UNMEASURED, f"the GPU reports: {error}")
+        except Exception as error:  # of host code, of another release of Triton, or of a library
+            self._synchronize()
+            self._tell(name, UNMEASURED, f"{type(error).__name__}: {first_line(error)}")
         else:
             return True
         for case in self._cases:
             with suppress(KeyError):
                 self._runs.forget(f"{name}, {case.name}")
         return False
+
+    def _synchronize(self) -> None:
+        """Raise where the device is broken, and not this launch alone: ``MachineFault`` if no kernel does that."""
+        try:
+            self._device.synchronize()
+        except RuntimeError as error:
+            if trouble := self._device.trouble() or (first_line(error) if is_machines(error) else ""):
+                raise MachineFault(f"the GPU reports: {trouble}: no kernel brings that about") from None
+            raise
+
+    def _failure(self, name: str) -> str:
+        return Status.CRASHED if name in self._orders.kernels else UNMEASURED
 
     def _doing(self, name: str, what: str, limit_s: float) -> None:
         self._say({"doing": f"{name}, {what}", "entrant": name, "limit_s": limit_s})
@@ -227,26 +244,31 @@ def _imported(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # of a kernel for another Triton, say
-        raise Left(Status.PARSE_ERROR, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
+        raise Left(UNMEASURED, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
     return module
 
 
 def main(arguments: Sequence[str], open_device: Callable[[], Device] | None = None) -> int:
     """Follow the orders on the device that ``open_device`` returns, by default this process's GPU."""
 
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a kernel or a library prints goes to standard error
+
     def say(found: Mapping[str, Any]) -> None:
-        print(json.dumps(found), flush=True)
+        print(json.dumps(found), file=answers, flush=True)
 
     torch.set_num_threads(_THREADS)
     try:
         from avo.evaluator.cuda.triton_device import TritonDevice
 
-        Session((open_device or TritonDevice)(), Orders(**json.loads(arguments[0])), say).run()
-    except MachineFault as error:
+        Session(
+            open_device() if open_device else TritonDevice(alone=True), Orders(**json.loads(arguments[0])), say
+        ).run()
+    except EvaluatorUnavailable as error:  # the machine's fault, or a card without figures
         say({"error": str(error)})
         return BROKEN
     except RuntimeError as error:
-        say({"error": first_line(error)})
+        print(f"the device failed: {error}", file=sys.stderr)
         return BROKEN
     return 0
 

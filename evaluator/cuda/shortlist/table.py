@@ -55,5 +55,6 @@ def _card(found: Measurement) -> str:
         f"SM clock {min(clocks)} to {max(clocks)} MHz" if clocks else "clocks not readable",
         f"{min(watts):.0f} to {max(watts):.0f} W" if watts else "",
         f"without a CUDA graph: {found.ungraphed}" if found.ungraphed else "",
+        f"not alone on the card: {', '.join(found.others)}" if found.others else "",
     ]
     return ", ".join(filter(None, parts))

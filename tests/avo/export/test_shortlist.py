@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avo.evaluator.candidate import Candidate
-from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.measurement import Measurement
 from avo.export.errors import ExportError
 from avo.export.package import write_package
@@ -76,6 +76,13 @@ def test_the_most_different_structure_comes_first(recorded: Recorded) -> None:
 def test_what_cannot_be_the_fastest_is_left_out(recorded: Recorded) -> None:
     recorded.step(kernel(400.0), (0,))
     recorded.step(kernel(250.0, tile="16x16"), (1,), accept=False)
+    assert names(recorded) == ["v0", "v1"]
+
+
+def test_what_a_closer_look_refused_is_left_out(recorded: Recorded) -> None:
+    recorded.step(kernel(400.0), (0,))
+    refused = replace(kernel(390.0, tile="16x16"), examined=Status.RACE)
+    recorded.step(refused, (1,), accept=False)
     assert names(recorded) == ["v0", "v1"]
 
 

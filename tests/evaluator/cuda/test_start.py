@@ -83,6 +83,17 @@ def test_a_card_that_two_workers_cannot_share_is_refused(
         driver.check_sharing()
 
 
+def test_a_process_that_is_alone_takes_a_card_that_is_for_one_process(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_ATTRIBUTE", "20")
+    monkeypatch.setenv("STUB_VALUE", "3")
+    driver.check_sharing(alone=True)
+    monkeypatch.setenv("STUB_VALUE", "2")
+    with pytest.raises(MachineFault, match="prohibited"):
+        driver.check_sharing(alone=True)
+
+
 def test_a_launcher_that_does_not_build_is_told_in_the_compilers_words() -> None:
     told = "launcher.c:4:10: fatal error: Python.h: No such file or directory"
     with pytest.raises(MachineFault, match=rf"does not build: {told}: it needs .* Python's headers"), building():

@@ -98,6 +98,35 @@ if "v2" in names:
     assert statuses(folder) == {"v0": "correct", "v1": "correct", "v2": "crashed"}
 
 
+@pytest.mark.parametrize(
+    "end",
+    ["say(error='the GPU reports: uncorrectable ECC error')\n    sys.exit(3)", "import os; os.kill(os.getpid(), 9)"],
+)
+def test_what_the_machine_does_refutes_nobody(folder: Path, end: str) -> None:
+    dies = f"""
+right(names)
+if orders["session"] == 2:
+    say(doing="v2, one", entrant="v2", limit_s=9)
+    {end}
+"""
+    assert command.main(["--minutes", "9"], folder, child(folder, dies)) == 0
+    assert statuses(folder) == dict.fromkeys(NAMES, "correct")
+
+
+def test_an_earlier_measurement_is_kept(folder: Path) -> None:
+    for _ in range(2):
+        assert command.main(["--minutes", "9"], folder, child(folder, "right(names)")) == 0
+    kept = sorted(folder.glob("measured*.json"))
+    assert len(kept) == 2
+    assert {len(Measurement.from_json(each.read_text()).samples) for each in kept} == {12}
+
+
+def test_where_every_kernel_fails_the_reasons_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = "say(**CARD)\nfor name in names: say(entrant=name, status='incorrect', message='all rows', release='')"
+    assert command.main(["--minutes", "9"], folder, child(folder, wrong)) == 2
+    assert "v1: incorrect: all rows" in capsys.readouterr().out
+
+
 def test_a_fault_stays_one(folder: Path) -> None:
     fickle = """
 right(names)

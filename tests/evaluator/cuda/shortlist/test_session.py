@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from avo.evaluator.cuda.device import Clocks
+from avo.evaluator.cuda.device import Clocks, MachineFault
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.shortlist import session
 from avo.evaluator.cuda.shortlist.session import Orders, Session
@@ -40,6 +40,7 @@ KERNELS = {
     "later": RIGHT.replace("def attention", "calls = []\ndef attention").replace(
         "    scores =", "    calls.append(0)\n    if len(calls) > 20: scale = 2.0\n    scores =", 1
     ),
+    "compiles": "def attention(*tensors, **scalars): raise RuntimeError('PassManager::run failed')",
     "fails": "def attention(*tensors, **scalars): raise RuntimeError('CUDA error: invalid argument')",
 }
 
@@ -109,8 +110,9 @@ def test_every_other_round_goes_the_other_way(tmp_path: Path) -> None:
         ("wrong", "incorrect", "rows"),
         ("nothing", "unwritten", "never written"),
         ("other", "no_entry", "no function attention"),
-        ("unread", "parse_error", "SyntaxError"),
-        ("raises", "crashed", "ValueError: no such tile"),
+        ("unread", "unmeasured", "SyntaxError"),
+        ("raises", "unmeasured", "ValueError: no such tile"),
+        ("compiles", "unmeasured", "PassManager::run failed"),
         ("later", "incorrect", "rows"),
     ],
 )
@@ -129,7 +131,7 @@ def test_a_library_that_is_not_there_is_unmeasured(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(session, "LIBRARIES", (LIBRARIES[0], replace(LIBRARIES[4], prepare=missing)))
     told = verdicts(found(tmp_path, "v0", libraries=True, rounds=1))
     assert told[LIBRARIES[0].name] == ("correct", "")
-    assert told["FlashAttention-2"] == ("unmeasured", "No module named 'flash_attn'")
+    assert told["FlashAttention-2"] == ("unmeasured", "ImportError: No module named 'flash_attn'")
 
 
 def test_one_that_was_left_out_is_not_opened(tmp_path: Path) -> None:
@@ -154,10 +156,39 @@ def test_a_launch_that_fails_alone_costs_its_entrant_only(tmp_path: Path) -> Non
     assert told["v1"] == ("correct", "")
 
 
-def test_a_broken_device_ends_the_process(tmp_path: Path) -> None:
-    class Broken(FakeDevice):
-        def synchronize(self) -> None:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+class Broken(FakeDevice):
+    """A device on which nothing runs; ``told``: what it says of itself."""
 
+    told = ""
+
+    def synchronize(self) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def trouble(self) -> str:
+        return self.told
+
+
+def test_a_broken_device_ends_the_process(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="illegal memory access"):
         found(tmp_path, "v0", device=Broken(forever(1e-3)))
+
+
+def test_what_breaks_by_itself_is_no_kernels_fault(tmp_path: Path) -> None:
+    device = Broken(forever(1e-3))
+    device.told = "Xid 79"
+    with pytest.raises(MachineFault, match=r"Xid 79.*: no kernel brings that about"):
+        found(tmp_path, "v0", device=device)
+
+
+def test_who_else_computes_on_the_card_is_told_once(tmp_path: Path) -> None:
+    device = FakeDevice(forever(1e-3), Clocks(1700, 4, others=("python (77)",)))
+    assert [each["others"] for each in found(tmp_path, "v0", device=device) if "others" in each] == [["python (77)"]]
+
+
+def test_a_first_launch_that_hangs_leaves_time_for_others(tmp_path: Path) -> None:
+    limits = {
+        each["limit_s"]
+        for each in found(tmp_path, "v0", rounds=1, opening_s=240.0)
+        if "first time" in each.get("doing", "")
+    }
+    assert limits == {80.0}
