@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from avo.evaluator.errors import EvaluatorError
@@ -165,13 +165,8 @@ class Measurement:
 
     def to_json(self) -> str:
         """Return the text of the file, with its digest."""
-        sealed = replace(self, digest=self.sum())
-        return json.dumps(asdict(sealed), indent=1, allow_nan=False) + "\n"
-
-    def sum(self) -> str:
-        """Return the digest that an unchanged file has."""
-        data = {**asdict(self), "digest": ""}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        data = asdict(self)
+        return json.dumps({**data, "digest": _sum(data)}, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def begun(cls, text: str) -> "Measurement":
@@ -195,6 +190,8 @@ class Measurement:
         named = data.get("format") if isinstance(data, dict) else None
         if named != FORMAT:
             raise BadMeasurement(f"its format is {named!r:.60}, not {FORMAT!r}: it is no file of measure.py's")
+        if data.get("digest") != _sum(data):
+            raise BadMeasurement("it was changed after measure.py wrote it: its digest does not fit")
         try:
             found = msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
@@ -203,8 +200,6 @@ class Measurement:
         return found
 
     def _check(self) -> None:
-        if self.digest != self.sum():
-            raise BadMeasurement("it was changed after measure.py wrote it: its digest does not fit")
         entrants, floors = {each.name: each for each in self.entrants}, {case.name: case for case in self.cases}
         if len(entrants) != len(self.entrants) or len(floors) != len(self.cases) or self.start not in entrants:
             raise BadMeasurement("it names an entrant or a case twice, or has not the kernel that the run began with")
@@ -217,6 +212,11 @@ class Measurement:
         for each in self.kernels:
             if each.status not in known or each.predicted is None:
                 raise BadMeasurement(f"{each.name} has no verdict, or no prediction")
+
+
+def _sum(data: Mapping[str, Any]) -> str:
+    """Return the digest of a file's data as they stand: those of another release may have other fields."""
+    return hashlib.sha256(json.dumps({**data, "digest": ""}, sort_keys=True).encode()).hexdigest()
 
 
 def _speed(flops: int, times_us: list[float]) -> Speed:

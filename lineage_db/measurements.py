@@ -74,7 +74,7 @@ class Measurements(Part):
             "made": _began(measurement),
             "ingested": now,
             "kernels": [asdict(each) for each in findings(measurement)],
-            "content": asdict(measurement),
+            "content": json.loads(measurement.to_json()),
         }
         connection.execute(insert(measurements).values(values))
         return True

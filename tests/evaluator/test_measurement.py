@@ -1,5 +1,7 @@
 """A measurement survives its file, is refused where it was changed, and says what each entrant reached."""
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 
@@ -41,13 +43,20 @@ def test_a_measurement_survives_its_file() -> None:
     assert [each.name for each in read.kernels] == [START, FAST]
 
 
+def test_a_file_of_a_release_without_a_field_is_read() -> None:
+    data = json.loads(measurement().to_json())
+    del data["others"], data["digest"]
+    sealed = hashlib.sha256(json.dumps({**data, "digest": ""}, sort_keys=True).encode()).hexdigest()
+    assert Measurement.from_json(json.dumps({**data, "digest": sealed})).others == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
         ('"us": 2020.0', '"us": 1020.0', "changed after measure.py wrote it"),
         ('"format": "avo measured 1"', '"format": "other"', "its format is 'other'"),
-        ('"seconds": 290.0', '"seconds": "long"', "not as measure.py writes it"),
-        ('"seconds": 290.0,', "", "not as measure.py writes it"),
+        ('"seconds": 290.0', '"seconds": "long"', "changed after measure.py wrote it"),
+        ('"seconds": 290.0,', "", "changed after measure.py wrote it"),
         ("{", "[", "not JSON"),
     ],
 )
@@ -60,7 +69,12 @@ def test_a_file_that_was_changed_is_refused(old: str, new: str, why: str) -> Non
 
 @pytest.mark.parametrize(
     ("field", "value", "why"),
-    [("us", 100.0, "which no kernel can"), ("us", -1.0, "which no kernel can"), ("entrant", "v99", "does not name")],
+    [
+        ("us", "long", "not as measure.py writes it"),
+        ("us", 100.0, "which no kernel can"),
+        ("us", -1.0, "which no kernel can"),
+        ("entrant", "v99", "does not name"),
+    ],
 )
 def test_a_file_that_cannot_be_true_is_refused(field: str, value: object, why: str) -> None:
     first, *others = measurement().samples
