@@ -142,20 +142,14 @@ def test_a_judge_that_is_killed_in_its_turn_or_while_it_waits_is_not_waited_for(
     Place(MINE, "another").close()
 
 
-TINY = """
-from dataclasses import replace
-from avo.evaluator.problem import Case
-from avo.evaluator.problems.mha import MHA
-CASE = Case("small-causal", 1, 2, 2, 128, 128, 128, True)
-LARGE = replace(CASE, name="large-causal", inputs="tiled")
-PROBLEM = replace(MHA, name="tiny", correctness_cases=(CASE,), suites={"quick": (LARGE,)}, baselines=())
-"""
+TINY = str(Path(__file__).parent / "stub_card" / "tiny.py")
 
 
 @pytest.mark.long
 def test_judges_that_share_a_card_judge_side_by_side_and_time_in_turn(libcuda: Path, tmp_path: Path) -> None:
-    (tmp_path / "problem.py").write_text(TINY)
-    command = f"{sys.executable} -m tests.evaluator.cuda.stub_card.judge {libcuda.parent}"
+    paths = (f"{name}={libcuda.parent}" for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"))
+    settings = f"env {' '.join(paths)} NVML_STUB_REASONS=4"
+    command = f"{settings} {sys.executable} -m tests.evaluator.cuda.stub_card.evaluator"
     # Under a profiler's name, as the clocks of a busy machine may differ.
     options = ("--device", "0", "--run", "run", "--trace", str(tmp_path / "trace"), "--worker-prefix", "env")
     waiting = SimpleQueue[str]()
@@ -166,7 +160,7 @@ def test_judges_that_share_a_card_judge_side_by_side_and_time_in_turn(libcuda: P
                 waiting.put(progress.words)
 
         try:
-            return evaluator.evaluate(Candidate(str(tmp_path / "problem.py"), seed_source("mha")), tell=hear)
+            return evaluator.evaluate(Candidate(TINY, seed_source("mha")), tell=hear)
         finally:
             waiting.put("it has ended")
 
