@@ -33,7 +33,7 @@ def test_a_version_that_was_predicted_fastest_is_confirmed(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
 
     def avo(*words: str) -> str:
-        done = subprocess.run([*AVO, *words], capture_output=True, text=True, timeout=1200, check=False)
+        done = subprocess.run([*AVO, *words], capture_output=True, text=True, timeout=3600, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
