@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, combinations
+from itertools import combinations
 from statistics import fmean
 
 from avo.evaluator.evaluation import REFUSED, Status, geometric_mean
@@ -17,8 +17,6 @@ ALPHA = 0.05
 """Probability that a kernel which is no faster by more than ``MARGIN`` is confirmed, or a faster one called slower."""
 FAULTS = (*REFUSED, Status.DOES_NOT_FIT, Status.TIMED_OUT, Status.CRASHED)
 """What refutes a kernel. Other faults, such as a front end that refuses it, may be those of the machine's Triton."""
-_US = (1e-3, 1e9)
-"""Shortest and longest run that is believed, in microseconds."""
 
 
 class Confirmation(StrEnum):
@@ -83,13 +81,12 @@ def findings(measurement: Measurement) -> tuple[Finding, ...]:
     A session is one process of each kernel, and five minutes have too few to bet on sessions, as the judge does: the
     margin stands for what all rounds of a session share.
     """
-    _check(measurement)
+    measurement.check()
+    for each in measurement.kernels:
+        predicted = each.predicted or {}
+        if not all(0 < value < math.inf for case in measurement.cases for value in predicted.get(case.name, (0.0,))):
+            raise BadMeasurement(f"{each.name} has no prediction of each case")
     return tuple(_finding(measurement, each) for each in measurement.kernels)
-
-
-def card_name(measurement: Measurement) -> str:
-    """Return the name of the card as its driver has it."""
-    return str(measurement.card.get("name") or "a card without a name")
 
 
 def unlike(measurement: Measurement) -> str:
@@ -97,7 +94,7 @@ def unlike(measurement: Measurement) -> str:
 
     It is if it has the compute capability and the number of multiprocessors of the target.
     """
-    target, name = known(measurement.target), card_name(measurement)
+    target, name = known(measurement.target), measurement.card_name
     if target is None:
         return f"the run's target {measurement.target} names no kind of card to which {name} could belong"
     arch, sms = measurement.card.get("arch"), measurement.card.get("sms")
@@ -108,7 +105,7 @@ def unlike(measurement: Measurement) -> str:
 
 def times_start(measurement: Measurement, entrant: str) -> float | None:
     """Return how many times as fast an entrant is as the run's start; None without a round of both."""
-    ratios = _ratios(measurement, entrant)
+    ratios = measurement.ratios(entrant)
     return math.exp(fmean(ratios)) if ratios else None
 
 
@@ -122,38 +119,17 @@ def agreement(found: Iterable[Finding]) -> tuple[int, int]:
     return sum(sign > 0 for sign in signs), len(signs)
 
 
-def _check(measurement: Measurement) -> None:
-    """Raise ``BadMeasurement`` for figures with which nothing can be calculated."""
-    shortest, longest = _US
-    names = [case.name for case in measurement.cases]
-    if not names or not all(0 < case.flops < 2**63 for case in measurement.cases):
-        raise BadMeasurement("it has no cases, or one without work")
-    if not all(shortest <= each.us <= longest for each in measurement.samples):
-        raise BadMeasurement(f"it has a run of less than {shortest:g} or more than {longest:g} us")
-    for each in measurement.kernels:
-        predicted = each.predicted or {}
-        if not all(0 < value < math.inf for name in names for value in predicted.get(name, (0.0,))):
-            raise BadMeasurement(f"{each.name} has no prediction of each case")
-    if measurement.start not in {each.name for each in measurement.kernels}:
-        raise BadMeasurement(f"{measurement.start}, with which it says that the run began, is no kernel of it")
-
-
 def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
     assert entrant.attempt is not None, "it is a kernel"
     assert entrant.predicted is not None, "it was checked"
     speeds = measurement.speeds(entrant.name)
-    confirmation, reason = _judged(measurement, entrant, _ratios(measurement, entrant.name))
+    confirmation, reason = _judged(measurement, entrant, measurement.ratios(entrant.name))
     ranges = zip(*(entrant.predicted[case.name] for case in measurement.cases), strict=True)
     predicted = Range(*map(geometric_mean, ranges))
     return Finding(
         entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.message, predicted,
         _measured(measurement, speeds), times_start(measurement, entrant.name), speeds,
     )  # fmt: skip
-
-
-def _ratios(measurement: Measurement, entrant: str) -> list[float]:
-    """Return the logarithm of how many times as fast an entrant is as the start, for each round of all sessions."""
-    return list(chain(*measurement.log_ratios(entrant, measurement.start).values()))
 
 
 def _measured(measurement: Measurement, speeds: Mapping[str, Speed]) -> Range | None:
@@ -173,7 +149,7 @@ def _judged(measurement: Measurement, entrant: Entrant, ratios: Sequence[float])
     if entrant.status == UNMEASURED:
         return Confirmation.UNMEASURED, entrant.message or "it has not run"
     if entrant.status != Status.CORRECT:
-        fault = f"{Status(entrant.status).words} on {card_name(measurement)}: {entrant.message}".removesuffix(": ")
+        fault = f"{Status(entrant.status).words} on {measurement.card_name}: {entrant.message}".removesuffix(": ")
         if entrant.status in FAULTS and not other:
             return Confirmation.REFUTED, fault
         return Confirmation.UNMEASURED, "; ".join(filter(None, (fault, other)))

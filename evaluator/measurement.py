@@ -7,8 +7,9 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from avo.evaluator.errors import EvaluatorError
@@ -18,6 +19,8 @@ FORMAT = "avo measured 1"
 FILE = "measured.json"
 SHORTLIST = "shortlist.json"
 """What a folder has before anything is measured: the same, without a card and samples."""
+_SHORTEST_US, _LONGEST_US = 1e-3, 1e9
+"""Shortest and longest run that is believed."""
 UNMEASURED = "unmeasured"
 """The status of an entrant that has not run."""
 
@@ -163,6 +166,30 @@ class Measurement:
                 found.setdefault(session, []).append(statistics.fmean(logs))
         return found
 
+    def ratios(self, entrant: str) -> list[float]:
+        """Return ``log_ratios`` against the start, of the rounds of all sessions."""
+        return list(chain(*self.log_ratios(entrant, self.start).values()))
+
+    def conditions(self) -> str:
+        """Return in words on what, when and how it was measured."""
+        watts, limit = _span((each.watts for each in self.samples), "W"), self.setup.get("power_limit_w")
+        parts = (
+            f"{self.card_name}, {self.began}",
+            f"driver {self.card.get('driver') or 'not known'}",
+            str(self.setup.get("versions") or ""),
+            _span((each.sm_mhz for each in self.samples), "MHz"),
+            _span((each.celsius for each in self.samples), "C"),
+            f"{watts} of {limit:g} W" if watts and isinstance(limit, int | float) else watts,
+            f"without a graph: {self.ungraphed}" if self.ungraphed else "",
+            f"not alone on the card: {', '.join(self.others)}" if self.others else "",
+        )
+        return ", ".join(filter(None, parts))
+
+    @property
+    def card_name(self) -> str:
+        """The name of the card as its driver has it."""
+        return str(self.card.get("name") or "a card without a name")
+
     def to_json(self) -> str:
         """Return the text of the file, with its digest."""
         data = asdict(self)
@@ -196,10 +223,13 @@ class Measurement:
             found = msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
             raise BadMeasurement(f"it is not as measure.py writes it: {error}") from None
-        found._check()
+        found.check()
         return found
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise ``BadMeasurement`` for what contradicts itself, and figures that cannot be true."""
+        if not self.cases or not all(0 < case.flops < 2**63 for case in self.cases):
+            raise BadMeasurement("it has no cases, or one without work")
         entrants, floors = {each.name: each for each in self.entrants}, {case.name: case for case in self.cases}
         if len(entrants) != len(self.entrants) or len(floors) != len(self.cases) or self.start not in entrants:
             raise BadMeasurement("it names an entrant or a case twice, or has not the kernel that the run began with")
@@ -208,10 +238,19 @@ class Measurement:
                 raise BadMeasurement(f"it has a run of {run.entrant} on {run.case}, which it does not name")
             if not max(floors[run.case].floor_us, 0.0) <= run.us < math.inf or run.us <= 0:
                 raise BadMeasurement(f"{run.entrant} takes {run.us:g} us on {run.case}, which no kernel can")
+            if not _SHORTEST_US <= run.us <= _LONGEST_US:
+                raise BadMeasurement(f"it has a run of less than {_SHORTEST_US:g} or more than {_LONGEST_US:g} us")
         known = {*(status.value for status in Status), UNMEASURED}
         for each in self.kernels:
             if each.status not in known or each.predicted is None:
                 raise BadMeasurement(f"{each.name} has no verdict, or no prediction")
+        if self.start not in {each.name for each in self.kernels}:
+            raise BadMeasurement(f"{self.start}, with which it says that the run began, is no kernel of it")
+
+
+def _span(values: Iterable[float | None], unit: str) -> str:
+    known = [each for each in values if each is not None]
+    return f"{min(known):g} to {max(known):g} {unit}" if known else ""
 
 
 def _sum(data: Mapping[str, Any]) -> str:

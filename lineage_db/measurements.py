@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
 
-from avo.evaluator.confirmation import Confirmation, Finding, card_name, findings, unlike
+from avo.evaluator.confirmation import Confirmation, Finding, findings, unlike
 from avo.evaluator.evaluation import Status
 from avo.evaluator.measurement import BadMeasurement, Measurement
 from avo.lineage_db import queries
@@ -68,7 +68,7 @@ class Measurements(Part):
         values = {
             "run_id": run.id,
             "digest": measurement.digest,
-            "card": card_name(measurement),
+            "card": measurement.card_name,
             "uuid": str(measurement.card.get("uuid") or ""),
             "unlike": unlike(measurement),
             "made": _began(measurement),

@@ -70,8 +70,9 @@ def export(
     with read_store(db) as store:
         named = [load(store, each) for each in versions]
         distinct = {(each.run.id, each.attempt.id): each for each in named}
+        told = {run: store.measurements.told(run) for run, _ in distinct}
         chosen = [
-            choose(each.run, store.versions(run), each.attempt, store.measurements.told(run).get(attempt))
+            choose(each.run, store.versions(run), each.attempt, told[run].get(attempt))
             for (run, attempt), each in distinct.items()
         ]
     check_together(chosen)

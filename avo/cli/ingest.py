@@ -1,6 +1,6 @@
 """``avo ingest``: what a card measured of a run's kernels comes home."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,30 +63,9 @@ def _record(made: "Measurement", found: "Sequence[Measured]", new: bool) -> dict
         if each.attempt is None
     ]  # fmt: skip
     return {
-        "run": made.run, "new": new, "conditions": _conditions(made), "kernels": [each.to_json() for each in found],
+        "run": made.run, "new": new, "conditions": made.conditions(), "kernels": [each.to_json() for each in found],
         "libraries": libraries, "in_predicted_order": in_order, "pairs": pairs,
     }  # fmt: skip
-
-
-def _conditions(made: "Measurement") -> str:
-    from avo.evaluator.confirmation import card_name
-
-    watts, limit = _span((each.watts for each in made.samples), "W"), made.setup.get("power_limit_w")
-    parts = (
-        f"{card_name(made)}, {made.began}",
-        f"driver {made.card.get('driver') or 'not known'}",
-        str(made.setup.get("versions") or ""),
-        _span((each.sm_mhz for each in made.samples), "MHz"),
-        _span((each.celsius for each in made.samples), "C"),
-        f"{watts} of {limit:g} W" if watts and isinstance(limit, int | float) else watts,
-        f"without a graph: {made.ungraphed}" if made.ungraphed else "",
-    )
-    return ", ".join(filter(None, parts))
-
-
-def _span(values: Iterable[float | None], unit: str) -> str:
-    known = [each for each in values if each is not None]
-    return f"{min(known):g} to {max(known):g} {unit}" if known else ""
 
 
 def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, Any]) -> None:

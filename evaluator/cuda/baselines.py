@@ -12,7 +12,6 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def measure(
 
     ``tell`` hears which case is timed.
     """
-    found = Found(library.name, _version(library.package))
+    found = Found(library.name, _release(library))
     try:
         library.prepare(cases[0], device.place)
     except (ImportError, RuntimeError) as error:
@@ -140,7 +139,7 @@ def measure_all(
     broken = ""
     for library in LIBRARIES:
         if broken:
-            yield Found(library.name, _version(library.package), unavailable=f"the GPU failed under {broken}")
+            yield Found(library.name, _release(library), unavailable=f"the GPU failed under {broken}")
             continue
         yield measure(device, problem, cases, library, chance, sustained=sustained, tell=tell)
         if _broken(device):
@@ -155,11 +154,8 @@ def _broken(device: Device) -> bool:
     return False
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+def _release(library: Library) -> str:
+    return library.release or "not installed"
 
 
 def table(found: Sequence[Found], cases: Sequence[Case]) -> str:

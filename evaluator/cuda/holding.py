@@ -33,7 +33,7 @@ class Place:
 
         Raises ``EvaluatorUnavailable`` when processes of another run on this machine are there.
         """
-        self._card, self._prefix = card, f"avo-gpu-{card.uuid}/"
+        self._prefix = f"avo-gpu-{card.uuid}/"
         self._mine = f"judge/{run or secrets.token_hex(8)}/"
         until = time.monotonic() + _PATIENCE_S
         while not (held := self._join()):

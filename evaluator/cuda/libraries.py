@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -24,6 +25,14 @@ class Library:
     prepare: Callable[[Case, torch.device], Attend]
     """Returns the function to time for a case on a device; raises ``ImportError`` or ``RuntimeError`` where the library
     is not available."""
+
+    @property
+    def release(self) -> str:
+        """The version of its package here; empty where it is not installed."""
+        try:
+            return version(self.package)
+        except PackageNotFoundError:
+            return ""
 
 
 def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:

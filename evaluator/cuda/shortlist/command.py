@@ -64,7 +64,7 @@ class Measuring:
                 orders = Orders(
                     self.found.problem,
                     self.found.suite,
-                    {each.name: str(self._folder / "kernels" / f"{each.name}.py") for each in self.found.kernels},
+                    {each.name: str(self._file(each)) for each in self.found.kernels},
                     session,
                     left_s,
                     left_s * _OPENING,
@@ -87,13 +87,16 @@ class Measuring:
         """Return which kernels are not run; those whose files were edited have no verdict."""
         found = []
         for each in self.found.kernels:
-            file = self._folder / "kernels" / f"{each.name}.py"
+            file = self._file(each)
             if not file.exists() or file.read_text(encoding="utf-8") != each.source:
                 self._judge(each.name, UNMEASURED, f"kernels/{file.name} is not as the shortlist has it")
                 found.append(each.name)
             elif only and each.name not in only:
                 found.append(each.name)
         return found
+
+    def _file(self, kernel: Entrant) -> Path:
+        return self._folder / "kernels" / f"{kernel.name}.py"
 
     def _session(self, orders: Orders) -> str:
         """Let a process measure; return the entrant that it could not go on after."""

@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -198,8 +197,8 @@ class Session:
             raise
         except KernelFault as error:
             self._synchronize()
-            names_cuda = "CUDA" in str(error)  # else it is Triton's compiler that raises
-            self._tell(name, self._failure(name) if names_cuda else UNMEASURED, f"the GPU reports: {error}")
+            crashed = name in self._orders.kernels and "CUDA" in str(error)  # else Triton's compiler raises
+            self._tell(name, Status.CRASHED if crashed else UNMEASURED, f"the GPU reports: {error}")
         except Exception as error:  # of host code, of another release of Triton, or of a library
             self._synchronize()
             self._tell(name, UNMEASURED, f"{type(error).__name__}: {first_line(error)}")
@@ -219,17 +218,11 @@ class Session:
                 raise MachineFault(f"the GPU reports: {trouble}: no kernel brings that about") from None
             raise
 
-    def _failure(self, name: str) -> str:
-        return Status.CRASHED if name in self._orders.kernels else UNMEASURED
-
     def _doing(self, name: str, what: str, limit_s: float) -> None:
         self._say({"doing": f"{name}, {what}", "entrant": name, "limit_s": limit_s})
 
     def _tell(self, name: str, status: str, message: str) -> None:
-        packages = {library.name: library.package for library in LIBRARIES}
-        release = ""
-        with suppress(PackageNotFoundError):
-            release = version(packages[name]) if name in packages else ""
+        release = next((library.release for library in LIBRARIES if library.name == name), "")
         self._say({"entrant": name, "status": str(status), "message": message[:500], "release": release})
 
 

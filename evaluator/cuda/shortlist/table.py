@@ -25,12 +25,12 @@ def table(found: Measurement) -> str:
             f"{f'{mean:9.1f}' if mean else '-':>9}{_ratio(found, each):>17}{_predicted(each):>22}{runs:>6}"
         )
     lines += [f"{each.name}: {each.status}: {each.message}" for each in found.entrants if each.message]
-    return "\n".join([_card(found), *lines])
+    return "\n".join([found.conditions(), *lines])
 
 
 def _ratio(found: Measurement, entrant: Entrant) -> str:
     """Return how many times as fast as the start it is, with the standard error over rounds."""
-    logs = [log for logs in found.log_ratios(entrant.name, found.start).values() for log in logs]
+    logs = found.ratios(entrant.name)
     if not logs or entrant.name == found.start:
         return "-" if entrant.name != found.start else "1"
     ratio = math.exp(statistics.fmean(logs))
@@ -42,19 +42,3 @@ def _predicted(entrant: Entrant) -> str:
         return "-"
     low, mean, high = (geometric_mean(each) for each in zip(*entrant.predicted.values(), strict=True))
     return f"{mean:.0f} ({low:.0f} to {high:.0f})"
-
-
-def _card(found: Measurement) -> str:
-    """Return the card, and what it ran at."""
-    clocks = [each.sm_mhz for each in found.samples if each.sm_mhz]
-    watts = [each.watts for each in found.samples if each.watts]
-    parts = [
-        str(found.card.get("name", "no card yet")),
-        f"driver {found.card.get('driver') or 'unknown'}",
-        str(found.setup.get("versions", "")),
-        f"SM clock {min(clocks)} to {max(clocks)} MHz" if clocks else "clocks not readable",
-        f"{min(watts):.0f} to {max(watts):.0f} W" if watts else "",
-        f"without a CUDA graph: {found.ungraphed}" if found.ungraphed else "",
-        f"not alone on the card: {', '.join(found.others)}" if found.others else "",
-    ]
-    return ", ".join(filter(None, parts))
