@@ -28,6 +28,7 @@ def test_a_version_that_was_predicted_fastest_is_confirmed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "240")
     monkeypatch.setenv("AVO_DB", str(tmp_path / "lineage.db"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"):
         monkeypatch.setenv(name, str(libcuda.parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
