@@ -60,14 +60,8 @@ def run_together(payload: bytes) -> bytes:
 def _listings(made: Sequence[tuple[bytes, str]]) -> list[str]:
     """Return what ``listing`` does of each cubin, made from this PTX."""
     path = Path("listed.cubin")
-    if not any("brx.idx" in ptx for _, ptx in made):
-        path.write_bytes(cubins.together([cubin for cubin, _ in made]))
-        return cubins.apart(listing(path, ""), len(made))
-    listings = []
-    for cubin, ptx in made:
-        path.write_bytes(cubin)
-        listings.append(listing(path, ptx))
-    return listings
+    path.write_bytes(cubins.together([cubin for cubin, _ in made]))
+    return cubins.apart(listing(path, "".join(ptx for _, ptx in made)), len(made))
 
 
 def _pass_on(said: str) -> None:

@@ -7,7 +7,7 @@ for 64 bits (System V ABI, chapter 4). What is needed of NVIDIA's own sections w
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -18,6 +18,11 @@ _RELOCATIONS = {b".rel": struct.Struct("<QQ"), b".rela": struct.Struct("<QQq")}
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB, _SHT_NOBITS = 1, 2, 3, 8
 _STT_FUNC = 2
 _LINES, _PTX, _CODE = b".nv_debug_line_sass", b".nv_debug_ptx_txt", b".text."
+_INFO = b".nv.info."
+_SIZED, _BRANCH_TARGETS = 4, 0x34
+"""Format and number of the attribute that says where a branch with a computed target leads: offsets in the code. Others
+have numbers of symbols.
+"""
 _TITLE = re.compile(r"^//-+ (\S+)\s+-+$", re.MULTILINE)
 """The line of a listing before each section."""
 
@@ -49,6 +54,8 @@ class _Whole:
     """What was put together so far."""
 
     code: list[_Section] = field(default_factory=list)
+    infos: list[tuple[int, _Section]] = field(default_factory=list)
+    """What is known of code, with its index in ``code``."""
     symbols: list[_Symbol] = field(default_factory=list)
     lines: bytearray = field(default_factory=bytearray)
     relocated: _Section | None = None
@@ -107,6 +114,10 @@ def _add(whole: _Whole, sections: Sequence[_Section], suffix: bytes) -> None:
         if section.name.startswith(_CODE):
             places[index] = len(whole.code)
             whole.code.append(replace(section, name=section.name + suffix))
+    for section in sections:
+        if section.name.startswith(_INFO):
+            body = b"".join(_branch_targets(section.body))
+            whole.infos.append((places[section.info], replace(section, name=section.name + suffix, body=body)))
     numbers = {}
     for number, (name, info, other, index, value, size) in enumerate(_SYMBOL.iter_unpack(symbols)):
         if index in places:
@@ -152,8 +163,9 @@ def _written(whole: _Whole, header: tuple[int, ...]) -> bytes:
             replace(section, link=3, info=section.info & 0xFF000000 | functions[place])
             for place, section in enumerate(whole.code)
         ),
+        *(replace(section, link=3, info=fixed + place) for place, section in whole.infos),
     ]
-    assert len(sections) == fixed + len(whole.code)
+    assert len(sections) == fixed + len(whole.code) + len(whole.infos)
     titles = bytearray(1)
     places = [_placed(titles, section.name) for section in sections]
     sections[1] = replace(sections[1], body=bytes(titles))
@@ -168,6 +180,17 @@ def _written(whole: _Whole, header: tuple[int, ...]) -> bytes:
     data += bytes(-len(data) % 8)
     data[: _HEADER.size] = _HEADER.pack(*header[:5], 0, len(data), *header[7:10], 0, header[11], len(sections), 1)
     return bytes(data + rows)
+
+
+def _branch_targets(info: bytes) -> Iterator[bytes]:
+    """Yield those of the attributes of a section that say where branches lead."""
+    at = 0
+    while at < len(info):
+        kind, attribute, size = struct.unpack_from("<BBH", info, at)
+        end = at + 4 + (size if kind == _SIZED else 0)
+        if (kind, attribute) == (_SIZED, _BRANCH_TARGETS):
+            yield info[at:end]
+        at = end
 
 
 def _relocation(section: _Section) -> struct.Struct:

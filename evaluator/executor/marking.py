@@ -11,7 +11,7 @@ from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type
 from avo.evaluator.executor.memory import Memory
 from avo.evaluator.executor.rows import row_table
-from avo.evaluator.executor.space import all_true, total
+from avo.evaluator.executor.space import all_true, any_true, total
 from avo.evaluator.executor.values import AddressSum
 
 Tensor = torch.Tensor
@@ -22,6 +22,8 @@ class Marks(Memory):
 
     def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
         """Mark the elements of a block of type ``kind``."""
+        if mask is not None and not any_true(mask):
+            return
         if mask is not None and all_true(mask):
             mask = None
         if not self._mark_rows(address, mask, kind, site):

@@ -13,7 +13,7 @@ from avo.evaluator.executor.faults import Site
 from avo.evaluator.executor.ir import Type
 from avo.evaluator.executor.journal import Journal
 from avo.evaluator.executor.rows import Rows, row_table
-from avo.evaluator.executor.space import Access, Space, all_true, distinct, total
+from avo.evaluator.executor.space import Access, Space, all_true, any_true, distinct, total
 from avo.evaluator.executor.values import AddressSum, DescriptorValue
 
 Tensor = torch.Tensor
@@ -153,6 +153,8 @@ class Memory(Space):
 
         Every program stores, so a buffer that all programs share is written once, and the last program wins.
         """
+        if mask is not None and not any_true(mask):
+            return
         if mask is not None and all_true(mask):
             mask = None
         if self._write_rows(address, mask, value, kind, site):

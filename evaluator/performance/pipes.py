@@ -375,7 +375,7 @@ _FAMILIES: dict[str, Callable[[Costs, Instruction], Op]] = {
             lambda costs, _: Op(latency=costs.table.constant_latency),
         ),
         (
-            ("NOP", "BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BPT", "BSSY", "BSYNC", "WARPSYNC", "YIELD"),
+            ("NOP", "BRA", "BRX", "BRXU", "JMP", "EXIT", "RET", "CALL", "BPT", "BSSY", "BSYNC", "WARPSYNC", "YIELD"),
             lambda *_: Op(),
         ),
         (("ERRBAR", "ELECT", "VOTE", "VOTEU", "CCTL", "CCTLL", "NANOSLEEP", "ENDCOLLECTIVE", "LEPC"), lambda *_: Op()),

@@ -130,7 +130,7 @@ class Graph:
         if instruction.base == "CALL":
             target = _TARGET.search(instruction.operands)
             return target is not None and target[1].startswith(".L")
-        return instruction.base in {"BRA", "BRX", "JMP", "EXIT", "RET", "BPT"}
+        return instruction.base in {"BRA", "BRX", "BRXU", "JMP", "EXIT", "RET", "BPT"}
 
     def _successors(self, start: int) -> tuple[int, ...]:
         stop = self.stop[start]
@@ -144,7 +144,7 @@ class Graph:
         names = table[1].split(",") if table else _TARGET.findall(last.operands)
         targets = tuple(self.code.labels[name.strip()] for name in names if name.strip() in self.code.labels)
         conditional = bool(last.predicate) or not last.operands.lstrip().startswith("`")
-        return (after if conditional and last.base != "BRX" else ()) + targets
+        return (after if conditional and last.base not in {"BRX", "BRXU"} else ()) + targets
 
     def exits(self, block: int) -> bool:
         return self.code.instructions[self.stop[block] - 1].base in {"EXIT", "RET"}

@@ -1,10 +1,12 @@
 """Kernels that are compiled together are what they are alone, but for the numbers of labels."""
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from triton import knobs
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.capture import Capturer
@@ -38,6 +40,26 @@ def attention(q, k, v, out, lse, *, causal, scale):
 """
 ABORTING = KernelIR("k", ASM.format(asm="mov.u32 $0, 1;", constraints="=no-such-constraint"), ())
 REFUSED = KernelIR("k", ASM.format(asm="no.such.instruction $0;", constraints="=r"), ())
+
+
+def branching(arch: str, ways: int) -> str:
+    """Return the PTX of a kernel that goes one of many ways."""
+    labels = ", ".join(f"$L{way}" for way in range(ways))
+    parts = "".join(
+        f"$L{way}: ld.global.u32 %r2, [%rd0+{way * 8}]; mad.lo.u32 %r1, %r2, %r1, {way}; bra $end;\n"
+        for way in range(ways)
+    )
+    return (
+        f".version 8.6\n.target {arch}\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 n) {{\n"
+        ".reg .b32 %r<4>; .reg .b64 %rd<2>;\nld.param.u64 %rd0, [p]; ld.param.u32 %r0, [n]; mov.u32 %r1, %tid.x;\n"
+        f"ways: .branchtargets {labels};\nbrx.idx %r0, ways;\n{parts}$end: st.global.u32 [%rd0], %r1; ret;\n}}\n"
+    )
+
+
+def led(listing: str) -> list[int]:
+    """Return the addresses that the table of a listing leads to."""
+    (targets,) = re.findall(r'BRXU .*BRANCH_TARGETS ([^"]+)"', listing)
+    return [parse(listing).labels[label] for label in targets.split(",")]
 
 
 def kernels(server: ForkServer, target: Target) -> list[KernelIR]:
@@ -102,16 +124,23 @@ def test_what_fails_together_is_compiled_alone_with_its_own_fault(
     assert found == fault(Compiler(None, server=server).compile(failing, target))
 
 
-@pytest.mark.long
-def test_code_with_a_table_of_branches_is_listed_alone(
-    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_branches_lead_through_a_table_where_they_do_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:
-    target = get_target("h100")
-    binary = compiled(Compiler(None, server=server).compile(kernels(server, target)[0], target))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "alone.cubin").write_bytes(binary.cubin)
-    alone = compile_job.listing(tmp_path / "alone.cubin", "brx.idx")
-    assert compile_job._listings([(binary.cubin, "brx.idx"), (binary.cubin, "")])[0] == alone
+    made = []
+    for ways in (5, 9):
+        ptx = branching(arch, ways)
+        (tmp_path / "k.ptx").write_text(ptx)
+        subprocess.run([knobs.nvidia.ptxas.path, f"-arch={arch}", "k.ptx", "-o", "k.cubin"], check=True)
+        made.append(((tmp_path / "k.cubin").read_bytes(), ptx))
+    together = compile_job._listings(made)
+    for listing, (cubin, ptx) in zip(together, made, strict=True):
+        (tmp_path / "k.cubin").write_bytes(cubin)
+        alone = compile_job.listing(tmp_path / "k.cubin", ptx)
+        assert led(listing) == led(alone)
+        assert len(led(alone)) == ptx.count("bra $end")
 
 
 def test_on_a_gpu_each_is_compiled_alone(server: ForkServer, tmp_path: Path) -> None:
