@@ -36,6 +36,8 @@ _OWN_WINDOW = {
     "olmo3",
 }  # fmt: skip
 """Model types that have a window where ``sliding_window`` is missing (transformers 5)."""
+_OWN_CAP = {"gemma2", "vaultgemma"}
+"""Model types that have a soft cap where ``attn_logit_softcapping`` is missing (transformers 5)."""
 _INTERVAL = {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}
 """Model types in which one layer of ``full_attention_interval`` sees all keys and the others are linear."""
 _OWN_LAYERS = (
@@ -50,7 +52,6 @@ _OTHER_NAMES = {"attention": FULL, "mamba": LINEAR}  # which transformers 5 repl
 _SINKS = {"flint", "gpt_oss", "granite_swa", "granitemoe_swa"}
 """Model types whose heads have a learned sink, which no field of the configuration says."""
 _REFUSED = {
-    "attn_logit_softcapping": "soft caps of scores",
     "alibi": "biases by distance (ALiBi)",
     "attention_other_setting": "layers with other heads",
     "attention_chunk_size": "attention in chunks",
@@ -134,7 +135,8 @@ def read_model(
         raise config.error(f"{' and '.join(not_served)} cannot be served, and there are no others")
     setting = Setting(
         head_dim, head_dim_v, dtype, block_size=block_size, blocks=blocks, local=selects,
-        window=window if SLIDING in served else 0, everywhere=len(served) > 1, sinks=config.type in _SINKS,
+        window=window if SLIDING in served else 0, everywhere=len(served) > 1, softcap=_softcap(config),
+        sinks=config.type in _SINKS,
         packed=packed, heads=(heads, kv_heads),
         shapes=tuple((length, batch) for length in lengths or DEFAULT_LENGTHS[phase]),
     )  # fmt: skip
@@ -149,6 +151,7 @@ def read_model(
         *(layers[layer] for layer in served),
         f"a window of {window} keys, longer than any case" if window > LONGEST else "",
         f"{blocks} selected blocks of {block_size} keys, the query's own always among them" if selects else "",
+        f"scores below a soft cap of {setting.softcap}" if setting.softcap else "",
         "a sink for each query head" if setting.sinks else "",
         "latent keys and values (kv_lora_rank) as expanded ones" if config.get("kv_lora_rank") else "",
         "packed sequences" if packed else "",
@@ -237,6 +240,16 @@ def _refused(config: _Fields, whole: Mapping[str, Any]) -> Iterator[str]:
     for field in _OWN_KV_HEADS:
         if config.get(field) and config.get("num_key_value_heads") is None:
             yield f"{field}: how many KV heads this makes is not known: add num_key_value_heads"
+
+
+def _softcap(config: _Fields) -> int:
+    """Return the soft cap of scores, 0 where there is none."""
+    if config.type in _OWN_CAP and "attn_logit_softcapping" not in config.values:
+        raise config.error(f"it has no attn_logit_softcapping, and model type {config.type!r} has a default of its own")
+    cap = config.get("attn_logit_softcapping") or 0
+    if isinstance(cap, bool) or not isinstance(cap, int | float) or cap != int(cap) or cap < 0:
+        raise config.error(f"attn_logit_softcapping: {cap!r} should be a whole number above zero, or null")
+    return int(cap)
 
 
 def _heads(config: _Fields) -> tuple[int, int]:

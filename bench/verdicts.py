@@ -37,6 +37,7 @@ TARGETS = ("h100", "b200")
 
 SETTINGS = (
     "mha-d64-fp16", "gqa-d96", "mha-d256", "mha-d192x128", "gqa-h64x8-d64-w128-global-sinks-8192x1",
+    "gqa-h8x4-d256-w4096-global-c50-8192x1", "mha-d512", "decode-c50", "decode-d512",
     "gqa-packed", "gqa-h64x8-d64-w128-global-sinks-packed-4096x2",
     "mha_backward-d64", "mha_backward-d192x128", "gqa_backward-packed",
     "gqa_backward-h64x8-d64-w128-global-sinks-8192x1",

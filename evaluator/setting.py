@@ -13,7 +13,7 @@ from avo.evaluator.problem import Problem
 
 HEAD_DIM = 128
 """The head dim of problems that name none."""
-HEAD_DIMS = (64, 96, 128, 192, 256)
+HEAD_DIMS = (64, 96, 128, 192, 256, 512)
 """The head dims that problems are tested with."""
 DIFFERENT = ((192, 128),)
 """Head dims of keys and of values that differ: those of DeepSeek-V3 (arXiv 2412.19437) where its latent keys and values
@@ -23,6 +23,9 @@ LONGEST = 2**16
 """The longest sequence of a benchmark case, or packed sequences together: drawn cases have up to twice as many keys."""
 MOST_ELEMENTS = 2**28
 """Most elements of q, of k, and of the selected blocks in a benchmark case: half a gigabyte, or one."""
+
+MOST_CAPPED = 1000
+"""The largest soft cap."""
 
 BLOCK_SIZES = (16, 32, 64, 128)
 """The sizes of selected blocks that problems are tested with."""
@@ -39,6 +42,7 @@ _PARTS = (
     r"(?P<local>local)",
     r"w(?P<window>\d{1,9})",
     r"(?P<everywhere>global)",
+    r"c(?P<softcap>\d{1,9})",
     r"(?P<sinks>sinks)",
     r"(?P<packed>packed)",
     r"(?P<length>\d{1,9})x(?P<batch>\d{1,9})",
@@ -63,6 +67,8 @@ class Setting:
     """Number of keys that a query sees, its own and those before it; 0: all."""
     everywhere: bool = False
     """Whether queries see all keys in other layers than those with the window."""
+    softcap: int = 0
+    """What scores stay below by absolute value, by a hyperbolic tangent; 0: they are not capped."""
     sinks: bool = False
     """Whether each head has a sink: a logit that takes part in the softmax and has no value."""
     packed: bool = False
@@ -75,7 +81,7 @@ class Setting:
     @property
     def plain(self) -> bool:
         """Whether kernels take the same arguments as without a setting, and values are as long as keys."""
-        return not (self.head_dim_v or self.window or self.sinks or self.packed)
+        return not (self.head_dim_v or self.window or self.softcap or self.sinks or self.packed)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -89,6 +95,7 @@ class Setting:
             *(["local"] if self.local else []),
             *([f"w{self.window}"] if self.window else []),
             *(["global"] if self.everywhere else []),
+            *([f"c{self.softcap}"] if self.softcap else []),
             *(["sinks"] if self.sinks else []),
             *(["packed"] if self.packed else []),
             *(f"{length}x{batch}" for length, batch in self.shapes),
@@ -148,6 +155,7 @@ def setting_of(parts: Iterable[str]) -> Setting:
         local="local" in found,
         window=int(found.get("window", 0)),
         everywhere="everywhere" in found,
+        softcap=int(found.get("softcap", 0)),
         sinks="sinks" in found,
         packed="packed" in found,
         heads=(int(found["heads"]), int(found["kv_heads"])) if "heads" in found else None,

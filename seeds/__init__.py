@@ -31,9 +31,9 @@ def _seeds(problem: str) -> tuple[Seed, ...]:
     return tuple(seed for seed in claimed(kind) if seed.serves(setting or Setting()))
 
 
-def seeds_of(problem: str) -> dict[str, str]:
-    """Return the files of a problem's seeds by name, the default first; none for a problem that has no seed."""
-    return {seed.name: seed.file for seed in _seeds(problem)}
+def seeds_of(problem: str) -> dict[str, Seed]:
+    """Return a problem's seeds by name, the default first; none for a problem that has no seed."""
+    return {seed.name: seed for seed in _seeds(problem)}
 
 
 def fitting(problem: str, target: Target | None, *, gluon: bool = True) -> list[str]:
@@ -50,4 +50,8 @@ def seed_source(problem: str, name: str | None = None) -> str:
     seeds = seeds_of(problem)
     if not seeds:
         raise KeyError(problem)
-    return (files(__name__) / seeds[name or next(iter(seeds))]).read_text(encoding="utf-8")
+    seed = seeds[name or next(iter(seeds))]
+    source = (files(__name__) / seed.file).read_text(encoding="utf-8")
+    for old, new in seed.edits:
+        source = source.replace(old, new)
+    return source

@@ -261,4 +261,4 @@ def _seeds(settings: "RunConfig", seed: str | None) -> list[dict[str, str]]:
     if seed not in (None, *names):
         fail(f"--seed-kernel: {seed!r} is not for {settings.target}: choose one of {', '.join(names)}")
     names = names if seed is None else [seed]
-    return [{"origin": known[name], "source": seed_source(settings.problem, name)} for name in names]
+    return [{"origin": known[name].file, "source": seed_source(settings.problem, name)} for name in names]

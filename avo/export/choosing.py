@@ -73,7 +73,7 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt, measured: Me
     if not public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: only dense and selected "
-            "attention, their gradients and decoding have a public function"
+            "attention, their gradients and decoding have a public function, without soft caps"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     line = lineage_of(versions, *(accepted or attempt.parents))

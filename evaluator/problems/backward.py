@@ -36,7 +36,7 @@ from avo.evaluator.problems.gradients import (
     small_inputs,
     tiled_inputs,
 )
-from avo.evaluator.problems.refusals import of_no_blocks, of_sharing, refusal
+from avo.evaluator.problems.refusals import of_forward, of_no_blocks, of_sharing, refusal
 from avo.evaluator.problems.settings import in_setting
 from avo.evaluator.problems.variants import small_variants
 from avo.evaluator.problems.visible import (
@@ -152,7 +152,11 @@ class AttentionBackward:
 
     def refusal(self, setting: Setting) -> str:
         """See ``avo.evaluator.setting.Settable``."""
-        return refusal(setting, of_no_blocks(self.name, setting), of_sharing(self, self.other, setting))
+        return refusal(
+            setting,
+            of_forward(self.name, setting) or of_no_blocks(self.name, setting),
+            of_sharing(self, self.other, setting),
+        )
 
     def meaning(self, setting: Setting) -> str:
         """See ``avo.evaluator.setting.Settable``."""

@@ -27,6 +27,7 @@ from avo.evaluator.problem import (
 )
 from avo.evaluator.problems.visible import (
     DenseCase,
+    capped,
     dense,
     make_rows,
     redrawn,
@@ -286,14 +287,15 @@ def logits(
     *,
     apart: bool = True,
 ) -> "torch.Tensor":
-    """Return the scaled scores of query ``rows`` [n], float64 [n, keys], -inf where hidden; ``view``: see ``views``,
-    ``apart``: see ``seen``.
+    """Return the scaled and capped scores of query ``rows`` [n], float64 [n, keys], -inf where hidden; ``view``: see
+    ``views``, ``apart``: see ``seen``.
     """
     import torch
 
     q, k = view["q"][batch, head, rows].double(), view["k"][batch, head // (case.heads // case.kv_heads)].double()
     (first, end), keys = seen(case, rows, apart=apart), torch.arange(case.kv_len)
-    return ((q @ k.T) * softmax_scale(case)).masked_fill((keys < first[:, None]) | (keys >= end[:, None]), -math.inf)
+    scores = capped((q @ k.T) * softmax_scale(case), case)
+    return scores.masked_fill((keys < first[:, None]) | (keys >= end[:, None]), -math.inf)
 
 
 def plant_key(case: Case, inputs: "Mapping[str, torch.Tensor]", chance: "Random") -> Mapping[str, tuple[int, int, int]]:

@@ -55,7 +55,7 @@ WINDOWED = Shape(4, 2, 65536, 256, True, window=1024)
 def _of(case: Case) -> Shape | None:
     """Return the shape of a case; None where no figure can be of it."""
     of = dense(case)
-    if case.q_len != case.kv_len or of.sinks or of.sequences:
+    if case.q_len != case.kv_len or of.softcap or of.sinks or of.sequences:
         return None
     sizes = (case.batch * case.kv_heads, case.heads // case.kv_heads, case.kv_len, case.head_dim)
     return Shape(*sizes, case.causal, case.head_dim_v, of.window or 0, case.dtype)

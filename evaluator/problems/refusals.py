@@ -2,7 +2,16 @@
 
 from avo.evaluator.problem import Problem
 from avo.evaluator.problems.dense import shares
-from avo.evaluator.setting import BLOCK_SIZES, BLOCKS, DIFFERENT, HEAD_DIMS, LONGEST, MOST_ELEMENTS, Setting
+from avo.evaluator.setting import (
+    BLOCK_SIZES,
+    BLOCKS,
+    DIFFERENT,
+    HEAD_DIMS,
+    LONGEST,
+    MOST_CAPPED,
+    MOST_ELEMENTS,
+    Setting,
+)
 
 
 def refusal(setting: Setting, own: str, of_heads: str = "", *, one_query: bool = False) -> str:
@@ -10,7 +19,7 @@ def refusal(setting: Setting, own: str, of_heads: str = "", *, one_query: bool =
     ``of_heads``. With ``one_query`` a model's cases have one query a sequence, else one a key.
     """
     return (
-        _of_dims(setting) or own or _of_window(setting) or _of_heads(setting) or of_heads
+        _of_dims(setting) or own or _of_window(setting) or _of_cap(setting) or _of_heads(setting) or of_heads
         or _of_shapes(setting, one_query=one_query)
     )  # fmt: skip
 
@@ -33,6 +42,8 @@ def of_no_blocks(name: str, setting: Setting) -> str:
 
 def of_selection(name: str, dense: str, setting: Setting) -> str:
     """Return why selected attention, the problem ``name``, is not served in a setting that ``dense`` is served in."""
+    if refused := of_forward(name, setting):
+        return refused
     if setting.window or setting.everywhere:
         return (
             f"{name} has no window: in sparse attention that is a separate branch with its own keys, "
@@ -55,6 +66,19 @@ def _of_window(setting: Setting) -> str:
     if setting.everywhere and not setting.window:
         return "global says that other layers have a window: add it, as in w1024-global, or leave it out"
     return ""
+
+
+def _of_cap(setting: Setting) -> str:
+    if setting.softcap > MOST_CAPPED:
+        return f"a soft cap of {setting.softcap} changes no score: take at most {MOST_CAPPED}"
+    return ""
+
+
+def of_forward(name: str, setting: Setting) -> str:
+    """Return why the problem ``name`` is not served in a setting of dense attention that is served forward alone."""
+    if setting.softcap:
+        return f"{name} has no soft cap: take mha, gqa or decode"
+    return f"head dim 512 is not served by {name}: take mha, gqa or decode" if setting.head_dim == 512 else ""
 
 
 def _of_heads(setting: Setting) -> str:

@@ -1,4 +1,6 @@
-"""Cases of dense attention and of decoding with windows, sinks or packed sequences, and the mistakes usual there."""
+"""Cases of dense attention and of decoding with windows, soft caps, sinks or packed sequences, and the mistakes usual
+there.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,13 +21,15 @@ _WINDOWS = (64, 20, 130, 65, 127, 0, 1)
 """
 _HEADS = {True: ((8, 2), (4, 1), (6, 3)), False: ((2, 2), (2, 2), (1, 1))}
 """Query heads and KV heads of small cases, for problems that share KV heads and for others."""
+_CAPS = (6, 20, 90)
+"""Soft caps of small cases besides the setting's own."""
 _SEQUENCES = ((3, False), (1, True), (4, False), (2, True), (5, True), (4, True))
 """How many sequences the small cases of selected attention have, in turn, and whether these are equally long."""
 
 
 def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: bool) -> tuple[DenseCase, ...]:
     """Return small cases with what a setting has: its own ones and those of the problem, ``cases``, that are ``far``;
-    for sinks alone those of the problem.
+    for sinks and soft caps alone those of the problem.
     """
     apart = tuple(replace(case, causal=True) for case in cases if case.far)
     if setting.packed:
@@ -38,13 +42,19 @@ def small_variants(setting: Setting, cases: tuple[DenseCase, ...], *, grouped: b
     elif setting.window:
         cases = tuple(replace(case, window=window) for case, window in _windowed(grouped=grouped))
         cases += tuple(replace(case, window=20) for case in apart)
-    return tuple(replace(case, sinks=True) if setting.sinks else case for case in cases)
+    return _capped(setting, [replace(case, sinks=True) if setting.sinks else case for case in cases])
 
 
 def small_decodes(setting: Setting, cases: Iterable[DenseCase]) -> tuple[DenseCase, ...]:
     """Return the small cases of decoding with the windows and sinks of a setting."""
     cases = _in_turn(cases) if setting.window else cases
-    return tuple(replace(case, sinks=setting.sinks) for case in cases)
+    return _capped(setting, [replace(case, sinks=setting.sinks) for case in cases])
+
+
+def _capped(setting: Setting, cases: Iterable[DenseCase]) -> tuple[DenseCase, ...]:
+    """Return small cases with the soft cap of a setting and others, in turn."""
+    caps = cycle((setting.softcap, *_CAPS))
+    return tuple(replace(case, softcap=float(next(caps))) if setting.softcap else case for case in cases)
 
 
 def small_selected(setting: Setting, cases: Iterable[SelectedCase]) -> tuple[SelectedCase, ...]:
@@ -71,6 +81,8 @@ def _of_suite(setting: Setting, cases: tuple[DenseCase, ...]) -> list[DenseCase]
     made = [*cases]
     if setting.sinks:
         made = [replace(case, sinks=True) for case in made]
+    if setting.softcap:
+        made = [replace(case, softcap=float(setting.softcap)) for case in made]
     if setting.local:
         made = [replace(case, local=True) for case in made if isinstance(case, SelectedCase)]
     if setting.packed:
@@ -138,7 +150,7 @@ def _packed(*, grouped: bool) -> tuple[tuple[DenseCase, int, bool], ...]:
 
 
 def diagnose_variant(case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wrong) -> str:
-    """Return which of the mistakes that are usual with windows, sinks and packed sequences explains the rows."""
+    """Return which of the mistakes that are usual with windows, caps, sinks and packed sequences explains the rows."""
     from avo.evaluator.problems.diagnosis import explains
 
     view, of = views(case, inputs), dense(case)
@@ -155,6 +167,12 @@ def diagnose_variant(case: Case, inputs: "Mapping[str, torch.Tensor]", wrong: Wr
         guesses += [
             ("the sinks are left out", of, True, {}),
             ("the sinks are scaled as scores are", of, True, {"sinks": inputs["sinks"] * softmax_scale(case)}),
+        ]
+    if of.softcap:
+        unscaled = replace(of, softcap=of.softcap * softmax_scale(case))
+        guesses += [
+            ("scores are not capped", replace(of, softcap=0.0), True, inputs),
+            ("scores are capped before they are scaled", unscaled, True, inputs),
         ]
     if of.sequences:
         guesses.append(("queries see the keys of the sequences before theirs", of, False, inputs))

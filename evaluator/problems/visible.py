@@ -1,8 +1,9 @@
-"""What cases of dense attention may have besides q, k and v, and which keys a query sees: windows, sinks and packed
-sequences.
+"""What cases of dense attention may have besides q, k and v, and which keys a query sees: windows, soft caps, sinks and
+packed sequences.
 
-A window is that of Mistral 7B (arXiv 2310.06825): a query sees so many keys, its own and those before it. A sink is a
-learned logit of each query head that takes part in the softmax and has no value, as in gpt-oss (arXiv 2508.10925).
+A window is that of Mistral 7B (arXiv 2310.06825): a query sees so many keys, its own and those before it. A soft cap
+is that of Gemma 2 (arXiv 2408.00118): a score s becomes ``cap * tanh(s / cap)``. A sink is a learned
+logit of each query head that takes part in the softmax and has no value, as in gpt-oss (arXiv 2508.10925).
 Where packed sequences begin is said by cumulative lengths, as in FlashAttention's functions for variable lengths.
 """
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _SHORT, _LONG = 128, 4096
 """Drawn windows have up to this many keys, half of them up to the first."""
 _MOST_SEQUENCES = 16
+_CAPS = (20.0, 60.0)
+"""Between these are drawn caps: a key whose logit is 25 still stands out."""
 _LEVELS = (0.0, 2.0, -2.0, 4.0)
 """By how much the sinks of neighbouring heads exceed the usual lse of their queries, so that they have shares of an
 eighth to nearly all.
@@ -35,6 +38,8 @@ class DenseCase(Case):
 
     window: int | None = None
     """Number of keys that a query sees; 0: all of them. None: the call has no window."""
+    softcap: float = 0.0
+    """What scaled scores stay below by absolute value; 0: they are not capped, and the call has no cap."""
     sinks: bool = False
     """Whether each query head has a sink."""
     sequences: int = 0
@@ -60,11 +65,12 @@ def further_inputs(case: Case) -> tuple[TensorSpec, ...]:
     return (*(cu if of.sequences else ()), *([sinks] if of.sinks else ()))
 
 
-def further_scalars(case: Case) -> tuple[tuple[str, int], ...]:
-    """Return the window, then the longest of packed sequences; nothing for most cases."""
+def further_scalars(case: Case) -> tuple[tuple[str, int | float], ...]:
+    """Return the window, the soft cap, then the longest of packed sequences; nothing for most cases."""
     of, longest = dense(case), [max(b - a for a, b in pairwise(each)) for each in starts(case)]
     window = [("window", of.window or case.kv_len)] if of.window is not None else []
-    return (*window, *(zip(("max_seqlen_q", "max_seqlen_k"), longest, strict=True) if of.sequences else ()))
+    softcap = [("softcap", of.softcap)] if of.softcap else []
+    return (*window, *softcap, *(zip(("max_seqlen_q", "max_seqlen_k"), longest, strict=True) if of.sequences else ()))
 
 
 def starts(case: Case) -> tuple[list[int], list[int]]:
@@ -127,12 +133,14 @@ def flops_an_element(case: Case) -> int:
 
 
 def redrawn(case: Case, chance: "Random") -> Case:
-    """Return ``case`` with other sequences, and half of the time with another window, if its call has any."""
+    """Return ``case`` with other sequences, and half of the time with another window and cap, if its call has any."""
     of = dense(case)
     window = chance.choice((chance.randint(1, _SHORT), chance.randint(1, _LONG)))
     sequences, even = chance.randint(1, _MOST_SEQUENCES), chance.random() < 0.5
     if of.window is not None:
         of = replace(of, window=chance.choice((of.window, window)))
+    if of.softcap:
+        of = replace(of, softcap=chance.choice((of.softcap, chance.uniform(*_CAPS))))
     return replace(of, batch=1, sequences=sequences, even=even) if of.sequences else of
 
 
@@ -170,6 +178,12 @@ def make_further(case: Case, seed: int, most: float = math.inf) -> "dict[str, to
         levels = torch.tensor(_LEVELS)[torch.arange(case.heads) % len(_LEVELS)]
         made["sinks"] = usual + levels + 0.3 * torch.randn(case.heads, generator=inputs.seeded("sinks", seed))
     return made
+
+
+def capped(scores: "torch.Tensor", case: Case) -> "torch.Tensor":
+    """Return scaled scores below the soft cap of ``case``, if it has any."""
+    cap = dense(case).softcap
+    return (scores / cap).tanh_().mul_(cap) if cap else scores
 
 
 def with_sink(

@@ -33,6 +33,11 @@ def meaning(
         said.append(
             window.format("window is 1 or more, and may be longer than a sequence: query i sees key j only if also")
         )
+    if setting.softcap:
+        said.append(
+            "softcap is above 0: a score s is softcap * tanh(s / softcap) after it is scaled and before it is masked; "
+            "lse is that of these scores."
+        )
     if setting.sinks:
         said.append(
             "sinks is float32 [heads], contiguous: one extra logit for each query head, besides its scaled scores; it "

@@ -1,6 +1,6 @@
 """The problem of a model's attention, from its configuration.
 
-``configs/`` has what the published configurations of five models say of their attention; all other fields are left out.
+``configs/`` has what the published configurations of six models say of their attention; all other fields are left out.
 """
 
 import importlib
@@ -38,6 +38,7 @@ CONFIGS = Path(__file__).parent / "configs"
             "a scale of 168 ** -0.5, which is an argument of each call",
             (),
         ),
+        ("gemma-2-27b-it", "prefill", "gqa-h32x16-w4096-global-c50-8192x1", "scores below a soft cap of 50", ()),
         ("gpt-oss-20b", "prefill", "gqa-h64x8-d64-w128-global-sinks-8192x1", "a sink for each query head", ()),
         ("gpt-oss-20b", "train", "gqa_backward-h64x8-d64-w128-global-sinks-8192x1", "a sink for each query head", ()),
         ("gpt-oss-20b", "decode", "decode-h64x8-d64-w128-global-sinks-32768x1", "a sink for each query head", ()),
@@ -251,7 +252,11 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
         ({"hidden_size": 4100}, "hidden_size 4100 is no multiple of 32 heads"),
         ({"model_type": "qwen3"}, "it has no head_dim, and model type 'qwen3' has a default of its own"),
         ({"torch_dtype": "float32"}, "bfloat16 and float16, so write down the one to run in"),
-        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping: soft caps of scores cannot be served"),
+        (
+            {"model_type": "gemma2", "head_dim": 128, "sliding_window": 64},
+            "it has no attn_logit_softcapping, and model",
+        ),
+        ({"attn_logit_softcapping": 50.5}, "attn_logit_softcapping: 50.5 should be a whole number"),
         ({"alibi": True}, "alibi: biases by distance"),
         ({"model_type": "bloom"}, "model type 'bloom': biases by distance (ALiBi) cannot be served"),
         ({"model_type": "mpt"}, "model type 'mpt': biases by distance (ALiBi) cannot be served"),

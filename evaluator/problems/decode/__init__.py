@@ -28,7 +28,15 @@ from avo.evaluator.problems.dense import (
 from avo.evaluator.problems.refusals import of_no_blocks, refusal
 from avo.evaluator.problems.settings import in_setting
 from avo.evaluator.problems.variants import small_decodes
-from avo.evaluator.problems.visible import DenseCase, further_inputs, further_scalars, make_further, redrawn, with_sink
+from avo.evaluator.problems.visible import (
+    DenseCase,
+    capped,
+    further_inputs,
+    further_scalars,
+    make_further,
+    redrawn,
+    with_sink,
+)
 from avo.evaluator.problems.wording import meaning
 from avo.evaluator.setting import HEAD_DIM, Setting
 
@@ -148,6 +156,7 @@ class Decode:
         pages = view["block_table"][batch, : _pages(_of(case))[batch]].long()
         k, v = (view[name][pages, kv_head].flatten(0, 1)[:length].double() for name in ("k", "v"))
         scores = (view["q"][batch, head, rows].double() @ k.T) * softmax_scale(case)
+        scores = capped(scores, case)
         last_visible = rows[:, None] + (length - case.q_len)
         keys, window = torch.arange(length), _of(case).window or length
         scores = scores.masked_fill((keys > last_visible) | (keys <= last_visible - window), -math.inf)

@@ -1,7 +1,7 @@
 """Wrong answers to ``decode``: mutants of its seeds, by what is wrong with them."""
 
 from avo.evaluator.evaluation import Status
-from avo.evaluator.problems.mha.wrong import LAGS, MAXIMUM, WIDE
+from avo.evaluator.problems.mha.wrong import LAGS, MAXIMUM, TANH, WIDE
 from avo.evaluator.problems.mutant import one
 
 VISIBLE = "keys[None, :] <= token[:, None] + (length - q_len)"
@@ -54,6 +54,10 @@ SETTINGS = {
         FIRST, FIRST.replace("length", "most * PAGE"), "rows|not finite", setting="w1024"
     ),
     "no window": one("WINDOWED=window > 0", "WINDOWED=False", "rows", setting="w1024"),
+    "scores that are not capped": one(TANH, "return x", "rows|lse", setting="c50"),
+    "scores capped before they are scaled": one(
+        "scale / softcap)", "scale / (softcap * scale)) * scale", "rows|lse", setting="c50"
+    ),
     "sinks left out": one("SINKS=len(sinks) > 0", "SINKS=False", "rows", setting="sinks"),
     "sinks of KV heads": one(SINK, "sink = tl.load(Sinks + head // 8)", "rows", setting="sinks"),
     "sinks in each part": one(ADDED, "total += splits * tl.exp(sink - top)", "rows", setting="sinks"),

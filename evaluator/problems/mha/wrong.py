@@ -21,6 +21,8 @@ STORED_ROWS = "o_base + offs_m[:, None].to(tl.int64) * stride_om"
 
 WIDE = ".to(tl.int64)"
 
+CAPPED = "softcap * tanh(tl.dot(q, tl.trans(k), of_rest) * scale / softcap)"
+TANH = "return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)"
 INSIDE = "offs_n[None, :] > offs_m[:, None] + shift - window"
 FIRST = "start = first_k + tl.maximum(start_m + shift - window + 1 - first_k, 0) // BLOCK_N * BLOCK_N"
 SINK = "sink = tl.load(Sinks + head)"
@@ -228,6 +230,19 @@ WINDOWS = {
     ),
     "the window of the suite": one(
         "kv_len, window,\n        CAUSAL=causal", "kv_len, 1024,\n        CAUSAL=causal", "rows", setting="w1024"
+    ),
+    "scores that are not capped": one(TANH, "return x", "lse is off|scores are not capped", setting="c50"),
+    "the soft cap of the suite": one(
+        "window, softcap,\n        CAUSAL=causal", "window, 50.0,\n        CAUSAL=causal", "rows", setting="c50"
+    ),
+    "scores capped before they are scaled": one(
+        CAPPED, CAPPED.replace("softcap", "(softcap * scale)"), "capped before they are scaled", setting="c50"
+    ),
+    "hidden keys at the cap": one(
+        CAPPED + ', float("-inf")',
+        CAPPED + ", tl.where(offs_n < end_k, -softcap, -1e30)[None, :]",
+        "rows",
+        setting="c50",
     ),
     "sinks left out": one("SINKS=len(sinks) > 0", "SINKS=False", "the sinks are left out", setting="sinks"),
     "sinks scaled as scores": one(SINK, SINK + " * scale", "the sinks are scaled as scores are", setting="sinks"),

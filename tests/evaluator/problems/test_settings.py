@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,15 @@ from tests.evaluator.problems.offline_kernel import fault_of, first_fault, tried
 DIMS = "mha-d192x128"
 NAMES = ("mha-d64", DIMS, "gqa-d96-fp16", "mha_backward-d64-fp16", "decode-d64-fp16", "fsa-d64-fp16")
 MORE = (
-    "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192", "mha_backward-d256",
-    "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16", "fsa-d96", "fsa-d192",
+    "mha-d256", "mha-fp16", "mha-d192x128-fp16", "gqa-d64", "gqa-d192-fp16", "mha_backward-d192",
+    "mha_backward-d256", "gqa_backward-d96-fp16", "decode-d96", "decode-d192", "decode-d256-fp16", "gqa-d512",
+    "decode-d512-fp16", "mha-c50-sinks", "gqa-d256-w64-c50", "decode-c50", "fsa-d96", "fsa-d192",
     "fsa_backward-d64-fp16", "fsa_backward-d96", "fsa_backward-d192",
 )  # fmt: skip
 JUDGED = (
     "mha-d96-fp16", "mha-d192x128", "gqa-d256", "gqa-h64x8-d64-4096x2", "gqa-h64x8-d64-w128-global-sinks-4096x2",
     "gqa-h64x8-d64-packed-4096x2", "mha_backward-d64", "gqa_backward-h64x8-d64-w128-global-sinks-packed-4096x2",
+    "gqa-h8x4-d256-w4096-global-c50-4096x2", "mha-d512", "decode-d512",
     "decode-d64-fp16", "decode-h64x8-d64-w128-global-sinks-32768x1", "fsa-d64-fp16", "fsa-sinks-packed",
     "fsa_backward-d64-sinks-packed",
 )  # fmt: skip
@@ -65,6 +66,20 @@ def test_values_may_have_other_dims_than_keys() -> None:
     quick = problem.suites["quick"][-1]
     assert problem.flops(quick) == 2 * 4 * 16 * 8192**2 * (192 + 128)
     assert problem.least_bytes(quick) == 4 * 16 * 8192 * (2 * (2 * 192 + 2 * 128) + 4)
+
+
+@pytest.mark.parametrize("name", ["mha-c50", "decode-c50"])
+def test_scores_are_capped_after_they_are_scaled(name: str) -> None:
+    problem = get_problem(name)
+    case = replace(problem.correctness_cases[1], batch=1, softcap=6.0)
+    assert dict(problem.call(case).scalars)["softcap"] == 6.0
+    plain = get_problem(name.partition("-")[0])
+    storages, rows = problem.make_inputs(case, 1), torch.arange(case.q_len)
+    _, capped, _ = forward.reference(problem, case, storages, 0, 0, rows)
+    _, free, _ = forward.reference(plain, replace(case, softcap=0.0), storages, 0, 0, rows)
+    assert (free > capped + 0.01).any()
+    top = math.log(case.kv_len) + 6.0
+    assert (capped < top).all()
 
 
 def test_a_published_figure_is_shown_at_its_own_shape_alone() -> None:
@@ -138,17 +153,18 @@ def test_a_setting_starts_from_the_seeds_that_serve_it() -> None:
     assert list(seeds_of("mha_backward-d64")) == ["plain"]
     assert list(seeds_of("mha_backward-d96")) == list(seeds_of("gqa_backward-d192")) == ["general"]
     assert list(seeds_of("mha_backward-packed")) == list(seeds_of("gqa_backward-d192x128")) == ["general"]
+    assert list(seeds_of("mha-c50")) == list(seeds_of("decode-c50")) == ["capped"]
+    assert list(seeds_of("mha-d512")) == ["plain", "wide"]
     assert fitting("decode-d64", get_target("h100")) == ["split"]
 
 
 @pytest.mark.parametrize("name", sample([*NAMES, *MORE], 16))
-def test_a_seed_gives_the_references_numbers_in_a_setting(name: str) -> None:
+def test_a_seed_gives_the_references_numbers_in_a_setting(name: str, tmp_path: Path) -> None:
     problem = get_problem(name)
     for case in tried(problem):
-        for file in seeds_of(name).values():
-            module = import_module(f"avo.seeds.{file.removesuffix('.py').replace('/', '.')}")
-            fault = fault_of(problem, case, module)
-            assert fault is None, (file, fault.message)
+        for seed in seeds_of(name):
+            fault = fault_of(problem, case, module_of(seed_source(name, seed), tmp_path))
+            assert fault is None, (seed, fault.message)
 
 
 @pytest.mark.corpus
