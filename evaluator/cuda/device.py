@@ -52,7 +52,7 @@ class Timed:
     clocks: tuple[Clocks, ...]
     """The clocks of each run, where they could be read."""
     ungraphed: str = ""
-    """Why the work could not be recorded as a graph; then no run was one."""
+    """Why the work could not be recorded as a graph; then no run was one, or there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Setup:
 
 
 class NotRecorded(Exception):
-    """Work cannot be recorded as a graph, but runs without; ``str()`` says why in one line."""
+    """Work cannot be recorded as a graph, but runs without, in a new process; ``str()`` says why in one line."""
 
 
 class DeviceFault(Exception):

@@ -46,8 +46,8 @@ class Audience:
 
 
 class Ungraphed(Exception):
-    """A contender's work could not be recorded as a graph, so all is timed anew without, and in new processes: after a
-    capture that fails torch's allocator may be as it was within.
+    """A contender's work could not be recorded as a graph, so all is timed anew without, and in new processes: its own
+    has ended.
     """
 
 

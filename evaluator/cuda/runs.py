@@ -17,7 +17,6 @@ from avo.evaluator.cuda.device import (
     Enqueue,
     KernelFault,
     MachineFault,
-    NotRecorded,
     Timed,
     Took,
 )
@@ -42,8 +41,6 @@ class Runs:
         self._running: dict[str, Running] = {}
         self._replays: dict[tuple[str, bool], Enqueue] = {}
         """What enqueues the work of a case, with a graph or without."""
-        self._ungraphed: dict[str, str] = {}
-        """Why a case has no graph."""
 
     def open(self, case: str, running: Running) -> None:
         """Take what runs for ``case``, a name of the caller's."""
@@ -59,15 +56,20 @@ class Runs:
 
         Before each, it runs for ``stretch_s`` on the inputs of the run before, so that the clock is the one it
         has under lasting work. They are not those of the timed run: what it needs could be worked out during the
-        stretch. With ``graph`` the runs are replays of a graph, where one can be recorded.
+        stretch. With ``graph`` the runs are replays of a graph, unless there is none of such work.
+
+        Raises ``NotRecorded`` where recording the graph fails. torch may then be as it was within, its allocator too,
+        and its stream the one that is recorded: nothing is to be run in this process any more.
         """
         running = self._running[case]
         # On other inputs than those of the first run: a stretch on them comes before it.
         if (case, False) not in self._replays and (fault := self._first(case, running, seeds[0] ^ FIRST)):
             return fault
-        if graph and case not in self._ungraphed and (case, True) not in self._replays:
-            self._record(case, running)
-        replay = self._replays[case, graph and case not in self._ungraphed]
+        graph, ungraphed = graph and not running.ungraphed, running.ungraphed if graph else ""
+        if graph and (case, True) not in self._replays:
+            with self._watched():
+                self._replays[case, True] = self._device.record(running.enqueue)
+        replay = self._replays[case, graph]
         runs: list[Took] = []
         clocks: list[Clocks] = []
 
@@ -82,7 +84,7 @@ class Runs:
                 return fault
             if (sampled := self._device.clocks()) is not None:
                 clocks.append(sampled)
-        return Timed(tuple(runs), tuple(clocks), self._ungraphed.get(case, ""))
+        return Timed(tuple(runs), tuple(clocks), ungraphed)
 
     def _first(self, case: str, running: Running, seed: int) -> Fault | None:
         """Launch it a first time, which loads code.
@@ -96,17 +98,6 @@ class Runs:
             raise AssertionError("a number that was made wrong was accepted as right")
         self._replays[case, False] = running.enqueue
         return None
-
-    def _record(self, case: str, running: Running) -> None:
-        """Record it as a graph, or note why it has none."""
-        if running.ungraphed:
-            self._ungraphed[case] = running.ungraphed
-            return
-        with self._watched():
-            try:
-                self._replays[case, True] = self._device.record(running.enqueue)
-            except NotRecorded as error:
-                self._ungraphed[case] = str(error)
 
     def _run(
         self, running: Running, seed: int, enqueue: Enqueue, *, whole: bool = False, again: Enqueue | None = None
@@ -137,7 +128,6 @@ class Runs:
     def forget(self, case: str) -> None:
         """Forget it, and free its memory."""
         del self._running[case]
-        self._ungraphed.pop(case, None)
         for graph in (False, True):
             self._replays.pop((case, graph), None)
 

@@ -8,14 +8,14 @@
 -> {"check": {"case": "odd-full", "seed": 1}}                                       one run, everything compared
 <- {"result": {...}}                                                                a ``CaseResult``
 -> {"time": {"case": "8k-full", "seeds": [5, 6], "stretch_s": 0.1, "graph": true}}   a run a seed, each verified
-<- {"runs": [{...}, {...}], "clocks": [{...}], "ungraphed": ""}                     a ``Timed``
+<- {"runs": [{...}, {...}], "clocks": [{...}], "ungraphed": ""}                     a ``Timed``; no runs: no graph
 -> {"close": {"case": "odd-full"}}                                                  its memory is free again
 <- {"running": true} ... {"running": false}                                         around what a kernel can hang in
 <- {"fault": {"status": "crashed", ...}} or {"error": "..."}                        instead of any answer
 
 What goes wrong while a candidate's kernels run is the candidate's fault, but for errors that no kernel brings about:
-these and everything else are the machine's. After a fault of the device nothing can be trusted any more, and the
-process ends. The parent enforces time limits.
+these and everything else are the machine's. After a fault of the device nothing can be trusted any more, nor after a
+graph could not be recorded, and the process ends. The parent enforces time limits.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.capture.plan_reading import plan_from_json
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.cuda.blame import first_line
-from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault, PlanFault
+from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault, NotRecorded, PlanFault, Timed
 from avo.evaluator.cuda.running import Running
 from avo.evaluator.cuda.runs import Runs
 from avo.evaluator.evaluation import Fault, Status
@@ -67,6 +67,9 @@ class Worker:
             self._say(_fault(Status.DOES_NOT_FIT, str(error)))
         except KernelFault as error:
             self._say(_fault(Status.CRASHED, f"the GPU reports: {error}"))
+            return False
+        except NotRecorded as error:
+            self._say(asdict(Timed((), (), str(error))))
             return False
         except MachineFault as error:
             self._say({"error": str(error)})

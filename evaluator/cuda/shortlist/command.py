@@ -23,7 +23,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from avo.evaluator.cuda.protocol import late
-from avo.evaluator.cuda.shortlist.session import Orders
+from avo.evaluator.cuda.shortlist.session import UNGRAPHED, Orders
 from avo.evaluator.cuda.shortlist.table import table
 from avo.evaluator.evaluation import Status
 from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, MeasuredCase, Measurement, Sample
@@ -50,6 +50,8 @@ class Measuring:
         self._entrants = {each.name: each for each in begun.entrants}
         self._samples = list[Sample]()
         self._late = Counter[str]()
+        self._ungraphed: dict[str, str] = {}
+        """Why entrants run without a graph."""
         self.trouble = ""
         """Why nothing more can be measured; empty where something can."""
 
@@ -60,7 +62,7 @@ class Measuring:
             until = self._began + seconds * share
             while (left_s := until - time.monotonic()) > 0 and not self.trouble:
                 session += 1
-                before = len(self._samples)
+                before, ungraphed = len(self._samples), len(self._ungraphed)
                 orders = Orders(
                     self.found.problem,
                     self.found.suite,
@@ -69,6 +71,7 @@ class Measuring:
                     left_s,
                     left_s * _OPENING,
                     tuple(without),
+                    dict(self._ungraphed),
                     libraries,
                 )
                 broken = self._session(orders)
@@ -76,12 +79,12 @@ class Measuring:
                     self._say(f"\n{table(self.found)}\n")
                 if broken:
                     without.append(broken)
-                elif before == len(self._samples):
+                elif before < len(self._samples):
+                    break
+                elif ungraphed == len(self._ungraphed):
                     lost += 1
                     if lost == _LOST:
                         self.trouble = self.trouble or "nothing runs to its end: measure.log says more"
-                else:
-                    break
 
     def _left_out(self, only: Sequence[str]) -> list[str]:
         """Return which kernels are not run; those whose files were edited have no verdict."""
@@ -120,18 +123,20 @@ class Measuring:
                 elif "doing" in line:
                     doing, limit_s = line["entrant"], line["limit_s"]
                     self._say(line["doing"])
-                elif "entrant" in line:
+                elif "status" in line:
                     self._judge(line["entrant"], line["status"], line["message"], line["release"])
                 elif "sample" in line:
                     self._keep(Sample(**line["sample"]))
                 elif "ungraphed" in line:
-                    self.found = replace(self.found, ungraphed=self.found.ungraphed or line["ungraphed"])
+                    self._ungraphed.setdefault(line["entrant"], line["ungraphed"])
+                    (name, why), *_ = self._ungraphed.items()
+                    self.found = replace(self.found, ungraphed=f"{name}: {why}")
                 elif "others" in line:
                     self.found = replace(self.found, others=tuple(sorted({*self.found.others, *line["others"]})))
                 elif "error" in line:
                     self.trouble = line["error"]
         code = self._process.returncode
-        if code in (0, -signal.SIGKILL, -signal.SIGTERM) or not ready or self.trouble:
+        if code in (0, UNGRAPHED, -signal.SIGKILL, -signal.SIGTERM) or not ready or self.trouble:
             return ""  # nobody's fault among the entrants: killed by others, perhaps for want of memory
         if doing and self._entrants[doing].status in (Status.CORRECT, UNMEASURED):
             self._judge(doing, Status.CRASHED, "the process that ran it died: measure.log says more")

@@ -6,13 +6,14 @@ ORDERS are ``Orders`` as JSON. What it finds are JSON objects on standard output
 {"doing": "v12, 8k-full", "entrant": "v12", "limit_s": 20.0}   what comes next, and how long it may take
 {"entrant": "v12", "status": "correct", "message": ""}         the verdict on it, which may change to a fault
 {"sample": {...}}                                              a ``Sample``
-{"ungraphed": "..."}                                           why runs are no replays of a graph
+{"ungraphed": "...", "entrant": "v12"}                         why its runs are no replays of a graph
 {"others": ["..."]}                                            who else computes on the card
 {"error": "..."}                                               why nothing can be measured here
 
 All entrants share one process, and of each case one memory: where code and buffers lie is then the same for all, and a
 small card has room. After an error of the device the process ends with exit code 3, and the next one leaves out the
-entrant that brought it about.
+entrant that brought it about. After a graph could not be recorded it ends with exit code 4, and the next one runs that
+entrant without.
 """
 
 import importlib.util
@@ -24,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,7 @@ import torch
 from avo.evaluator.catalogue import get_problem, get_suite, libraries_know
 from avo.evaluator.cuda.blame import first_line, is_machines
 from avo.evaluator.cuda.called import EntryRunning, library_running
-from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault
+from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault, NotRecorded
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.running import Running
@@ -46,6 +47,8 @@ from avo.evaluator.problem import Case, Problem, smallest_of_each
 
 BROKEN = 3
 """Exit code where the device has failed."""
+UNGRAPHED = 4
+"""Exit code where a graph could not be recorded: see ``Runs.time``."""
 FIRST_S = (60.0, 300.0)
 """How long an entrant's first launch of a case may take, with all that it compiles: least and most, else a third of the
 time for opening, so that one that hangs leaves time for the others.
@@ -71,6 +74,8 @@ class Orders:
     """How long entrants are opened."""
     without: Sequence[str] = ()
     """Entrants that are left out."""
+    ungraphed: Mapping[str, str] = field(default_factory=dict)
+    """Why entrants are run without a graph."""
     libraries: bool = True
 
 
@@ -92,7 +97,7 @@ class Session:
         """What was opened first of each case, whose memory all share."""
         self._in = list[str]()
         """The entrants that run."""
-        self._ungraphed = False
+        self._ungraphed = dict(orders.ungraphed)
         self._others: tuple[str, ...] = ()
         self._first_s = min(max(orders.opening_s / 3, FIRST_S[0]), FIRST_S[1])
         self._began = time.monotonic()
@@ -158,7 +163,8 @@ class Session:
             self._first.setdefault(case.name, running)
             self._runs.open(f"{name}, {case.name}", running)
             self._run(name, case, stretch_s=0.0)
-        self._tell(name, Status.CORRECT, "")
+        why = self._ungraphed.get(name)
+        self._tell(name, Status.CORRECT, f"without a graph: {why}" if why else "")
 
     def _time(self, name: str, case: Case, number: int) -> None:
         stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2)
@@ -175,14 +181,19 @@ class Session:
         self._say({"sample": asdict(sample)})
 
     def _run(self, name: str, case: Case, stretch_s: float) -> Any:
-        timed = self._runs.time(f"{name}, {case.name}", [self._chance.getrandbits(62)], stretch_s, graph=True)
+        seeds, graph = [self._chance.getrandbits(62)], name not in self._ungraphed
+        try:
+            timed = self._runs.time(f"{name}, {case.name}", seeds, stretch_s, graph)
+        except NotRecorded as error:
+            self._say({"ungraphed": str(error), "entrant": name})
+            raise
         if isinstance(timed, Fault):
             raise Left(timed.status, timed.message)
         if fault := self._timed[case.name].impossible([run.seconds for run in timed.runs]):
             raise Left(fault.status, fault.message)
-        if timed.ungraphed and not self._ungraphed:
-            self._ungraphed = True
-            self._say({"ungraphed": f"{name}: {timed.ungraphed}"})
+        if timed.ungraphed:
+            self._ungraphed[name] = timed.ungraphed
+            self._say({"ungraphed": timed.ungraphed, "entrant": name})
         return timed
 
     def _attempt(self, name: str, do: Callable[[], None]) -> bool:
@@ -193,7 +204,7 @@ class Session:
             self._tell(name, *left.args)
         except DeviceFault as error:
             self._tell(name, Status.DOES_NOT_FIT, first_line(error))
-        except MachineFault:
+        except (MachineFault, NotRecorded):
             raise
         except KernelFault as error:
             self._synchronize()
@@ -260,6 +271,8 @@ def main(arguments: Sequence[str], open_device: Callable[[], Device] | None = No
     except EvaluatorUnavailable as error:  # the machine's fault, or a card without figures
         say({"error": str(error)})
         return BROKEN
+    except NotRecorded:
+        return UNGRAPHED
     except RuntimeError as error:
         print(f"the device failed: {error}", file=sys.stderr)
         return BROKEN

@@ -285,12 +285,16 @@ def test_an_error_is_blamed_on_who_can_have_caused_it(
 
 
 @pytest.mark.long
-def test_work_that_is_not_captured_is_timed_without_a_graph(start_card: Start, right: CompiledPlan) -> None:
+def test_a_capture_that_fails_ends_the_worker_without_a_fault(start_card: Start, right: CompiledPlan) -> None:
     with closing(start_card("STUB_ERRORS=cuLaunchKernelEx:2=801")) as worker:  # after the first launch
         assert worker.open(MHA, right) is None
         timed = worker.time(SMALL.name, [1, 2], LIMIT_S)
-    assert isinstance(timed, Timed), timed
-    assert timed.ungraphed.startswith("Triton Error [CUDA]: ")
+        assert isinstance(timed, Timed), timed
+        assert not timed.runs
+        assert timed.ungraphed.startswith("Triton Error [CUDA]: ")
+        assert worker._link.last_words()  # type: ignore[attr-defined]
+        after = worker.time(SMALL.name, [1], LIMIT_S, graph=False)
+    assert isinstance(after, Fault), "no process is left to run it"
 
 
 def test_every_argument_arrives_in_its_place(card: WorkerContender, probe: Probe) -> None:

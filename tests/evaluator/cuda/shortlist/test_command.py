@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from avo.evaluator.cuda.shortlist import command
+from avo.evaluator.cuda.shortlist.session import UNGRAPHED
 from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, Measurement
 
 CARD = {"ready": {"card": {"name": "Card"}, "setup": {}, "cases": [{"name": "one", "flops": 10**9, "floor_us": 1.0}]}}
@@ -96,6 +97,23 @@ if "v2" in names:
 """
     assert command.main(["--minutes", "9"], folder, child(folder, dies)) == 0
     assert statuses(folder) == {"v0": "correct", "v1": "correct", "v2": "crashed"}
+
+
+def test_after_a_graph_that_fails_a_new_process_goes_on_with_all(folder: Path) -> None:
+    fails = f"""
+if {{"v0", "v2"}} - {{*orders["ungraphed"]}}:
+    say(**CARD)
+    name = min({{"v0", "v2"}} - {{*orders["ungraphed"]}})
+    say(doing=name, entrant=name, limit_s=9)
+    say(ungraphed="not permitted", entrant=name)
+    sys.exit({UNGRAPHED})
+right(names)
+assert orders["ungraphed"] == {{"v0": "not permitted", "v2": "not permitted"}}
+"""
+    assert command.main(["--minutes", "9"], folder, child(folder, fails)) == 0
+    assert statuses(folder) == dict.fromkeys(NAMES, "correct")
+    assert measured(folder).ungraphed == "v0: not permitted"
+    assert {sample.session for sample in measured(folder).samples} == {3, 4, 5, 6}
 
 
 @pytest.mark.parametrize(

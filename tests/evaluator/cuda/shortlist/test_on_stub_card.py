@@ -1,14 +1,17 @@
 """From ``avo run`` to a version that a card confirms, with the card's driver stubbed and times that follow a law."""
 
+import json
 import math
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from avo.evaluator.cuda.shortlist import command
-from avo.evaluator.measurement import Measurement
+from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, Measurement
+from avo.seeds import seed_source
 from tests.evaluator.cuda.stub_card.shortlist import LAUNCH_US, LIBRARY_US, PROGRAM_US, SMS
 
 AVO = (sys.executable, "-m", "avo")
@@ -21,6 +24,53 @@ def by_the_law(rows: int) -> float:
     return LAUNCH_US + PROGRAM_US * math.ceil(HEADS * LENGTH / rows / SMS)
 
 
+WAITS = """
+_attention = attention
+
+def attention(q, *others, **scalars):
+    float(q.flatten()[0])  # not permitted while a graph is recorded
+    _attention(q, *others, **scalars)
+"""
+
+
+@pytest.mark.long
+def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_capture_has_failed(
+    tmp_path: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_stub(monkeypatch, libcuda)
+    source = seed_source("mha", "plain")
+    texts = {"v0": source, "v1": source + WAITS}
+    three = {"8k-full": (1.0, 2.0, 3.0)}
+    entrants = tuple(
+        Entrant(n, UNMEASURED, attempt=i, source=t, predicted=three) for i, (n, t) in enumerate(texts.items())
+    )
+    begun = Measurement("ab", "mine", "mha", "quick", "h100", "v0", {}, {}, "", 0.0, (), entrants, ())
+    (tmp_path / SHORTLIST).write_text(json.dumps(asdict(begun)))
+    (tmp_path / "kernels").mkdir()
+    for name, text in texts.items():
+        (tmp_path / "kernels" / f"{name}.py").write_text(text)
+    assert command.main(["--minutes", "60", "--no-libraries"], tmp_path, CHILD) == 0, (
+        tmp_path / "measure.log"
+    ).read_text()
+    found = Measurement.from_json((tmp_path / FILE).read_bytes())
+    why = "CUDA error: operation not permitted when stream is capturing"
+    assert [(each.status, each.message) for each in found.entrants] == [
+        ("correct", ""),
+        ("correct", f"without a graph: {why}"),
+    ]
+    assert found.ungraphed == f"v1: {why}"
+    assert {sample.session for sample in found.samples} == {2, 3, 4, 5}
+    assert found.speeds("v0")["8k-full"].runs == found.speeds("v1")["8k-full"].runs
+
+
+def on_stub(monkeypatch: pytest.MonkeyPatch, libcuda: Path) -> None:
+    """Give processes that are started the stub card."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"):
+        monkeypatch.setenv(name, str(libcuda.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
+
+
 @pytest.mark.corpus
 def test_a_version_that_was_predicted_fastest_is_confirmed(
     tmp_path: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch
@@ -28,10 +78,7 @@ def test_a_version_that_was_predicted_fastest_is_confirmed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "240")
     monkeypatch.setenv("AVO_DB", str(tmp_path / "lineage.db"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"):
-        monkeypatch.setenv(name, str(libcuda.parent))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[4]))
+    on_stub(monkeypatch, libcuda)
 
     def avo(*words: str) -> str:
         done = subprocess.run([*AVO, *words], capture_output=True, text=True, timeout=3600, check=False)

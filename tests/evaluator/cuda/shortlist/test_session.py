@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from avo.evaluator.cuda.device import Clocks, MachineFault
+from avo.evaluator.cuda.device import Clocks, Enqueue, MachineFault, NotRecorded
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.shortlist import session
 from avo.evaluator.cuda.shortlist.session import Orders, Session
@@ -55,13 +55,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(
-    tmp_path: Path, *names: str, device: FakeDevice | None = None, rounds: int = 4, **orders: Any
+    tmp_path: Path,
+    *names: str,
+    device: FakeDevice | None = None,
+    rounds: int = 4,
+    said: list[Mapping[str, Any]] | None = None,
+    **orders: Any,
 ) -> list[Mapping[str, Any]]:
     """Return what a session of some kernels says in so many rounds."""
     files = {name: tmp_path / f"{name}.py" for name in names}
     for name, file in files.items():
         file.write_text(KERNELS[name])
-    said: list[Mapping[str, Any]] = []
+    said = [] if said is None else said
     given = {"libraries": False, "opening_s": 600.0, **orders}
     asked = Orders("mha", "quick", {name: str(file) for name, file in files.items()}, 1, 600.0, **given)
     with pytest.MonkeyPatch.context() as patch:
@@ -148,6 +153,27 @@ def test_a_run_faster_than_the_roofline_is_refused(tmp_path: Path) -> None:
     status, why = verdicts(found(tmp_path, "v0", device=FakeDevice(forever(1e-12)), rounds=1))["v0"]
     assert status == "incorrect"
     assert "less than the" in why
+
+
+class Unrecording(FakeDevice):
+    """A device that records the work of the first entrant alone."""
+
+    def record(self, enqueue: Enqueue) -> Enqueue:
+        self._captures, first = False, self._captures
+        if not first:
+            raise NotRecorded("not permitted")
+        return enqueue
+
+
+def test_a_graph_that_fails_ends_the_process_and_the_next_one_runs_that_entrant_without(tmp_path: Path) -> None:
+    said: list[Mapping[str, Any]] = []
+    with pytest.raises(NotRecorded):
+        found(tmp_path, "v1", device=Unrecording(forever(1e-3)), said=said)
+    assert said[-1] == {"ungraphed": "not permitted", "entrant": "v1"}
+    assert not verdicts(said)
+    told = found(tmp_path, "v0", "v1", rounds=2, ungraphed={"v0": "not permitted"})
+    assert verdicts(told) == {"v0": ("correct", "without a graph: not permitted"), "v1": ("correct", "")}
+    assert len(samples(told)) == 2 * 2 * 2
 
 
 def test_a_launch_that_fails_alone_costs_its_entrant_only(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class StubCuda:
         self.driver = ctypes.CDLL("libcuda.so.1")
         self.graph: list[Callable[[], object]] | None = None
         """What is captured so far; None where nothing is."""
+        self.left_within = False
+        """A capture has failed, so that torch's stream and allocator are as within (``torch.cuda.graph.__exit__``)."""
         count, self._card = ctypes.c_int(), ctypes.c_int()
         self.driver.cuDeviceGetCount(ctypes.byref(count))
         if not count.value:
@@ -78,8 +80,10 @@ class StubCuda:
 
     def capture(self, enqueue: Callable[[], None]) -> Callable[[], None]:
         """Return what does all that ``enqueue`` enqueues."""
+        self.left_within = True
         with self._capture() as steps:
             enqueue()
+        self.left_within = False
         return lambda: [step() for step in steps] and None
 
     @contextlib.contextmanager
@@ -105,6 +109,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Keep the operation, or do it."""
+        if func is torch.ops.aten._local_scalar_dense.default:  # the host waits for a number
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         if not func._schema.is_mutable:
             made = func(*args, **(kwargs or {}))
             given = {each.untyped_storage().data_ptr() for each in _tensors(args)}
@@ -133,6 +139,7 @@ class Event:
 
     def record(self) -> None:
         """Note the time."""
+        assert not self._cuda.left_within, "no time of this process means anything"
         self.at_s = time.perf_counter()
 
     def synchronize(self) -> None:
