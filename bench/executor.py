@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from avo.evaluator.modules import imported
 from avo.seeds import seed_source
-from bench.modules import imported
 
 INTERPRET = "--interpret"
 

@@ -18,6 +18,7 @@ from types import ModuleType
 
 import torch
 
+from avo.evaluator.modules import imported
 from avo.evaluator.offline import offline
 from avo.evaluator.performance import predict_time
 from avo.evaluator.problems.dense import softmax_scale
@@ -27,7 +28,6 @@ from avo.evaluator.problems.selection import SelectedCase, make_block_indices
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.seeds import seed_source
-from bench.modules import imported
 from bench.tables import main, row
 
 TARGET = "h200"

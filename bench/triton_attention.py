@@ -16,8 +16,8 @@ from statistics import mean
 
 import torch
 
+from avo.evaluator.modules import imported
 from avo.evaluator.offline import offline
-from bench.modules import imported
 from bench.tables import Table, put, row
 from bench.tutorials import EXAMPLE
 

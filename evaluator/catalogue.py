@@ -4,8 +4,6 @@ A problem's code is trusted: naming it runs it, also in the judge's process.
 """
 
 import hashlib
-import importlib.util
-import sys
 import traceback
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from avo.evaluator.errors import InvalidProblem, UnknownProblem
+from avo.evaluator.modules import imported
 from avo.evaluator.problem import HELD_OUT, Case, Output, Problem, signature
 from avo.evaluator.problems import PROBLEMS as PROBLEMS
 from avo.evaluator.renamed import with_new_name
@@ -109,16 +108,9 @@ def _from_file(name: str) -> Problem:
         raise InvalidProblem(f"problem {name}: give its absolute path, so that every process finds it")
     if not path.is_file():
         raise InvalidProblem(f"problem {name}: there is no such file")
-    module_name = f"avo_problem_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look up their module
     try:
-        spec.loader.exec_module(module)
+        module = imported(path, f"avo_problem_{hashlib.sha256(name.encode()).hexdigest()[:16]}")
     except Exception as error:
-        del sys.modules[module_name]
         raise InvalidProblem(f"problem {name} cannot be imported: {_explain(error, name)}") from None
     if not hasattr(module, ATTRIBUTE):
         raise InvalidProblem(f"problem {name}: it defines no {ATTRIBUTE}")

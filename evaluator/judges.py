@@ -1,6 +1,12 @@
 """Makes judges: in this process, in one of its own, or on another machine."""
 
+from collections.abc import Sequence
+
+from avo.evaluator import cuda
+from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluators import Evaluator
+from avo.evaluator.problem import Problem
+from avo.evaluator.profile import Counted, Source
 from avo.evaluator.serving.process import ProcessEvaluator
 from avo.evaluator.target import ScoreKind, Target
 
@@ -15,6 +21,15 @@ def local_judge(target: Target, suite: str) -> Evaluator:
         return Judge(target, suite)
     from avo.evaluator.cuda.holding import Place
     from avo.evaluator.cuda.ncu import Ncu
-    from avo.evaluator.judging.speed import Instruments
+    from avo.evaluator.judging.speed import CompiledPlan, Instruments
 
-    return Judge(target, suite, instruments=Instruments(Ncu(hold=Place).count))
+    ncu = Ncu()
+
+    def count(problem: Problem, plans: Sequence[CompiledPlan], source: Source) -> Sequence[Counted | None]:
+        try:
+            with Place(cuda.card()):
+                return ncu.count(problem, plans, source)
+        except EvaluatorUnavailable as error:
+            return [Counted(why=str(error)), *[None] * (len(plans) - 1)]
+
+    return Judge(target, suite, instruments=Instruments(count))

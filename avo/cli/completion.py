@@ -58,20 +58,19 @@ def problems(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def targets(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of targets."""
-    from avo.evaluator.errors import BadCards
-    from avo.evaluator.known import calibrated
-
-    found = ["cuda", *cards(ctx, "")]
-    with suppress(BadCards):
-        found += calibrated()
-    return _beginning(found, incomplete)
+    return _beginning(["cuda", *cards(ctx, "")], incomplete)
 
 
 def cards(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the names of the targets for which speed is predicted."""
+    from avo.evaluator.errors import BadCards
+    from avo.evaluator.known import calibrated
     from avo.evaluator.target import TARGETS
 
-    return _beginning(TARGETS, incomplete)
+    found = list(TARGETS)
+    with suppress(BadCards):
+        found += calibrated()
+    return _beginning(found, incomplete)
 
 
 def suites(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -39,7 +39,7 @@ def tune(
         typer.Option(
             "--target",
             metavar="NAME",
-            help=f"Card to predict for: {CARDS}; may be repeated. Default: h100.",
+            help=f"Card to predict for: {CARDS}, or calibrated; may be repeated. Default: h100.",
             autocompletion=completion.cards,
         ),
     ] = None,
@@ -108,9 +108,12 @@ def tune(
 
 
 def _target(name: str) -> "Target":
-    if name not in TARGETS:
-        fail(f"--target: {name!r} is not a card to predict for: choose one of {CARDS}")
-    return TARGETS[name]
+    from avo.evaluator.known import calibrated, known
+
+    if (card := known(name)) is None:
+        cards = ", ".join((*TARGETS, *calibrated()))
+        fail(f"--target: {name!r} is not a card to predict for: choose one of {cards}")
+    return card
 
 
 def _ran(script: Path, arguments: Sequence[str], target: "Target") -> "Ran":

@@ -17,10 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -30,17 +28,18 @@ from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.cuda import adopted
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
+from avo.evaluator.cuda.libraries import release
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.measuring import Audience
 from avo.evaluator.cuda.sequential import BLOCK
 from avo.evaluator.evaluation import Evaluation, Fault, Score
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from avo.evaluator.modules import imported
 from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
 from avo.evaluator.targets import get_target
 from avo.seeds import fitting, seed_source
-from bench.modules import imported
 
 CARD_FILE = "card.json"
 VARIANTS = 40
@@ -128,7 +127,7 @@ class Both:
 
 def state(bench: Bench) -> None:
     """Note the machine, its cards and what is installed."""
-    found = {name: _version(name) for name in _PACKAGES}
+    found = {name: release(name) or "not installed" for name in _PACKAGES}
     names = [name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_", "TRITON_"))]
     bench.note(
         "state",
@@ -143,13 +142,6 @@ def state(bench: Bench) -> None:
             print(f"$ {' '.join(words)}\n{done.stdout}{done.stderr}", flush=True)
         except (OSError, subprocess.TimeoutExpired) as error:
             print(f"$ {' '.join(words)}\n{error}", flush=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def clocks(bench: Bench) -> None:
@@ -243,7 +235,9 @@ def do_bench(bench: Bench) -> None:
     import torch
     import triton
 
-    module = _imported(bench.folder / "do_bench_seed.py", seed_source("mha"))
+    file = bench.folder / "do_bench_seed.py"
+    file.write_text(seed_source("mha"))
+    module = imported(file)
     problem = get_problem(bench.problem)
     for case in get_suite(problem, bench.suite):
         call = problem.call(case)
@@ -260,12 +254,6 @@ def do_bench(bench: Bench) -> None:
         bench.note(
             "do_bench", case=case.name, us=[1e3 * each for each in (low, median, high)], tflops=flops / median / 1e9
         )
-
-
-def _imported(file: Path, source: str) -> ModuleType:
-    """Return ``source`` as a module: Triton reads a kernel's text from its file."""
-    file.write_text(source)
-    return imported(file)
 
 
 def same(bench: Bench) -> None:
@@ -353,8 +341,8 @@ def keep(bench: Bench, timed: Mapping[str, Any] | None, times_us: Mapping[str, S
         "card": card.name,
         "target": _like(card),
         "driver": card.driver,
-        "triton": _version("triton"),
-        "torch": _version("torch"),
+        "triton": release("triton"),
+        "torch": release("torch"),
         "timings": [],
     }
     if file.exists():

@@ -28,11 +28,16 @@ class Library:
 
     @property
     def release(self) -> str:
-        """The version of its package here; empty where it is not installed."""
-        try:
-            return version(self.package)
-        except PackageNotFoundError:
-            return ""
+        """That of its package: see ``release``."""
+        return release(self.package)
+
+
+def release(package: str) -> str:
+    """Return the version of a package here; empty where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _sdpa(backend: SDPBackend) -> Callable[[Case, torch.device], Attend]:

@@ -9,11 +9,8 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
-from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.tools import below, run_each
 from avo.evaluator.judging.speed import CompiledPlan
@@ -59,13 +56,8 @@ class _NoCounters(Exception):
 class Ncu:
     """Counts with ncu. What keeps it from counting at all is said once, and then it is not tried again."""
 
-    def __init__(
-        self,
-        start: Callable[..., Contender] = start_worker,
-        hold: Callable[[Card], AbstractContextManager[Any]] = lambda card: nullcontext(),
-    ) -> None:
-        """``hold`` keeps other judges from the card meanwhile."""
-        self._start, self._hold, self._given_up = start, hold, False
+    def __init__(self, start: Callable[..., Contender] = start_worker) -> None:
+        self._start, self._given_up = start, False
 
     def count(self, problem: Problem, plans: Sequence[CompiledPlan], source: Source) -> Sequence[Counted | None]:
         """See ``Instruments.count``."""
@@ -93,12 +85,7 @@ class Ncu:
             "--kernel-name", f"regex:^({'|'.join(sorted(set(names)))})$",
             "--section", "SourceCounters", "--metrics", _METRICS,
         ))  # fmt: skip
-
-        def run(case: str) -> object:
-            with self._hold(contender.card):
-                return contender.time(case, [1], _LIMIT_S, graph=False)
-
-        failed = run_each(contender, problem, plans, run)
+        failed = run_each(contender, problem, plans, lambda case: contender.time(case, [1], _LIMIT_S, graph=False))
         said = log.read_text(errors="replace") if log.exists() else ""
         if "ERR_NVGPUCTRPERM" in said:
             raise _NoCounters(FORBIDDEN)

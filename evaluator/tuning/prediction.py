@@ -14,7 +14,7 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.performance import ModelError, Timing
 from avo.evaluator.performance.launch import predict_launch
-from avo.evaluator.target import TARGETS
+from avo.evaluator.targets import get_target
 from avo.evaluator.tune import Asked, CountedChoice, Outcome, Ran, Ranking, Subject, Time
 
 
@@ -69,7 +69,7 @@ def _compiler(folder: str) -> Compiler:
 
 def _time(asked: Asked, name: str, compiler: Compiler) -> Time | str:
     """Return the time, or why there is none."""
-    target = TARGETS[name]
+    target = get_target(name)
     binary = compiler.compile(asked.kernel, target)
     if isinstance(binary, Fault):
         return binary.message

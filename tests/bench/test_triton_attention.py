@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from avo.evaluator.modules import imported
 from avo.evaluator.offline import offline
-from bench.modules import imported
 from bench.tables import put
 from bench.triton_attention import DOCUMENT, PLACE, PUBLISHED, Published, main, speeds, table
 

@@ -16,7 +16,6 @@ entrant that brought it about. After a graph could not be recorded it ends with 
 entrant without.
 """
 
-import importlib.util
 import json
 import os
 import random
@@ -27,7 +26,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -43,6 +41,7 @@ from avo.evaluator.cuda.runs import Runs
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
+from avo.evaluator.modules import imported
 from avo.evaluator.problem import Case, Problem, smallest_of_each
 
 BROKEN = 3
@@ -141,8 +140,11 @@ class Session:
                 )
 
     def _kernel(self, file: Path) -> Callable[[Case, Running | None], Running]:
-        entry = getattr(_imported(file), self._problem.entry, None)
-        if entry is None:
+        try:
+            module = imported(file, f"shortlisted_{file.stem}")
+        except Exception as error:  # of a kernel for another Triton, say
+            raise Left(UNMEASURED, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
+        if (entry := getattr(module, self._problem.entry, None)) is None:
             raise Left(Status.NO_ENTRY, f"{file.name} has no function {self._problem.entry}")
         return lambda case, beside: EntryRunning(self._device, self._problem, case, entry, beside)
 
@@ -235,21 +237,6 @@ class Session:
     def _tell(self, name: str, status: str, message: str) -> None:
         release = next((library.release for library in LIBRARIES if library.name == name), "")
         self._say({"entrant": name, "status": str(status), "message": message[:500], "release": release})
-
-
-def _imported(file: Path) -> ModuleType:
-    """Return a kernel's file as a module: Triton reads a kernel's text from its file."""
-    name = f"shortlisted_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # of a kernel for another Triton, say
-        raise Left(UNMEASURED, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
-    return module
 
 
 def main(arguments: Sequence[str], open_device: Callable[[], Device] | None = None) -> int:

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from avo.cli.common import console
-from avo.evaluator.target import Target
+from avo.evaluator.known import keep
+from avo.evaluator.target import TARGETS, Target
 from avo.evaluator.tune import Choice, CountedChoice, Outcome, Ran, Ranking, ScriptFailed, Subject, Time
 
 Avo = Callable[..., Result]
@@ -202,6 +203,17 @@ def test_a_script_without_autotuned_kernels_is_refused_in_one_line(avo: Avo, tun
     tuner.refused = "script.py:3 reads contents"
     refused = "avo: script.py launched no kernel with @triton.autotune: script.py:3 reads contents\n"
     assert avo("tune", "script.py").stderr == refused
+
+
+def test_a_calibrated_card_is_a_target(
+    avo: Avo, tuner: FakeTuner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AVO_CARDS", str(tmp_path / "cards.json"))
+    keep(replace(TARGETS["h100"], name="h100-lab"))
+    result = avo("tune", "script.py", "--target", "h100-lab")
+    assert result.exit_code == 0, result.stderr
+    assert [target for *_, target in tuner.asked] == ["h100-lab"]
+    assert "b300, rtx5090, h100-lab" in avo("tune", "script.py", "--target", "h100-lap").stderr
 
 
 def test_a_script_that_raises_shows_its_own_traceback_and_one_line(avo: Avo, tuner: FakeTuner) -> None:

@@ -15,8 +15,8 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
 from avo.evaluator.executor import Allocation, Execution, Kernel, Launch, load
+from avo.evaluator.modules import imported
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
-from bench.modules import imported
 
 NAMES = {
     torch.bool: "i1", torch.int8: "i8", torch.uint8: "u8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64",
