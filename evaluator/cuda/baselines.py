@@ -68,7 +68,7 @@ class LibraryWorker(Worker):
 
     def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
         """See ``Worker.running``."""
-        return library_running(self.device, problem, case, self._library)
+        return library_running(self.device, problem, self._library, case)
 
 
 def measure(

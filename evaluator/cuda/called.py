@@ -26,7 +26,7 @@ class EntryRunning(Running):
     """A case that the entry function of a kernel's module computes, as whoever uses the kernel calls it."""
 
     def __init__(
-        self, device: Device, problem: Problem, case: Case, entry: Callable[..., Any], beside: Running | None
+        self, device: Device, problem: Problem, entry: Callable[..., Any], case: Case, beside: Running | None = None
     ) -> None:
         super().__init__(device, problem, case, call_alone(problem, case), (), beside)
         call = problem.call(case)
@@ -105,7 +105,7 @@ class GradientsRunning(LibraryRunning):
 
 
 def library_running(
-    device: Device, problem: Problem, case: Case, library: Library, beside: Running | None = None
+    device: Device, problem: Problem, library: Library, case: Case, beside: Running | None = None
 ) -> Running:
     """Return a case that a library computes; see ``Library.prepare`` for what is raised."""
     backward = any(output.name == "dq" for output in problem.outputs)

@@ -141,11 +141,11 @@ class Runs:
         except torch.OutOfMemoryError as error:
             raise DeviceFault(f"{_TOO_MUCH}: {first_line(error)}") from None
         except RuntimeError as error:
-            raise _blamed(error, self._device.trouble()) from None
+            raise blamed(error, self._device.trouble()) from None
         self._watch(False)
 
 
-def _blamed(error: RuntimeError, trouble: str) -> Exception:
+def blamed(error: RuntimeError, trouble: str) -> Exception:
     """Return what an error of CUDA, torch or Triton's launcher means while kernels run; see ``Device.trouble``."""
     said = first_line(error)
     if trouble or is_machines(error):

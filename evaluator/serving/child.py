@@ -41,13 +41,16 @@ class Child:
     end_s = 3.0
     """How long it may take to end in good order."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], name: str) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], name: str, log: IO[bytes] | None = None
+    ) -> None:
+        """``log`` gets what it writes to standard error, of which there are no last words then."""
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=subprocess.PIPE if log is None else log,
                 encoding="utf-8",
                 errors="replace",
                 env=environment,
@@ -57,10 +60,9 @@ class Child:
             raise EvaluatorUnavailable(f"{name} does not start: {command[0]}: {error.strerror}") from None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._errors: deque[str] = deque(maxlen=20)
-        self._readers = [
-            self._read(self._process.stdout, self._lines.put, end=""),
-            self._read(self._process.stderr, self._errors.append, end=None),
-        ]
+        self._readers = [self._read(self._process.stdout, self._lines.put, end="")]
+        if log is None:
+            self._readers.append(self._read(self._process.stderr, self._errors.append, end=None))
         self._name = name
 
     @cached_property
@@ -97,13 +99,17 @@ class Child:
             return False
         return True
 
+    def code(self, wall_s: float) -> int | None:
+        """Return its exit code, negative for the signal that killed it; None if it does not end in ``wall_s``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=wall_s)
+        return self._process.returncode
+
     def last_words(self) -> str:
         """Return how the process ended and the last line it wrote to standard error."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+        if (code := self.code(5)) is None:
             return "it does not answer"
-        self._readers[1].join(_END_S)
+        self._readers[-1].join(_END_S)
         ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"{ending}; {self._errors[-1].strip()}" if self._errors else ending
 
@@ -112,22 +118,20 @@ class Child:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=self.end_s)
+        self.code(self.end_s)
         self.kill()
 
     def kill(self) -> bool:
         """Kill the process group, and return whether the process ended: one that waits in a driver may not."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=_KILL_S)
+        ended = self.code(_KILL_S) is not None
         for reader in self._readers:
             reader.join(_END_S)  # with a limit: what left the group, as ssh's shared connection does, may hold the pipe
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        return self._process.returncode is not None
+        return ended
 
     def next_line(self, wall_s: float) -> str:
         """Return the next line it writes, or "" when it died; raise ``TimeoutError`` after ``wall_s``."""

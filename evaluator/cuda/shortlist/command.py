@@ -9,17 +9,15 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from queue import Empty, Queue
 from typing import Any
 
 from avo.evaluator.cuda.protocol import late
@@ -27,6 +25,7 @@ from avo.evaluator.cuda.shortlist.session import UNGRAPHED, Orders
 from avo.evaluator.cuda.shortlist.table import table
 from avo.evaluator.evaluation import Status
 from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, MeasuredCase, Measurement, Sample
+from avo.evaluator.serving.child import Child
 
 CHILD = (sys.executable, "-m", "avo.evaluator.cuda.shortlist.session")
 SHARES = (0.4, 0.6, 0.8, 1.0)
@@ -104,75 +103,49 @@ class Measuring:
     def _session(self, orders: Orders) -> str:
         """Let a process measure; return the entrant that it could not go on after."""
         doing, limit_s, ready = "", START_S, False  # for importing torch and triton, and opening the card
-        with self._started(orders) as lines:
-            while True:
-                try:
-                    line = lines.get(timeout=limit_s)
-                except Empty:
-                    if doing:
-                        self._judge(doing, Status.TIMED_OUT, f"it did not end within {limit_s:.0f} s")
-                    return doing
-                if line is None:
-                    with suppress(subprocess.TimeoutExpired):
-                        self._process.wait(START_S)
-                    break
-                if "ready" in line:
-                    ready = True
-                    cases = tuple(MeasuredCase(**case) for case in line["ready"].pop("cases"))
-                    self.found = replace(self.found, cases=cases, **line["ready"])
-                elif "doing" in line:
-                    doing, limit_s = line["entrant"], line["limit_s"]
-                    self._say(line["doing"])
-                elif "status" in line:
-                    self._judge(line["entrant"], line["status"], line["message"], line["release"])
-                elif "sample" in line:
-                    self._keep(Sample(**line["sample"]))
-                elif "ungraphed" in line:
-                    self._ungraphed.setdefault(line["entrant"], line["ungraphed"])
-                    (name, why), *_ = self._ungraphed.items()
-                    self.found = replace(self.found, ungraphed=f"{name}: {why}")
-                elif "others" in line:
-                    self.found = replace(self.found, others=tuple(sorted({*self.found.others, *line["others"]})))
-                elif "error" in line:
-                    self.trouble = line["error"]
-        code = self._process.returncode
+        with (self._folder / "measure.log").open("ab") as log:
+            words = (*self._child, json.dumps(asdict(orders)))
+            child = Child(words, self._environment(), "the process that measures", log)
+            try:
+                with suppress(ValueError):  # the last line of a process that died may be half of one
+                    while text := child.next_line(limit_s):
+                        line = json.loads(text)
+                        ready = ready or "ready" in line
+                        if "doing" in line:
+                            doing, limit_s = line["entrant"], line["limit_s"]
+                        self._hear(line)
+                code = child.code(START_S)
+            except TimeoutError:
+                if doing:
+                    self._judge(doing, Status.TIMED_OUT, f"it did not end within {limit_s:.0f} s")
+                return doing
+            finally:
+                child.kill()
         if code in (0, UNGRAPHED, -signal.SIGKILL, -signal.SIGTERM) or not ready or self.trouble:
             return ""  # nobody's fault among the entrants: killed by others, perhaps for want of memory
         if doing and self._entrants[doing].status in (Status.CORRECT, UNMEASURED):
             self._judge(doing, Status.CRASHED, "the process that ran it died: measure.log says more")
         return doing
 
-    @contextmanager
-    def _started(self, orders: Orders) -> Iterator["Queue[dict[str, Any] | None]"]:
-        """Yield what a process says, None at its end; kill it at the end of the context."""
-        lines: Queue[dict[str, Any] | None] = Queue()
-        with (self._folder / "measure.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self._child, json.dumps(asdict(orders))],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-                env=self._environment(),
-            )
-
-        def read() -> None:
-            assert self._process.stdout is not None
-            try:
-                for line in self._process.stdout:
-                    lines.put(json.loads(line))
-            finally:
-                lines.put(None)
-
-        reader = threading.Thread(target=read, daemon=True)
-        with self._process:
-            reader.start()
-            try:
-                yield lines
-            finally:
-                if self._process.poll() is None:
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                reader.join()
+    def _hear(self, line: Mapping[str, Any]) -> None:
+        """Take what a process says: see ``session``."""
+        match line:
+            case {"ready": {"cases": cases, **others}}:
+                self.found = replace(self.found, cases=tuple(MeasuredCase(**case) for case in cases), **others)
+            case {"doing": words}:
+                self._say(words)
+            case {"entrant": name, "status": status, "message": message, "release": release}:
+                self._judge(name, status, message, release)
+            case {"sample": sample}:
+                self._keep(Sample(**sample))
+            case {"entrant": name, "ungraphed": why}:
+                self._ungraphed.setdefault(name, why)
+                (first, why), *_ = self._ungraphed.items()
+                self.found = replace(self.found, ungraphed=f"{first}: {why}")
+            case {"others": others}:
+                self.found = replace(self.found, others=tuple(sorted({*self.found.others, *others})))
+            case {"error": why}:
+                self.trouble = why
 
     def _environment(self) -> dict[str, str]:
         path = [each for each in sys.path if each]

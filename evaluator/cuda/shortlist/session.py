@@ -22,22 +22,23 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from avo.evaluator.catalogue import get_problem, get_suite, libraries_know
-from avo.evaluator.cuda.blame import first_line, is_machines
+from avo.evaluator.cuda.blame import first_line
 from avo.evaluator.cuda.called import EntryRunning, library_running
 from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineFault, NotRecorded
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.running import Running
-from avo.evaluator.cuda.runs import Runs
+from avo.evaluator.cuda.runs import Runs, blamed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
@@ -92,6 +93,8 @@ class Session:
         self._timed = {case.name: TimedCase.of(self._problem, case, device.card) for case in self._cases}
         self._chance = random.Random(secrets.randbits(64))
         self._runs = Runs(device, lambda running: None)
+        timed_too = LIBRARIES if orders.libraries and libraries_know(self._problem) else ()
+        self._libraries = {library.name: library for library in timed_too}
         self._first: dict[str, Running] = {}
         """What was opened first of each case, whose memory all share."""
         self._in = list[str]()
@@ -105,10 +108,10 @@ class Session:
         """Open entrants, then time them in rounds."""
         cases = [asdict(MeasuredCase(c.name, c.flops, c.floor_s * 1e6)) for c in self._timed.values()]
         self._say({"ready": {"card": asdict(self._device.card), "setup": asdict(self._device.setup), "cases": cases}})
-        for name, make in self._entrants():
+        for name in (*self._orders.kernels, *self._libraries):
             if time.monotonic() > self._began + self._orders.opening_s and self._in:
                 self._tell(name, UNMEASURED, "no time was left to open it")
-            elif name not in self._orders.without and self._attempt(name, lambda: self._open(name, make)):  # noqa: B023
+            elif name not in self._orders.without and self._attempt(self._open, name):
                 self._in.append(name)
         order, number = list[str](), 0
         while self._in and (not number or not self._over()):
@@ -117,44 +120,20 @@ class Session:
             order = order[::-1] if number % 2 == 0 else self._chance.sample(self._in, len(self._in))
             for case in self._chance.sample(self._cases, len(self._cases)):
                 for name in order:
-                    if name in self._in and not self._attempt(name, lambda: self._time(name, case, number)):  # noqa: B023
+                    if name in self._in and not self._attempt(self._time, name, case, number):
                         self._in.remove(name)
 
     def _over(self) -> bool:
         """Return whether no more rounds are begun."""
         return time.monotonic() > self._began + self._orders.seconds
 
-    def _entrants(self) -> Iterator[tuple[str, Callable[[], Callable[[Case, Running | None], Running]]]]:
-        """Yield each entrant with what loads it, which returns what makes a case of it."""
-        for name, file in self._orders.kernels.items():
-            yield name, lambda file=file: self._kernel(Path(file))  # type: ignore[misc]
-        if self._orders.libraries and libraries_know(self._problem):
-            for library in LIBRARIES:
-                yield (
-                    library.name,
-                    lambda library=library: (
-                        lambda case, beside: library_running(  # type: ignore[misc]
-                            self._device, self._problem, case, library, beside
-                        )
-                    ),
-                )
-
-    def _kernel(self, file: Path) -> Callable[[Case, Running | None], Running]:
-        try:
-            module = imported(file, f"shortlisted_{file.stem}")
-        except Exception as error:  # of a kernel for another Triton, say
-            raise Left(UNMEASURED, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
-        if (entry := getattr(module, self._problem.entry, None)) is None:
-            raise Left(Status.NO_ENTRY, f"{file.name} has no function {self._problem.entry}")
-        return lambda case, beside: EntryRunning(self._device, self._problem, case, entry, beside)
-
-    def _open(self, name: str, load: Callable[[], Callable[[Case, Running | None], Running]]) -> None:
+    def _open(self, name: str) -> None:
         """Verify everything that it writes in small cases, then run it once in each case that is timed."""
-        make = load()
+        make = self._loaded(name)
         for small in smallest_of_each(self._problem.correctness_cases):
             self._doing(name, f"checking {small.name}", self._first_s)
             key = f"{name}, {small.name}"
-            self._runs.open(key, make(small, None))
+            self._runs.open(key, make(small))
             checked = self._runs.check(key, self._chance.getrandbits(62))
             self._runs.forget(key)
             if checked.fault:
@@ -167,6 +146,19 @@ class Session:
             self._run(name, case, stretch_s=0.0)
         why = self._ungraphed.get(name)
         self._tell(name, Status.CORRECT, f"without a graph: {why}" if why else "")
+
+    def _loaded(self, name: str) -> Callable[..., Running]:
+        """Return what makes of a case, beside another's memory, what runs."""
+        if library := self._libraries.get(name):
+            return partial(library_running, self._device, self._problem, library)
+        file = Path(self._orders.kernels[name])
+        try:
+            module = imported(file, f"shortlisted_{file.stem}")
+        except Exception as error:  # of a kernel for another Triton, say
+            raise Left(UNMEASURED, f"{file.name}: {type(error).__name__}: {first_line(error)}") from None
+        if (entry := getattr(module, self._problem.entry, None)) is None:
+            raise Left(Status.NO_ENTRY, f"{file.name} has no function {self._problem.entry}")
+        return partial(EntryRunning, self._device, self._problem, entry)
 
     def _time(self, name: str, case: Case, number: int) -> None:
         stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2)
@@ -198,10 +190,10 @@ class Session:
             self._say({"ungraphed": timed.ungraphed, "entrant": name})
         return timed
 
-    def _attempt(self, name: str, do: Callable[[], None]) -> bool:
+    def _attempt(self, do: Callable[..., None], name: str, *more: Any) -> bool:
         """Return whether the entrant goes on. Raises where the device has failed."""
         try:
-            do()
+            do(name, *more)
         except Left as left:
             self._tell(name, *left.args)
         except DeviceFault as error:
@@ -227,15 +219,15 @@ class Session:
         try:
             self._device.synchronize()
         except RuntimeError as error:
-            if trouble := self._device.trouble() or (first_line(error) if is_machines(error) else ""):
-                raise MachineFault(f"the GPU reports: {trouble}: no kernel brings that about") from None
+            if isinstance(fault := blamed(error, self._device.trouble()), MachineFault):
+                raise fault from None
             raise
 
     def _doing(self, name: str, what: str, limit_s: float) -> None:
         self._say({"doing": f"{name}, {what}", "entrant": name, "limit_s": limit_s})
 
     def _tell(self, name: str, status: str, message: str) -> None:
-        release = next((library.release for library in LIBRARIES if library.name == name), "")
+        release = self._libraries[name].release if name in self._libraries else ""
         self._say({"entrant": name, "status": str(status), "message": message[:500], "release": release})
 
 
