@@ -10,29 +10,28 @@ import json
 import random
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avo.evaluator.catalogue import PROBLEMS, get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import CLOCK_HELP
 from avo.evaluator.cuda.blame import first_line
-from avo.evaluator.cuda.called import call_alone, library_running
-from avo.evaluator.cuda.contender import WorkerContender
-from avo.evaluator.cuda.device import Clocks, Device
+from avo.evaluator.cuda.called import library_running
+from avo.evaluator.cuda.device import Clocks, Device, DeviceFault, KernelFault, NotRecorded, Timed
 from avo.evaluator.cuda.holding import Place
 from avo.evaluator.cuda.libraries import LIBRARIES, Library
 from avo.evaluator.cuda.measured import conditions
 from avo.evaluator.cuda.measuring import Stopwatch, Timing, alike
 from avo.evaluator.cuda.protocol import TimedCase
-from avo.evaluator.cuda.running import Running
-from avo.evaluator.cuda.worker import LocalLink, Say, Worker
+from avo.evaluator.cuda.runs import Runs
 from avo.evaluator.errors import EvaluatorError, EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.evaluators import CLOCKS, Progress, Tell
-from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.plan import LaunchPlan
 from avo.evaluator.problem import Case, Problem
 
 
@@ -59,18 +58,6 @@ class Found:
         return self.unavailable or "; ".join(failed)
 
 
-class LibraryWorker(Worker):
-    """Answers requests by calling a library; uses no binaries."""
-
-    def __init__(self, open_device: Callable[[], Device], say: Say, library: Library) -> None:
-        super().__init__(open_device, say)
-        self._library = library
-
-    def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Any]) -> Running:
-        """See ``Worker.running``."""
-        return library_running(self.device, problem, self._library, case)
-
-
 def measure(
     device: Device,
     problem: Problem,
@@ -94,11 +81,10 @@ def measure(
     clocks: list[Clocks] = []
     failed: list[tuple[str, str]] = []
     ungraphed = ""
-    contender = WorkerContender(LocalLink(lambda say: LibraryWorker(lambda: device, say, library)))
     for number, case in enumerate(cases):
         tell(Progress(number, len(cases), f"{library.name}, {case.name}"))
         stopwatch = Stopwatch([TimedCase.of(problem, case, device.card)], chance, sustained=sustained)
-        timing = _timing(contender, problem, case, stopwatch)
+        timing = _timing(device, problem, library, case, stopwatch)
         ungraphed = ungraphed or stopwatch.ungraphed
         if isinstance(timing, Fault):
             failed.append((case.name, timing.message))
@@ -112,16 +98,40 @@ def measure(
     return found if scores else replace(found, conditions="", unavailable=failed[0][1] if failed else "")
 
 
-def _timing(contender: WorkerContender, problem: Problem, case: Case, stopwatch: Stopwatch) -> Timing | Fault:
-    try:
-        if fault := contender.open(problem, CompiledPlan(case, call_alone(problem, case), {}, ())):
-            return fault
+class _Opened:
+    """A case of a library in this process, which all libraries share: see ``Timer``."""
+
+    def __init__(self, device: Device, problem: Problem, library: Library, case: Case) -> None:
+        self._runs = Runs(device, lambda running: None)
+        self._runs.open(case.name, library_running(device, problem, library, case))
+
+    def time(
+        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
+    ) -> Timed | Fault:
+        """See ``Timer.time``; limits of time are not enforced."""
         try:
-            return alike(lambda: stopwatch.score(contender))  # libraries share one process
-        finally:
-            contender.forget(case.name)
-    except EvaluatorUnavailable as error:  # so that other cases have their chance
-        return Fault(Status.CRASHED, str(error))
+            return self._runs.time(case, seeds, stretch_s, graph)
+        except NotRecorded as error:
+            return Timed((), (), str(error))
+
+
+def _timing(device: Device, problem: Problem, library: Library, case: Case, stopwatch: Stopwatch) -> Timing | Fault:
+    """Return the times, or why there are none, so that other cases have their chance."""
+    try:
+        opened = _Opened(device, problem, library, case)
+        return alike(lambda: stopwatch.score(opened))
+    except EvaluatorUnavailable as error:
+        why = str(error)
+    except DeviceFault as error:
+        why = f"case {case.name}: {error}"
+    except KernelFault as error:
+        why = f"case {case.name}: the GPU reports: {error}"
+    except torch.OutOfMemoryError as error:
+        why = f"out of memory on the GPU: {first_line(error)}"
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{library.name} failed: {error!r:.300}"
+    return Fault(Status.CRASHED, why)
 
 
 def measure_all(

@@ -29,7 +29,20 @@ GRACE_S = 2.0
 """How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
 
-class Contender(Protocol):
+class Timer(Protocol):
+    """Whatever can be timed on one GPU."""
+
+    def time(
+        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
+    ) -> Timed | Fault:
+        """Time and verify a run of an opened case for each seed of inputs; each may take ``limit_s``.
+
+        Before each, it runs for ``stretch_s``. With ``graph`` the runs are replays of a graph where possible.
+        """
+        ...
+
+
+class Contender(Timer, Protocol):
     """The plans of one candidate, ready to run on one GPU. A fault of the candidate is a value, and ends it."""
 
     @property
@@ -49,15 +62,6 @@ class Contender(Protocol):
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         """Run an opened plan once, on inputs made with ``seed`` and for ``limit_s`` at most, and compare everything it
         wrote with the reference.
-        """
-        ...
-
-    def time(
-        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
-    ) -> Timed | Fault:
-        """Time and verify a run of an opened plan for each seed of inputs; each may take ``limit_s``.
-
-        Before each, the plan runs for ``stretch_s``. With ``graph`` the runs are replays of a graph where possible.
         """
         ...
 
@@ -160,7 +164,7 @@ class WorkerContender:
     def time(
         self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
     ) -> Timed | Fault:
-        """See ``Contender.time``."""
+        """See ``Timer.time``."""
         arguments = {"case": case, "seeds": list(seeds), "stretch_s": stretch_s, "graph": graph}
         answer = self._ask("time", arguments, case, limit_s + stretch_s)
         return answer if isinstance(answer, Fault) else msgspec.convert(answer, Timed)

@@ -24,8 +24,7 @@ import os
 import signal
 import sys
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -40,8 +39,6 @@ from avo.evaluator.cuda.device import Device, DeviceFault, KernelFault, MachineF
 from avo.evaluator.cuda.running import Running
 from avo.evaluator.cuda.runs import Runs
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.plan import LaunchPlan
-from avo.evaluator.problem import Case, Problem
 
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -97,12 +94,8 @@ class Worker:
         found = get_problem(problem)
         opened = msgspec.convert(case, type(found.correctness_cases[0]))  # a problem may extend ``Case``
         loaded = msgspec.convert(binaries, list[Binary])
-        self._runs.open(opened.name, self.running(found, opened, plan_from_json(plan), loaded))
+        self._runs.open(opened.name, Running(self.device, found, opened, plan_from_json(plan), loaded))
         return {"ok": True}
-
-    def running(self, problem: Problem, case: Case, plan: LaunchPlan, binaries: Sequence[Binary]) -> Running:
-        """Return what runs for an opened case."""
-        return Running(self.device, problem, case, plan, binaries)
 
     def check(self, case: str, seed: int) -> dict[str, Any]:
         """Run a plan once, and compare everything that it should have written."""
@@ -120,47 +113,17 @@ class Worker:
         return {"ok": True}
 
 
-_IMPORTED = {"imported": True}
+IMPORTED = {"imported": True}
+"""The first line."""
 
 
 def serve(open_device: Callable[[], Device], lines: Iterable[str], say: Say) -> None:
     """Answer requests until they end or the device fails."""
     worker = Worker(open_device, say)
-    say(_IMPORTED)
+    say(IMPORTED)
     for line in lines:
         if not worker.answer(line):
             return
-
-
-class LocalLink:
-    """A link to a worker in this process."""
-
-    ready = json.dumps(_IMPORTED)
-
-    def __init__(self, make: Callable[[Say], Worker]) -> None:
-        """Let the worker that ``make`` returns answer requests."""
-        self._said: deque[str] = deque()
-        self._worker = make(lambda answer: self._said.append(json.dumps(answer)))
-
-    def ask(self, line: str, wall_s: float) -> str:
-        """Return the answer; the time limit is not enforced."""
-        self._worker.answer(line)
-        return self.next_line(wall_s)
-
-    def next_line(self, wall_s: float) -> str:
-        """Return the next line."""
-        return self._said.popleft()
-
-    def last_words(self) -> str:
-        """Return nothing: it cannot die alone."""
-        return ""
-
-    def end(self) -> None:
-        """Nothing is left behind."""
-
-    def kill(self) -> bool:
-        """Nothing is left behind."""
-        return True
 
 
 def _refused(fault: Fault) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -127,11 +127,12 @@ class Measuring:
             self._judge(doing, Status.CRASHED, "the process that ran it died: measure.log says more")
         return doing
 
-    def _hear(self, line: Mapping[str, Any]) -> None:
+    def _hear(self, line: dict[str, Any]) -> None:
         """Take what a process says: see ``session``."""
         match line:
-            case {"ready": {"cases": cases, **others}}:
-                self.found = replace(self.found, cases=tuple(MeasuredCase(**case) for case in cases), **others)
+            case {"ready": ready}:
+                cases = tuple(MeasuredCase(**case) for case in ready.pop("cases"))
+                self.found = replace(self.found, cases=cases, **ready)
             case {"doing": words}:
                 self._say(words)
             case {"entrant": name, "status": status, "message": message, "release": release}:
