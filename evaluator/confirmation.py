@@ -9,7 +9,7 @@ from statistics import fmean
 
 from avo.evaluator.evaluation import REFUSED, Status, geometric_mean
 from avo.evaluator.known import known
-from avo.evaluator.measurement import UNMEASURED, BadMeasurement, Entrant, Measurement, Speed
+from avo.evaluator.measurement import UNMEASURED, Entrant, Measurement, Speed
 
 MARGIN = 0.01
 """What two processes of one kernel may lastingly differ by. Less is no difference between kernels."""
@@ -82,10 +82,6 @@ def findings(measurement: Measurement) -> tuple[Finding, ...]:
     margin stands for what all rounds of a session share.
     """
     measurement.check()
-    for each in measurement.kernels:
-        predicted = each.predicted or {}
-        if not all(0 < value < math.inf for case in measurement.cases for value in predicted.get(case.name, (0.0,))):
-            raise BadMeasurement(f"{each.name} has no prediction of each case")
     return tuple(_finding(measurement, each) for each in measurement.kernels)
 
 

@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 from avo.evaluator.errors import EvaluatorError
@@ -149,26 +148,20 @@ class Measurement:
             return None
         return geometric_mean([each.tflops for each in speeds.values()])
 
-    def log_ratios(self, entrant: str, against: str) -> dict[int, list[float]]:
-        """Return by session, for each round, the mean over cases of log(time of ``against`` / time of ``entrant``).
+    def ratios(self, entrant: str) -> list[float]:
+        """Return, for each round of all sessions, the mean over cases of log(time of the start / time of ``entrant``).
 
         Rounds in which one of them has not run every case are left out.
         """
         rounds: dict[tuple[int, int], dict[tuple[str, str], float]] = {}
         for each in self.samples:
-            if each.entrant in (entrant, against):
-                rounds.setdefault((each.session, each.round), {})[each.entrant, each.case] = each.us
-        found: dict[int, list[float]] = {}
-        for (session, _), times in sorted(rounds.items()):
-            pairs = [(times.get((against, case.name)), times.get((entrant, case.name))) for case in self.cases]
-            logs = [math.log(theirs / mine) for theirs, mine in pairs if theirs and mine]
-            if len(logs) == len(self.cases):
-                found.setdefault(session, []).append(statistics.fmean(logs))
+            rounds.setdefault((each.session, each.round), {})[each.entrant, each.case] = each.us
+        found = []
+        for _, times in sorted(rounds.items()):
+            pairs = [(times.get((self.start, case.name)), times.get((entrant, case.name))) for case in self.cases]
+            if all(theirs and mine for theirs, mine in pairs):
+                found.append(statistics.fmean(math.log(theirs / mine) for theirs, mine in pairs if theirs and mine))
         return found
-
-    def ratios(self, entrant: str) -> list[float]:
-        """Return ``log_ratios`` against the start, of the rounds of all sessions."""
-        return list(chain(*self.log_ratios(entrant, self.start).values()))
 
     def conditions(self) -> str:
         """Return in words on what, when and how it was measured."""
@@ -242,8 +235,11 @@ class Measurement:
                 raise BadMeasurement(f"it has a run of less than {_SHORTEST_US:g} or more than {_LONGEST_US:g} us")
         known = {*(status.value for status in Status), UNMEASURED}
         for each in self.kernels:
-            if each.status not in known or each.predicted is None:
-                raise BadMeasurement(f"{each.name} has no verdict, or no prediction")
+            if each.status not in known:
+                raise BadMeasurement(f"{each.name} has no verdict")
+            predicted = each.predicted or {}
+            if not all(0 < value < math.inf for case in self.cases for value in predicted.get(case.name, (0.0,))):
+                raise BadMeasurement(f"{each.name} has no prediction of each case")
         if self.start not in {each.name for each in self.kernels}:
             raise BadMeasurement(f"{self.start}, with which it says that the run began, is no kernel of it")
 

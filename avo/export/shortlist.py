@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import pynvml
+
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import TRAITS, Score, geometric_mean
@@ -20,7 +22,6 @@ from avo.lineage_db.decision import Ruling
 from avo.lineage_db.records import Attempt, Run
 from avo.lineage_db.store import Store
 
-COUNT = 12
 _READ = 200
 """At most so many of the fastest attempts are looked at."""
 _ROOT = "avo.evaluator.cuda.shortlist.command"
@@ -79,22 +80,21 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
 
     take(versions[0].attempt, "the run began with it")
     take(best, "the best version")
-    within = [each for each in pool if _reach(each)[1] >= _reach(best)[0]]
+    within = [each for each in pool if _reach(each)[2] >= _reach(best)[0]]
     ties = [each for each in within if each.decision and each.decision.ruling is Ruling.UNRESOLVED]
     for attempt in ties[: (count - len(listed) + 1) // 2]:
         take(attempt, "not told apart from the best of its time")
     while len(listed) < count and (left := [each for each in within if each.plan_digest not in plans]):
         # ``left`` begins with the fastest, which ``max`` takes of several that are as different.
-        furthest = max(left, key=lambda each: min(_unlike(each, other.attempt) for other in listed))
-        unlike = [name for name in TRAITS if _trait(furthest, name) != _trait(best, name)]
+        furthest = max(left, key=lambda each: min(len(_unlike(each, other.attempt)) for other in listed))
+        unlike = _unlike(furthest, best)
         take(furthest, f"unlike the best in {', '.join(unlike)}" if unlike else "as the best in structure")
     return listed
 
 
-def _reach(attempt: Attempt) -> tuple[float, float]:
-    """Return the range of its prediction."""
-    low, _, high = zip(*_range(attempt).values(), strict=True)
-    return geometric_mean(low), geometric_mean(high)
+def _reach(attempt: Attempt) -> list[float]:
+    """Return the low end, the middle and the high end of its prediction."""
+    return [geometric_mean(ends) for ends in zip(*_range(attempt).values(), strict=True)]
 
 
 def _range(attempt: Attempt) -> dict[str, tuple[float, float, float]]:
@@ -106,12 +106,9 @@ def _range(attempt: Attempt) -> dict[str, tuple[float, float, float]]:
     }
 
 
-def _trait(attempt: Attempt, name: str) -> str | None:
-    return attempt.evaluation.traits.get(name)
-
-
-def _unlike(one: Attempt, other: Attempt) -> int:
-    return sum(_trait(one, name) != _trait(other, name) for name in TRAITS)
+def _unlike(one: Attempt, other: Attempt) -> list[str]:
+    """Return the traits in which they differ."""
+    return [name for name in TRAITS if one.evaluation.traits.get(name) != other.evaluation.traits.get(name)]
 
 
 def render(run: Run, listed: Sequence[Listed]) -> dict[str, str]:
@@ -135,7 +132,7 @@ def render(run: Run, listed: Sequence[Listed]) -> dict[str, str]:
     found[SHORTLIST] = json.dumps(asdict(begun), indent=1) + "\n"
     for module, text in _modules(_ROOT, _DEVICE):
         found[f"judge/{module}"] = text
-    found["judge/pynvml.py"] = _text("pynvml")
+    found["judge/pynvml.py"] = Path(pynvml.__file__).read_text(encoding="utf-8")
     context = {"run": run, "listed": listed, "entry": get_problem(run.problem).entry, "count": len(listed)}
     for name in ("README.md", "measure.py", "test_shortlist.py", "judge/fallback/msgspec.py"):
         found[name] = environment().get_template(f"shortlist/{name}.j2").render(context)
@@ -161,12 +158,12 @@ def _modules(*roots: str) -> Iterator[tuple[str, str]]:
         left += [name.rpartition(".")[0]]
         if (file := _file(name)) is None:
             continue
-        text = _text(name)
-        package = Path(file).name == "__init__.py"
-        yield "/".join([*name.split("."), "__init__.py"]) if package else f"{name.replace('.', '/')}.py", text
+        text = file.read_text(encoding="utf-8")
+        path = name.replace(".", "/")
+        yield f"{path}/__init__.py" if file.name == "__init__.py" else f"{path}.py", text
         left += _imported(ast.parse(text).body)
         if name == _FOUND_BY_LOOKING:
-            inside = (each.relative_to(Path(file).parent) for each in Path(file).parent.rglob("*.py"))
+            inside = (each.relative_to(file.parent) for each in file.parent.rglob("*.py"))
             left += [".".join((name, *each.with_suffix("").parts)).removesuffix(".__init__") for each in inside]
 
 
@@ -180,16 +177,10 @@ def _imported(body: Sequence[ast.stmt]) -> Iterator[str]:
             yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
 
 
-def _text(name: str) -> str:
-    file = _file(name)
-    assert file is not None
-    return Path(file).read_text(encoding="utf-8")
-
-
-def _file(name: str) -> str | None:
+def _file(name: str) -> Path | None:
     """Return a module's file, None for what is none."""
     try:
         spec = find_spec(name)
     except ModuleNotFoundError:
         return None
-    return spec.origin if spec else None
+    return Path(spec.origin) if spec and spec.origin else None

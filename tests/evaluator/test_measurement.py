@@ -95,10 +95,8 @@ def test_speeds_are_medians_with_quartiles_by_case() -> None:
 def test_an_entrant_without_runs_of_every_case_has_no_rank() -> None:
     half = replace(measurement(), samples=tuple(s for s in measurement().samples if s.case == "8k-full"))
     assert half.geomean_tflops(START) is None
-    assert half.log_ratios(FAST, START) == {}
+    assert half.ratios(FAST) == []
 
 
-def test_ratios_are_of_rounds_by_session() -> None:
-    ratios = measurement().log_ratios(FAST, START)
-    assert list(ratios) == [1, 2]
-    assert all(each == pytest.approx([math.log(1 / 0.8)] * 2) for each in ratios.values())
+def test_ratios_are_of_rounds() -> None:
+    assert measurement().ratios(FAST) == pytest.approx([math.log(1 / 0.8)] * 4)

@@ -30,8 +30,6 @@ from avo.evaluator.serving.child import Child
 CHILD = (sys.executable, "-m", "avo.evaluator.cuda.shortlist.session")
 SHARES = (0.4, 0.6, 0.8, 1.0)
 """At which shares of the time each process ends. The first also compiles, and opens what later ones find compiled."""
-_OPENING = 0.5
-"""The share of a process's time in which entrants are opened."""
 START_S = 180.0
 """How long a process may import torch and triton, and open the card."""
 _LOST = 2
@@ -48,7 +46,6 @@ class Measuring:
         self.found = replace(begun, began=datetime.now(UTC).isoformat(timespec="seconds"))
         self._entrants = {each.name: each for each in begun.entrants}
         self._samples = list[Sample]()
-        self._late = Counter[str]()
         self._ungraphed: dict[str, str] = {}
         """Why entrants run without a graph."""
         self.trouble = ""
@@ -68,7 +65,6 @@ class Measuring:
                     {each.name: str(self._file(each)) for each in self.found.kernels},
                     session,
                     left_s,
-                    left_s * _OPENING,
                     tuple(without),
                     dict(self._ungraphed),
                     libraries,
@@ -162,7 +158,6 @@ class Measuring:
 
     def _keep(self, sample: Sample) -> None:
         self._samples.append(sample)
-        self._late[sample.entrant] += 2 * late(sample.us / 1e6, sample.wall_us / 1e6) - 1
         if self._entrants[sample.entrant].status == UNMEASURED:
             self._judge(sample.entrant, Status.CORRECT, "")
         last = self._samples[-2] if len(self._samples) > 1 else sample
@@ -171,11 +166,13 @@ class Measuring:
 
     def write(self) -> None:
         """Write what was found, at once or not at all."""
+        balance = Counter[str]()
+        for sample in self._samples:
+            balance[sample.entrant] += 2 * late(sample.us / 1e6, sample.wall_us / 1e6) - 1
+        why = "most runs took another time by the host's clock: is the host busy?"
         entrants = [
-            replace(
-                each, status=UNMEASURED, message="most runs took another time by the host's clock: is the host busy?"
-            )
-            if self._late[each.name] > 0 and each.status == Status.CORRECT
+            replace(each, status=UNMEASURED, message=why)
+            if balance[each.name] > 0 and each.status == Status.CORRECT
             else each
             for each in self._entrants.values()
         ]

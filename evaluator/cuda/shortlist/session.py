@@ -53,6 +53,8 @@ FIRST_S = (60.0, 300.0)
 """How long an entrant's first launch of a case may take, with all that it compiles: least and most, else a third of the
 time for opening, so that one that hangs leaves time for the others.
 """
+_OPENING = 0.5
+"""The share of a process's time in which entrants are opened."""
 _GRACE_S = 10.0
 """How much longer than its limit a run may seem to take: inputs are made, and results compared."""
 _THREADS = 16
@@ -69,9 +71,7 @@ class Orders:
     """Files of the kernels by name, in the order in which they are opened."""
     session: int
     seconds: float
-    """How long rounds are begun. The first is run in any case."""
-    opening_s: float
-    """How long entrants are opened."""
+    """How long rounds are begun, half of it after entrants are opened. The first is run in any case."""
     without: Sequence[str] = ()
     """Entrants that are left out."""
     ungraphed: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +101,8 @@ class Session:
         """The entrants that run."""
         self._ungraphed = dict(orders.ungraphed)
         self._others: tuple[str, ...] = ()
-        self._first_s = min(max(orders.opening_s / 3, FIRST_S[0]), FIRST_S[1])
+        self._opening_s = _OPENING * orders.seconds
+        self._first_s = min(max(self._opening_s / 3, FIRST_S[0]), FIRST_S[1])
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -109,7 +110,7 @@ class Session:
         cases = [asdict(MeasuredCase(c.name, c.flops, c.floor_s * 1e6)) for c in self._timed.values()]
         self._say({"ready": {"card": asdict(self._device.card), "setup": asdict(self._device.setup), "cases": cases}})
         for name in (*self._orders.kernels, *self._libraries):
-            if time.monotonic() > self._began + self._orders.opening_s and self._in:
+            if time.monotonic() > self._began + self._opening_s and self._in:
                 self._tell(name, UNMEASURED, "no time was left to open it")
             elif name not in self._orders.without and self._attempt(self._open, name):
                 self._in.append(name)

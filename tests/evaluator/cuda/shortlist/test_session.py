@@ -67,8 +67,8 @@ def found(
     for name, file in files.items():
         file.write_text(KERNELS[name])
     said = [] if said is None else said
-    given = {"libraries": False, "opening_s": 600.0, **orders}
-    asked = Orders("mha", "quick", {name: str(file) for name, file in files.items()}, 1, 600.0, **given)
+    given = {"libraries": False, "seconds": 1200.0, **orders}
+    asked = Orders("mha", "quick", {name: str(file) for name, file in files.items()}, 1, **given)
     with pytest.MonkeyPatch.context() as patch:
         made = Session(device or FakeDevice(forever(1e-3), Clocks(1700, 4, 60, 650.0)), asked, said.append)
         ended = iter([False] * (rounds - 1))
@@ -144,7 +144,7 @@ def test_one_that_was_left_out_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_what_there_is_no_time_to_open_is_told(tmp_path: Path) -> None:
-    told = verdicts(found(tmp_path, "v0", "v1", opening_s=0.0, rounds=1))
+    told = verdicts(found(tmp_path, "v0", "v1", seconds=0.0, rounds=1))
     assert told["v0"][0] == "correct", "the first is opened in any case"
     assert told["v1"] == ("unmeasured", "no time was left to open it")
 
@@ -214,7 +214,7 @@ def test_who_else_computes_on_the_card_is_told_once(tmp_path: Path) -> None:
 def test_a_first_launch_that_hangs_leaves_time_for_others(tmp_path: Path) -> None:
     limits = {
         each["limit_s"]
-        for each in found(tmp_path, "v0", rounds=1, opening_s=240.0)
+        for each in found(tmp_path, "v0", rounds=1, seconds=480.0)
         if "first time" in each.get("doing", "")
     }
     assert limits == {80.0}
