@@ -132,11 +132,8 @@ def _measured(measurement: Measurement, speeds: Mapping[str, Speed]) -> Range | 
     if len(speeds) < len(measurement.cases):
         return None
     work = [(case.flops / 1e6, speeds[case.name]) for case in measurement.cases]
-    return Range(
-        geometric_mean(flops / speed.high_us for flops, speed in work),
-        geometric_mean(speed.tflops for _, speed in work),
-        geometric_mean(flops / speed.low_us for flops, speed in work),
-    )
+    ends = [[flops / us for us in (speed.high_us, speed.median_us, speed.low_us)] for flops, speed in work]
+    return Range(*map(geometric_mean, zip(*ends, strict=True)))
 
 
 def _judged(measurement: Measurement, entrant: Entrant, ratios: Sequence[float]) -> tuple[Confirmation, str]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from avo.cli.common import JsonOption, console, err, fail, print_json
+from avo.cli.common import JsonOption, console, err, print_json
+from avo.cli.ingest import read_measurement
 from avo.watch.tables import row, table
 
 if TYPE_CHECKING:
     from avo.evaluator.calibration import Calibration
-    from avo.evaluator.measurement import Measurement
 
 _UNNAMED = "this-card"
 
@@ -41,7 +41,7 @@ def calibrate(
 
     if name is not None:
         check_name(name)
-    measured = [_read(file) for file in files]
+    measured = [read_measurement(file) for file in files]
     with err.status("reading times ...") as status:
         found = calibrated_by(measured, name or _UNNAMED, lambda doing: status.update(f"{doing} ..."))
     if as_json:
@@ -51,17 +51,6 @@ def calibrate(
         console.print(found.card.standing, soft_wrap=True)
     if name is not None:
         err.print(f"{name} is kept in {keep(found.card)}: avo run --target {name}")
-
-
-def _read(file: Path) -> "Measurement":
-    from avo.evaluator.measurement import BadMeasurement, Measurement
-
-    try:
-        return Measurement.from_json(file.read_bytes())
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}")
-    except BadMeasurement as error:
-        fail(f"{file}: {error}")
 
 
 def _show(found: "Calibration") -> None:

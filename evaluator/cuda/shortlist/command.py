@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,11 +204,15 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None, chi
     if unknown := set(options.only) - {*names}:
         parser.error(f"--only: no kernel {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     only = {*options.only, measuring.found.start} if options.only else ()
-    try:
-        with _interruptible():
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():  # a notebook's other threads take no signals
+            # Slurm sends it before it kills: it ends like Ctrl-C.
+            former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            stack.callback(signal.signal, signal.SIGTERM, former)
+        try:
             measuring.run(60 * options.minutes, libraries=not options.no_libraries, only=tuple(only))
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was measured until now is kept")
+        except KeyboardInterrupt:
+            print("\ninterrupted: what was measured until now is kept")
     if not measuring.found.samples:
         for each in measuring.found.entrants:
             if each.message:
@@ -227,23 +231,6 @@ def _minutes(text: str) -> float:
     if not 0 < value < 1e5:
         raise argparse.ArgumentTypeError(f"{text} should be a number of minutes above 0")
     return value
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """End like Ctrl-C on SIGTERM too, which Slurm sends before it kills; a notebook's threads cannot take signals."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _saying() -> Callable[[str], None]:
