@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -39,8 +39,8 @@ _LOST = 2
 class Measuring:
     """One call: what was found so far, and where it is written."""
 
-    def __init__(self, folder: Path, out: Path, child: Sequence[str], say: Callable[[str], None]) -> None:
-        self._folder, self._out, self._child, self._say = folder, out, child, say
+    def __init__(self, folder: Path, child: Sequence[str]) -> None:
+        self._folder, self._child = folder, child
         begun = Measurement.begun((folder / SHORTLIST).read_text(encoding="utf-8"))
         self._began = time.monotonic()
         self.found = replace(begun, began=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -51,9 +51,9 @@ class Measuring:
         self.trouble = ""
         """Why nothing more can be measured; empty where something can."""
 
-    def run(self, seconds: float, *, libraries: bool, only: Sequence[str]) -> None:
+    def run(self, seconds: float) -> None:
         """Measure for so long, in several processes."""
-        without, lost, session = self._left_out(only), 0, 0
+        kernels, without, lost, session = self._kernels(), list[str](), 0, 0
         for share in SHARES:
             until = self._began + seconds * share
             while (left_s := until - time.monotonic()) > 0 and not self.trouble:
@@ -62,16 +62,15 @@ class Measuring:
                 orders = Orders(
                     self.found.problem,
                     self.found.suite,
-                    {each.name: str(self._file(each)) for each in self.found.kernels},
+                    kernels,
                     session,
                     left_s,
                     tuple(without),
                     dict(self._ungraphed),
-                    libraries,
                 )
                 broken = self._session(orders)
                 if before < len(self._samples) and share < 1:
-                    self._say(f"\n{table(self.found)}\n")
+                    _say(f"\n{table(self.found)}\n")
                 if broken:
                     without.append(broken)
                 elif before < len(self._samples):
@@ -81,20 +80,16 @@ class Measuring:
                     if lost == _LOST:
                         self.trouble = self.trouble or "nothing runs to its end: measure.log says more"
 
-    def _left_out(self, only: Sequence[str]) -> list[str]:
-        """Return which kernels are not run; those whose files were edited have no verdict."""
-        found = []
+    def _kernels(self) -> dict[str, str]:
+        """Return the files of the kernels by name; those that were edited are not run, and have no verdict."""
+        found = {}
         for each in self.found.kernels:
-            file = self._file(each)
-            if not file.exists() or file.read_text(encoding="utf-8") != each.source:
+            file = self._folder / "kernels" / f"{each.name}.py"
+            if file.exists() and file.read_text(encoding="utf-8") == each.source:
+                found[each.name] = str(file)
+            else:
                 self._judge(each.name, UNMEASURED, f"kernels/{file.name} is not as the shortlist has it")
-                found.append(each.name)
-            elif only and each.name not in only:
-                found.append(each.name)
         return found
-
-    def _file(self, kernel: Entrant) -> Path:
-        return self._folder / "kernels" / f"{kernel.name}.py"
 
     def _session(self, orders: Orders) -> str:
         """Let a process measure; return the entrant that it could not go on after."""
@@ -130,7 +125,7 @@ class Measuring:
                 cases = tuple(MeasuredCase(**case) for case in ready.pop("cases"))
                 self.found = replace(self.found, cases=cases, **ready)
             case {"doing": words}:
-                self._say(words)
+                _say(words)
             case {"entrant": name, "status": status, "message": message, "release": release}:
                 self._judge(name, status, message, release)
             case {"sample": sample}:
@@ -182,9 +177,9 @@ class Measuring:
             samples=tuple(self._samples),
             seconds=round(time.monotonic() - self._began, 3),
         )
-        new = self._out.with_name(f".{self._out.name}.new")
+        new = self._folder / f".{FILE}.new"
         new.write_text(self.found.to_json(), encoding="utf-8")
-        new.replace(self._out)
+        new.replace(self._folder / FILE)
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path | None = None, child: Sequence[str] = CHILD) -> int:
@@ -192,25 +187,18 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None, chi
     folder = (folder or Path.cwd()).absolute()
     parser = argparse.ArgumentParser(prog="measure.py", description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--minutes", type=_minutes, default=5.0, help="how long to measure (default: %(default)g)")
-    parser.add_argument("--out", type=Path, default=folder / FILE, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--only", nargs="+", default=(), metavar="KERNEL", help="leave out other kernels")
-    parser.add_argument("--no-libraries", action="store_true", help="time the kernels alone")
-    options = parser.parse_args(arguments)
-    out = options.out.absolute()
+    seconds = 60 * parser.parse_args(arguments).minutes
+    out = folder / FILE
     if out.exists():  # of an earlier call
         out.replace(out.with_name(f"{out.stem}-{out.stat().st_mtime:.0f}{out.suffix}"))
-    measuring = Measuring(folder, out, child, _saying())
-    names = [each.name for each in measuring.found.kernels]
-    if unknown := set(options.only) - {*names}:
-        parser.error(f"--only: no kernel {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    only = {*options.only, measuring.found.start} if options.only else ()
+    measuring = Measuring(folder, child)
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():  # a notebook's other threads take no signals
             # Slurm sends it before it kills: it ends like Ctrl-C.
             former = signal.signal(signal.SIGTERM, signal.default_int_handler)
             stack.callback(signal.signal, signal.SIGTERM, former)
         try:
-            measuring.run(60 * options.minutes, libraries=not options.no_libraries, only=tuple(only))
+            measuring.run(seconds)
         except KeyboardInterrupt:
             print("\ninterrupted: what was measured until now is kept")
     if not measuring.found.samples:
@@ -222,7 +210,7 @@ def main(arguments: Sequence[str] | None = None, folder: Path | None = None, chi
     measuring.write()
     if measuring.trouble:
         print(f"measure.py: {measuring.trouble}", file=sys.stderr)
-    print(f"\n{table(measuring.found)}\n\n{options.out} has every run: avo ingest {options.out.name}")
+    print(f"\n{table(measuring.found)}\n\n{out} has every run: avo ingest {FILE}")
     return 0
 
 
@@ -233,14 +221,9 @@ def _minutes(text: str) -> float:
     return value
 
 
-def _saying() -> Callable[[str], None]:
-    """Return what tells how far it is: on a terminal in one line, elsewhere the tables alone."""
-    terminal = sys.stdout.isatty()
-
-    def say(text: str) -> None:
-        if terminal:
-            print(f"\r\033[K{text}", end="\n" if "\n" in text else "", flush=True)
-        elif "\n" in text:
-            print(text, flush=True)
-
-    return say
+def _say(text: str) -> None:
+    """Tell how far it is: on a terminal in one line, elsewhere by the tables alone."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="\n" if "\n" in text else "", flush=True)
+    elif "\n" in text:
+        print(text, flush=True)

@@ -76,7 +76,6 @@ class Orders:
     """Entrants that are left out."""
     ungraphed: Mapping[str, str] = field(default_factory=dict)
     """Why entrants are run without a graph."""
-    libraries: bool = True
 
 
 class Left(Exception):
@@ -93,8 +92,7 @@ class Session:
         self._timed = {case.name: TimedCase.of(self._problem, case, device.card) for case in self._cases}
         self._chance = random.Random(secrets.randbits(64))
         self._runs = Runs(device, lambda running: None)
-        timed_too = LIBRARIES if orders.libraries and libraries_know(self._problem) else ()
-        self._libraries = {library.name: library for library in timed_too}
+        self._libraries = {library.name: library for library in LIBRARIES if libraries_know(self._problem)}
         self._first: dict[str, Running] = {}
         """What was opened first of each case, whose memory all share."""
         self._in = list[str]()

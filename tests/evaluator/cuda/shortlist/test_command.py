@@ -172,11 +172,6 @@ def test_a_kernel_that_was_edited_is_not_run(folder: Path) -> None:
     assert not measured(folder).times_us("v1")
 
 
-def test_only_some_kernels_and_the_start_are_run(folder: Path) -> None:
-    assert command.main(["--minutes", "9", "--only", "v2"], folder, child(folder, "right(names)")) == 0
-    assert statuses(folder) == {"v0": "correct", "v1": "unmeasured", "v2": "correct"}
-
-
 def test_runs_that_the_hosts_clock_contradicts_are_no_measurement(folder: Path) -> None:
     late = (
         "right([])\nfor n in (1, 2, 3): [sample(name, n, wall_us=100.0 if name == 'v0' else 900.0) for name in names]"
@@ -190,7 +185,7 @@ def test_runs_that_the_hosts_clock_contradicts_are_no_measurement(folder: Path) 
     [
         (["--minutes", "0"], "a number of minutes above 0"),
         (["--minutes", "x"], "invalid"),
-        (["--only", "v9"], "no kernel v9; there are v0, v1, v2"),
+        (["--cards", "2"], "unrecognized arguments"),
     ],
 )
 def test_a_wrong_call_is_refused(folder: Path, words: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

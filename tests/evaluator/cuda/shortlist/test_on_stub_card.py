@@ -38,6 +38,7 @@ def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_captu
     tmp_path: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_stub(monkeypatch, libcuda)
+    monkeypatch.setenv("STUB_LIBRARIES", "0")
     source = seed_source("mha", "plain")
     texts = {"v0": source, "v1": source + WAITS}
     three = {"8k-full": (1.0, 2.0, 3.0)}
@@ -49,9 +50,7 @@ def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_captu
     (tmp_path / "kernels").mkdir()
     for name, text in texts.items():
         (tmp_path / "kernels" / f"{name}.py").write_text(text)
-    assert command.main(["--minutes", "60", "--no-libraries"], tmp_path, CHILD) == 0, (
-        tmp_path / "measure.log"
-    ).read_text()
+    assert command.main(["--minutes", "60"], tmp_path, CHILD) == 0, (tmp_path / "measure.log").read_text()
     found = Measurement.from_json((tmp_path / FILE).read_bytes())
     why = "CUDA error: operation not permitted when stream is capturing"
     assert [(each.status, each.message) for each in found.entrants] == [

@@ -47,11 +47,11 @@ KERNELS = {
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A problem of two small cases, and one library."""
+    """A problem of two small cases, and no library."""
     problem = replace(MHA, correctness_cases=(ONE,), suites={"quick": (ONE, TWO)})
     monkeypatch.setitem(PROBLEMS, "mha", problem)
     monkeypatch.setattr(session, "STRETCH_S", 0.0)
-    monkeypatch.setattr(session, "LIBRARIES", LIBRARIES[:1])
+    monkeypatch.setattr(session, "LIBRARIES", ())
 
 
 def found(
@@ -67,7 +67,7 @@ def found(
     for name, file in files.items():
         file.write_text(KERNELS[name])
     said = [] if said is None else said
-    given = {"libraries": False, "seconds": 1200.0, **orders}
+    given = {"seconds": 1200.0, **orders}
     asked = Orders("mha", "quick", {name: str(file) for name, file in files.items()}, 1, **given)
     with pytest.MonkeyPatch.context() as patch:
         made = Session(device or FakeDevice(forever(1e-3), Clocks(1700, 4, 60, 650.0)), asked, said.append)
@@ -134,7 +134,7 @@ def test_a_library_that_is_not_there_is_unmeasured(tmp_path: Path, monkeypatch: 
         raise ImportError("No module named 'flash_attn'")
 
     monkeypatch.setattr(session, "LIBRARIES", (LIBRARIES[0], replace(LIBRARIES[4], prepare=missing)))
-    told = verdicts(found(tmp_path, "v0", libraries=True, rounds=1))
+    told = verdicts(found(tmp_path, "v0", rounds=1))
     assert told[LIBRARIES[0].name] == ("correct", "")
     assert told["FlashAttention-2"] == ("unmeasured", "ImportError: No module named 'flash_attn'")
 
