@@ -65,30 +65,22 @@ def _card(files: Sequence[Measurement]) -> Card:
 
 def _check_sessions(files: Sequence[Measurement]) -> _Times:
     """Return the times of all sessions together; raise ``NotCalibrated`` where two of them disagree."""
-    sessions: dict[tuple[int, int], _Times] = {}
-    for number, file in enumerate(files):
-        kernels = {
-            each.name: (file.problem, file.suite, each.source) for each in file.kernels if each.status == "correct"
-        }
+    sessions: dict[str, _Times] = {}
+    together: _Times = {}
+    for number, file in enumerate(files, 1):
+        right = [each for each in file.kernels if each.status == "correct"]
+        kernels = {each.name: (file.problem, file.suite, each.source) for each in right}
         for sample in (each for each in file.samples if each.entrant in kernels):
-            times = sessions.setdefault((number, sample.session), {})
-            times.setdefault((kernels[sample.entrant], sample.case), []).append(sample.us)
+            for times in (sessions.setdefault(f"session {sample.session} of file {number}", {}), together):
+                times.setdefault((kernels[sample.entrant], sample.case), []).append(sample.us)
     for (first, mine), (second, theirs) in combinations(sessions.items(), 2):
         logs = [math.log(statistics.median(mine[key]) / statistics.median(theirs[key])) for key in mine.keys() & theirs]
         if logs and abs(gap := statistics.median(logs)) > _AGREE:
             raise NotCalibrated(
-                f"the times contradict each other: those of {_session(first)} differ from those of {_session(second)} "
-                f"by {math.expm1(gap):+.0%}, so the card was not in one state"
+                f"the times contradict each other: those of {first} differ from those of {second} by "
+                f"{math.expm1(gap):+.0%}, so the card was not in one state"
             )
-    together: _Times = {}
-    for times in sessions.values():
-        for key, found in times.items():
-            together.setdefault(key, []).extend(found)
     return together
-
-
-def _session(which: tuple[int, int]) -> str:
-    return f"session {which[1]} of file {which[0] + 1}"
 
 
 def _timed(times: _Times, base: Target, tell: Callable[[str], None]) -> Iterator[Timed]:

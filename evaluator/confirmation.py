@@ -117,14 +117,11 @@ def agreement(found: Iterable[Finding]) -> tuple[int, int]:
 
 def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
     assert entrant.attempt is not None, "it is a kernel"
-    assert entrant.predicted is not None, "it was checked"
     speeds = measurement.speeds(entrant.name)
     confirmation, reason = _judged(measurement, entrant, measurement.ratios(entrant.name))
-    ranges = zip(*(entrant.predicted[case.name] for case in measurement.cases), strict=True)
-    predicted = Range(*map(geometric_mean, ranges))
     return Finding(
-        entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.message, predicted,
-        _measured(measurement, speeds), times_start(measurement, entrant.name), speeds,
+        entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.message,
+        Range(*entrant.predicted_range), _measured(measurement, speeds), times_start(measurement, entrant.name), speeds,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from avo.evaluator.errors import EvaluatorError
@@ -56,6 +57,11 @@ class Entrant:
     """Of a library."""
     predicted: Mapping[str, tuple[float, float, float]] | None = None
     """TFLOPS in each case for the run's target: low end of the range, prediction, high end. None for a library."""
+
+    @property
+    def predicted_range(self) -> list[float]:
+        """The geometric means over the cases of what is predicted; empty for a library."""
+        return [geometric_mean(each) for each in zip(*(self.predicted or {}).values(), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +244,7 @@ class Measurement:
             if each.status not in known:
                 raise BadMeasurement(f"{each.name} has no verdict")
             predicted = each.predicted or {}
-            if not all(0 < value < math.inf for case in self.cases for value in predicted.get(case.name, (0.0,))):
+            if predicted.keys() != floors.keys() or not all(0 < v < math.inf for v in chain(*predicted.values())):
                 raise BadMeasurement(f"{each.name} has no prediction of each case")
         if self.start not in {each.name for each in self.kernels}:
             raise BadMeasurement(f"{self.start}, with which it says that the run began, is no kernel of it")

@@ -3,7 +3,6 @@
 import math
 import statistics
 
-from avo.evaluator.evaluation import geometric_mean
 from avo.evaluator.measurement import Entrant, Measurement
 
 
@@ -19,10 +18,11 @@ def table(found: Measurement) -> str:
         speeds = found.speeds(each.name)
         figures = "".join(f"{speeds[case].tflops:14.1f}" if case in speeds else f"{'-':>14}" for case in cases)
         mean = found.geomean_tflops(each.name)
+        predicted = "{1:.0f} ({0:.0f} to {2:.0f})".format(*each.predicted_range) if each.predicted else "-"
         runs = min((speed.runs for speed in speeds.values()), default=0)
         lines.append(
             f"{(each.name + ' ' + each.release).strip():{width}}{figures}"
-            f"{f'{mean:9.1f}' if mean else '-':>9}{_ratio(found, each):>17}{_predicted(each):>22}{runs:>6}"
+            f"{f'{mean:9.1f}' if mean else '-':>9}{_ratio(found, each):>17}{predicted:>22}{runs:>6}"
         )
     lines += [f"{each.name}: {each.status}: {each.message}" for each in found.entrants if each.message]
     return "\n".join([found.conditions(), *lines])
@@ -35,10 +35,3 @@ def _ratio(found: Measurement, entrant: Entrant) -> str:
         return "-" if entrant.name != found.start else "1"
     ratio = math.exp(statistics.fmean(logs))
     return f"{ratio:.3f}" + (f" ± {ratio * statistics.stdev(logs) / math.sqrt(len(logs)):.3f}" if logs[1:] else "")
-
-
-def _predicted(entrant: Entrant) -> str:
-    if not entrant.predicted:
-        return "-"
-    low, mean, high = (geometric_mean(each) for each in zip(*entrant.predicted.values(), strict=True))
-    return f"{mean:.0f} ({low:.0f} to {high:.0f})"
