@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean
 
 from avo.evaluator.evaluation import REFUSED, Status, geometric_mean
 from avo.evaluator.known import known
-from avo.evaluator.measurement import UNMEASURED, Entrant, Measurement, Speed
+from avo.evaluator.measurement import UNMEASURED, BadMeasurement, Entrant, Measurement, Speed
 
 MARGIN = 0.01
 """What two processes of one kernel may lastingly differ by. Less is no difference between kernels."""
@@ -82,6 +82,11 @@ def findings(measurement: Measurement) -> tuple[Finding, ...]:
     margin stands for what all rounds of a session share.
     """
     measurement.check()
+    cases = {case.name for case in measurement.cases}
+    for each in measurement.kernels:
+        predicted = each.predicted or {}
+        if predicted.keys() != cases or not all(0 < value < math.inf for value in chain(*predicted.values())):
+            raise BadMeasurement(f"{each.name} has no prediction of each case")
     return tuple(_finding(measurement, each) for each in measurement.kernels)
 
 
