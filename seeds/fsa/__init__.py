@@ -6,4 +6,5 @@ SEEDS = (
     Seed("query_outer", "fsa/query_outer.py", plain),
     Seed("kv_outer", "fsa/kv_outer.py", plain),
     Seed("general", "fsa/general.py", lambda setting: not setting.plain),
+    Seed("query_union", "fsa/query_union.py"),
 )
