@@ -20,6 +20,7 @@ from avo.agents.moves.rescaling import RESCALING_MOVES
 from avo.agents.moves.roles import ROLE_MOVES
 from avo.agents.moves.softmax import SOFTMAX_MOVES
 from avo.agents.moves.statements import STATEMENT_MOVES
+from avo.agents.moves.union import UNION_MOVES
 
 MOVES: tuple[Move, ...] = (
     *MASK_MOVES,
@@ -37,6 +38,7 @@ MOVES: tuple[Move, ...] = (
     *STATEMENT_MOVES,
     *FORCED_MOVES,
     *FAR_MOVES,
+    *UNION_MOVES,
     *GLUON_MOVES,
 )
 

@@ -26,13 +26,16 @@ _LOTS = range(25, 32)
 def _edit_kv_outer(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Put the queries that selected a block into lists, as a seed does."""
     if _selected(anatomy) and not tree.calls(anatomy.module, "tl.atomic_add"):
-        yield "queries gathered by the blocks that they selected", _module(anatomy, seed_source("fsa", "kv_outer"))
+        yield (
+            "queries gathered by the blocks that they selected",
+            with_entry_of(anatomy, seed_source("fsa", "kv_outer")),
+        )
 
 
 def _edit_far(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
     """Put only far blocks into lists, and attend to near ones where their partial outputs are added up."""
     if _selected(anatomy) and not _made(anatomy):
-        yield "far blocks by lists, near ones with partial outputs", _module(anatomy, _source())
+        yield "far blocks by lists, near ones with partial outputs", with_entry_of(anatomy, _source())
 
 
 def _source() -> str:
@@ -83,10 +86,17 @@ def _steps(anatomy: Anatomy, name: str, values: Sequence[int]) -> Iterator[tuple
 
 
 def _selected(anatomy: Anatomy) -> bool:
+    """Return whether the host function is the entry of selected attention without more: no sinks, nothing packed."""
+    return entry_of(anatomy) and len(anatomy.host.params.params) == 6
+
+
+def entry_of(anatomy: Anatomy) -> bool:
     """Return whether the host function is the entry of selected attention: its parameters fix what it computes."""
     params = anatomy.host.params
     by_name = [parameter.name.value for parameter in params.kwonly_params]
-    return len(params.params) == 6 and by_name == ["block_size", "scale"]
+    further = isinstance(params.star_arg, cst.Param)
+    usual = ["block_size", "scale", *(["max_seqlen_q", "max_seqlen_k"] if further else [])]
+    return len(params.params) == (4 if further else 6) and by_name == usual
 
 
 def _made(anatomy: Anatomy) -> bool:
@@ -103,7 +113,7 @@ def _literal(anatomy: Anatomy, name: str) -> cst.Integer | None:
     return None
 
 
-def _module(anatomy: Anatomy, source: str) -> cst.Module:
+def with_entry_of(anatomy: Anatomy, source: str) -> cst.Module:
     """Return ``source`` as a module, its entry function called as that of ``anatomy``."""
     module = cst.parse_module(source)
     host = next(f for f in tree.find(module, cst.FunctionDef) if f.params.kwonly_params)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from avo.agents.moves import MOVES, Move
 from avo.agents.moves.far import FAR_MOVES
 from avo.agents.moves.move import EVERYTHING
+from avo.agents.moves.union import UNION_MOVES
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.performance.pipes import Pipe
@@ -73,7 +74,7 @@ OF_OTHERS = (
     "forced",
     "given-exp2",
     "programs",
-    *(move.name for move in MOVES if move in FAR_MOVES or move.gluon),
+    *(move.name for move in MOVES if move in (*FAR_MOVES, *UNION_MOVES) or move.gluon),
 )
 """Moves of selected attention, of backward passes or of decoding alone, and of kernels in Gluon."""
 
@@ -118,10 +119,20 @@ SELECTED = {
         "persistent",
         "forced",
     ),
+    "query_union": ("lazy", "reciprocal", "stages", "tile", "warps", "registers", "reorder"),
 }
 """What can be done to the seeds of ``fsa``, besides ``ORDERS``."""
-ORDERS = {"query_outer": {"kv-outer", "far"}, "kv_outer": {"far", "lots"}}
-"""Moves between orders, tested in ``tests/agents/moves/test_far.py``."""
+TOGETHER = {
+    "query_outer": ("exp2", "lazy", "persistent"),
+    "kv_outer": ("exp2", "share", "forced", "persistent"),
+    "query_union": ("union-roles", "lazy", "tile"),
+}
+ORDERS = {
+    "query_outer": {"kv-outer", "far", "query-union"},
+    "kv_outer": {"far", "lots", "query-union"},
+    "query_union": {"union-roles"},
+}
+"""Moves between orders, tested in ``tests/agents/moves/test_far.py`` and ``test_union.py``."""
 
 
 @pytest.mark.long
@@ -135,8 +146,7 @@ def test_moves_apply_to_the_orders_of_selected_attention_and_keep_them_correct(
     checked = [made[name][0] for name in SELECTED[seed] if name not in LAUNCH_OPTIONS]
     wrong = {variant.label: complaint(variant.source, "selected_attention") for variant in checked}
     assert wrong == dict.fromkeys(wrong, "")
-    together = ("exp2", *(("lazy",) if seed == "query_outer" else ("share", "forced")), "persistent")
-    assert complaint(apply(source, *together), "selected_attention") == ""
+    assert complaint(apply(source, *TOGETHER[seed]), "selected_attention") == ""
 
 
 @pytest.mark.long
