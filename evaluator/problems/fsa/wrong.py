@@ -43,6 +43,9 @@ SELECTION = {
         "uninitialised memory in reduce_kernel",
         seed="kv_outer",
     ),
+    "all that neighbours selected": one(
+        'subtracted = tl.where(chosen, new_max, float("inf"))', "subtracted = new_max", "rows", seed="query_union"
+    ),
 }
 
 SETTINGS = {

@@ -36,7 +36,7 @@ def test_roles_are_for_blackwell_and_descriptors_for_hopper_and_both_are_switche
     found = {name: BY_NAME["union-roles"].variants(UNION, get_target(name)) for name in ("a100", "h100", "b200")}
     assert found["a100"] == ()
     assert [v.label.split(",")[0] for v in found["h100"]] == ["DESCRIPTORS False -> True"] * 2
-    assert [v.label.split(",")[0] for v in found["b200"]] == ["ROLES False -> True"] * 3
+    assert [v.label.split(",")[0] for v in found["b200"]] == ["ROLES False -> True"] * 4
     assert BY_NAME["union-roles"].variants(found["b200"][0].source, B200) == ()
 
 
