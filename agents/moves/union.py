@@ -8,7 +8,7 @@ from avo.agents.moves import tree
 from avo.agents.moves.anatomy import Anatomy, dissect
 from avo.agents.moves.far import entry_of, with_entry_of
 from avo.agents.moves.launch import with_knobs
-from avo.agents.moves.move import EVERYTHING, Move
+from avo.agents.moves.move import EVERYTHING, LOADS, Move
 from avo.evaluator.target import Target
 from avo.seeds import seed_source
 
@@ -64,6 +64,6 @@ UNION_MOVES = (
         0.6,
         "Hopper or later, and the order of the move query-union",
         _edit_union_roles,
-        EVERYTHING,
+        LOADS | {"latency", "cta_barrier", "exp"},
     ),
 )
