@@ -4,6 +4,7 @@ Only what the file says counts, and defaults of transformers that are named here
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -247,7 +248,7 @@ def _softcap(config: _Fields) -> int:
     if config.type in _OWN_CAP and "attn_logit_softcapping" not in config.values:
         raise config.error(f"it has no attn_logit_softcapping, and model type {config.type!r} has a default of its own")
     cap = config.get("attn_logit_softcapping") or 0
-    if isinstance(cap, bool) or not isinstance(cap, int | float) or cap != int(cap) or cap < 0:
+    if isinstance(cap, bool) or not isinstance(cap, int | float) or not (0 <= cap < math.inf) or cap != int(cap):
         raise config.error(f"attn_logit_softcapping: {cap!r} should be a whole number above zero, or null")
     return int(cap)
 

@@ -24,8 +24,8 @@ LONGEST = 2**16
 MOST_ELEMENTS = 2**28
 """Most elements of q, of k, and of the selected blocks in a benchmark case: half a gigabyte, or one."""
 
-MOST_CAPPED = 1000
-"""The largest soft cap."""
+SOFTCAPS = range(20, 1001)
+"""Soft caps: below, no key stands out among thousands, and one that is left out would not show."""
 
 BLOCK_SIZES = (16, 32, 64, 128)
 """The sizes of selected blocks that problems are tested with."""

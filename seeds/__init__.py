@@ -53,5 +53,6 @@ def seed_source(problem: str, name: str | None = None) -> str:
     seed = seeds[name or next(iter(seeds))]
     source = (files(__name__) / seed.file).read_text(encoding="utf-8")
     for old, new in seed.edits:
+        assert old in source, f"{seed.file} has no {old!r}"
         source = source.replace(old, new)
     return source

@@ -8,8 +8,8 @@ from avo.evaluator.setting import (
     DIFFERENT,
     HEAD_DIMS,
     LONGEST,
-    MOST_CAPPED,
     MOST_ELEMENTS,
+    SOFTCAPS,
     Setting,
 )
 
@@ -69,8 +69,8 @@ def _of_window(setting: Setting) -> str:
 
 
 def _of_cap(setting: Setting) -> str:
-    if setting.softcap > MOST_CAPPED:
-        return f"a soft cap of {setting.softcap} changes no score: take at most {MOST_CAPPED}"
+    if setting.softcap and setting.softcap not in SOFTCAPS:
+        return f"a soft cap is {SOFTCAPS[0]} to {SOFTCAPS[-1]}, not {setting.softcap}"
     return ""
 
 

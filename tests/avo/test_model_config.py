@@ -256,6 +256,7 @@ def test_float16_is_read_under_either_name(tmp_path: Path) -> None:
             {"model_type": "gemma2", "head_dim": 128, "sliding_window": 64},
             "it has no attn_logit_softcapping, and model",
         ),
+        ({"attn_logit_softcapping": float("nan")}, "attn_logit_softcapping: nan should be a whole number"),
         ({"attn_logit_softcapping": 50.5}, "attn_logit_softcapping: 50.5 should be a whole number"),
         ({"alibi": True}, "alibi: biases by distance"),
         ({"model_type": "bloom"}, "model type 'bloom': biases by distance (ALiBi) cannot be served"),

@@ -53,7 +53,7 @@ def test_other_problems_say_no_setting() -> None:
         ("gqa-fp16-d64", "write gqa-d64-fp16"),
         ("gqa-sinks-w64", "write gqa-w64-sinks"),
         ("mha-w65537", "a window of 65537 keys is longer than the longest sequence"),
-        ("mha-c1001", "a soft cap of 1001 changes no score: take at most 1000"),
+        ("mha-c1001", "a soft cap is 20 to 1000, not 1001"),
         ("gqa-sinks-c50", "write gqa-c50-sinks"),
         ("mha_backward-c50", "mha_backward has no soft cap: take mha, gqa or decode"),
         ("fsa-c50", "fsa has no soft cap"),

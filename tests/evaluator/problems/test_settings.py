@@ -68,18 +68,36 @@ def test_values_may_have_other_dims_than_keys() -> None:
     assert problem.least_bytes(quick) == 4 * 16 * 8192 * (2 * (2 * 192 + 2 * 128) + 4)
 
 
-@pytest.mark.parametrize("name", ["mha-c50", "decode-c50"])
-def test_scores_are_capped_after_they_are_scaled(name: str) -> None:
-    problem = get_problem(name)
-    case = replace(problem.correctness_cases[1], batch=1, softcap=6.0)
+def test_scores_are_capped_after_they_are_scaled() -> None:
+    problem = get_problem("mha-c50")
+    case = replace(next(case for case in problem.correctness_cases if case.name == "odd-full"), softcap=6.0)
     assert dict(problem.call(case).scalars)["softcap"] == 6.0
-    plain = get_problem(name.partition("-")[0])
+    storages = problem.make_inputs(case, 1)
+    q, k, v = (
+        storages[spec.name].as_strided(spec.shape, spec.held.strides).double()
+        for spec in problem.call(case).tensors[:3]
+    )
+    logits = 6.0 * torch.tanh(q[1, 0] @ k[1, 0].T / math.sqrt(128) / 6.0)
+    out, lse, _ = forward.reference(problem, case, storages, 1, 0, torch.arange(case.q_len))
+    torch.testing.assert_close(out, logits.softmax(1) @ v[1, 0])
+    torch.testing.assert_close(lse, logits.logsumexp(1))
+
+
+def test_a_decoders_scores_are_capped() -> None:
+    problem = get_problem("decode-c50")
+    case = replace(problem.correctness_cases[1], softcap=6.0)
     storages, rows = problem.make_inputs(case, 1), torch.arange(case.q_len)
     _, capped, _ = forward.reference(problem, case, storages, 0, 0, rows)
-    _, free, _ = forward.reference(plain, replace(case, softcap=0.0), storages, 0, 0, rows)
-    assert (free > capped + 0.01).any()
-    top = math.log(case.kv_len) + 6.0
-    assert (capped < top).all()
+    _, free, _ = forward.reference(get_problem("decode"), replace(case, softcap=0.0), storages, 0, 0, rows)
+    assert (free > capped + 1.0).any()
+
+
+@pytest.mark.parametrize("name", ["mha-c50", "gqa-w4096-c50", "mha-c50-packed", "decode-c50"])
+def test_exponentials_of_capped_scores_overflow_without_a_maximum(name: str) -> None:
+    problem = get_problem(name)
+    case = next(case for case in problem.correctness_cases if case.inputs == "step")
+    _, lse, _ = forward.reference(problem, case, problem.make_inputs(case, 1), 0, 0, torch.arange(case.q_len))
+    assert lse.max() > 89.0
 
 
 def test_a_published_figure_is_shown_at_its_own_shape_alone() -> None:
