@@ -3,6 +3,8 @@
 import shlex
 import subprocess
 import sys
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -66,8 +68,11 @@ def shortlist(
 def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
     """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C or a failure there."""
     place = shlex.quote(f"avo-shortlist/{folder.resolve().name}")
-    packed = subprocess.run(["tar", "-czf", "-", "-C", folder, "."], stdout=subprocess.PIPE, check=True).stdout
-    if code := _ssh(host, f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}", given=packed).returncode:
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(folder, ".")
+    unpack = f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}"
+    if code := _ssh(host, unpack, given=packed.getvalue()).returncode:
         fail(f"--on {host}: the folder cannot be copied there: ssh and tar ended with exit code {code}")
     try:
         code = _ssh(host, f"cd {place} && exec {python} measure.py --minutes {minutes:g}").returncode

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,13 +98,11 @@ class Measuring:
             words = (*self._child, json.dumps(asdict(orders)))
             child = Child(words, self._environment(), "the process that measures", log)
             try:
-                with suppress(ValueError):  # the last line of a process that died may be half of one
-                    while text := child.next_line(limit_s):
-                        line = json.loads(text)
-                        ready = ready or "ready" in line
-                        if "doing" in line:
-                            doing, limit_s = line["entrant"], line["limit_s"]
-                        self._hear(line)
+                while line := _read(child.next_line(limit_s)):
+                    ready = ready or "ready" in line
+                    if "doing" in line:
+                        doing, limit_s = line["entrant"], line["limit_s"]
+                    self._hear(line)
                 code = child.code(START_S)
             except TimeoutError:
                 if doing:
@@ -219,6 +217,15 @@ def _minutes(text: str) -> float:
     if not 0 < value < 1e5:
         raise argparse.ArgumentTypeError(f"{text} should be a number of minutes above 0")
     return value
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Return what a process says in a line; nothing at its end, or where it died within one."""
+    try:
+        said: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return {}
+    return said
 
 
 def _say(text: str) -> None:

@@ -174,7 +174,10 @@ class Session:
         self._say({"sample": asdict(sample)})
 
     def _run(self, name: str, case: Case, stretch_s: float) -> Any:
-        seeds, graph = [self._chance.getrandbits(62)], name not in self._ungraphed
+        # Kernels are compared with each other: where one has no graph, none has.
+        alone = name in self._libraries
+        graph = name not in self._ungraphed and (alone or self._ungraphed.keys().isdisjoint(self._orders.kernels))
+        seeds = [self._chance.getrandbits(62)]
         try:
             timed = self._runs.time(f"{name}, {case.name}", seeds, stretch_s, graph)
         except NotRecorded as error:
