@@ -1,10 +1,10 @@
 """``avo shortlist``: the kernels of a run that are worth five minutes of a card."""
 
+import io
 import shlex
 import subprocess
 import sys
 import tarfile
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -68,11 +68,9 @@ def shortlist(
 def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
     """Have ``folder`` measured on another machine, and fetch what it found, also after Ctrl-C or a failure there."""
     place = shlex.quote(f"avo-shortlist/{folder.resolve().name}")
-    packed = BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        archive.add(folder, ".")
-    unpack = f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}"
-    if code := _ssh(host, unpack, given=packed.getvalue()).returncode:
+    if code := _ssh(
+        host, f"rm -rf {place} && mkdir -p {place} && tar -xzf - -C {place}", given=_packed(folder)
+    ).returncode:
         fail(f"--on {host}: the folder cannot be copied there: ssh and tar ended with exit code {code}")
     try:
         code = _ssh(host, f"cd {place} && exec {python} measure.py --minutes {minutes:g}").returncode
@@ -82,6 +80,13 @@ def _measure_on(host: str, folder: Path, minutes: float, python: str) -> None:
     if found.returncode:
         fail(f"--on {host}: nothing was measured: measure.py ended with exit code {code}")
     (folder / FILE).write_bytes(found.stdout)
+
+
+def _packed(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        archive.add(folder, ".")
+    return buffer.getvalue()
 
 
 def _ssh(host: str, command: str, given: bytes | None = None, **streams: int) -> "subprocess.CompletedProcess[bytes]":

@@ -23,8 +23,8 @@ _HEADS = {True: ((8, 2), (4, 1), (6, 3)), False: ((2, 2), (2, 2), (1, 1))}
 """Query heads and KV heads of small cases, for problems that share KV heads and for others."""
 _CAPS = (6, 20, 90)
 """Soft caps of small cases besides the setting's own."""
-_FREE = {"large": 400, "rising": 400, "step": 400, "negative": 400}
-"""Soft caps by the input maker, where scores have to be as large as without one: exponentials overflow there."""
+_LARGE, _CAP_OF_LARGE = ("large", "rising", "step", "negative"), 400
+"""Input makers whose scores have to be as large as without a cap, so that exponentials overflow, and the cap there."""
 _SEQUENCES = ((3, False), (1, True), (4, False), (2, True), (5, True), (4, True))
 """How many sequences the small cases of selected attention have, in turn, and whether these are equally long."""
 
@@ -55,10 +55,10 @@ def small_decodes(setting: Setting, cases: Iterable[DenseCase]) -> tuple[DenseCa
 
 def _capped(setting: Setting, cases: Iterable[DenseCase]) -> tuple[DenseCase, ...]:
     """Return small cases with the soft cap of a setting and others, in turn."""
-    caps = cycle((setting.softcap, *_CAPS))
     if not setting.softcap:
         return tuple(cases)
-    return tuple(replace(case, softcap=float(_FREE.get(case.inputs) or next(caps))) for case in cases)
+    caps = cycle((setting.softcap, *_CAPS))
+    return tuple(replace(case, softcap=float(_CAP_OF_LARGE if case.inputs in _LARGE else next(caps))) for case in cases)
 
 
 def small_selected(setting: Setting, cases: Iterable[SelectedCase]) -> tuple[SelectedCase, ...]:

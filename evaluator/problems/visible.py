@@ -1,10 +1,10 @@
 """What cases of dense attention may have besides q, k and v, and which keys a query sees: windows, soft caps, sinks and
 packed sequences.
 
-A window is that of Mistral 7B (arXiv 2310.06825): a query sees so many keys, its own and those before it. A soft cap
-is that of Gemma 2 (arXiv 2408.00118): a score s becomes ``cap * tanh(s / cap)``. A sink is a learned
-logit of each query head that takes part in the softmax and has no value, as in gpt-oss (arXiv 2508.10925).
-Where packed sequences begin is said by cumulative lengths, as in FlashAttention's functions for variable lengths.
+A window is that of Mistral 7B (arXiv 2310.06825): a query sees so many keys, its own and those before it. A soft cap is
+that of Gemma 2 (arXiv 2408.00118): a score s becomes ``cap * tanh(s / cap)``. A sink is a learned logit of each query
+head that takes part in the softmax and has no value, as in gpt-oss (arXiv 2508.10925). Where packed sequences
+begin is said by cumulative lengths, as in FlashAttention's functions for variable lengths.
 """
 
 import math
