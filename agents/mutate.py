@@ -137,19 +137,23 @@ class Mutate:
     def _draw(
         self, edit: Edit, brief: Brief, values: Mapping[str, float], rng: random.Random, *, skip: Collection[str]
     ) -> Edit | None:
-        """Apply one more move, drawn by squared value, in a variant drawn by rank; pass over digests in ``skip``."""
-        open_moves = [move for move in self._moves if move.name not in edit.moves]
-        while open_moves:
-            move = rng.choices(open_moves, [values[move.name] ** 2 for move in open_moves])[0]
+        """Apply one more move, drawn by squared value, in a variant drawn by rank; pass over digests in ``skip``.
+
+        Each move has chances of its own, so that one that finds nothing to do changes nothing for the others.
+        """
+        seed = rng.getrandbits(64)
+        chances = {move: random.Random(f"{seed} {move.name}") for move in self._moves if move.name not in edit.moves}
+        # Weighted sampling without replacement, as by Efraimidis and Spirakis (2006).
+        turns = {move: chance.expovariate(values[move.name] ** 2) for move, chance in chances.items()}
+        for move in sorted(turns, key=lambda move: turns[move]):
             variants = [
                 variant
                 for variant in move.variants(edit.source, brief.target)
                 if brief.candidate(variant.source).digest not in skip
             ]
             if variants:
-                variant = rng.choices(variants, [1 / (rank + 1) ** 2 for rank in range(len(variants))])[0]
+                variant = chances[move].choices(variants, [1 / (rank + 1) ** 2 for rank in range(len(variants))])[0]
                 return edit.then(move.name, variant.label, variant.source)
-            open_moves.remove(move)
         return None
 
 
