@@ -142,10 +142,10 @@ class RunView:
     def rates(self, now: datetime) -> Mapping[Status, float]:
         """Return attempts per minute by verdict over the last ten minutes, or over the whole run if it is younger.
 
-        If the run is over, these are the ten minutes before its last attempt.
+        Empty if nobody works on the run.
         """
-        if self.over and self.latest:
-            now = self.latest[0][0]
+        if self.over:
+            return {}
         begin = max(now - WINDOW, self.run.created)
         if len(self.latest) == _LATEST:
             begin = max(begin, self.latest[-1][0])
