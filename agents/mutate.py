@@ -148,7 +148,7 @@ class Mutate:
         for move in sorted(turns, key=lambda move: turns[move]):
             variants = [
                 variant
-                for variant in move.variants(edit.source, brief.target)
+                for variant in move.variants(edit.source, brief.target, brief.problem.name)
                 if brief.candidate(variant.source).digest not in skip
             ]
             if variants:

@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import TypeAlias
 
 from avo.agents.edits import Edit, edit_of, parts_of
-from avo.agents.moves import Move
+from avo.agents.moves import Move, Variant
 from avo.agents.operator import Brief, Looker, Variation
 from avo.evaluator.evaluation import Score, Status, geometric_mean
 from avo.evaluator.target import ScoreKind
@@ -257,12 +257,15 @@ class Scout:
             seen = [gain for change, gain in gains.items() if change.startswith(f"{move.name}: ")]
             expected = self._values(sight.critical)[move.name] + sum(max(_LOSS, gain) for gain in seen)
             expected /= 1 + len(seen)
-            for rank, variant in enumerate(move.variants(source or "", self._brief.target)):
+            for rank, variant in enumerate(self._variants(move, source or "")):
                 change = f"{move.name}: {variant.label}"
                 further, digest = (*path, change), self._brief.candidate(variant.source).digest
                 if digest not in self.known and self._paths.sound(further):
                     gain = gains.get(change, expected / (rank + 1) if expected > 0 else expected * (rank + 1))
                     yield _Option(math.log(sight.tflops) + gain, digest, further, variant.source)
+
+    def _variants(self, move: Move, source: str) -> tuple[Variant, ...]:
+        return move.variants(source, self._brief.target, self._brief.problem.name)
 
     def _source(self, path: Path) -> str | None:
         """Make the source at the end of a path again; None where the moves no longer make it."""
@@ -270,7 +273,7 @@ class Scout:
             before = self._source(path[:-1]) if path[1:] else None
             name, _, what = path[-1].partition(": ")
             move = self._moves.get(name)
-            variants = () if before is None or move is None else move.variants(before, self._brief.target)
+            variants = () if before is None or move is None else self._variants(move, before)
             self._sources[path] = next((variant.source for variant in variants if variant.label == what), None)
         return self._sources[path]
 

@@ -142,7 +142,7 @@ def untried_moves(
     said = " ".join(attempt.change for attempt in attempts)
     tried = {name for name in (move.name for move in MOVES) if re.search(rf"\b{re.escape(name)}:", said)}
     ranked = sorted(MOVES, key=lambda move: (move.relieves.isdisjoint(critical), -move.prior))
-    applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target))
+    applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target, problem))
     directions = [f"{move.name}: {move.hypothesis}" for move, _ in zip(applicable, range(_DIRECTIONS), strict=False)]
     if not directions:
         words = " ".join(sorted(critical)) or problem

@@ -7,9 +7,11 @@ import libcst as cst
 from avo.agents.moves import far_hosts, far_kernels, tree
 from avo.agents.moves.anatomy import Anatomy
 from avo.agents.moves.launch import SHARES
-from avo.agents.moves.move import EVERYTHING, LOADS, Move
+from avo.agents.moves.move import EVERYTHING, LOADS, Edit, Move
+from avo.evaluator.setting import Setting
 from avo.evaluator.target import Target
 from avo.seeds import seed_source
+from avo.seeds.seed import unpadded
 
 _CONSTANTS: Mapping[str, Sequence[int]] = {
     "EARLY": (0, 2, 3, 4, 5, 6, 8),
@@ -19,6 +21,30 @@ _CONSTANTS: Mapping[str, Sequence[int]] = {
 }
 """What the constants of a module of far blocks may be."""
 _DEFAULTS = {"EARLY": 0, "SHARE": 512, "ROWS": 64, "NEAR_ROWS": 64}
+_LOCAL = (
+    ("block before a query's own, but for block 0", "query's own"),
+    (
+        "of which block 0,\nthe query's own and the one before are selected wherever they",
+        "of which only the\nquery's own is selected wherever blocks",
+    ),
+    ("all near: 3, and", "all near: 1, and"),
+    (
+        "far = (block > 0) & (block < ((begin + token) // SIZE - 1)[:, None])",
+        "far = (block >= 0) & (block < ((begin + token) // SIZE)[:, None])",
+    ),
+    ("slot[None, :] - 1, (token", "slot[None, :], (token"),
+    ("    stop = tl.minimum(own, 2) * SIZE\n", "    stop = 0\n"),
+    ("    # Block 0 and the one before, or all before.\n", "    # All before.\n"),
+    ("        start = tl.where((first < early) | (n < SIZE), n, n + (own - 2) * SIZE)\n", ""),
+    ("for n in tl.range(0, stop", "for start in tl.range(0, stop"),
+    ("indices + slot + 1, mask", "indices + slot, mask"),
+    ("far = (index > 0) & (index < tile * TOKENS // SIZE - 1)", "far = (index >= 0) & (index < tile * TOKENS // SIZE)"),
+    ("min(64, 3 + EARLY", "min(64, 1 + EARLY"),
+    ("blocks > 3", "blocks > 1"),
+    ("(blocks - 3)", "(blocks - 1)"),
+    ("BLOCKS - 3", "BLOCKS - 1"),
+)
+"""What differs in the text where its own block is the only one that a query always selects."""
 _LOTS = range(25, 32)
 """Logarithms to base 2 of the sizes of a lot's partial outputs, in bytes."""
 
@@ -36,6 +62,22 @@ def _edit_far(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Modul
     """Put only far blocks into lists, and attend to near ones where their partial outputs are added up."""
     if _selected(anatomy) and not _made(anatomy):
         yield "far blocks by lists, near ones with partial outputs", with_entry_of(anatomy, _source())
+
+
+def _edit_far_of_local(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+    """Do the same where only its own block is near to a query."""
+    if _selected(anatomy) and not _made(anatomy):
+        source = _source()
+        for old, new in _LOCAL:
+            assert old in source, f"the texts of far have no {old!r}"
+            source = source.replace(old, new)
+        yield "far blocks by lists, a query's own with partial outputs", with_entry_of(anatomy, source)
+
+
+def _far_in(setting: Setting) -> Edit | None:
+    if not unpadded(setting):
+        return None
+    return _edit_far_of_local if setting.local else _edit_far
 
 
 def _source() -> str:
@@ -136,6 +178,7 @@ FAR_MOVES = (
         "selected attention, three blocks a query or more",
         _edit_far,
         EVERYTHING,
+        in_setting=_far_in,
     ),
     Move(
         "early",

@@ -7,7 +7,12 @@ from functools import lru_cache
 import libcst as cst
 
 from avo.agents.moves.anatomy import Anatomy, dissections
+from avo.evaluator.catalogue import kind_and_setting
+from avo.evaluator.setting import Setting
 from avo.evaluator.target import Target
+
+Edit = Callable[[Anatomy, Target], Iterable[tuple[str, cst.Module]]]
+"""Yields (label, new module) pairs, the most promising first."""
 
 LOADS = frozenset({"l2", "hbm", "shared", "lsu"})
 """The resources that loads of tiles use."""
@@ -36,8 +41,7 @@ class Move:
     """Expected log speed-up of one try: an expert's guess, corrected by the run's attempts."""
     needs: str
     """What the move needs to find in a source, in one line."""
-    edit: Callable[[Anatomy, Target], Iterable[tuple[str, cst.Module]]]
-    """Yields (label, new module) pairs, the most promising first."""
+    edit: Edit
     relieves: frozenset[str] = frozenset()
     """Resources of the hot loop that the move relieves, in the performance model's names; empty if it helps outside the
     loop.
@@ -52,36 +56,46 @@ class Move:
     """A plan: where the move finds nothing to do, the first variants of these moves are made before it, each that
     applies, in this order. All of it is one edit.
     """
+    in_setting: Callable[[Setting], Edit | None] | None = None
+    """Returns the edit for a setting of the problem, or None where the move has none; else ``edit`` is for all."""
 
-    def variants(self, source: str, target: Target) -> tuple[Variant, ...]:
-        """Return the distinct sources that this move makes of ``source``, in a fixed order; empty if none applies."""
-        return _variants(self, source, target)
+    def variants(self, source: str, target: Target, problem: str = "") -> tuple[Variant, ...]:
+        """Return the distinct sources that this move makes of ``source``, in a fixed order; empty if none applies.
+
+        ``problem`` is the name of the problem that the source solves; a name that says no setting, or none, stands for
+        the setting of the paper.
+        """
+        return _variants(self, source, target, kind_and_setting(problem)[1] or Setting())
 
 
 @lru_cache(maxsize=512)
-def _variants(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
+def _variants(move: Move, source: str, target: Target, setting: Setting) -> tuple[Variant, ...]:
     """Return what ``Move.variants`` does. Cached, because a search edits the same few versions again and again."""
-    alone = _edited(move, source, target)
+    edit = move.in_setting(setting) if move.in_setting else move.edit
+    if edit is None:
+        return ()
+    alone = _edited(move, edit, source, target)
     if alone or not move.first:
         return alone
     prepared, changes = source, []
     for other in move.first:
-        for variant in other.variants(prepared, target)[:1]:
+        for variant in _variants(other, prepared, target, setting)[:1]:
             prepared = variant.source
             changes.append(variant.label)
     return tuple(
-        Variant(", ".join([*changes, variant.label]), variant.source) for variant in _edited(move, prepared, target)
+        Variant(", ".join([*changes, variant.label]), variant.source)
+        for variant in _edited(move, edit, prepared, target)
     )
 
 
-def _edited(move: Move, source: str, target: Target) -> tuple[Variant, ...]:
+def _edited(move: Move, edit: Edit, source: str, target: Target) -> tuple[Variant, ...]:
     found = dissections(source, gluon=move.gluon)
     if len(found) > 1 and not move.each:
         return ()
     labels: dict[str, str] = {}
     for anatomy in found:
         of = f" of {anatomy.kernel.name.value}" if len(found) > 1 else ""
-        for label, module in move.edit(anatomy, target):
+        for label, module in edit(anatomy, target):
             labels.setdefault(module.code, f"{label}{of}")
     labels.pop(source, None)
     return tuple(Variant(label, code) for code, label in labels.items())

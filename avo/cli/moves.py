@@ -33,7 +33,8 @@ def moves(
 
     config = RunConfig.resolve(None, settings, search=False)
     problem, target = config.problem, config.target
-    names = seeds_of(get_problem(problem).name)
+    named = get_problem(problem).name
+    names = seeds_of(named)
     if not names:
         fail(f"there is no seed for problem {problem!r}: choose one of {', '.join(KINDS)}")
     seed = seed_name or next(iter(names))
@@ -47,7 +48,7 @@ def moves(
             "needs": move.needs,
             "first": [other.name for other in move.first],
             "relieves": sorted(move.relieves),
-            "variants": [variant.label for variant in move.variants(source, card)],
+            "variants": [variant.label for variant in move.variants(source, card, named)],
         }
         for move in MOVES
     ]

@@ -89,7 +89,7 @@ class Tuner:
             if name == _STOP:
                 break
             number = trial.suggest_int(f"variant {place}", 0, VARIANTS - 1)
-            if variants := self._moves[name].variants(source, brief.target):
+            if variants := self._moves[name].variants(source, brief.target, brief.problem.name):
                 variant = variants[number % len(variants)]
                 source = variant.source
                 changes.append(f"{name}: {variant.label}")
