@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def explain(
     where = ".".join((where, *within))
     if detail["type"] == "extra_forbidden":
         known = ModelSettings.model_fields if within else settings
-        return f"{where}: unknown setting: choose from {', '.join(known)}"
+        near = get_close_matches(str(detail["loc"][-1]), known, n=1)
+        return f"{where}: unknown setting: {f'did you mean {near[0]}?' if near else 'choose from ' + ', '.join(known)}"
     if detail["type"] == "missing":
         return f"{where}: {detail['msg']}"
     said, _, wanted = detail["msg"].partition(" should ")

@@ -79,7 +79,8 @@ def test_a_stored_setting_that_is_unknown_is_named() -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("tarket = 'h100'", ["run.toml: tarket", "unknown setting", "target"]),
+        ("tarket = 'h100'", ["run.toml: tarket: unknown setting: did you mean target?"]),
+        ("qqqqqq = 1", ["run.toml: qqqqqq: unknown setting: choose from", "target"]),
         ("workers = 'two'", ["run.toml: workers", "'two'", "valid integer"]),
         ("workers = true", ["run.toml: workers", "True", "valid integer"]),
         ("workers = 0", ["run.toml: workers", "0", "greater than or equal to 1"]),
