@@ -23,12 +23,11 @@ def local_judge(target: Target, suite: str) -> Evaluator:
     from avo.evaluator.cuda.ncu import Ncu
     from avo.evaluator.judging.speed import CompiledPlan, Instruments
 
-    ncu = Ncu()
+    ncu = Ncu(hold=lambda: Place(cuda.card()))
 
     def count(problem: Problem, plans: Sequence[CompiledPlan], source: Source) -> Sequence[Counted | None]:
         try:
-            with Place(cuda.card()):
-                return ncu.count(problem, plans, source)
+            return ncu.count(problem, plans, source)
         except EvaluatorUnavailable as error:
             return [Counted(why=str(error)), *[None] * (len(plans) - 1)]
 

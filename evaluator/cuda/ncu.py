@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from avo.evaluator.cuda.contender import Contender, start_worker
@@ -56,8 +57,13 @@ class _NoCounters(Exception):
 class Ncu:
     """Counts with ncu. What keeps it from counting at all is said once, and then it is not tried again."""
 
-    def __init__(self, start: Callable[..., Contender] = start_worker) -> None:
-        self._start, self._given_up = start, False
+    def __init__(
+        self,
+        start: Callable[..., Contender] = start_worker,
+        hold: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """``hold`` waits for the card and keeps it: only ncu needs it, and not where there is none."""
+        self._start, self._hold, self._given_up = start, hold, False
 
     def count(self, problem: Problem, plans: Sequence[CompiledPlan], source: Source) -> Sequence[Counted | None]:
         """See ``Instruments.count``."""
@@ -66,7 +72,7 @@ class Ncu:
         try:
             if (tool := shutil.which("ncu")) is None:
                 raise _NoCounters(ABSENT)
-            with tempfile.TemporaryDirectory(prefix="avo-ncu-") as folder:
+            with self._hold(), tempfile.TemporaryDirectory(prefix="avo-ncu-") as folder:
                 return self._counted(tool, Path(folder), problem, plans, source)
         except (_NoCounters, subprocess.TimeoutExpired) as error:
             self._given_up = str(error) in (ABSENT, FORBIDDEN)

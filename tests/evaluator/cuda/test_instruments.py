@@ -3,7 +3,8 @@
 import csv
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,15 +141,26 @@ def test_what_keeps_ncu_from_counting_is_said_once_and_what_to_do(
     install: Install, start_card: Callable[..., WorkerContender], plan: CompiledPlan
 ) -> None:
     install("ncu", refused=DENIED)
-    counting = Ncu(start_card)
+    held: list[str] = []
+
+    @contextmanager
+    def hold() -> Iterator[None]:
+        held.append("taken")
+        try:
+            yield
+        finally:
+            held.append("given back")
+
+    counting = Ncu(start_card, hold)
     first = counting.count(MHA, [plan, plan], Source("candidate.py", SEED))
     assert first == [Counted(why=ncu.FORBIDDEN), None]
     assert counting.count(MHA, [plan], Source("candidate.py", SEED)) == [None]
+    assert held == ["taken", "given back"]
 
 
-def test_absent_tools_are_told_once(install: Install, plan: CompiledPlan) -> None:
+def test_absent_tools_are_told_once_without_waiting_for_the_card(install: Install, plan: CompiledPlan) -> None:
     install()
-    counting, checking = Ncu(), Memcheck()
+    counting, checking = Ncu(hold=lambda: pytest.fail("the card is taken")), Memcheck()
     source = Source("candidate.py", SEED)
     assert counting.count(MHA, [plan], source) == [Counted(why="no ncu on this machine: counters are predicted only")]
     assert counting.count(MHA, [plan], source) == [None]
