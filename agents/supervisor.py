@@ -12,6 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from avo.agents.moves import MOVES
+from avo.evaluator.catalogue import kind_of
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
@@ -145,8 +146,9 @@ def untried_moves(
     applicable = (move for move in ranked if move.name not in tried and move.variants(best.source, target, problem))
     directions = [f"{move.name}: {move.hypothesis}" for move, _ in zip(applicable, range(_DIRECTIONS), strict=False)]
     if not directions:
-        words = " ".join(sorted(critical)) or problem
-        notes = knowledge.search(words, architecture=target.arch, problem=problem, limit=_DIRECTIONS)
+        kind = kind_of(problem)
+        words = " ".join(sorted(critical)) or kind
+        notes = knowledge.search(words, architecture=target.arch, problem=kind, limit=_DIRECTIONS)
         directions = [f"{note.id}: {note.title}" for note in notes]
     return tuple(directions)
 

@@ -14,7 +14,6 @@ from avo.agents.supervisor import (
     since_growth,
     untried_moves,
 )
-from avo.evaluator.catalogue import kind_of
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.entries import Intervention
@@ -73,5 +72,5 @@ def _directions(
         return Advice("", ())
     if advise is not None and (advice := advise(trajectory, found)) is not None:
         return advice
-    moves = untried_moves(trajectory.versions, trajectory.attempts, target, kind_of(run.problem), knowledge)
+    moves = untried_moves(trajectory.versions, trajectory.attempts, target, run.problem, knowledge)
     return Advice(KNOWLEDGE if moves else "", moves)

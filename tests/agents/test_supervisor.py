@@ -250,3 +250,17 @@ def test_when_all_moves_were_tried_directions_come_from_the_notes() -> None:
     directions = untried_moves(search.versions, search.attempts, get_target("h100"), "mha", library)
     assert directions
     assert all(library.note(direction.partition(":")[0]) for direction in directions)
+
+
+def test_a_move_is_directed_to_only_in_the_settings_that_it_has_a_form_for() -> None:
+    search, library = Search(), Library.load()
+    search.step(110.0, accept=True, change="; ".join(f"{move.name}: x" for move in MOVES if move.name != "far"))
+    best = search.versions[-1]
+    versions = [replace(best, attempt=replace(best.attempt, source=seed_source("fsa", "kv_outer")))]
+    found = {
+        name: untried_moves(versions, search.attempts, get_target("h100"), name, library)
+        for name in ("fsa", "fsa-local", "fsa-d96")
+    }
+    assert [direction.partition(":")[0] for direction in (*found["fsa"], *found["fsa-local"])] == ["far", "far"]
+    search.step(120.0, accept=True, change="far: x")
+    assert found["fsa-d96"] == untried_moves(versions, search.attempts, get_target("h100"), "fsa", library) != ()
