@@ -1,6 +1,7 @@
 """Moves between the orders of selected attention, and moves that tune the order of far blocks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import libcst as cst
 
@@ -24,8 +25,8 @@ _DEFAULTS = {"EARLY": 0, "SHARE": 512, "ROWS": 64, "NEAR_ROWS": 64}
 _LOCAL = (
     ("block before a query's own, but for block 0", "query's own"),
     (
-        "of which block 0,\nthe query's own and the one before are selected wherever they",
-        "of which only the\nquery's own is selected wherever blocks",
+        "block 0, the query's own and the one before are selected wherever they exist",
+        "only the query's own is sure to be selected",
     ),
     ("all near: 3, and", "all near: 1, and"),
     (
@@ -58,29 +59,18 @@ def _edit_kv_outer(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.
         )
 
 
-def _edit_far(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
+def _edit_far(anatomy: Anatomy, target: Target, *, local: bool = False) -> Iterator[tuple[str, cst.Module]]:
     """Put only far blocks into lists, and attend to near ones where their partial outputs are added up."""
     if _selected(anatomy) and not _made(anatomy):
-        yield "far blocks by lists, near ones with partial outputs", with_entry_of(anatomy, _source())
-
-
-def _edit_far_of_local(anatomy: Anatomy, target: Target) -> Iterator[tuple[str, cst.Module]]:
-    """Do the same where only its own block is near to a query."""
-    if _selected(anatomy) and not _made(anatomy):
-        source = _source()
-        for old, new in _LOCAL:
-            assert old in source, f"the texts of far have no {old!r}"
-            source = source.replace(old, new)
-        yield "far blocks by lists, a query's own with partial outputs", with_entry_of(anatomy, source)
+        near = "a query's own" if local else "near ones"
+        yield f"far blocks by lists, {near} with partial outputs", with_entry_of(anatomy, _source(local))
 
 
 def _far_in(setting: Setting) -> Edit | None:
-    if not unpadded(setting):
-        return None
-    return _edit_far_of_local if setting.local else _edit_far
+    return partial(_edit_far, local=setting.local) if unpadded(setting) else None
 
 
-def _source() -> str:
+def _source(local: bool) -> str:
     parts = {name.lower(): str(value) for name, value in _DEFAULTS.items()}
     parts["near"] = parts["near_rows"]
     parts |= {"near_head": far_kernels.NEAR, "near_tail": far_kernels.STORED, "strides": far_kernels.STRIDES}
@@ -88,6 +78,9 @@ def _source() -> str:
     text = far_kernels.HEAD + far_kernels.KERNELS + far_hosts.REDUCE + far_hosts.HOST + far_hosts.RUN
     for name, part in parts.items():
         text = text.replace(f"{{{name}}}", part)
+    for old, new in _LOCAL if local else ():
+        assert old in text, f"the texts of far have no {old!r}"
+        text = text.replace(old, new)
     return text
 
 

@@ -12,8 +12,8 @@ lists: those before the block before a query's own, but for block 0. Queries sha
 The first tokens select most blocks before them: ``attend_near`` takes all of these in, masked by a bit a block, and
 none of them is listed. The others are processed in lots.
 
-Needs head dim 128, block sizes that are powers of two from 16 to 128, and 3 blocks a query or more, of which block 0,
-the query's own and the one before are selected wherever they exist.
+Needs a head dim that is a power of two, block sizes that are powers of two from 16 to 128, and 3 blocks a query or
+more, of which block 0, the query's own and the one before are selected wherever they exist.
 """
 
 import torch

@@ -65,13 +65,13 @@ class Move:
         ``problem`` is the name of the problem that the source solves; a name that says no setting, or none, stands for
         the setting of the paper.
         """
-        return _variants(self, source, target, kind_and_setting(problem)[1] or Setting())
+        return _variants(self, source, target, problem)
 
 
 @lru_cache(maxsize=512)
-def _variants(move: Move, source: str, target: Target, setting: Setting) -> tuple[Variant, ...]:
+def _variants(move: Move, source: str, target: Target, problem: str) -> tuple[Variant, ...]:
     """Return what ``Move.variants`` does. Cached, because a search edits the same few versions again and again."""
-    edit = move.in_setting(setting) if move.in_setting else move.edit
+    edit = move.in_setting(kind_and_setting(problem)[1] or Setting()) if move.in_setting else move.edit
     if edit is None:
         return ()
     alone = _edited(move, edit, source, target)
@@ -79,7 +79,7 @@ def _variants(move: Move, source: str, target: Target, setting: Setting) -> tupl
         return alone
     prepared, changes = source, []
     for other in move.first:
-        for variant in _variants(other, prepared, target, setting)[:1]:
+        for variant in other.variants(prepared, target, problem)[:1]:
             prepared = variant.source
             changes.append(variant.label)
     return tuple(

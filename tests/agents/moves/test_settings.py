@@ -16,11 +16,8 @@ B200 = get_target("b200")
 FAR = next(move for move in MOVES if move.name == "far")
 KV_OUTER = seed_source("fsa", "kv_outer")
 GENERAL = seed_source("fsa-d192x128", "general")
-
-
 BY_SELECTION = {"kv-outer", "far", "forced", "query-union"}
 """Moves that count on what queries select: one small case need not show that they may not."""
-
 TOO_LARGE = {"fsa_backward-sinks-packed": {"stages"}}
 """What is refused at the seed's tiles: 576 columns of tensor memory, where b200 has 512. Smaller tiles come first."""
 
