@@ -1,12 +1,7 @@
 """Makes judges: in this process, in one of its own, or on another machine."""
 
-from collections.abc import Sequence
-
 from avo.evaluator import cuda
-from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluators import Evaluator
-from avo.evaluator.problem import Problem
-from avo.evaluator.profile import Counted, Source
 from avo.evaluator.serving.process import ProcessEvaluator
 from avo.evaluator.target import ScoreKind, Target
 
@@ -21,14 +16,6 @@ def local_judge(target: Target, suite: str) -> Evaluator:
         return Judge(target, suite)
     from avo.evaluator.cuda.holding import Place
     from avo.evaluator.cuda.ncu import Ncu
-    from avo.evaluator.judging.speed import CompiledPlan, Instruments
+    from avo.evaluator.judging.speed import Instruments
 
-    ncu = Ncu(hold=lambda: Place(cuda.card()))
-
-    def count(problem: Problem, plans: Sequence[CompiledPlan], source: Source) -> Sequence[Counted | None]:
-        try:
-            return ncu.count(problem, plans, source)
-        except EvaluatorUnavailable as error:
-            return [Counted(why=str(error)), *[None] * (len(plans) - 1)]
-
-    return Judge(target, suite, instruments=Instruments(count))
+    return Judge(target, suite, instruments=Instruments(Ncu(hold=lambda: Place(cuda.card())).count))

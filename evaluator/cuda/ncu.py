@@ -14,6 +14,7 @@ from pathlib import Path
 
 from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.tools import below, run_each
+from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.judging.speed import CompiledPlan
 from avo.evaluator.locations import source_lines
 from avo.evaluator.performance.kernel import read
@@ -74,7 +75,7 @@ class Ncu:
                 raise _NoCounters(ABSENT)
             with self._hold(), tempfile.TemporaryDirectory(prefix="avo-ncu-") as folder:
                 return self._counted(tool, Path(folder), problem, plans, source)
-        except (_NoCounters, subprocess.TimeoutExpired) as error:
+        except (_NoCounters, subprocess.TimeoutExpired, EvaluatorUnavailable) as error:
             self._given_up = str(error) in (ABSENT, FORBIDDEN)
             return [Counted(why=str(error)), *[None] * (len(plans) - 1)]
 
