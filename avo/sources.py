@@ -50,7 +50,8 @@ def explain(
     if detail["type"] == "extra_forbidden":
         known = ModelSettings.model_fields if within else settings
         near = get_close_matches(str(detail["loc"][-1]), known, n=1)
-        return f"{where}: unknown setting: {f'did you mean {near[0]}?' if near else 'choose from ' + ', '.join(known)}"
+        advice = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        return f"{where}: unknown setting: {advice}"
     if detail["type"] == "missing":
         return f"{where}: {detail['msg']}"
     said, _, wanted = detail["msg"].partition(" should ")
