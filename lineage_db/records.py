@@ -11,6 +11,7 @@ from avo.evaluator.errors import BadCards
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.known import CARD, bring
 from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.ending import Ending
 from avo.lineage_db.looked import Looked
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class Run:
     """How many candidates were looked at."""
     doing: Doing | None = None
     """What the process that drives it does before and after its workers work; None while they do."""
+    ended_by: Ending | None = None
+    """Why its last session ended; None while it runs, and of sessions of earlier releases."""
 
     def __post_init__(self) -> None:
         """Let the run's calibrated card be known to whoever reads the run, whether or not the user's file has it."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from avo.lineage_db import queries
 from avo.lineage_db.claims import Claims
 from avo.lineage_db.driving import Driving
+from avo.lineage_db.ending import Ending
 from avo.lineage_db.engine import Database, Part, transactional
 from avo.lineage_db.errors import InvalidRun, RunExists
 from avo.lineage_db.history import Histories
@@ -192,12 +193,14 @@ class Store(Part):
         *,
         now: datetime,
         config: Mapping[str, Any] | None = None,
+        ended_by: Ending | None = None,
     ) -> Run:
-        """Set the state and, where given, the whole configuration; raises ``UnknownRun``.
+        """Set the state, why the run ended and, where given, the whole configuration; raises ``UnknownRun``.
 
         Whatever the run's driver was doing ends with that.
         """
-        values = {} if config is None else {"config": dict(config)}
+        values: dict[str, Any] = {"ended_by": ended_by and ended_by.to_json()}
+        values |= {} if config is None else {"config": dict(config)}
         return record(Run, queries.lock_run(connection, run_id, now, state=state, doing=None, **values))
 
     @transactional()

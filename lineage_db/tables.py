@@ -25,6 +25,7 @@ from avo.evaluator.confirmation import Finding
 from avo.evaluator.evaluation import Status
 from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from avo.lineage_db.decision import Ruling
+from avo.lineage_db.ending import Ending
 from avo.lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
 from avo.lineage_db.seen import Seen
 
@@ -85,6 +86,8 @@ runs = Table(
     Column("looks", Integer, nullable=False, server_default="0"),
     # What that process does before and after its workers work.
     Column("doing", Json(Doing.from_json)),
+    # Why its last session ended; NULL while it runs, and where that is not known.
+    Column("ended_by", Json(Ending.from_json)),
 )
 
 steps = Table(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from avo.cli.common import console, err, print_json
-from avo.watch.wording import counted, looked, percent, printable, spent
+from avo.watch.wording import counted, first_line, looked, percent, printable, spent
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
@@ -165,10 +165,10 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     else:
         console.print(in_words(summary), soft_wrap=True)
     if trouble:
-        say(trouble)
+        if as_json:
+            say(trouble)
         raise typer.Exit(FAILED)
     if stop.requested:
-        say(f"stopped; resume with: avo resume {run.name}")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -178,6 +178,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     from avo.search.transfer import progress
     from avo.watch.scores import score_to_json
     from avo.watch.view import read_view
+    from avo.watch.wording import goes_on
 
     view = read_view(store, name, utc_now())
     taken = progress(store, view.run)
@@ -188,6 +189,8 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     return {
         "run": name,
         "state": view.run.state,
+        "ended_by": view.run.ended_by.to_json() if view.run.ended_by else None,
+        "goes_on": goes_on(view.run, view.run.state) or None,
         "attempts": view.attempts,
         "looks": view.run.looks,
         "versions": view.versions,
@@ -216,6 +219,9 @@ def in_words(summary: dict[str, Any]) -> str:
     name, seed, best = summary["run"], summary["seed"], summary["best"]
     made = f"{counted(summary['attempts'], 'attempt')}{looked(summary['looks'])}"
     lines = [f"Run {name} {summary['state']}: {made}, {counted(summary['versions'], 'version')}."]
+    if ended_by := summary["ended_by"]:
+        how = f"; {summary['goes_on']} continues it" if summary["goes_on"] else ""
+        lines.append(f"It {first_line(ended_by['why'])}{how}.")
     if best:
         lines.append(
             f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "
@@ -223,8 +229,6 @@ def in_words(summary: dict[str, Any]) -> str:
             f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
         )
         lines += filter(None, [unchecked(best["target"])])
-    elif summary["state"] == "finished" and not summary["attempts"]:
-        lines.append(f"Its limit was reached before a seed was judged: avo resume {name} --max-hours 1")
     if summary["unresolved"]:
         lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
     if waiting := summary["unexamined"]:

@@ -19,6 +19,7 @@ from avo.watch.wording import (
     awaited,
     counted,
     duration,
+    ending,
     first_line,
     looked,
     out_of,
@@ -115,14 +116,12 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.evaluator.target import unchecked
     from avo.lineage_db.decision import unresolved
-    from avo.lineage_db.records import RunState
     from avo.watch.scores import scored
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
     lines.show_header = False
-    advice = f"; avo resume {run.name} continues it" if view.state in (RunState.STOPPED, RunState.INTERRUPTED) else ""
-    row(lines, "state", standing(run, view.state) + advice)
+    row(lines, "state", standing(run, view.state) + ending(run, view.state))
     if run.driver:
         row(lines, "driver", f"{run.driver}{_lease(run.driver_until, now)}")
     if view.doing:

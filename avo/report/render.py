@@ -31,6 +31,7 @@ from avo.watch.wording import (
     critical,
     cut,
     duration,
+    ending,
     first_line,
     gained,
     in_a_list,
@@ -110,6 +111,7 @@ def _names(report: Report, now: datetime) -> dict[str, Any]:
     return {
         "report": report,
         "now": now,
+        "ending": ending(report.run, report.run.state_at(now)),
         "subject": subject(report.run),
         "release": installed("avo-kernels"),
         "place": place(score) if score else report.run.target,

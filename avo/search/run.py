@@ -17,13 +17,14 @@ from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
 from avo.limits import Account, Ledger, reached
 from avo.lineage_db.driving import LEASE
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import Doing, Request, Run, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.seeding import no_versions
 from avo.search.step import StepOutcome
 
 GRACE = timedelta(seconds=30)
-"""Time that workers have to finish their steps when the run stops; after that the steps are abandoned."""
+"""Time that workers have to finish their steps when a stop is requested; after that the steps are abandoned."""
 PATIENCE = 3
 """Steps in a row without a new attempt after which a worker rests, until another's step brings something new."""
 MODEL_PATIENCE = 10
@@ -161,25 +162,26 @@ class RunSession:
         """Work on the run until its budget is used up, its operator has nothing left to try or a stop is requested.
 
         Continues where an earlier session left off. Steps that one left behind are abandoned, and in the end those that
-        do not finish in time. ``config.max_attempts`` counts the attempts of all sessions. It is checked between steps,
-        so a step that evaluates several candidates may exceed it.
+        do not finish in time: within ``config.grace`` after the deadline, or ``GRACE`` after a request.
+        ``config.max_attempts`` counts the attempts of all sessions. It is checked between steps, so a step that
+        evaluates several candidates may exceed it.
 
-        Returns the run with its new state: finished, or stopped. Raises ``SeedFault`` when the seed is not correct, and
-        ``RunFailed`` when the judge cannot be trusted or workers fail again and again. The run is stopped then, and can
-        be resumed.
+        Returns the run with its new state, finished or stopped, and why it ended. Raises ``SeedFault`` when the seed is
+        not correct, and ``RunFailed`` when the judge cannot be trusted or workers fail again and again. The run is
+        stopped then, and can be resumed.
         """
         store, run = self.store, self.run
         left = "left behind by a process that ended"
         store.claims.abandon_running(run.id, reason=left, now=self.clock(), workers=WORKERS)
         stored = {**run.config, **self.config.model_dump()}
         run = store.set_run_state(run.id, RunState.RUNNING, now=self.clock(), config=stored)
-        state = RunState.STOPPED
+        ended_by, requested = None, Ending(Cause.REQUEST, "was asked to stop")
         self.tell("starting Ray")
         try:
             with self.hire() as crew:
                 self.tell("starting the workers and their judges")
                 try:
-                    state = _Driver(self, run, crew).work()
+                    ended_by = _Driver(self, run, crew).work()
                 except RayGone:
                     if not self.stop.requested:  # else it was told to end too, as by a signal to a group of processes
                         raise
@@ -188,9 +190,15 @@ class RunSession:
                         reason = "the run was stopped"
                         store.claims.abandon_running(run.id, reason=reason, now=self.clock(), workers=WORKERS)
                         self.tell("ending Ray")
+        except Exception as error:
+            why = " ".join(f"failed: {str(error) or type(error).__name__}".split())
+            ended_by = Ending(Cause.FAILED, why, final=isinstance(error, SeedFault))
+            raise
         finally:
             if not self.stop.dispossessed:
-                run = store.set_run_state(run.id, state, now=self.clock())
+                by = ended_by or requested
+                state = RunState.FINISHED if by.cause in (Cause.LIMIT, Cause.EXHAUSTED) else RunState.STOPPED
+                run = store.set_run_state(run.id, state, now=self.clock(), ended_by=by)
         return run
 
     def tell(self, what: str) -> None:
@@ -219,13 +227,17 @@ class _Driver:
         self._used = Ledger(session.store, run.id)
         self._troubles = 0
 
-    def work(self) -> RunState:
-        """Start steps and take their reports until nothing is left to do."""
+    def work(self) -> Ending | None:
+        """Start steps and take their reports until nothing is left to do.
+
+        Returns why; None where a stop was requested.
+        """
+        ended_by = None
         while not self._over():
             if not self._paused:
                 self._start_steps()
                 if not self._busy:
-                    self._explain_end()
+                    ended_by = self._explain_end()
                     break
             if self._busy:
                 self._take_reports()
@@ -234,13 +246,22 @@ class _Driver:
                     self._idle = True
                     self._say("paused: all steps have ended")
                 self._session.rest(_POLL_S)
-        if self._busy:
-            self._say("finishing the steps under way" + "; stop again to abandon them" * self._stop.requested)
-        last_call = self._clock() + GRACE
+        ended_by = ended_by or self._finish_steps()
+        return None if self._stop.requested else ended_by
+
+    def _finish_steps(self) -> Ending:
+        """Wait for the steps under way, as long as they may take, and return that the time is over."""
+        stopping = self._stop.requested
+        last_call = self._clock() + (GRACE if stopping else timedelta(minutes=self._config.grace))
+        if self._busy and (stopping or self._config.grace):
+            until = "stop again to abandon them" if stopping else f"for {self._config.grace:g} minutes at most"
+            self._say(f"finishing the steps under way; {until}")
         while self._busy and not self._stop.at_once and self._clock() < last_call:
             self._take_reports()
             self._listen()
-        return RunState.STOPPED if self._stop.requested else RunState.FINISHED
+            if self._stop.requested and not stopping:
+                stopping, last_call = True, min(last_call, self._clock() + GRACE)
+        return Ending(Cause.LIMIT, f"has used its {self._config.max_hours or 0:g} hours", "max_hours")
 
     def _listen(self) -> None:
         """Do what other processes ask for through the database."""
@@ -338,11 +359,11 @@ class _Driver:
         else:
             self._barren[worker] += 1
 
-    def _explain_end(self) -> None:
-        """Say why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
+    def _explain_end(self) -> Ending:
+        """Return why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
         if full := self._full:
-            self._say(f"the run {full}")
-            return
+            return Ending(Cause.LIMIT, str(full), full.limit.setting, enough=2 * max(full.used, full.most))
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")
-        self._say(f"operator {self._config.operator!r} has nothing left to try")
+        why = f"ended because operator {self._config.operator!r} has nothing left to try"
+        return Ending(Cause.EXHAUSTED, why, final=True)

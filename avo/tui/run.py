@@ -34,7 +34,9 @@ from avo.watch.wording import (
     STATE_STYLE,
     counted,
     duration,
+    ending,
     first_line,
+    goes_on,
     looked,
     printable,
     standing,
@@ -220,8 +222,10 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_copy(self) -> None:
         """Offer texts of what is selected, and the command that continues the run, to be copied."""
-        resume = Copy("command to continue the run", f"avo resume {self._run_name}{self._options}")
-        self.app.push_screen(CopyScreen([*self.view.copies(), resume]), self._copy)
+        view = self._picture.view if self._picture else None
+        command = goes_on(view.run, view.state) if view else ""
+        resume = [Copy("command to continue the run", f"{command}{self._options}")] if command else []
+        self.app.push_screen(CopyScreen([*self.view.copies(), *resume]), self._copy)
 
     def _copy(self, chosen: Copy | None) -> None:
         if chosen:
@@ -273,14 +277,17 @@ class RunScreen(FeedScreen[Picture]):
 
 
 def header(picture: Picture, words: str) -> Text:
-    """Return two lines: the run, its state and the filter; its best score and the number of attempts."""
+    """Return two lines: the run, its state and the filter; its best score and the number of attempts. A third says why
+    the run ended.
+    """
     view = picture.view
     run, best, seed = view.run, view.best, view.seed
     text = Text()
     text.append(run.name, "bold")
     text.append(f"  {standing(run, view.state)}", f"bold {STATE_STYLE[view.state]}")
     text.append(f"  {subject(run)}, suite {run.suite}, operator {run.operator}")
-    text.append(f"  filter: {printable(words)}\n" if words else "\n", "bold")
+    text.append(f"  filter: {printable(words)}" if words else "", "bold")
+    text.append("\n")
     if best and seed and best.attempt.evaluation.score:
         text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
         text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
@@ -290,6 +297,8 @@ def header(picture: Picture, words: str) -> Text:
         text.append(f", {view.unresolved:,} unresolved", "yellow")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
+    if why := ending(run, view.state):
+        text.append(f"\n{view.state}{printable(why)}", "dim")
     return text
 
 
@@ -307,7 +316,7 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
     if picture.newest and not working:
         return f"No seed was accepted: {picture.newest.status.words}.\n\n{printable(picture.newest.message)}"
     if run.over:
-        return f"This run is {run.state} and has no versions. Continue it with\n\n    avo resume {run.run.name}"
+        return f"This run is {run.state} and has no versions{printable(ending(run.run, run.state))}."
     if not working:
         since = duration((now - run.run.created).total_seconds())
         doing = f"Now: {under_way(run.doing, now)}. " if run.doing else ""

@@ -16,7 +16,7 @@ from avo.tui.reader import Picture
 from avo.tui.transcript import spent
 from avo.tui.view import View
 from avo.watch.view import RunView
-from avo.watch.wording import awaited, duration, first_line, under_way
+from avo.watch.wording import awaited, duration, ending, first_line, under_way
 
 _TICK_S = 1.0
 
@@ -63,7 +63,7 @@ def workers(view: RunView, now: datetime) -> RenderableType:
         last = _last_sign(view.run, now)
         words = f"The run is interrupted: {last}. It goes on with avo resume {view.run.name}."
     else:
-        words = f"The run is {view.state}: no workers."
+        words = f"The run is {view.state}{ending(view.run, view.state)}."
     if not view.working:
         return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

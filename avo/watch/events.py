@@ -11,7 +11,7 @@ from avo.evaluator.target import score_kind
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from avo.lineage_db.store import Store
-from avo.watch.wording import first_line, looked
+from avo.watch.wording import ending, first_line, goes_on, looked
 
 
 class EventKind(StrEnum):
@@ -34,6 +34,7 @@ class EventKind(StrEnum):
     """The process that drives the run failed; only that process knows."""
 
 
+_ENDED = (RunState.STOPPED, RunState.FINISHED, RunState.INTERRUPTED)
 _ORDER = {kind: place for place, kind in enumerate(EventKind)}
 
 
@@ -190,7 +191,12 @@ def failure(run: str, reason: str, now: datetime) -> Event:
 
 
 def _run_event(run: Run, time: datetime, state: str) -> Event:
-    return Event(EventKind.RUN, time, run.name, f"run {run.name}: {state}", data={"state": state})
+    data: dict[str, Any] = {"state": state}
+    if state in _ENDED:
+        data["ended_by"] = run.ended_by.to_json() if run.ended_by else None
+        data["goes_on"] = goes_on(run, RunState(state)) or None
+    why = ending(run, RunState(state)) if state in _ENDED else ""
+    return Event(EventKind.RUN, time, run.name, f"run {run.name}: {state}{why}", data=data)
 
 
 def _started(run: Run, step: Step) -> Event:

@@ -28,6 +28,7 @@ from avo.watch.wording import (
     awaited,
     cut,
     duration,
+    ending,
     first_line,
     in_a_list,
     looked,
@@ -105,7 +106,7 @@ def panel(
 
 def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) -> RenderableType:
     table, settings = _grid(), view.run.config
-    rate = view.attempts_per_minute
+    rate = None if view.over else view.attempts_per_minute
     rated = f", {rate:.1f} a minute" if rate else ""
     table.add_row("attempts", Text(f"{out_of(view.attempts, ATTEMPTS.most(settings))}{rated}{looked(view.run.looks)}"))
     if view.counts:
@@ -127,6 +128,8 @@ def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) ->
     if view.trouble and view.run.state is RunState.RUNNING:
         table.add_row("", Text(f"last call: {first_line(view.trouble)}", style="yellow"))
     used = budget.used(view, now)
+    if view.run.ended_by:
+        table.add_row("ended", Text(ending(view.run, view.run.state).removeprefix("; ")))
     if used is not None and view.run.state is RunState.RUNNING:
         left = budget.left_s(view, now)
         others = [each for each in view.accounts if each.limit not in (ATTEMPTS, TOKENS, USD)]  # these have lines

@@ -18,7 +18,7 @@ from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import counted, first_line, looked, percent
+from avo.watch.wording import counted, ending, first_line, looked, percent
 
 _ECHO = "^C"
 """What a terminal writes behind the panel at Ctrl-C. Where it does not fit, it begins a line unknown to Rich, and the
@@ -196,7 +196,7 @@ class LineView:
                 self._said.add(begun)
                 self._print(first_line(doing.what))
         if view.run.state is not last.run.state:
-            self._print(f"run {view.run.name}: {view.run.state}")
+            self._print(f"run {view.run.name}: {view.run.state}{ending(view.run, view.run.state)}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

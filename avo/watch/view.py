@@ -20,6 +20,7 @@ from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunStat
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
 from avo.watch.scores import geomean, score_to_json
+from avo.watch.wording import goes_on
 
 WINDOW = timedelta(minutes=10)
 """Time over which the rates by verdict are averaged, unless more than ``_LATEST`` attempts were made in it."""
@@ -253,6 +254,8 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "time": now.isoformat(),
         "state": view.state,
         "paused": view.state is RunState.PAUSED,
+        "ended_by": run.ended_by.to_json() if run.ended_by else None,
+        "goes_on": goes_on(run, view.state) or None,
         "request": run.request,
         "driver": run.driver,
         "driver_until": _iso(run.driver_until),

@@ -60,6 +60,24 @@ def standing(run: Run, state: RunState) -> str:
     return f"{state}, asked to {run.request}" if asked else state.value
 
 
+def goes_on(run: Run, state: RunState) -> str:
+    """Return the command that goes on with a run that nobody works on or that is paused; empty where there is none."""
+    if state is RunState.RUNNING:
+        return ""
+    if run.ended_by and state is run.state:
+        return run.ended_by.goes_on(run.name)
+    return "" if state is RunState.FINISHED else f"avo resume {run.name}"
+
+
+def ending(run: Run, state: RunState) -> str:
+    """Return why a run ended and the command that goes on, to follow its state: ``; it has used its 8 hours; avo resume
+    mha-h100 continues it``. Empty while somebody works on it.
+    """
+    why = f"it {first_line(run.ended_by.why)}" if run.ended_by and state is run.state else ""
+    how = goes_on(run, state)
+    return "".join(f"; {each}" for each in (why, how and f"{how} continues it") if each)
+
+
 def verdicts(counts: Mapping[Status, int]) -> str:
     """Return ``12 correct, 3 incorrect, 1 does not fit``: correct first, then the faults in the order of ``counts``."""
     order = sorted(counts, key=lambda status: status is not Status.CORRECT)

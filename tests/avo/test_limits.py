@@ -9,10 +9,16 @@ from typer.testing import CliRunner
 from avo.agents.model import Usage
 from avo.agents.operator import Brief, Proposal
 from avo.cli.main import app
+from avo.cli.session import in_words, summarise
 from avo.config import RunConfig
 from avo.evaluator.fake import FakeEvaluator
 from avo.limits import RUN_LIMITS, Limit
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import RunState
+from avo.report.reading import read_report
+from avo.report.render import to_markdown
+from avo.tui.workers import workers
+from avo.watch.events import EventReader
 from avo.watch.panel import Budget, panel
 from avo.watch.view import read_view, to_json
 from tests.avo.fakes import NOW, InlineCrew, Scripted, judge, submit
@@ -42,9 +48,29 @@ def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it
     config = RunConfig(workers=1, **{limit.setting: most})
     crew = InlineCrew(office.store, office.run, Scripted(think), FakeEvaluator(judge))
     office.session(crew, config, None, office.tick).drive()
-    assert (crew.begun, office.said) == (4, [f"the run has {reached}"]), "the seed's step is the first"
+    assert crew.begun == 4, "the seed's step is the first"
 
     view = read_view(office.store, "fake", NOW)
+    assert view.run.ended_by == Ending(Cause.LIMIT, f"has {reached}", limit.setting, enough=view.run.ended_by.enough)
+    command = view.run.ended_by.goes_on("fake")
+    option = f"--{limit.setting.replace('_', '-')}"
+    assert command.startswith(f"avo resume fake {option} ")
+    why = f"it has {reached}; {command} continues it"
+    data = to_json(view, NOW)
+    assert (data["ended_by"]["limit"], data["goes_on"]) == (limit.setting, command)
+    (*_, event) = EventReader("fake").read(office.store, NOW)
+    assert event.text == f"run fake: finished; {why}"
+    assert (event.data["ended_by"], event.data["goes_on"]) == (data["ended_by"], command)
+    summary = summarise(office.store, "fake")
+    assert (summary["ended_by"], summary["goes_on"]) == (data["ended_by"], command)
+    assert f"It has {reached}; {command} continues it." in in_words(summary)
+    assert to_markdown(read_report(office.store, "fake", NOW), NOW).count(f"Run finished; {why}") == 1
+    with (console := Console(width=100)).capture() as drawn:
+        console.print(panel(view, now=NOW, budget=Budget(None, NOW), baselines=()))
+    assert " ".join(word for word in drawn.get().split() if word != "│").count(why) == 1
+    assert "a minute" not in drawn.get(), "a run that has ended has no rate"
+    assert why in " ".join(workers(view, NOW).plain.split())
+
     assert to_json(view, NOW)["left"] == {limit.setting: 0}
     working = replace(view, run=replace(view.run, state=RunState.RUNNING))
     assert Budget(None, NOW).used(working, NOW) == 1
@@ -54,7 +80,7 @@ def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it
 
     db = ("--db", office.store.url)
     assert f"left {left}" in " ".join(CliRunner().invoke(app, ["status", "fake", *db]).stdout.split())
-    option = f"--{limit.setting.replace('_', '-')}"
+    assert f"finished; {why}" in " ".join(CliRunner().invoke(app, ["status", "fake", *db]).stdout.split())
     for again in ([], [option, str(most)]):
         refused = CliRunner().invoke(app, ["resume", "fake", *db, *again])
         assert refused.exit_code == 2

@@ -117,7 +117,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         )  # fmt: skip
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 17)]
+REVISIONS = [f"{number:04}" for number in range(1, 18)]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_database_of_an_earlier_schema_keeps_what_it_has_and_goes_on(url: str,
     engine.dispose()
     with Store.open(url) as store:
         run = store.run("old")
-        assert (run.seed, run.state_at(make.now)) == (3, RunState.INTERRUPTED)
+        assert (run.seed, run.state_at(make.now), run.ended_by) == (3, RunState.INTERRUPTED, None)
         assert run.config == {"start": [{"source": "x = 0"}]}, "a run has several seeds since 0010"
         assert [version.attempt.evaluation.geomean_tflops for version in store.versions(run.id)] == [4.0, 6.0]
         assert {case.absolute_error for each in store.attempts(run.id) for case in each.evaluation.cases} == {2e-4}

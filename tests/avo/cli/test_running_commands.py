@@ -18,6 +18,7 @@ from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.sandbox import bubblewrap
 from avo.evaluator.sandbox.isolation import isolation
 from avo.lineage_db.decision import Decision, Ruling
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import RunState, StepState
 from avo.lineage_db.store import Store
@@ -169,12 +170,12 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
     assert "avo run --from live#3 starts from it" in words
 
 
-def test_the_summary_of_a_run_that_ended_before_a_seed_was_judged_says_how_to_go_on(sample_db: str) -> None:
-    with Store.open(sample_db, create=False) as store:
-        summary = {**summarise(store, "mha-h100"), "state": "finished", "attempts": 0, "versions": 0, "best": None}
-    assert in_words(summary).splitlines()[1:] == [
-        "Its limit was reached before a seed was judged: avo resume mha-h100 --max-hours 1"
-    ]
+def test_the_summary_of_a_run_whose_seed_failed_does_not_advise_to_resume_it(store: Store) -> None:
+    run = Recorded(store)
+    for final, rest in ((True, ""), (False, "; avo resume live continues it")):
+        ended_by = Ending(Cause.FAILED, "failed: no seed passes", final=final)
+        store.set_run_state(run.run.id, RunState.STOPPED, now=run.now, ended_by=ended_by)
+        assert in_words(summarise(store, "live")).splitlines()[1:] == [f"It failed: no seed passes{rest}."]
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import PendingReply, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
@@ -261,7 +262,9 @@ def test_a_run_stops_within_a_call_of_its_limit_and_goes_on_with_a_larger_one(sh
         operator = agent(endpoint)
         assert shop.drive(operator, config) is RunState.FINISHED
         assert len(endpoint.requests) == 5
-        assert shop.said == ["the run has used 5500 of 5000 tokens"]
+        ended_by = shop.store.run(shop.run.name).ended_by
+        assert ended_by == Ending(Cause.LIMIT, "has used 5500 of 5000 tokens", "max_tokens", enough=11000)
+        assert ended_by.goes_on("r") == "avo resume r --max-tokens 11000"
         assert shop.drive(operator, config.model_copy(update={"max_tokens": 7000})) is RunState.FINISHED
         assert len(endpoint.requests) == 7
 
@@ -274,7 +277,7 @@ def test_steps_are_limited_and_repeated_ones_count_once(shop: Shop) -> None:
     assert [step.state for step in shop.store.steps(shop.run.id)][1:] == [
         StepState.ABANDONED, StepState.DONE, StepState.DONE,
     ]  # fmt: skip
-    assert shop.said[-1] == "the run has made 2 of 2 steps"
+    assert shop.store.run(shop.run.name).ended_by == Ending(Cause.LIMIT, "has made 2 of 2 steps", "max_steps", enough=4)
 
 
 def test_no_more_steps_are_started_at_once_than_may_be_made(shop: Shop) -> None:
@@ -288,7 +291,9 @@ def test_a_model_without_luck_is_asked_more_often_than_an_operator_that_is_exhau
     with Endpoint([{"text": "no idea"}]) as endpoint:
         shop.drive(agent(endpoint, SingleTurn), RunConfig(operator="single_turn", workers=1))
     assert len(endpoint.requests) == MODEL_PATIENCE
-    assert shop.said[-1] == "operator 'single_turn' has nothing left to try"
+    ended_by = shop.store.run(shop.run.name).ended_by
+    assert ended_by is not None
+    assert ended_by.why == "ended because operator 'single_turn' has nothing left to try"
 
 
 def test_an_operator_that_answers_once_is_recorded_like_the_other(shop: Shop) -> None:

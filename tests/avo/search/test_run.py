@@ -15,6 +15,7 @@ from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.config import RunConfig
 from avo.errors import RayGone, RunFailed, SeedFault
 from avo.evaluator.fake import FakeEvaluator
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import Run, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.leases import exclusive
@@ -83,6 +84,9 @@ def office(tmp_path: Path) -> Iterator[Office]:
 def test_a_run_makes_exactly_the_attempts_of_its_budget(office: Office, workers: int, max_attempts: int) -> None:
     run = office.drive(Climber(), workers=workers, max_attempts=max_attempts)
     assert run.state is RunState.FINISHED
+    why = f"has made {max_attempts} of {max_attempts} attempts"
+    assert run.ended_by == Ending(Cause.LIMIT, why, "max_attempts", enough=2 * max_attempts)
+    assert run.ended_by.goes_on("fake") == f"avo resume fake --max-attempts {2 * max_attempts}"
     assert len(office.sources()) == max_attempts
     assert set(office.states()) == {StepState.DONE}
     assert office.store.version(run.id, 0).attempt.source == SEED
@@ -118,7 +122,11 @@ def test_faulty_seeds_end_the_run_with_their_verdicts(tmp_path: Path) -> None:
     with pytest.raises(SeedFault, match=why):
         office.drive(Climber(), max_attempts=5)
     assert office.sources() == ["nonsense", "more"]
-    assert office.store.run("fake").state is RunState.STOPPED
+    run = office.store.run("fake")
+    assert run.state is RunState.STOPPED
+    assert run.ended_by is not None
+    assert (run.ended_by.cause, run.ended_by.goes_on("fake")) == (Cause.FAILED, "")
+    assert why in run.ended_by.why
     office.store.close()
 
 
@@ -159,13 +167,17 @@ def stopping(office: Office, times: int) -> VariationOperator:
 def test_a_request_to_stop_lets_steps_under_way_finish(office: Office) -> None:
     run = office.drive(stopping(office, 1))
     assert run.state is RunState.STOPPED
+    assert run.ended_by is not None
+    assert (run.ended_by.cause, run.ended_by.goes_on("fake")) == (Cause.REQUEST, "avo resume fake")
     assert office.states() == [StepState.DONE] * 4
 
 
 def test_a_stopped_run_goes_on_where_it_was(office: Office) -> None:
     office.drive(stopping(office, 1))
     office.stop = Stop()
-    office.drive(Climber(), max_attempts=8)
+    seen = []
+    office.drive(Scripted(lambda brief: seen.append(office.store.run("fake")) or Climber().vary(brief)), max_attempts=8)
+    assert {(each.state, each.ended_by) for each in seen} == {(RunState.RUNNING, None)}
     assert len(set(office.sources())) == 8
     assert [step.number for step in office.store.steps(office.run.id)] == list(range(8))
 
@@ -224,6 +236,45 @@ def test_a_step_that_does_not_finish_is_abandoned(office: Office, requests: int)
     assert waited_out == (requests == 1)
 
 
+class BusyCrew(SilentCrew):
+    """Workers that are heard from and never come back, but for the seed's."""
+
+    seconds = 0
+
+    def clock(self) -> datetime:
+        """Return a time that is a second later at each call."""
+        self.seconds += 1
+        return NOW + timedelta(seconds=self.seconds)
+
+    def wait(self, timeout_s: float) -> Sequence[WorkerReport]:
+        for step in self.store.pages.running(self.run.id):
+            self.store.claims.keep(step.id, now=NOW + timedelta(seconds=self.seconds))
+        return super().wait(timeout_s)
+
+
+@pytest.mark.parametrize(("grace", "stop_after"), [(0.0, None), (10.0, None), (10.0, 60)])
+def test_at_the_limit_of_time_a_step_may_finish_what_it_evaluates_for_a_while(
+    office: Office, grace: float, stop_after: int | None
+) -> None:
+    crew, limit = BusyCrew(office.store, office.run, Climber(), FakeEvaluator(judge)), 36
+
+    def clock() -> datetime:
+        if stop_after is not None and crew.seconds == limit + stop_after:
+            office.stop.request()
+        return crew.clock()
+
+    config = RunConfig(workers=1, max_hours=0.01, grace=grace)
+    run = office.session(crew, config, NOW + timedelta(seconds=limit), clock).drive()
+    waits = min(60 * grace, stop_after + GRACE.total_seconds() if stop_after else 3600)
+    assert limit + waits <= crew.seconds < limit + waits + 15
+    assert office.states() == [StepState.DONE, StepState.ABANDONED]
+    assert run.ended_by is not None
+    assert run.ended_by.cause is (Cause.REQUEST if stop_after else Cause.LIMIT)
+    if not stop_after:
+        assert run.ended_by == Ending(Cause.LIMIT, "has used its 0.01 hours", "max_hours")
+        assert run.ended_by.goes_on("fake") == "avo resume fake"
+
+
 def test_steps_that_a_killed_process_left_behind_are_abandoned_and_the_run_goes_on(office: Office) -> None:
     office.drive(Climber(), max_attempts=3)
     office.store.claims.claim(office.run.id, worker="w0", operator="climber", now=NOW)
@@ -258,14 +309,20 @@ def test_workers_that_die_again_and_again_end_the_run(office: Office) -> None:
     with pytest.raises(RunFailed, match="the operator's process died"):
         office.drive(Climber(), max_attempts=5, deaths=range(100))
     assert office.states() == [StepState.ABANDONED] * MAX_TROUBLES
-    assert office.store.run("fake").state is RunState.STOPPED
+    run = office.store.run("fake")
+    assert run.state is RunState.STOPPED
+    assert run.ended_by is not None
+    assert (run.ended_by.cause, run.ended_by.goes_on("fake")) == (Cause.FAILED, "avo resume fake")
+    assert "the operator's process died" in run.ended_by.why
 
 
 def test_an_operator_with_nothing_left_to_try_ends_the_run(office: Office) -> None:
     run = office.drive(Scripted(lambda brief: Proposal(None, "exhausted")), workers=2)
     assert run.state is RunState.FINISHED
     assert len(office.states()) == 1 + 2 * PATIENCE
-    assert "nothing left to try" in office.said[-1]
+    assert run.ended_by is not None
+    assert run.ended_by.cause is Cause.EXHAUSTED
+    assert "nothing left to try" in run.ended_by.why
 
 
 def test_something_new_wakes_the_resting_workers(office: Office) -> None:
