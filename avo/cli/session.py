@@ -220,8 +220,8 @@ def in_words(summary: dict[str, Any]) -> str:
     made = f"{counted(summary['attempts'], 'attempt')}{looked(summary['looks'])}"
     lines = [f"Run {name} {summary['state']}: {made}, {counted(summary['versions'], 'version')}."]
     if ended_by := summary["ended_by"]:
-        how = f"; {summary['goes_on']} continues it" if summary["goes_on"] else ""
-        lines.append(f"It {first_line(ended_by['why'])}{how}.")
+        how = f"; continue with: {summary['goes_on']}" if summary["goes_on"] else "."
+        lines.append(f"It {first_line(ended_by['why'])}{how}")
     if best:
         lines.append(
             f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "

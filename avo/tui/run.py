@@ -316,7 +316,7 @@ def nothing(picture: Picture, view: str, now: datetime) -> str:
     if picture.newest and not working:
         return f"No seed was accepted: {picture.newest.status.words}.\n\n{printable(picture.newest.message)}"
     if run.over:
-        return f"This run is {run.state} and has no versions{printable(ending(run.run, run.state))}."
+        return f"This run is {run.state} and has no versions{printable(ending(run.run, run.state))}"
     if not working:
         since = duration((now - run.run.created).total_seconds())
         doing = f"Now: {under_way(run.doing, now)}. " if run.doing else ""

@@ -63,7 +63,7 @@ def workers(view: RunView, now: datetime) -> RenderableType:
         last = _last_sign(view.run, now)
         words = f"The run is interrupted: {last}. It goes on with avo resume {view.run.name}."
     else:
-        words = f"The run is {view.state}{ending(view.run, view.state)}."
+        words = f"The run is {view.state}{ending(view.run, view.state)}"
     if not view.working:
         return Text(words)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -70,12 +70,12 @@ def goes_on(run: Run, state: RunState) -> str:
 
 
 def ending(run: Run, state: RunState) -> str:
-    """Return why a run ended and the command that goes on, to follow its state: ``; it has used its 8 hours; avo resume
-    mha-h100 continues it``. Empty while somebody works on it.
+    """Return why a run ended and the command that goes on, to follow its state: ``; it has used its 8 hours; continue
+    with: avo resume mha-h100``. Empty while somebody works on it.
     """
     why = f"it {first_line(run.ended_by.why)}" if run.ended_by and state is run.state else ""
     how = goes_on(run, state)
-    return "".join(f"; {each}" for each in (why, how and f"{how} continues it") if each)
+    return "".join(f"; {each}" for each in (why, how and f"continue with: {how}") if each)
 
 
 def verdicts(counts: Mapping[Status, int]) -> str:

@@ -55,7 +55,7 @@ def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it
     command = view.run.ended_by.goes_on("fake")
     option = f"--{limit.setting.replace('_', '-')}"
     assert command.startswith(f"avo resume fake {option} ")
-    why = f"it has {reached}; {command} continues it"
+    why = f"it has {reached}; continue with: {command}"
     data = to_json(view, NOW)
     assert (data["ended_by"]["limit"], data["goes_on"]) == (limit.setting, command)
     (*_, event) = EventReader("fake").read(office.store, NOW)
@@ -63,7 +63,7 @@ def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it
     assert (event.data["ended_by"], event.data["goes_on"]) == (data["ended_by"], command)
     summary = summarise(office.store, "fake")
     assert (summary["ended_by"], summary["goes_on"]) == (data["ended_by"], command)
-    assert f"It has {reached}; {command} continues it." in in_words(summary)
+    assert f"It has {reached}; continue with: {command}" in in_words(summary)
     assert to_markdown(read_report(office.store, "fake", NOW), NOW).count(f"Run finished; {why}") == 1
     with (console := Console(width=100)).capture() as drawn:
         console.print(panel(view, now=NOW, budget=Budget(None, NOW), baselines=()))

@@ -172,10 +172,10 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
 
 def test_the_summary_of_a_run_whose_seed_failed_does_not_advise_to_resume_it(store: Store) -> None:
     run = Recorded(store)
-    for final, rest in ((True, ""), (False, "; avo resume live continues it")):
+    for final, rest in ((True, "."), (False, "; continue with: avo resume live")):
         ended_by = Ending(Cause.FAILED, "failed: no seed passes", final=final)
         store.set_run_state(run.run.id, RunState.STOPPED, now=run.now, ended_by=ended_by)
-        assert in_words(summarise(store, "live")).splitlines()[1:] == [f"It failed: no seed passes{rest}."]
+        assert in_words(summarise(store, "live")).splitlines()[1:] == [f"It failed: no seed passes{rest}"]
 
 
 @pytest.mark.long

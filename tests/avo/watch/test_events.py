@@ -202,7 +202,7 @@ def test_states_of_the_run_are_events_also_those_that_time_brings(run: Recorded)
     assert texts(reader.read(run.store, run.now)) == ["run live: paused"]
     assert not reader.over
     run.wait(2 * LEASE.total_seconds())
-    assert texts(reader.read(run.store, run.now)) == ["run live: interrupted; avo resume live continues it"]
+    assert texts(reader.read(run.store, run.now)) == ["run live: interrupted; continue with: avo resume live"]
     run.finish()
     (finished,) = reader.read(run.store, run.now)
     assert (finished.kind, finished.data["state"], reader.over) == (EventKind.RUN, "finished", True)
