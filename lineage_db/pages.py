@@ -106,6 +106,15 @@ class Pages(Part):
         return dict(found.all())
 
     @transactional()
+    def last_before(self, connection: Connection, run_id: int, moment: datetime) -> int:
+        """Return the id of the run's last attempt that was finished before ``moment``; 0 if there is none.
+
+        The cost grows with the number of the run's attempts.
+        """
+        found = select(func.max(attempts.c.id)).where(attempts.c.run_id == run_id, attempts.c.finished < moment)
+        return connection.scalar(found) or 0
+
+    @transactional()
     def latest(
         self, connection: Connection, run_id: int, limit: int, *, after: int = 0
     ) -> list[tuple[datetime, Status]]:

@@ -1,19 +1,20 @@
 """Looking after a database: a copy of it while runs go on, and less of what only explains them."""
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select, text
 
 from avo.lineage_db import queries
 from avo.lineage_db.engine import Part, transactional
 from avo.lineage_db.errors import DatabaseUnavailable, RunHeld
 from avo.lineage_db.records import StepState
-from avo.lineage_db.tables import messages, runs, steps
+from avo.lineage_db.tables import attempts, messages, runs, steps
 
 
 class Upkeep(Part):
@@ -49,6 +50,30 @@ class Upkeep(Part):
             steps.c.run_id == run_id, steps.c.state.in_((StepState.DONE, StepState.FAILED))
         )
         return connection.execute(delete(messages).where(messages.c.step_id.in_(ended))).rowcount
+
+    @transactional()
+    def size(self, connection: Connection) -> int:
+        """Return the size of the database in bytes: of all runs in it, and of room that was given up."""
+        if self._database.embedded:
+            pages, of = (connection.scalar(text(f"PRAGMA {name}")) for name in ("page_count", "page_size"))
+            return int(pages * of)
+        return int(connection.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+
+    @transactional()
+    def written(self, connection: Connection, run_id: int, since: datetime) -> int:
+        """Return about how many bytes a run has written since then: of verdicts, sources and transcripts.
+
+        The cost grows with the number of the run's attempts and messages.
+        """
+        of_attempt = func.sum(func.length(attempts.c.source) + func.length(attempts.c.evaluation))
+        made = select(of_attempt).where(attempts.c.run_id == run_id, attempts.c.finished >= since)
+        of_steps = select(func.sum(func.length(messages.c.content))).join_from(messages, steps)
+        said = of_steps.where(steps.c.run_id == run_id, messages.c.written >= since)
+        return sum(int(connection.scalar(each) or 0) for each in (made, said))
+
+    def free(self) -> int | None:
+        """Return how many bytes are free on the disk of an SQLite database; None for one on a server."""
+        return shutil.disk_usage(Path(self._database.label).parent).free if self._database.embedded else None
 
     def shrink(self) -> None:
         """Give the disk what dropped data took, where that is not done by the server; waits for other writers."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +45,12 @@ _INTERVAL_S, _IDLE_S = 1.0, 5.0
 def status(
     run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until the run ends or Ctrl-C.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="What was tried, gained and spent since then, and what to do: 30m, 8h or 2d ago."
+        ),
+    ] = None,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,10 +59,17 @@ def status(
     With --watch and --json: one JSON object per line, each time that something has changed.
 
     Example: avo status mha-h100 --watch
+
+    Example: avo status mha-h100 --since 8h
     """
     from avo.search.run import utc_now
     from avo.watch.view import read_view, to_json
 
+    if since is not None:
+        if watch:
+            fail("--since tells what has been: leave out --watch")
+        _digest(run, _ago(since), db, as_json)
+        return
     with read_store(db) as store:
         found = read_view(store, run, utc_now())
         url = store.url
@@ -66,6 +79,35 @@ def status(
         print_json(to_json(found, utc_now()))
     else:
         console.print(in_words(found, utc_now()))
+
+
+def _ago(text: str) -> timedelta:
+    """Return the span of ``30m``, ``8h`` or ``2d``."""
+    number, unit = text[:-1], {"m": "minutes", "h": "hours", "d": "days"}.get(text[-1:])
+    try:
+        if unit is None or (span := timedelta(**{unit: float(number)})) <= timedelta(0):
+            raise ValueError
+    except (ValueError, OverflowError):
+        fail(f"--since: {text!r} should be a time such as 30m, 8h or 2d")
+    return span
+
+
+def _digest(run: str, span: timedelta, db: str | None, as_json: bool) -> None:
+    from avo.search.run import utc_now
+    from avo.watch.digest import read_digest
+
+    now = utc_now()
+    with read_store(db) as store:
+        since = now - min(span, now - store.run(run).created)  # a longer span may end before all dates
+        found = read_digest(store, run, since, now)
+    if as_json:
+        print_json(found.to_json())
+        return
+    lines = table("", "", title=f"{run} {found.period}: {subject(found.view.run)} for {found.view.run.target}")
+    lines.show_header = False
+    for each in found.rows():
+        row(lines, *each)
+    console.print(lines)
 
 
 def _watch(url: str, run: str, as_json: bool) -> None:

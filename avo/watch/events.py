@@ -11,6 +11,7 @@ from avo.evaluator.target import score_kind
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from avo.lineage_db.store import Store
+from avo.watch.digest import Digest
 from avo.watch.wording import ending, first_line, goes_on, looked
 
 
@@ -30,6 +31,8 @@ class EventKind(StrEnum):
     VERSION = "version"
     STEP_ENDED = "step_ended"
     SUPERVISOR = "supervisor"
+    DIGEST = "digest"
+    """What the run did in a day, told while it goes on; its text has several lines. No later reading tells it again."""
     FAILURE = "failure"
     """The process that drives the run failed; only that process knows."""
 
@@ -188,6 +191,11 @@ def _place(event: Event) -> tuple[datetime, float, int]:
 def failure(run: str, reason: str, now: datetime) -> Event:
     """Return the event that the run failed for ``reason``."""
     return Event(EventKind.FAILURE, now, run, f"run {run} failed: {first_line(reason)}", data={"reason": reason})
+
+
+def digest(found: Digest) -> Event:
+    """Return the event that tells what a run did in a day."""
+    return Event(EventKind.DIGEST, found.now, found.view.run.name, str(found), data=found.to_json())
 
 
 def _run_event(run: Run, time: datetime, state: str) -> Event:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -12,8 +12,11 @@ from typing import Protocol
 
 from avo.lineage_db.errors import StoreError
 from avo.lineage_db.store import Store
-from avo.watch.events import Event, EventReader, failure
+from avo.watch.digest import read_digest
+from avo.watch.events import Event, EventReader, digest, failure
 from avo.watch.follow import follow
+
+_DAY = timedelta(days=1)
 
 
 class Receiver(Protocol):
@@ -25,7 +28,9 @@ class Receiver(Protocol):
 
 
 class Feed:
-    """Passes what happens between entering and leaving the context to the receivers, each event once."""
+    """Passes what happens between entering and leaving the context to the receivers, each event once, and what happened
+    in a day at the end of each.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Feed:
         self._clock = clock
         self._interval_s = interval_s
         self._reader = EventReader(run_name)
+        self._day = clock()
         self._stop = Flag()
         self._thread = Thread(target=self._follow, name="feed", daemon=True)
 
@@ -63,7 +69,12 @@ class Feed:
 
     def _follow(self) -> None:
         def read(store: Store, previous: list[Event] | None) -> list[Event]:
-            return self._reader.read(store, self._clock()) or (previous or [])
+            now = self._clock()
+            news = self._reader.read(store, now)
+            if now >= self._day + _DAY:
+                news.append(digest(read_digest(store, self._run_name, self._day, now)))
+                self._day = now
+            return news or (previous or [])
 
         follow(self._store.url, read, self._receive, self._stop, self._interval_s)
 

@@ -1,4 +1,4 @@
-"""Notifications: a command of the user's, run when a run finds a new best, stalls, ends or fails."""
+"""Notifications: a command of the user's, run when a run finds a new best, stalls, ends or fails, and once a day."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ _ENDS = (RunState.STOPPED, RunState.FINISHED)
 
 
 def reason(event: Event) -> str:
-    """Return why the user wants to know of ``event``: ``best``, ``stall``, ``stop`` or ``failure``; empty if they do
-    not.
+    """Return why the user wants to know of ``event``: ``best``, ``stall``, ``stop``, ``daily`` or ``failure``; empty if
+    they do not.
     """
     if event.kind is EventKind.VERSION and event.data["best"] and event.data["version"] > 0:
         return "best"
@@ -30,6 +30,8 @@ def reason(event: Event) -> str:
         return "stall"
     if event.kind is EventKind.RUN and event.data["state"] in _ENDS:
         return "stop"
+    if event.kind is EventKind.DIGEST:
+        return "daily"
     return "failure" if event.kind is EventKind.FAILURE else ""
 
 

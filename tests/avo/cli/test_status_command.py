@@ -36,8 +36,24 @@ def test_a_run_that_nobody_works_on_says_on_one_line_what_it_is_about_and_how_it
         run = make_run(store, RunConfig(problem="mha-w1024-global-sinks"), "left")
     lines = avo("status", run.name, "--db", str(tmp_path / "left.db")).stdout.splitlines()
     assert lines[0] == "left: mha-w1024-global-sinks for h100, suite quick, mutate"
-    assert lines[1].split(maxsplit=1) == ["state", "interrupted; avo resume left continues it"]
+    assert lines[1].split(maxsplit=1) == ["state", "interrupted; continue with: avo resume left"]
     assert "avo resume" not in avo("status", "mha-h100").stdout
+
+
+def test_what_a_run_did_since_some_time_is_printed_as_words_and_as_json(avo: Avo) -> None:
+    result = avo("status", "mha-h100", "--since", "3650d")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].endswith(": mha for h100")
+    assert "8 attempts in 8 steps: 5 correct" in result.stdout
+    data = json.loads(avo("status", "mha-h100", "--since", "3650d", "--json").stdout)
+    assert (data["run"], sum(data["verdicts"].values()), data["steps"]) == ("mha-h100", 8, 8)
+    assert sum(json.loads(avo("status", "mha-h100", "--since", "30m", "--json").stdout)["verdicts"].values()) == 0
+
+
+@pytest.mark.parametrize("since", ["8", "h", "-1h", "0m", "nand", "8x", "999999999999d"])
+def test_a_time_since_when_that_is_none_is_one_line(avo: Avo, since: str) -> None:
+    result = avo("status", "mha-h100", f"--since={since}")
+    assert (result.exit_code, result.stderr) == (2, f"avo: --since: {since!r} should be a time such as 30m, 8h or 2d\n")
 
 
 def test_watching_ends_with_the_run(avo: Avo) -> None:
