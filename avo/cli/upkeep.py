@@ -12,20 +12,27 @@ from avo.watch.wording import counted
 
 
 def backup(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write; must not exist.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="File to write; must not exist.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The same as FILE.")] = None,
     db: DbOption = None,
 ) -> None:
     """Copy an SQLite database to a file, as it is at one moment, also while runs go on.
 
     Another command opens the copy with --db FILE. For PostgreSQL, use pg_dump.
 
-    Example: avo backup --out lineage-backup.db
+    Example: avo backup lineage-backup.db
     """
-    if out.exists():
-        fail(f"--out: {out} exists: choose another file")
+    if (file is None) is (out is None):
+        fail("name one file to write: avo backup FILE")
+    copy = file or out
+    assert copy is not None
+    if copy.exists():
+        fail(f"{copy} exists: choose another file")
     with read_store(db) as store:
-        store.upkeep.back_up(out)
-    console.print(f"{out}: {megabytes(out)}", soft_wrap=True)
+        store.upkeep.back_up(copy)
+    console.print(f"{copy}: {megabytes(copy)}", soft_wrap=True)
 
 
 def prune(

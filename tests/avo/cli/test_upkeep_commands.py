@@ -22,16 +22,24 @@ from tests.avo.sample_run import START
 
 def test_a_backup_is_a_database_as_it_was_at_that_moment(avo: Avo, sample_db: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
-    said = avo("backup", "--out", str(copy))
+    said = avo("backup", str(copy))
     assert (said.exit_code, said.stdout) == (0, f"{copy}: {copy.stat().st_size / 1e6:.1f} MB\n")
     assert avo("runs", "--db", str(copy)).stdout == avo("runs").stdout
     assert [file.name for file in tmp_path.iterdir()] == ["copy.db"]
+    assert avo("backup", "--out", str(tmp_path / "other.db")).exit_code == 0
+    assert (tmp_path / "other.db").exists()
+
+
+def test_a_backup_names_one_file(avo: Avo) -> None:
+    for wrong in ((), ("one.db", "--out", "two.db")):
+        refused = avo("backup", *wrong)
+        assert (refused.exit_code, refused.stderr) == (2, "avo: name one file to write: avo backup FILE\n")
 
 
 def test_a_backup_is_written_over_nothing(avo: Avo, tmp_path: Path) -> None:
     (tmp_path / "copy.db").write_text("mine")
     refused = avo("backup", "--out", "copy.db")
-    assert (refused.exit_code, refused.stderr) == (2, "avo: --out: copy.db exists: choose another file\n")
+    assert (refused.exit_code, refused.stderr) == (2, "avo: copy.db exists: choose another file\n")
     assert (tmp_path / "copy.db").read_text() == "mine"
     assert avo("backup", "--out", "missing/copy.db").stderr == (
         "avo: missing/copy.db cannot be written: No such file or directory\n"
