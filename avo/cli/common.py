@@ -191,7 +191,11 @@ def load(store: "Store", text: str) -> Named:
 
 
 def read_source(file: Path) -> str:
-    """Return the text of a kernel's file; leave with one line when it is not text, or too long for a kernel."""
+    """Return the text of a kernel's file; leave with one line when it is a model's configuration, not text, or too long
+    for a kernel.
+    """
+    if file.suffix == ".json" or (file / "config.json").is_file():
+        _refuse_model(file)
     try:
         with file.open(encoding="utf-8") as stream:
             text = stream.read(MAX_SOURCE_CHARS + 1)
@@ -204,6 +208,21 @@ def read_source(file: Path) -> str:
     if "\0" in text:
         fail(f"cannot read {file}: it holds NUL bytes, so it is not Python source")
     return text
+
+
+def _refuse_model(file: Path) -> None:
+    """Leave with the commands that take a model where ``file`` is a model's configuration."""
+    from avo.errors import ConfigError
+    from avo.model_config import read_model
+
+    try:
+        problem = read_model(file, "prefill").problem
+    except ConfigError:
+        return
+    fail(
+        f"{file} is a model's configuration, not a kernel: avo run --for {file} makes a kernel for it; "
+        f"a kernel that you have is judged with --problem {problem}"
+    )
 
 
 def print_json(data: Any) -> None:

@@ -300,3 +300,17 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     assert told["wall"] > 1e5, "a profiler takes its time"
     assert said == [f"judging {tmp_path / 'kernel.py'} for cuda: round 4"]
     assert given["--trace"] == os.path.abspath("runs.jsonl")
+
+
+def test_a_models_configuration_in_place_of_a_kernel_is_answered_with_the_commands_that_take_it(
+    avo: Avo, tmp_path: Path
+) -> None:
+    config = Path(__file__).parents[1] / "configs" / "Qwen3-8B.json"
+    (tmp_path / "config.json").write_text(config.read_text())
+    for file in (config, tmp_path):
+        refused = avo("evaluate", str(file))
+        assert (refused.exit_code, refused.stderr) == (
+            2,
+            f"avo: {file} is a model's configuration, not a kernel: avo run --for {file} makes a kernel for it; "
+            "a kernel that you have is judged with --problem gqa-h32x8-8192x1\n",
+        )
