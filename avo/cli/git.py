@@ -28,7 +28,8 @@ def git(
     """Write the lineage of a run as a git repository.
 
     Each version is a commit with its parents, tagged with its number; its message has what changed, the hypothesis, and
-    the scores as trailers. The same lineage gives the same commits. RUN#38 also has attempt 38, on a branch of its own.
+    the scores as trailers, what a card measured too; its README.md has a row for each version. The same lineage and
+    measurements give the same commits. RUN#38 also has attempt 38, on a branch of its own.
 
     Example: avo git mha-h100 --out lineage && git -C lineage log --graph
     """
@@ -40,7 +41,8 @@ def git(
         versions = store.versions(record.id)
         attempt = _unaccepted(store, run, len(versions)) if "#" in run else None
         steps = {step.number: step for step in store.steps(record.id)}
-        write_repository(record, versions, steps, store.journal.interventions(record.id), out, attempt)
+        said, measured = store.journal.interventions(record.id), store.measurements.told(record.id)
+        write_repository(record, versions, steps, said, measured, out, attempt)
     commits = len(versions) + (attempt is not None)
     err.print(f"{out}: {counted(commits, 'commit')} of {KERNEL}; next: git -C {out} log --graph --stat --all")
 

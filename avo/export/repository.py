@@ -7,14 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avo.errors import RepositoryFailed
+from avo.evaluator.target import ScoreKind
 from avo.lineage_db.entries import Intervention
+from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Run, Step, Version
-from avo.watch.wording import first_line, percent, printable, unit
+from avo.subject import subject
+from avo.watch.wording import briefly_measured, first_line, percent, printable, unit
+from avo.watch.wording import measured as in_words
 
 KERNEL = "kernel.py"
 """The file that every commit changes."""
+README = "README.md"
+"""The file with a row for each version until then."""
+PREDICTED = " Predicted ones come from a model of the card; none was measured unless its row says so."
 _AUTHOR = "AVO <avo@localhost>"
-_SUBJECT_CHARS = 72
 
 
 def write_repository(
@@ -22,6 +28,7 @@ def write_repository(
     versions: Sequence[Version],
     steps: Mapping[int, Step],
     interventions: Sequence[Intervention],
+    measured: Mapping[int, Measured],
     folder: Path,
     attempt: Version | None = None,
 ) -> None:
@@ -30,15 +37,15 @@ def write_repository(
     Each version is a commit whose parents are the commits of its parents. The commit is dated when the version was
     accepted and tagged ``v`` and the version's number; ``main`` is the last one. Other versions without children have
     branches of their own. ``attempt`` is an attempt that is no version, in the form of one with a number that none has:
-    it is a commit on the branch ``attempt-`` and its id. ``steps`` are by number. The same lineage gives the same
-    commits. Raises
-    ``RepositoryFailed`` and then leaves nothing behind.
+    it is a commit on the branch ``attempt-`` and its id. ``steps`` are by number, and what cards ``measured`` by
+    attempt. The same lineage and measurements give the same commits. Raises ``RepositoryFailed`` and then leaves
+    nothing behind.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RepositoryFailed(f"{folder} is not an empty folder: name a new one with --out")
     if not versions:
         raise RepositoryFailed(f"run {run.name!r} has no accepted version yet: there is nothing to commit")
-    stream = b"".join(_commands(run, versions, steps, interventions, attempt))
+    stream = b"".join(_commands(run, versions, steps, interventions, measured, attempt))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".avo-git-") as name:
@@ -53,19 +60,56 @@ def write_repository(
         raise RepositoryFailed(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def message(run: Run, version: Version, versions: Sequence[Version], step: Step, said: Sequence[Intervention]) -> str:
+def readme(run: Run, versions: Sequence[Version], measured: Mapping[int, Measured]) -> str:
+    """Return what the repository is, and a table of ``versions`` with what is known of their speed."""
+    scores = [version.attempt.evaluation.score for version in versions]
+    kind = next((score.kind for score in scores if score), "")
+    rows = [
+        f"| v{version.number} | {', '.join(f'v{number}' for number in version.parents)} | "
+        f"{f'{score.geomean_tflops:.1f}' if score else ''} | "
+        f"{briefly_measured(found) if (found := measured.get(version.attempt.id)) else ''} | {_cell(version.change)} |"
+        for version, score in zip(versions, scores, strict=True)
+    ]
+    return "\n".join(
+        [
+            f"# {run.name}",
+            "",
+            f"`{KERNEL}` computes {subject(run)} for {run.target}. It was evolved by AVO (avo-kernels), operator "
+            f"{run.operator}: each version is a commit with a tag. Speeds are TFLOPS, geometric "
+            f"means over the suite {run.suite}.{PREDICTED if kind == ScoreKind.PREDICTED else ''}",
+            "",
+            f"| version | from | {kind} | measured on a card | change |",
+            "|---|---|---:|---|---|",
+            *rows,
+            "",
+            f"    git diff {f'v{versions[0].number}'} HEAD -- {KERNEL}",
+            f"    avo evaluate {KERNEL} --problem {run.problem} --target {run.target} --suite {run.suite}",
+            "",
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    return printable(first_line(text)).replace("|", "\\|").replace("<", "&lt;")
+
+
+def message(
+    run: Run,
+    version: Version,
+    versions: Sequence[Version],
+    step: Step,
+    said: Sequence[Intervention],
+    measured: Measured | None = None,
+) -> str:
     """Return the commit message of ``version``: what changed and why, then the scores as trailers.
 
-    ``said``: what the supervisor said between the version before it and this one.
+    ``said``: what the supervisor said between the version before it and this one. ``measured``: what a card measured.
     """
     attempt = version.attempt
     score = attempt.evaluation.score
     is_version = version.number < len(versions)
     change = first_line(version.change) or "no words"
-    subject = f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {change}"
-    paragraphs = [subject if len(subject) <= _SUBJECT_CHARS else f"{subject[: _SUBJECT_CHARS - 4].rstrip()} ..."]
-    if paragraphs[0] != subject:
-        paragraphs.append(change)
+    paragraphs = [f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {change}"]
     submission = step.said_of(attempt.id)
     told = {
         "Hypothesis": attempt.hypothesis,
@@ -85,6 +129,7 @@ def message(run: Run, version: Version, versions: Sequence[Version], step: Step,
         *(("Parent-version", str(number)) for number in version.parents),
         ("Operator", first_line(step.operator)),
         *((("Score", f"{score.geomean_tflops:.1f} {unit(score)}, geometric mean"),) if score else ()),
+        *((("Measured", in_words(measured, run.name)),) if measured else ()),
         *((("Gain", percent(gain)),) if gain is not None else ()),
         *((f"Score-{case.case}", f"{case.tflops:.1f}") for case in (score.cases if score else ())),
         ("Digest", attempt.digest),
@@ -98,6 +143,7 @@ def _commands(
     versions: Sequence[Version],
     steps: Mapping[int, Step],
     interventions: Sequence[Intervention],
+    measured: Mapping[int, Measured],
     attempt: Version | None,
 ) -> list[bytes]:
     """Return the input of ``git fast-import`` (see git-fast-import(1)); the mark of version n is n + 1."""
@@ -114,7 +160,8 @@ def _commands(
         if not is_version:
             branch, tag = f"refs/heads/attempt-{version.attempt.id}", "\n"
         when = f"{_AUTHOR} {int(version.accepted.timestamp())} +0000"
-        text = message(run, version, versions, step, said).encode("utf-8", "replace")
+        text = message(run, version, versions, step, said, measured.get(version.attempt.id)).encode("utf-8", "replace")
+        known = [each for each in versions if each.number <= version.number]
         origin, *merged = version.parents or (None,)
         if origin is None:  # otherwise a second seed would be a child of the first
             lines.append(f"reset {branch}\n\n".encode())
@@ -125,6 +172,8 @@ def _commands(
             *(f"merge :{number + 1}\n".encode() for number in merged if number is not None),
             f"M 100644 inline {KERNEL}\n".encode(),
             _data(version.attempt.source.encode("utf-8", "surrogatepass")),
+            f"M 100644 inline {README}\n".encode(),
+            _data(readme(run, known, measured).encode("utf-8", "replace")),
             tag.encode(),
         ]
     return lines

@@ -11,8 +11,10 @@ from avo.evaluator.candidate import Candidate
 from avo.lineage_db.records import Submission
 from avo.lineage_db.store import Store
 from avo.seeds import seed_source
+from avo.watch.wording import measured as in_words
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import START, make_evaluation
+from tests.avo.shortlisted import measured
 from tests.decisions import accept
 
 Avo = Callable[..., Result]
@@ -91,12 +93,33 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, store: Store
     assert git(out, "log", "-1", "--format=%P", "main").split() == parents
     assert git(out, "branch", "--format=%(refname:short)").split() == ["main", "tip-v3"]
     body = git(out, "log", "-1", "--format=%B", "main")
-    assert len(body.splitlines()[0]) <= 72
-    assert body.startswith("v4: both both ")
+    assert body.splitlines()[0] == f"v4: {'both ' * 30}".strip(), "the subject is whole"
     assert "the last edit alone" not in body
     for words in ("both " * 30).strip(), "Hypothesis: they do not meet", "Expected: 10% more", "Supervisor (nudge)":
         assert words in body
     assert git(out, "show", "main:kernel.py") == "both = '\0 é'\n"
+
+
+def test_the_readme_and_the_message_have_what_was_measured_beside_what_was_predicted(
+    avo: Avo, store: Store, tmp_path: Path
+) -> None:
+    run = Recorded(store)
+    run.step(100.0, change="seed")
+    run.step(110.0, (0,), "a | b")
+    avo("git", "live", "--db", store.url, "--out", str(tmp_path / "before"))
+    store.measurements.ingest(measured(store, "live"), now=run.now)
+    avo("git", "live", "--db", store.url, "--out", str(tmp_path / "after"))
+    trailer = ("log", "-1", "--format=%(trailers:key=Measured,valueonly)", "v1")
+    assert git(tmp_path / "before", *trailer).strip() == ""
+    told = store.measurements.told(run.run.id)
+    found = told[store.version(run.run.id).attempt.id]
+    assert found.finding.measured is not None
+    assert git(tmp_path / "after", *trailer).strip() == in_words(found, "live")
+    before, after = ((tmp_path / name / "README.md").read_text().splitlines() for name in ("before", "after"))
+    assert "| v1 | v0 | 110.0 |  | a \\| b |" in before
+    assert f"| v1 | v0 | 110.0 | {found.finding.measured.tflops:.1f} measured, confirmed | a \\| b |" in after
+    assert "Predicted ones come from a model of the card" in after[2]
+    assert "| v1 " not in git(tmp_path / "after", "show", "v0:README.md")
 
 
 @pytest.mark.parametrize("what", ["full", "file", "no run", "no version"])
