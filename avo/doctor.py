@@ -168,7 +168,7 @@ def _isolation() -> Iterator[Check]:
 
 def check_database(url: str) -> Check:
     """Check whether a run could use the database at this URL or path."""
-    from avo.lineage_db.connecting import FILE_URL
+    from avo.lineage_db.connecting import FILE_URL, room
     from avo.lineage_db.errors import OlderDatabase, StoreError
     from avo.lineage_db.store import Store
     from avo.watch.wording import counted
@@ -180,6 +180,9 @@ def check_database(url: str) -> Check:
         for place in (folder, path):
             if place.exists() and not os.access(place, os.W_OK):
                 return Check("database", Health.BROKEN, f"{place} is not writable", another)
+        if not room(folder / path.name):
+            found = f"the disk of {folder} is full: the database can be read, not written"
+            return Check("database", Health.BROKEN, found, f"make room there, or {another}")
         if not path.exists():
             return Check("database", Health.OK, f"none at {name}; avo run makes it")
     try:

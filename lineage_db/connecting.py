@@ -1,20 +1,25 @@
 """Connections to a database: an SQLite file or a PostgreSQL server, to write to it or only to read it."""
 
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from avo.lineage_db.errors import DatabaseUnavailable
 
 FILE_URL = "sqlite:///"
 _ADVICE = "give a file path, sqlite:///PATH or postgresql://USER@HOST/NAME"
+ROOM_BYTES = 2**16
+"""What the index of a write-ahead log (32 KiB) and its first pages take, in bytes."""
 _SESSION = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -50,10 +55,11 @@ def sqlite(path: Path, create: bool, read_only: bool, busy_seconds: float) -> En
             f"{path.as_uri()}?mode={how}", uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
         )
 
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        creator=partial(_reading, path, connect) if read_only else partial(connect, "rwc" if create else "rw"),
+    open_file = (
+        partial(_reading, path, connect, busy_seconds) if read_only else partial(connect, "rwc" if create else "rw")
     )
+    pool = NullPool if read_only and _locks(open_file) else QueuePool
+    engine = create_engine(URL.create("sqlite", database=str(path)), creator=open_file, poolclass=pool)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
@@ -74,21 +80,80 @@ def sqlite(path: Path, create: bool, read_only: bool, busy_seconds: float) -> En
     return engine
 
 
-def _reading(path: Path, connect: Callable[[str], sqlite3.Connection]) -> sqlite3.Connection:
-    """Return a connection that writes nothing into the database, to a file that we may only read, too."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):  # then closing removes the files beside it
-        connection = connect("rw")
-        connection.execute("PRAGMA query_only = ON")
-        return connection
+def _reading(path: Path, connect: Callable[[str], sqlite3.Connection], busy_seconds: float) -> sqlite3.Connection:
+    """Return a connection that writes nothing into the database, to a file that we may only read, too.
+
+    On a full disk the index of the write-ahead log cannot be made beside the file. Then the connection keeps it in the
+    memory of this process and locks the file, so that what the log holds is read all the same.
+    """
     log = Path(f"{path}-wal")
+    # Where we may write to both, closing removes the files beside the database.
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    ways = [partial(_probed, connect, "rw"), partial(_alone, connect, busy_seconds)]
+    failed: sqlite3.OperationalError | None = None
+    for way in ways if writable else [partial(_probed, connect, "ro")]:
+        try:
+            return way()
+        except sqlite3.OperationalError as error:
+            if "is locked" in str(error):
+                raise
+            failed = failed or error
+    assert failed is not None
+    if log.exists() and log.stat().st_size:
+        raise failed  # the next way would leave it out
+    return _probed(connect, "ro&immutable=1")
+
+
+def _probed(connect: Callable[[str], sqlite3.Connection], how: str, *pragmas: str) -> sqlite3.Connection:
+    """Return a connection that has read, and that writes nothing into the database."""
+    connection = connect(how)
     try:
-        connection = connect("ro")
-        connection.execute("PRAGMA schema_version")
-    except sqlite3.OperationalError:
-        if log.exists() and log.stat().st_size:
-            raise
-        return connect("ro&immutable=1")  # nobody writes to it: what a log needs beside it cannot be made
+        # A full disk may be that of temporary files, too.
+        for pragma in (*pragmas, "schema_version", "query_only = ON", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
+
+
+def _alone(connect: Callable[[str], sqlite3.Connection], busy_seconds: float) -> sqlite3.Connection:
+    """Return a connection that keeps all others out of the file for as long as it lasts."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            # Two that waited inside SQLite would wait for each other: each keeps the lock that it has.
+            return _probed(connect, "rw", "locking_mode = EXCLUSIVE", "busy_timeout = 0")
+        except sqlite3.OperationalError as error:
+            if "is locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.002, 0.02))
+
+
+def _locks(open_file: Callable[[], sqlite3.Connection]) -> bool:
+    """Whether a connection keeps all others out of the file for as long as it lasts."""
+    try:
+        with closing(open_file()) as connection:
+            return bool(connection.execute("PRAGMA locking_mode").fetchone()[0] == "exclusive")
+    except sqlite3.Error:
+        return False  # said by the first transaction
+
+
+def full(error: BaseException, path: Path) -> bool:
+    """Whether a driver failed because the disk of ``path`` is full, or this user's share of it."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):  # the latter: the index of the log could not grow
+        return True
+    return name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and not room(path)
+
+
+def room(path: Path) -> bool:
+    """Whether the disk that holds ``path`` has room for the files that SQLite makes beside it to write."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return True
+    return disk.f_bavail * disk.f_frsize >= ROOM_BYTES and (disk.f_favail > 1 or disk.f_files == 0)
 
 
 def server(text: str, read_only: bool) -> tuple[str, str, Engine]:

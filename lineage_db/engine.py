@@ -1,6 +1,8 @@
 """An open lineage database: transactions, migrations, errors, and copies of the whole."""
 
+import errno
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-from avo.lineage_db.connecting import FILE_URL, first_line, missing, server, sqlite
+from avo.lineage_db.connecting import FILE_URL, first_line, full, missing, server, sqlite
 from avo.lineage_db.errors import (
     DatabaseInterrupted,
     DatabaseUnavailable,
@@ -178,10 +180,21 @@ class Database:
                 return done
 
     def copy_to(self, target: sqlite3.Connection) -> None:
-        """Copy an SQLite database, as it is at one moment; writers need not wait."""
+        """Copy an SQLite database, as it is at one moment; writers need not wait. Raises ``OSError`` where the copy's
+        disk is full.
+        """
         if not self.embedded:
             raise DatabaseUnavailable(f"database {self.label} is on a server: back it up with pg_dump")
-        self._alone(lambda source: source.backup(target))
+
+        def copy(source: sqlite3.Connection) -> None:
+            try:
+                source.backup(target)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname == "SQLITE_FULL":  # nothing is written to the source
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
+
+        self._alone(copy)
 
     def shrink(self) -> None:
         """Rebuild an SQLite file without what was deleted. A server does so by itself."""
@@ -295,9 +308,9 @@ class Database:
             return DatabaseUnavailable(
                 f"database {self.label} was locked by another process for {self._busy_seconds:g} s: stop it or retry"
             )
-        if "is full" in reason or getattr(error, "sqlstate", None) == "53100":
+        if full(error, Path(self.label)) or getattr(error, "sqlstate", None) == "53100":
             return DatabaseUnavailable(
-                f"the disk of database {self.label} is full: nothing is lost, make room and resume the run"
+                f"the disk of database {self.label} is full: nothing is lost, make room there and resume the run"
             )
         if "unable to open" in reason or "readonly" in reason or "read-only" in reason:
             doing, advice = "opened for writing", ""

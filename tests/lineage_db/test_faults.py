@@ -1,7 +1,10 @@
 """A database that fails: what is said, what is waited for, and that nothing is written by halves or twice."""
 
 import resource
+import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
+from avo.evaluator.sandbox import bubblewrap
 from avo.lineage_db.engine import Database
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import StepState
@@ -66,6 +70,93 @@ def largest_file(path: Path) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """The kernel's limit: no file can grow, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_full_disk_can_be_read_with_what_the_log_holds_and_not_be_written(
+    tmp_path: Path, make: Any, killed: bool
+) -> None:
+    path, copy = tmp_path / "lineage.db", tmp_path / "copy.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+        for end in ("", "-wal") if killed else ():
+            shutil.copy(f"{path}{end}", f"{copy}{end}")
+    if not killed:
+        shutil.copy(path, copy)
+    with no_room():
+        with pytest.raises(DatabaseUnavailable, match=f"^the disk of database {copy} is full: nothing is lost, make"):
+            Store.open(str(copy))
+        with Store.read(str(copy)) as store, Store.read(str(copy)) as other:
+            assert [each.run for each in store.runs()] == [each.run for each in other.runs()] == [run]
+    with Store.open(str(copy)) as store:
+        assert make.step(store, run).number == 0
+
+
+def test_a_full_disk_without_room_for_a_file_is_read_unless_a_log_would_be_left_out(
+    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+    sound = sqlite3.connect
+
+    def connect(name: str, **options: Any) -> sqlite3.Connection:
+        if "immutable" not in name:
+            raise sqlite3.OperationalError("unable to open database file")
+        return sound(name, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with Store.read(str(path)) as store:
+        assert [each.run for each in store.runs()] == [run]
+    Path(f"{path}-wal").write_text("what a killed run wrote")
+    with pytest.raises(DatabaseUnavailable, match="cannot be read"):
+        Store.read(str(path))
+
+
+IN_A_FULL_FOLDER = """
+import shutil, sys
+from avo.lineage_db.errors import StoreError
+from avo.lineage_db.store import Store
+from pathlib import Path
+
+database, elsewhere, full = map(Path, sys.argv[1:])
+there = Path(shutil.copy(database, full))
+try:
+    (full / "fill").write_bytes(bytes(10**7))
+except OSError:
+    pass
+with Store.read(str(there)) as store:
+    print(*(each.run.name for each in store.runs()))
+    store.upkeep.back_up(elsewhere)
+    try:
+        store.upkeep.back_up(full / "out.db")
+    except StoreError as error:
+        print(error)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(bubblewrap.missing()), reason="bubblewrap does not work here")
+def test_a_full_file_system_is_read_and_backed_up_from_and_named_where_it_is_written(tmp_path: Path, make: Any) -> None:
+    path, full, backup = tmp_path / "lineage.db", tmp_path / "full", tmp_path / "backup.db"
+    with Store.open(str(path)) as store:
+        make.run(store, "one")
+    full.mkdir()
+    command = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--size", "1000000", "--tmpfs", str(full)]
+    command += [sys.executable, "-c", IN_A_FULL_FOLDER, str(path), str(backup), str(full)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.stdout.splitlines() == ["one", f"{full}/out.db cannot be written: No space left on device"], said.stderr
+    with Store.read(str(backup)) as store:
+        assert [each.run.name for each in store.runs()] == ["one"]
 
 
 @pytest.mark.parametrize(

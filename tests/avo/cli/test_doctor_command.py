@@ -19,6 +19,7 @@ from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.device import Clocks
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.sandbox import bubblewrap
+from avo.lineage_db import connecting
 
 Avo = Callable[..., Result]
 
@@ -70,6 +71,13 @@ def test_a_database_that_cannot_be_written_is_none_for_a_run(
     assert check.advice == "choose another with --db or AVO_DB"
     monkeypatch.setattr(doctor.os, "access", lambda place, _: place != tmp_path)
     assert check_database(str(tmp_path / "new" / "lineage.db")).found == f"{tmp_path} is not writable"
+
+
+def test_a_database_on_a_full_disk_is_none_for_a_run(sample_db: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "room", lambda path: str(path) != sample_db)
+    check = check_database(sample_db)
+    assert (check.health, check.found.startswith("the disk of ")) == (Health.BROKEN, True)
+    assert check.advice == "make room there, or choose another with --db or AVO_DB"
 
 
 def test_a_machine_without_namespaces_can_run_and_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
