@@ -153,7 +153,8 @@ def room(path: Path) -> bool:
         disk = os.statvfs(path.parent)
     except OSError:
         return True
-    return disk.f_bavail * disk.f_frsize >= ROOM_BYTES and (disk.f_favail > 1 or disk.f_files == 0)
+    blocks = disk.f_bavail * disk.f_frsize >= ROOM_BYTES or disk.f_blocks == 0  # /proc counts none
+    return blocks and (disk.f_favail > 1 or disk.f_files == 0)  # btrfs counts no files
 
 
 def server(text: str, read_only: bool) -> tuple[str, str, Engine]:
