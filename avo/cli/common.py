@@ -5,9 +5,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -19,12 +21,14 @@ from avo.cli.database import database_url
 from avo.watch.tables import one_line
 
 if TYPE_CHECKING:
-    from avo.evaluator.evaluators import Tell
+    from avo.evaluator.evaluators import Progress, Tell
     from avo.lineage_db.records import Attempt, Run, Version
     from avo.lineage_db.store import Store
 
 PIPED_WIDTH = 240
 """Width of a table that is not printed on a terminal, where COLUMNS is not set: wide enough that no line is folded."""
+TELL_S = 10.0
+"""Seconds between lines that say how far something is, where they do not go to a terminal."""
 MAX_SOURCE_CHARS = 10**6
 """Longest kernel source that is read from a file: a hundred times the length of our own kernels."""
 
@@ -114,11 +118,32 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def telling(what: str) -> "Iterator[Tell]":
-    """Show on a terminal that ``what`` is being done while the context lasts; yield what tells how far it is."""
+    """Show that ``what`` is being done while the context lasts; yield what tells how far it is.
+
+    A terminal shows it in one line that changes; elsewhere each change becomes a line of its own, ``TELL_S`` apart.
+    """
     from avo.watch.wording import how_far
 
-    with err.status(f"{what} ...") as status:
-        yield lambda progress: status.update(f"{what}: {how_far(progress)}")
+    now, done = f"{what} ...", Event()
+
+    def tell(progress: "Progress") -> None:
+        nonlocal now
+        now = f"{what}: {how_far(progress)}"
+        status.update(now)
+
+    def repeat() -> None:
+        said = ""
+        while not done.wait(TELL_S):
+            if now != said:
+                err.print(said := now)
+
+    with err.status(now) as status, ThreadPoolExecutor(1) as threads:
+        if not err.is_terminal:
+            threads.submit(repeat)
+        try:
+            yield tell
+        finally:
+            done.set()
 
 
 def run_name(text: str | None) -> str | None:

@@ -35,6 +35,10 @@ DEFAULT_LIMITS = Limits(
 )
 """For the capture of up to ``_CALLS`` calls; more may take more processor time and room in proportion."""
 _CALLS = 20
+_IMPORT_S = 10.0
+"""Seconds of processor time that a candidate's module may take to be imported."""
+_IMPORT_ENDED = "was ended by signal SIGPROF"
+"""How a module ends whose import takes more."""
 _CHILD_STATUSES = {
     Status.PARSE_ERROR,
     Status.NO_ENTRY,
@@ -88,6 +92,7 @@ class Capturer:
     ) -> tuple[tuple[LaunchPlan, ...], ...] | Fault:
         request = {
             "source": source,
+            "import_s": _IMPORT_S,
             "entry": entry,
             "target": asdict(target),
             "calls": [asdict(call) for call in calls],
@@ -98,6 +103,9 @@ class Capturer:
         outcome = self._server.run(f"{CHILD_MODULE}:run", json.dumps(request).encode(), limits)
         if isinstance(outcome, TimedOut):
             return Fault(Status.TIMED_OUT, f"the candidate's host code {outcome.reason}")
+        if isinstance(outcome, Crashed) and outcome.reason == _IMPORT_ENDED:
+            used = f"the candidate's module used up {_IMPORT_S:g} s of processor time at import"
+            return Fault(Status.TIMED_OUT, f"{used}: does it loop without end? Compute in {entry}() or in a kernel")
         if isinstance(outcome, Crashed):
             return Fault(Status.CRASHED, f"the candidate's process {outcome.reason}{_last_line(outcome.stderr)}")
         try:

@@ -4,6 +4,7 @@ import inspect
 import json
 import linecache
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,7 +40,7 @@ def run(payload: bytes) -> bytes:
     launches.install(operators, request["source"])
     tuning = Tuning()
     try:
-        module = _load(request["source"], operators)
+        module = _load(request["source"], operators, request["import_s"])
         calls = msgspec.convert(request["calls"], list[Call])
         entry = _entry(module, request["entry"], calls)
         plans = []
@@ -57,7 +58,7 @@ def _as_it_is(function: Callable[..., object], recursive: bool = True) -> Callab
     return function
 
 
-def _load(source: str, operators: Operators) -> ModuleType:
+def _load(source: str, operators: Operators, import_s: float) -> ModuleType:
     """Run the source as a module whose file exists only in the line cache: Triton reads kernels through inspect."""
     module = ModuleType("candidate")
     module.__file__ = CANDIDATE_FILE
@@ -70,8 +71,11 @@ def _load(source: str, operators: Operators) -> ModuleType:
     except (ValueError, MemoryError, RecursionError) as error:
         raise RefusedError(Status.PARSE_ERROR, f"is not Python source: {error or type(error).__name__}") from None
     try:
+        # The signal's own action ends the process: one that spins in C, or that catches all, is ended too.
+        signal.setitimer(signal.ITIMER_PROF, import_s)
         with without_contents(operators):
             exec(code, module.__dict__)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     except RefusedError as refusal:
         raise refusal.said("at import, ") from None
     except MemoryError:

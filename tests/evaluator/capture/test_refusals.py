@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from avo.evaluator import capture
 from avo.evaluator.capture import DEFAULT_LIMITS, Capturer
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Fault, Status
@@ -250,6 +251,30 @@ def test_attacks_on_the_process_end_with_it(fork_server: ForkServer, body: str, 
     found = Capturer(fork_server, limits).capture(source, "run", [Call("case", (), ())], get_target("h100"))
     assert isinstance(found, Fault)
     assert found.status is status
+
+
+@pytest.mark.parametrize("spin", ["pass", "exec('try: sum(range(10**8))\\nexcept BaseException: pass')"])
+def test_a_module_that_spins_at_import_is_given_up_long_before_a_call_would_be(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, spin: str
+) -> None:
+    monkeypatch.setattr(capture, "_IMPORT_S", 0.5)
+    source = f"while True: {spin}\ndef run(): ..."
+    found = Capturer(fork_server).capture(source, "run", [Call("case", (), ())], get_target("h100"))
+    assert found == Fault(
+        Status.TIMED_OUT,
+        "the candidate's module used up 0.5 s of processor time at import: does it loop without end? Compute in run() "
+        "or in a kernel",
+    )
+
+
+def test_the_limit_of_an_import_is_none_of_the_calls_that_follow(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_IMPORT_S", 0.2)
+    source = "def run(): sum(range(5 * 10**7))"
+    assert not isinstance(
+        Capturer(fork_server).capture(source, "run", [Call("case", (), ())], get_target("h100")), Fault
+    )
 
 
 def test_many_calls_may_take_more_than_few() -> None:
