@@ -4,13 +4,16 @@ import locale
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from avo.errors import AvoError
 
 if TYPE_CHECKING:
     from avo.evaluator.machine import CardState
@@ -35,6 +38,10 @@ def attention(q, k, v, out, lse, *, causal, scale):
 """A candidate that launches one small kernel."""
 
 
+BUSY = 4.0
+"""Processes that run or wait for each core from which on a machine is called busy."""
+
+
 class Health(StrEnum):
     """The state of a part of the machine."""
 
@@ -56,8 +63,10 @@ class Check:
     """What to do; empty when nothing needs doing."""
 
 
-def examine(database: str) -> Iterator[Check]:
-    """Yield the checks one by one; ``database`` is the URL or path that a run would use."""
+def examine(database: str, ray: Callable[[], AbstractContextManager[object]]) -> Iterator[Check]:
+    """Yield the checks one by one; ``database`` is the URL or path that a run would use, ``ray`` starts Ray as it does
+    or raises ``AvoError``.
+    """
     yield (python := _python())
     if python.health is Health.BROKEN:
         return
@@ -66,6 +75,7 @@ def examine(database: str) -> Iterator[Check]:
     yield _memory()
     yield from _triton()
     yield check_database(database)
+    yield from _ray(ray)
     yield from _gpu()
     yield _predictions()
     yield _key()
@@ -99,7 +109,12 @@ def _packages(*names: str) -> Iterator[Check]:
 
 def _processor() -> Check:
     usable = len(os.sched_getaffinity(0))
-    return Check("processor", Health.OK, f"{usable} usable of {os.cpu_count()} cores; avo run uses one per worker")
+    load = os.getloadavg()[0]
+    found = f"{usable} usable of {os.cpu_count()} cores, load average {load:.1f}; avo run uses one per worker"
+    if load > BUSY * usable:
+        advice = "Ray and judges may not start in time: end other programs, or lower --workers and --evaluators"
+        return Check("processor", Health.ABSENT, found, advice)
+    return Check("processor", Health.OK, found)
 
 
 def _memory() -> Check:
@@ -192,6 +207,16 @@ def check_database(url: str) -> Check:
         return Check("database", Health.OK, str(error))
     except StoreError as error:
         return Check("database", Health.BROKEN, str(error), another)
+
+
+def _ray(start: Callable[[], AbstractContextManager[object]]) -> Iterator[Check]:
+    if find_spec("ray") is None:
+        return
+    try:
+        with start():
+            yield Check("Ray's start", Health.OK, "starts and ends")
+    except AvoError as error:
+        yield Check("Ray's start", Health.BROKEN, str(error), "avo run tries it again: end other programs first")
 
 
 def _gpu() -> Iterator[Check]:

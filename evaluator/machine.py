@@ -15,11 +15,19 @@ from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Tell
 from avo.evaluator.plan import LaunchPlan
 from avo.evaluator.problem import Case, Problem
+from avo.evaluator.sandbox.memory import free_bytes
 from avo.evaluator.target import Target
 
 if TYPE_CHECKING:
     from avo.evaluator.cuda.baselines import Found
     from avo.evaluator.cuda.nvml import CardState as CardState
+
+
+def strain() -> str:
+    """Return in words what may keep processes from starting: the load of the last minute, and the free memory."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = f"{free_bytes() / 2**30:.1f} of {whole / 2**30:.1f} GiB of memory free"
+    return f"load average {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores, {memory}"
 
 
 def try_kernel(source: str, target: Target) -> Iterator[LaunchPlan | Binary | Fault]:

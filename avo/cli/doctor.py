@@ -1,5 +1,6 @@
 """``avo doctor``: what this machine has, and what to do about what is missing."""
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 
 import typer
@@ -19,9 +20,16 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
 
     Example: avo doctor
     """
+
+    def ray() -> AbstractContextManager[object]:
+        from avo.config import LOCAL
+        from avo.search.cluster import ray_running  # not before Ray was looked for
+
+        return ray_running(LOCAL, cpus=1, gpus=0, resources={})
+
     checks: list[Check] = []
     with err.status("examining ...") as status:
-        for check in examine(database_url(db)):
+        for check in examine(database_url(db), ray):
             checks.append(check)
             status.update(f"examined {check.name} ...")
     if as_json:

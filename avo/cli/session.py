@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from avo.cli.common import console, err, print_json
+from avo.cli.common import console, err, print_json, telling
 from avo.watch.wording import counted, first_line, looked, percent, printable, spent
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 def ready(config: "RunConfig") -> "RunConfig":
     """Return ``config`` fitted to this machine; raise errors of evaluator or agents where it cannot work here."""
-    from avo.search.judging import check_machine, on_gpus
+    from avo.search.judging import check_machine, on_gpus, try_command
 
     config.check_models(os.environ)
     check_machine(config, cluster=True)
@@ -36,6 +36,9 @@ def ready(config: "RunConfig") -> "RunConfig":
     elif fits != wanted:
         more = "give --workers or --evaluators if it is more than one"
         err.print(f"avo: --workers {fits} instead of {wanted}: one for each GPU reached; {more}")
+    if config.evaluator_command is not None:
+        with telling("starting a judge by --evaluator-command"):
+            try_command(fitting)
     return fitting
 
 

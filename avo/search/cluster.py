@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
@@ -17,10 +17,15 @@ from ray._private import services
 
 from avo.config import LOCAL
 from avo.errors import ConfigError, RunFailed
+from avo.evaluator.machine import strain
 from avo.evaluator.temporary import TemporaryFolder
+
+_log = logging.getLogger(__name__)
 
 _START_S = 300.0
 """Longest wait for each of Ray's processes to start. By default it is half a minute, which a busy machine misses."""
+_TRIES = 3
+"""How often Ray is started before the run is given up, on a machine that is too busy for it."""
 _LOOK_S = 5.0
 """Longest wait for Ray's head to accept a connection."""
 _HERE = "auto"
@@ -51,7 +56,15 @@ def ray_running(address: str, *, cpus: int, gpus: int, resources: dict[str, floa
     Yields the ``HOST:PORT`` at which Ray's head can be reached from here, None where it cannot. Raises ``RunFailed``
     where Ray does not start.
     """
-    with _local_ray(cpus, gpus, resources) if address == LOCAL else nullcontext():
+    with ExitStack() as stack:
+        for tried in range(1, _TRIES + 1) if address == LOCAL else ():
+            try:
+                stack.enter_context(_local_ray(cpus, gpus, resources))
+                break
+            except RunFailed as error:
+                if tried == _TRIES:
+                    raise
+                _log.warning("avo: %s: trying again", error)
         yield None if address.startswith(_OUTSIDE) else ray.get_runtime_context().gcs_address
 
 
@@ -196,7 +209,10 @@ def _start_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
-        raise RunFailed(f"Ray does not start ({error}): look at avo doctor") from error
+        said = " ".join(str(error).split())
+        raise RunFailed(
+            f"Ray does not start ({said}; {strain()}): end other programs, or look at avo doctor"
+        ) from error
 
 
 def answers(address: str) -> bool:

@@ -120,6 +120,15 @@ def check_machine(config: RunConfig, *, cluster: bool = False) -> None:
             get_target(config.target)
 
 
+def try_command(config: RunConfig) -> None:
+    """Start a judge by the evaluator command, if this machine will, and end it once it has said what it judges for;
+    raise ``EvaluatorUnavailable`` where it does not: Ray's start would put that off, and its workers try it again.
+    """
+    if config.evaluator_command is not None and config.ray_address == LOCAL:
+        with Judging.of(config).start() as judge:
+            judge.target  # noqa: B018 - which is when it starts
+
+
 def _measuring(config: RunConfig) -> tuple[str, ...]:
     found = ["--equivalence-margin", str(config.equivalence_margin), "--cascade", str(config.cascade)]
     given = {"--device": config.device, "--trace": config.trace, "--worker-prefix": config.worker_prefix}

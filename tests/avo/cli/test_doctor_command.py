@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typer.testing import Result
 
 from avo import doctor
 from avo.doctor import Health, check_database
+from avo.errors import RunFailed
 from avo.evaluator import cuda, machine
 from avo.evaluator.cuda import nvml
 from avo.evaluator.cuda.cards import Card
@@ -20,6 +22,7 @@ from avo.evaluator.cuda.device import Clocks
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.sandbox import bubblewrap
 from avo.lineage_db import connecting
+from avo.search import cluster
 
 Avo = Callable[..., Result]
 
@@ -44,6 +47,7 @@ def test_a_broken_part_is_exit_code_1_and_says_what_to_do(
     avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "_triton", lambda: iter(()))  # it starts a sandbox and compiles
+    monkeypatch.setattr(cluster, "ray_running", lambda *_, **__: nullcontext())
     (tmp_path / "text.db").write_text("not a database, but long enough to be read as one: " * 40)
     result = avo("doctor", "--db", "text.db")
     assert result.exit_code == 1
@@ -78,6 +82,28 @@ def test_a_database_on_a_full_disk_is_none_for_a_run(sample_db: str, monkeypatch
     check = check_database(sample_db)
     assert (check.health, check.found.startswith("the disk of ")) == (Health.BROKEN, True)
     assert check.advice == "make room there, or choose another with --db or AVO_DB"
+
+
+def test_a_machine_that_is_too_busy_for_ray_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda _: {0, 1})
+    for load, health in ((7.9, Health.OK), (8.1, Health.ABSENT)):
+        monkeypatch.setattr(doctor.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        check = doctor._processor()
+        assert (check.health, f"load average {load}" in check.found) == (health, True)
+        assert bool(check.advice) is (health is Health.ABSENT)
+
+    @contextmanager
+    def never() -> Iterator[None]:
+        raise RunFailed("Ray does not start (no node in time; load average 99.0 on 2 cores)")
+        yield
+
+    (check,) = doctor._ray(never)
+    assert (check.health, check.found) == (
+        Health.BROKEN,
+        "Ray does not start (no node in time; load average 99.0 on 2 cores)",
+    )
+    (check,) = doctor._ray(nullcontext)
+    assert (check.health, check.found) == (Health.OK, "starts and ends")
 
 
 def test_a_machine_without_namespaces_can_run_and_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

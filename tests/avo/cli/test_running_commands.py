@@ -92,10 +92,22 @@ def test_fewer_evaluators_than_asked_for_are_said_and_no_gpu_is_asked_where_a_co
     assert ready(RunConfig(target="cuda", workers=8, evaluators=9)).evaluators == 8
     assert capsys.readouterr().err == "avo: --evaluators 8 instead of 9: 4 for each GPU of this machine\n"
     assert asked == ["cuda"]
+    monkeypatch.setattr(judging, "judge_process", lambda *_, **__: FakeEvaluator(lambda candidate: NotImplemented))
     assert ready(RunConfig(target="cuda", workers=8, evaluator_command="ssh box evaluate")).workers == 8
     assert ready(RunConfig(target="h100", workers=8)).workers == 8
     assert ready(RunConfig(target="cuda", workers=1)).evaluators == 1
     assert (capsys.readouterr().err, asked) == ("", ["cuda", "cuda"])
+
+
+def test_a_command_that_starts_no_judge_is_refused_before_ray_starts_or_a_run_is_made(avo: Avo, sample_db: str) -> None:
+    for command, words in (("echo hello", "instead of being ready, the judge says 'hello"), ("false", "exit code 1")):
+        for call in (["run", "--name", "new"], ["resume", "mha-h100"]):
+            result = avo(*call, "--evaluator-command", command)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert words in result.stderr
+            assert result.stderr.count("\n") == 1
+    with Store.open(sample_db, create=False) as store:
+        assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
 
 
 def test_a_judge_that_requires_namespaces_does_not_start_without(monkeypatch: pytest.MonkeyPatch) -> None:

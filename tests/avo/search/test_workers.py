@@ -278,6 +278,36 @@ def test_ray_is_given_minutes_to_start_its_node(monkeypatch: pytest.MonkeyPatch)
     assert "ray._private.services.get_node(" in inspect.getsource(Node.__init__), "what waits there for the node"
 
 
+def test_ray_that_does_not_start_is_started_again_and_given_up_with_load_and_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(FakeRay):
+        failures = 2
+        ended = 0
+
+        def init(self, **settings: Any) -> None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise TimeoutError("no node\n in time")
+
+        def shutdown(self) -> None:
+            self.ended += 1
+
+    ray = Slow()
+    monkeypatch.setattr(cluster, "ray", ray)
+    monkeypatch.setattr(cluster, "strain", lambda: "load average 99.0 on 2 cores")
+    line = (
+        "Ray does not start (no node in time; load average 99.0 on 2 cores): end other programs, or look at avo doctor"
+    )
+    with cluster.ray_running(LOCAL, cpus=1, gpus=0, resources={}) as head:
+        assert head == "127.0.0.1:1"
+        assert [record.message for record in caplog.records] == [f"avo: {line}: trying again"] * 2
+        assert ray.ended == 2, "what has started of it is ended"
+    ray.failures = 3
+    with pytest.raises(RunFailed, match=re.escape(line)), cluster.ray_running(LOCAL, cpus=1, gpus=0, resources={}):
+        pass
+
+
 def test_ray_is_told_to_listen_on_the_loopback_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = services.resolve_ip_for_localhost
     addresses: list[str] = []
