@@ -88,6 +88,14 @@ MetricsOption = Annotated[
         rich_help_panel="Watching",
     ),
 ]
+OtlpOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Send the same metrics to an OpenTelemetry collector, such as http://127.0.0.1:4318.",
+        rich_help_panel="Watching",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")]
 
 _WHOLE = 1000

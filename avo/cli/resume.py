@@ -7,6 +7,7 @@ from avo.cli.common import (
     JsonOption,
     LogOption,
     MetricsOption,
+    OtlpOption,
     RunArgument,
     err,
     fail,
@@ -20,6 +21,7 @@ def resume(
     run: RunArgument,
     log: LogOption = None,
     metrics: MetricsOption = None,
+    otlp: OtlpOption = None,
     db: DbOption = None,
     as_json: JsonOption = False,
     **settings: Any,
@@ -54,5 +56,5 @@ def resume(
         if full := reached(vars(config), Ledger(store, found.id)):
             option = full.limit.setting.replace("_", "-")
             fail(f"run {run!r} {full}: give a larger limit with --{option}")
-        with metrics_served(store, run, metrics), cluster_joined(store, config):
+        with metrics_served(store, run, metrics, otlp), cluster_joined(store, config):
             work_on(store, found, config, as_json=as_json, log=log)

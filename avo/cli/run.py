@@ -12,6 +12,7 @@ from avo.cli.common import (
     JsonOption,
     LogOption,
     MetricsOption,
+    OtlpOption,
     err,
     fail,
     load,
@@ -84,6 +85,7 @@ def run(
     ] = False,
     log: LogOption = None,
     metrics: MetricsOption = None,
+    otlp: OtlpOption = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; options win over it.")
     ] = None,
@@ -149,7 +151,7 @@ def run(
             what = get_problem(chosen.problem).name if model is None else model.label
             name = store.free_run_name(f"{what}-{chosen.target}")
         chosen = chosen.model_copy(update={"name": name})
-        with metrics_served(store, name, metrics), cluster_joined(store, chosen):
+        with metrics_served(store, name, metrics, otlp), cluster_joined(store, chosen):
             created = store.create_run(
                 name=name,
                 problem=chosen.problem,

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +63,22 @@ def _tools() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
 
 
-def metrics_served(store: "Store", run_name: str, where: str | None) -> AbstractContextManager[object]:
-    """Return a context in which the run's metrics are served at ``where``, if that is given; raises ``AvoError``."""
-    if where is None:
-        return nullcontext()
-
+@contextmanager
+def metrics_served(store: "Store", run_name: str, where: str | None, otlp: str | None) -> Iterator[None]:
+    """Serve the run's metrics at ``where`` and send them to ``otlp``, if these are given, as long as the context lasts;
+    raises ``AvoError``.
+    """
     from avo.search.run import utc_now
-    from avo.watch.metrics import Collector, address, served
+    from avo.watch.metrics import Collector, Figures, address, served
+    from avo.watch.otlp import sent
 
-    return served(Collector(store, run_name, utc_now), *address(where))
+    with ExitStack() as stack:
+        if where is not None:
+            stack.enter_context(served(Collector(Figures(store, run_name, utc_now)), *address(where)))
+        if otlp is not None:
+            say = partial(err.print, "avo:")
+            stack.enter_context(sent(Figures(store, run_name, utc_now), otlp, say))
+        yield
 
 
 @contextmanager
@@ -95,7 +103,6 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     """
     from dataclasses import replace
     from datetime import timedelta
-    from functools import partial
 
     from rich.console import Console
 

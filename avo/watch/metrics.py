@@ -1,7 +1,8 @@
-"""Metrics: figures of a run for Prometheus, read from the database when somebody asks."""
+"""Metrics: figures of a run, read from the database when Prometheus asks; ``otlp`` sends the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
+    from prometheus_client import Metric as PrometheusMetric
 
 LOOPBACK = "127.0.0.1"
+_UP = "Whether the database could be read."
+_BEST = "Geometric mean of the best version, as it is known: predicted for the target, or measured on it."
 
 
 def address(text: str) -> tuple[str, int]:
@@ -29,51 +32,56 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]") or LOOPBACK, int(port)
 
 
-class Collector:
-    """Collects the metrics of one run for Prometheus."""
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric of a run."""
+
+    name: str
+    """Without the ``_total`` that Prometheus gives to counters."""
+    text: str
+    counts: bool
+    """Whether it only grows."""
+    points: tuple[tuple[Mapping[str, str], float], ...]
+    """Labels and value of each of its series."""
+
+
+class Figures:
+    """Reads the metrics of one run, for one sink."""
 
     def __init__(self, store: Store, run_name: str, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._run_name = run_name
-        self._clock = clock
         self._last: RunView | None = None
+        self.clock = clock
 
-    def collect(self) -> "Iterator[Metric]":
-        """Yield the run's metrics, or only ``avo_up 0`` if the database cannot be read."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    @property
+    def began(self) -> datetime | None:
+        """When the run was created, from which on its counters count; None until it was read."""
+        return self._last.run.created if self._last else None
 
-        now = self._clock()
+    def read(self) -> Iterator[Metric]:
+        """Yield the run's metrics as they are now, or only ``avo_up`` of 0 if the database cannot be read."""
+        now = self.clock()
         try:
             self._last = view = read_view(self._store, self._run_name, now, self._last)
         except StoreError:
-            yield GaugeMetricFamily("avo_up", "Whether the database could be read.", 0)
+            yield Metric("avo_up", _UP, False, (({}, 0),))
             return
-        yield GaugeMetricFamily("avo_up", "Whether the database could be read.", 1)
-        run = [self._run_name]
+        yield Metric("avo_up", _UP, False, (({}, 1),))
+        run = {"run": self._run_name}
 
-        def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-            made = GaugeMetricFamily(f"avo_{name}", text, labels=["run"])
-            made.add_metric(run, value)
-            return made
+        def gauge(name: str, text: str, value: float) -> Metric:
+            return Metric(f"avo_{name}", text, False, ((run, value),))
 
-        def counter(name: str, text: str, value: float) -> CounterMetricFamily:
-            made = CounterMetricFamily(f"avo_{name}", text, labels=["run"])
-            made.add_metric(run, value)
-            return made
+        def counter(name: str, text: str, value: float) -> Metric:
+            return Metric(f"avo_{name}", text, True, ((run, value),))
 
-        attempts = CounterMetricFamily("avo_attempts", "Candidates evaluated, by verdict.", labels=["run", "status"])
-        for verdict, count in view.counts.items():
-            attempts.add_metric([*run, verdict.value], count)
-        yield attempts
-        best = GaugeMetricFamily(
-            "avo_best_tflops",
-            "Geometric mean of the best version, as it is known: predicted for the target, or measured on it.",
-            labels=["run", "kind", "target", "card"],
-        )
+        verdicts = tuple(({**run, "status": verdict.value}, count) for verdict, count in view.counts.items())
+        yield Metric("avo_attempts", "Candidates evaluated, by verdict.", True, verdicts)
         if view.best:
             score = scored(view.best)
-            best.add_metric([*run, score.kind.value, score.target, score.card], score.geomean_tflops)
-        yield best
+            known = {**run, "kind": score.kind.value, "target": score.target, "card": score.card}
+            yield Metric("avo_best_tflops", _BEST, False, ((known, score.geomean_tflops),))
         yield counter("versions", "Versions accepted.", view.versions)
         yield counter("looks", "Candidates looked at: predicted, not executed.", view.run.looks)
         yield counter("steps", "Steps begun.", view.steps)
@@ -86,6 +94,25 @@ class Collector:
         if view.last_gain:
             since = (now - view.last_gain).total_seconds()
             yield gauge("seconds_since_gain", "Time since the last version was accepted.", since)
+
+
+class Collector:
+    """Collects the metrics of one run for Prometheus."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> "Iterator[PrometheusMetric]":
+        """Yield them."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for metric in self._figures.read():
+            family = CounterMetricFamily if metric.counts else GaugeMetricFamily
+            names = list(dict.fromkeys(name for labels, _ in metric.points for name in labels))
+            made = family(metric.name, metric.text, labels=names)
+            for labels, value in metric.points:
+                made.add_metric([labels[name] for name in names], value)
+            yield made
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from avo.errors import MetricsUnavailable
 from avo.evaluator.evaluation import Status
 from avo.lineage_db.records import Request
 from avo.lineage_db.store import Store
-from avo.watch.metrics import Collector, address, served
+from avo.watch.metrics import Collector, Figures, address, served
 from tests.avo.recorded import Recorded
 
 
@@ -23,7 +23,7 @@ def run(store: Store) -> Recorded:
 
 
 def collector(run: Recorded, name: str = "live") -> Collector:
-    return Collector(run.store, name, lambda: run.now)
+    return Collector(Figures(run.store, name, lambda: run.now))
 
 
 def scrape(port: int) -> list[str]:
