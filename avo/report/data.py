@@ -97,18 +97,12 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that a report on a run shows."""
+class Charts:
+    """What the figures and tables of a run's versions show; no steps and no summaries of attempts are needed."""
 
     view: RunView
     versions: tuple[Version, ...]
     """The accepted versions, the seeds first."""
-    attempts: tuple[AttemptSummary, ...]
-    """Every attempt, oldest first."""
-    busy: timedelta
-    """Time in which at least one step that has ended was under way. Pauses between resumes do not count."""
-    attempts_per_minute: float | None
-    """Attempts per minute of ``busy``; None before the first step has ended."""
     unit: str
     """The unit of every score, e.g. ``predicted TFLOPS, h100``."""
     trajectory: Trajectory | None
@@ -121,6 +115,30 @@ class Report:
     """Published baselines for the run's target that have a figure for at least one of its cases."""
     comparisons: tuple[BaselineComparison, ...]
     """The best version compared with each baseline."""
+    interventions: tuple[Intervention, ...]
+    """The supervisor's interventions, oldest first."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self.view.run
+
+    @property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """The trajectories of the groups of cases; that of all cases if there is only one group."""
+        return self.groups or ((self.trajectory,) if self.trajectory else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Charts):
+    """Everything that a report on a run shows."""
+
+    attempts: tuple[AttemptSummary, ...]
+    """Every attempt, oldest first."""
+    busy: timedelta
+    """Time in which at least one step that has ended was under way. Pauses between resumes do not count."""
+    attempts_per_minute: float | None
+    """Attempts per minute of ``busy``; None before the first step has ended."""
     entries: tuple[VersionEntry, ...]
     """The rows of the tree of versions, in the order in which they are drawn."""
     moves: tuple[IdeaTally, ...]
@@ -139,21 +157,9 @@ class Report:
     """Number of steps by state."""
     models: tuple[ModelUse, ...]
     """The models that were called."""
-    interventions: tuple[Intervention, ...]
-    """The supervisor's interventions, oldest first."""
     transfer: str
     """What the run transferred from another problem and how soon that paid, in words."""
     environment: tuple[tuple[str, str], ...]
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.view.run
-
-    @property
-    def trajectories(self) -> tuple[Trajectory, ...]:
-        """The trajectories of the groups of cases; that of all cases if there is only one group."""
-        return self.groups or ((self.trajectory,) if self.trajectory else ())
 
     @property
     def by_number(self) -> tuple[VersionEntry, ...]:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from difflib import unified_diff
 
@@ -26,6 +26,7 @@ from avo.report.data import (
     MOST_SOURCE,
     MOST_SOURCE_LINES,
     MOST_UNVERIFIED,
+    Charts,
     IdeaTally,
     ModelUse,
     Report,
@@ -38,7 +39,7 @@ from avo.search import transfer
 from avo.subject import FOR
 from avo.watch.failures import by_reason, reasons
 from avo.watch.scores import compare, gain, geomean, published, scored
-from avo.watch.trajectory import NOTHING, Trajectory, by_group, cases_of, overall
+from avo.watch.trajectory import NOTHING, AttemptScores, Trajectory, by_group, cases_of, overall
 from avo.watch.tree import layout
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import compared, cut, unit
@@ -64,33 +65,19 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
     """Return the report on a run as it is at ``now``. Raises ``UnknownRun`` and the store's other errors."""
     rows = store.snapshot(lambda: _read(store, run_name, now))
     view, versions, attempts, steps = rows.view, rows.versions, rows.attempts, rows.steps
-    run, seed, best = view.run, view.seed, view.best
-    score = scored(best) if best else None
-    cases = cases_of([scored(version) for version in versions]) if versions else []
-    baselines = tuple(
-        baseline
-        for baseline in published(run.problem)
-        if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
-    )
-    whole = overall(versions, NOTHING.with_more(attempts), baselines)
-    groups = by_group(run, whole, versions, baselines) if whole else ()
+    run, score = view.run, scored(view.best) if view.best else None
+    charts = charts_of(view, versions, NOTHING.with_more(attempts), rows.interventions)
+    whole, groups = charts.trajectory, charts.groups
     entries = _entries(versions, attempts, {step.number: step for step in steps}, groups or (whole,) if whole else ())
     ended = {step.number: step for step in steps if step.state in (StepState.DONE, StepState.FAILED)}
     busy = covered((step.started, step.finished) for step in ended.values() if step.finished)
     concluded = sum(attempt.step_number in ended for attempt in attempts)
     moves, ideas = _ideas(attempts, entries, {step.number for step in steps if step.operator == Mutate.name})
     return Report(
-        view=view,
-        versions=versions,
+        **{field.name: getattr(charts, field.name) for field in fields(charts)},
         attempts=attempts,
         busy=busy,
         attempts_per_minute=concluded / (busy / timedelta(minutes=1)) if concluded and busy else None,
-        unit=unit(score) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
-        trajectory=whole,
-        groups=groups,
-        bars=bars_of(seed, best, baselines) if seed and best else (),
-        baselines=baselines,
-        comparisons=tuple(compare(score, baselines)) if score else (),
         entries=entries,
         moves=moves,
         ideas=ideas,
@@ -99,9 +86,34 @@ def read_report(store: Store, run_name: str, now: datetime) -> Report:
         unverified=rows.unverified,
         steps=Counter(step.state for step in steps),
         models=_models(rows.calls),
-        interventions=rows.interventions,
         transfer=transfer.in_words(rows.taken.to_json()) if rows.taken else "",
         environment=tuple(_environment(run, score)),
+    )
+
+
+def charts_of(
+    view: RunView, versions: tuple[Version, ...], tried: AttemptScores, interventions: tuple[Intervention, ...]
+) -> Charts:
+    """Return what figures show of a run whose attempts are ``tried``."""
+    run, seed, best = view.run, view.seed, view.best
+    score = scored(best) if best else None
+    cases = cases_of([scored(version) for version in versions]) if versions else []
+    baselines = tuple(
+        baseline
+        for baseline in published(run.problem)
+        if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
+    )
+    whole = overall(versions, tried, baselines)
+    return Charts(
+        view=view,
+        versions=versions,
+        unit=unit(score) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
+        trajectory=whole,
+        groups=by_group(run, whole, versions, baselines) if whole else (),
+        bars=bars_of(seed, best, baselines) if seed and best else (),
+        baselines=baselines,
+        comparisons=tuple(compare(score, baselines)) if score else (),
+        interventions=interventions,
     )
 
 
@@ -146,7 +158,9 @@ def _entries(
                 made[step.number],
                 failed[step.number],
                 compared(comparison) if comparison else "",
-                _diff(version, versions) if version.parents and version.number >= first_with_diff else None,
+                diff_of(version.parents[0], versions[version.parents[0]].attempt.source, version.attempt.source)
+                if version.parents and version.number >= first_with_diff
+                else None,
             )
         )
     return tuple(entries)
@@ -159,13 +173,12 @@ def _gain(figure: Trajectory, version: Version, versions: Mapping[int, Version])
     return figure.scores[version.number] / figure.scores[parent] - 1
 
 
-def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
-    parent = versions[version.parents[0]]
-    old, new = parent.attempt.source, version.attempt.source
+def diff_of(parent: int, old: str, new: str) -> VersionDiff:
+    """Return what ``new`` changes in ``old``, the source of version ``parent``, cut to what a page shows."""
     sources = old.splitlines(), new.splitlines()
     if max(len(old), len(new)) > MOST_SOURCE or max(map(len, sources)) > MOST_SOURCE_LINES:
         most = f"{MOST_SOURCE} characters or {MOST_SOURCE_LINES} lines"
-        return VersionDiff(parent.number, (), 0, f"not compared here: a source is longer than {most}")
+        return VersionDiff(parent, (), 0, f"not compared here: a source is longer than {most}")
     lines = list(unified_diff(*sources, lineterm=""))[2:]
     shown: list[str] = []
     room = MOST_DIFF_CHARACTERS
@@ -174,7 +187,7 @@ def _diff(version: Version, versions: Mapping[int, Version]) -> VersionDiff:
         if room < 0:
             break
         shown.append(line)
-    return VersionDiff(parent.number, tuple(shown), len(lines) - len(shown))
+    return VersionDiff(parent, tuple(shown), len(lines) - len(shown))
 
 
 def _ideas(

@@ -16,7 +16,7 @@ from avo.evaluator.target import score_kind, unchecked
 from avo.lineage_db.decision import unresolved
 from avo.report import data
 from avo.report.code import highlighted
-from avo.report.data import Report
+from avo.report.data import Charts, Report
 from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
 from avo.subject import subject
 from avo.watch.plot import draw, legend
@@ -62,21 +62,18 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
     The page loads nothing, and its content security policy allows no script but the page's own, even if a candidate's
     text contains markup.
     """
-    environment = _environment(autoescape=True, finalize=_clean)
-    style, script = (Markup(environment.get_template(f"{name}.j2").render()) for name in ("style.css", "script.js"))
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    figures: dict[str, Any] = {
-        "trajectory": lambda figure, width: Markup(draw_trajectory(figure, width)),
-        "bars": lambda groups, width: Markup(draw_bars(groups, report.unit, width)),
-        "timeline": lambda profile: _timeline(profile, f"{report.run.name}@{_number(report)}"),
-        "wide": WIDE,
-        "narrow": NARROW,
+    environment = html_environment()
+    style, script = (inlined(environment, name) for name in ("style.css", "script.js"))
+    policy = policy_of(style, script)
+    best = report.view.best
+    names = names_of(report, now) | figures(report.unit, f"{report.run.name}@{best.number if best else ''}")
+    names |= {
+        "title": f"{report.run.name}: an AVO run",
+        "style": style,
+        "script": script,
+        "policy": policy,
+        "profiles": profiles,
     }
-    names = _names(report, now) | figures
-    names |= {"style": style, "script": script, "policy": policy, "profiles": profiles}
     names["sections"] = _sections(report, profiles is not None)
     return environment.get_template("report.html.j2").render(names)
 
@@ -84,9 +81,38 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
 def to_markdown(report: Report, now: datetime) -> str:
     """Return the report as Markdown, short enough for a README."""
     environment = _environment(autoescape=False, finalize=_plain)
-    names = _names(report, now) | {"plot": _plot}
+    names = names_of(report, now) | {"plot": _plot}
     text = environment.get_template("report.md.j2").render(names)
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def html_environment() -> Environment:
+    """Return the environment of the report's HTML templates, which escape all text."""
+    return _environment(autoescape=True, finalize=_clean)
+
+
+def inlined(environment: Environment, name: str) -> Markup:
+    """Return a style sheet or a script, to stand in a page as it is."""
+    return Markup(environment.get_template(f"{name}.j2").render())
+
+
+def policy_of(style: str, script: str) -> str:
+    """Return the content security policy of a page that has this style sheet and this script, and loads nothing."""
+    return (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def figures(unit: str, kernel: str) -> dict[str, Any]:
+    """Return what templates draw with; ``kernel`` is the name of what profiles are of."""
+    return {
+        "trajectory": lambda figure, width: Markup(draw_trajectory(figure, width)),
+        "bars": lambda groups, width: Markup(draw_bars(groups, unit, width)),
+        "timeline": lambda profile: _timeline(profile, kernel),
+        "wide": WIDE,
+        "narrow": NARROW,
+    }
 
 
 def _environment(**options: Any) -> Environment:
@@ -104,7 +130,8 @@ def _environment(**options: Any) -> Environment:
     return environment
 
 
-def _names(report: Report, now: datetime) -> dict[str, Any]:
+def names_of(report: Charts, now: datetime) -> dict[str, Any]:
+    """Return what templates about a run have as names."""
     best = report.view.best
     score = best.attempt.evaluation.score if best else None
     kind = score_kind(report.run.target)
@@ -164,11 +191,6 @@ def _plot(trajectory: Trajectory) -> Markup:
 def _digest(text: str) -> str:
     """Return the hash by which a content security policy names an inline text."""
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
-
-
-def _number(report: Report) -> int:
-    assert report.view.best is not None, "only a version can be profiled"
-    return report.view.best.number
 
 
 def _timeline(profile: "Profile", kernel: str) -> str:
