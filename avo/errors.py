@@ -45,6 +45,10 @@ class MetricsUnavailable(AvoError):
     """The metrics of a run cannot be served: a package is missing, or the port is taken."""
 
 
+class ServeUnavailable(AvoError):
+    """The page cannot be served: nobody can listen at its address."""
+
+
 class RepositoryFailed(AvoError):
     """The lineage cannot be written as a git repository."""
 

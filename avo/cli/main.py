@@ -35,6 +35,7 @@ from avo.cli.report import report
 from avo.cli.resume import resume
 from avo.cli.run import run
 from avo.cli.runs import runs
+from avo.cli.serve import serve
 from avo.cli.service import service
 from avo.cli.shortlist import shortlist
 from avo.cli.show import show
@@ -49,7 +50,7 @@ from avo.lineage_db.errors import StoreError
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a search": (run, resume, pause, stop, mcp, replay),
-    "Watch it": (status, log, runs, ui),
+    "Watch it": (status, log, runs, ui, serve),
     "Understand what it found": (lineage, attempts, show, diff, compare, memory, profile),
     "Try kernels of your own": (evaluate, tune, baselines, moves),
     "Take the result home": (report, export, git),

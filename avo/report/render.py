@@ -123,7 +123,8 @@ def _environment(**options: Any) -> Environment:
     environment.filters |= {
         "looked": looked, "counted": counted, "busiest": busiest, "critical": critical, "gained": gained,
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
-        "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "level": _level,
+        "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "kind_of": score_kind,
+        "level": _level, "subject_of": subject,
         "briefly_measured": briefly_measured, "measured": measured, "one": lambda value: f"{value:.1f}",
         "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip

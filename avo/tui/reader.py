@@ -137,7 +137,7 @@ class RunReader:
             groups=self._groups(store, run) if want.groups else (),
             tried=self._tried if want.groups else NOTHING,
             attempts={attempt.attempt_id: attempt for attempt in attempts},
-            attempt=_read_attempt(store, run, want.attempt) if want.attempt is not None else None,
+            attempt=read_attempt(store, run, want.attempt) if want.attempt is not None else None,
             other=_find_attempt(store, run, want.other) if want.other is not None else None,
             found=self._search(store, run, want.words) if want.words else frozenset(),
             steps=read_progress(store, store.pages.steps(run.id, want.steps)) if want.steps else {},
@@ -172,7 +172,8 @@ def _find_attempt(store: Store, run: Run, attempt_id: int) -> Attempt | None:
         return None
 
 
-def _read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:
+def read_attempt(store: Store, run: Run, attempt_id: int) -> AttemptDetails:
+    """Return an attempt in full; raises ``UnknownAttempt``."""
     attempt = store.attempt(run.id, attempt_id)
     (summary,) = store.pages.attempts(run.id, [attempt_id])
     (step,) = store.pages.steps(run.id, range(summary.step_number, summary.step_number + 1))
