@@ -80,7 +80,9 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("This page is only read.\n", 405, {"allow": "GET, HEAD"})
         if given is not None and self._fits(given):
-            answer = RedirectResponse(str(request.url.remove_query_params("token").replace(scheme="", netloc="")), 303)
+            query = request.url.remove_query_params("token").query
+            # One slash: two would begin the name of another host.
+            answer = RedirectResponse(f"/{request.url.path.lstrip('/')}{query and f'?{query}'}", 303)
             answer.set_cookie(cookie, given, httponly=True, samesite="lax", max_age=30 * 86400)
             return answer
         if self._fits(bearer) or self._fits(request.cookies.get(cookie, "")):

@@ -5,10 +5,8 @@ pytest -m browser tests/avo/report
 
 import json
 import re
-import shutil
 import time
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +19,14 @@ from avo.lineage_db.store import Store
 from avo.report.data import Report
 from avo.report.reading import read_report
 from avo.report.render import to_html
+from tests.avo.browsing import browser as browser
 from tests.avo.report.hostile import MARKUP, make_hostile_run
 from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import START
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 PROFILE = Profile(ScoreKind.PREDICTED, "h100", CaseScore("8k-full", 100.0, 50.0, "exp"), (), (), (), LANES)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium, driven by Selenium, with a profile of its own and its log and requests kept."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("needs chromium and chromedriver: apt install chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
 
 
 def visit(browser: Any, file: Path, html: str, width: int) -> None:
