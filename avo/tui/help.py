@@ -28,6 +28,13 @@ _KEYS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
     (
+        "list of runs",
+        (
+            ("/  f", "show only runs with all of some words"),
+            ("o", "newest, fastest, most gained or oldest first"),
+        ),
+    ),
+    (
         "lineage",
         (
             ("b", "jump to the best version"),

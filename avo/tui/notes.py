@@ -7,8 +7,11 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.widgets import Static
 
+from avo.agents.mutate import Mutate
+from avo.agents.single_turn import SingleTurn
 from avo.evaluator.problem import Baseline
 from avo.lineage_db.entries import Intervention, Memory
+from avo.lineage_db.records import Run
 from avo.tui.lines import Entry, Folds
 from avo.tui.reader import Picture, Want
 from avo.tui.transcript import spent
@@ -39,6 +42,8 @@ class NotesView(View):
         title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
         if picture.view.spend.calls:
             title += f"; calls of models: {picture.view.spend.calls}, {spent(picture.view.spend)}"
+        if not memories and not interventions:
+            title += f"\n{_why_empty(picture.view.run)}"
         self.query_one("#notes-title", Static).update(title)
         dated = [(memory.written, _memory(memory)) for memory in memories]
         dated += [(made.made, _intervention(made)) for made in interventions]
@@ -48,6 +53,15 @@ class NotesView(View):
     def enter(self) -> None:
         """Focus the list."""
         self.query_one(Folds).focus()
+
+
+def _why_empty(run: Run) -> str:
+    """Return why a run has no memory."""
+    talks = run.operator not in (Mutate.name, SingleTurn.name)
+    notes = "takes none so far" if talks else "takes none: only operators that call tools do"
+    off = run.config.get("supervisor") == "off"
+    steps_in = "is off" if off else "has had no reason to step in: it does when the search stalls"
+    return f"The operator {first_line(run.operator)} {notes}. The supervisor {steps_in}."
 
 
 def _memory(memory: Memory) -> Entry:

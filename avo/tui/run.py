@@ -53,6 +53,8 @@ _PLACES = {
     "zoom": ("lineage", "attempts", "steps"),
 }
 """The views in which an action is available, for actions that are not available in all."""
+_COMPARED = {"lineage": "version, e.g. v4", "attempts": "attempt 38 or version v4"}
+"""What can be compared in a view, as the input line says it."""
 
 
 class RunScreen(FeedScreen[Picture]):
@@ -185,6 +187,8 @@ class RunScreen(FeedScreen[Picture]):
 
     def action_ask(self, purpose: str, label: str) -> None:
         """Show the input line."""
+        if purpose == "compare":
+            label = f"{label} {_COMPARED[self._shown]} (enter: show, escape: leave, d: side by side)"
         self.query_one(Prompt).ask(
             purpose, label, self._texts.get((self._shown, purpose), "") if purpose == "filter" else ""
         )

@@ -157,6 +157,43 @@ async def test_a_problem_with_a_long_name_cuts_no_figure_off_the_list_of_runs(st
         await until(pilot, lambda: all(word in page(pilot) for word in (name, "+160%", "finished", "interrupted")))
 
 
+async def test_the_list_of_runs_is_filtered_and_sorted_with_the_keys_of_the_attempts(store: Store) -> None:
+    Recorded(store, "night").step(1000.0)
+    make_sample_run(store.url)
+    async with app(store.url).run_test(size=(80, 24)) as pilot:
+        table = pilot.app.screen.query_one(Table)
+        await until(pilot, lambda: table.row_count == 2)
+        assert table.chosen == "mha-h100"
+        await pilot.press("o")
+        await until(pilot, lambda: "fastest first" in page(pilot))
+        rows = [row.value for row in table.rows]
+        assert rows == ["night", "mha-h100"]
+        await pilot.press("f", *"FINISHED mha")
+        await until(pilot, lambda: table.row_count == 1)
+        await pilot.press("enter")
+        assert "fastest first  filter: FINISHED mha" in page(pilot)
+        await pilot.press("slash", *" nowhere")
+        await until(pilot, lambda: "No run has all of these words" in page(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: table.row_count == 1)
+        await pilot.press("enter")
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+
+
+@pytest.mark.long
+async def test_an_empty_memory_says_why_and_diff_with_says_what_it_takes(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(120, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        await pilot.press("v")
+        await until(pilot, lambda: "diff with: version, e.g. v4 (enter: show, escape: leave" in page(pilot))
+        await pilot.press("escape", "a", "v")
+        await until(pilot, lambda: "attempt 38 or version v4" in page(pilot))
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: "The operator mutate takes none: only operators that call tools do." in page(pilot))
+        assert "has had no reason to step in" in page(pilot)
+
+
 @pytest.mark.long
 async def test_the_best_and_the_selected_version_are_marked_without_colour(
     store: Store, monkeypatch: pytest.MonkeyPatch
