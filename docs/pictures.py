@@ -8,6 +8,7 @@ Writes to docs/pictures:
     ui.svg          the terminal UI on the run's best version
     profile.svg     the beginning of what `avo profile RUN` prints for one case; starts a judge
     report.png      the trajectories of `avo report RUN`, if chromium and chromedriver are installed
+    serve.png       the page of RUN that `avo serve` serves, likewise
 
 The commands are run as a reader would run them. RUN is mha-h100 unless given.
 """
@@ -21,8 +22,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -79,36 +83,65 @@ def draw_command(url: str, name: str, *words: str) -> None:
     console.save_svg(str(PICTURES / f"{name}.svg"), title=f"avo {' '.join(words)}")
 
 
-def draw_report(report: Report) -> None:
-    """Write the trajectories of the report's page as a browser shows them."""
+@contextmanager
+def browsing(scale: float) -> Iterator[Any]:
+    """Yield a browser with a window of ``PAGE_WIDTH`` pixels; None, with a warning, if there is none."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
-        print("report.png is left as it was: there is no chromium or no chromedriver", file=sys.stderr)
+        print("pages are left as they were: there is no chromium or no chromedriver", file=sys.stderr)
+        yield None
         return
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
     flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "report.html"
-        page.write_text(to_html(report, datetime.now(UTC)), encoding="utf-8")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={folder}/profile"):
             options.add_argument(f"--{flag}")
         browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
         try:
-            size = {"width": PAGE_WIDTH, "height": 1000, "deviceScaleFactor": PAGE_SCALE, "mobile": False}
+            size = {"width": PAGE_WIDTH, "height": 1000, "deviceScaleFactor": scale, "mobile": False}
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            browser.get(page.as_uri())
-            top, height = browser.execute_script(
-                "const box = document.getElementById('trajectory').getBoundingClientRect();"
-                "return [box.top + scrollY, box.height]"
-            )
-            clip = {"x": 0, "y": top - 16, "width": PAGE_WIDTH, "height": height + 16, "scale": 1}
-            shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-            (PICTURES / "report.png").write_bytes(base64.b64decode(shot["data"]))
+            yield browser
         finally:
             browser.quit()
+
+
+def shoot(browser: Any, name: str, top: float, height: float) -> None:
+    """Write what the browser shows from ``top`` on."""
+    clip = {"x": 0, "y": top, "width": PAGE_WIDTH, "height": height, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    (PICTURES / name).write_bytes(base64.b64decode(shot["data"]))
+
+
+def draw_report(report: Report) -> None:
+    """Write the trajectories of the report's page as a browser shows them."""
+    with browsing(PAGE_SCALE) as browser, tempfile.TemporaryDirectory() as folder:
+        if browser is None:
+            return
+        page = Path(folder) / "report.html"
+        page.write_text(to_html(report, datetime.now(UTC)), encoding="utf-8")
+        browser.get(page.as_uri())
+        top, height = browser.execute_script(
+            "const box = document.getElementById('trajectory').getBoundingClientRect();"
+            "return [box.top + scrollY, box.height]"
+        )
+        shoot(browser, "report.png", top - 16, height + 16)
+
+
+def draw_served(url: str, run: str) -> None:
+    """Write the top of the run's page as ``avo serve`` serves it."""
+    command = [sys.executable, "-m", "avo", "serve", "--port", "0", "--db", url]
+    with browsing(PAGE_SCALE) as browser, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            if browser is not None:
+                browser.get(server.stdout.readline().strip().replace("/?", f"/runs/{run}?"))
+                end = "return document.getElementById('cases').getBoundingClientRect().top + scrollY"
+                shoot(browser, "serve.png", 0, browser.execute_script(end))
+        finally:
+            server.terminate()
 
 
 def main() -> None:
@@ -124,6 +157,7 @@ def main() -> None:
         parser.error(f"{options.run} has no version: search longer")
     draw_run(report.view)
     draw_report(report)
+    draw_served(url, options.run)
     case = report.trajectories[0].cases[-1].name
     draw_command(url, "profile", "profile", options.run, "--case", case)
     asyncio.run(draw_ui(url, options.run))
