@@ -15,6 +15,8 @@ from avo.agents.errors import CandidateTaken
 from avo.agents.moves import MOVES, Move
 from avo.agents.operator import Brief, Proposal
 from avo.agents.scouting import Scout, critical_resources, most_looks
+from avo.evaluator.catalogue import name_of
+from avo.evaluator.units import unit_of
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
@@ -77,7 +79,7 @@ class Mutate:
                 tried.add(candidate.digest)
                 continue
             if attempt.plan_digest is None or attempt.plan_digest not in plans:
-                return _proposal(edit, parent, attempt)
+                return _proposal(edit, parent, attempt, name_of(brief.problem))
             tried.add(candidate.digest)
             twins.append(edit.on(parent))
             if len(twins) == _PLAN_TRIES:
@@ -185,13 +187,14 @@ def move_values(
     }
 
 
-def _proposal(edit: Edit, parent: Version, attempt: Attempt) -> Proposal:
+def _proposal(edit: Edit, parent: Version, attempt: Attempt, problem: str) -> Proposal:
     tried_on = edit.on(parent)
     score = attempt.evaluation.score
     if score is None:
         return Proposal(None, f"{tried_on}: {attempt.status.words}: {attempt.evaluation.message}")
     before = parent.attempt.evaluation.own_tflops
-    return Proposal(attempt, f"{tried_on}: {before:.1f} -> {score.geomean_tflops:.1f} {score.kind} TFLOPS")
+    unit = unit_of(problem, attempt.evaluation.suite, score.target, score.card)
+    return Proposal(attempt, f"{tried_on}: {unit.cell(before)} -> {unit.said(score.geomean_tflops, score.kind)}")
 
 
 def _directed(made: Intervention) -> Iterator[str]:

@@ -206,6 +206,17 @@ class Score:
         """Geometric mean of the cases' TFLOPS, of the kernel as the compiler wrote it."""
         return geometric_mean([case.tflops for case in self.cases])
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The low and the high end of the rank's interval, geometric means over the cases; zeros where a case has none.
+        Neighbours move it as a whole: it is the error of the model, which they share.
+        """
+        if not all(case.low_tflops for case in self.cases):
+            return 0.0, 0.0
+        moved = self.geomean_tflops / self.own_tflops
+        low, high = (geometric_mean(getattr(case, end) for case in self.cases) for end in ("low_tflops", "high_tflops"))
+        return low * moved, high * moved
+
 
 def geometric_mean(values: Iterable[float]) -> float:
     """Return the geometric mean of one or more positive numbers."""

@@ -9,6 +9,7 @@ from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_jso
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import score_kind
 from avo.lineage_db.decision import Ruling
+from avo.watch.scores import unit_for
 from avo.watch.tables import row, table
 from avo.watch.wording import edited_from, in_a_list
 
@@ -75,10 +76,11 @@ def attempts(
         print_json(lines)
         return
     kind = score_kind(record.target)
-    title = f"{run}: {len(chosen)} of {len(every)} attempts by {record.operator}, {kind} TFLOPS, {record.target}"
-    made = table(">ID", ">STEP", "PARENT", "STATUS", ">TFLOPS", "VERSION", ">TIME", "CHANGE", title=title)
+    unit = unit_for(record)
+    title = f"{run}: {len(chosen)} of {len(every)} attempts by {record.operator}, {kind} {unit.name}, {record.target}"
+    made = table(">ID", ">STEP", "PARENT", "STATUS", f">{unit.head.upper()}", "VERSION", ">TIME", "CHANGE", title=title)
     for line, attempt in zip(lines, chosen, strict=True):
-        score = None if line["score"] is None else f"{line['score']:.1f}"
+        score = None if line["score"] is None else unit.cell(line["score"])
         accepted = None if line["version"] is None else f"v{line['version']}"
         parents = " ".join([*(f"v{number}" for number in attempt.parents), *edited_from(attempt.built_on)])
         why = f"; {attempt.decision.told}" if attempt.decision and attempt.decision.refused else ""

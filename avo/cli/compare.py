@@ -28,6 +28,7 @@ def compare(
     Example: avo compare mha-agent mha-mutate
     """
     from avo.watch.comparison import COSTS, check_comparable, course, marks
+    from avo.watch.scores import unit_for
 
     for name in runs:
         run_name(name)
@@ -40,13 +41,15 @@ def compare(
     if as_json:
         print_json([found.to_json() for found in courses])
         return
-    title = f"Best of each, {courses[0].kind} TFLOPS, {courses[0].place}"
+    unit = unit_for(records[0])
+    title = f"Best of each, {courses[0].kind} {unit.name}, {courses[0].place}"
     costs = (">ATTEMPTS", ">LOOKS", ">HOURS", ">TOKENS", ">USD")
     summary = table("RUN", "OPERATOR", ">BEST", ">SEED", *costs, title=title)
     for found in courses:
         spent = found.spent
         row(
-            summary, found.run, found.operator, f"{found.advances[-1].tflops:.1f}", f"{found.advances[0].tflops:.1f}",
+            summary, found.run, found.operator, unit.cell(found.advances[-1].tflops),
+            unit.cell(found.advances[0].tflops),
             spent.attempts, spent.looks or "", f"{spent.hours:.2f}", spent.tokens or "",
             f"{spent.usd:.2f}" if spent.usd else "",
         )  # fmt: skip
@@ -57,6 +60,6 @@ def compare(
         made = table(f">{UNITS[cost].upper()}", *(f">{found.run}" for found in courses))
         for amount in amounts:
             reached = [found.best_at(cost, amount) for found in courses]
-            row(made, f"{amount:,.10g}", *("" if best is None else f"{best:.1f}" for best in reached))
+            row(made, f"{amount:,.10g}", *("" if best is None else unit.cell(best) for best in reached))
         console.print()
         console.print(made)

@@ -8,8 +8,12 @@ import typer
 from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.show import print_source
+from avo.evaluator.evaluation import Score
+from avo.evaluator.resolution import difference
+from avo.evaluator.target import ScoreKind
+from avo.watch.scores import unit_for
 from avo.watch.tables import gain, one_line
-from avo.watch.wording import percent, unit
+from avo.watch.wording import percent, valued
 
 
 def diff(
@@ -56,11 +60,15 @@ def diff(
         ]
         print_json({"old": versions[0], "new": versions[1], "gain": ratio, "diff": text})
         return
-    for name, each, score in zip(names, evaluations, scores, strict=True):
-        said = (
-            f"{score.geomean_tflops:.1f} {unit(score)}" if score else f"{each.status.words}: {one_line(each.message)}"
-        )
+    for name, each, score, run in zip(names, evaluations, scores, (each.run for each in pair), strict=True):
+        said = valued(score, unit_for(run, score)) if score else f"{each.status.words}: {one_line(each.message)}"
         console.print(f"{name}: {said}")
     if all(judged):
-        console.print(percent(ratio) if comparable else "not comparable: judged on other targets or cases")
+        least = _resolution(*filter(None, scores)) if comparable else None
+        console.print(percent(ratio, least) if comparable else "not comparable: judged on other targets or cases")
     print_source(text, "diff")
+
+
+def _resolution(old: Score, new: Score) -> float | None:
+    """Return the gain from which on the two are told apart; None where that is not known, or was measured."""
+    return difference(new, old).resolution if new.kind is ScoreKind.PREDICTED else None

@@ -79,21 +79,24 @@ def _record(made: "Measurement", found: "Sequence[Measured]", new: bool) -> dict
 
 
 def _print(made: "Measurement", found: "Sequence[Measured]", record: dict[str, Any]) -> None:
-    title = f"{made.run}: TFLOPS, geometric means of {len(made.cases)} cases of {made.suite}"
+    from avo.evaluator.units import unit_of
+
+    unit = unit_of(made.problem, made.suite, made.target)
+    title = f"{made.run}: {unit.head}, geometric means of {len(made.cases)} cases of {made.suite}"
     columns = (">PREDICTED", ">RANGE", ">MEASURED", ">QUARTILES", ">OF PREDICTED", f">TIMES {made.start}", "VERDICT")
     shown = table("KERNEL OR LIBRARY", *columns, "", title=title)
     for measured in found:
         each, ours, theirs = measured.finding, measured.finding.measured, measured.finding.predicted
         row(
-            shown, each.entrant, f"{theirs.tflops:.1f}", f"{theirs.low:.1f} to {theirs.high:.1f}",
-            ours and f"{ours.tflops:.1f}", ours and f"{ours.low:.1f} to {ours.high:.1f}",
+            shown, each.entrant, unit.cell(theirs.tflops), unit.between(theirs.low, theirs.high),
+            ours and unit.cell(ours.tflops), ours and unit.between(ours.low, ours.high),
             (ours and not measured.unlike and f"{each.of_predicted:.2f}") or None,
             each.times_start and f"{each.times_start:.3f}", each.confirmation, each.reason,
         )  # fmt: skip
     for each in record["libraries"]:
         tflops, times = each["tflops"], each["times_start"]
         row(
-            shown, f"{each['name']} {each['release']}", "", "", tflops and f"{tflops:.1f}", "", "",
+            shown, f"{each['name']} {each['release']}", "", "", tflops and unit.cell(tflops), "", "",
             times and f"{times:.3f}", "" if each["status"] == "correct" else each["status"], each["message"],
         )  # fmt: skip
     console.print(shown)

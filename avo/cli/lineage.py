@@ -68,22 +68,23 @@ def _tree(
     measured: "Mapping[int, Measured]",
 ) -> Table:
     """``said``: what the supervisor said, with the number of versions that there were."""
-    from avo.watch.scores import lines, published
+    from avo.watch.scores import lines, published, unit_for, width
 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
-    title = f"{run.name}: versions by {run.operator}, {unit(score)}"
+    of = unit_for(run, score)
+    title = f"{run.name}: versions by {run.operator}, {unit(score, of)}"
     niches = ["NICHE"] if any(version.niche for version in versions) else []
     on_cards = ["ON A CARD"] if measured else []
     blank = [""] * len(niches + on_cards)
-    speed = f">{score.kind.upper()}" if measured else ">TFLOPS"
+    speed = f">{score.kind.upper()}" if measured else f">{of.head.upper()}"
     made = table("", "VERSION", "PARENTS", *niches, *on_cards, speed, ">GAIN", "CHANGE", title=title)
     passed = lines(score, published(run.problem), versions)
     best = max(version.number for version in versions if version.champion)
 
     def draw(place: int) -> None:
         for _, found in (line for line in passed if line[0] == place):
-            cells = ("┄", "", "", *blank, f"{found.published:.1f}", "", f"published: {found.name}")
+            cells = ("┄", "", "", *blank, of.cell(found.published), "", f"published: {found.name}")
             row(made, *cells, style="dim")
         for _, words in (remark for remark in said if remark[0] == place):
             row(made, "▲", "", "", *blank, "", "", f"supervisor: {words}", style="yellow")
@@ -92,10 +93,11 @@ def _tree(
         draw(place)
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         cells = [line["niche"]] * len(niches)
-        cells += [briefly_measured(measured.get(line["attempt"]))] * len(on_cards)
+        cells += [briefly_measured(measured.get(line["attempt"]), of)] * len(on_cards)
+        grown = percent(line["gain"], width(versions[place]))
         row(
-            made, rails, f"v{line['version']}", parents, *cells, f"{line['score']:.1f}",
-            percent(line["gain"]), in_a_list(line["change"]), style="bold green" if line["version"] == best else "",
+            made, rails, f"v{line['version']}", parents, *cells, of.cell(line["score"]),
+            grown, in_a_list(line["change"]), style="bold green" if line["version"] == best else "",
         )  # fmt: skip
         if seen := first_line(line["seen"]):
             row(made, "", "", "", *blank, "", "", f"seen: {cut(seen, _SEEN_CHARS)}", style="dim")

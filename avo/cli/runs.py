@@ -12,6 +12,7 @@ from avo.watch.wording import percent
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from avo.evaluator.units import Unit
     from avo.lineage_db.records import RunSummary
 
 
@@ -51,10 +52,10 @@ def _table(records: Sequence[dict[str, Any]], now: datetime, *, narrow: bool) ->
     lines = table(
         "RUN", *(() if narrow else map(str.upper, about)), "STATE", ">TRIED", ">LOOKS", ">KEPT",
         *(f">{kind.upper()}" for kind in kinds), ">GAIN", ">AGE",
-        title="All runs; best scores in TFLOPS, geometric mean over the run's suite", gap=1,
+        title="All runs; best scores in TFLOPS unless said otherwise, geometric mean over the run's suite", gap=1,
     )  # fmt: skip
     for record in records:
-        best = "" if record["score"] is None else f"{record['score']:.1f}"
+        best = "" if record["score"] is None else _unit(record).cell(record["score"])
         row(
             lines, record["name"], *(() if narrow else (record[each] for each in about)), record["state"],
             record["attempts"], record["looks"] or "", record["versions"],
@@ -64,6 +65,12 @@ def _table(records: Sequence[dict[str, Any]], now: datetime, *, narrow: bool) ->
         if narrow:
             row(lines, ", ".join(record[each] for each in about), style="dim")
     return lines
+
+
+def _unit(record: dict[str, Any]) -> "Unit":
+    from avo.evaluator.units import unit_of
+
+    return unit_of(record["problem"], record["suite"], record["target"])
 
 
 def _record(summary: "RunSummary", now: datetime) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return the result of a run as data for JSON. ``seed`` and ``best`` are None without versions."""
     from avo.search.run import utc_now
     from avo.search.transfer import progress
-    from avo.watch.scores import score_to_json
+    from avo.watch.scores import score_to_json, width
     from avo.watch.view import read_view
     from avo.watch.wording import goes_on
 
@@ -205,10 +205,17 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "looks": view.run.looks,
         "versions": view.versions,
         "unresolved": view.unresolved,
-        "unexamined": {"attempt": fastest.id, "tflops": fastest.evaluation.geomean_tflops} if fastest else None,
+        "unexamined": fastest
+        and {
+            "attempt": fastest.id,
+            "tflops": fastest.evaluation.geomean_tflops,
+            "speed": view.unit.said(fastest.evaluation.geomean_tflops),
+        },
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,
         "gain": view.gain,
+        "resolution": width(view.best),
+        "headline": view.headline or None,
         "transferred": taken.to_json() if taken else None,
         "spend": {**asdict(view.spend), "tokens": view.spend.tokens} if view.spend.calls else None,
     }
@@ -226,7 +233,7 @@ def in_words(summary: dict[str, Any]) -> str:
     from avo.lineage_db.decision import unresolved
     from avo.search import transfer
 
-    name, seed, best = summary["run"], summary["seed"], summary["best"]
+    name, best = summary["run"], summary["best"]
     made = f"{counted(summary['attempts'], 'attempt')}{looked(summary['looks'])}"
     lines = [f"Run {name} {summary['state']}: {made}, {counted(summary['versions'], 'version')}."]
     if ended_by := summary["ended_by"]:
@@ -234,9 +241,9 @@ def in_words(summary: dict[str, Any]) -> str:
         lines.append(f"It {first_line(ended_by['why'])}{how}")
     if best:
         lines.append(
-            f"Best: version {best['version']}, {best['geomean_tflops']:.1f} {best['kind']} TFLOPS, "
-            f"{best['card'] or best['target']}; "
-            f"the seed has {seed['geomean_tflops']:.1f} ({percent(summary['gain'])})."
+            f"Best: version {best['version']}"
+            f"{', ' + percent(summary['gain'], summary['resolution']) + ' over the seed' if best['version'] else ''}. "
+            f"{summary['headline']}"
         )
         lines += filter(None, [unchecked(best["target"])])
     if summary["unresolved"]:
@@ -244,7 +251,7 @@ def in_words(summary: dict[str, Any]) -> str:
     if waiting := summary["unexamined"]:
         label = f"{name}#{waiting['attempt']}"
         lines.append(
-            f"Attempt {waiting['attempt']} would be accepted with {waiting['tflops']:.1f} TFLOPS; the run ended before "
+            f"Attempt {waiting['attempt']} would be accepted with {waiting['speed']}; the run ended before "
             f"it was examined: avo resume {name} --max-hours 1 goes on, avo run --from {label} starts from it."
         )
     if summary["spend"]:

@@ -42,6 +42,7 @@ def shortlist(
     """
     from avo.export.package import check_place, write_package
     from avo.export.shortlist import choose, render
+    from avo.watch.scores import unit_for
 
     folder = out or Path(f"shortlist-{run}")
     check_place(folder)
@@ -54,8 +55,9 @@ def shortlist(
         kernels = [{"name": each.name, "attempt": each.attempt.id, "why": each.why} for each in listed]
         print_json({"folder": str(folder), "kernels": kernels})
     else:
+        unit = unit_for(record)
         for each in listed:
-            console.print(f"{each.name:>6}  {each.score.geomean_tflops:7.1f} TFLOPS predicted  {each.why}")
+            console.print(f"{each.name:>6}  {unit.said(each.score.geomean_tflops, 'predicted'):>20}  {each.why}")
     if on is None:
         err.print(f"{folder}: on a machine with a card, python {folder}/measure.py takes five minutes")
         return

@@ -28,7 +28,7 @@ from avo.watch.wording import (
     standing,
     turned_down,
     under_way,
-    unit,
+    valued,
     verdicts,
 )
 
@@ -158,7 +158,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.evaluator.target import unchecked
     from avo.lineage_db.decision import unresolved
-    from avo.watch.scores import scored
+    from avo.watch.scores import scored, width
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
@@ -191,8 +191,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "" if number else "last refused", f"attempt {attempt.attempt_id}, {turned_down(attempt)}")
     if view.best:
         score = scored(view.best)
-        grown = f", {percent(view.gain)} over the seed" if view.best.number else ""
-        row(lines, "best", f"v{view.best.number}, {score.geomean_tflops:.1f} {unit(score)}{grown}")
+        grown = f", {percent(view.gain, width(view.best))} over the seed" if view.best.number else ""
+        row(lines, "best", f"v{view.best.number}, {valued(score, view.unit)}{grown}")
         if doubt := unchecked(run.target):
             row(lines, "", doubt)
     if view.spend.calls:

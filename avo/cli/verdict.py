@@ -1,15 +1,19 @@
 """How an evaluation is printed: scores with published figures, correctness, resources and busy pipes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from avo.evaluator.catalogue import name_of
+from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind, unchecked
+from avo.evaluator.units import TFLOPS, Unit, figure, unit_of, units_of
 from avo.lineage_db.decision import closer_look
 from avo.watch.tables import by_case, gain, row, table
-from avo.watch.wording import SPREAD, busiest, compared, critical, percent, printable, resolved, spread, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, percent, printable, resolved, spread, valued
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Evaluation, Score
@@ -28,14 +32,22 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
     if evaluation.message:
         parts.append(Text(f"{evaluation.status.words}: {printable(evaluation.message)}"))
     if score:
-        words = f"{evaluation.status.words}, {score.geomean_tflops:.1f} {unit(score)}, geomean of {evaluation.suite}"
+        cases = units_of(name_of(problem), evaluation.suite, score.target, score.card)
+        unit = unit_of(name_of(problem), evaluation.suite, score.target, score.card)
+        words = f"{evaluation.status.words}, {valued(score, unit)}, geomean of {evaluation.suite}"
         if evaluation.held_out_tflops is not None:
-            words += f"; {evaluation.held_out_tflops:.1f} on shapes that are held out"
+            held_out = unit_of(name_of(problem), HELD_OUT, score.target, score.card)
+            words += f"; {held_out.said(evaluation.held_out_tflops)} on shapes that are held out"
         if evaluation.refused:
             words += f"; {closer_look(evaluation.refused, evaluation.compiled)}"
-        if told := resolved(score):
+        if told := resolved(score, unit):
             words += f"; {told}"
-        parts += [Text(words), *(Text(line) for line in _conditions(score)), Text(), _scores(evaluation, score, seed)]
+        parts += [
+            Text(words),
+            *(Text(line) for line in _conditions(score)),
+            Text(),
+            _scores(evaluation, score, cases, seed),
+        ]
         if evaluation.atomic:
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
         if evaluation.compiled and not evaluation.refused:
@@ -57,16 +69,22 @@ def _conditions(score: "Score") -> list[str]:
     return [printable(line) for line in lines if line]
 
 
-def _scores(evaluation: "Evaluation", score: "Score", seed: "Score | None") -> RenderableType:
+def _scores(
+    evaluation: "Evaluation", score: "Score", units: "Mapping[str, Unit]", seed: "Score | None"
+) -> RenderableType:
     kind = score.kind if evaluation.correct else f"{evaluation.status.words}, {score.kind}"
-    columns = ["CASE", f">{kind} TFLOPS", *([">over seed"] if seed else []), f">{SPREAD[score.kind]}", ">us"]
+    width = resolution(score)
+    over = f">over seed{f', ±{width:.1%}' if width else ''}"
+    written = dict.fromkeys(units.get(case.case, TFLOPS).head for case in score.cases)
+    columns = ["CASE", f">{kind} {' or '.join(written)}", *([over] if seed else []), f">{SPREAD[score.kind]}", ">us"]
     limited = any(map(critical, score.cases))
     made = table(*columns, *(["CRITICAL", "BUSIEST"] if limited else []))
     seeds = {case.case: case.tflops for case in seed.cases} if seed else {}
     for case in score.cases:
         gains = [percent(gain(case.tflops, seeds.get(case.case)))] if seed else []
+        of = units.get(case.case, TFLOPS)
         limits = [critical(case), busiest(case.utilisation)] if limited else []
-        row(made, case.case, f"{case.tflops:.1f}", *gains, spread(case), f"{case.time_us:.1f}", *limits)
+        row(made, case.case, of.cell(case.tflops), *gains, spread(case, of), figure(case.time_us), *limits)
     return made
 
 

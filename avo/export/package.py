@@ -23,14 +23,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from avo.evaluator.problem import Case
 from avo.evaluator.problem_sources import attend_source, module_source
 from avo.evaluator.target import TARGETS
+from avo.evaluator.units import figure, unit_of
 from avo.export.errors import ExportError
 from avo.export.examples import examples
 from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
-from avo.export.table import figure, mentions, names, of_seed, others, published, ranked, table, takes
-from avo.watch.wording import SPREAD, busiest, compared, critical, measured, place, spread, unit
+from avo.export.table import mentions, names, of_seed, others, published, ranked, table, takes, unit_of_case, words
+from avo.watch.wording import SPREAD, busiest, compared, critical, measured, place, spread, unit, valued
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -219,6 +220,7 @@ def environment() -> Environment:
         "busiest": busiest,
         "critical": critical,
         "unit": unit,
+        "valued": valued,
         "place": place,
         "compared": compared,
         "measured": measured,
@@ -227,6 +229,9 @@ def environment() -> Environment:
         "of_seed": of_seed,
         "takes": takes,
         "figure": figure,
+        "unit_of_case": unit_of_case,
+        "headline": words,
+        "whole_unit": lambda run, suite: unit_of(run.problem, suite, run.target),
     }
     made.globals["SPREAD"] = SPREAD
     return made

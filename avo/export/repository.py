@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avo.errors import RepositoryFailed
+from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import TFLOPS, units_of
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Run, Step, Version
 from avo.subject import subject
-from avo.watch.wording import briefly_measured, first_line, percent, printable, unit
+from avo.watch.scores import unit_for
+from avo.watch.wording import briefly_measured, first_line, percent, printable, valued
 from avo.watch.wording import measured as in_words
 
 KERNEL = "kernel.py"
@@ -123,15 +126,19 @@ def message(
     paragraphs += [f"Supervisor ({made.level}): {printable(made.reason)}" for made in said]
     best = max((versions[number].attempt.evaluation.geomean_tflops for number in version.parents), default=None)
     gain = None if best is None or score is None else attempt.evaluation.geomean_tflops / best - 1
+    units = units_of(run.problem, run.suite, run.target)
     trailers = [
         ("Run", run.name),
         ("Version", str(version.number)) if is_version else ("Attempt", str(attempt.id)),
         *(("Parent-version", str(number)) for number in version.parents),
         ("Operator", first_line(step.operator)),
-        *((("Score", f"{score.geomean_tflops:.1f} {unit(score)}, geometric mean"),) if score else ()),
+        *((("Score", f"{valued(score, unit_for(run, score))}, geometric mean"),) if score else ()),
         *((("Measured", in_words(measured, run.name)),) if measured else ()),
-        *((("Gain", percent(gain)),) if gain is not None else ()),
-        *((f"Score-{case.case}", f"{case.tflops:.1f}") for case in (score.cases if score else ())),
+        *((("Gain", percent(gain, resolution(score) if score else None)),) if gain is not None else ()),
+        *(
+            (f"Score-{case.case}", units.get(case.case, TFLOPS).cell(case.tflops))
+            for case in (score.cases if score else ())
+        ),
         ("Digest", attempt.digest),
     ]
     paragraphs.append("\n".join(f"{name}: {value}" for name, value in trailers))

@@ -10,7 +10,9 @@ from typing import Any
 from avo.evaluator.problem import Baseline, Case, longest, signature
 from avo.evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
 from avo.evaluator.target import TARGETS, ScoreKind
+from avo.evaluator.units import TFLOPS, Unit, unit_of, units_of
 from avo.export.judging import Passed
+from avo.watch.headline import headline
 from avo.watch.wording import place
 
 
@@ -84,8 +86,10 @@ def _cases(name: str, passed: Passed) -> list[dict[str, Any]]:
             "blocks": blocks_of(case)[1],
             "kind": score.kind,
             "tflops": float(f"{found.tflops:.4g}"),
+            "speed": unit_of_case(passed, judged.suite, found.case).cell(found.tflops),
         }
-        for score in passed.scores
+        for judged in passed.evaluations
+        if (score := judged.score)
         for found in score.cases
     ]
 
@@ -106,22 +110,37 @@ def published(passed: Passed) -> tuple[Baseline, ...]:
     return tuple(each for each in found if each.tflops)
 
 
-def others(passed: Passed, case: str) -> str:
+def others(passed: Passed, case: str, unit: Unit = TFLOPS) -> str:
     """Return in words what was published for a case on the version's card, and what libraries were measured there."""
-    found = [f"{each.name} {each.tflops[case]:.1f}" for each in published(passed) if case in each.tflops]
-    found += [f"{each.name} {each.tflops[case]:.1f}, measured" for each in passed.libraries if case in each.tflops]
+    found = [f"{each.name} {unit.cell(each.tflops[case])}" for each in published(passed) if case in each.tflops]
+    found += [
+        f"{each.name} {unit.cell(each.tflops[case])}, measured" for each in passed.libraries if case in each.tflops
+    ]
     return "; ".join(found) or "none known"
 
 
-def of_seed(passed: Passed, suite: str, case: str) -> str:
+def of_seed(passed: Passed, suite: str, case: str, unit: Unit = TFLOPS) -> str:
     """Return in words how fast the seed beside a version is on a case."""
     scores = [each.score for each in passed.of_seed if each.suite == suite and each.score]
-    return next((figure(found.tflops) for score in scores for found in score.cases if found.case == case), "none known")
+    return next(
+        (unit.cell(found.tflops) for score in scores for found in score.cases if found.case == case), "none known"
+    )
 
 
-def figure(tflops: float) -> str:
-    """Return TFLOPS as text."""
-    return f"{tflops:.1f}" if tflops >= 1 else f"{tflops:.3g}"
+def unit_of_case(passed: Passed, suite: str, case: str) -> Unit:
+    """Return how the speed of a kernel on a case is written."""
+    run, score = passed.chosen.run, passed.scores[0]
+    return units_of(run.problem, suite, run.target, score.card).get(case, TFLOPS)
+
+
+def words(passed: Passed) -> str:
+    """Return how fast a kernel is, in a sentence, on the suite of its run."""
+    run, seeds = passed.chosen.run, [each for each in passed.of_seed if each.score]
+    judged = next((each for each in passed.evaluations if each.suite == run.suite), passed.evaluations[0])
+    assert judged.score is not None, "what is exported passed"
+    unit = unit_of(run.problem, judged.suite, run.target, judged.score.card)
+    seed = next((each.score for each in seeds if each.suite == judged.suite), None)
+    return headline(judged.score, unit, passed.chosen.problem.baselines, passed.chosen.measured, seed)
 
 
 def takes(kernel: Mapping[str, Any]) -> str:

@@ -69,7 +69,9 @@ class IdeaTally:
     """Number of correct attempts that were decided to be no versions."""
     accepted: int
     gains: tuple[float, ...]
-    """Gain of all versions that it made, compounded, on the cases of each trajectory."""
+    """Gain of all versions that it made, compounded, on the cases of each trajectory: an equal part where several
+    moves made one together.
+    """
     why: tuple[Reason, ...]
     """Why attempts are no versions, the most frequent reason first."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from avo.evaluator.units import figure as digits
 from avo.report.svg import node, picture, shorten, text, text_width
 from avo.watch.axes import Box, Scale, apart, base, beside, counts, ticks
 from avo.watch.trajectory import Trajectory
@@ -28,7 +29,7 @@ _TITLE = 120
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One speed in TFLOPS."""
+    """One speed, in the unit of the figure."""
 
     name: str
     style: str
@@ -102,7 +103,7 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
     row, head = 19.0, 26.0
     left = min(0.4 * width, max(text_width(bar.name, FONT) for group in groups for bar in group.bars) + 16)
     top = max(max(bar.value, bar.high) for group in groups for bar in group.bars)
-    numbers = text_width(f"{top:.1f}", FONT) + 8
+    numbers = text_width(digits(top), FONT) + 8
     marks = ticks(0.0, top, 6 if width >= WIDE else 3)
     x = Scale(0.0, marks[-1], left, width - numbers)
     below = sum(head + row * len(group.bars) for group in groups)
@@ -182,7 +183,7 @@ def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
         change = cut(figure.changes[place], _TITLE)
         yield node(
             "circle",
-            node("title", f"v{number}: {score:.1f} {figure.unit}{f': {change}' if change else ''}"),
+            node("title", f"v{number}: {digits(score)} {figure.unit}{f': {change}' if change else ''}"),
             cx=x(figure.places[place]),
             cy=y(score),
             r=size if place in records else 0.7 * size,
@@ -201,17 +202,17 @@ def _bar(bar: Bar, x: Scale, at: float, left: float) -> Iterator[Element]:
         path = f"M{x(bar.low):.1f} {middle:.1f}H{x(bar.high):.1f}"
         path += "".join(f"M{x(ended):.1f} {at + 3:.1f}v{thick - 6:.1f}" for ended in (bar.low, bar.high))
         yield node("path", d=path, class_="whisker")
-    yield text(f"{bar.value:.1f}", x(end) + 6, at + 10.5)
+    yield text(digits(bar.value), x(end) + 6, at + 10.5)
 
 
 def _said(bar: Bar) -> str:
-    between = f" ({bar.low:.1f} to {bar.high:.1f})" if bar.low else ""
-    return f"{bar.name} {bar.value:.1f}{between}"
+    between = f" ({digits(bar.low)} to {digits(bar.high)})" if bar.low else ""
+    return f"{bar.name} {digits(bar.value)}{between}"
 
 
 def _told(figure: Trajectory) -> str:
     first, last = figure.versions[0], figure.versions[figure.holders[-1]]
-    words = f"From {figure.scores[0]:.1f} at version {first} to {figure.best[-1]:.1f} at version {last}, with "
+    words = f"From {digits(figure.scores[0])} at version {first} to {digits(figure.best[-1])} at version {last}, with "
     records, versions = counted(len(figure.records), "new best"), counted(len(figure.versions), "version")
     words += f"{records} among {versions} and {counted(figure.attempts, 'attempt')}."
-    return " ".join([words, *(f"{level.name}: {level.value:.1f}." for level in figure.levels)])
+    return " ".join([words, *(f"{level.name}: {digits(level.value)}." for level in figure.levels)])

@@ -103,14 +103,14 @@ def charts_of(
         for baseline in published(run.problem)
         if baseline.target == run.target and not baseline.tflops.keys().isdisjoint(cases)
     )
-    whole = overall(versions, tried, baselines)
+    whole = overall(run, versions, tried, baselines)
     return Charts(
         view=view,
         versions=versions,
-        unit=unit(score) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
+        unit=unit(score, view.unit) if score else f"{score_kind(run.target)} TFLOPS, {run.target}",
         trajectory=whole,
         groups=by_group(run, whole, versions, baselines) if whole else (),
-        bars=bars_of(seed, best, baselines) if seed and best else (),
+        bars=bars_of(run, seed, best, baselines) if seed and best else (),
         baselines=baselines,
         comparisons=tuple(compare(score, baselines)) if score else (),
         interventions=interventions,
@@ -201,27 +201,36 @@ def _ideas(
     gains = {entry.version.number: entry.gains for entry in entries}
     moves: dict[str, list[AttemptSummary]] = {move.name: [] for move in MOVES}
     ideas: dict[str, list[AttemptSummary]] = {}
+    together: dict[int, int] = {}
     for attempt in attempts:
         if attempt.step_number in mutations:
-            for name in dict.fromkeys(moves_of(attempt.change)):
-                if name in moves:
-                    moves[name].append(attempt)
+            made_by = [name for name in dict.fromkeys(moves_of(attempt.change)) if name in moves]
+            together[attempt.attempt_id] = len(made_by)
+            for name in made_by:
+                moves[name].append(attempt)
         elif attempt.parents:
             whole = attempt.whole_change if attempt.built_on is not None else ""
             ideas.setdefault(" ".join((whole or attempt.hypothesis or attempt.change).split()), []).append(attempt)
-    return _tallied(moves, gains), _tallied(ideas, gains)
+    return _tallied(moves, gains, together), _tallied(ideas, gains, {})
 
 
 def _tallied(
-    by_name: Mapping[str, Sequence[AttemptSummary]], gains: Mapping[int, tuple[float | None, ...]]
+    by_name: Mapping[str, Sequence[AttemptSummary]],
+    gains: Mapping[int, tuple[float | None, ...]],
+    joint: Mapping[int, int],
 ) -> tuple[IdeaTally, ...]:
+    """``joint``: by how many moves an attempt was made. Each has an equal part of its gain, so that all parts
+    compounded are the gain; what each is worth alone only an ablation tells.
+    """
     count = len(next(iter(gains.values()), ()))
     found = []
     for name, its in by_name.items():
-        made = [gains[attempt.version] for attempt in its if attempt.version]
+        made = [(gains[each.version], joint.get(each.attempt_id, 1)) for each in its if each.version]
         correct = [attempt for attempt in its if attempt.status is Status.CORRECT]
         refused = sum(attempt.decision is not None and attempt.decision.refused for attempt in correct)
-        together = tuple(math.prod(1 + (each[place] or 0.0) for each in made) - 1 for place in range(count))
+        together = tuple(
+            math.prod((1 + (of[place] or 0.0)) ** (1 / parts) for of, parts in made) - 1 for place in range(count)
+        )
         if its:
             found.append(IdeaTally(name, len(its), len(correct), refused, len(made), together, reasons(its)))
     return tuple(sorted(found, key=lambda idea: (-sum(idea.gains), -idea.accepted, -idea.tried, idea.name)))
@@ -266,7 +275,7 @@ def _models(calls: Sequence[ModelCall]) -> tuple[ModelUse, ...]:
 
 def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     """Return the names and values of everything that determines how the run was made."""
-    config = dict(run.config)
+    config = {name: value for name, value in run.config.items() if value is not None}
     start = [each["origin"] for each in config.pop(START, ())]
     card = known(run.target)
     model = config.pop(FOR, {"model": "", "phase": "", "read": (), "not_served": ()})

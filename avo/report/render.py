@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from avo.evaluator.evaluation import Fault
-from avo.evaluator.target import score_kind, unchecked
+from avo.evaluator.target import TARGETS, score_kind, unchecked
+from avo.evaluator.units import figure
 from avo.lineage_db.decision import unresolved
 from avo.report import data
 from avo.report.code import highlighted
@@ -20,7 +21,7 @@ from avo.report.data import Charts, Report
 from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
 from avo.subject import subject
 from avo.watch.plot import draw, legend
-from avo.watch.scores import geomean
+from avo.watch.scores import geomean, width
 from avo.watch.trajectory import Trajectory
 from avo.watch.wording import (
     MOST_WORDS,
@@ -68,7 +69,8 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
     best = report.view.best
     names = names_of(report, now) | figures(report.unit, f"{report.run.name}@{best.number if best else ''}")
     names |= {
-        "title": f"{report.run.name}: an AVO run",
+        "title": f"{_title(report)}: an AVO run",
+        "heading": _title(report),
         "style": style,
         "script": script,
         "policy": policy,
@@ -81,7 +83,7 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
 def to_markdown(report: Report, now: datetime) -> str:
     """Return the report as Markdown, short enough for a README."""
     environment = _environment(autoescape=False, finalize=_plain)
-    names = names_of(report, now) | {"plot": _plot}
+    names = names_of(report, now) | {"plot": _plot, "heading": _title(report)}
     text = environment.get_template("report.md.j2").render(names)
     return re.sub(r"\n{3,}", "\n\n", text)
 
@@ -126,6 +128,7 @@ def _environment(**options: Any) -> Environment:
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "kind_of": score_kind,
         "level": _level, "subject_of": subject,
         "briefly_measured": briefly_measured, "measured": measured, "one": lambda value: f"{value:.1f}",
+        "figure": figure, "width": width,
         "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip
     return environment
@@ -141,6 +144,7 @@ def names_of(report: Charts, now: datetime) -> dict[str, Any]:
         "now": now,
         "ending": ending(report.run, report.run.state_at(now)),
         "subject": subject(report.run),
+        "of": report.view.unit,
         "release": installed("avo-kernels"),
         "place": place(score) if score else report.run.target,
         "unchecked": unchecked(report.run.target),
@@ -158,6 +162,14 @@ def names_of(report: Charts, now: datetime) -> dict[str, Any]:
             "directions": MOST_DIRECTIONS,
         },
     }
+
+
+def _title(report: Report) -> str:
+    """Return the kernel, the card and the models or the operator that made it: ``mha on H100 by mutate``."""
+    score = report.view.best and report.view.best.attempt.evaluation.score
+    where = place(score) if score else report.run.target
+    by = ", ".join(use.model for use in report.models) or report.run.operator
+    return f"{subject(report.run)} on {where.upper() if where in TARGETS else where} by {by}"
 
 
 def _sections(report: Report, profiled: bool) -> list[tuple[str, str]]:
@@ -206,9 +218,9 @@ def _hot_section(profile: "Profile") -> "Section | None":
     return max(sections, key=lambda section: section.time_us, default=None)
 
 
-def _level(figure: Trajectory, name: str) -> str:
+def _level(shown: Trajectory, name: str) -> str:
     """Return a baseline's speed on the cases of a figure; empty if it does not cover them."""
-    return next((f"{level.value:.1f}" for level in figure.levels if level.name == name), "")
+    return next((figure(level.value) for level in shown.levels if level.name == name), "")
 
 
 def _diff_class(line: str) -> str:

@@ -3,23 +3,26 @@
 from collections.abc import Sequence
 
 from avo.evaluator.problem import Baseline
-from avo.lineage_db.records import Version
+from avo.evaluator.units import TFLOPS, units_of
+from avo.lineage_db.records import Run, Version
 from avo.report.figures import Bar, BarGroup
-from avo.watch.scores import scored
+from avo.watch.scores import scored, unit_for
 from avo.watch.trajectory import cases_of
 
 
-def bars_of(seed: Version, best: Version, baselines: Sequence[Baseline]) -> tuple[BarGroup, ...]:
+def bars_of(run: Run, seed: Version, best: Version, baselines: Sequence[Baseline]) -> tuple[BarGroup, ...]:
     """Return the bars of each case that both versions have; only those of the best if the seed is the best."""
     shown = {"best": best} if seed.number == best.number else {"seed": seed, "best": best}
     scores = {style: {case.case: case for case in scored(version).cases} for style, version in shown.items()}
     groups = []
+    card = scored(best).card
+    units = units_of(run.problem, run.suite, run.target, card) if unit_for(run, scored(best)).nbytes else {}
     for name in cases_of([scored(version) for version in shown.values()]):
-        bars = []
+        bars, value = [], units.get(name, TFLOPS).value
         for style, version in shown.items():
             case = scores[style][name]
             words = "seed" if version.number == seed.number else f"best, v{version.number}"
-            bars.append(Bar(words, style, case.tflops, case.low_tflops, case.high_tflops))
-        bars += [Bar(b.name, "published", b.tflops[name]) for b in baselines if name in b.tflops]
+            bars.append(Bar(words, style, *map(value, (case.tflops, case.low_tflops, case.high_tflops))))
+        bars += [Bar(b.name, "published", value(b.tflops[name])) for b in baselines if name in b.tflops]
         groups.append(BarGroup(name, tuple(bars)))
     return tuple(groups)

@@ -5,6 +5,7 @@ from html import escape
 from itertools import groupby
 
 from avo.evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
+from avo.evaluator.units import figure
 
 LEFT, WIDTH, RIGHT = 190, 780, 60
 """Widths in pixels of the names, of the plot, and of the figures to its right."""
@@ -30,7 +31,7 @@ def draw_timelines(profiles: Sequence[Profile], kernel: str) -> str:
     for profile in profiles:
         if profile.timeline:
             score = profile.score
-            title = f"{kernel}, {score.case} on {profile.target}: {score.tflops:.1f} {profile.kind} TFLOPS"
+            title = f"{kernel}, {score.case} on {profile.target}: {figure(score.tflops)} {profile.kind} TFLOPS"
             drawn, height = _draw(profile.timeline, f"{title}; {profile.timeline.name}, one SM as played")
             body.append(f'<g transform="translate(0,{top})">{drawn}</g>')
             top += height

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from avo.evaluator.evaluation import Status
 from avo.evaluator.problem import Baseline
+from avo.evaluator.units import TFLOPS, Unit
 from avo.lineage_db.records import Attempt, AttemptSummary
 from avo.tui.copying import Copy, copies_of
 from avo.tui.diff import SIDES_FROM, Diff, code
@@ -22,7 +23,7 @@ from avo.tui.lines import Lines
 from avo.tui.reader import AttemptDetails, Picture, Want
 from avo.tui.view import View
 from avo.watch.failures import Failures
-from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, unit
+from avo.watch.wording import duration, edited_from, first_line, in_a_list, printable, valued
 
 AROUND = 40
 """Number of rows that are read above and below the visible ones."""
@@ -39,12 +40,14 @@ class Ledger(Lines):
         super().__init__(id="attempts-table")
         self._ids: Sequence[int] = ()
         self._attempts: dict[int, AttemptSummary] = {}
+        self._unit = TFLOPS
 
-    def show(self, ids: Sequence[int], attempts: Mapping[int, AttemptSummary], *, other: bool) -> None:
+    def show(self, ids: Sequence[int], attempts: Mapping[int, AttemptSummary], unit: Unit, *, other: bool) -> None:
         """Show the attempts ``ids``, the last of them first. ``other``: they are another group than before, or in
         another order.
         """
         self._attempts = {**self._attempts, **attempts} if len(self._attempts) < 20 * AROUND else dict(attempts)
+        self._unit = unit
         under, before = self.under, self._ids
         self._ids = ids
         if other:
@@ -75,7 +78,7 @@ class Ledger(Lines):
             return Text(f"{made:>6}  ...", "dim")
         return Text.assemble(
             (f"{made:>6}  ", "dim"),
-            (f"{result(attempt):<19.19} ", "" if attempt.geomean_tflops else "red"),
+            (f"{result(attempt, self._unit):<19.19} ", "" if attempt.geomean_tflops else "red"),
             first_line(in_a_list(attempt.change)) or "seed",
         )
 
@@ -144,7 +147,7 @@ class AttemptsView(View):
             return
         moved = not isinstance(self._detailed, tuple) or self._detailed[0].attempt.id != picture.attempt.attempt.id
         self._detailed = drawn
-        self.query_one("#attempt-message", Static).update(describe(picture.attempt))
+        self.query_one("#attempt-message", Static).update(describe(picture.attempt, picture.view.unit))
         text = self.query_one("#attempt-source", Static)
         text.set_class(self._compares and beside, "sides")
         text.update(self._difference(picture, picture.attempt.attempt, beside) if self._compares else _source(picture))
@@ -260,7 +263,8 @@ class AttemptsView(View):
         if picture is None or self._listed[0] != made_of:  # not at each move of the cursor: a run may be long
             self._listed = made_of, _ordered(ids, self._order, picture)
         self._shown = shown
-        self.query_one(Ledger).show(self._listed[1], attempts, other=other)
+        unit = picture.view.unit if picture else TFLOPS
+        self.query_one(Ledger).show(self._listed[1], attempts, unit, other=other)
         title = f"{len(self._listed[1]):,} {self._order} first" + (f", with {' '.join(words)}" if words else "")
         self.query_one("#attempts-title", Static).update(title)
 
@@ -304,24 +308,25 @@ def _reason(key: str, group: Failures | None, count: int) -> Text:
     return text.append(f": {first_line(group.message)}" if group.message else "")
 
 
-def result(attempt: AttemptSummary) -> str:
+def result(attempt: AttemptSummary, unit: Unit) -> str:
     """Return the score and the version it became, or the fault, in few words: the change stands on the same line."""
     if not attempt.geomean_tflops:
         return attempt.status.words
+    speed = f"{unit.figure(attempt.geomean_tflops)}{' GB/s' if unit.nbytes else ''}"
     if attempt.version is not None:
-        return f"{attempt.geomean_tflops:.1f} -> v{attempt.version}"
+        return f"{speed} -> v{attempt.version}"
     ruling = attempt.ruling.value.replace("_", " ") if attempt.ruling else ""
-    return f"{attempt.geomean_tflops:.1f} {ruling}".rstrip()
+    return f"{speed} {ruling}".rstrip()
 
 
-def describe(details: AttemptDetails) -> Text:
+def describe(details: AttemptDetails, unit: Unit) -> Text:
     """Return everything known about an attempt except its source: what was changed, why, and with what result."""
     attempt, summary, step = details.attempt, details.summary, details.step
     origins = [*(f"v{number}" for number in summary.parents), *edited_from(summary.built_on)]
     made_of = f"from {', '.join(origins)}: " if origins else ""
     text = Text(printable(f"{made_of}{summary.change.strip() or 'seed'}"))
     score = attempt.evaluation.score
-    text.append(f"\n{result(summary)}" + (f"  {unit(score)}" if score else ""), "bold")
+    text.append(f"\n{result(summary, unit)}" + (f"  {valued(score, unit)}" if score else ""), "bold")
     if summary.message:
         text.append(f": {printable(summary.message)}")
     if summary.decision and summary.version is None:

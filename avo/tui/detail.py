@@ -97,8 +97,8 @@ class VersionDetail(Vertical):
         self._stale.remove(tab)
         if tab == "scores":
             view = picture.view
-            told = measured(view.measured.get(version.attempt.id), view.run.name) if view.measured else ""
-            found = scores(version, picture.by_number, self._baselines, self._submission, told)
+            told = measured(view.measured.get(version.attempt.id), view.run.name, view.unit) if view.measured else ""
+            found = scores(version, picture.by_number, self._baselines, view.run, self._submission, told)
             self.query_one("#scores-text", Static).update(found)
         elif tab == "source":
             self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))

@@ -7,13 +7,14 @@ from rich.text import Text
 from textual.widgets.option_list import Option
 
 from avo.evaluator.problem import Baseline
+from avo.evaluator.units import Unit
 from avo.lineage_db.entries import Intervention
-from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Version
 from avo.tui.keys import Options
 from avo.tui.reader import Picture
-from avo.watch.scores import BaselineComparison, gain, geomean, lines
+from avo.watch.scores import BaselineComparison, gain, geomean, lines, width
 from avo.watch.tree import Row, layout
+from avo.watch.view import RunView
 from avo.watch.wording import CONFIRMATION_STYLE, briefly_measured, first_line, in_a_list, percent
 
 
@@ -37,13 +38,13 @@ class LineageList(Options):
         marks = marked(picture.versions, picture.interventions)
         rows = layout(kept(picture.versions, by_number, words))
         best = picture.view.best.number if picture.view.best else None
-        prompts = [(_prompt(row, by_number, best, marks, picture.view.measured), row.version.number) for row in rows]
+        prompts = [(_prompt(row, by_number, marks, picture.view), row.version.number) for row in rows]
         options = [Option(prompt, id=str(number)) for prompt, number in prompts]
         seed = picture.view.seed
         score = seed.attempt.evaluation.score if seed else None
         published = lines(score, baselines, (row.version for row in rows)) if score else []
         for number, (place, found) in reversed(list(enumerate(published))):
-            options.insert(place, Option(_line(found), id=f"published {number}", disabled=True))
+            options.insert(place, Option(_line(found, picture.view.unit), id=f"published {number}", disabled=True))
         for waiting in marks.get(-1, ()):
             options.append(Option(_waiting(waiting), id=f"intervention {waiting.id}", disabled=True))
         known = [option.id for option in self.options]
@@ -140,32 +141,33 @@ def _waiting(intervention: Intervention) -> Text:
     return Text(words, "bold magenta", no_wrap=True, overflow="ellipsis")
 
 
-def _line(published: BaselineComparison) -> Text:
-    line = f"{published.published:6.1f} ┄┄┄┄┄┄ {published.name}, published"
+def _line(published: BaselineComparison, unit: Unit) -> Text:
+    line = f"{unit.cell(published.published):>6} ┄┄┄┄┄┄ {published.name}, published"
     return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 
 
 def _prompt(
     row: Row,
     versions: Mapping[int, Version],
-    best: int | None,
     marks: Mapping[int, Sequence[Intervention]],
-    measured: Mapping[int, Measured],
+    view: RunView,
 ) -> Text:
     version = versions[row.version.number]
-    is_best = version.number == best
+    is_best = view.best is not None and version.number == view.best.number
     text = Text.assemble(
-        (f"{geomean(version):6.1f} ", "bold" if is_best else ""),
-        (f"{percent(gain(version, versions)):>6} ", "green"),
+        (f"{view.unit.cell(geomean(version)):>6} ", "bold" if is_best else ""),
+        (f"{percent(gain(version, versions), width(version)):>12} ", "green"),
         (row.lines, "dim"),
         ("★ " if is_best else "● ", "bold yellow" if is_best else "dim"),
         (f"v{version.number} ", "bold"),
         no_wrap=True,
         overflow="ellipsis",
     )
-    if measured:
-        told = measured.get(version.attempt.id)
-        text.append(f"{briefly_measured(told)} ", CONFIRMATION_STYLE[told.finding.confirmation] if told else "dim")
+    if view.measured:
+        told = view.measured.get(version.attempt.id)
+        text.append(
+            f"{briefly_measured(told, view.unit)} ", CONFIRMATION_STYLE[told.finding.confirmation] if told else "dim"
+        )
     if version.niche:
         text.append(f"@{first_line(version.niche)} ", "cyan")
     for intervention in marks.get(version.number, ()):

@@ -29,7 +29,7 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.watch.scores import geomean, published
+from avo.watch.scores import published, width
 from avo.watch.wording import (
     STATE_STYLE,
     counted,
@@ -38,10 +38,10 @@ from avo.watch.wording import (
     first_line,
     goes_on,
     looked,
+    percent,
     printable,
     standing,
     under_way,
-    unit,
 )
 
 _TICK_S = 1.0
@@ -281,8 +281,8 @@ class RunScreen(FeedScreen[Picture]):
 
 
 def header(picture: Picture, words: str) -> Text:
-    """Return two lines: the run, its state and the filter; its best score and the number of attempts. A third says why
-    the run ended.
+    """Return three lines: the run, its state and the filter; how fast its best version is; the number of attempts. A
+    fourth says why the run ended.
     """
     view = picture.view
     run, best, seed = view.run, view.best, view.seed
@@ -293,8 +293,9 @@ def header(picture: Picture, words: str) -> Text:
     text.append(f"  filter: {printable(words)}" if words else "", "bold")
     text.append("\n")
     if best and seed and best.attempt.evaluation.score:
-        text.append(f"{geomean(best):.1f} {unit(best.attempt.evaluation.score)}", "bold")
-        text.append(f"  best v{best.number}, {geomean(best) / geomean(seed):.2f} x seed")
+        text.append(view.headline, "bold")
+        grown = f"{percent(view.gain, width(best))} over the seed" if best.number != seed.number else "the seed"
+        text.append(f"\nbest v{best.number}, {grown}")
     made = counted(view.attempts, "attempt")
     text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted", "dim")
     if view.unresolved:

@@ -18,6 +18,7 @@ from avo.tui.keys import Table
 from avo.tui.prompt import Prompt
 from avo.tui.screen import FeedScreen
 from avo.watch.listing import ORDERS, Listed, arranged, read_runs
+from avo.watch.scores import unit_for
 from avo.watch.wording import STATE_STYLE, printable
 
 _COLUMNS = ("run", "state", "tried", "kept", "best TFLOPS", "gain", "kernel")
@@ -123,7 +124,7 @@ def _fill(table: Table, runs: list[Listed]) -> None:
             Text(listed.state, STATE_STYLE[listed.state]),
             Text(str(summary.attempts), justify="right"),
             Text(str(summary.versions), justify="right"),
-            Text("" if best is None else f"{best:.1f} {score_kind(run.target)}", justify="right"),
+            Text("" if best is None else f"{unit_for(run).cell(best)} {score_kind(run.target)}", justify="right"),
             Text("" if listed.gain is None else f"{listed.gain:+.0%}", justify="right"),
             f"{run.problem} {run.target}",
             key=run.name,

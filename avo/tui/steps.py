@@ -94,7 +94,7 @@ class StepsView(View):
             self._transcript = transcript
             self.query_one("#step-title", Static).update(_title(transcript.work))
             folds = self.query_one(Folds)
-            folds.show(entries(transcript))
+            folds.show(entries(transcript, picture.view.unit))
             if moved:
                 folds.cursor = 0
 

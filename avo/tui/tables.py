@@ -1,6 +1,6 @@
 """Tables with the details of a version, as rich renderables that adapt to the width they are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -11,10 +11,12 @@ from rich.text import Text
 
 from avo.evaluator.evaluation import CaseResult, Resources, Score
 from avo.evaluator.problem import Baseline
-from avo.lineage_db.records import Submission, Version
-from avo.watch.scores import compare, gain, geomean
+from avo.evaluator.resolution import resolution
+from avo.evaluator.units import TFLOPS, Unit, figure, units_of
+from avo.lineage_db.records import Run, Submission, Version
+from avo.watch.scores import compare, gain, unit_for
 from avo.watch.tables import by_case
-from avo.watch.wording import SPREAD, busiest, compared, critical, duration, percent, place, printable, resolved, unit
+from avo.watch.wording import SPREAD, busiest, compared, critical, duration, percent, place, printable, resolved, valued
 
 WIDEST = 400
 """Width in columns of a page that scrolls: longer lines of candidates are cut."""
@@ -69,6 +71,7 @@ def scores(
     version: Version,
     versions: Mapping[int, Version],
     baselines: Sequence[Baseline],
+    run: Run,
     submission: Submission | None = None,
     told: str = "",
 ) -> RenderableType:
@@ -80,13 +83,15 @@ def scores(
     score = evaluation.score
     if score is None:
         return Text(printable(evaluation.message))
-    parts: list[RenderableType] = [_summary(version, versions, score, submission)]
+    units = units_of(run.problem, run.suite, run.target, score.card)
+    unit = unit_for(run, score)
+    parts: list[RenderableType] = [_summary(version, versions, score, submission, unit)]
     parts += [Text(told)] if told else []
     parts += [
-        _title(f"{score.kind.capitalize()} TFLOPS, {place(score)}"),
-        _case_scores(version, versions, score, baselines),
+        _title(f"{score.kind.capitalize()} {unit.name}, {place(score)}"),
+        _case_scores(version, versions, score, baselines, units),
     ]
-    published = _published(score, baselines)
+    published = _published(score, baselines, unit)
     if published:
         parts += [_title("Against published, geometric mean"), published]
     if any(case.utilisation for case in score.cases):
@@ -101,14 +106,14 @@ def scores(
 
 
 def _summary(
-    version: Version, versions: Mapping[int, Version], score: Score, submission: Submission | None
+    version: Version, versions: Mapping[int, Version], score: Score, submission: Submission | None, unit: Unit
 ) -> RenderableType:
     parents = ", ".join(f"v{number}" for number in version.parents)
     grown = gain(version, versions)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
-        f"{geomean(version):.1f} {unit(score)}",
-        (f"  {percent(grown)}" if grown is not None else "", "green"),
+        valued(score, unit),
+        (f"  {percent(grown, resolution(score))}" if grown is not None else "", "green"),
         "\n",
     )
     change = printable(version.change.strip())
@@ -125,7 +130,7 @@ def _summary(
         f"{duration(version.attempt.evaluation.seconds)}",
         "dim",
     )
-    if told := resolved(score):
+    if told := resolved(score, unit):
         text.append(f"\n{told}", "dim")
     if score.conditions:
         text.append(f"\n{printable(score.conditions)}", "dim")
@@ -137,9 +142,16 @@ def _summary(
 
 
 def _case_scores(
-    version: Version, versions: Mapping[int, Version], score: Score, baselines: Sequence[Baseline]
+    version: Version,
+    versions: Mapping[int, Version],
+    score: Score,
+    baselines: Sequence[Baseline],
+    units: Mapping[str, Unit],
 ) -> CaseTable:
-    rows = [CaseRow(f"v{version.number}, this one", _tflops(score), "bold")]
+    def figures(speeds: Iterable[tuple[str, float]]) -> Mapping[str, str]:
+        return {case: units.get(case, TFLOPS).figure(tflops) for case, tflops in speeds}
+
+    rows = [CaseRow(f"v{version.number}, this one", figures(_tflops(score)), "bold")]
     start = max((number for number, other in versions.items() if not other.parents), default=version.number)
     parents = [number for number in version.parents if number in versions and number != start]
     others = [(f"v{number}, parent", versions[number]) for number in parents]
@@ -147,24 +159,24 @@ def _case_scores(
         others.append((f"v{start}, seed", versions[start]))
     for label, other in others:
         if other.attempt.evaluation.score:
-            rows.append(CaseRow(label, _tflops(other.attempt.evaluation.score)))
+            rows.append(CaseRow(label, figures(_tflops(other.attempt.evaluation.score))))
     for baseline in baselines:
         if baseline.target == score.target:
-            rows.append(
-                CaseRow(baseline.name, {case: f"{value:.1f}" for case, value in baseline.tflops.items()}, "dim")
-            )
-    rows.append(CaseRow("time, us", {case.case: f"{case.time_us:.1f}" for case in score.cases}))
+            rows.append(CaseRow(baseline.name, figures(baseline.tflops.items()), "dim"))
+    rows.append(CaseRow("time, us", {case.case: figure(case.time_us) for case in score.cases}))
     ranged = [case for case in score.cases if case.low_tflops]
     if ranged:
-        rows.append(CaseRow(f"{SPREAD[score.kind]} from", {case.case: f"{case.low_tflops:.1f}" for case in ranged}))
-        rows.append(CaseRow(f"{SPREAD[score.kind]} to", {case.case: f"{case.high_tflops:.1f}" for case in ranged}))
+        rows.append(CaseRow(f"{SPREAD[score.kind]} from", figures((case.case, case.low_tflops) for case in ranged)))
+        rows.append(CaseRow(f"{SPREAD[score.kind]} to", figures((case.case, case.high_tflops) for case in ranged)))
+    shares = {name: share for name, tflops in _tflops(score) if (share := units.get(name, TFLOPS).share(tflops))}
+    rows += [CaseRow("of the peak", shares)] * bool(shares)
     if any(map(critical, score.cases)):
         rows.append(CaseRow("critical", {case.case: critical(case) for case in score.cases}))
         rows.append(CaseRow("busiest", {case.case: busiest(case.utilisation) for case in score.cases}))
     return CaseTable([case.case for case in score.cases], rows)
 
 
-def _published(score: Score, baselines: Sequence[Baseline]) -> RenderableType | None:
+def _published(score: Score, baselines: Sequence[Baseline], unit: Unit) -> RenderableType | None:
     comparisons = compare(score, baselines)
     if not comparisons:
         return None
@@ -172,9 +184,9 @@ def _published(score: Score, baselines: Sequence[Baseline]) -> RenderableType | 
     for found in comparisons:
         table.add_row(
             found.name,
-            f"{found.ours:.1f}",
-            f"{found.published:.1f}",
-            f"{found.ours / found.published:.2f}",
+            unit.figure(found.ours),
+            unit.figure(found.published),
+            found.ratio,
             "" if found.shared == found.total else f"{found.shared}/{found.total}",
         )
     return table
@@ -227,8 +239,8 @@ def _error(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
 
 
-def _tflops(score: Score) -> Mapping[str, str]:
-    return {case.case: f"{case.tflops:.1f}" for case in score.cases}
+def _tflops(score: Score) -> Iterable[tuple[str, float]]:
+    return ((case.case, case.tflops) for case in score.cases)
 
 
 def _title(text: str) -> RenderableType:

@@ -13,7 +13,7 @@ from avo.evaluator.problem import Baseline
 from avo.tui.reader import Picture, Want
 from avo.tui.view import View
 from avo.watch.plot import draw, legend
-from avo.watch.scores import gain
+from avo.watch.scores import gain, width
 from avo.watch.trajectory import Trajectory, overall
 from avo.watch.wording import first_line, percent
 
@@ -60,7 +60,7 @@ class TrajectoryView(View, can_focus=True):
             return
         self._drawn = what
         plot = self.query_one(Plot)
-        plot.shown = shown = overall(picture.versions, picture.tried, baselines)
+        plot.shown = shown = overall(picture.view.run, picture.versions, picture.tried, baselines)
         plot.refresh()
         if shown:
             self.query_one("#legend", Static).update(Text(f"{shown.unit}   ").append_text(legend(shown)))
@@ -82,7 +82,7 @@ def _gains(picture: Picture) -> Text:
     by_number = picture.by_number
     gained = [(grown, version) for version in picture.versions if (grown := gain(version, by_number)) is not None]
     lines = [
-        Text.assemble((f"{percent(grown):>7} v{version.number}  ", "bold"), first_line(version.change))
+        Text.assemble((f"{percent(grown, width(version)):>12} v{version.number}  ", "bold"), first_line(version.change))
         for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]
     ]
     return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from avo.agents.model import thought_text
+from avo.evaluator.units import Unit
 from avo.lineage_db.entries import Message, ModelCall, Spend
 from avo.lineage_db.records import AttemptSummary, Submission
 from avo.tui.lines import Entry
@@ -18,7 +19,7 @@ CHAT = "message"
 """Kind of the transcript's entries that are chat messages."""
 
 
-def entries(transcript: Transcript) -> tuple[Entry, ...]:
+def entries(transcript: Transcript, unit: Unit) -> tuple[Entry, ...]:
     """Return what happened in a step, in order; its submission comes last."""
     results = {answered: message for message in transcript.messages if (answered := _answered(message))}
     asked = {name for message in transcript.messages for name, _, _ in _tool_calls(message)}
@@ -29,7 +30,7 @@ def entries(transcript: Transcript) -> tuple[Entry, ...]:
         told += [(message.written, 1, entry) for entry in _message(message, results)]
     told += [(call.finished, 0, _call(call)) for call in transcript.calls]
     if not transcript.messages:
-        told += [(transcript.work.step.started, 2, _attempt(attempt)) for attempt in transcript.attempts]
+        told += [(transcript.work.step.started, 2, _attempt(attempt, unit)) for attempt in transcript.attempts]
     told.sort(key=lambda each: each[:2])
     found = [entry for _, _, entry in told]
     step = transcript.work.step
@@ -135,8 +136,8 @@ def _call(call: ModelCall) -> Entry:
     return Entry(f"call {call.id}", title.append(words, "dim"), call.error)
 
 
-def _attempt(attempt: AttemptSummary) -> Entry:
-    found = f"{attempt.geomean_tflops:.1f} TFLOPS" if attempt.geomean_tflops else attempt.status.words
+def _attempt(attempt: AttemptSummary, unit: Unit) -> Entry:
+    found = unit.said(attempt.geomean_tflops) if attempt.geomean_tflops else attempt.status.words
     accepted = f" -> v{attempt.version}" if attempt.version is not None else ""
     title = Text.assemble((f"{found}{accepted} ", "bold"), first_line(in_a_list(attempt.change)) or "seed")
     parts = (attempt.change, attempt.hypothesis and f"hypothesis: {attempt.hypothesis}", attempt.message)

@@ -7,6 +7,7 @@ from itertools import groupby, zip_longest
 from typing import TypeAlias
 
 from avo.evaluator.profile import CodeLine, Profile, opcode_of
+from avo.evaluator.units import figure
 from avo.watch.tables import one_line
 
 _Pair: TypeAlias = tuple[CodeLine | None, CodeLine | None]
@@ -33,7 +34,7 @@ def beside(first: Profile, second: Profile, *names: str) -> str:
 
 
 def _heading(sign: str, name: str, made: Profile) -> str:
-    said = f"{sign} {name}, {made.score.case}: {made.score.tflops:.1f} {made.kind} TFLOPS"
+    said = f"{sign} {name}, {made.score.case}: {figure(made.score.tflops)} {made.kind} TFLOPS"
     if made.code is None:
         return said
     launch = max(made.launches, key=lambda launch: launch.time_us)

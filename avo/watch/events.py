@@ -12,6 +12,7 @@ from avo.lineage_db.entries import Intervention
 from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, RunState, Step, StepState
 from avo.lineage_db.store import Store
 from avo.watch.digest import Digest
+from avo.watch.scores import unit_for
 from avo.watch.wording import ending, first_line, goes_on, looked
 
 
@@ -235,7 +236,8 @@ def _attempt(run: Run, attempt: AttemptSummary) -> Event:
     kind = score_kind(run.target)
     decision = attempt.decision
     why = f"; {decision.told}" if decision and decision.refused else ""
-    found = f"{attempt.geomean_tflops:.1f} {kind} TFLOPS" if attempt.geomean_tflops else first_line(attempt.message)
+    speed = attempt.geomean_tflops
+    found = unit_for(run).said(speed, kind) if speed else first_line(attempt.message)
     return Event(
         EventKind.ATTEMPT,
         attempt.finished,
@@ -277,7 +279,7 @@ def _accepted(run: Run, version: Accepted) -> Event:
         EventKind.VERSION,
         version.accepted,
         run.name,
-        f"version {version.number} accepted: {version.geomean_tflops:.1f} {kind} TFLOPS{best} "
+        f"version {version.number} accepted: {unit_for(run).said(version.geomean_tflops, kind)}{best} "
         f"[{first_line(version.change)}]",
         step=version.step_number,
         attempt=version.attempt_id,

@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.evaluator.profile import measured_tables
+from avo.evaluator.units import figure
 from avo.watch.tables import one_line, row, table
-from avo.watch.wording import gained
+from avo.watch.wording import gained, spread
 
 if TYPE_CHECKING:
     from avo.evaluator.profile import InstructionCost, LaunchProfile, Profile, Role, Section
@@ -23,10 +24,12 @@ SHOWN_INSTRUCTIONS = 6
 def render(profile: "Profile") -> RenderableType:
     """Return the profile of one case as text and tables, one below the other."""
     score = profile.score
-    between = f" ({score.low_tflops:.0f} to {score.high_tflops:.0f})" if score.low_tflops else ""
+    between = f" ({spread(score)})" if score.low_tflops else ""
     parts: list[RenderableType] = [
         Text(),
-        Text(f"{score.case}: {score.tflops:.1f}{between} {profile.kind} TFLOPS, {score.time_us:.1f} us", "bold"),
+        Text(
+            f"{score.case}: {figure(score.tflops)}{between} {profile.kind} TFLOPS, {figure(score.time_us)} us", "bold"
+        ),
         *([Text(f"with {', '.join(map(one_line, score.configurations))}")] if score.configurations else []),
         *(Text(f"not known to the model: {one_line(doubt)}") for doubt in score.doubts),
         Text(),
@@ -59,8 +62,8 @@ def _parts(profile: "Profile") -> RenderableType:
     made = table(f"{profile.kind.upper()} TIME", ">us", ">SHARE")
     for part in profile.parts:
         of = f"{profile.launches[part.launch].kernel}: " if several and part.launch is not None else ""
-        row(made, f"{of}{part.name}", f"{part.time_us:.1f}", f"{part.share:.1%}")
-    row(made, "together", f"{profile.score.time_us:.1f}", "100.0%")
+        row(made, f"{of}{part.name}", figure(part.time_us), f"{part.share:.1%}")
+    row(made, "together", figure(profile.score.time_us), "100.0%")
     return made
 
 
@@ -152,6 +155,6 @@ def _what_if(profile: "Profile") -> RenderableType:
     for answer in profile.what_if:
         shown = gained(answer.gain_percent, answer.spread_percent)
         spread = "" if shown == "none" else f"{answer.spread_percent:.1f}%"
-        tflops = "" if shown == "not resolved" else f"{answer.tflops:.1f}"
+        tflops = "" if shown == "not resolved" else figure(answer.tflops)
         row(made, answer.label, shown, spread, tflops, one_line(answer.note))
     return made

@@ -19,7 +19,7 @@ from avo.limits import ATTEMPTS, TOKENS, USD
 from avo.lineage_db.decision import unresolved
 from avo.lineage_db.records import Doing, RunState
 from avo.subject import subject
-from avo.watch.scores import BaselineComparison, compare, geomean
+from avo.watch.scores import BaselineComparison, compare, geomean, width
 from avo.watch.view import RunView
 from avo.watch.wording import (
     STATE_STYLE,
@@ -87,7 +87,7 @@ def panel(
     score = view.best.attempt.evaluation.score if view.best else None
     parts: list[RenderableType] = [_attempts(view, now, budget, most)]
     if score:
-        parts += ["", _speed(view, score, baselines)]
+        parts += ["", _speed(view, score, baselines), *([Text(view.headline)] if most is None else [])]
         if doubt := unchecked(run.target):
             parts.append(Text(doubt, style="dim"))
     if view.versions > 1 and most != 0:
@@ -160,15 +160,17 @@ def _speed(view: RunView, score: Score, baselines: Sequence[Baseline]) -> Render
     bars += [(c.name, c.published, "blue", _against(c)) for c in comparisons]
     times = geomean(best) / geomean(seed)
     bars.append((f"best, v{best.number}", geomean(best), "green", f"{score.kind}, {times:.2f} x seed"))
-    table.add_row("", "TFLOPS", "", "")
+    unit = view.unit
+    table.add_row("", unit.head, "", "")
     for name, tflops, colour, remark in bars:
         bar = ProgressBar(total=top, completed=tflops, complete_style=colour, finished_style=colour, style="black")
-        table.add_row(name, Text(f"{tflops:.1f}", style="bold" if colour == "green" else ""), bar, Text(remark, "dim"))
+        number = Text(unit.cell(tflops), style="bold" if colour == "green" else "")
+        table.add_row(name, number, bar, Text(remark, "dim"))
     return table
 
 
 def _against(comparison: BaselineComparison) -> str:
-    times = f"published, best is {comparison.ours / comparison.published:.2f} x"
+    times = f"published, best is {comparison.ratio} x"
     return times if comparison.shared == comparison.total else f"{times} on {comparison.shared} of {comparison.total}"
 
 
@@ -181,8 +183,8 @@ def _accepted(view: RunView, most: int | None) -> RenderableType:
     for version in [version for version in reversed(view.recent) if version.number][:most]:
         table.add_row(
             Text(f"v{version.number}", "dim"),
-            f"{version.geomean_tflops:.1f}",
-            Text(percent(version.gain), "green"),
+            view.unit.cell(version.geomean_tflops),
+            Text(percent(version.gain, width(view.best)), "green"),
             Text(first_line(in_a_list(version.change))),
         )
     return table

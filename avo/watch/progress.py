@@ -17,6 +17,7 @@ from avo.lineage_db.records import Accepted, AttemptSummary, Doing
 from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
+from avo.watch.scores import width
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import counted, ending, first_line, looked, percent
 
@@ -176,7 +177,7 @@ class LineView:
             last = view
         for attempt in news.attempts:
             if attempt.geomean_tflops:
-                found = f"{attempt.geomean_tflops:.1f} {view.kind} TFLOPS" if view.kind else ""
+                found = view.unit.said(attempt.geomean_tflops, view.kind) if view.kind else ""
             else:
                 found = first_line(attempt.message)
             words = f"{attempt.status.words}: {found}" if found else attempt.status.words
@@ -186,9 +187,9 @@ class LineView:
             if attempt.decision:
                 self._print(f"attempt {attempt.attempt_id} {attempt.decision.told}")
         for version in news.accepted:
-            grown = f", {percent(version.gain)}" if version.gain is not None else ""
-            tflops = f"{version.geomean_tflops:.1f} {view.kind} TFLOPS"
-            self._print(f"version {version.number} accepted: {tflops}{grown} [{_change(version.change)}]")
+            grown = f", {percent(version.gain, width(view.best))}" if version.gain is not None else ""
+            speed = view.unit.said(version.geomean_tflops, view.kind or "")
+            self._print(f"version {version.number} accepted: {speed}{grown} [{_change(version.change)}]")
         if view.trouble and view.trouble != last.trouble:
             self._print(f"model {first_line(view.trouble)}")
         for doing in _slow(view):  # now, so after what has come of it

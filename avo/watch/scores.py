@@ -8,7 +8,9 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.problem import Baseline
-from avo.lineage_db.records import Version
+from avo.evaluator.resolution import resolution
+from avo.evaluator.units import Unit, unit_of
+from avo.lineage_db.records import Run, Version
 
 
 def geomean(version: Version) -> float:
@@ -22,6 +24,17 @@ def gain(version: Version, versions: Mapping[int, Version]) -> float | None:
     return geomean(version) / max(parents) - 1 if parents else None
 
 
+def width(version: Version | None) -> float | None:
+    """Return the resolution of a version's score: the gain from which on it is told apart from another kernel."""
+    score = version.attempt.evaluation.score if version else None
+    return resolution(score) if score else None
+
+
+def unit_for(run: Run, score: Score | None = None) -> Unit:
+    """Return the unit of a run's scores, of which one is ``score``."""
+    return unit_of(run.problem, run.suite, run.target, score.card if score else "")
+
+
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
     """A score compared with a published baseline: geometric means in TFLOPS over the cases that both have."""
@@ -33,10 +46,24 @@ class BaselineComparison:
     """Number of cases that both have."""
     total: int
     """Number of cases of the score."""
+    low: float = 0.0
+    """The low end of ``ours``, 0 where it is not known."""
+    high: float = 0.0
+
+    @property
+    def ratio(self) -> str:
+        """How many times as fast ours is, with its range: ``0.94 (0.71 to 1.13)``."""
+        ends = f" ({self.low / self.published:.2f} to {self.high / self.published:.2f})" if self.low else ""
+        return f"{self.ours / self.published:.2f}{ends}"
 
 
-def compare(score: Score, baselines: Sequence[Baseline]) -> list[BaselineComparison]:
-    """Return the score compared with each baseline of its target that shares a case with it, the slowest first."""
+def compare(
+    score: Score, baselines: Sequence[Baseline], speeds: Mapping[str, float] | None = None
+) -> list[BaselineComparison]:
+    """Return the score compared with each baseline of its target that shares a case with it, the slowest first.
+
+    ``speeds`` in TFLOPS by case stand in the place of the score's.
+    """
     found = []
     for baseline in baselines:
         shared = [case for case in score.cases if case.case in baseline.tflops]
@@ -44,10 +71,15 @@ def compare(score: Score, baselines: Sequence[Baseline]) -> list[BaselineCompari
             found.append(
                 BaselineComparison(
                     baseline.name,
-                    geometric_mean(case.tflops for case in shared),
+                    geometric_mean((speeds or {}).get(case.case, case.tflops) for case in shared),
                     geometric_mean(baseline.tflops[case.case] for case in shared),
                     len(shared),
                     len(score.cases),
+                    *(
+                        (geometric_mean(c.low_tflops for c in shared), geometric_mean(c.high_tflops for c in shared))
+                        if all(case.low_tflops for case in shared)
+                        else ()
+                    ),
                 )
             )
     return sorted(found, key=lambda comparison: comparison.published)

@@ -9,8 +9,9 @@ from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.problem import Baseline
 from avo.evaluator.resolution import resolution
+from avo.evaluator.units import TFLOPS, figure, unit_of, units_of
 from avo.lineage_db.records import AttemptSummary, Outcome, Run, Version
-from avo.watch.scores import scored
+from avo.watch.scores import scored, unit_for
 from avo.watch.wording import first_line, headline, unit
 
 ALL = "all"
@@ -49,7 +50,7 @@ class CaseSpeeds:
 
     name: str
     values: tuple[float, ...]
-    """TFLOPS of each version."""
+    """Speed of each version, in the trajectory's unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class BaselineLevel:
 
     name: str
     value: float
-    """Its speed in TFLOPS."""
+    """Its speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Trajectory:
     earlier version has the earlier version's place.
     """
     scores: tuple[float, ...]
-    """Geometric mean over the cases, in TFLOPS, one for each version."""
+    """Geometric mean over the cases, one for each version, in the unit."""
     changes: tuple[str, ...]
     """What each version changed."""
     cases: tuple[CaseSpeeds, ...]
@@ -85,7 +86,7 @@ class Trajectory:
     attempts: int
     """Number of attempts of the run: where the lines end."""
     refused: tuple[tuple[int, float], ...] = ()
-    """Place and TFLOPS of each correct attempt that is no version; empty unless the trajectory is that of all cases."""
+    """Place and speed of each correct attempt that is no version; empty unless the trajectory is that of all cases."""
     faulty: tuple[int, ...] = ()
     """Place of each attempt without a score; empty unless the trajectory is that of all cases."""
     bands: tuple[tuple[float, float], ...] = ()
@@ -137,7 +138,9 @@ class Trajectory:
         found += [(level.name, level.value, "level") for level in self.levels]
         if with_cases and len(self.cases) > 1:
             found += [(line.name, line.values[last], str(number)) for number, line in enumerate(self.cases)]
-        named = ((f"{value:.0f} {first_line(words)}", value, style) for words, value, style in found[: max(most, 1)])
+        named = (
+            (f"{figure(value)} {first_line(words)}", value, style) for words, value, style in found[: max(most, 1)]
+        )
         return sorted(named, key=lambda label: -label[1])
 
     def shown(self) -> Iterator[float]:
@@ -155,7 +158,9 @@ def cases_of(scores: Sequence[Score]) -> list[str]:
     return [case.case for case in scores[-1].cases if case.case in common]
 
 
-def overall(versions: Sequence[Version], tried: AttemptScores, baselines: Sequence[Baseline]) -> Trajectory | None:
+def overall(
+    run: Run, versions: Sequence[Version], tried: AttemptScores, baselines: Sequence[Baseline]
+) -> Trajectory | None:
     """Return the trajectory over all cases, with every attempt; None without versions or without cases that all have.
 
     Versions that are not among ``tried`` yet are left out.
@@ -171,9 +176,10 @@ def overall(versions: Sequence[Version], tried: AttemptScores, baselines: Sequen
     cases = cases_of([scored(version) for version in versions])
     if not cases:
         return None
+    of = unit_for(run, scored(versions[-1]))
     return _trajectory(
-        ALL, cases, versions, places, baselines, len(tried.ids),
-        tuple((place, tflops) for place, tflops in others if tflops),
+        run, ALL, cases, versions, places, baselines, len(tried.ids),
+        tuple((place, of.value(tflops)) for place, tflops in others if tflops),
         tuple(place for place, tflops in others if not tflops),
     )  # fmt: skip
 
@@ -189,11 +195,13 @@ def by_group(run: Run, whole: Trajectory, versions: Sequence[Version], baselines
     if len(groups) < 2:
         return ()
     return tuple(
-        _trajectory(name, cases, versions, whole.places, baselines, whole.attempts) for name, cases in groups.items()
+        _trajectory(run, name, cases, versions, whole.places, baselines, whole.attempts)
+        for name, cases in groups.items()
     )
 
 
 def _trajectory(
+    run: Run,
     name: str,
     cases: Sequence[str],
     versions: Sequence[Version],
@@ -204,7 +212,14 @@ def _trajectory(
     faulty: tuple[int, ...] = (),
 ) -> Trajectory:
     scores = [scored(version) for version in versions]
-    speeds = [{case.case: case.tflops for case in score.cases} for score in scores]
+    card = scores[-1].card
+    of = unit_of(run.problem, run.suite, run.target, card, cases)
+    units = units_of(run.problem, run.suite, run.target, card) if of.nbytes else {}
+
+    def value(case: str, tflops: float) -> float:
+        return units.get(case, TFLOPS).value(tflops)
+
+    speeds = [{case.case: value(case.case, case.tflops) for case in score.cases} for score in scores]
     neighbours = [score.geomean_tflops / score.own_tflops for score in scores]
     means = tuple(
         geometric_mean(each[case] for case in cases) * factor for each, factor in zip(speeds, neighbours, strict=True)
@@ -213,14 +228,14 @@ def _trajectory(
     bands = tuple((mean / width, mean * width) for mean, width in zip(means, widths, strict=True))
     return Trajectory(
         name,
-        unit(scores[-1]),
+        unit(scores[-1], of),
         tuple(version.number for version in versions),
         places,
         means,
         tuple(version.change for version in versions),
         tuple(CaseSpeeds(case, tuple(each[case] for each in speeds)) for case in cases),
         tuple(
-            BaselineLevel(baseline.name, geometric_mean(baseline.tflops[case] for case in cases))
+            BaselineLevel(baseline.name, geometric_mean(value(case, baseline.tflops[case]) for case in cases))
             for baseline in baselines
             if baseline.target == scores[-1].target and baseline.tflops.keys() >= set(cases)
         ),

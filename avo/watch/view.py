@@ -13,13 +13,15 @@ from typing import Any
 from avo.agents.operator import SEED_OPERATOR
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import Unit
 from avo.limits import STEPS, Account, accounts
 from avo.lineage_db.entries import Intervention, Spend
 from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
-from avo.watch.scores import geomean, score_to_json
+from avo.watch.headline import headline
+from avo.watch.scores import geomean, published, score_to_json, scored, unit_for
 from avo.watch.wording import goes_on
 
 WINDOW = timedelta(minutes=10)
@@ -118,6 +120,20 @@ class RunView:
         """How the run's scores are obtained; None while it has none."""
         score = self.seed.attempt.evaluation.score if self.seed else None
         return score.kind if score else None
+
+    @property
+    def unit(self) -> Unit:
+        """How the run's speeds are written."""
+        return unit_for(self.run, scored(self.seed) if self.seed else None)
+
+    @property
+    def headline(self) -> str:
+        """How fast the best version is, in a sentence; empty without one."""
+        if not self.best:
+            return ""
+        told, seed = self.measured.get(self.best.attempt.id), self.seed
+        beside = scored(seed) if seed and seed.number != self.best.number else None
+        return headline(scored(self.best), self.unit, published(self.run.problem), told, beside)
 
     @property
     def gain(self) -> float | None:
@@ -273,6 +289,7 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,
         "gain": view.gain,
+        "headline": view.headline or None,
         "last_gain": _iso(view.last_gain),
         "seconds_since_gain": _since(view.last_gain, now),
         "spend": {**asdict(spend), "tokens": spend.tokens},

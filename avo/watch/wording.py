@@ -9,6 +9,7 @@ from avo.evaluator.confirmation import Confirmation
 from avo.evaluator.evaluation import CaseScore, Score, Status
 from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import TFLOPS, Unit
 from avo.lineage_db.decision import compared as compared
 from avo.lineage_db.entries import Spend
 from avo.lineage_db.records import AttemptSummary, Doing, PendingReply, Request, Run, RunState
@@ -49,9 +50,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
 
 
-def percent(gain: float | None) -> str:
-    """Return ``+3.1%`` for 0.031, nothing for None."""
-    return "" if gain is None else f"{gain:+.1%}"
+def percent(gain: float | None, resolution: float | None = None) -> str:
+    """Return ``+3.1%`` for 0.031, ``+162%`` for 1.62, nothing for None; with the gain from which on kernels are told
+    apart ``+3.1% ±1.4%``.
+    """
+    if gain is None:
+        return ""
+    width = (resolution or 0.0) * max(1.0, 1 + gain)  # of a ratio
+    digits = 0 if abs(gain) >= 0.0995 else 1
+    return f"{gain:+.{digits}%}" + (f" ±{max(width, 10.0 ** -(digits + 2)):.{digits}%}" if width else "")
 
 
 def standing(run: Run, state: RunState) -> str:
@@ -89,19 +96,24 @@ def place(score: Score) -> str:
     return first_line(score.card) or score.target
 
 
-def unit(score: Score) -> str:
-    """Return the unit of a score: ``predicted TFLOPS, h100`` or ``measured TFLOPS, NVIDIA H100 80GB HBM3``."""
-    return f"{score.kind} TFLOPS, {place(score)}"
+def unit(score: Score, of: Unit = TFLOPS) -> str:
+    """Return the unit of a score: ``predicted TFLOPS, h100`` or ``measured GB/s, NVIDIA H100 80GB HBM3``."""
+    return f"{score.kind} {of.name}, {place(score)}"
 
 
-def spread(case: CaseScore) -> str:
-    """Return the low and the high end of a case's speed in TFLOPS; empty if they are not known."""
-    return f"{case.low_tflops:.1f} to {case.high_tflops:.1f}" if case.low_tflops else ""
+def valued(score: Score, of: Unit = TFLOPS) -> str:
+    """Return a score with its unit: ``613 predicted TFLOPS, h100``."""
+    return f"{of.said(score.geomean_tflops, score.kind)}, {place(score)}"
 
 
-def measured(found: "Measured | None", run: str) -> str:
-    """Return what a card measured of a kernel of ``run`` and what that shows: ``confirmed: 421.0 TFLOPS measured (418.2
-    to 423.1) on NVIDIA H100, 0.98 of the predicted 430.2; 1.21 times as fast as v1 in 20 rounds``.
+def spread(case: CaseScore, of: Unit = TFLOPS) -> str:
+    """Return the low and the high end of a case's speed; empty if they are not known."""
+    return of.between(case.low_tflops, case.high_tflops)
+
+
+def measured(found: "Measured | None", run: str, of: Unit = TFLOPS) -> str:
+    """Return what a card measured of a kernel of ``run`` and what that shows: ``confirmed: 421 (418 to 423) TFLOPS
+    measured on NVIDIA H100, 0.98 of the predicted 430; 1.21 times as fast as v1 in 20 rounds``.
     """
     if found is None:
         return f"unmeasured: avo shortlist {run}"
@@ -109,28 +121,28 @@ def measured(found: "Measured | None", run: str) -> str:
     if speed is None:
         return first_line(f"{finding.confirmation}: {finding.reason}")
     word = "" if finding.confirmation is Confirmation.UNMEASURED else " measured"
-    figures = f"{speed.tflops:.1f} TFLOPS{word} ({speed.low:.1f} to {speed.high:.1f}) on {found.card}"
+    figures = f"{of.said(speed.tflops, between=of.between(speed.low, speed.high))}{word} on {found.card}"
     if not found.unlike:
-        figures += f", {finding.of_predicted:.2f} of the predicted {finding.predicted.tflops:.1f}"
+        figures += f", {finding.of_predicted:.2f} of the predicted {of.figure(finding.predicted.tflops)}"
     return first_line(f"{finding.confirmation}: {figures}; {finding.reason}")
 
 
-def briefly_measured(found: "Measured | None") -> str:
-    """Return the same for a list: ``421.0 measured, confirmed``, ``unmeasured: 380.2 on NVIDIA A100``."""
+def briefly_measured(found: "Measured | None", of: Unit = TFLOPS) -> str:
+    """Return the same for a list: ``421 measured, confirmed``, ``unmeasured: 380 on NVIDIA A100``."""
     if found is None or found.finding.measured is None:
         return found.finding.confirmation.value if found else "unmeasured"
-    tflops, confirmation = f"{found.finding.measured.tflops:.1f}", found.finding.confirmation
+    speed, confirmation = of.cell(found.finding.measured.tflops), found.finding.confirmation
     if confirmation is Confirmation.UNMEASURED:
-        return first_line(f"unmeasured: {tflops} on {found.card}")
-    return f"{tflops} measured, {confirmation}"
+        return first_line(f"unmeasured: {speed} on {found.card}")
+    return f"{speed} measured, {confirmation}"
 
 
-def resolved(score: Score) -> str:
+def resolved(score: Score, of: Unit = TFLOPS) -> str:
     """Return what of a predicted score can be told apart, in words; empty where that was not found out."""
     least = resolution(score)
     if least is None:
         return ""
-    means = f"mean of {len(score.neighbours)} neighbours, {score.own_tflops:.1f} as compiled"
+    means = f"mean of {len(score.neighbours)} neighbours, {of.figure(score.own_tflops)} as compiled"
     return f"{means}: resolves differences from {100 * least:.1f}% on"
 
 

@@ -212,7 +212,7 @@ def test_a_correct_attempt_is_proposed_and_a_faulty_one_is_not() -> None:
     operator = Mutate([Move("warps", "", 1.0, "", _edit_number)])
     proposal = good.step(1, operator)
     assert proposal.attempt is good.last
-    assert "100.0 -> 120.0 predicted TFLOPS" in proposal.reason
+    assert "100 -> 120 predicted TFLOPS" in proposal.reason
     assert bad.step(1, operator) == Proposal(None, f"{bad.last.change} (on version 0): incorrect: wrong numbers")
 
 

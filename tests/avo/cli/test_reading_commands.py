@@ -27,7 +27,7 @@ Avo = Callable[..., Result]
 def test_runs_shows_best_and_gain(avo: Avo) -> None:
     lines = avo("runs").stdout.splitlines()
     assert "PREDICTED" in lines[1]
-    assert lines[3].split()[:9] == ["mha-h100", "mha", "h100", "mutate", "finished", "8", "4", "260.0", "+160.0%"]
+    assert lines[3].split()[:9] == ["mha-h100", "mha", "h100", "mutate", "finished", "8", "4", "260", "+160%"]
 
 
 def test_runs_json_is_unrounded(avo: Avo) -> None:
@@ -40,9 +40,9 @@ def test_runs_json_is_unrounded(avo: Avo) -> None:
 def test_lineage_says_what_its_numbers_are(avo: Avo) -> None:
     lines = [line.rstrip() for line in avo("lineage", "mha-h100").stdout.splitlines()]
     assert lines[0] == "mha-h100: versions by mutate, predicted TFLOPS, h100"
-    assert lines[2].split() == ["●", "v0", "100.0", "seed"]
-    assert lines[3].split(maxsplit=5)[1:] == ["v1", "v0", "150.0", "+50.0%", "BLOCK_M 64 -> 128, num_warps 4 -> 8"]
-    assert [line.split()[1] for line in lines[6:]] == ["351.0", "380.3", "563.4", "623.6"]  # published, not reached
+    assert lines[2].split() == ["●", "v0", "100", "seed"]
+    assert lines[3].split(maxsplit=5)[1:] == ["v1", "v0", "150", "+50%", "BLOCK_M 64 -> 128, num_warps 4 -> 8"]
+    assert [line.split()[1] for line in lines[6:]] == ["351", "380", "563", "624"]  # published, not reached
 
 
 def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: Avo, store: Store) -> None:
@@ -50,7 +50,7 @@ def test_published_figures_are_lines_before_the_version_that_reaches_them(avo: A
     run.step(300.0)
     run.step(600.0, (0,), "faster")
     lines = avo("lineage", "live", "--db", store.url).stdout.splitlines()[2:]
-    assert [line.split()[1] for line in lines if line.strip()] == ["v0", "351.0", "380.3", "563.4", "v1", "623.6"]
+    assert [line.split()[1] for line in lines if line.strip()] == ["v0", "351", "380", "563", "v1", "624"]
     assert "published: cuDNN" in lines[3]
 
 
@@ -144,7 +144,7 @@ def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
 def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: Path) -> None:
     url = str(tmp_path / "slow.db")
     faults = [
-        (Status.NOT_TIMED, "at most 212.4 TFLOPS, 30% below"), (Status.RACE, "write race at line 7"),
+        (Status.NOT_TIMED, "at most 212 TFLOPS, 30% below"), (Status.RACE, "write race at line 7"),
         (Status.NOT_TIMED, "at most 98.1 TFLOPS, 67% below"), (Status.NOT_TIMED, "the cascade has no prediction"),
     ]  # fmt: skip
     with Store.open(url) as store:
@@ -154,7 +154,7 @@ def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: 
             run.step(Evaluation(status, message, "h100", "quick", 1.0), (0,))
     groups = [line.split() for line in avo("attempts", "slow", "--db", url).stdout.split("\n\n")[1].splitlines()[1:]]
     assert [(group[:2], group[2:5]) for group in groups] == [
-        (["2", "not_timed"], ["at", "most", "212.4"]),
+        (["2", "not_timed"], ["at", "most", "212"]),
         (["1", "race"], ["write", "race", "at"]),
         (["1", "not_timed"], ["the", "cascade", "has"]),
     ]
@@ -243,12 +243,12 @@ def test_attempts_can_be_filtered(avo: Avo, flags: list[str], ids: list[int]) ->
 def test_show_labels_predicted_and_published(avo: Avo) -> None:
     text = avo("show", "mha-h100@2").stdout
     assert "mha-h100@2: num_stages 1 -> 2" in text
-    assert "210.0 predicted TFLOPS, h100" in text
+    assert "210 predicted TFLOPS, h100" in text
     assert "PUBLISHED TFLOPS, h100" in text
     assert "arXiv 2407.08608" in text
     assert "BUSY (predicted)" in text
     assert "93%" in text
-    assert "+110.0%" in text
+    assert "+110%" in text
     assert "attention_kernel" in text
 
 
@@ -280,8 +280,8 @@ def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
     command = [sys.executable, "-m", "avo", "lineage", "mha-h100", "--db", sample_db]
     done = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "o  v3       v2        260.0  +23.8%" in done.stdout
-    assert "-                     351.0          published" in done.stdout
+    assert "o  v3       v2        260  +23.8%" in done.stdout
+    assert "-                     351          published" in done.stdout
 
 
 def test_every_sign_of_the_ui_has_a_likeness_in_ascii() -> None:
@@ -302,9 +302,9 @@ def test_show_source_is_the_source_when_piped(avo: Avo) -> None:
 def test_diff_shows_scores_and_a_unified_diff(avo: Avo) -> None:
     lines = avo("diff", "mha-h100@0", "mha-h100@3").stdout.splitlines()
     assert lines[:5] == [
-        "mha-h100@0: 100.0 predicted TFLOPS, h100",
-        "mha-h100@3: 260.0 predicted TFLOPS, h100",
-        "+160.0%",
+        "mha-h100@0: 100 predicted TFLOPS, h100",
+        "mha-h100@3: 260 predicted TFLOPS, h100",
+        "+160%",
         "--- mha-h100@0",
         "+++ mha-h100@3",
     ]
@@ -323,7 +323,7 @@ def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
     text = avo("show", "mha-h100#6").stdout
     assert text.startswith("mha-h100#6: BLOCK_N 64 -> 32\nmade by mutate from v2, 2026-03-01 12:00 UTC, attempt 6\n")
     assert "\nnot accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in text
-    assert "correct, 180.0 predicted TFLOPS, h100" in text
+    assert "correct, 180 predicted TFLOPS, h100" in text
     data = json.loads(avo("show", "mha-h100#6", "--json").stdout)
     assert (data["version"], data["attempt"], data["parents"], data["accepted"]) == (None, 6, [2], None)
     assert data["decision"]["ruling"] == "no_gain"
@@ -362,7 +362,7 @@ def test_an_attempt_that_is_a_version_is_shown_as_that(avo: Avo) -> None:
 def test_attempts_can_be_compared(avo: Avo) -> None:
     lines = avo("diff", "mha-h100@2", "mha-h100#6").stdout.splitlines()
     assert lines[:3] == [
-        "mha-h100@2: 210.0 predicted TFLOPS, h100", "mha-h100#6: 180.0 predicted TFLOPS, h100", "-14.3%",
+        "mha-h100@2: 210 predicted TFLOPS, h100", "mha-h100#6: 180 predicted TFLOPS, h100", "-14%",
     ]  # fmt: skip
     assert "+++ mha-h100#6" in lines
     lines = avo("diff", "mha-h100#3", "mha-h100#6").stdout.splitlines()

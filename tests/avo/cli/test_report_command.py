@@ -60,13 +60,13 @@ def test_a_page_is_written_and_no_judge_is_started(avo: Avo, process: type[FakeP
 def test_a_summary_is_printed(avo: Avo, arguments: tuple[str, ...]) -> None:
     result = avo("report", "mha-h100", *arguments)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith("# mha-h100\n")
+    assert result.stdout.startswith("# mha on H100 by mutate\n")
 
 
 def test_a_page_can_be_printed_and_a_summary_written(avo: Avo, tmp_path: Path) -> None:
     assert avo("report", "mha-h100", "--out", "-").stdout.endswith("</html>\n")
     assert avo("report", "mha-h100", "--format", "md", "--out", "run.md").stdout == ""
-    assert (tmp_path / "run.md").read_text().startswith("# mha-h100\n")
+    assert (tmp_path / "run.md").read_text().startswith("# mha on H100 by mutate\n")
 
 
 def test_a_profile_is_asked_for_a_full_and_a_causal_case(avo: Avo, process: type[FakeProcess], tmp_path: Path) -> None:

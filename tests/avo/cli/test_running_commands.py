@@ -162,7 +162,7 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
     assert summary["best"]["geomean_tflops"] > summary["seed"]["geomean_tflops"] == pytest.approx(100.0)
     assert (summary["best"]["kind"], summary["best"]["target"]) == ("predicted", "h100")
     words = in_words(summary)
-    assert "predicted TFLOPS, h100" in words
+    assert "Predicted 260 TFLOPS on H100" in words
     assert [line.strip() for line in words.splitlines()[-3:]] == [
         "avo lineage mha-h100",
         "avo ui mha-h100",
@@ -178,7 +178,7 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
     for tflops, source in ((120.0, "tile"), (130.0, "warps")):
         run.evaluate(step, tflops, (0,), source, decision=better)
     words = in_words(summarise(store, "live"))
-    assert "Attempt 3 would be accepted with 130.0 TFLOPS; the run ended before it was examined: avo resume" in words
+    assert "Attempt 3 would be accepted with 130 TFLOPS; the run ended before it was examined: avo resume" in words
     assert "avo run --from live#3 starts from it" in words
 
 
@@ -259,7 +259,7 @@ def test_a_session_logs_and_notifies_what_happens(
 
 
 def test_a_port_that_is_taken_or_none_leaves_no_run_behind(avo: Avo, sample_db: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.1", 0)) as taken:
         for where, words in ((str(taken.getsockname()[1]), "choose another address"), ("web", "PORT or HOST:PORT")):
             result = avo("run", "--metrics", where)
             assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

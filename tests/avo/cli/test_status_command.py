@@ -93,7 +93,7 @@ def test_words_tell_who_does_what_and_what_is_wrong(store: Store, capsys: pytest
     worker = said.index("w1 step 3, mutate, for 10s, 2 looks, lease for 50s")
     assert said[worker + 1] == "m writes: 500 characters, the last 10s ago"
     assert "attempts 3, 6.4 a minute in 4 steps, 2 looks" in said
-    assert "best v1, 120.0 predicted TFLOPS, h100, +20.0% over the seed" in said
+    assert "best v1, 120 predicted TFLOPS, h100, +20% over the seed" in said
     assert "models 120 tokens, 0.50 USD, 1 call" in said
     assert "last call m: 429: slow down" in said
 

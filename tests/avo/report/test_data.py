@@ -116,8 +116,9 @@ def test_moves_are_counted_with_what_their_versions_gained(store: Store) -> None
     assert list(found) == ["stages", "exp2", "skip"]
     stages = found["stages"]
     assert (stages.tried, stages.correct, stages.accepted) == (3, 2, 2)
-    assert stages.gains == pytest.approx([0.5, 0.5])
-    assert found["exp2"].gains == pytest.approx([0.2, 0.2])
+    joint, alone = 1.2, 150 / 120
+    assert stages.gains == pytest.approx([joint**0.5 * alone - 1] * 2), "half of the joint gain"
+    assert found["exp2"].gains == pytest.approx([joint**0.5 - 1] * 2)
     assert (found["skip"].accepted, found["skip"].gains) == (0, (0, 0))
     assert [reason.words[:9] for reason in stages.why] == ["incorrect"]
 
@@ -131,7 +132,7 @@ def test_reasons_say_how_often_and_how_far_from_the_best(store: Store) -> None:
     run.step(Status.INCORRECT, (0,), "skip: skip blocks")
     (skip,) = read_report(store, "live", NOON).moves
     assert [(reason.count, reason.words) for reason in skip.why] == [
-        (2, "no gain, -30.0% to -2.0%"),
+        (2, "no gain, -30% to -2.0%"),
         (1, "incorrect: case ragged: 12 of 77 rows are wrong, relative error 0.41"),
     ]
     assert (skip.tried, skip.correct, skip.refused) == (3, 2, 2)

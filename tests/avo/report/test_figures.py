@@ -102,7 +102,7 @@ def test_a_single_case_is_the_running_best_and_has_no_line_of_its_own() -> None:
 
 def test_a_mark_tells_version_speed_and_change() -> None:
     titles = [circle[0].text for circle in elements(draw_trajectory(FIGURE, WIDE), "circle")]
-    assert titles[1] == "v1: 150.0 predicted TFLOPS, h100: a"
+    assert titles[1] == "v1: 150 predicted TFLOPS, h100: a"
 
 
 def test_a_bar_has_a_whisker_only_where_there_is_an_interval() -> None:
@@ -113,7 +113,7 @@ def test_a_bar_has_a_whisker_only_where_there_is_an_interval() -> None:
     long, short = (float(elements(drawn, "rect", style)[0].get("width") or 0) for style in ("published", "seed"))
     assert long / short == pytest.approx(6, rel=0.01)
     desc = elements(drawn, "desc")[0].text or ""
-    assert "8k: seed 100.0 (80.0 to 130.0), cuDNN 600.0" in desc
+    assert "8k: seed 100 (80.0 to 130), cuDNN 600" in desc
 
 
 speeds = st.floats(0.001, 50000)

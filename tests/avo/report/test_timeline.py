@@ -27,7 +27,7 @@ def texts(picture: str) -> list[str]:
 
 def test_a_picture_shows_each_lane_and_says_predicted() -> None:
     found = texts(draw_timelines([made(LANES)], "kernel.py"))
-    assert "kernel.py, 8k on h100: 100.0 predicted TFLOPS; loop at line 7, one SM as played" in found
+    assert "kernel.py, 8k on h100: 100 predicted TFLOPS; loop at line 7, one SM as played" in found
     assert {"tensor busy", "50%", "CTA 0 warps 0-3", "running", "scoreboard", "matrix product"} <= set(found)
     assert "CTA barrier" not in found
 

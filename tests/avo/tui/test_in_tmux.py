@@ -56,7 +56,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 @pytest.mark.skipif(TMUX is None, reason="no tmux on this machine")
 def test_a_run_is_walked_through_in_tmux_without_colour(terminal: Terminal) -> None:
-    terminal.until("★ v3", "Version 3", "260.0")
+    terminal.until("★ v3", "Version 3", "260")
     terminal.press("k")
     terminal.until("Version 2")
     terminal.press("a")

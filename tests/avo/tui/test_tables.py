@@ -17,5 +17,5 @@ def test_what_was_not_checked_of_what_the_compiler_made_is_shown(store: Store) -
     attempt = replace(version.attempt, evaluation=replace(version.attempt.evaluation, compiled=unchecked))
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(scores(replace(version, attempt=attempt), {0: version}, ()))
+        console.print(scores(replace(version, attempt=attempt), {0: version}, (), made.run))
     assert unchecked in shown.get()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from avo.evaluator.units import TFLOPS
 from avo.lineage_db.records import Step
 from avo.lineage_db.store import Store
 from avo.tui.lines import Entry
@@ -28,7 +29,7 @@ def told(
     reader.ask(Want(transcript=step.number))
     transcript = reader.read(run.store, None).transcript
     assert transcript is not None
-    return entries(transcript)
+    return entries(transcript, TFLOPS)
 
 
 def test_a_call_of_a_tool_stands_with_its_result_and_one_without_waits(run: Recorded) -> None:

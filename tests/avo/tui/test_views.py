@@ -263,7 +263,7 @@ async def test_the_trajectory_has_every_attempt_the_cases_and_the_baselines_at_t
         shown = await seen(pilot, "400 best", "364 8k-causal", "attempts", "624 FlashAttention-3", "● new best 3")
         assert "x faulty or unverified 1" in shown
         assert "predicted TFLOPS, h100" in shown
-        assert "+20.0% v1" in shown
+        assert "+20% v1" in shown
         await pilot.press("c")
         await until(pilot, lambda: "8k-causal" not in page(pilot))
         run.step(Status.INCORRECT, (0,))

@@ -15,7 +15,7 @@ def made(*code: tuple[str, float]) -> Profile:
 def test_registers_do_not_tell_instructions_apart_and_clocks_of_both_sides_are_shown() -> None:
     said = beside(made(("HGMMA.64x8 R1", 100.0), ("MOV R1, R2", 1.0)), made(("HGMMA.64x8 R9", 140.0)), "a", "b")
     head, other, _, product, move = said.splitlines()
-    assert head == "- a, 8k-full: 216.8 predicted TFLOPS; loop at line 69: 2 instructions, 3475 clocks per pass"
+    assert head == "- a, 8k-full: 217 predicted TFLOPS; loop at line 69: 2 instructions, 3475 clocks per pass"
     assert other.startswith("+ b, 8k-full")
     assert product.split() == ["100.0", "140.0", "7", "HGMMA.64x8", "R1", "<-", "pipe"]
     assert move.split() == ["1.0", "7", "-", "MOV", "R1,", "R2"]

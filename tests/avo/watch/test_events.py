@@ -46,16 +46,16 @@ def busy(run: Recorded) -> None:
 ALL = [
     "run live: created",
     "step 0 started by worker-0, mutate",
-    "attempt 1 correct: 100.0 predicted TFLOPS [seed]",
-    "version 0 accepted: 100.0 predicted TFLOPS, the best so far [seed]",
+    "attempt 1 correct: 100 predicted TFLOPS [seed]",
+    "version 0 accepted: 100 predicted TFLOPS, the best so far [seed]",
     "step 0 done",
     "step 1 started by w1, mutate",
     "model m gave no reply: 429: slow",
     "attempt 2 incorrect: case ragged: 12 of 77 rows are wrong, relative error 0.41 [tile]",
     "step 1 abandoned, 1 look: worker died",
     "step 2 started by worker-0, mutate, repeats step 1",
-    "attempt 3 correct: 150.0 predicted TFLOPS [stages]",
-    "version 1 accepted: 150.0 predicted TFLOPS, the best so far [stages]",
+    "attempt 3 correct: 150 predicted TFLOPS [stages]",
+    "version 1 accepted: 150 predicted TFLOPS, the best so far [stages]",
     "step 2 done",
     "supervisor, nudge: stuck",
     "run live: running",
@@ -100,7 +100,7 @@ def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Record
     step = run.claim()
     decision = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
     attempt = run.evaluate(step, 120.0, (0,), "tile", decision=decision)
-    assert texts(reader.read(run.store, run.now))[-2] == "attempt 2 correct: 120.0 predicted TFLOPS [tile]"
+    assert texts(reader.read(run.store, run.now))[-2] == "attempt 2 correct: 120 predicted TFLOPS [tile]"
     run.wait(1)
     run.store.results.conclude(
         step.id, attempt_id=None, parents=(), reason="none", now=run.now, decide=lambda versions, attempt: None
@@ -111,7 +111,7 @@ def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Record
     assert ended.text == "step 1 done: none"
     assert reader.read(run.store, run.now) == []
     whole = texts(EventReader("live").read(run.store, run.now))
-    assert "attempt 2 correct: 120.0 predicted TFLOPS [tile]; not submitted: +20.0% in the mean over version 0" in whole
+    assert "attempt 2 correct: 120 predicted TFLOPS [tile]; not submitted: +20.0% in the mean over version 0" in whole
 
 
 def test_what_is_decided_after_a_reader_skipped_an_attempt_is_told(run: Recorded) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 from avo.cli import session, status
 from avo.evaluator.evaluation import Status
 from avo.evaluator.resolution import Difference
+from avo.evaluator.units import TFLOPS
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.store import Store
 from avo.report.reading import read_report
@@ -56,7 +57,7 @@ def log(run: Recorded) -> str:
 
 def details(run: Recorded) -> str:
     attempt, (summary,) = run.store.attempt(run.run.id, 2), run.store.pages.attempts(run.run.id, [2])
-    return str(describe(AttemptDetails(attempt, summary, run.store.steps(run.run.id)[1])))
+    return str(describe(AttemptDetails(attempt, summary, run.store.steps(run.run.id)[1]), TFLOPS))
 
 
 def summary(run: Recorded) -> str:
@@ -113,7 +114,7 @@ def test_a_step_that_was_refused_ends_with_the_sentence(run: Recorded) -> None:
 
 def test_the_ui_names_the_ruling_next_to_the_score(run: Recorded) -> None:
     _, better, slower = run.store.attempt_summaries(run.run.id)
-    assert (result(better), result(slower)) == ("105.6 unresolved", "90.0 no gain")
+    assert (result(better, TFLOPS), result(slower, TFLOPS)) == ("106 unresolved", "90.0 no gain")
 
 
 def test_json_has_the_facts(run: Recorded) -> None:

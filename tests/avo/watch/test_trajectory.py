@@ -32,7 +32,7 @@ def run(store: Store) -> Recorded:
 def trajectory(run: Recorded, *baselines: Baseline) -> Trajectory:
     store = run.store
     tried = NOTHING.with_more(store.attempt_summaries(run.run.id))
-    found = overall(tuple(store.versions(run.run.id)), tried, baselines)
+    found = overall(run.run, tuple(store.versions(run.run.id)), tried, baselines)
     assert found is not None
     return found
 
@@ -62,10 +62,10 @@ def test_new_bests_are_named_by_their_moves_or_their_change_the_largest_gain_fir
 
 def test_a_version_that_was_accepted_after_the_attempts_were_read_waits(run: Recorded) -> None:
     attempts = run.store.attempt_summaries(run.run.id)
-    found = overall(tuple(run.store.versions(run.run.id)), NOTHING.with_more(attempts[:4]), ())
+    found = overall(run.run, tuple(run.store.versions(run.run.id)), NOTHING.with_more(attempts[:4]), ())
     assert found is not None
     assert (found.versions, found.attempts) == ((0, 1), 4)
-    assert overall((), NOTHING.with_more(attempts), ()) is None
+    assert overall(run.run, (), NOTHING.with_more(attempts), ()) is None
 
 
 @pytest.mark.parametrize("size", [(40, 10), (80, 24), (160, 50)])

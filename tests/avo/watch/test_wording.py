@@ -31,7 +31,7 @@ def test_a_duration_shows_its_two_largest_units(seconds: float, text: str) -> No
 
 
 def test_a_gain_has_a_sign_and_an_unknown_one_is_empty() -> None:
-    assert [percent(0.0312), percent(-0.5), percent(None)] == ["+3.1%", "-50.0%", ""]
+    assert [percent(0.0312), percent(-0.5), percent(None)] == ["+3.1%", "-50%", ""]
 
 
 def test_looks_are_added_to_a_number_of_attempts_where_there_are_any() -> None:
@@ -57,12 +57,12 @@ def test_a_score_with_neighbours_says_what_it_resolves_and_one_without_says_noth
     alone = Score(ScoreKind.PREDICTED, "h100", (CaseScore("8k", 103.0, 1.0, "tensor"),))
     known = Score(ScoreKind.PREDICTED, "h100", alone.cases, neighbours=((99.0,), (100.0,), (101.0,)))
     assert resolved(alone) == ""
-    assert resolved(known) == "mean of 3 neighbours, 103.0 as compiled: resolves differences from 3.3% on"
+    assert resolved(known) == "mean of 3 neighbours, 103 as compiled: resolves differences from 3.3% on"
 
 
 def test_a_spread_that_is_not_known_is_empty() -> None:
     assert spread(CaseScore("a", 600.0, 1.0, "tensor")) == ""
-    assert spread(CaseScore("a", 600.0, 1.0, "tensor", low_tflops=590.0, high_tflops=604.96)) == "590.0 to 605.0"
+    assert spread(CaseScore("a", 600.0, 1.0, "tensor", low_tflops=590.0, high_tflops=604.96)) == "590 to 605"
 
 
 @pytest.mark.parametrize(
