@@ -1,6 +1,6 @@
 """The verdict on the seed, and limits of a test's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -8,6 +8,8 @@ import pytest
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.judging.judge import Judge
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
 from avo.seeds import seed_source
 
 
@@ -28,3 +30,11 @@ def seed(judge: Judge) -> Evaluation:
     evaluation = judge.evaluate(Candidate("mha", seed_source("mha")))
     assert evaluation.status is Status.CORRECT, evaluation.message
     return evaluation
+
+
+@pytest.fixture(scope="session")
+def once() -> Iterator[str]:
+    """The problem ``mha`` with one case that is timed, of the two: for tests of what is right, not of how fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROBLEMS, "once", replace(MHA, suites=MHA.suites | {"quick": MHA.suites["quick"][:1]}))
+        yield "once"

@@ -41,7 +41,7 @@ def beside(seed: Evaluation, evaluation: Evaluation) -> list[tuple[CaseScore, Ca
     return list(zip(evaluation.score.cases, seed.score.cases, strict=True))
 
 
-def check(judge: Judge, attack: Attack, problem: str = "mha") -> None:
+def check(judge: Judge, attack: Attack, problem: str) -> None:
     evaluation = judge.evaluate(Candidate(problem, attack.source))
     assert evaluation.status is attack.status, evaluation.message
     assert re.search(attack.message, evaluation.message), evaluation.message
@@ -49,7 +49,7 @@ def check(judge: Judge, attack: Attack, problem: str = "mha") -> None:
 
 @pytest.mark.parametrize(("where", "name"), sample(ATTACKS, 96))
 def test_an_attack_is_rejected_for_what_it_does(
-    judge: Judge, impatient: Callable[..., None], monkeypatch: pytest.MonkeyPatch, where: str, name: str
+    judge: Judge, once: str, impatient: Callable[..., None], monkeypatch: pytest.MonkeyPatch, where: str, name: str
 ) -> None:
     attack = ATTACKS[where, name]
     if name == "a loop that never ends":
@@ -58,7 +58,7 @@ def test_an_attack_is_rejected_for_what_it_does(
         impatient(cpu_s=3)
     if name == "a pause":
         impatient(wall_s=2)
-    check(judge, attack)
+    check(judge, attack, once)
 
 
 @pytest.mark.long
