@@ -33,7 +33,7 @@ from avo.report.render import figures, html_environment, inlined, names_of, poli
 from avo.serve.reading import ORDERS, Reader
 from avo.watch import listing
 from avo.watch.comparison import COSTS, marks
-from avo.watch.wording import spent, standing, under_way, unit
+from avo.watch.wording import how_far, spent, standing, under_way, unit
 
 PAGE = 50
 """Rows of a page of attempts or runs."""
@@ -117,7 +117,7 @@ class _Pages:
         self._profiler = profiler
         self._environment = html_environment()
         self._environment.globals["release"] = installed("avo-kernels")
-        self._environment.globals |= {"spent": spent, "standing": standing, "under_way": under_way, "unit": unit}
+        self._environment.globals |= {each.__name__: each for each in (how_far, spent, standing, under_way, unit)}
         self._style, self._script = (inlined(self._environment, name) for name in ("style.css", "served.js"))
         self.policy = policy_of(self._style, self._script).replace("form-action 'none'", "form-action 'self'")
         self.policy += "; connect-src 'self'; frame-ancestors 'none'"

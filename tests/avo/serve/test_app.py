@@ -1,6 +1,7 @@
 """Who may read the served page, what it shows, and what a poll costs."""
 
 import sqlite3
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from avo.evaluator.profile import Profile
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.pages import Pages
+from avo.lineage_db.records import RunState
 from avo.lineage_db.store import Store
 from avo.serve.reading import Reader
 from tests.avo.report.hostile import MARKUP
 from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import START
 from tests.avo.serve.conftest import TOKEN, client_of, make_long
+from tests.avo.shortlisted import measured
 
 PROFILE = Profile(ScoreKind.PREDICTED, "h100", CaseScore("8k-full", 100.0, 50.0, "exp"), (), (), (), LANES)
 PATHS = (
@@ -89,6 +92,21 @@ def test_a_run_has_its_trajectory_with_cost_plateau_and_versions(client: Any) ->
     assert '<a href="/runs/mha-h100/attempts/8">8</a>' in text
 
 
+def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(client: Any, db: str) -> None:
+    with Store.open(db) as store:
+        run = store.run("mha-h100")
+        store.set_run_state(run.id, RunState.RUNNING, now=START)
+        store.driving.take(run.id, "box:1", now=START, lease=timedelta(minutes=1))
+        store.claims.claim(run.id, worker="worker <7>", operator="mutate", now=START)
+        store.measurements.ingest(measured(store, "mha-h100"), now=START)
+    text = client.get("/runs/mha-h100").text
+    assert "Driven by box:1" in text
+    assert "worker &lt;7&gt;" in text
+    assert "Measured beside predicted" in text
+    assert '<td class="n">260 (234 to 312)</td>' in text
+    assert "<td>confirmed: " in text
+
+
 def test_attempts_come_page_by_page_in_an_order_and_by_words(client: Any) -> None:
     first = client.get("/runs/mha-h100-2/attempts").text
     assert first.count("<tr><td") == 50
@@ -102,6 +120,8 @@ def test_attempts_come_page_by_page_in_an_order_and_by_words(client: Any) -> Non
     fastest = client.get("/runs/mha-h100-2/attempts?order=fastest&words=BLOCK_N 128").text
     assert fastest.count("<tr><td") == 8
     assert fastest.index(">64</a>") < fastest.index(">56</a>")
+    whole = client.get("/runs/mha-h100-2/attempts?order=fastest").text
+    assert whole.index(">56</a>") < whole.index(">62</a>")
     assert "No attempt has all" in client.get("/runs/mha-h100-2/attempts?words=nowhere").text
 
 
