@@ -107,7 +107,7 @@ class RunConfig(BaseModel):
     """Stop once the run has made this many attempts, the seed and earlier sessions included."""
     max_hours: Annotated[_Amount, Flag(LIMITS, "HOURS", "no limit")] = None
     """Stop after this time, e.g. 0.05 for three minutes. Each session counts from its start."""
-    grace: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag(LIMITS, "MINUTES")] = 10.0
+    grace: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag(LIMITS, "MINUTES", "10")] = 10.0
     """How long steps under way may finish what they evaluate after --max-hours."""
     max_steps: Annotated[_Count, Flag(LIMITS, "N", "no limit")] = None
     """Stop after this many steps of the whole run. The seed's step is not counted, and a redone step counts once."""

@@ -1,5 +1,6 @@
 """Pages of a run: the same as its whole, piece by piece."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -158,3 +159,20 @@ def test_attempts_are_found_by_all_words_of_their_texts(store: Store, make: Any)
     assert store.pages.find(run.id, ["5%of"]) == []
     assert store.pages.find(run.id, ["correct", "256"]) == [two.id], "the verdict"
     assert store.pages.find(run.id, ["incorrect"]) == []
+
+
+def test_what_a_run_wrote_since_a_moment_and_the_last_attempt_before_it_are_known(store: Store, make: Any) -> None:
+    run, other = make.run(store), make.run(store, "other")
+    step = make.step(store, run)
+    first = make.attempt(store, step, 5.0, source="x = 1")
+    for each, noise in ((other, "n"), (run, "s")):
+        made = make.attempt(store, make.step(store, each), 6.0, source=noise * 1000)
+    store.journal.add_message(step.id, "message", {"words": "w" * 500}, now=make.now)
+    later = make.now + timedelta(days=1)
+    assert store.pages.last_before(run.id, make.now) == 0
+    assert store.pages.last_before(run.id, later) == made.id
+    assert first.id < made.id
+    whole = store.upkeep.written(run.id, make.now)
+    assert 1500 < whole < store.upkeep.size()
+    assert store.upkeep.written(run.id, later) == 0
+    assert (store.upkeep.free() is None) is store.url.startswith("postgresql")
