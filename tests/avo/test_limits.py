@@ -68,6 +68,8 @@ def test_a_run_ends_at_each_of_its_limits_and_every_display_and_message_names_it
     with (console := Console(width=100)).capture() as drawn:
         console.print(panel(view, now=NOW, budget=Budget(None, NOW), baselines=()))
     assert " ".join(word for word in drawn.get().split() if word != "│").count(why) == 1
+    with (console := Console(width=100)).capture() as drawn:
+        console.print(panel(replace(view, attempts_per_minute=7.0), now=NOW, budget=Budget(None, NOW), baselines=()))
     assert "a minute" not in drawn.get(), "a run that has ended has no rate"
     assert why in " ".join(workers(view, NOW).plain.split())
 
