@@ -17,6 +17,7 @@ from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.profile import Code, CodeLine, LaunchProfile, Part, Profile
 from avo.evaluator.target import ScoreKind
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import Doing, PendingReply, Request, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.tui.app import AvoApp
@@ -227,8 +228,10 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         (step,) = (step for step in run.store.steps(run.run.id) if step.state is StepState.RUNNING)
         run.store.journal.listen(step.id, PendingReply("gpt", run.now, run.now, 1234), now=run.now)
         await seen(pilot, "gpt writes: 1.2k characters")
-        run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
-        await seen(pilot, "agent  stopped", "The run is stopped: no workers.")
+        ended_by = Ending(Cause.REQUEST, "was asked to stop")
+        run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now, ended_by=ended_by)
+        why = "stopped; it was asked to stop; continue with: avo resume agent"
+        await seen(pilot, "agent  stopped", f"The run is {why}")
 
 
 async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
