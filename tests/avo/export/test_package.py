@@ -145,7 +145,7 @@ def test_the_model_card_has_what_was_published_at_the_same_shapes(both: list[Pas
     passed_on_h100 = replace(both[0], target=TARGETS["h100"])
     text = readme([passed_on_h100])
     rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
-    assert "cuDNN 600.0; FlashAttention-3 646.0 |" in rows["8k-full"]
+    assert "cuDNN 600; FlashAttention-3 646 |" in rows["8k-full"]
     assert rows["6k-causal"].endswith(" | none known |")
     assert "arXiv 2407.08608" in text
     assert "seed `" not in text
@@ -156,7 +156,7 @@ def test_the_model_card_has_what_libraries_were_measured_at_the_same_shapes(both
     torchs = Baseline("cuDNN by torch", "H100 SXM", {"8k-full": 612.34}, "the clock was sustained")
     text = readme([replace(both[0], libraries=(torchs,))])
     rows = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith(("| quick |", "| held_out |"))}
-    assert rows["8k-full"].endswith("; cuDNN by torch 612.3, measured |")
+    assert rows["8k-full"].endswith("; cuDNN by torch 612, measured |")
     assert rows["6k-causal"].endswith(" | none known |")
     assert "- cuDNN by torch: the clock was sustained\n" in text
     assert "torch: we know of no figures" not in text
@@ -170,7 +170,7 @@ def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> N
     rows = [line.split(" | ") for line in lines if line.startswith(("| quick |", "| held_out |"))]
     assert all(above.startswith("| ") for above, line in pairwise(lines) if line.startswith("|--")), "else no table"
     place = head.split(" | ").index("seed `plain`, predicted")
-    assert [row[place] for row in rows if row[1] in ("8k-full", "6k-causal")] == ["170.5", "none known"]
+    assert [row[place] for row in rows if row[1] in ("8k-full", "6k-causal")] == ["170", "none known"]
     assert {
         line.count("|") for line in lines if line.startswith(("| quick", "| held_out", "| suite", "|---|---|-"))
     } == {head.count("|")}
@@ -243,11 +243,11 @@ def test_readme_says_predicted_or_measured_and_gives_each_case(both: list[Passed
     predicted = readme(both)
     assert predicted.startswith("---\nlicense: apache-2.0\n")
     assert "these figures are **predicted** from the compiled kernel for NVIDIA B200" in predicted
-    assert "| held_out | ragged-causal | 250.0 |" in predicted
+    assert "| held_out | ragged-causal | 250 |" in predicted
     evaluation = make_measured(600.0)
     measured = readme([replace(both[0], evaluations=(evaluation,))])
     assert "**measured** on NVIDIA H100 80GB HBM3: driver 570.86, clocks 1590 to 1755 MHz." in measured
-    assert "| quick | 8k-full | 600.0 | 595.0 to 605.0 | 1666.7 |  |" in measured
+    assert "| quick | 8k-full | 600 | 595 to 605 | 1670 |  |" in measured
     assert "- 8k-full: attention_kernel: BLOCK_M=128, num_warps=8" in measured
     assert "not measured on a GPU" not in measured
 
@@ -300,8 +300,8 @@ def test_the_figure_has_a_bar_for_each_case(both: list[Passed]) -> None:
 def test_speeds_far_below_one_teraflop_are_told_and_drawn(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
     files = render_package("mine", [passed(chosen(*run_and_versions, problem="decode"), 0.00123456, 0.02)], NOW)
     assert json.loads(files[f"{INSIDE}/dispatch.json"])["cases"][0]["tflops"] == 0.001235
-    assert "| 0.00123 |" in files["README.md"]
-    assert ">0.02<" in files["speed.svg"]
+    for place in ("README.md", "speed.svg"):
+        assert re.search(r"\d us, 0\.0\d+ GB/s, 0%", files[place]), place
 
 
 def test_the_words_of_an_operator_stay_in_their_cell(run_and_versions: tuple[Run, Sequence[Version]]) -> None:
