@@ -1,14 +1,14 @@
 """``avo show``: one version or attempt."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avo.cli import completion
-from avo.cli.common import DbOption, JsonOption, Named, console, load, print_json, read_store
+from avo.cli.common import DbOption, JsonOption, Named, console, fail, load, print_json, read_store
 from avo.cli.verdict import published, render
 from avo.watch.tables import one_line
 from avo.watch.wording import edited_from, measured, printable
@@ -16,7 +16,7 @@ from avo.watch.wording import edited_from, measured, printable
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Score
     from avo.lineage_db.measurements import Measured
-    from avo.lineage_db.records import Step
+    from avo.lineage_db.records import Step, Version
 
 VersionArgument = Annotated[
     str,
@@ -32,6 +32,14 @@ VersionArgument = Annotated[
 def show(
     version: VersionArgument,
     source: Annotated[bool, typer.Option("--source", help="Print the kernel's source instead.")] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option(
+            "--ablate",
+            help="Take its edits away one at a time and judge it again: what each is worth; with --source, the kernel "
+            "without the useless ones. Takes a minute or several.",
+        ),
+    ] = False,
     db: DbOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +56,10 @@ def show(
         step = store.step(run.id, accepted.step_number if accepted else summary.step_number)
         start = store.start(run.id)
         told = store.measurements.told(run.id)
+        versions = store.versions(run.id) if ablate else []
+    if ablate:
+        _ablate(found, versions, source=source, as_json=as_json)
+        return
     assert step is not None, "attempts are made in steps"
     if as_json:
         print_json(_record(found, step, told.get(attempt.id)))
@@ -55,6 +67,22 @@ def show(
         print_source(attempt.source)
     else:
         _print(found, step, start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None, told)
+
+
+def _ablate(found: Named, versions: "Sequence[Version]", *, source: bool, as_json: bool) -> None:
+    from avo.cli.ablating import ablated
+    from avo.cli.ablating import render as render_ablation
+    from avo.watch.scores import unit_for
+
+    if found.version is None:
+        fail(f"--ablate: {found.label} is no version: name one, such as {found.run.name}@1")
+    made = ablated(found.run, versions, found.version.number)
+    if as_json:
+        print_json(asdict(made))
+    elif source:
+        print_source(made.minimal)
+    else:
+        console.print(render_ablation(made, unit_for(found.run, found.attempt.evaluation.score)))
 
 
 def _record(found: Named, step: "Step", measured: "Measured | None") -> dict[str, Any]:
@@ -87,9 +115,12 @@ def _record(found: Named, step: "Step", measured: "Measured | None") -> dict[str
 def _print(found: Named, step: "Step", seed: "Score | None", told: "Mapping[int, Measured]") -> None:
     from avo.config import ISOLATION
     from avo.evaluator.catalogue import get_problem
+    from avo.watch.headline import headline
+    from avo.watch.scores import unit_for
 
     attempt, accepted, submission = found.attempt, found.version, step.said_of(found.attempt.id)
     problem = get_problem(found.run.problem)
+    unit = unit_for(found.run, attempt.evaluation.score)
     versions = [f"v{parent}" for parent in (accepted.parents if accepted else attempt.parents)]
     parents = " and ".join([*versions, *edited_from(attempt.built_on)])
     console.print(f"{found.label}: {one_line(accepted.change if accepted else attempt.change)}", style="bold")
@@ -106,8 +137,10 @@ def _print(found: Named, step: "Step", seed: "Score | None", told: "Mapping[int,
     if isolation := found.run.config.get(ISOLATION):
         console.print(f"candidates of this run were kept apart by {'; or by '.join(map(one_line, isolation))}")
     if told:
-        console.print(measured(told.get(attempt.id), found.run.name), soft_wrap=True)
+        console.print(measured(told.get(attempt.id), found.run.name, unit), soft_wrap=True)
     console.print()
+    if score := attempt.evaluation.score:
+        console.print(headline(score, unit, problem.baselines, told.get(attempt.id), seed), soft_wrap=True)
     console.print(render(attempt.evaluation, problem, seed))
 
 

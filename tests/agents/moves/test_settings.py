@@ -50,7 +50,7 @@ def test_far_is_not_offered_where_it_has_no_form() -> None:
 @pytest.mark.parametrize(
     "problem",
     [
-        pytest.param(name, marks=pytest.mark.long if name == "fsa-h64x4-b128x16-local-4096x1" else pytest.mark.soak)
+        pytest.param(name, marks=pytest.mark.long if name == "fsa-h64x4-b128x16-local-8192x1" else pytest.mark.soak)
         for name in SETTINGS
         if name.startswith("fsa")
     ],
