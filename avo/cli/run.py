@@ -128,6 +128,7 @@ def run(
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.known import CARD, figures
+    from avo.model_time import LAYER, sizes_of
     from avo.search.run import utc_now
     from avo.subject import FOR
 
@@ -140,9 +141,9 @@ def run(
     card = figures(chosen.target)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
-        if model is not None:
+        if model is not None and for_model is not None:
             _say(model)
-            start[FOR] = model.to_json()
+            start[FOR] = {**model.to_json(), LAYER: sizes_of(for_model)}
         if card is not None:
             _check_card(store, card)
             start[CARD] = card

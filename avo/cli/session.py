@@ -216,6 +216,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "gain": view.gain,
         "resolution": width(view.best),
         "headline": view.headline or None,
+        "for_owner": view.for_owner or None,
         "transferred": taken.to_json() if taken else None,
         "spend": {**asdict(view.spend), "tokens": view.spend.tokens} if view.spend.calls else None,
     }
@@ -245,7 +246,7 @@ def in_words(summary: dict[str, Any]) -> str:
             f"{', ' + percent(summary['gain'], summary['resolution']) + ' over the seed' if best['version'] else ''}. "
             f"{summary['headline']}"
         )
-        lines += filter(None, [unchecked(best["target"])])
+        lines += filter(None, [summary["for_owner"], unchecked(best["target"])])
     if summary["unresolved"]:
         lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
     if waiting := summary["unexamined"]:

@@ -115,6 +115,7 @@ def _record(found: Named, step: "Step", measured: "Measured | None") -> dict[str
 def _print(found: Named, step: "Step", seed: "Score | None", told: "Mapping[int, Measured]") -> None:
     from avo.config import ISOLATION
     from avo.evaluator.catalogue import get_problem
+    from avo.model_time import owner_words
     from avo.watch.headline import headline
     from avo.watch.scores import unit_for
 
@@ -141,6 +142,8 @@ def _print(found: Named, step: "Step", seed: "Score | None", told: "Mapping[int,
     console.print()
     if score := attempt.evaluation.score:
         console.print(headline(score, unit, problem.baselines, told.get(attempt.id), seed), soft_wrap=True)
+        if words := owner_words(found.run, score, seed or score):
+            console.print(words, soft_wrap=True)
     console.print(render(attempt.evaluation, problem, seed))
 
 

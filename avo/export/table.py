@@ -12,6 +12,7 @@ from avo.evaluator.problem_sources import blocks_of, is_local, lengths_of, windo
 from avo.evaluator.target import TARGETS, ScoreKind
 from avo.evaluator.units import TFLOPS, Unit, unit_of, units_of
 from avo.export.judging import Passed
+from avo.model_time import owner_words
 from avo.watch.headline import headline
 from avo.watch.wording import place
 
@@ -140,7 +141,8 @@ def words(passed: Passed) -> str:
     assert judged.score is not None, "what is exported passed"
     unit = unit_of(run.problem, judged.suite, run.target, judged.score.card)
     seed = next((each.score for each in seeds if each.suite == judged.suite), None)
-    return headline(judged.score, unit, passed.chosen.problem.baselines, passed.chosen.measured, seed)
+    said = headline(judged.score, unit, passed.chosen.problem.baselines, passed.chosen.measured, seed)
+    return " ".join(filter(None, (said, owner_words(run, judged.score, seed))))
 
 
 def takes(kernel: Mapping[str, Any]) -> str:

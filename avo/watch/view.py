@@ -20,6 +20,7 @@ from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
+from avo.model_time import owner_words
 from avo.watch.headline import headline
 from avo.watch.scores import geomean, published, score_to_json, scored, unit_for
 from avo.watch.wording import goes_on
@@ -134,6 +135,12 @@ class RunView:
         told, seed = self.measured.get(self.best.attempt.id), self.seed
         beside = scored(seed) if seed and seed.number != self.best.number else None
         return headline(scored(self.best), self.unit, published(self.run.problem), told, beside)
+
+    @property
+    def for_owner(self) -> str:
+        """What the best version means for the model that the run is for, in words; empty for a run without one."""
+        best, seed = (each.attempt.evaluation.score if each else None for each in (self.best, self.seed))
+        return owner_words(self.run, best, seed)
 
     @property
     def gain(self) -> float | None:
