@@ -111,6 +111,8 @@ class CaseSpeed:
     kind: str
     """``predicted`` or ``measured``."""
     tflops: float
+    speed: str
+    """The same as people read it: in TFLOPS, or in us and GB/s where memory or a launch bounds the case."""
 
 
 def _read() -> tuple[tuple[ExportedKernel, ...], tuple[CaseSpeed, ...]]:

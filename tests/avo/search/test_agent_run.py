@@ -339,7 +339,7 @@ def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path
         output, errors = child[0].communicate(timeout=600)
     assert child[0].returncode == 0, errors
     assert "the operator's process died: its step is abandoned, a new worker takes over" in errors
-    assert "version 1 accepted: 120.0 predicted TFLOPS, +20.0% [faster]" in errors
+    assert "version 1 accepted: 120 predicted TFLOPS, +20% [faster]" in errors
     summary = json.loads(output[output.index("{\n") :])
     assert summary["versions"] == 2
     assert summary["spend"]["calls"] == 2

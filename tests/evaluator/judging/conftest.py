@@ -32,7 +32,7 @@ def seed(judge: Judge) -> Evaluation:
     return evaluation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def once() -> Iterator[str]:
     """The problem ``mha`` with one case that is timed, of the two: for tests of what is right, not of how fast."""
     with pytest.MonkeyPatch.context() as patch:
