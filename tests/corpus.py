@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 
 
-def sample(names: Iterable[Any], every: int) -> list[Any]:
-    """Return parameters for a test of all of them; all but one in ``every`` are marked ``corpus``."""
-    return [_parameters(name, *[pytest.mark.corpus] * bool(place % every)) for place, name in enumerate(names)]
+def sample(names: Iterable[Any], every: int, of_ci: int = 1) -> list[Any]:
+    """Return parameters for a test of all of them. All but one in ``every`` are marked ``corpus``; CI runs one in
+    ``of_ci``, and the others are marked ``soak`` too.
+    """
+    return [
+        _parameters(name, *[pytest.mark.corpus] * bool(place % every), *[pytest.mark.soak] * bool(place % of_ci))
+        for place, name in enumerate(names)
+    ]
 
 
 def soaked(names: Iterable[Any], left_out: Container[Any]) -> list[Any]:

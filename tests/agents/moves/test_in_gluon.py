@@ -82,6 +82,7 @@ def test_other_notes_show_code_of_kernels_that_are_executed(note: str, section: 
     assert stand_in(code, source)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_after_any_other_moves_only_the_rows_of_keys_change_with_the_keys(seed: str) -> None:
     """Not those of queries, which the launch may mention as often as those of keys: where it counts blocks."""

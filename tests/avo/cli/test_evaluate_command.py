@@ -42,9 +42,10 @@ def shown(evaluation: Evaluation) -> str:
     return out.getvalue()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("problem", "cases"),
-    [(SMALL, {"600-causal", "300-full"}), pytest.param("mha", {"8k-causal", "8k-full"}, marks=pytest.mark.long)],
+    [(SMALL, {"600-causal", "300-full"}), pytest.param("mha", {"8k-causal", "8k-full"}, marks=pytest.mark.soak)],
     ids=["small", "mha"],
 )
 def test_a_correct_file_is_exit_code_0_with_a_predicted_score(

@@ -167,6 +167,7 @@ def test_every_module_in_it_is_as_the_judge_has_it(folder: Path) -> None:
         assert each.read_text() == (root / each.relative_to(folder / "judge")).read_text()
 
 
+@pytest.mark.long
 def test_without_a_card_the_command_says_so(folder: Path, tmp_path: Path) -> None:
     done = bare(folder, tmp_path / "bare", "measure.py")
     assert done.returncode == 2, done.stderr

@@ -234,7 +234,7 @@ class Soak:
         self._continue()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.soak])])
 def soak(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Soak]:
     with ExitStack() as stack:
         server, url = None, f"sqlite:///{tmp_path}/lineage.db"

@@ -108,6 +108,7 @@ def test_each_instruction_keeps_its_location() -> None:
     assert found == dict(zip(lines[1::2], lines[::2], strict=True))
 
 
+@pytest.mark.long
 def test_a_kernel_is_compiled_in_as_many_orders_as_are_asked_for(server: ForkServer) -> None:
     target, chance = get_target("h100"), random.Random(0)
     for each in kernels(server, target):

@@ -7,7 +7,7 @@ from avo.evaluator.evaluation import Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.problems.mha import MHA
 from corpora.edits import HONEST
-from tests.corpus import soaked
+from tests.corpus import sample, soaked
 from tests.evaluator.problems import (
     test_backward_kernels,
     test_decode,
@@ -19,7 +19,7 @@ from tests.evaluator.problems import (
 pytestmark = pytest.mark.corpus
 
 
-@pytest.mark.parametrize("name", HONEST["mha"])
+@pytest.mark.parametrize("name", sample(HONEST["mha"], 1, 3))
 def test_an_honest_kernel_is_correct(judge: Judge, once: str, name: str) -> None:
     evaluation = judge.evaluate(Candidate(once, HONEST["mha"][name]))
     if "Block pointers have been removed" in evaluation.message:

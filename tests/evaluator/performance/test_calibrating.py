@@ -47,6 +47,7 @@ def value(found: Calibration, name: str) -> float | None:
     return constant.found and constant.found.value
 
 
+@pytest.mark.long
 def test_constants_that_differ_are_found_again_and_the_error_falls_on_the_other_half() -> None:
     found = calibrate(times(law(), *ALL), H100)
     found.check()

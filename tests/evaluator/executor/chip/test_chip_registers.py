@@ -103,6 +103,7 @@ def layouts(chance: random.Random) -> Iterator[tuple[str, tuple[int, ...], int, 
                     yield OPERAND.format(side, layout, width), shape, prod(warps), 1
 
 
+@pytest.mark.long
 def test_layouts_are_those_of_triton(tmp_path: Path) -> None:
     tried = 0
     for layout, shape, warps, ctas in layouts(random.Random(0)):
