@@ -227,9 +227,9 @@ def read_source(file: Path) -> str:
     """Return the text of a kernel's file; leave with one line when it is a model's configuration, not text, or too long
     for a kernel.
     """
-    if file.suffix == ".json" or (file / "config.json").is_file():
-        _refuse_model(file)
     try:
+        if file.suffix == ".json" or (file / "config.json").is_file():
+            _refuse_model(file)
         with file.open(encoding="utf-8") as stream:
             text = stream.read(MAX_SOURCE_CHARS + 1)
     except OSError as error:

@@ -254,6 +254,12 @@ def test_a_file_that_is_no_text_is_a_wrong_call(avo: Avo, tmp_path: Path) -> Non
     assert (result.exit_code, result.stderr) == (2, "avo: cannot read kernel.py: not UTF-8 text\n")
 
 
+def test_a_file_whose_name_no_file_can_have_is_a_wrong_call(avo: Avo) -> None:
+    for name in ("a" * 300, "a" * 300 + ".json"):
+        result = avo("evaluate", name)
+        assert (result.exit_code, result.stderr) == (2, f"avo: cannot read {name}: File name too long\n")
+
+
 @pytest.mark.parametrize("command", [["evaluate"], ["run", "--seed-kernel"]])
 @pytest.mark.parametrize(
     ("content", "message"),
