@@ -67,10 +67,12 @@ def readme(run: Run, versions: Sequence[Version], measured: Mapping[int, Measure
     """Return what the repository is, and a table of ``versions`` with what is known of their speed."""
     scores = [version.attempt.evaluation.score for version in versions]
     kind = next((score.kind for score in scores if score), "")
+    unit = unit_for(run, next(filter(None, scores), None))
     rows = [
         f"| v{version.number} | {', '.join(f'v{number}' for number in version.parents)} | "
-        f"{f'{score.geomean_tflops:.1f}' if score else ''} | "
-        f"{briefly_measured(found) if (found := measured.get(version.attempt.id)) else ''} | {_cell(version.change)} |"
+        f"{unit.cell(score.geomean_tflops) if score else ''} | "
+        f"{briefly_measured(found, unit) if (found := measured.get(version.attempt.id)) else ''} | "
+        f"{_cell(version.change)} |"
         for version, score in zip(versions, scores, strict=True)
     ]
     return "\n".join(
@@ -78,8 +80,8 @@ def readme(run: Run, versions: Sequence[Version], measured: Mapping[int, Measure
             f"# {run.name}",
             "",
             f"`{KERNEL}` computes {subject(run)} for {run.target}. It was evolved by AVO (avo-kernels), operator "
-            f"{run.operator}: each version is a commit with a tag. Speeds are TFLOPS, geometric "
-            f"means over the suite {run.suite}.{PREDICTED if kind == ScoreKind.PREDICTED else ''}",
+            f"{run.operator}: each version is a commit with a tag. Speeds are {unit.head}, "
+            f"geometric means over the suite {run.suite}.{PREDICTED if kind == ScoreKind.PREDICTED else ''}",
             "",
             f"| version | from | {kind} | measured on a card | change |",
             "|---|---|---:|---|---|",
@@ -133,7 +135,7 @@ def message(
         *(("Parent-version", str(number)) for number in version.parents),
         ("Operator", first_line(step.operator)),
         *((("Score", f"{valued(score, unit_for(run, score))}, geometric mean"),) if score else ()),
-        *((("Measured", in_words(measured, run.name)),) if measured else ()),
+        *((("Measured", in_words(measured, run.name, unit_for(run, score))),) if measured else ()),
         *((("Gain", percent(gain, resolution(score) if score else None)),) if gain is not None else ()),
         *(
             (f"Score-{case.case}", units.get(case.case, TFLOPS).cell(case.tflops))

@@ -2,12 +2,15 @@
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
 from avo.evaluator.candidate import Candidate
+from avo.evaluator.units import figure
+from avo.export.repository import message, readme
 from avo.lineage_db.records import Submission
 from avo.lineage_db.store import Store
 from avo.seeds import seed_source
@@ -116,8 +119,8 @@ def test_the_readme_and_the_message_have_what_was_measured_beside_what_was_predi
     assert found.finding.measured is not None
     assert git(tmp_path / "after", *trailer).strip() == in_words(found, "live")
     before, after = ((tmp_path / name / "README.md").read_text().splitlines() for name in ("before", "after"))
-    assert "| v1 | v0 | 110.0 |  | a \\| b |" in before
-    assert f"| v1 | v0 | 110.0 | {found.finding.measured.tflops:.1f} measured, confirmed | a \\| b |" in after
+    assert "| v1 | v0 | 110 |  | a \\| b |" in before
+    assert f"| v1 | v0 | 110 | {figure(found.finding.measured.tflops)} measured, confirmed | a \\| b |" in after
     assert "Predicted ones come from a model of the card" in after[2]
     assert "| v1 " not in git(tmp_path / "after", "show", "v0:README.md")
 
@@ -162,3 +165,21 @@ def test_a_faulty_attempt_is_committed_with_its_fault(avo: Avo, tmp_path: Path) 
     out = tmp_path / "lineage"
     assert avo("git", "mha-h100#3", "--out", str(out)).exit_code == 0
     assert "No version: does not fit: needs 262144 bytes" in git(out, "log", "-1", "--format=%B", "attempt-3")
+
+
+def test_a_run_that_memory_bounds_has_time_and_bandwidth(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0, change="seed")
+    run.step(110.0, (0,))
+    store.measurements.ingest(measured(store, "live"), now=run.now)
+    versions, told = store.versions(run.run.id), store.measurements.told(run.run.id)
+    decode = replace(run.run, problem="decode")
+    text = readme(decode, versions, told)
+    assert "Speeds are us, GB/s, of peak, geometric means" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| v1 |"))
+    assert row.count(" us, ") == row.count(" GB/s, ") == 2
+    (step,) = (step for step in store.steps(run.run.id) if step.number == versions[1].step_number)
+    said = message(decode, versions[1], versions, step, (), told[versions[1].attempt.id])
+    (trailer,) = (line for line in said.splitlines() if line.startswith("Measured: "))
+    assert " us, " in trailer
+    assert "TFLOPS" not in trailer
