@@ -10,9 +10,9 @@ from avo.lineage_db.entries import Intervention, Spend
 from avo.lineage_db.records import Accepted
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
-from avo.watch.scores import scored
+from avo.watch.scores import scored, width
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import counted, duration, ending, first_line, goes_on, looked, percent, spent, unit, verdicts
+from avo.watch.wording import counted, duration, ending, first_line, goes_on, looked, percent, spent, valued, verdicts
 
 _ROOM_S = 7 * 86400.0
 """A disk that is full sooner than this, at the rate at which the run writes, is something to do."""
@@ -147,8 +147,9 @@ class Digest:
         yield "tried", f"{tried} in {counted(self.steps, 'step')}{looked(self.looks)}{found}"
         if view.best and self.before:
             score = scored(view.best)
-            speeds = f"{self.before:.1f} to {score.geomean_tflops:.1f} {unit(score)}"
-            gained = f"{percent(self.gain)}, {speeds}" if self.gain else f"nothing: {speeds.partition(' to ')[2]}"
+            now = valued(score, view.unit)
+            gain = percent(self.gain, width(view.best))
+            gained = f"{gain}, {view.unit.cell(self.before)} to {now}" if self.gain else f"nothing: {now}"
             yield "gained", f"{gained}, {counted(self.accepted, 'version')}"
         models = f", {spent(self.spend)}" if self.spend.calls else ""
         yield "spent", f"{duration(self.worked.total_seconds())} of work{models}"

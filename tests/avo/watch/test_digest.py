@@ -1,6 +1,7 @@
 """What a run did since some moment, in words and as data, and once a day to the command of ``--notify``."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from avo.watch.events import EventKind
 from avo.watch.feed import Feed
 from avo.watch.notify import Notifier
 from tests.avo.recorded import Recorded
+from tests.avo.sample_run import make_evaluation
 from tests.avo.watch.test_feed import Collected
 
 MOMENT = timedelta(hours=8)
@@ -72,11 +74,35 @@ def test_a_digest_tells_what_was_tried_gained_and_spent_since_and_nothing_earlie
     json.dumps(data, allow_nan=False)
     rows = dict(found.rows())
     assert rows["tried"] == "3 attempts in 3 steps: 1 correct, 2 incorrect"
-    assert rows["gained"] == "+25.0%, 100.0 to 125.0 predicted TFLOPS, h100, 1 version"
+    assert rows["gained"] == "+25%, 100 to 125 predicted TFLOPS, h100, 1 version"
     assert rows["spent"] == "1h 00m of work, 5.0k tokens, 2.50 USD, 1 call"
     assert rows["a percent"] == "0.1 attempts, 2m 24s of work, 200 tokens, 0.10 USD"
     assert rows["plateau"] == "since version 2, 6h 30m ago: 2 attempts"
     assert rows["supervisor"] == "redirect, 6h 00m ago: no news"
+
+
+def test_a_gain_has_the_resolution_of_the_best_and_speeds_have_the_unit_of_the_run(run: Recorded) -> None:
+    evaluation = make_evaluation(125.0)
+    assert evaluation.score is not None
+    score = replace(evaluation.score, neighbours=((124.0,), (126.0,)))
+    run.wait(3600)
+    run.step(replace(evaluation, score=score), (1,))
+    found = read_digest(run.store, "live", run.now - timedelta(seconds=1800), run.now)
+    gained = dict(found.rows())["gained"]
+    assert re.match(r"\+2[45]% ±\d%, 100 to 12\d predicted TFLOPS, h100, 1 version$", gained), gained
+    decode = replace(found, view=replace(found.view, run=replace(found.view.run, problem="decode")))
+    gained = dict(decode.rows())["gained"]
+    assert gained.count(" us, ") == 2
+    assert "TFLOPS" not in gained
+
+
+def test_only_what_of_a_step_lies_in_the_period_counts_as_work(run: Recorded) -> None:
+    step = run.claim()
+    run.drive()
+    run.wait(3600)
+    run.evaluate(step, Status.INCORRECT, (1,))
+    found = read_digest(run.store, "live", run.now - timedelta(seconds=900), run.now)
+    assert found.worked == timedelta(seconds=900)
 
 
 def test_a_digest_knows_the_disk_and_how_much_of_it_the_run_wrote(run: Recorded) -> None:
@@ -100,7 +126,7 @@ def test_a_digest_of_a_run_that_ended_says_why_and_how_it_goes_on(run: Recorded)
     command = "avo resume live --max-attempts 4"
     assert dict(found.rows())["state"] == f"finished; it has made 2 of 2 attempts; continue with: {command}"
     assert (found.next, found.counts, found.per_percent) == ([command], {}, None)
-    assert dict(found.rows())["gained"] == "nothing: 100.0 predicted TFLOPS, h100, 0 versions"
+    assert dict(found.rows())["gained"] == "nothing: 100 predicted TFLOPS, h100, 0 versions"
 
 
 def test_where_nothing_is_left_to_try_the_result_is_taken_home(run: Recorded) -> None:
