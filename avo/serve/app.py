@@ -25,6 +25,7 @@ from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.profile import Profile
+from avo.evaluator.units import TFLOPS, units_of
 from avo.lineage_db.errors import StoreError, UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.records import Attempt, Run
 from avo.report.figures import draw_trajectory
@@ -33,7 +34,8 @@ from avo.report.render import figures, html_environment, inlined, names_of, poli
 from avo.serve.reading import ORDERS, Reader
 from avo.watch import listing
 from avo.watch.comparison import COSTS, marks
-from avo.watch.wording import how_far, spent, standing, under_way, unit
+from avo.watch.scores import unit_for
+from avo.watch.wording import how_far, spent, spread, standing, under_way, unit, valued
 
 PAGE = 50
 """Rows of a page of attempts or runs."""
@@ -117,7 +119,8 @@ class _Pages:
         self._profiler = profiler
         self._environment = html_environment()
         self._environment.globals["release"] = installed("avo-kernels")
-        self._environment.globals |= {each.__name__: each for each in (how_far, spent, standing, under_way, unit)}
+        self._environment.globals |= {each.__name__: each for each in (how_far, spent, standing, under_way, unit_for)}
+        self._environment.filters |= {each.__name__: each for each in (spread, valued)}
         self._style, self._script = (inlined(self._environment, name) for name in ("style.css", "served.js"))
         self.policy = policy_of(self._style, self._script).replace("form-action 'none'", "form-action 'self'")
         self.policy += "; connect-src 'self'; frame-ancestors 'none'"
@@ -153,7 +156,7 @@ class _Pages:
 
         def names() -> dict[str, Any]:
             count, rows = self._reader.attempts(picture, tuple(words.lower().split()), order, page)
-            return _paged(rows, count, page, words, order) | {"run": run}
+            return _paged(rows, count, page, words, order) | {"run": run, "of": picture.view.unit}
 
         return self._page(
             request, "attempts", f"Attempts of {run.name}", _tag(run.created, picture.view.revision), names
@@ -169,23 +172,28 @@ class _Pages:
         if found := self._reader.against(run, details, against):
             names |= {"old": found[0], "diff": diff_of(found[1].id, found[1].source, attempt.source)}
         score = attempt.evaluation.score
+        of = unit_for(run, score)
+        cases = units_of(run.problem, run.suite, run.target, score.card) if score and of.nbytes else {}
+        names |= {"of": of, "of_case": lambda case: cases.get(case, TFLOPS)}
         case = request.query_params.get("profile", "")
         known = score is not None and case in [each.case for each in score.cases]
         names["profiles"] = self._profile(run, attempt, case) if known else None
         names |= {"profiled": f"attempt {attempt.id}", "score": score, "limits": {"source": 60_000}}
-        names |= figures(unit(score) if score else "", f"{run.name}#{attempt.id}")
+        names |= figures(unit(score, of) if score else "", f"{run.name}#{attempt.id}")
         return self._page(request, "attempt", f"{run.name}, attempt {attempt.id}", "", lambda: names)
 
     def compare(self, request: Request) -> Response:
         names = list(dict.fromkeys(request.query_params.getlist("run")))[:_MOST_COMPARED]
         if len(names) < 2:
             raise Incomparable("tick two runs or more of one problem, suite and target")
-        courses = self._reader.compare(names)
+        courses, of = self._reader.compare(names)
         tables = [
             (cost, [(amount, [each.best_at(cost, amount) for each in courses]) for amount in marks(courses, cost)])
             for cost in COSTS
         ]
-        return self._page(request, "compare", "Comparison", "", lambda: {"courses": courses, "tables": tables})
+        return self._page(
+            request, "compare", "Comparison", "", lambda: {"courses": courses, "of": of, "tables": tables}
+        )
 
     def failed(self, request: Request, error: Exception) -> Response:
         if isinstance(error, StoreError):

@@ -7,6 +7,7 @@ from datetime import datetime
 from threading import Lock
 
 from avo.errors import Incomparable
+from avo.evaluator.units import Unit
 from avo.lineage_db.errors import StoreError, UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.pages import NEWEST
 from avo.lineage_db.records import Attempt, AttemptSummary, Run
@@ -16,6 +17,7 @@ from avo.report.reading import charts_of
 from avo.tui.reader import AttemptDetails, Picture, RunReader, Want, read_attempt
 from avo.watch.comparison import Course, check_comparable, course
 from avo.watch.listing import Listed, read_runs
+from avo.watch.scores import unit_for
 
 _MOST_FOLLOWED = 32
 """Runs that are kept in memory between polls, the last that were asked for."""
@@ -123,9 +125,9 @@ class Reader:
             return text, self.store.version(run.id, int(digits)).attempt
         return f"attempt {digits}", self.store.attempt(run.id, int(digits))
 
-    def compare(self, names: Sequence[str]) -> list[Course]:
-        """Return how the runs progressed; raises ``Incomparable`` too."""
+    def compare(self, names: Sequence[str]) -> tuple[list[Course], Unit]:
+        """Return how the runs progressed, and how their speeds are written; raises ``Incomparable`` too."""
         runs = [self.store.run(name) for name in names]
         courses = [course(self.store, run) for run in runs]
         check_comparable(runs, courses)
-        return courses
+        return courses, unit_for(runs[0])

@@ -107,6 +107,31 @@ def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(cl
     assert "<td>confirmed: " in text
 
 
+def test_speeds_of_a_kernel_that_memory_bounds_are_in_its_unit_everywhere(client: Any, db: str) -> None:
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE runs SET problem = 'decode'")
+        for case, other in (("8k-causal", "32k-b1-q1"), ("8k-full", "8k-b8-q4-ragged")):
+            connection.execute("UPDATE attempts SET evaluation = replace(evaluation, ?, ?)", (case, other))
+    with Store.open(db) as store:
+        store.measurements.ingest(measured(store, "mha-h100"), now=START)
+    best = "8.76 us, 16300 GB/s, 487%"
+    for path, words in (
+        ("/", f"{best} of the peak".replace("GB/s", "predicted GB/s")),
+        ("/runs/mha-h100", f"{best}<small>predicted GB/s, h100"),
+        ("/runs/mha-h100", "Measured GB/s"),
+        ("/runs/mha-h100", f'<td class="n">{best}</td>'),
+        ("/runs/mha-h100", '<p class="headline"><b>'),
+        ("/runs/mha-h100/attempts", f'<td class="n">{best}</td>'),
+        ("/runs/mha-h100/attempts/8", f"{best} of the peak, h100".replace("GB/s", "predicted GB/s")),
+        ("/runs/mha-h100/attempts/8", '<td class="n">29600</td>'),
+        ("/compare?run=mha-h100&run=mha-h100-2", "Best predicted GB/s of each, h100"),
+        ("/compare?run=mha-h100&run=mha-h100-2", f'<td class="n">{best}</td>'),
+    ):
+        text = client.get(path).text
+        assert words in text, (path, words)
+        assert "TFLOPS" not in text.split("<main>")[1].split("Measured beside")[0], path
+
+
 def test_attempts_come_page_by_page_in_an_order_and_by_words(client: Any) -> None:
     first = client.get("/runs/mha-h100-2/attempts").text
     assert first.count("<tr><td") == 50
