@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib.metadata import version as installed
 from secrets import compare_digest
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 from starlette.applications import Starlette
@@ -51,7 +51,8 @@ class Guard:
     """Answers only GET and HEAD of those who have the token, and sets the headers of every answer.
 
     The token is read from the first address, which is left at once for one without it, then from a cookie; programs
-    send it as ``Authorization: Bearer TOKEN``.
+    send it as ``Authorization: Bearer TOKEN``. A profile costs a judge, so that it is for those whom no other site led
+    to it: they have a second cookie, which browsers keep to themselves then.
     """
 
     app: ASGIApp
@@ -76,7 +77,9 @@ class Guard:
         await self._answer(Request(scope))(scope, receive, with_headers)
 
     def _answer(self, request: Request) -> ASGIApp:
-        cookie = f"avo-{request.url.port or 80}"  # a browser sends the cookies of a host to each of its ports
+        name = f"avo-{request.url.port or 80}"  # a browser sends the cookies of a host to each of its ports
+        # The strict one alone would keep out those who follow a link in a mail to the first address.
+        cookies: dict[str, Literal["lax", "strict"]] = {name: "lax", f"{name}-own": "strict"}
         given = request.query_params.get("token")
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if request.method not in ("GET", "HEAD"):
@@ -85,9 +88,18 @@ class Guard:
             query = request.url.remove_query_params("token").query
             # One slash: two would begin the name of another host.
             answer = RedirectResponse(f"/{request.url.path.lstrip('/')}{query and f'?{query}'}", 303)
-            answer.set_cookie(cookie, given, httponly=True, samesite="lax", max_age=30 * 86400)
+            for name, site in cookies.items():
+                answer.set_cookie(name, given, httponly=True, samesite=site, max_age=30 * 86400)
             return answer
-        if self._fits(bearer) or self._fits(request.cookies.get(cookie, "")):
+        if self._fits(bearer):
+            return self.app
+        lax, strict = (self._fits(request.cookies.get(name, "")) for name in cookies)
+        if lax and "profile" in request.query_params:
+            # Sites that differ in nothing but the port get both cookies; browsers tell them apart by this header.
+            if strict and request.headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+                return self.app
+            return PlainTextResponse("A profile is made for the link on the attempt's page alone.\n", 403)
+        if lax:
             return self.app
         return PlainTextResponse("Open the address that avo serve printed: it has the token.\n", 401)
 
@@ -125,7 +137,7 @@ class _Pages:
         self.policy = policy_of(self._style, self._script).replace("form-action 'none'", "form-action 'self'")
         self.policy += "; connect-src 'self'; frame-ancestors 'none'"
         self._drawn = lru_cache(_MOST_PROFILES)(lambda figure, width: Markup(draw_trajectory(figure, width)))
-        self._profiles: dict[tuple[str, str, str], tuple[Profile, ...] | Fault] = {}
+        self._profiles: dict[tuple[str, str, str], tuple[Profile, ...]] = {}
         self._judging = Lock()
 
     def runs(self, request: Request) -> Response:
@@ -176,7 +188,7 @@ class _Pages:
         cases = units_of(run.problem, run.suite, run.target, score.card) if score and of.nbytes else {}
         names |= {"of": of, "of_case": lambda case: cases.get(case, TFLOPS)}
         case = request.query_params.get("profile", "")
-        known = score is not None and case in [each.case for each in score.cases]
+        known = request.method == "GET" and score is not None and case in [each.case for each in score.cases]
         names["profiles"] = self._profile(run, attempt, case) if known else None
         names |= {"profiled": f"attempt {attempt.id}", "score": score, "limits": {"source": 60_000}}
         names |= figures(unit(score, of) if score else "", f"{run.name}#{attempt.id}")
@@ -215,6 +227,8 @@ class _Pages:
             return f"the judge is not available: {error}"
         finally:
             self._judging.release()
+        if isinstance(found, Fault):  # it may be of the moment: too little time, or memory
+            return found
         while len(self._profiles) >= _MOST_PROFILES:
             self._profiles.pop(next(iter(self._profiles)))
         self._profiles[key] = found

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import uvicorn
 
 from avo.config import RunConfig
-from avo.errors import ServeUnavailable
+from avo.errors import ConfigError, ServeUnavailable
 from avo.evaluator.evaluators import Evaluator
 from avo.lineage_db.records import Run
 from avo.search.judging import Judging
@@ -39,12 +39,21 @@ def serve(url: str, opened: socket.socket, token: str, ready: Callable[[], None]
     def clock() -> datetime:
         return datetime.now(UTC)
 
-    app = make_app(Reader(url, clock), token, clock, _start_judge)
+    app = make_app(Reader(url, clock), token, clock, start_judge)
     # No log of requests: the first address of each visitor has the token.
     config = uvicorn.Config(app, lifespan="off", log_level="warning", access_log=False, server_header=False)
     ready()
     uvicorn.Server(config).run(sockets=[opened])
 
 
-def _start_judge(run: Run) -> Evaluator:
-    return Judging.of(RunConfig.stored(run, {})).start()
+def start_judge(run: Run) -> Evaluator:
+    """Start a judge that explains kernels of a run on this machine; raise ``ConfigError`` for a run whose own judges
+    are started by a command, or measure: visitors must not start what a database names, nor take a card.
+    """
+    config = RunConfig.stored(run, {})
+    if config.evaluator_command is not None or config.worker_prefix is not None or config.measured:
+        raise ConfigError(
+            f"run {run.name!r} is judged by a command or on a card, and this page starts neither: "
+            f"avo profile {run.name} does, on a machine that has them"
+        )
+    return Judging.of(config).start()

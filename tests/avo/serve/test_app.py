@@ -1,21 +1,28 @@
 """Who may read the served page, what it shows, and what a poll costs."""
 
+import json
+import re
 import sqlite3
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.errors import EvaluatorUnavailable
-from avo.evaluator.evaluation import CaseScore
+from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.profile import Profile
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.pages import Pages
-from avo.lineage_db.records import RunState
+from avo.lineage_db.records import Run, RunState
 from avo.lineage_db.store import Store
+from avo.search.judging import Judging
 from avo.serve.reading import Reader
+from avo.serve.server import start_judge
 from tests.avo.report.hostile import MARKUP
 from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_run import START
@@ -45,7 +52,11 @@ def test_the_first_address_leaves_a_cookie_and_leads_to_one_without_the_token(cl
     answer = client.get(f"/runs/mha-h100?token={TOKEN}&x=1", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs/mha-h100?x=1")
     assert "HttpOnly" in answer.headers["set-cookie"]
-    assert "samesite=lax" in answer.headers["set-cookie"].lower()
+    assert {"avo-80", "avo-80-own"} <= set(client.cookies)
+    assert re.findall(r"avo-80(-own)?=.*?samesite=(lax|strict)", answer.headers["set-cookie"].lower()) == [
+        ("", "lax"),
+        ("-own", "strict"),
+    ]
     assert client.get("/runs/mha-h100").status_code == 200
 
 
@@ -252,6 +263,56 @@ def test_a_profile_is_made_once_and_drawn_with_its_timeline(db: str) -> None:
         assert "Profile of attempt 4" in text
         assert "data:image/svg+xml;base64," in text
     assert asked == ["8k-full"]
+
+
+def test_a_profile_is_made_for_the_page_itself_and_for_no_other_site(db: str) -> None:
+    asked: list[str] = []
+
+    def away(run: Run) -> Any:
+        asked.append(run.name)
+        raise EvaluatorUnavailable("there is none")
+
+    path = "/runs/mha-h100/attempts/4?profile=8k-full"
+    client = client_of(Reader(db, lambda: START), away)
+    assert client.head(path).status_code == 200
+    del client.headers["authorization"]
+    client.get(f"/?token={TOKEN}")
+    for site in ("cross-site", "same-site"):
+        assert client.get(path, headers={"sec-fetch-site": site}).status_code == 403
+        assert client.get("/", headers={"sec-fetch-site": site}).status_code == 200
+    assert not asked
+    assert client.get(path, headers={"sec-fetch-site": "same-origin"}).status_code == 200
+    assert client.get(path).status_code == 200
+    assert len(asked) == 2
+    client.cookies.delete("avo-80-own")
+    assert client.get(path).status_code == 403
+    assert client.get("/runs/mha-h100/attempts/4").status_code == 200
+
+
+def test_a_fault_of_a_profile_is_not_kept(db: str) -> None:
+    given = iter((Fault(Status.UNSUPPORTED, "too slow"), (PROFILE,)))
+
+    judge = SimpleNamespace(profile=lambda candidate, case: next(given))
+    client = client_of(Reader(db, lambda: START), lambda run: nullcontext(judge))
+    path = "/runs/mha-h100/attempts/4?profile=8k-full"
+    assert "too slow" in client.get(path).text
+    assert "data:image/svg+xml;base64," in client.get(path).text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"evaluator_command": "touch made"}, {"worker_prefix": "touch made", "target": "cuda"}, {"target": "cuda"}],
+)
+def test_what_a_database_names_is_not_started(
+    db: str, settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Judging, "start", None)
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE runs SET config = ? WHERE name = 'mha-h100'", (json.dumps(settings),))
+    text = client_of(Reader(db, lambda: START), start_judge).get("/runs/mha-h100/attempts/4?profile=8k-full").text
+    assert "is judged by a command or on a card, and this page starts neither: avo profile mha-h100 does" in text
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_database_that_went_away_is_opened_again(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
