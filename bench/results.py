@@ -30,6 +30,7 @@ import msgspec
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.units import figure
 from avo.lineage_db.errors import UnknownRun
 from avo.lineage_db.records import Step
 from avo.lineage_db.spans import covered
@@ -191,7 +192,7 @@ def _summary(name: str, report: Report, sessions: Sequence[Conditions]) -> str:
     if report.view.seed is None or report.view.best is None:
         return _row(name, *counts, "", "", "")
     before, after = geomean(report.view.seed), geomean(report.view.best)
-    return _row(name, *counts, f"{before:.1f}", f"{after:.1f}", percent(after / before - 1))
+    return _row(name, *counts, figure(before), figure(after), percent(after / before - 1))
 
 
 def _section(name: str, report: Report, steps: Sequence[Step], sessions: Sequence[Conditions]) -> Iterator[str]:
@@ -237,8 +238,8 @@ def _version(entry: VersionEntry, steps: Sequence[Step], place: int, gain: float
         place,
         f"{busy.total_seconds() / 60:.1f}",
         f"v{version.number}",
-        f"{geomean(version):.1f}",
-        "" if held_out is None else f"{held_out:.1f}",
+        figure(geomean(version)),
+        "" if held_out is None else figure(held_out),
         percent(gain),
         first_line(version.attempt.change),
     )

@@ -42,14 +42,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_document_has_what_was_found_and_how(folder: Path) -> None:
     text = "\n".join(document(folder)).splitlines()
-    assert "| mha-h100 | abc1234 | 2.0 | 5 | 3 | 100.0 | 220.0 | +120.0% |" in text
+    assert "| mha-h100 | abc1234 | 2.0 | 5 | 3 | 100 | 220 | +120% |" in text
     assert "`avo run --problem mha`, commit abc1234, triton 3.9.0, 2 x86_64 cores, no GPU used." in text
-    assert "| 2 | 1.0 | v1 | 200.0 |  | +100.0% | skip: fully masked blocks |" in text
-    assert "| 5 | 2.0 | v2 | 220.0 |  | +10.0% | exp2: folded in; warps: num_warps 4 -> 2 |" in text
+    assert "| 2 | 1.0 | v1 | 200 |  | +100% | skip: fully masked blocks |" in text
+    assert "| 5 | 2.0 | v2 | 220 |  | +10% | exp2: folded in; warps: num_warps 4 -> 2 |" in text
     assert [line for line in text if line.startswith(("| skip", "| exp2", "| warps", "| tile"))] == [
-        "| skip | 1 | 1 | +100.0% |",
-        "| exp2 | 1 | 1 | +10.0% |",
-        "| warps | 2 | 1 | +10.0% |",
+        "| skip | 1 | 1 | +100% |",
+        "| exp2 | 1 | 1 | +10% |",
+        "| warps | 2 | 1 | +10% |",
         "| tile | 1 | 0 |  |",
     ]
     assert any("Attempts: 4 correct, 1 incorrect." in line for line in text)
