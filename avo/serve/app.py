@@ -31,7 +31,7 @@ from avo.lineage_db.records import Attempt, Run
 from avo.report.figures import draw_trajectory
 from avo.report.reading import diff_of
 from avo.report.render import figures, html_environment, inlined, names_of, policy_of
-from avo.serve.reading import ORDERS, Reader
+from avo.serve.reading import ORDERS, Busy, Reader
 from avo.watch import listing
 from avo.watch.comparison import COSTS, marks
 from avo.watch.scores import unit_for
@@ -210,8 +210,12 @@ class _Pages:
     def failed(self, request: Request, error: Exception) -> Response:
         if isinstance(error, StoreError):
             self._reader.forget(error)
-        status = 404 if isinstance(error, _UNKNOWN) else 400 if isinstance(error, AvoError) else 503
-        return self._page(request, "failed", "Not shown", "", lambda: {"words": str(error)}, status)
+        wrong = isinstance(error, AvoError) and not isinstance(error, Busy)
+        status = 404 if isinstance(error, _UNKNOWN) else 400 if wrong else 503
+        answer = self._page(request, "failed", "Not shown", "", lambda: {"words": str(error)}, status)
+        if isinstance(error, Busy):
+            answer.headers["retry-after"] = "5"
+        return answer
 
     def _profile(self, run: Run, attempt: Attempt, case: str) -> tuple[Profile, ...] | Fault | str:
         """Ask a judge, for one visitor at a time: it compiles and plays the kernel, some seconds of a core."""

@@ -1,12 +1,13 @@
 """Reads what the pages show, through the reader of the terminal UI: a poll costs what is new."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Lock
 
-from avo.errors import Incomparable
+from avo.errors import AvoError, Incomparable
 from avo.evaluator.units import Unit
 from avo.lineage_db.errors import StoreError, UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.pages import NEWEST
@@ -21,8 +22,17 @@ from avo.watch.scores import unit_for
 
 _MOST_FOLLOWED = 32
 """Runs that are kept in memory between polls, the last that were asked for."""
+_WAIT_S = 5.0
+"""Longest wait for another visitor's reading of the same: each that waits takes one of the server's threads."""
 ORDERS = ("newest", "fastest", "oldest")
 """Orders of the attempts, by what comes first: those of the terminal UI."""
+
+
+class Busy(AvoError):
+    """Another visitor's reading of the same takes long."""
+
+    def __init__(self) -> None:
+        super().__init__("this is being read for another visitor: try again in a moment")
 
 
 @dataclass(slots=True)
@@ -36,7 +46,7 @@ class _Followed:
 
 
 class Reader:
-    """Reads one database for all visitors. Threads may share it. Methods raise the store's errors."""
+    """Reads one database for all visitors. Threads may share it. Methods raise the store's errors, and ``Busy``."""
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
         """Raises the store's errors where there is no database at ``url`` that can be read."""
@@ -44,6 +54,7 @@ class Reader:
         self._clock = clock
         self._store: Store | None = Store.read(url)
         self._lock = Lock()
+        self._comparing = Lock()
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
 
     @property
@@ -74,11 +85,18 @@ class Reader:
         with self._lock:
             followed = self._followed.setdefault(name, _Followed(RunReader(name, self._clock)))
             self._followed.move_to_end(name)
-            while len(self._followed) > _MOST_FOLLOWED:
-                self._followed.popitem(last=False)
-        with followed.lock:
+        with _held(followed.lock):
             followed.reader.want = Want(groups=True)
-            picture = followed.picture = followed.reader.read(store, followed.picture)
+            try:
+                picture = followed.picture = followed.reader.read(store, followed.picture)
+            except UnknownRun:
+                with self._lock:
+                    if self._followed.get(name) is followed:
+                        del self._followed[name]
+                raise
+            with self._lock:  # not before: a name of no run must not end that of another
+                while len(self._followed) > _MOST_FOLLOWED:
+                    self._followed.popitem(last=False)
             view = picture.view
             made_of = view.run.created, len(picture.versions), picture.tried.last
             if followed.charts is None or followed.drawn != made_of:
@@ -127,7 +145,19 @@ class Reader:
 
     def compare(self, names: Sequence[str]) -> tuple[list[Course], Unit]:
         """Return how the runs progressed, and how their speeds are written; raises ``Incomparable`` too."""
-        runs = [self.store.run(name) for name in names]
-        courses = [course(self.store, run) for run in runs]
+        with _held(self._comparing):  # it reads whole runs
+            runs = [self.store.run(name) for name in names]
+            courses = [course(self.store, run) for run in runs]
         check_comparable(runs, courses)
         return courses, unit_for(runs[0])
+
+
+@contextmanager
+def _held(lock: Lock) -> Iterator[None]:
+    """Hold a lock, or raise ``Busy``."""
+    if not lock.acquire(timeout=_WAIT_S):
+        raise Busy
+    try:
+        yield
+    finally:
+        lock.release()

@@ -21,6 +21,7 @@ from avo.lineage_db.pages import Pages
 from avo.lineage_db.records import Run, RunState
 from avo.lineage_db.store import Store
 from avo.search.judging import Judging
+from avo.serve import reading
 from avo.serve.reading import Reader
 from avo.serve.server import start_judge
 from tests.avo.report.hostile import MARKUP
@@ -231,6 +232,33 @@ def test_a_poll_of_a_long_run_reads_what_is_new(client: Any, db: str, monkeypatc
         connection.execute("UPDATE runs SET changes = changes + 1")
     client.get("/runs/mha-h100-3")
     assert sum(read) == 500
+
+
+def test_names_of_no_run_do_not_end_what_is_kept_of_others(db: str) -> None:
+    reader = Reader(db, lambda: START)
+    client = client_of(reader)
+    client.get("/runs/mha-h100")
+    _, charts = reader.picture("mha-h100")
+    for number in range(40):
+        assert client.get(f"/runs/none-{number}").status_code == 404
+    assert reader.picture("mha-h100")[1].trajectory is charts.trajectory
+    assert list(reader._followed) == ["mha-h100"]
+
+
+def test_what_is_read_for_another_visitor_for_long_is_to_be_asked_for_again(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(db, lambda: START)
+    client = client_of(reader)
+    client.get("/runs/mha-h100")
+    monkeypatch.setattr(reading, "_WAIT_S", 0.01)
+    with reader._followed["mha-h100"].lock, reader._comparing:
+        for path in ("/runs/mha-h100", "/compare?run=mha-h100&run=mha-h100-2"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "being read for another visitor" in answer.text
+        assert client.get("/runs/mha-h100-2").status_code == 200
+    assert client.get("/runs/mha-h100").status_code == 200
 
 
 def test_a_profile_is_asked_for_and_what_the_judge_says_is_shown(db: str) -> None:
