@@ -1,6 +1,7 @@
 """Sends a run's metrics to an OpenTelemetry collector over OTLP/HTTP, by OpenTelemetry's own exporter."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -30,8 +31,20 @@ def endpoint(url: str) -> str:
     except ValueError:
         known = False
     if not known:
-        raise MetricsUnavailable(f"--otlp: {url!r} should be a URL, e.g. http://127.0.0.1:4318")
+        raise MetricsUnavailable(f"--otlp: {_shown(url)!r} should be a URL, e.g. http://127.0.0.1:4318")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise MetricsUnavailable(
+            f"--otlp: {_shown(url)!r} has a query or a fragment: give the address alone, e.g. http://127.0.0.1:4318"
+        )
     return url if parts.path.strip("/") else f"{url.rstrip('/')}{_PATH}"
+
+
+def _shown(url: str) -> str:
+    """Return a URL for a message, without the user, the password and the query that it may have."""
+    beginning, between, rest = url.rpartition("@")
+    scheme, slashes, _ = beginning.partition("://")
+    rest = re.split("[?#]", rest)[0]
+    return f"{scheme if slashes else ''}{slashes}...@{rest}" if between else rest
 
 
 @contextmanager
@@ -55,9 +68,12 @@ def sent(figures: Figures, url: str, say: Callable[[str], None], every_s: float 
 
     def send() -> None:
         nonlocal refused
-        taken = exporter.export(_data(figures)) is MetricExportResult.SUCCESS
+        try:
+            taken = exporter.export(_data(figures)) is MetricExportResult.SUCCESS
+        except Exception:  # of the database, which the run itself reports, or of the exporter: it costs the run nothing
+            taken = False
         if not taken and not refused and not ended.is_set():
-            say(f"--otlp: {where} takes no metrics: the run goes on, and sends them again every {every_s:g} s")
+            say(f"--otlp: {_shown(where)} takes no metrics: the run goes on, and sends them again every {every_s:g} s")
         refused = not taken and (refused or not ended.is_set())
 
     def work() -> None:

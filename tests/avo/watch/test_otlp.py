@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -13,6 +14,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 from avo.errors import MetricsUnavailable
 from avo.evaluator.evaluation import Status
+from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.store import Store
 from avo.watch.metrics import Figures
 from avo.watch.otlp import endpoint, sent
@@ -135,6 +137,38 @@ def test_a_collector_that_takes_nothing_is_said_once(
     assert not caplog.records, "the exporter would say more"
 
 
+def test_what_fails_in_sending_ends_neither_the_run_nor_the_sending(
+    figures: Figures, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    faults = iter([OSError("the disk is full"), DatabaseUnavailable("away")])
+    whole = figures.read
+
+    def read() -> Any:
+        for fault in faults:
+            raise fault
+        return whole()
+
+    monkeypatch.setattr(Figures, "read", lambda self: read())
+    url = collector.url.replace("//", "//user:secret@")
+    with sent(figures, url, said.append, every_s=0.01):
+        assert collector.asked.acquire(timeout=PATIENCE_S)
+    assert len(said) == 1
+    assert "secret" not in said[0]
+    assert collector.url.removeprefix("http://") in said[0]
+
+
+def test_the_last_sending_does_not_end_a_run(
+    figures: Figures, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(self: Figures) -> Any:
+        raise DatabaseUnavailable("away")
+
+    with sent(figures, collector.url, never):
+        assert collector.asked.acquire(timeout=PATIENCE_S)
+        monkeypatch.setattr(Figures, "read", away)
+
+
 def test_a_missing_package_is_named_with_its_command(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.metric_exporter", None)
     with (
@@ -150,3 +184,15 @@ def test_a_url_is_that_of_a_collector_or_of_its_metrics() -> None:
     for wrong in ("", "box:4318", "4318", "grpc://box:4317", "http://", "http://box:x", "http://[box"):
         with pytest.raises(MetricsUnavailable, match=r"should be a URL, e\.g\. http://127\.0\.0\.1:4318"):
             endpoint(wrong)
+    for wrong in ("http://box:4318?x=1", "http://box:4318/v1/metrics?x=1", "http://box:4318#a", "http://box:4318?"):
+        with pytest.raises(MetricsUnavailable, match="has a query or a fragment: give the address alone"):
+            endpoint(wrong)
+    for secret in (
+        "http://user:secret@box:4318?key=secret",
+        "http://user:secret@",
+        "http://us@er:secret@box:x",
+        "u:?secret@b",
+    ):
+        with pytest.raises(MetricsUnavailable) as refused:
+            endpoint(secret)
+        assert "secret" not in str(refused.value)
