@@ -28,7 +28,7 @@ FROM base AS cuda
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev \
     && rm -rf /var/lib/apt/lists/*
-RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql,metrics,otlp]' 'ray[default]'
+RUN pip install --no-cache-dir --constraint constraints.txt '.[postgresql,serve,metrics,otlp]' 'ray[default]'
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000
 WORKDIR /home/avo
@@ -40,7 +40,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=torch
 ARG PIP_FIND_LINKS
 RUN pip install --no-cache-dir --constraint constraints.txt --index-url "${TORCH_INDEX}" "${TORCH}" \
-    && pip install --no-cache-dir --constraint constraints.txt '.[postgresql,metrics,otlp]' 'ray[default]'
+    && pip install --no-cache-dir --constraint constraints.txt '.[postgresql,serve,metrics,otlp]' 'ray[default]'
 USER 1000
 WORKDIR /home/avo
 CMD ["avo", "doctor"]
