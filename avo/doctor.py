@@ -216,7 +216,7 @@ def _ray(start: Callable[[], AbstractContextManager[object]]) -> Iterator[Check]
         with start():
             yield Check("Ray's start", Health.OK, "starts and ends")
     except AvoError as error:
-        yield Check("Ray's start", Health.BROKEN, str(error), "avo run tries it again: end other programs first")
+        yield Check("Ray's start", Health.BROKEN, str(error), "end other programs; avo run itself waits longer")
 
 
 def _gpu() -> Iterator[Check]:

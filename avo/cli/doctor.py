@@ -11,6 +11,8 @@ from avo.doctor import Check, Health, examine
 from avo.watch.tables import row, table
 
 _STYLES = {Health.OK: "", Health.ABSENT: "yellow", Health.BROKEN: "bold red"}
+_RAY_S = 60.0
+"""Longest wait for each of Ray's processes: somebody looks on, and a run itself waits longer."""
 
 
 def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
@@ -25,7 +27,7 @@ def doctor(db: DbOption = None, as_json: JsonOption = False) -> None:
         from avo.config import LOCAL
         from avo.search.cluster import ray_running  # not before Ray was looked for
 
-        return ray_running(LOCAL, cpus=1, gpus=0, resources={})
+        return ray_running(LOCAL, cpus=1, gpus=0, resources={}, tries=1, start_s=_RAY_S)
 
     checks: list[Check] = []
     with err.status("examining ...") as status:

@@ -16,6 +16,7 @@ import ray
 from ray._private import services
 
 from avo.config import LOCAL
+from avo.doctor import BUSY
 from avo.errors import ConfigError, RunFailed
 from avo.evaluator.machine import strain
 from avo.evaluator.temporary import TemporaryFolder
@@ -38,31 +39,38 @@ _RAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ROTATION_MAX_BYTES": str(16 * 2**20),
     "RAY_ROTATION_BACKUP_COUNT": "1",
-    "RAY_gcs_server_port_wait_time_s": f"{_START_S:.0f}",
-    "RAY_worker_register_timeout_seconds": f"{_START_S:.0f}",
 }
 """Environment of Ray's processes. They write some 50 MB of logs a day, and by default would keep 512 MB of each."""
+_WAITS = ("RAY_gcs_server_port_wait_time_s", "RAY_worker_register_timeout_seconds")
+"""Variables that say how many seconds Ray waits for its processes."""
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Bytes of Ray's object store. 75 MiB is Ray's minimum, and only sources and evaluations of a few kilobytes pass
 through it.
 """
 
 
+class _Strained(RunFailed):
+    """Ray does not start, which time or the load of the machine explains."""
+
+
 @contextmanager
-def ray_running(address: str, *, cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[str | None]:
+def ray_running(
+    address: str, *, cpus: int, gpus: int, resources: dict[str, float], tries: int = _TRIES, start_s: float = _START_S
+) -> Iterator[str | None]:
     """Start Ray on this machine with these resources as long as the context lasts; for another ``address`` than
     ``LOCAL``, use the cluster there, which this process has ``joined``.
 
     Yields the ``HOST:PORT`` at which Ray's head can be reached from here, None where it cannot. Raises ``RunFailed``
-    where Ray does not start.
+    where Ray does not start: a start that took longer than ``start_s`` seconds, or that a busy machine failed, is tried
+    again, ``tries`` times in all.
     """
     with ExitStack() as stack:
-        for tried in range(1, _TRIES + 1) if address == LOCAL else ():
+        for tried in range(1, tries + 1) if address == LOCAL else ():
             try:
-                stack.enter_context(_local_ray(cpus, gpus, resources))
+                stack.enter_context(_local_ray(cpus, gpus, resources, start_s))
                 break
-            except RunFailed as error:
-                if tried == _TRIES:
+            except _Strained as error:
+                if tried == tries:
                     raise
                 _log.warning("avo: %s: trying again", error)
         yield None if address.startswith(_OUTSIDE) else ray.get_runtime_context().gcs_address
@@ -106,7 +114,7 @@ def joined(address: str, store_url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[None]:
+def _local_ray(cpus: int, gpus: int, resources: dict[str, float], start_s: float) -> Iterator[None]:
     """Start Ray for this process alone: on the loopback interface only, with a token and a folder of its own."""
     # Ray asks for a token by default; without this it would keep one in the home folder. It reads it once per process.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -116,14 +124,14 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
         try:
             # Ray puts the current folder first on the workers' import path: a folder there may be named like a package
             # of ours. What judges leave behind in their temporary folder goes with this one.
-            environment = {**_RAYS, "TMPDIR": folder}
+            environment = {**_RAYS, **dict.fromkeys(_WAITS, f"{start_s:.0f}"), "TMPDIR": folder}
             with (
                 contextlib.chdir(folder),
                 _environment(environment),
                 _start_failures(),
                 _own_signals(),
                 _deaf_to_terminals(),
-                _ray_as_we_need_it(),
+                _ray_as_we_need_it(start_s),
             ):
                 ray.init(
                     address="local",
@@ -143,22 +151,22 @@ def _local_ray(cpus: int, gpus: int, resources: dict[str, float]) -> Iterator[No
 
 
 @contextmanager
-def _ray_as_we_need_it() -> Iterator[None]:
+def _ray_as_we_need_it(start_s: float) -> Iterator[None]:
     """Change what no option of Ray changes, as long as the context lasts.
 
-    Ray waits ``_START_S`` for its node instead of half a minute. It takes 127.0.0.1 at its word: otherwise it puts
+    Ray waits ``start_s`` for its node instead of half a minute. It takes 127.0.0.1 at its word: otherwise it puts
     another address of this machine in its place, and then listens on all interfaces.
     """
     ask, resolve = services.get_node, services.resolve_ip_for_localhost
 
     def wait(*arguments: Any) -> Any:
-        until = time.monotonic() + _START_S
+        until = time.monotonic() + start_s
         while True:
             try:
                 return ask(*arguments)  # type: ignore[no-untyped-call]
-            except RuntimeError:  # the node has not registered yet
+            except RuntimeError as error:  # the node has not registered yet
                 if time.monotonic() > until:
-                    raise
+                    raise TimeoutError(str(error)) from error
                 time.sleep(0.1)
 
     services.get_node, services.resolve_ip_for_localhost = wait, lambda host: host
@@ -210,7 +218,9 @@ def _start_failures() -> Iterator[None]:
         yield
     except Exception as error:  # Ray starts several processes and has no error class for what may go wrong there
         said = " ".join(str(error).split())
-        raise RunFailed(
+        timed_out = isinstance(error, TimeoutError) or "timed out" in said.lower()
+        busy = os.getloadavg()[0] > BUSY * len(os.sched_getaffinity(0))
+        raise (_Strained if timed_out or busy else RunFailed)(
             f"Ray does not start ({said}; {strain()}): end other programs, or look at avo doctor"
         ) from error
 

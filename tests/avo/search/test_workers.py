@@ -272,7 +272,7 @@ def test_ray_is_given_minutes_to_start_its_node(monkeypatch: pytest.MonkeyPatch)
         return where, answer
 
     monkeypatch.setattr(services, "get_node", ask)
-    with cluster._ray_as_we_need_it():
+    with cluster._ray_as_we_need_it(300.0):
         assert services.get_node("127.0.0.1:1", "node") == (("127.0.0.1:1", "node"), {"labels": {}})
     assert services.get_node is ask
     assert "ray._private.services.get_node(" in inspect.getsource(Node.__init__), "what waits there for the node"
@@ -306,6 +306,32 @@ def test_ray_that_does_not_start_is_started_again_and_given_up_with_load_and_mem
     ray.failures = 3
     with pytest.raises(RunFailed, match=re.escape(line)), cluster.ray_running(LOCAL, cpus=1, gpus=0, resources={}):
         pass
+
+
+@pytest.mark.parametrize(
+    ("fault", "load", "tried"),
+    [
+        (ValueError("no such resource"), 0.0, 1), (ValueError("it died"), 9e9, 3),
+        (Exception("The current node timed out during startup."), 0.0, 3),
+    ],
+)  # fmt: skip
+def test_ray_is_started_again_only_where_time_or_load_explains_that_it_does_not(
+    fault: Exception, load: float, tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Fails(FakeRay):
+        def init(self, **settings: Any) -> None:
+            asked.append(os.environ[cluster._WAITS[1]])
+            raise fault
+
+    monkeypatch.setattr(cluster, "ray", Fails())
+    monkeypatch.setattr(cluster.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    for tries in (3, 1):
+        start = cluster.ray_running(LOCAL, cpus=1, gpus=0, resources={}, tries=tries, start_s=7)
+        with pytest.raises(RunFailed, match=re.escape(str(fault))), start:
+            pass
+    assert asked == ["7"] * (tried + 1)
 
 
 def test_ray_is_told_to_listen_on_the_loopback_interface(monkeypatch: pytest.MonkeyPatch) -> None:
