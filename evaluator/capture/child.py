@@ -73,9 +73,11 @@ def _load(source: str, operators: Operators, import_s: float) -> ModuleType:
     try:
         # The signal's own action ends the process: one that spins in C, or that catches all, is ended too.
         signal.setitimer(signal.ITIMER_PROF, import_s)
-        with without_contents(operators):
-            exec(code, module.__dict__)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        try:
+            with without_contents(operators):
+                exec(code, module.__dict__)
+        finally:  # or it would end the process before it has said what the import raised
+            signal.setitimer(signal.ITIMER_PROF, 0)
     except RefusedError as refusal:
         raise refusal.said("at import, ") from None
     except MemoryError:

@@ -23,6 +23,6 @@ def run(payload: bytes) -> bytes:
 
     JITFunction.run = only_compile
     operators = Operators()
-    module = child._load(request["source"], operators)
+    module = child._load(request["source"], operators, 0)
     child._call(getattr(module, request["entry"]), msgspec.convert(request["call"], Call), operators)
     return json.dumps([kernel.asm["ptx"] for kernel in compiled]).encode()

@@ -277,6 +277,23 @@ def test_the_limit_of_an_import_is_none_of_the_calls_that_follow(
     )
 
 
+def test_the_limit_of_an_import_ends_with_it_when_it_raises(
+    fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_IMPORT_S", 0.2)
+    source = """
+class Late(Exception):
+    def __str__(self):
+        sum(range(5 * 10**7))
+        return "late"
+raise Late
+"""
+    found = Capturer(fork_server).capture(source, "run", [Call("case", (), ())], get_target("h100"))
+    assert (fault(found).status, fault(found).message) == (
+        Status.PARSE_ERROR, "raises at import: Late: late at line 6",
+    )  # fmt: skip
+
+
 def test_many_calls_may_take_more_than_few() -> None:
     """The examination before acceptance calls a candidate for dozens of cases."""
     given: list[Limits] = []
