@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import tomllib
 from copy import deepcopy
 from importlib.metadata import version
@@ -48,11 +49,22 @@ def test_a_field_of_a_container_that_there_is_not_is_found() -> None:
 def test_the_driver_calls_avo_with_options_that_there_are() -> None:
     shell, flag, script = shlex.split(JOB["spec"]["entrypoint"])
     assert (shell, flag) == ("sh", "-c")
-    commands = [shlex.split(each.strip().removeprefix("exec ")) for each in script.split("||")]
-    assert [each[:2] for each in commands] == [["avo", "resume"], ["avo", "run"]]
+    commands = [shlex.split(each.strip().removeprefix("exec ")) for each in re.split(r"&&|\|\|", script)]
+    assert [each[:2] for each in commands] == [["avo", "status"], ["avo", "resume"], ["avo", "run"]]
     for command in commands:
         said = CliRunner().invoke(app, [command[1], "--help"]).output
         assert all(word in said for word in command if word.startswith("--"))
+
+
+@pytest.mark.parametrize(("known", "called"), [(0, ["status", "resume"]), (2, ["status", "run"])])
+def test_the_driver_begins_a_run_only_where_there_is_none(tmp_path: Path, known: int, called: list[str]) -> None:
+    fake = tmp_path / "avo"
+    fake.write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/called\n[ $1 = status ] && exit {known}\nexit 1\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        shlex.split(JOB["spec"]["entrypoint"]), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    assert (done.returncode, (tmp_path / "called").read_text().split()) == (1, called)
 
 
 def test_the_driver_reaches_the_database_by_the_name_and_the_secret_that_it_has() -> None:
