@@ -251,9 +251,10 @@ def in_words(summary: dict[str, Any]) -> str:
         lines.append(f"{unresolved(summary['unresolved'])} (avo attempts {name} --ruling unresolved --sort score).")
     if waiting := summary["unexamined"]:
         label = f"{name}#{waiting['attempt']}"
+        on = f"{summary['goes_on']} goes on, " if summary["goes_on"] else ""
         lines.append(
             f"Attempt {waiting['attempt']} would be accepted with {waiting['speed']}; the run ended before "
-            f"it was examined: avo resume {name} --max-hours 1 goes on, avo run --from {label} starts from it."
+            f"it was examined: {on}avo run --from {label} starts from it."
         )
     if summary["spend"]:
         lines.append(f"Models: {_spent(summary['spend'])}.")

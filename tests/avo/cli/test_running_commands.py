@@ -177,9 +177,14 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
     step = run.claim()
     for tflops, source in ((120.0, "tile"), (130.0, "warps")):
         run.evaluate(step, tflops, (0,), source, decision=better)
-    words = in_words(summarise(store, "live"))
-    assert "Attempt 3 would be accepted with 130 TFLOPS; the run ended before it was examined: avo resume" in words
-    assert "avo run --from live#3 starts from it" in words
+    said = "Attempt 3 would be accepted with 130 TFLOPS; the run ended before it was examined: "
+    for ended_by, goes_on in (
+        (Ending(Cause.LIMIT, "has made 3 of 3 attempts", "max_attempts", enough=6), "--max-attempts 6 goes on, "),
+        (Ending(Cause.FAILED, "failed", final=True), None),
+    ):
+        store.set_run_state(run.run.id, RunState.FINISHED, now=run.now, ended_by=ended_by)
+        on = f"avo resume live {goes_on}" if goes_on else ""
+        assert f"{said}{on}avo run --from live#3 starts from it." in in_words(summarise(store, "live"))
 
 
 def test_the_summary_of_a_run_whose_seed_failed_does_not_advise_to_resume_it(store: Store) -> None:
