@@ -281,8 +281,9 @@ class RunScreen(FeedScreen[Picture]):
 
 
 def header(picture: Picture, words: str) -> Text:
-    """Return three lines: the run, its state and the filter; how fast its best version is; the number of attempts. A
-    fourth says why the run ended.
+    """Return three lines: the run, its state and the filter; how fast its best version is; the number of attempts.
+
+    The second says why the run ended, if it did: what is too long for a narrow terminal hides what follows it.
     """
     view = picture.view
     run, best, seed = view.run, view.best, view.seed
@@ -291,6 +292,8 @@ def header(picture: Picture, words: str) -> Text:
     text.append(f"  {standing(run, view.state)}", f"bold {STATE_STYLE[view.state]}")
     text.append(f"  {subject(run)}, suite {run.suite}, operator {run.operator}")
     text.append(f"  filter: {printable(words)}" if words else "", "bold")
+    if why := ending(run, view.state):
+        text.append(f"\n{view.state}{printable(why)}", "dim")
     text.append("\n")
     if best and seed and best.attempt.evaluation.score:
         text.append(view.headline, "bold")
@@ -302,8 +305,6 @@ def header(picture: Picture, words: str) -> Text:
         text.append(f", {view.unresolved:,} unresolved", "yellow")
     if view.spend.calls:
         text.append(f", {spent(view.spend)}", "dim")
-    if why := ending(run, view.state):
-        text.append(f"\n{view.state}{printable(why)}", "dim")
     return text
 
 

@@ -234,6 +234,15 @@ async def test_workers_show_what_runs_and_since_when(run: Recorded) -> None:
         await seen(pilot, "agent  stopped", f"The run is {why}")
 
 
+async def test_a_long_headline_leaves_room_for_why_a_run_ended(run: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avo.watch.view.headline", lambda *_: f"{'fast ' * 36}on H100.")
+    run.store.set_run_state(
+        run.run.id, RunState.STOPPED, now=run.now, ended_by=Ending(Cause.REQUEST, "was asked to stop")
+    )
+    async with app(run).run_test(size=(80, 24)) as pilot:
+        await seen(pilot, "stopped; it was asked to stop; continue with: avo resume agent", "best v")
+
+
 async def test_a_pause_a_stop_and_a_driver_that_is_gone_are_told_apart_from_running(run: Recorded) -> None:
     async with app(run).run_test(size=(120, 24)) as pilot:
         await seen(pilot, "agent  running  mha")
