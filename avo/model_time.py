@@ -36,9 +36,16 @@ def sizes_of(path: Path) -> dict[str, int]:
         whole = json.loads((path / "config.json" if path.is_dir() else path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"--for {path}: {error}") from None
-    config = {**whole, **(whole.get("text_config") or {})}
+    if not isinstance(whole, dict):
+        return {}
+    within = whole.get("text_config")
+    config = {**whole, **(within if isinstance(within, dict) else {})}
+    if config.get("n_routed_experts") or config.get("first_k_dense_replace"):
+        return {}  # experts that every token shares, and first layers that are dense: other products
     experts = config.get("num_experts_per_tok") or config.get("experts_per_token") or 1
     several = config.get("num_local_experts") or config.get("num_experts") or 1
+    if type(several) is not int:
+        return {}
     inner = (config.get("moe_intermediate_size") if several > 1 else None) or config.get("intermediate_size")
     found: dict[str, Any] = {
         "hidden": config.get("hidden_size"), "inner": inner, "layers": config.get("num_hidden_layers"),
@@ -62,6 +69,8 @@ def owner_words(run: Run, best: Score | None, seed: Score | None) -> str:
     attending = sum(int(m[1].replace(",", "")) for words in kept["read"] if (m := _COUNTED.match(words)))
     times = {each.case: each.time_us for each in seed.cases}
     parts = []
+    whole = "the whole backward pass's" if kept["phase"] == "train" else "a token's"
+    gained = "speed of that pass" if kept["phase"] == "train" else "tokens/s"
     for each in best.cases:
         if each.case not in cases or each.case not in times or not attending:
             continue
@@ -69,7 +78,7 @@ def owner_words(run: Run, best: Score | None, seed: Score | None) -> str:
         now, before = (attending * us + sizes["layers"] * layer + head for us in (each.time_us, times[each.case]))
         parts.append(
             f"{each.case}: {each.time_us / (each.time_us + layer):.0%} of a layer's and "
-            f"{attending * each.time_us / now:.0%} of a token's time, {before / now - 1:+.1%} tokens/s over the seed"
+            f"{attending * each.time_us / now:.0%} of {whole} time, {before / now - 1:+.1%} {gained} over the seed"
         )
     words = f"{best.kind.capitalize()}, attention takes of {kept['model']} in {kept['phase']} at "
     return f"{words}{'; '.join(parts)} (all else a roofline of its matrix products)." if parts else ""

@@ -57,7 +57,8 @@ def test_prefill_is_bound_by_products_and_training_has_two_for_each(llama: Path,
     for phase, times in (("prefill", 1), ("train", 2)):
         words = owner_words(of_model(llama, run, phase, (8192,)), score("8192x1", 1000.0), score("8192x1", 1000.0))
         assert f"{1000 / (1000 + times * layer):.0%} of a layer's" in words
-        assert "+0.0% tokens/s" in words
+        assert ("+0.0% tokens/s" in words) == ("of a token's time" in words) == (phase == "prefill")
+        assert ("of the whole backward pass's time, +0.0% speed of that pass" in words) == (phase == "train")
 
 
 def test_sizes_of_a_mixture_are_those_of_its_experts(llama: Path, tmp_path: Path) -> None:
@@ -70,4 +71,21 @@ def test_sizes_of_a_mixture_are_those_of_its_experts(llama: Path, tmp_path: Path
 def test_a_run_without_a_model_or_its_sizes_says_nothing(run: Run, tmp_path: Path) -> None:
     assert owner_words(run, score("8k", 1.0), score("8k", 1.0)) == ""
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 4096}))
+    assert sizes_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"n_routed_experts": 64}, {"first_k_dense_replace": 1}, {"num_experts": "64"}, {"num_experts": [64]},
+        {"hidden_size": "4096"}, {"text_config": [1]} | {"vocab_size": None},
+    ],
+)  # fmt: skip
+def test_a_configuration_of_another_form_has_no_sizes(llama: Path, tmp_path: Path, other: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(json.loads(llama.read_text()) | other))
+    assert sizes_of(tmp_path) == {}
+
+
+def test_a_configuration_that_is_a_list_has_no_sizes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1]")
     assert sizes_of(tmp_path) == {}
