@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.target import TARGETS, score_kind, unchecked
-from avo.evaluator.units import figure
+from avo.evaluator.units import TFLOPS, figure, units_of
 from avo.lineage_db.decision import unresolved
+from avo.lineage_db.records import Run
 from avo.report import data
 from avo.report.code import highlighted
 from avo.report.data import Charts, Report
@@ -128,7 +129,7 @@ def _environment(**options: Any) -> Environment:
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "kind_of": score_kind,
         "level": _level, "subject_of": subject,
         "briefly_measured": briefly_measured, "measured": measured, "one": lambda value: f"{value:.1f}",
-        "figure": figure, "width": width,
+        "figure": figure, "speed_of": _speed_of, "width": width,
         "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip
     return environment
@@ -211,6 +212,11 @@ def _timeline(profile: "Profile", kernel: str) -> str:
     from avo.report.timeline import draw_timelines
 
     return f"data:image/svg+xml;base64,{b64encode(draw_timelines([profile], kernel).encode()).decode()}"
+
+
+def _speed_of(profile: "Profile", run: Run) -> str:
+    unit = units_of(run.problem, run.suite, run.target).get(profile.score.case, TFLOPS)
+    return unit.said(profile.score.tflops, profile.kind)
 
 
 def _hot_section(profile: "Profile") -> "Section | None":

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.profile import Part, Profile
 from avo.evaluator.resolution import Difference
@@ -233,6 +234,12 @@ def test_a_profile_is_a_section_with_its_timeline_and_pipes(sample: Report) -> N
         "+11.8% ± 2.5", "one more CTA per SM", "not resolved",
     ):  # fmt: skip
         assert words in page.text, words
+    decode = replace(sample, view=replace(sample.view, run=replace(sample.run, problem="decode")))
+    (case, *_) = get_suite(get_problem("decode"), sample.run.suite)
+    bound = replace(PROFILE, score=replace(PROFILE.score, case=case.name, tflops=2.0))
+    (title,) = (each for each in Page(to_html(decode, START, (bound,))).text.splitlines() if f"{case.name}: " in each)
+    assert " predicted GB/s, " in title
+    assert "TFLOPS" not in title
     assert "does not fit: too large" in Page(to_html(sample, START, Fault(Status.DOES_NOT_FIT, "too large"))).text
 
 
