@@ -5,6 +5,7 @@ AvoError
 +-- CanaryFault        the judge does not tell a wrong or a slow kernel from the seed
 +-- SeedFault          no seed passes the judge, so there is nothing to evolve
 +-- Incomparable       scores of runs that do not mean the same
++-- NotReproduced      a version is no longer correct where it is judged again
 +-- MetricsUnavailable the metrics of a run cannot be served
 +-- RepositoryFailed   a lineage cannot be written as a git repository
 +-- RunBusy            another process is working on the run
@@ -39,6 +40,10 @@ class CanaryFault(AvoError):
 
 class Incomparable(AvoError):
     """The scores of runs do not mean the same, or a run has none."""
+
+
+class NotReproduced(AvoError):
+    """A version is not correct where it is judged again; the message carries the verdict."""
 
 
 class MetricsUnavailable(AvoError):

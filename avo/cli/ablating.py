@@ -9,7 +9,7 @@ from avo.cli.common import err, fail
 from avo.evaluator.target import CUDA
 from avo.watch.headline import verdict_of
 from avo.watch.tables import one_line, row, table
-from avo.watch.wording import cut, percent
+from avo.watch.wording import counted, cut, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,10 @@ def ablated(run: "Run", versions: "Sequence[Version]", number: int) -> "Ablation
 def render(found: "Ablation", unit: "Unit") -> RenderableType:
     """Return an ablation as text and a table."""
     kind = "moves" if found.moves else "hunks of its difference to the seed"
-    made = table("EDIT", ">WORTH", "", title=f"{found.run}@{found.version}: what each of its {kind} is worth in it")
+    title = f"{found.run}@{found.version}: what each of its {kind} is worth in it"
+    if found.merged:
+        title += f", of the line {', '.join(f'v{number}' for number in found.line)}: other parents are not followed"
+    made = table("EDIT", ">WORTH", "", title=title)
     for each in found.edits:
         words = each.why if each.worth is None else verdict_of(each.worth, found.width)
         row(made, cut(one_line(each.edit), _MOST), percent(each.worth, found.width), cut(one_line(words), _MOST))
@@ -59,5 +62,7 @@ def render(found: "Ablation", unit: "Unit") -> RenderableType:
             )
         )
     else:
-        parts.append(Text("No edit can go: the version is its own minimal kernel"))
+        slower = sum(each.worth is not None and each.worth < -found.width for each in found.edits)
+        but = f", though {counted(slower, 'edit')} alone made it slower" if slower else ""
+        parts.append(Text(f"No edit can go: the version is its own minimal kernel{but}"))
     return Group(*parts)

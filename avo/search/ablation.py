@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from avo.agents.edits import parts_of
 from avo.agents.moves import MOVES
 from avo.agents.moves.move import Move
+from avo.errors import NotReproduced
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation
 from avo.evaluator.evaluators import Evaluator
@@ -42,7 +43,10 @@ class Ablation:
 
     run: str
     version: int
-    seed: int
+    line: tuple[int, ...]
+    """The versions from a seed to it, each made from the one before: of several parents, the first."""
+    merged: bool
+    """Whether one of these has other parents too, whose edits are not told apart."""
     tflops: float
     """Of the version, as it was judged beside the others."""
     width: float
@@ -77,7 +81,7 @@ def ablate(
     """Return what the edits of the last version of ``line`` are worth in it.
 
     ``line`` goes from a seed to the version, each made from the one before it. Where speed is predicted a kernel takes
-    seconds. ``say`` hears what is judged.
+    seconds. ``say`` hears what is judged. Raises ``NotReproduced`` if the version is not correct now.
     """
     seed, version = line[0], line[-1]
     whole = _moves(line, problem, judge.target) or _hunks(seed.attempt.source, version.attempt.source)
@@ -88,7 +92,13 @@ def ablate(
         say(words)
         return judge.evaluate(Candidate(problem, source))
 
-    base = judged(version.attempt.source, "the version itself").own_tflops
+    itself = judged(version.attempt.source, "the version itself")
+    if not itself.correct:
+        why = f"{itself.status.words}: {itself.message.partition(chr(10))[0]}"
+        raise NotReproduced(
+            f"{run}@{version.number} is not correct as it is judged now, {why}: its edits have no worth"
+        )
+    base = itself.geomean_tflops
     known: dict[str, Evaluation] = {}
     edits, useless = [], []
     for place, name in list(enumerate(whole.names))[:MOST_EDITS]:
@@ -99,16 +109,17 @@ def ablate(
         if source not in known:
             known[source] = judged(source, f"without {name}")
         found = known[source]
-        if not found.correct or not base:
+        if not found.correct:
             edits.append(Ablated(name, None, f"{found.status.words}: {found.message.partition(chr(10))[0]}"))
             continue
-        edits.append(Ablated(name, base / found.own_tflops - 1))
-        if base / found.own_tflops - 1 <= width:
+        edits.append(Ablated(name, base / found.geomean_tflops - 1))
+        if base / found.geomean_tflops - 1 <= width:
             useless.append(place)
     dropped, minimal, tflops = _least(whole, useless, version.attempt.source, base, width, judged)
     return Ablation(
-        run, version.number, seed.number, base, width, tuple(edits), whole.moves,
-        max(0, len(whole.names) - MOST_EDITS), tuple(whole.names[place] for place in sorted(dropped)), minimal, tflops,
+        run, version.number, tuple(each.number for each in line), any(len(each.parents) > 1 for each in line),
+        base, width, tuple(edits), whole.moves, max(0, len(whole.names) - MOST_EDITS),
+        tuple(whole.names[place] for place in sorted(dropped)), minimal, tflops,
     )  # fmt: skip
 
 
@@ -127,9 +138,9 @@ def _least(
         if made is None:
             return False
         found = judged(made, f"without {len(places)} edits that are worth nothing")
-        if not found.correct or found.own_tflops < base * (1 - width):
+        if not found.correct or found.geomean_tflops < base * (1 - width):
             return False
-        best = places, made, found.own_tflops
+        best = places, made, found.geomean_tflops
         return True
 
     if useless and not attempt(frozenset(useless)):

@@ -4,11 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from avo.cli.ablating import render
+from avo.errors import NotReproduced
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseScore, Evaluation, Score, Status
 from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, Evaluator
 from avo.evaluator.target import TARGETS, ScoreKind, Target
+from avo.evaluator.units import TFLOPS
 from avo.lineage_db.records import Version
 from avo.lineage_db.store import Store
 from avo.search.ablation import ablate, ablate_version
@@ -72,3 +76,32 @@ def test_each_edit_is_taken_away_alone_and_useless_ones_go_together(store: Store
 def test_a_seed_has_no_edits(store: Store) -> None:
     seed = version(store, SEED, 0, "")
     assert ablate_version(store.run("live"), [seed], 0, Judge()) is None
+
+
+def test_a_version_that_is_not_correct_now_has_no_ablation(store: Store) -> None:
+    line = [version(store, BEST, 0, "")]
+    broken = replace(line[0].attempt, source=BEST.replace("c = 2", "c = 1"), change="all")
+    line.append(replace(line[0], number=1, parents=(0,), attempt=broken))
+    message = "mine@1 is not correct as judged now, incorrect: row 1 is wrong: its edits have no worth"
+    with pytest.raises(NotReproduced, match=f"^{message}$"):
+        ablate("mine", line, "mha", Judge())
+
+
+def test_a_version_of_two_parents_says_which_line_it_follows(store: Store) -> None:
+    seed = version(store, SEED, 0, "")
+    other = replace(seed, number=1)
+    both = replace(seed, number=2, parents=(1, 0), attempt=replace(seed.attempt, source=BEST, change="all"))
+    found = ablate_version(store.run("live"), [seed, other, both], 2, Judge())
+    assert found is not None
+    assert (found.line, found.merged) == ((1, 2), True)
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(render(found, TFLOPS))
+    words = " ".join(capture.get().split())
+    assert "of the line v1, v2: other parents are not followed" in words
+    assert "slows it down" in words
+    with console.capture() as capture:
+        console.print(render(replace(found, merged=False, dropped=()), TFLOPS))
+    words = " ".join(capture.get().split())
+    assert "of the line" not in words
+    assert "No edit can go: the version is its own minimal kernel, though 1 edit alone made it slower" in words
