@@ -95,9 +95,7 @@ def ablate(
     itself = judged(version.attempt.source, "the version itself")
     if not itself.correct:
         why = f"{itself.status.words}: {itself.message.partition(chr(10))[0]}"
-        raise NotReproduced(
-            f"{run}@{version.number} is not correct as it is judged now, {why}: its edits have no worth"
-        )
+        raise NotReproduced(f"{run}@{version.number} is not correct as judged now, {why}: its edits have no worth")
     base = itself.geomean_tflops
     known: dict[str, Evaluation] = {}
     edits, useless = [], []
