@@ -280,8 +280,9 @@ def test_a_locale_that_knows_ascii_only_is_no_error(sample_db: str) -> None:
     command = [sys.executable, "-m", "avo", "lineage", "mha-h100", "--db", sample_db]
     done = subprocess.run(command, env={**os.environ, **locale}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "o  v3       v2        260  +23.8%" in done.stdout
-    assert "-                     351          published" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["o", "v3", "v2", "260", "+24%"] in [line[:5] for line in lines]
+    assert ["-", "351", "published:"] in [line[:3] for line in lines]
 
 
 def test_every_sign_of_the_ui_has_a_likeness_in_ascii() -> None:
