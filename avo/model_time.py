@@ -101,5 +101,4 @@ def _others_us(case: Case, sizes: Mapping[str, int], card: Target, *, backward: 
 
 
 def _roofline_us(multiplied: float, weights: float, card: Target) -> float:
-    peak = card.tensor_flop * card.sms * card.clock_ghz * 1e9
-    return 1e6 * max(2 * multiplied / peak, _BYTES * weights / card.hbm_bytes_per_s)
+    return 1e6 * max(2 * multiplied / card.dense_flops_per_s, _BYTES * weights / card.hbm_bytes_per_s)

@@ -108,6 +108,11 @@ class Target(Architecture):
     """What a calibrated card has in the place of its architecture's constants."""
 
     @property
+    def dense_flops_per_s(self) -> float:
+        """Peak of dense bf16 products of the whole card at its clock, in FLOP per second."""
+        return self.tensor_flop * self.sms * self.clock_ghz * 1e9
+
+    @property
     def standing(self) -> str:
         """How far predictions for this card were checked, in one sentence."""
         found = f"held against {self.held_against}" if self.held_against else "not held against anything"

@@ -130,8 +130,7 @@ def _unit(problem: Problem, case: Case, card: Target | None) -> Unit:
     """
     flops, nbytes = problem.flops(case), problem.least_bytes(case)
     like = card or TARGETS["a100"]
-    computing = flops / (like.tensor_flop * like.sms * like.clock_ghz * 1e9)
-    if computing >= max(nbytes / like.hbm_bytes_per_s, LAUNCH_S):
+    if flops / like.dense_flops_per_s >= max(nbytes / like.hbm_bytes_per_s, LAUNCH_S):
         return TFLOPS
     return Unit(flops, nbytes, card.hbm_bytes_per_s if card else 0.0)
 

@@ -110,8 +110,9 @@ def ablate(
         if not found.correct:
             edits.append(Ablated(name, None, f"{found.status.words}: {found.message.partition(chr(10))[0]}"))
             continue
-        edits.append(Ablated(name, base / found.geomean_tflops - 1))
-        if base / found.geomean_tflops - 1 <= width:
+        worth = base / found.geomean_tflops - 1
+        edits.append(Ablated(name, worth))
+        if worth <= width:
             useless.append(place)
     dropped, minimal, tflops = _least(whole, useless, version.attempt.source, base, width, judged)
     return Ablation(
