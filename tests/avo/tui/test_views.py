@@ -22,6 +22,7 @@ from avo.lineage_db.records import Doing, PendingReply, Request, RunState, StepS
 from avo.lineage_db.store import Store
 from avo.tui.app import AvoApp
 from avo.tui.attempts import Ledger
+from avo.tui.copying import CopyScreen
 from avo.tui.detail import VersionDetail
 from avo.tui.help import HelpScreen
 from avo.tui.keys import Scroll
@@ -360,18 +361,25 @@ async def test_source_digest_and_commands_are_copied(run: Recorded) -> None:
     async with made.run_test(size=(100, 30)) as pilot:
         await seen(pilot, "★ v2")
         attempt = run.store.version(run.run.id, 2).attempt
-        for keys, copied in (
-            ("y enter", attempt.source),
-            ("y j enter", attempt.digest),
-            ("y j j j enter", "avo run --from agent@2 --db x.db"),
-            ("y end enter", "avo resume agent --db x.db"),
-            ("a y j j enter", "avo show agent#4 --db x.db"),
-        ):
-            await pilot.press(*keys.split()[:1])
-            if keys[0] == "a":
-                await seen(pilot, "attempt 4 of step 2")
-            await pilot.press(*keys.split()[1:])
-            await until(pilot, lambda copied=copied: made.clipboard == copied)  # type: ignore[misc]
+        await copying(pilot, "enter", attempt.source)
+        await copying(pilot, "j enter", attempt.digest)
+        await copying(pilot, "j j j enter", "avo run --from agent@2 --db x.db")
+        await copying(pilot, "end enter", "avo run --from agent@2 --db x.db")  # it runs: nothing to continue
+        run.store.set_run_state(run.run.id, RunState.STOPPED, now=run.now)
+        await seen(pilot, "agent  stopped")
+        await copying(pilot, "end enter", "avo resume agent --db x.db")
+        await pilot.press("a")
+        await seen(pilot, "attempt 4 of step 2")
+        await copying(pilot, "j j enter", "avo show agent#4 --db x.db")
+
+
+async def copying(pilot: Pilot[None], keys: str, expected: str) -> None:
+    """Choose from the list of texts with ``keys`` and wait until ``expected`` is in the clipboard."""
+    await pilot.press("y")
+    await until(pilot, lambda: isinstance(pilot.app.screen, CopyScreen) and pilot.app.focused is not None)
+    pilot.app.copy_to_clipboard("nothing yet")
+    await pilot.press(*keys.split())
+    await until(pilot, lambda: pilot.app.clipboard == expected and not isinstance(pilot.app.screen, CopyScreen))
 
 
 async def test_the_theme_is_kept_and_one_that_is_gone_is_no_trouble(run: Recorded, tmp_path: Path) -> None:
