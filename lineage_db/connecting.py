@@ -5,14 +5,13 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from avo.lineage_db.errors import DatabaseUnavailable
 
@@ -58,12 +57,19 @@ def sqlite(path: Path, create: bool, read_only: bool, busy_seconds: float) -> En
     open_file = (
         partial(_reading, path, connect, busy_seconds) if read_only else partial(connect, "rwc" if create else "rw")
     )
-    pool = NullPool if read_only and _locks(open_file) else QueuePool
-    engine = create_engine(URL.create("sqlite", database=str(path)), creator=open_file, poolclass=pool)
+    engine = create_engine(URL.create("sqlite", database=str(path)), creator=open_file, poolclass=QueuePool)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        connection.cursor().execute("PRAGMA foreign_keys = ON")
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA locking_mode")
+        record.info["alone"] = cursor.fetchone() == ("exclusive",)
+
+    @event.listens_for(engine, "checkin")
+    def _checkin(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        if connection is not None and record.info.get("alone"):
+            record.invalidate()  # kept, it would keep all others out of the file
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -128,15 +134,6 @@ def _alone(connect: Callable[[str], sqlite3.Connection], busy_seconds: float) ->
             if "is locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(random.uniform(0.002, 0.02))
-
-
-def _locks(open_file: Callable[[], sqlite3.Connection]) -> bool:
-    """Whether a connection keeps all others out of the file for as long as it lasts."""
-    try:
-        with closing(open_file()) as connection:
-            return bool(connection.execute("PRAGMA locking_mode").fetchone()[0] == "exclusive")
-    except sqlite3.Error:
-        return False  # said by the first transaction
 
 
 def full(error: BaseException, path: Path) -> bool:

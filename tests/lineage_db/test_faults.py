@@ -103,6 +103,19 @@ def test_a_full_disk_can_be_read_with_what_the_log_holds_and_not_be_written(
         assert make.step(store, run).number == 0
 
 
+def test_a_reader_from_before_the_disk_was_full_keeps_no_other_out(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "lineage.db"
+    with Store.open(str(path)) as store:
+        run = make.run(store)
+    early = Database(str(path), read_only=True)
+    with Store(early) as store:
+        early.close()  # what it opens from now on it opens without room
+        with no_room():
+            assert [each.run for each in store.runs()] == [run]
+            with Store(Database(str(path), read_only=True, busy_seconds=0.1)) as other:
+                assert [each.run for each in other.runs()] == [run]
+
+
 def test_a_full_disk_without_room_for_a_file_is_read_unless_a_log_would_be_left_out(
     tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
