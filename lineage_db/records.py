@@ -67,6 +67,8 @@ class Doing:
     """How many checks or other parts are done of how many; 0 of 0 where that is not known."""
     words: str = ""
     """How far it is in words, where there is more to say than numbers: see ``avo.evaluator.evaluators.Progress``."""
+    host: str = ""
+    """The machine of the worker; empty for a driver, which has a name of its own, and of earlier releases."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: the time in ISO format."""
@@ -74,9 +76,9 @@ class Doing:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Doing":
-        """Return what ``to_json`` was made of; earlier releases wrote no words."""
+        """Return what ``to_json`` was made of; earlier releases wrote neither words nor host."""
         began = datetime.fromisoformat(data["began"])
-        return cls(data["what"], began, data["done"], data["of"], data.get("words", ""))
+        return cls(data["what"], began, data["done"], data["of"], data.get("words", ""), data.get("host", ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ WIDE, NARROW = 760, 340
 """Widths that figures are drawn for, in pixels: a page, and a telephone held upright."""
 COLOURS = 8
 """Number of colours for the lines of cases: classes ``c0`` to ``c7``."""
-_LINE = FONT + 3.0
+LINE = FONT + 3.0
 """Height of a line of labels, in pixels."""
 _STRIP = 14.0
 """Height of the strip below the plot that has the attempts without a score, in pixels."""
@@ -60,7 +60,7 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     top, bottom = 14.0, height - 40.0 - (_STRIP if figure.faulty else 0.0)
     labels = [
         (shorten(words, 0.36 * width, FONT), value, style)
-        for words, value, style in figure.labels(int((bottom - top) / _LINE))
+        for words, value, style in figure.labels(int((bottom - top) / LINE))
     ]
     shown = list(figure.shown())
     marks = ticks(base(shown), max(shown), 8)
@@ -68,7 +68,7 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     right = width - 10.0 - max(text_width(words, FONT) for words, _, _ in labels)
     y = Scale(marks[0], marks[-1], bottom, top)
     x = Scale(0, max(figure.attempts, 1), left + 2, right - 2)
-    parts = [*_vertical_axis(marks, y, left, right), *_attempts_axis(figure, x, height - 40.0)]
+    parts = [*vertical_axis(marks, y, left, right), *_attempts_axis(figure, x, height - 40.0)]
     for level in figure.levels:
         parts.append(node("path", d=f"M{left:.1f} {y(level.value):.1f}H{right:.1f}", class_="level"))
     if figure.refused:
@@ -78,14 +78,15 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     if len(figure.cases) > 1:
         for number, line in enumerate(figure.cases):
             parts.append(
-                node("path", d=_steps(figure.steps(line.values), x, y, right), class_=f"case c{number % COLOURS}")
+                node("path", d=steps(figure.steps(line.values), x, y, right), class_=f"case c{number % COLOURS}")
             )
     if figure.bands:
-        parts.append(node("path", d=_band(figure, x, y, right), class_="band"))
-    parts.append(node("path", d=_steps(figure.steps(figure.scores), x, y, right), class_="running"))
+        edges = [figure.steps(edge) for edge in zip(*figure.bands, strict=True)]
+        parts.append(node("path", d=band(edges, x, y, right), class_="band"))
+    parts.append(node("path", d=steps(figure.steps(figure.scores), x, y, right), class_="running"))
     parts += _markers(figure, x, y)
     parts += _ideas(figure, x, y, Box(left, 0.0, right, bottom), min(180.0, 0.3 * width))
-    places = apart([y(value) + FONT / 3 for _, value, _ in labels], _LINE, top + FONT / 2, bottom)
+    places = apart([y(value) + FONT / 3 for _, value, _ in labels], LINE, top + FONT / 2, bottom)
     parts += [
         text(words, right + 6, place, class_=_style(style))
         for (words, _, style), place in zip(labels, places, strict=True)
@@ -129,7 +130,8 @@ def _style(name: str) -> str:
     return {"best": "strong", "level": "level"}.get(name) or f"c{int(name) % COLOURS}"
 
 
-def _vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) -> Iterator[Element]:
+def vertical_axis(marks: Sequence[float], y: Scale, left: float, right: float) -> Iterator[Element]:
+    """Yield a line and a number for each mark of the y axis."""
     for mark in marks:
         yield node("path", d=f"M{left:.1f} {y(mark):.1f}H{right:.1f}", class_="grid")
         yield text(f"{mark:g}", left - 8, y(mark) + FONT / 3, class_="quiet", text_anchor="end")
@@ -141,17 +143,17 @@ def _attempts_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Elem
     yield text("attempts", (x.start + x.stop) / 2, bottom + 34, class_="quiet", text_anchor="middle")
 
 
-def _steps(values: Iterable[tuple[int, float]], x: Scale, y: Scale, right: float) -> str:
+def steps(values: Iterable[tuple[float, float]], x: Scale, y: Scale, right: float) -> str:
     """Return the path of a value that stays the same until the next one, and to the right end after the last."""
     first, *later = [f"{x(place):.1f} {y(value):.1f}".split() for place, value in values]
     return "".join((f"M{first[0]} {first[1]}", *(f"H{place}V{value}" for place, value in later), f"H{right:.1f}"))
 
 
-def _band(figure: Trajectory, x: Scale, y: Scale, right: float) -> str:
-    """Return the outline of what cannot be told apart from the running best."""
+def band(edges: Iterable[Iterable[tuple[float, float]]], x: Scale, y: Scale, right: float) -> str:
+    """Return the outline between two lines of ``steps``: what cannot be told apart from the running best."""
     corners: list[list[str]] = []
-    for edge in zip(*figure.bands, strict=True):
-        steps = list(figure.steps(edge))
+    for edge in edges:
+        steps = list(edge)
         ends = [*(x(place) for place, _ in steps[1:]), right]
         along = [(at, value) for (place, value), end in zip(steps, ends, strict=True) for at in (x(place), end)]
         corners.append([f"{at:.1f} {y(value):.1f}" for at, value in along])

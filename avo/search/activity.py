@@ -1,5 +1,6 @@
 """The activity of one step: what its worker is doing and how far it is, written down for displays."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,12 +22,12 @@ class Activity:
     @contextmanager
     def during(self, what: str) -> Iterator[Tell]:
         """Say that ``what`` is being done for as long as the context lasts; yield what tells how far it is."""
-        key, began = object(), self._clock()
+        key, began, host = object(), self._clock(), socket.gethostname()
 
         def tell(progress: Progress) -> None:
-            self._set(key, Doing(what, began, progress.done, progress.of, progress.words))
+            self._set(key, Doing(what, began, progress.done, progress.of, progress.words, host))
 
-        self._set(key, Doing(what, began))
+        self._set(key, Doing(what, began, host=host))
         try:
             yield tell
         finally:

@@ -28,7 +28,8 @@ from avo.evaluator.profile import Profile
 from avo.evaluator.units import TFLOPS, units_of
 from avo.lineage_db.errors import StoreError, UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.records import Attempt, Run
-from avo.report.figures import draw_trajectory
+from avo.report.courses import draw_courses
+from avo.report.figures import NARROW, WIDE, draw_trajectory
 from avo.report.reading import diff_of
 from avo.report.render import figures, html_environment, inlined, names_of, policy_of
 from avo.serve.reading import ORDERS, Busy, Reader
@@ -142,11 +143,16 @@ class _Pages:
 
     def runs(self, request: Request) -> Response:
         found = self._reader.runs()
-        tag = _tag([(each.summary.run.name, each.summary.run.updated, each.state) for each in found])
+        working = self._reader.running(found)
+        tag = _tag([(each.summary.run.name, each.summary.run.updated, each.state) for each in found], working)
         words, order, page = _asked(request, listing.ORDERS)
         shown = listing.arranged(found, words.lower().split(), order)
         return self._page(
-            request, "runs", "Runs", tag, lambda: _paged(shown[page.start : page.stop], len(shown), page, words, order)
+            request,
+            "runs",
+            "Runs",
+            tag,
+            lambda: _paged(shown[page.start : page.stop], len(shown), page, words, order) | {"working": working},
         )
 
     def run(self, request: Request) -> Response:
@@ -195,17 +201,17 @@ class _Pages:
         return self._page(request, "attempt", f"{run.name}, attempt {attempt.id}", "", lambda: names)
 
     def compare(self, request: Request) -> Response:
-        names = list(dict.fromkeys(request.query_params.getlist("run")))[:_MOST_COMPARED]
-        if len(names) < 2:
+        asked = list(dict.fromkeys(request.query_params.getlist("run")))[:_MOST_COMPARED]
+        if len(asked) < 2:
             raise Incomparable("tick two runs or more of one problem, suite and target")
-        courses, of = self._reader.compare(names)
+        courses, of = self._reader.compare(asked)
         tables = [
             (cost, [(amount, [each.best_at(cost, amount) for each in courses]) for amount in marks(courses, cost)])
             for cost in COSTS
         ]
-        return self._page(
-            request, "compare", "Comparison", "", lambda: {"courses": courses, "of": of, "tables": tables}
-        )
+        names: dict[str, Any] = {"courses": courses, "of": of, "tables": tables, "wide": WIDE, "narrow": NARROW}
+        names["drawn"] = lambda cost, width: Markup(draw_courses(courses, cost, of, width))
+        return self._page(request, "compare", "Comparison", "", lambda: names)
 
     def failed(self, request: Request, error: Exception) -> Response:
         if isinstance(error, StoreError):

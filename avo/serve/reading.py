@@ -11,7 +11,7 @@ from avo.errors import AvoError, Incomparable
 from avo.evaluator.units import Unit
 from avo.lineage_db.errors import StoreError, UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.pages import NEWEST
-from avo.lineage_db.records import Attempt, AttemptSummary, Run
+from avo.lineage_db.records import Attempt, AttemptSummary, Run, RunState, Step
 from avo.lineage_db.store import Store
 from avo.report.data import Charts
 from avo.report.reading import charts_of
@@ -45,6 +45,19 @@ class _Followed:
     """What the charts were made of."""
 
 
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A step that is under way."""
+
+    run: str
+    step: Step
+
+    @property
+    def host(self) -> str:
+        """The machine of its worker; empty where it has not said anything yet."""
+        return next((each.host for each in self.step.doing or ()), "")
+
+
 class Reader:
     """Reads one database for all visitors. Threads may share it. Methods raise the store's errors, and ``Busy``."""
 
@@ -75,6 +88,12 @@ class Reader:
     def runs(self) -> list[Listed]:
         """Return all runs, newest first."""
         return read_runs(self.store, self._clock())
+
+    def running(self, runs: Sequence[Listed]) -> list[Working]:
+        """Return the steps under way in those of the runs that somebody drives, by machine."""
+        driven = (each.summary.run for each in runs if each.state in (RunState.RUNNING, RunState.PAUSED))
+        found = [Working(run.name, step) for run in driven for step in self.store.pages.running(run.id)]
+        return sorted(found, key=lambda each: (each.host, each.run, each.step.worker))
 
     def picture(self, name: str) -> tuple[Picture, Charts]:
         """Return the run as it is now, with the verdict and the speed of each attempt, and its charts.

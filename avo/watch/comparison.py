@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from avo.errors import Incomparable
+from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.records import Run
 from avo.lineage_db.spans import covered
@@ -37,6 +38,8 @@ class Advance:
     version: int
     tflops: float
     """Geometric mean over the benchmark cases."""
+    resolution: float | None
+    """The gain from which on another kernel would be told apart from it; None where that is not known."""
     spent: Spent
     """What the run had spent when the version's attempt was evaluated."""
 
@@ -91,6 +94,7 @@ def course(store: Store, run: Run) -> Course:
         Advance(
             version.number,
             version.attempt.evaluation.geomean_tflops,
+            resolution(version.attempt.evaluation.score) if version.attempt.evaluation.score else None,
             spent(sum(known <= version.attempt.id for known in ids), version.attempt.finished),
         )
         for version in champions

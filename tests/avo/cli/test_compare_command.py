@@ -90,7 +90,7 @@ spends = st.floats(min_value=1e-4, max_value=1e7)
 def test_marks_are_round_rising_and_within_what_was_spent(hours: list[float]) -> None:
     courses = []
     for most in hours:
-        advance = Advance(0, 1.0, Spent(1, 0, most / 2, 0, 0.0))
+        advance = Advance(0, 1.0, None, Spent(1, 0, most / 2, 0, 0.0))
         courses.append(Course("r", "o", ScoreKind.PREDICTED, "h100", (advance,), Spent(1, 0, most, 0, 0.0)))
     found = marks(courses, "hours")
     assert found == sorted(set(found))

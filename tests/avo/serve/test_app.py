@@ -18,7 +18,7 @@ from avo.evaluator.profile import Profile
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.pages import Pages
-from avo.lineage_db.records import Run, RunState
+from avo.lineage_db.records import Doing, Run, RunState
 from avo.lineage_db.store import Store
 from avo.search.judging import Judging
 from avo.serve import reading
@@ -109,7 +109,8 @@ def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(cl
         run = store.run("mha-h100")
         store.set_run_state(run.id, RunState.RUNNING, now=START)
         store.driving.take(run.id, "box:1", now=START, lease=timedelta(minutes=1))
-        store.claims.claim(run.id, worker="worker <7>", operator="mutate", now=START)
+        step = store.claims.claim(run.id, worker="worker <7>", operator="mutate", now=START)
+        store.claims.tell(step.id, [Doing("judging <b>", START, 2, 9, host="gpu-<3>")], now=START)
         store.measurements.ingest(measured(store, "mha-h100"), now=START)
     text = client.get("/runs/mha-h100").text
     assert "Driven by box:1" in text
@@ -117,6 +118,20 @@ def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(cl
     assert "Measured beside predicted" in text
     assert '<td class="n">260 (234 to 312)</td>' in text
     assert "<td>confirmed: " in text
+    whole = client.get("/").text
+    assert '<tr><th scope="row">gpu-&lt;3&gt;</th><td><a href="/runs/mha-h100">mha-h100</a></td>' in whole
+    assert "judging &lt;b&gt;: 2 of 9" in whole
+    with Store.open(db) as store:
+        store.set_run_state(run.id, RunState.STOPPED, now=START)
+    assert "gpu-" not in client.get("/").text
+
+
+def test_a_comparison_is_drawn_with_what_the_scores_cannot_tell_apart(client: Any) -> None:
+    text = client.get("/compare?run=mha-h100&run=mha-h100-2").text
+    assert (
+        text.count('class="course c0"') == text.count('class="course c1"') == 4
+    )  # attempts and hours, wide and narrow
+    assert 'class="band' not in text  # of no known resolution
 
 
 def test_speeds_of_a_kernel_that_memory_bounds_are_in_its_unit_everywhere(client: Any, db: str) -> None:

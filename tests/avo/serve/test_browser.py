@@ -68,6 +68,7 @@ def test_a_visit_leaves_the_token_behind_and_each_page_opens_without_a_complaint
             box.click()
         browser.find_element("xpath", "//button[text()='Compare the ticked runs']").click()
         assert "Best predicted TFLOPS of each" in text(browser)
+        assert len(browser.find_elements("css selector", ".wide path.course")) == 4
         browser.get(f"{address}/runs/hostile")
         assert MARKUP in text(browser)
         assert browser.execute_script("return [document.images.length, document.scripts.length]") == [0, 1]
@@ -82,6 +83,14 @@ def test_a_page_follows_the_database_and_says_when_nobody_answers(browser: Any, 
             store.set_run_state(store.run("mha-h100").id, RunState.STOPPED, now=START)
         until(lambda: "Run stopped" in text(browser))
         assert browser.execute_script("return document.querySelector('#cases details').open")
+        browser.get(f"{address}/")
+        browser.find_element("css selector", "[name=run]").click()
+        with Store.open(db) as store:
+            store.set_run_state(store.run("mha-h100").id, RunState.FINISHED, now=START)
+        until(lambda: "held" in browser.find_element("id", "live").text)
+        browser.find_element("css selector", "[name=run]").click()
+        browser.execute_script("document.activeElement.blur()")
+        until(lambda: browser.find_element("id", "live").text == "live" and "finished" in text(browser))
     until(lambda: "does not answer" in browser.find_element("id", "live").text)
     browser.get_log("browser")
 
