@@ -27,9 +27,10 @@ class Look(StrEnum):
 
 
 class Show(StrEnum):
-    """What a profile shows: its tables, or code, which is a ``Look`` of the same name."""
+    """What a profile shows: its tables, its timeline, or code, which is a ``Look`` of the same name."""
 
     PIPES = "pipes"
+    TIMELINE = "timeline"
     SASS = "sass"
     PTX = "ptx"
     TTGIR = "ttgir"

@@ -17,6 +17,10 @@ _BEYOND = 4.0
 """Standard errors of the difference of the means of neighbours that a gain has to exceed. Of six each, equal ones do so
 once in 800 pairs (Student's t with 10 degrees of freedom).
 """
+ALONE = 0.017
+"""Lead from which on two kernels are told apart of which no neighbours were predicted: twice the standard deviation of
+the difference of two, as the orders of most kernels differ by 0.6% (docs/acceptance.md).
+"""
 _LEAST = 0.002
 """Least standard error: few orders may be alike by chance, or as the compiler undoes them."""
 

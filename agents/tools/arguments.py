@@ -1,6 +1,7 @@
 """Arguments of the tools: their schemas, and the answer to a call that does not fit."""
 
 import json
+import math
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +12,10 @@ from avo.evaluator.inspection import Show
 
 MOST_SOURCE_CHARS = 200_000
 """Largest size of a working source: twenty times a long kernel."""
+MOST_EDITS = 20
+"""Most edits of one call or variant."""
+BASE = "base"
+"""The name of what variants are made from."""
 MOST_VARIANTS = 16
 """Most variants that are looked at in one call."""
 
@@ -65,10 +70,26 @@ class ViewSource(_Arguments):
     last: int | None = Field(default=None, ge=1)
 
 
-class EditSource(_Arguments):
+class Edit(_Arguments):
     old: str = Field(min_length=1)
     new: str
     everywhere: bool = False
+
+
+class EditSource(_Arguments):
+    old: str | None = Field(default=None, min_length=1)
+    new: str | None = None
+    everywhere: bool = False
+    edits: tuple[Edit, ...] = Field(default=(), max_length=MOST_EDITS)
+    patch: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.old is None) != (self.new is None):
+            raise PydanticCustomError("pair", "old and new belong together")
+        if [self.old is not None, bool(self.edits), self.patch is not None].count(True) != 1:
+            raise PydanticCustomError("one", "give exactly one of old and new, edits, patch")
+        return self
 
 
 class WriteSource(_Arguments):
@@ -84,17 +105,37 @@ class WriteSource(_Arguments):
 
 class Variant(_Arguments):
     name: str = Field(min_length=1, max_length=40)
-    edits: tuple[EditSource, ...] = Field(min_length=1, max_length=20)
+    edits: tuple[Edit, ...] = Field(default=(), max_length=MOST_EDITS)
+    patch: str = Field(default="", max_length=MOST_SOURCE_CHARS)
+
+
+class Parameter(_Arguments):
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$", max_length=40)
+    values: tuple[str, ...] = Field(min_length=1, max_length=MOST_VARIANTS)
 
 
 class TryVariants(_Arguments):
-    variants: tuple[Variant, ...] = Field(min_length=1, max_length=MOST_VARIANTS)
+    variants: tuple[Variant, ...] = Field(default=(), max_length=MOST_VARIANTS)
+    grid: tuple[Parameter, ...] = Field(default=(), max_length=6)
+    version: int | None = Field(default=None, ge=0)
+    attempt: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len({variant.name for variant in self.variants}) < len(self.variants):
             raise PydanticCustomError("names", "give each variant a name of its own")
-        return self
+        if any(variant.name == BASE for variant in self.variants):
+            raise PydanticCustomError("base", "the first row is called base: choose another name")
+        if not (self.variants or self.grid):
+            raise PydanticCustomError("none", "give variants, or a grid, or both")
+        count = len(self.variants) + (math.prod(len(each.values) for each in self.grid) if self.grid else 0)
+        if count > MOST_VARIANTS:
+            raise PydanticCustomError(
+                "many", "{count} variants are asked for, the most are {most}", {"count": count, "most": MOST_VARIANTS}
+            )
+        return _at_most_one(self, "version", "attempt")
 
 
 class Check(_Arguments):
@@ -114,6 +155,8 @@ class Profile(_Arguments):
     case: str | None = None
     version: int | None = Field(default=None, ge=0)
     attempt: int | None = Field(default=None, ge=0)
+    variant: str | None = None
+    against: str | None = Field(default=None, min_length=1, max_length=60)
     source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
     before: str | None = Field(default=None, min_length=1, max_length=100)
     first: int = Field(default=1, ge=1)
@@ -121,7 +164,9 @@ class Profile(_Arguments):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        return _at_most_one(self, "version", "attempt", "source")
+        if self.against is not None and self.show is not Show.SASS:
+            raise PydanticCustomError("against", "against compares machine code: show: sass")
+        return _at_most_one(self, "version", "attempt", "variant", "source")
 
 
 class RunPython(_Arguments):

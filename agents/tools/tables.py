@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from avo.agents.descent import Base, Descent
+from avo.agents.tools.arguments import BASE
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from avo.evaluator.inspection import Findings
 from avo.evaluator.profile import LaunchProfile, Profile, Role, Section, measured_tables
+from avo.evaluator.resolution import ALONE, difference
+from avo.evaluator.units import figure
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 SOUND = "ok: compiles, fits, and is right on these cases"
@@ -162,27 +165,66 @@ def attempt(of: Attempt, name: str = "", change: str = "", more: Sequence[str] =
 
 
 def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
-    """Return a table of variants by name, the one that is predicted to be fastest first, those with faults last."""
+    """Return a table of the variants that were made, the one that is predicted to be fastest first, the faults of
+    others in full, and which to go on with.
 
-    def speed(findings: Findings) -> float:
-        return findings.score.geomean_tflops if findings.score else 0.0
-
-    rows: list[tuple[object, ...]] = []
-    for name, each in sorted(found.items(), key=lambda named: -speed(named[1])):
-        registers = max((one.registers for one in each.resources), default="")
-        spilled = max((one.spill_bytes for one in each.resources), default="")
+    ``found`` has the base as ``BASE``: it is the first row, and what can't be told apart from it is a tie.
+    """
+    base, cases = found[BASE], dict[str, None]()
+    speeds = {name: each.score.geomean_tflops for name, each in found.items() if each.score and name != BASE}
+    ahead, rows = dict[str, float](), []
+    for name in (BASE, *sorted(speeds, key=lambda name: -speeds[name])):
+        each = found[name]
         if each.score is None:
-            fault = f"{each.fault.status.words}: {each.fault.message}" if each.fault else "no prediction"
-            rows.append((name, "", "", "", registers, spilled, "", short(fault)))
             continue
-        rows.append((name, "mean", f"{speed(each):.1f}", "", registers, spilled, "", ""))
-        for case in each.score.cases:
-            between = f"{case.low_tflops:.0f} to {case.high_tflops:.0f}" if case.low_tflops else ""
-            limits = case.critical or "none"
-            rows.append(("", case.case, f"{case.tflops:.1f}", between, "", "", limits, ", ".join(case.configurations)))
-    rows += [(name, "", "", "", "", "", "", short(why)) for name, why in not_made.items()]
-    head = ("variant", "case", "predicted TFLOPS", "range", "registers", "spill B", "critical", "fault")
-    return table(head, rows)
+        cases |= dict.fromkeys(case.case for case in each.score.cases)
+        beside = "" if name == BASE or base.score is None else _beside(each, base, each.score, base.score)
+        if beside.startswith("+"):
+            ahead[name] = speeds[name]
+        rows.append((name, each, each.score, beside))
+    head = ("variant", "TFLOPS", "against the base", *cases, "registers", "spill B", "critical", "")
+    table_rows = [
+        (
+            name, figure(score.geomean_tflops), beside,
+            *(next((figure(one.tflops) for one in score.cases if one.case == case), "") for case in cases),
+            max((one.registers for one in each.resources), default=""),
+            max((one.spill_bytes for one in each.resources), default=""),
+            "/".join(dict.fromkeys(one.critical or "none" for one in score.cases)),
+            "; ".join(dict.fromkeys(", ".join(one.configurations) for one in score.cases if one.configurations)),
+        )
+        for name, each, score, beside in rows
+    ]  # fmt: skip
+    parts = [table(head, table_rows)] if rows else []
+    parts += [
+        f"{name}: {each.fault.status.words}: {each.fault.message}" if each.fault else f"{name}: no prediction"
+        for name, each in found.items()
+        if each.score is None
+    ]
+    parts += [f"{name}: {why}" for name, why in not_made.items()]
+    if best := max(ahead, key=lambda name: ahead[name], default=""):
+        tied = [name for name in ahead if name != best and _tied(found[best], found[name])]
+        told = f", tied with {', '.join(tied)}" if tied else ""
+        parts.append(f"Most ahead of the base is {best}{told}: go on with write_source variant: {best}, or another.")
+    elif base.score is None and rows:
+        parts.append(f"The base has no prediction; the fastest is {rows[0][0]}.")
+    elif rows:
+        parts.append("None is told apart from the base as faster: leave the source as it is, or try something else.")
+    return "\n".join(parts)
+
+
+def _beside(each: Findings, base: Findings, score: Score, of: Score) -> str:
+    """Return how a variant compares with the base: ``+3.1% ± 1.7%``, a tie, or that they are the same kernel."""
+    if each.plan_digest is not None and each.plan_digest == base.plan_digest:
+        return "the same kernels"
+    found = difference(score, of)
+    width = max(found.resolution or 0.0, ALONE)
+    return f"{'tie, ' if abs(found.gain) <= width else ''}{found.gain:+.1%} ± {width:.1%}"
+
+
+def _tied(one: Findings, other: Findings) -> bool:
+    assert one.score is not None
+    assert other.score is not None
+    return not _beside(one, other, one.score, other.score).startswith(("+", "-"))
 
 
 def check(findings: Findings) -> str:

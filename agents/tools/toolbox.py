@@ -1,8 +1,11 @@
 """The toolbox of one step: tools by name, text in, text out. A caller needs neither a loop nor a model."""
 
 import difflib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
 from typing import Any
 
 from avo.agents.descent import Descent
@@ -13,13 +16,15 @@ from avo.agents.operator import Brief, Variation
 from avo.agents.tools import arguments, tables
 from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
-from avo.agents.tools.editing import Passage, edited
+from avo.agents.tools.editing import Passage, edited, passages_of
 from avo.agents.tools.tables import fitting
 from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
+from avo.evaluator.beside import beside
 from avo.evaluator.catalogue import get_suite, kind_of, name_of
 from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.inspection import Findings, Inspection, Look, Show
+from avo.evaluator.lanes import drawn
 from avo.evaluator.problem import HELD_OUT
 from avo.knowledge_base.library import LibraryError
 from avo.lineage_db.records import Attempt, Version
@@ -145,7 +150,7 @@ class Toolbox:
 
     def _edit_source(self, asked: arguments.EditSource) -> str:
         source = self.bench.source
-        self.bench.source = edited(source, [_passage(asked)])
+        self.bench.source = edited(source, _passages(asked))
         return difference(source, self.bench.source, "before", "after") or "no difference"
 
     def _write_source(self, asked: arguments.WriteSource) -> str:
@@ -164,26 +169,25 @@ class Toolbox:
         return f"the working source is that of attempt {attempt.id}"
 
     def _try_variants(self, asked: arguments.TryVariants) -> str:
-        """Look at variants of the working source; one whose edits do not fit does not keep the others from it."""
+        """Look at variants of a source; one whose edits do not fit does not keep the others from it."""
         brief, bench = self._brief, self.bench
         if brief.look is None:
             raise BadCall("variants cannot be looked at here: edit the source and profile it")
-        passages = {each.name: tuple(map(_passage, each.edits)) for each in asked.variants}
-        made, faults = dict[str, Variation](), dict[str, str]()
-        for name, edits in passages.items():
+        source, name = self._named(asked.version, asked.attempt)
+        base = Variation(brief.candidate(source), f"the base of variants, {name}", bench.parents)
+        made, passages, faults = {arguments.BASE: base}, dict[str, tuple[Passage, ...]](), dict[str, str]()
+        for name, given in _varied(asked):
             try:
-                candidate = brief.candidate(edited(bench.source, edits))
+                edits = tuple(given())
+                candidate = brief.candidate(edited(source, edits))
             except BadCall as error:
                 faults[name] = f"not made: {error}"
             else:
-                made[name] = Variation(candidate, f"variant {name}", bench.parents)
+                made[name], passages[name] = Variation(candidate, f"variant {name}", bench.parents), edits
         found = dict(zip(made, brief.look(list(made.values())), strict=True))
-        bench.varied = Varied(bench.source, {name: passages[name] for name in made})
+        bench.varied = Varied(source, passages)
         left = brief.desk.left().looks
         parts = [tables.variants(found, faults), "Nothing was executed: numbers may be wrong."]
-        speeds = {name: each.score.geomean_tflops for name, each in found.items() if each.score}
-        if fastest := max(speeds, key=lambda name: speeds[name], default=None):
-            parts.append(f"The fastest is {fastest}: go on with write_source variant: {fastest}, or another.")
         parts += [] if left is None else [f"{left} looks are left."]
         return "\n".join(parts)
 
@@ -235,16 +239,41 @@ class Toolbox:
         return f"on suite {suite}, not recorded: {said}\n{tables.evaluation(found.evaluation)}"
 
     def _profile(self, asked: arguments.Profile) -> str:
-        source = asked.source or self._named(asked.version, asked.attempt)[0]
+        source, name = asked.source or "", "the given source"
+        if asked.variant is not None:
+            source, name = self._variant(asked.variant), f"variant {asked.variant}"
+        elif not source:
+            source, name = self._named(asked.version, asked.attempt)
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
-        if asked.show is Show.PIPES:
-            found = self._brief.profile(self._brief.candidate(source), case)
-            return _fault(found) if isinstance(found, Fault) else "\n\n".join(map(tables.profile, found))
+        if asked.show in (Show.PIPES, Show.TIMELINE) or asked.against:
+            sides = [(source, name), *((self._called(asked.against),) if asked.against else ())]
+            found = [self._brief.profile(self._brief.candidate(each), case) for each, _ in sides]
+            if fault := next((each for each in found if isinstance(each, Fault)), None):
+                return _fault(fault)
+            profiles = [each for each in found if not isinstance(each, Fault)]
+            if asked.against:
+                (mine, *_), (theirs, *_) = profiles
+                return page(beside(theirs, mine, sides[1][1], name), asked.first, self._most_chars - _NOTE_CHARS)
+            return "\n\n".join(map(tables.profile if asked.show is Show.PIPES else drawn, profiles[0]))
         seen = self._look(Look(asked.show.value), source, case=case, before=asked.before)
         if seen.fault:
             return _fault(seen.fault)
         first = (asked.loop and main_loop(seen.text)) or asked.first
         return page(seen.text, first, self._most_chars - _NOTE_CHARS)
+
+    def _called(self, text: str) -> tuple[str, str]:
+        """Return the source that a text names, and what to call it: ``v3``, ``#38``, ``base`` or a variant's name."""
+        varied = self.bench.varied
+        if varied and text in varied.passages:
+            return self._variant(text), f"variant {text}"
+        if named := re.fullmatch(r"(v|version|#|attempt) ?(\d{1,9})", text.strip().lower()):
+            number = int(named[2])
+            return self._named(number, None) if named[1][0] == "v" else self._named(None, number)
+        if varied and text == arguments.BASE:
+            return varied.source, "the base of the variants"
+        if text == "working source":
+            return self.bench.source, text
+        raise BadCall(f"{text!r:.60} names no source: give v3, #38, base or a variant's name, or working source")
 
     def _run_python(self, asked: arguments.RunPython) -> str:
         return tables.script(self._look(Look.SCRIPT, asked.code))
@@ -357,8 +386,23 @@ def difference(old: str, new: str, old_name: str, new_name: str) -> str:
     return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
 
 
-def _passage(asked: arguments.EditSource) -> Passage:
-    return Passage(asked.old, asked.new, asked.everywhere)
+def _passages(asked: arguments.EditSource | arguments.Variant) -> Iterator[Passage]:
+    if isinstance(asked, arguments.EditSource) and asked.old is not None and asked.new is not None:
+        yield Passage(asked.old, asked.new, asked.everywhere)
+    yield from (Passage(each.old, each.new, each.everywhere) for each in asked.edits)
+    if asked.patch:
+        yield from passages_of(asked.patch)
+
+
+def _varied(asked: arguments.TryVariants) -> Iterator[tuple[str, Callable[[], Iterable[Passage]]]]:
+    """Yield the name of each variant, and what returns its passages."""
+    for each in asked.variants:
+        yield each.name, partial(_passages, each)
+    names = [each.name for each in asked.grid]
+    for values in product(*(each.values for each in asked.grid)) if names else ():
+        chosen = list(zip(names, values, strict=True))
+        made = tuple(Passage(name, value, parameter=True) for name, value in chosen)
+        yield ", ".join(f"{name} {value}" for name, value in chosen), partial(iter, made)
 
 
 def _fault(fault: Fault) -> str:

@@ -49,8 +49,8 @@ def profile(
     show: Annotated[
         Show,
         typer.Option(
-            help="Show code of one case instead: machine code of the hot loop (sass), ptx, ttgir, "
-            "or the IR before one of Triton's passes (ir).",
+            help="Show instead: two passes of the hot loop by pipe and role (timeline), or code of one case: machine "
+            "code of the hot loop (sass), ptx, ttgir, or the IR before one of Triton's passes (ir).",
         ),
     ] = Show.PIPES,
     before: Annotated[
@@ -83,13 +83,14 @@ def profile(
     source, problem, target, suite = _chosen(kernel, problem, target, suite, db)
     other = _chosen(against, problem, target, suite, db)[0] if against else ""
 
+    from avo.evaluator.beside import beside
     from avo.evaluator.candidate import Candidate
     from avo.evaluator.catalogue import get_cases, get_problem, problem_name
     from avo.evaluator.evaluation import Fault
     from avo.evaluator.inspection import Inspection, Look
     from avo.evaluator.judges import local_judge
+    from avo.evaluator.lanes import drawn
     from avo.evaluator.targets import get_target
-    from avo.watch.beside import beside
 
     _check(show, before, svg, against, as_json=as_json)
     chosen = get_target(target)
@@ -97,8 +98,10 @@ def profile(
     get_cases(get_problem(problem), suite, case)
     found: tuple[Profile, ...] | str | Fault
     with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
-        if show is Show.PIPES:
+        if show in (Show.PIPES, Show.TIMELINE):
             found = judge.profile(Candidate(problem, source), case)
+            if show is Show.TIMELINE and not isinstance(found, Fault):
+                found = "\n\n".join(map(drawn, found))
         elif against:
             both = [judge.profile(Candidate(problem, text), case) for text in (source, other)]
             faults = [each for each in both if isinstance(each, Fault)]
@@ -131,7 +134,7 @@ def _check(show: Show, before: str | None, svg: Path | None, against: str | None
     if before is not None and show is not Show.IR:
         fail("--before is for --show ir")
     if show is not Show.PIPES and (svg or as_json):
-        fail(f"--show {show} prints code: leave {'--svg' if svg else '--json'} out")
+        fail(f"--show {show} prints text: leave {'--svg' if svg else '--json'} out")
     if svg and (svg.is_dir() or not svg.parent.is_dir()):
         fail(f"--svg: {svg} is not a file in an existing folder")
 

@@ -17,7 +17,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Evaluator
-from avo.evaluator.profile import RUNNING
+from avo.evaluator.lanes import lanes
 from avo.lineage_db.records import Run, Version
 from avo.tui.diff import code
 from avo.tui.keys import Scroll
@@ -30,9 +30,6 @@ MakeProfiler = Callable[[Run], Evaluator]
 """Starts the judge that explains kernels for a run."""
 SEEN, HOT = 0.0005, 0.05
 """Shares of a warp's time from which an instruction's costs are shown, and from which it is highlighted."""
-_LEVELS = " ▁▂▃▄▅▆▇█"
-_CELLS = 2
-"""Cells of a timeline that a character stands for."""
 _TICK_S = 0.25
 _SPINNER = "|/-\\"
 
@@ -205,18 +202,8 @@ def _timeline(profile: "Profile") -> RenderableType:
     drawn = profile.timeline
     if drawn is None:
         return Text("The judge has no play of the hot loop.")
-    width = max(map(len, [lane.name for lane in drawn.pipes] + [lane.name for lane in drawn.warps])) + 2
-    lines = [Text(f"{drawn.name}, one SM as played: {drawn.clocks:.0f} clocks", "dim")]
-    for pipe in drawn.pipes:
-        cells = [max(pipe.busy[at : at + _CELLS]) for at in range(0, len(pipe.busy), _CELLS)]
-        curve = "".join(_LEVELS[round(busy * (len(_LEVELS) - 1))] for busy in cells)
-        lines.append(Text(f"{printable(pipe.name):<{width}}{curve}  {sum(pipe.busy) / len(pipe.busy):.0%}"))
-    letters = {state: "b" if state == "CTA barrier" else state[0] for lane in drawn.warps for state in lane.states}
-    letters |= {RUNNING: "#"}
-    for lane in drawn.warps:
-        lines.append(Text(f"{printable(lane.name):<{width}}{''.join(letters[s] for s in lane.states[::_CELLS])}"))
-    legend = (f"{letter} {state}" for state, letter in sorted(letters.items(), key=lambda item: item[1]))
-    return Text("\n").join([*lines, Text(f"warps run or wait for: {', '.join(legend)}", "dim")])
+    first, *between, last = lanes(drawn, printable)
+    return Text("\n").join([Text(first, "dim"), *map(Text, between), Text(last, "dim")])
 
 
 _PARTS: tuple[tuple[str, Callable[["Profile"], RenderableType]], ...] = (

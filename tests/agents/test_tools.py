@@ -10,19 +10,21 @@ import pytest
 from avo.agents.briefing import opening
 from avo.agents.prompts import tool_descriptions
 from avo.agents.tools import Toolbox, Workbench
-from avo.agents.tools.arguments import TOOLS, tool_specs
+from avo.agents.tools.arguments import TOOLS, BadCall, tool_specs
+from avo.agents.tools.editing import Passage, edited
 from avo.agents.tools.tables import short
 from avo.agents.tools.toolbox import MOST_CHARS, cut
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
-from avo.evaluator.profile import Counted
+from avo.evaluator.profile import Counted, Profile
 from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.entries import Memory
 from avo.lineage_db.records import Attempt
-from tests.agents.world import UNRESOLVED, WHY, World
+from tests.agents.world import UNRESOLVED, WHY, World, predicted
 from tests.avo.fakes import NOW, SEED, correct
+from tests.avo.report.test_timeline import LANES
 from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
@@ -72,7 +74,7 @@ def test_specs_are_plain_data_without_the_suite_that_nobody_is_shown() -> None:
         ("evaluate", "{}", ["hypothesis: Field required", '"hypothesis": string', '"suite": string, optional']),
         ("evaluate", '{"hypothesis": "x", "change": "abc", "expected": "y"}', ["at least 15 characters"]),
         ("edit_source", '{"old": "x", "new": "y", "file": "z"}', ["file: Extra inputs"]),
-        ("profile", '{"show": "all"}', ["show", '"show": pipes|sass|ptx|ttgir']),
+        ("profile", '{"show": "all"}', ["show", '"show": pipes|timeline|sass|ptx|ttgir']),
         ("write_source", '{"source": "x", "version": 1}', ["give exactly one of source, version, attempt, variant"]),
         ("read_version", '{"version": 9}', ["no version 9", "choose one of 0"]),
         ("read_version", '{"attempt": 99}', ["no attempt 99"]),
@@ -150,40 +152,142 @@ def varied(**values: str) -> list[dict[str, Any]]:
     return [{"name": name, "edits": [{"old": "100.0", "new": value}]} for name, value in values.items()]
 
 
-def test_variants_are_compared_in_one_table_and_work_goes_on_with_one_of_them() -> None:
-    bench = Bench(World(looks=5))
+def test_variants_are_compared_with_their_base_and_work_goes_on_with_one_of_them() -> None:
+    bench = Bench(World(looks=7))
     variants = [
-        *varied(small="90.0", large="130.0"),
-        {"name": "broken", "edits": [{"old": SEED, "new": "nonsense"}]},
+        *varied(small="90.0", large="130.0", alike="101.0"),
+        {"name": "broken", "edits": [{"old": SEED, "new": f"nonsense {'x' * 300}"}]},
         {"name": "elsewhere", "edits": [{"old": "200.0", "new": "1"}]},
-        {"name": "two", "edits": [{"old": "100.0", "new": "7"}, {"old": "= 7", "new": "= 120.0"}]},
+        {"name": "two", "edits": [{"old": "100.0", "new": "7"}, {"old": "= 7", "new": "= 129.0"}]},
     ]
     said = bench.call("try_variants", variants=variants)
-    rows = [line.split() for line in said.splitlines() if not line.startswith(" ")]
-    assert rows[0][:5] == ["variant", "case", "predicted", "TFLOPS", "range"]
-    means = [["large", "mean", "130.0", "168", "16"], ["two", "mean", "120.0", "168", "16"]]
-    assert rows[1:4] == [*means, ["small", "mean", "90.0", "168", "16"]]
-    assert rows[4][0] == "broken"
-    assert "parse error: not a kernel: nonsense" in said
-    assert "not made: the passage does not occur" in said
+    rows = [line.split("  ") for line in said.splitlines()]
+    assert [(row[0], row[2].strip(), row[3].strip()) for row in map(joined, rows[1:6])] == [
+        ("base", "100", ""),
+        ("large", "130", "+30.0% ± 1.7%"),
+        ("two", "129", "+29.0% ± 1.7%"),
+        ("alike", "101", "tie, +1.0% ± 1.7%"),
+        ("small", "90.0", "-10.0% ± 1.7%"),
+    ]
+    assert f"broken: parse error: not a kernel: nonsense {'x' * 300}" in said
+    assert "elsewhere: not made: the passage does not occur" in said
+    assert "Most ahead of the base is large, tied with two: go on with write_source variant: large" in said
     assert "1 looks are left" in said
     assert bench.box.bench.source == SEED
-    assert (bench.world.looked[0].change, bench.world.looked[0].parents) == ("variant small", (0,))
+    assert [each.change for each in bench.world.looked[:2]] == ["the base of variants, working source", "variant small"]
     assert bench.world.tried == []
     bench.call("write_source", source="something = else")
     again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
     assert again == bench.box.bench
     assert "variant two" in bench.call("write_source", variant="two")
-    assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 120.0", (0,))
-    assert "no variant 'elsewhere': those of the last try_variants are small, large, broken, two" in bench.call(
+    assert (bench.box.bench.source, bench.box.bench.parents) == ("tflops = 129.0", (0,))
+    assert "no variant 'elsewhere': those of the last try_variants are small, large, alike, broken, two" in bench.call(
         "write_source", variant="elsewhere"
     )
+
+
+def joined(row: list[str]) -> list[str]:
+    """Return the cells of a row of a table, the first without its blanks and an empty one behind it."""
+    cells = [cell.strip() for cell in row if cell.strip()]
+    return [cells[0], "", cells[1], cells[2] if "%" in cells[2] else ""]
+
+
+def test_no_variant_is_recommended_that_is_not_told_apart_from_the_base() -> None:
+    said = Bench().call("try_variants", variants=varied(slower="99.0", faster="101.5"))
+    assert "None is told apart from the base as faster" in said
+    assert "go on with" not in said
+
+
+def test_variants_with_the_base_s_launch_plans_are_the_same_kernels() -> None:
+    world = World()
+    looked = [replace(each, plan_digest="p") for each in world.look([])]
+    brief = world.brief(look=lambda variations: [replace(predicted(each), plan_digest="p") for each in variations])
+    said = Toolbox(brief).call("try_variants", json.dumps({"variants": varied(other="120.0")}))
+    assert looked == []
+    assert "the same kernels" in said
+    assert "None is told apart" in said
+
+
+def test_variants_can_be_made_of_any_attempt_by_patch_without_edits_and_in_a_grid() -> None:
+    world = World()
+    world.fail("tflops = 50.0\nBLOCK_N = 64\nkernel(num_stages=2, BLOCK_N=BLOCK_N)")
+    bench = Bench(world)
+    grid = [{"name": "tflops", "values": [60, "70.0"]}, {"name": "num_stages", "values": [2, 3]}]
+    patch = "--- a\n+++ b\n@@ -7,2 +7,2 @@\n-tflops = 50.0\n+tflops = 65.0\n BLOCK_N = 64\n"
+    variants = [{"name": "patched", "patch": patch}, {"name": "as it is"}]
+    said = bench.call("try_variants", attempt=2, variants=variants, grid=grid)
+    assert [each.candidate.source.splitlines()[0] for each in bench.world.looked] == [
+        "tflops = 50.0", "tflops = 65.0", "tflops = 50.0", *2 * ["tflops = 60"], *2 * ["tflops = 70.0"],
+    ]  # fmt: skip
+    assert "Most ahead of the base is tflops 70.0, num_stages 2, tied with tflops 70.0, num_stages 3" in said
+    assert "tie, +0.0%" in said
+    assert "variant tflops 70.0, num_stages 3" in bench.call("write_source", variant="tflops 70.0, num_stages 3")
+    assert bench.box.bench.source == "tflops = 70.0\nBLOCK_N = 64\nkernel(num_stages=3, BLOCK_N=BLOCK_N)"
+    assert "nothing sets num_warps to a literal" in bench.call(
+        "try_variants", grid=[{"name": "num_warps", "values": [4]}]
+    )
+
+
+def test_a_parameter_that_is_set_to_different_literals_is_for_edits() -> None:
+    source = 'first(num_stages=2)\nsecond(num_stages=3)\nif BLOCK_N == 64: x.BLOCK_N = 1\nOPTIONS = {"BLOCK_N": 64}'
+    with pytest.raises(BadCall, match=r"^num_stages is set to 2 and to 3: use edits"):
+        edited(source, [Passage("num_stages", "4", parameter=True)])
+    assert edited(source, [Passage("BLOCK_N", "32", parameter=True)]) == source.replace('": 64', '": 32')
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "give variants, or a grid, or both"),
+        ({"variants": [{"name": "base"}]}, "the first row is called base: choose another name"),
+        ({"grid": [{"name": "A", "values": list(range(9))}, {"name": "B", "values": [1, 2]}]}, "18 variants are asked"),
+        ({"variants": [{"name": "a"}], "version": 0, "attempt": 1}, "at most one of version, attempt"),
+    ],
+)
+def test_a_call_for_variants_that_cannot_be_is_answered_in_a_sentence(asked: dict[str, Any], words: str) -> None:
+    assert words in Bench().call("try_variants", **asked)
+
+
+def test_a_source_is_edited_in_several_places_or_by_a_patch_and_wholly_or_not_at_all() -> None:
+    bench = Bench()
+    bench.call("write_source", source="a = 1\nb = 1\n\nc = 3\n")
+    said = bench.call("edit_source", edits=[{"old": "a = 1", "new": "a = 2"}, {"old": "q", "new": "r"}])
+    assert "the passage does not occur" in said
+    assert bench.box.bench.source == "a = 1\nb = 1\n\nc = 3\n"
+    bench.call("edit_source", edits=[{"old": "a = 1", "new": "a = 2"}, {"old": "c = 3", "new": "c = 4"}])
+    patch = "@@ -1 +1 @@\n-a = 2\n+a = 5\n b = 1\n@@\n \n-c = 4\n+c = 6\n\\ No newline at end of file"
+    bench.call("edit_source", patch=patch)
+    assert bench.box.bench.source == "a = 5\nb = 1\n\nc = 6\n"
+    for wrong, words in (("x", "has no hunk"), ("@@\n+x", "no line of the source"), ("@@\nx", "begins with none of")):
+        assert words in bench.call("edit_source", patch=wrong)
+    assert "give exactly one of old and new, edits, patch" in bench.call("edit_source", patch=patch, old="a", new="b")
+    assert "old and new belong together" in bench.call("edit_source", old="a")
+
+
+def test_hot_loops_of_two_sources_are_set_beside_each_other_and_a_timeline_is_text() -> None:
+    world, asked = World(), list[str]()
+
+    def explain(candidate: Candidate, case: str | None = None) -> tuple[Profile, ...]:
+        asked.append(candidate.source)
+        return (replace(PROFILE, timeline=LANES),)
+
+    bench = Bench(world, explain=explain)
+    bench.call("try_variants", variants=varied(large="130.0"))
+    said = bench.call("profile", show="sass", variant="large", against="base")
+    assert "- the base of the variants, 8k-full" in said
+    assert "+ variant large, 8k-full" in said
+    assert asked == ["tflops = 130.0", SEED]
+    for name in ("v0", "version 0", "#1", "large", "working source"):
+        assert bench.call("profile", show="sass", against=name).startswith("- ")
+    assert "names no source: give v3, #38" in bench.call("profile", show="sass", against="other")
+    assert "against compares machine code" in bench.call("profile", against="v0")
+    assert "warps run or wait for:" in bench.call("profile", show="timeline")
 
 
 def test_variants_are_not_looked_at_beyond_the_budget_or_where_nothing_can_be_looked_at() -> None:
     bench = Bench(World(looks=1))
     said = bench.call("try_variants", variants=varied(a="1.0", b="2.0"))
-    assert said == "error: 2 candidates to look at, and 1 looks are left: look at fewer"
+    assert said == "error: 3 candidates to look at, and 1 looks are left: look at fewer"
     assert bench.box.bench.varied is None
     assert "no variant 'a'" in bench.call("write_source", variant="a")
     assert "cannot be looked at here" in Bench(look=None).call("try_variants", variants=varied(a="1.0"))

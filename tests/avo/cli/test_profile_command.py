@@ -178,8 +178,8 @@ def test_two_kernels_hot_loops_stand_beside_each_other(avo: Avo, tmp_path: Path,
     [
         (("--before", "x"), "--before is for --show ir"),
         (("--show", "ptx", "--before", "x"), "--before is for --show ir"),
-        (("--show", "ptx", "--json"), "--show ptx prints code: leave --json out"),
-        (("--show", "ir", "--svg", "a.svg"), "--show ir prints code: leave --svg out"),
+        (("--show", "ptx", "--json"), "--show ptx prints text: leave --json out"),
+        (("--show", "ir", "--svg", "a.svg"), "--show ir prints text: leave --svg out"),
         (("--against", "kernel.py"), "--against is for --show sass"),
     ],
 )

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 from avo.evaluator.profile import CodeLine, Profile, opcode_of
 from avo.evaluator.units import figure
-from avo.watch.tables import one_line
 
 _Pair: TypeAlias = tuple[CodeLine | None, CodeLine | None]
 _NAMED = 4
@@ -39,7 +38,7 @@ def _heading(sign: str, name: str, made: Profile) -> str:
         return said
     launch = max(made.launches, key=lambda launch: launch.time_us)
     clocks = max(launch.sections, key=lambda section: section.time_us).clocks_per_pass
-    return f"{said}; {one_line(made.code.section)}: {len(made.code.sass)} instructions, {clocks:.0f} clocks per pass"
+    return f"{said}; {made.code.section}: {len(made.code.sass)} instructions, {clocks:.0f} clocks per pass"
 
 
 def _pairs(ours: Sequence[CodeLine], theirs: Sequence[CodeLine]) -> Iterator[_Pair]:
@@ -68,7 +67,7 @@ def _clocks(pairs: Sequence[_Pair]) -> str:
 def _together(sign: str, pairs: Sequence[_Pair]) -> str:
     shown = [each for mine, other in pairs if (each := mine or other)]
     bases = Counter(opcode_of(each.instruction).partition(".")[0] for each in shown)
-    named = ", ".join(f"{count} {one_line(base)}" for base, count in bases.most_common(_NAMED))
+    named = ", ".join(f"{count} {base}" for base, count in bases.most_common(_NAMED))
     return f"{_clocks(pairs)}  {'':>5}  {sign} {len(pairs)} {'alike' if sign == ' ' else 'cheap'}: {named}"
 
 
@@ -76,4 +75,4 @@ def _row(sign: str, pair: _Pair) -> str:
     shown = pair[0] or pair[1]
     assert shown is not None
     why = f"  <- {shown.reason}" if shown.reason and shown.share >= _DIFFERENT else ""
-    return f"{_clocks([pair])}  {shown.line or '?':>5}  {sign} {one_line(shown.instruction)}{why}"
+    return f"{_clocks([pair])}  {shown.line or '?':>5}  {sign} {' '.join(shown.instruction.split())}{why}"

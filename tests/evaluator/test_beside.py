@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from avo.evaluator.beside import beside
 from avo.evaluator.profile import Code, CodeLine, Profile
-from avo.watch.beside import beside
 from tests.avo.sample_profile import PROFILE
 
 
