@@ -1,13 +1,17 @@
 """What an operator reads and writes besides evaluations: one-method seams, and an in-memory desk for tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from avo.agents.model import Usage
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.inspection import Findings, Inspection
-from avo.lineage_db.records import Attempt
+from avo.lineage_db.records import Attempt, RunSummary, Version
+
+
+def _nowhere(run: str, number: int | None) -> Version:
+    raise LookupError(f"there is no run {run!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class Desk:
     left: Callable[[], Left]
     """Returns what is left of the budgets now."""
     listen: Listen
+    runs: Callable[[], Sequence[RunSummary]] = lambda: ()
+    """Returns the other runs of the database that have versions."""
+    version: Callable[[str, int | None], Version] = _nowhere
+    """Returns a version of any run by its name, the best for None; raises ``LookupError`` if there is none."""
 
 
 @dataclass

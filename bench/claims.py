@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from avo.agents.moves import MOVES
+from avo.agents.best import Unmakeable, moved
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Evaluator
@@ -25,11 +25,6 @@ from avo.knowledge_base.note import read_notes
 from avo.seeds import seed_source
 
 ROOT = Path(__file__).parents[1]
-_MOVES = {move.name: move for move in MOVES}
-
-
-class Unmakeable(Exception):
-    """A claim whose kernels cannot be made or predicted; the message says why."""
 
 
 def made(steps: Sequence[str], target: str) -> str:
@@ -50,15 +45,7 @@ def _stepped(source: str, step: str, target: str) -> str:
         if count != 1:
             raise Unmakeable(f"{step}: the kernel sets {found[1]} {count} times, not once")
         return edited
-    name, _, words = step.removesuffix(")").partition("(")
-    if name not in _MOVES:
-        raise Unmakeable(f"{step}: there is no move {name!r}")
-    variants = _MOVES[name].variants(source, get_target(target))
-    chosen = next((variant.source for variant in variants if words in variant.label), None)
-    if chosen is None:
-        labels = "; ".join(variant.label for variant in variants) or "none"
-        raise Unmakeable(f"{step} does not apply to the kernel: its variants are {labels}")
-    return chosen
+    return moved(source, step, get_target(target))
 
 
 class Predictions:

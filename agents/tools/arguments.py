@@ -65,6 +65,11 @@ class ReadNote(_Arguments):
     id: str = Field(min_length=1)
 
 
+class Sources(_Arguments):
+    name: str | None = Field(default=None, min_length=1, max_length=200)
+    first: int = Field(default=1, ge=1)
+
+
 class ViewSource(_Arguments):
     first: int = Field(default=1, ge=1)
     last: int | None = Field(default=None, ge=1)
@@ -195,6 +200,7 @@ TOOLS: dict[str, type[_Arguments]] = {
     "diff_versions": DiffVersions,
     "search_knowledge": SearchKnowledge,
     "read_note": ReadNote,
+    "sources": Sources,
     "view_source": ViewSource,
     "edit_source": EditSource,
     "write_source": WriteSource,

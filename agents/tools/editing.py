@@ -1,13 +1,15 @@
 """Edits of a source by exact passages, as a model writes them."""
 
+import ast
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
-from avo.agents.tools.arguments import MOST_SOURCE_CHARS, BadCall
+from avo.agents.tools.arguments import MOST_SOURCE_CHARS, BadCall, EditSource, TryVariants, Variant
 
-_LITERAL = r"-?\d[\w.]*|True|False|None|\"[^\"\n]*\"|'[^'\n]*'"
 _ALIKE = 0.5
 """Least share of characters in common for a passage to be pointed out as the one that was meant."""
 _MOST_SHOWN = 2000
@@ -43,7 +45,27 @@ def edited(source: str, passages: Iterable[Passage]) -> str:
     return source
 
 
-def passages_of(patch: str) -> Iterator[Passage]:
+def passages(asked: EditSource | Variant) -> Iterator[Passage]:
+    """Yield what a call replaces; raise ``BadCall`` for a patch that is none."""
+    if isinstance(asked, EditSource) and asked.old is not None and asked.new is not None:
+        yield Passage(asked.old, asked.new, asked.everywhere)
+    yield from (Passage(each.old, each.new, each.everywhere) for each in asked.edits)
+    if asked.patch:
+        yield from _hunks(asked.patch)
+
+
+def variants_of(asked: TryVariants) -> Iterator[tuple[str, Callable[[], Iterable[Passage]]]]:
+    """Yield the name of each variant, and what returns its passages."""
+    for each in asked.variants:
+        yield each.name, partial(passages, each)
+    names = [each.name for each in asked.grid]
+    for values in product(*(each.values for each in asked.grid)) if names else ():
+        chosen = list(zip(names, values, strict=True))
+        made = tuple(Passage(name, value, parameter=True) for name, value in chosen)
+        yield ", ".join(f"{name} {value}" for name, value in chosen), partial(iter, made)
+
+
+def _hunks(patch: str) -> Iterator[Passage]:
     """Yield the hunks of a unified diff as passages, whatever their line numbers say; raise ``BadCall`` for a text that
     is none.
     """
@@ -61,14 +83,45 @@ def passages_of(patch: str) -> Iterator[Passage]:
 
 
 def _assigned(source: str, name: str, value: str) -> str:
-    """Return ``source`` with another literal for a parameter: ``BLOCK_N = 64``, ``num_stages=3``, ``"WAYS": 2``."""
-    set_to = re.compile(rf"""(?<![\w.]){name}(?:(?:\s*:\s*[\w.]+)?\s*=(?!=)|["']\s*:)\s*({_LITERAL})(?![\w.])""")
-    found = {match[1] for match in set_to.finditer(source)}
-    if not found:
-        raise BadCall(f"nothing sets {name} to a literal: use edits")
-    if len(found) > 1:
-        raise BadCall(f"{name} is set to {' and to '.join(sorted(found))}: use edits")
-    return set_to.sub(lambda match: match[0][: match.start(1) - match.start()] + value, source)
+    """Return ``source`` with another literal for a parameter: ``BLOCK_N = 64``, ``M, N = 128, 64``, ``num_stages=3``,
+    ``"WAYS": 2``, or for the variable that a call passes for it; raise ``BadCall``.
+    """
+    try:
+        given = list(_given(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise BadCall(f"the source does not parse: {error}") from None
+    passed = {value.id for other, value in given if other == name and isinstance(value, ast.Name)}
+    found = [value for other, value in given if other in {name, *passed} and isinstance(value, ast.Constant)]
+    literals = sorted({repr(each.value) for each in found})
+    if len(literals) != 1:
+        why = f"{name} is set to {' and to '.join(literals)}" if literals else f"nothing sets {name} to a literal"
+        raise BadCall(f"{why}: use edits")
+    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    for each in sorted(found, key=lambda each: -each.col_offset):
+        line = lines[each.lineno - 1]
+        lines[each.lineno - 1] = line[: each.col_offset] + value.encode() + line[each.end_col_offset :]
+    return b"".join(lines).decode()
+
+
+def _given(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yield each name that is given a value, by assignment, keyword or key of a dictionary, and the value."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            pairs = [(target, node.value) for target in targets]
+            for target, value in pairs:
+                if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                    pairs += zip(target.elts, value.elts, strict=False)
+                elif isinstance(target, ast.Name):
+                    yield target.id, value
+        elif isinstance(node, ast.keyword) and node.arg is not None:
+            yield node.arg, node.value
+        elif isinstance(node, ast.Dict):
+            yield from (
+                (key.value, value)
+                for key, value in zip(node.keys, node.values, strict=True)
+                if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            )
 
 
 def nearest(source: str, passage: str) -> str:

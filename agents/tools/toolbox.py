@@ -2,10 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import product
 from typing import Any
 
 from avo.agents.descent import Descent
@@ -13,10 +11,10 @@ from avo.agents.errors import CandidateTaken, LooksSpent
 from avo.agents.memory import recalled
 from avo.agents.model import ToolCall, readable
 from avo.agents.operator import Brief, Variation
-from avo.agents.tools import arguments, tables
+from avo.agents.tools import arguments, sources, tables
 from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
-from avo.agents.tools.editing import Passage, edited, passages_of
+from avo.agents.tools.editing import Passage, edited, passages, variants_of
 from avo.agents.tools.tables import fitting
 from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
 from avo.evaluator.beside import beside
@@ -65,6 +63,7 @@ class Toolbox:
             "diff_versions": self._diff_versions,
             "search_knowledge": self._search_knowledge,
             "read_note": self._read_note,
+            "sources": self._sources,
             "view_source": self._view_source,
             "edit_source": self._edit_source,
             "write_source": self._write_source,
@@ -143,6 +142,10 @@ class Toolbox:
     def _read_note(self, asked: arguments.ReadNote) -> str:
         return self._brief.knowledge.note(asked.id).whole
 
+    def _sources(self, asked: arguments.Sources) -> str:
+        text = sources.listed(self._brief) if asked.name is None else sources.named(self._brief, asked.name)
+        return page(text, asked.first, self._most_chars - _NOTE_CHARS)
+
     # Editing
 
     def _view_source(self, asked: arguments.ViewSource) -> str:
@@ -150,7 +153,7 @@ class Toolbox:
 
     def _edit_source(self, asked: arguments.EditSource) -> str:
         source = self.bench.source
-        self.bench.source = edited(source, _passages(asked))
+        self.bench.source = edited(source, passages(asked))
         return difference(source, self.bench.source, "before", "after") or "no difference"
 
     def _write_source(self, asked: arguments.WriteSource) -> str:
@@ -175,17 +178,17 @@ class Toolbox:
             raise BadCall("variants cannot be looked at here: edit the source and profile it")
         source, name = self._named(asked.version, asked.attempt)
         base = Variation(brief.candidate(source), f"the base of variants, {name}", bench.parents)
-        made, passages, faults = {arguments.BASE: base}, dict[str, tuple[Passage, ...]](), dict[str, str]()
-        for name, given in _varied(asked):
+        made, kept, faults = {arguments.BASE: base}, dict[str, tuple[Passage, ...]](), dict[str, str]()
+        for name, given in variants_of(asked):
             try:
                 edits = tuple(given())
                 candidate = brief.candidate(edited(source, edits))
             except BadCall as error:
                 faults[name] = f"not made: {error}"
             else:
-                made[name], passages[name] = Variation(candidate, f"variant {name}", bench.parents), edits
+                made[name], kept[name] = Variation(candidate, f"variant {name}", bench.parents), edits
         found = dict(zip(made, brief.look(list(made.values())), strict=True))
-        bench.varied = Varied(source, passages)
+        bench.varied = Varied(source, kept)
         left = brief.desk.left().looks
         parts = [tables.variants(found, faults), "Nothing was executed: numbers may be wrong."]
         parts += [] if left is None else [f"{left} looks are left."]
@@ -384,25 +387,6 @@ def failed(name: str, result: str) -> bool:
 def difference(old: str, new: str, old_name: str, new_name: str) -> str:
     """Return the unified diff of two sources."""
     return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
-
-
-def _passages(asked: arguments.EditSource | arguments.Variant) -> Iterator[Passage]:
-    if isinstance(asked, arguments.EditSource) and asked.old is not None and asked.new is not None:
-        yield Passage(asked.old, asked.new, asked.everywhere)
-    yield from (Passage(each.old, each.new, each.everywhere) for each in asked.edits)
-    if asked.patch:
-        yield from passages_of(asked.patch)
-
-
-def _varied(asked: arguments.TryVariants) -> Iterator[tuple[str, Callable[[], Iterable[Passage]]]]:
-    """Yield the name of each variant, and what returns its passages."""
-    for each in asked.variants:
-        yield each.name, partial(_passages, each)
-    names = [each.name for each in asked.grid]
-    for values in product(*(each.values for each in asked.grid)) if names else ():
-        chosen = list(zip(names, values, strict=True))
-        made = tuple(Passage(name, value, parameter=True) for name, value in chosen)
-        yield ", ".join(f"{name} {value}" for name, value in chosen), partial(iter, made)
 
 
 def _fault(fault: Fault) -> str:

@@ -26,8 +26,15 @@ from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Decision, Ruling, ending, final, timed
 from avo.lineage_db.entries import Intervention
-from avo.lineage_db.errors import DatabaseUnavailable, IncompatibleDatabase, StepNotRunning, UnknownAttempt
-from avo.lineage_db.records import Attempt, PendingReply, Run, Step, StepState, Version
+from avo.lineage_db.errors import (
+    DatabaseUnavailable,
+    IncompatibleDatabase,
+    StepNotRunning,
+    UnknownAttempt,
+    UnknownRun,
+    UnknownVersion,
+)  # fmt: skip
+from avo.lineage_db.records import Attempt, PendingReply, Run, RunSummary, Step, StepState, Version
 from avo.lineage_db.seen import Seen
 from avo.lineage_db.store import Store
 from avo.search import seeding
@@ -330,6 +337,15 @@ class _OpenStep:
             found = work.allowance.left(store, work.run, (*self._earlier, step), work.clock())
             return replace(found, looks=self._looks.left)
 
+        def runs() -> list[RunSummary]:
+            return [each for each in store.runs() if each.versions and each.run.id != work.run.id]
+
+        def version(run: str, number: int | None) -> Version:
+            try:
+                return store.version(store.run(run).id, number)
+            except (UnknownRun, UnknownVersion) as error:
+                raise LookupError(str(error)) from None
+
         return Desk(
             inspect=work.evaluator.inspect,
             attempt=attempt,
@@ -339,6 +355,8 @@ class _OpenStep:
             hand_over=hand_over,
             left=left,
             listen=listen,
+            runs=runs,
+            version=version,
         )
 
 

@@ -21,15 +21,17 @@ from avo.evaluator.profile import Counted, Profile
 from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.entries import Memory
-from avo.lineage_db.records import Attempt
+from avo.lineage_db.records import Attempt, Run, RunState, RunSummary
+from avo.seeds import seed_source
 from tests.agents.world import UNRESOLVED, WHY, World, predicted
 from tests.avo.fakes import NOW, SEED, correct
 from tests.avo.report.test_timeline import LANES
 from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
-    "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "view_source", "edit_source",
-    "write_source", "try_variants", "check", "evaluate", "profile", "run_python", "remember", "recall", "submit",
+    "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "sources", "view_source",
+    "edit_source", "write_source", "try_variants", "check", "evaluate", "profile", "run_python", "remember",
+    "recall", "submit",
 ]  # fmt: skip
 
 
@@ -38,7 +40,7 @@ class Bench:
         self.world = world or World()
         self.box = Toolbox(self.world.brief(**brief))
 
-    def call(self, name: str, **arguments: Any) -> str:
+    def call(self, name: str, /, **arguments: Any) -> str:
         return self.box.call(name, json.dumps(arguments))
 
     def evaluate(self, source: str, **more: Any) -> str:
@@ -125,6 +127,30 @@ def test_the_knowledge_base_is_searched_for_this_target_and_problem() -> None:
     assert re.search(r"  triton.language.make_tensor_descriptor\(base: .* \.\.\.  ", described), "signatures are cut"
     assert "Source:" in bench.call("read_note", id="exp2")
     assert "nothing found" in bench.call("search_knowledge", query="zzzz")
+
+
+def test_seeds_best_known_kernels_and_versions_of_other_runs_are_read_by_name() -> None:
+    world = World()
+    other = Run(2, "night", "gqa", "h100", "quick", "mutate", 1, {}, RunState.FINISHED, NOW, NOW)
+    best = {("night", None): world.versions[0], ("night", 1): world.accept("tflops = 612.3", (0,))}
+    desk = replace(
+        world.desk.desk,
+        runs=lambda: [RunSummary(other, 5, 2, 612.34, 200.0)],
+        version=lambda run, number: best[run, number],
+    )
+    bench = Bench(world, desk=desk)
+    rows = {tuple(line.split("  ")[0].split()): line for line in bench.call("sources").splitlines()}
+    assert "gqa, h100, suite quick: 612 TFLOPS" in rows["run", "night"]
+    assert "mha/plain by specialise; side(4 heads)" in rows["known", "mha", "h100"]
+    assert "FlashAttention" in rows["seed", "mha/hopper"]
+    assert bench.call("sources", name="seed mha/plain") == seed_source("mha", "plain").rstrip("\n")
+    assert bench.call("sources", name="run night@1") == "tflops = 612.3"
+    assert bench.call("sources", name="run night") == SEED
+    made = bench.call("sources", name="known fsa h100")
+    assert made.startswith('"""')
+    assert bench.call("sources", name="known fsa h100", first=3) == made.partition("\n")[2].partition("\n")[2]
+    for wrong in ("seed mha/none", "known mha a100", "run none", "night", "run night@7"):
+        assert bench.call("sources", name=wrong).startswith("error: ")
 
 
 def test_the_working_source_starts_as_the_best_version_and_is_edited_exactly() -> None:
@@ -228,11 +254,31 @@ def test_variants_can_be_made_of_any_attempt_by_patch_without_edits_and_in_a_gri
     )
 
 
-def test_a_parameter_that_is_set_to_different_literals_is_for_edits() -> None:
-    source = 'first(num_stages=2)\nsecond(num_stages=3)\nif BLOCK_N == 64: x.BLOCK_N = 1\nOPTIONS = {"BLOCK_N": 64}'
-    with pytest.raises(BadCall, match=r"^num_stages is set to 2 and to 3: use edits"):
-        edited(source, [Passage("num_stages", "4", parameter=True)])
-    assert edited(source, [Passage("BLOCK_N", "32", parameter=True)]) == source.replace('": 64', '": 32')
+@pytest.mark.parametrize(
+    ("source", "name", "made"),
+    [
+        ("é, n = 'é', 64\nkernel[grid](BLOCK_N=n)", "BLOCK_N", "é, n = 'é', 9\nkernel[grid](BLOCK_N=n)"),
+        ("BLOCK_N: int = 64", "BLOCK_N", "BLOCK_N: int = 9"),
+        ("if N == 64: x.N = 1\nO = {'N': 64, **more}", "N", "if N == 64: x.N = 1\nO = {'N': 9, **more}"),
+        ("first(stages=2); second(stages=2)", "stages", "first(stages=9); second(stages=9)"),
+    ],
+)  # fmt: skip
+def test_a_parameter_is_changed_wherever_it_is_set(source: str, name: str, made: str) -> None:
+    assert edited(source, [Passage(name, "9", parameter=True)]) == made
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("first(stages=2)\nsecond(stages=3)", "stages is set to 2 and to 3: use edits"),
+        ("first(stages=x)", "nothing sets stages to a literal: use edits"),
+        ("first(", "the source does not parse: "),
+    ],
+)
+def test_a_parameter_that_is_not_set_to_one_literal_is_for_edits(source: str, words: str) -> None:
+    with pytest.raises(BadCall) as raised:
+        edited(source, [Passage("stages", "4", parameter=True)])
+    assert str(raised.value).startswith(words)
 
 
 @pytest.mark.parametrize(
