@@ -13,6 +13,8 @@ class Look(StrEnum):
     """Whether a candidate parses, lowers, compiles and fits, and is correct on one small case under the sanitiser."""
     SPEED = "speed"
     """How fast a candidate is predicted to be, and what its kernels need. Nothing is executed, so it may be wrong."""
+    RANK = "rank"
+    """The same with ``Score.neighbours``, by which versions are ranked; it takes several times as long."""
     SASS = "sass"
     """The machine code of the section that takes most time, and what its instructions wait for."""
     PTX = "ptx"
@@ -67,6 +69,6 @@ class Findings:
     evaluation: Evaluation | None = None
     """The verdict of ``Look.SCORE``."""
     score: Score | None = None
-    """The prediction of ``Look.SPEED``, also where the evaluator measures speed."""
+    """The prediction of ``Look.SPEED`` and ``Look.RANK``, also where the evaluator measures speed."""
     plan_digest: str | None = None
-    """What identifies the launch plans that ``Look.SPEED`` saw, those for the benchmark cases."""
+    """What identifies the launch plans that these saw, those for the benchmark cases."""

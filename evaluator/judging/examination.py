@@ -161,9 +161,7 @@ class Examination:
             raise self._unverified(everything, score)
         found = passed(score)
         if cases.closely and not measured:
-            found = replace(
-                found, neighbours=neighbours(self._tools.compiler, self._tools.target, self._problem, ranked)
-            )
+            found = replace(found, neighbours=neighbours(self._tools, self._problem, ranked))
         self._traits = traits(checked[0], {each.kernel: each for each in self._resources}, found, self._tools.target)
         return found
 
@@ -197,8 +195,8 @@ class Examination:
             return tuple(replace(each, counted=found) for each, found in found_by)
         return tuple(profiles)
 
-    def speed(self) -> Findings:
-        """Predict the speed on all benchmark cases; the numbers are not checked."""
+    def speed(self, *, ranked: bool = False) -> Findings:
+        """Predict the speed on all benchmark cases, if ``ranked`` of neighbours too; the numbers are not checked."""
 
         def predicted() -> Score:
             plans = self._fastest()
@@ -207,7 +205,8 @@ class Examination:
             counted = self._compiled(self._cases.scored, plans)
             if not all(each.works for each in counted):
                 raise Refused(Fault(Status.UNSUPPORTED, "no prediction: its work cannot be counted"))
-            return named(passed(Predicted(self._tools.target).score(self._problem, counted, None)), plans)
+            found = named(passed(Predicted(self._tools.target).score(self._problem, counted, None)), plans)
+            return replace(found, neighbours=neighbours(self._tools, self._problem, counted)) if ranked else found
 
         found = outcome(predicted)
         fault, score = (found, None) if isinstance(found, Fault) else (None, found)

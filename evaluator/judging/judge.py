@@ -78,7 +78,7 @@ class Judge(Evaluator):
         )
         self._judged: dict[tuple[str, str, Incumbent | None], tuple[Evaluation, int]] = {}
         """Verdicts by suite, digest of the plans and incumbent, each with the hash of the source."""
-        self._predicted: dict[tuple[str, str], Findings] = {}
+        self._predicted: dict[tuple[Look, str, str], Findings] = {}
         """What looks at the speed found, by suite and digest of the plans."""
 
     def close(self) -> None:
@@ -151,8 +151,8 @@ class Judge(Evaluator):
             if inspection.look is Look.CHECK:
                 small = smallest_of_each(problem.correctness_cases)
                 return self._captured(candidate, small, get_suite(problem, self.suite)).check()
-            if inspection.look is Look.SPEED:
-                return self._look(self._captured(candidate, (), get_suite(problem, self.suite)))
+            if inspection.look in (Look.SPEED, Look.RANK):
+                return self._look(self._captured(candidate, (), get_suite(problem, self.suite)), inspection.look)
             first, *_ = get_cases(problem, self.suite, inspection.case)
             captured = self._captured(candidate, (), (first,))
             if inspection.look is Look.IR:
@@ -161,11 +161,11 @@ class Judge(Evaluator):
         except Refused as refused:
             return Findings(refused.fault)
 
-    def _look(self, examination: Examination) -> Findings:
+    def _look(self, examination: Examination, look: Look) -> Findings:
         """Return the predicted speed; different sources with the same launch plans are played once."""
         assert examination.plan_digest is not None
-        known = self._predicted.get(key := (self.suite, examination.plan_digest))
-        found = known or examination.speed()
+        known = self._predicted.get(key := (look, self.suite, examination.plan_digest))
+        found = known or examination.speed(ranked=look is Look.RANK)
         if found.score is not None:
             _keep(self._predicted, key, found)
         return found

@@ -13,6 +13,7 @@ from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.residency import ctas_per_sm
 from avo.evaluator.evaluation import Fault, Score, geometric_mean
+from avo.evaluator.judging.cases import Tools
 from avo.evaluator.judging.speed import CompiledPlan, Predicted
 from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
@@ -20,12 +21,10 @@ from avo.evaluator.target import Target
 NEIGHBOURS = 6
 
 
-def neighbours(
-    compiler: Compiler, target: Target, problem: Problem, plans: Sequence[CompiledPlan]
-) -> tuple[tuple[float, ...], ...]:
+def neighbours(tools: Tools, problem: Problem, plans: Sequence[CompiledPlan]) -> tuple[tuple[float, ...], ...]:
     """Return ``Score.neighbours``."""
-    compiler.begin(closely=True)
-    return predicted(target, problem, in_other_orders(compiler, target, plans, NEIGHBOURS))
+    tools.compiler.begin(closely=True)
+    return predicted(tools.target, problem, in_other_orders(tools.compiler, tools.target, plans, NEIGHBOURS))
 
 
 def predicted(

@@ -29,7 +29,7 @@ from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.profile import Profile
 from avo.evaluator.target import Target
 
-VERSION = 9
+VERSION = 10
 """Version of this format and of the meaning of answers. A judge and its caller must have the same version."""
 _SHOWN = 60
 """Characters of a bad line that a message quotes."""

@@ -83,6 +83,17 @@ def test_the_speed_is_that_of_the_verdict(judge: Judge) -> None:
 
 
 @pytest.mark.long
+def test_the_rank_is_that_of_the_examination_before_acceptance(judge: Judge) -> None:
+    found, alone = look(judge, Look.RANK).score, look(judge, Look.SPEED).score
+    examined = judge.verify(Candidate("mha", SEED)).score
+    assert found is not None
+    assert examined is not None
+    assert len(found.neighbours) > 1
+    assert found.neighbours == examined.neighbours, "another verdict on it would be another rule"
+    assert replace(found, neighbours=()) == alone
+
+
+@pytest.mark.long
 def test_sources_with_the_same_launch_plans_are_played_once(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     first = look(judge, Look.SPEED)
     monkeypatch.delattr("avo.evaluator.judging.speed.predict")
