@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from avo.lineage_db import queries
+from avo.lineage_db.ablations import Ablations
 from avo.lineage_db.claims import Claims
 from avo.lineage_db.driving import Driving
 from avo.lineage_db.ending import Ending
@@ -50,6 +51,7 @@ class Store(Part):
         self.journal = Journal(database, self._histories)
         self.pages = Pages(database)
         self.measurements = Measurements(database)
+        self.ablations = Ablations(database)
         self.upkeep = Upkeep(database)
 
     @classmethod

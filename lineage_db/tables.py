@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from avo.evaluator.confirmation import Finding
 from avo.evaluator.evaluation import Status
+from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from avo.lineage_db.decision import Ruling
 from avo.lineage_db.ending import Ending
@@ -43,6 +44,10 @@ def _doing(data: list[dict[str, Any]]) -> tuple[Doing, ...]:
 
 def _findings(data: list[dict[str, Any]]) -> tuple[Finding, ...]:
     return msgspec.convert(data, tuple[Finding, ...])
+
+
+def _ablation(data: dict[str, Any]) -> Ablation:
+    return msgspec.convert(data, Ablation)
 
 
 def _seen(data: dict[str, Any]) -> Seen:
@@ -319,6 +324,17 @@ measurements = Table(
     Column("kernels", Json(_findings), nullable=False),
     # The whole file, samples included.
     Column("content", Json, nullable=False),
+)
+
+# What each edit of a version is worth in it, and the version without the useless ones: the last that was made.
+ablations = Table(
+    "ablations",
+    metadata,
+    Column("run_id", Id, primary_key=True, autoincrement=False),
+    Column("version", Id, primary_key=True, autoincrement=False),
+    Column("made", UtcDateTime, nullable=False),
+    Column("content", Json(_ablation), nullable=False),
+    ForeignKeyConstraint(["run_id", "version"], [versions.c.run_id, versions.c.number]),
 )
 
 # The writers to a database on a server, and the token of the last transaction that each has committed. It tells whether

@@ -56,13 +56,6 @@ def _isolation(command: str | None) -> str:
     return isolation() if command is None else f"that of the machine behind: {command}"
 
 
-def _tools() -> str:
-    """Return ``avo-kernels 0.1.0, torch 2.11.0, triton 3.6.0`` as they are installed here."""
-    from importlib.metadata import version
-
-    return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
-
-
 @contextmanager
 def metrics_served(store: "Store", run_name: str, where: str | None, otlp: str | None) -> Iterator[None]:
     """Serve the run's metrics at ``where`` and send them to ``otlp``, if these are given, as long as the context lasts;
@@ -111,6 +104,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.sandbox.isolation import missing_namespaces
     from avo.lineage_db.errors import StoreError
+    from avo.search.judging import releases
     from avo.search.leases import exclusive
     from avo.search.run import RunSession, Stop, stop_on_signals, utc_now
     from avo.search.workers import hire
@@ -126,7 +120,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     if config.evaluator_command is None and (lacking := missing_namespaces()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
-    made_with = {*run.config.get(TOOLS, ()), _tools()}
+    made_with = {*run.config.get(TOOLS, ()), releases()}
     run = replace(run, config={**run.config, ISOLATION: sorted(kept_apart), TOOLS: sorted(made_with)})
     stop, trouble = Stop(), ""
     deadline = None if config.max_hours is None else utc_now() + timedelta(hours=config.max_hours)

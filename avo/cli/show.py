@@ -15,6 +15,7 @@ from avo.watch.wording import edited_from, measured, printable
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluation import Score
+    from avo.lineage_db.ablated import Ablation
     from avo.lineage_db.measurements import Measured
     from avo.lineage_db.records import Step, Version
 
@@ -36,8 +37,8 @@ def show(
         bool,
         typer.Option(
             "--ablate",
-            help="Take its edits away one at a time and judge it again: what each is worth; with --source, the kernel "
-            "without the useless ones. Takes a minute or several.",
+            help="Take its edits away one at a time and judge it again, for minutes once: what each is worth; with "
+            "--source, the kernel without the useless ones.",
         ),
     ] = False,
     db: DbOption = None,
@@ -57,8 +58,9 @@ def show(
         start = store.start(run.id)
         told = store.measurements.told(run.id)
         versions = store.versions(run.id) if ablate else []
+        known = store.ablations.of(run.id, accepted.number) if ablate and accepted else None
     if ablate:
-        _ablate(found, versions, source=source, as_json=as_json)
+        _ablate(found, versions, known, db, source=source, as_json=as_json)
         return
     assert step is not None, "attempts are made in steps"
     if as_json:
@@ -69,14 +71,25 @@ def show(
         _print(found, step, start.attempt.evaluation.score if start and start.attempt.id != attempt.id else None, told)
 
 
-def _ablate(found: Named, versions: "Sequence[Version]", *, source: bool, as_json: bool) -> None:
+def _ablate(
+    found: Named,
+    versions: "Sequence[Version]",
+    known: "Ablation | None",
+    db: str | None,
+    *,
+    source: bool,
+    as_json: bool,
+) -> None:
     from avo.cli.ablating import ablated
     from avo.cli.ablating import render as render_ablation
+    from avo.search.ablation import unablated
     from avo.watch.scores import unit_for
 
     if found.version is None:
         fail(f"--ablate: {found.label} is no version: name one, such as {found.run.name}@1")
-    made = ablated(found.run, versions, found.version.number)
+    if why := unablated(found.run, found.version):
+        fail(f"--ablate: {why}")
+    made = ablated(found.run, versions, found.version.number, known, db)
     if as_json:
         print_json(asdict(made))
     elif source:

@@ -7,62 +7,24 @@ from difflib import SequenceMatcher
 from avo.agents.edits import parts_of
 from avo.agents.moves import MOVES
 from avo.agents.moves.move import Move
+from avo.config import RunConfig
 from avo.errors import NotReproduced
 from avo.evaluator.candidate import Candidate
-from avo.evaluator.evaluation import Evaluation
-from avo.evaluator.evaluators import Evaluator
-from avo.evaluator.resolution import resolution
-from avo.evaluator.target import Target
+from avo.evaluator.evaluation import Evaluation, Score
+from avo.evaluator.evaluators import Evaluator, Progress, Tell
+from avo.evaluator.inspection import Inspection, Look
+from avo.evaluator.resolution import difference
+from avo.evaluator.target import CUDA, Target
+from avo.lineage_db.ablated import Ablation, Edit
+from avo.lineage_db.decision import Lead
 from avo.lineage_db.records import Run, Version
+from avo.search.acceptance import Thresholds
+from avo.search.judging import releases
 
 MOST_EDITS = 24
 """Most edits that are taken away: the first moves, then the first hunks."""
-_LEAST = 0.011
-"""Gain from which on kernels are told apart where a version's neighbours were not predicted: the least resolution."""
 _NAME = 60
 """Characters of a line by which a hunk is named."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Ablated:
-    """A version without one of its edits."""
-
-    edit: str
-    """The move, or the first line that the hunk adds or removes."""
-    worth: float | None
-    """By how much the edit makes the version faster, 0.03 being 3 percent; None where it cannot be taken away alone."""
-    why: str = ""
-    """Why not, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """What each edit of a version is worth in it, and the version without the useless ones."""
-
-    run: str
-    version: int
-    line: tuple[int, ...]
-    """The versions from a seed to it, each made from the one before: of several parents, the first."""
-    merged: bool
-    """Whether one of these has other parents too, whose edits are not told apart."""
-    tflops: float
-    """Of the version, as it was judged beside the others."""
-    width: float
-    """The resolution: an edit that is worth no more is useless."""
-    edits: tuple[Ablated, ...]
-    """Moves in the order in which they were made, or hunks from top to bottom."""
-    moves: bool
-    """Whether edits are moves. Where those repeated make another source, they are hunks of its difference to the seed.
-    """
-    left_out: int
-    """Number of edits beyond ``MOST_EDITS``, which were kept."""
-    dropped: tuple[str, ...]
-    """The edits that the minimal kernel does without."""
-    minimal: str
-    """Its source; that of the version where no edit can go."""
-    minimal_tflops: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,68 +38,95 @@ class _Whole:
 
 
 def ablate(
-    run: str, line: Sequence[Version], problem: str, judge: Evaluator, say: Say = lambda words: None
+    run: str, line: Sequence[Version], problem: str, judge: Evaluator, thresholds: Thresholds, tell: Tell
 ) -> Ablation:
     """Return what the edits of the last version of ``line`` are worth in it.
 
-    ``line`` goes from a seed to the version, each made from the one before it. Where speed is predicted a kernel takes
-    seconds. ``say`` hears what is judged. Raises ``NotReproduced`` if the version is not correct now.
+    ``line`` goes from a seed to the version, each made from the one before it. An edit is useless where acceptance, by
+    these ``thresholds``, would not take the version over the kernel without the edit. As there, means over neighbours
+    are compared; but single predictions where the version was accepted without neighbours. A kernel takes up to half a
+    minute. ``tell`` hears what is judged. Raises ``NotReproduced`` if the version is not correct now.
     """
     seed, version = line[0], line[-1]
     whole = _moves(line, problem, judge.target) or _hunks(seed.attempt.source, version.attempt.source)
-    score = version.attempt.evaluation.score
-    width = (resolution(score) if score else None) or _LEAST
-
-    def judged(source: str, words: str) -> Evaluation:
-        say(words)
-        return judge.evaluate(Candidate(problem, source))
-
-    itself = judged(version.attempt.source, "the version itself")
-    if not itself.correct:
-        why = f"{itself.status.words}: {itself.message.partition(chr(10))[0]}"
-        raise NotReproduced(f"{run}@{version.number} is not correct as judged now, {why}: its edits have no worth")
-    base = itself.geomean_tflops
-    known: dict[str, Evaluation] = {}
+    accepted = version.attempt.evaluation.score
+    judging = _Judging(judge, problem, bool(accepted and accepted.neighbours), tell, 2 + len(whole.names[:MOST_EDITS]))
+    itself = judging(version.attempt.source, "the version itself")
+    if itself.score is None:
+        raise NotReproduced(
+            f"{run}@{version.number} is not correct as judged now, {_fault(itself)}: its edits have no worth"
+        )
     edits, useless = [], []
     for place, name in list(enumerate(whole.names))[:MOST_EDITS]:
         source = whole.without(frozenset({place}))
         if source is None:
-            edits.append(Ablated(name, None, "later moves find nothing to do without it"))
+            edits.append(Edit(name, None, why="later moves find nothing to do without it"))
             continue
-        if source not in known:
-            known[source] = judged(source, f"without {name}")
-        found = known[source]
-        if not found.correct:
-            edits.append(Ablated(name, None, f"{found.status.words}: {found.message.partition(chr(10))[0]}"))
+        found = judging(source, f"without {name}")
+        if found.score is None:
+            edits.append(Edit(name, None, why=_fault(found)))
             continue
-        worth = base / found.geomean_tflops - 1
-        edits.append(Ablated(name, worth))
-        if worth <= width:
+        edits.append(_edit(name, itself.score, found.score, thresholds))
+        if edits[-1].useless:
             useless.append(place)
-    dropped, minimal, tflops = _least(whole, useless, version.attempt.source, base, width, judged)
+    dropped, minimal, tflops = _least(whole, useless, version.attempt.source, itself.score, thresholds, judging)
     return Ablation(
         run, version.number, tuple(each.number for each in line), any(len(each.parents) > 1 for each in line),
-        base, width, tuple(edits), whole.moves, max(0, len(whole.names) - MOST_EDITS),
-        tuple(whole.names[place] for place in sorted(dropped)), minimal, tflops,
+        judging.ranked, itself.geomean_tflops, tuple(edits), whole.moves, max(0, len(whole.names) - MOST_EDITS),
+        tuple(whole.names[place] for place in sorted(dropped)), minimal, tflops, releases(),
     )  # fmt: skip
 
 
+class _Judging:
+    """Judges sources, equal ones once, and says how far it is."""
+
+    def __init__(self, judge: Evaluator, problem: str, ranked: bool, tell: Tell, count: int) -> None:
+        self._judge, self._problem, self.ranked, self._tell, self._count = judge, problem, ranked, tell, count
+        self._known: dict[str, Evaluation] = {}
+        self._asked = 0
+
+    def __call__(self, source: str, words: str) -> Evaluation:
+        """Return the verdict, with the neighbours of a correct kernel if kernels are ``ranked``."""
+        self._asked += 1
+        self._tell(Progress(words=f"{self._asked} of about {max(self._asked, self._count)}, {words}"))
+        if source not in self._known:
+            found = self._judge.evaluate(Candidate(self._problem, source))
+            self._known[source] = self._rank(found, source) if self.ranked and found.score else found
+        return self._known[source]
+
+    def _rank(self, found: Evaluation, source: str) -> Evaluation:
+        seen = self._judge.inspect(Inspection(Look.RANK, self._problem, source))
+        if seen.fault:
+            return replace(found, status=seen.fault.status, message=seen.fault.message, score=None)
+        return replace(found, score=seen.score)
+
+
+def _fault(found: Evaluation) -> str:
+    return f"{found.status.words}: {found.message.partition(chr(10))[0]}"
+
+
+def _edit(name: str, whole: Score, without: Score, thresholds: Thresholds) -> Edit:
+    """Return what an edit is worth by the scores of the whole version and of the kernel without it."""
+    found = difference(whole, without, thresholds.min_share)
+    decision = Lead(0, found).decide(thresholds.min_gain, thresholds.min_share)
+    return Edit(name, found.gain, max(thresholds.min_gain, found.resolution or 0.0), decision.refused)
+
+
 def _least(
-    whole: _Whole, useless: Sequence[int], source: str, base: float, width: float,
-    judged: Callable[[str, str], Evaluation],
-) -> tuple[frozenset[int], str, float]:  # fmt: skip
+    whole: _Whole, useless: Sequence[int], source: str, itself: Score, thresholds: Thresholds, judging: _Judging
+) -> tuple[frozenset[int], str, float]:
     """Return the edits that can go together, the source without them and its speed: all useless ones, or as many as go
     one after the other.
     """
-    best: tuple[frozenset[int], str, float] = frozenset(), source, base
+    best: tuple[frozenset[int], str, float] = frozenset(), source, itself.geomean_tflops
 
     def attempt(places: frozenset[int]) -> bool:
         nonlocal best
         made = whole.without(places)
         if made is None:
             return False
-        found = judged(made, f"without {len(places)} edits that are worth nothing")
-        if not found.correct or found.geomean_tflops < base * (1 - width):
+        found = judging(made, f"without {len(places)} edits that are worth nothing")
+        if found.score is None or not _edit("", itself, found.score, thresholds).useless:
             return False
         best = places, made, found.geomean_tflops
         return True
@@ -220,12 +209,18 @@ def _hunks(old: str, new: str) -> _Whole:
     return _Whole(tuple(map(name, changed)), False, lambda places: "".join(kept(places)))
 
 
-def ablate_version(
-    run: Run, versions: Sequence[Version], number: int, judge: Evaluator, say: Say = lambda words: None
-) -> Ablation | None:
-    """Return the ablation of a version of a run; None for a seed, which has no edits."""
+def unablated(run: Run, version: Version) -> str:
+    """Return why a version cannot be ablated, in words; empty where it can."""
+    if run.target == CUDA:
+        return f"run {run.name!r} was measured, and edits are predicted: name a run for a card such as h100"
+    return "" if version.parents else f"{run.name}@{version.number} is a seed, which has no edits: name a later version"
+
+
+def ablate_version(run: Run, versions: Sequence[Version], number: int, judge: Evaluator, tell: Tell) -> Ablation:
+    """Return the ablation of a version of a run for which there is no ``unablated``."""
     by_number = {version.number: version for version in versions}
     line = [by_number[number]]
     while line[0].parents:
         line.insert(0, by_number[line[0].parents[0]])
-    return ablate(run.name, line, run.problem, judge, say) if len(line) > 1 else None
+    config = RunConfig.stored(run, {})
+    return ablate(run.name, line, run.problem, judge, Thresholds(config.min_gain, config.min_share), tell)

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from avo.config import LOCAL, RunConfig, usable_cpus
 from avo.doctor import MEMORY_BYTES
@@ -75,6 +76,11 @@ class Judging:
     def start_alone(self) -> Evaluator:
         """Return judges of this process's own for one operator; raise like ``start``."""
         return SideBySide(self.start, self.alone)
+
+
+def releases() -> str:
+    """Return ``avo-kernels 0.1.0, torch 2.11.0, triton 3.6.0`` as they are installed here."""
+    return ", ".join(f"{name} {version(name)}" for name in ("avo-kernels", "torch", "triton"))
 
 
 def per_gpu(cores: int, memory_bytes: int, gpus: int) -> int:

@@ -55,11 +55,6 @@ def headline(
     return first_line(f"{words}: {', '.join(parts)}." if parts else f"{words}.")
 
 
-def verdict_of(worth: float, width: float) -> str:
-    """Return what an edit does that is worth ``worth`` in a kernel, where ``width`` is the resolution."""
-    return "worth nothing, within the resolution" if abs(worth) <= width else "" if worth > 0 else "slows it down"
-
-
 def _against(comparisons: Sequence[BaselineComparison], *, sure: bool) -> list[str]:
     """Return what the kernel is faster than, and so on; ``sure`` of its own speed, as measured ones are."""
     found: Mapping[str, list[str]] = {verdict: [] for verdict in _VERDICTS}

@@ -16,6 +16,7 @@ from avo.lineage_db.records import AttemptSummary, Doing, PendingReply, Request,
 
 if TYPE_CHECKING:
     from avo.evaluator.evaluators import Progress
+    from avo.lineage_db.ablated import Ablation
     from avo.lineage_db.measurements import Measured
 
 SPREAD = {ScoreKind.PREDICTED: "range", ScoreKind.MEASURED: "quartiles"}
@@ -144,6 +145,16 @@ def resolved(score: Score, of: Unit = TFLOPS) -> str:
         return ""
     means = f"mean of {len(score.neighbours)} neighbours, {of.figure(score.own_tflops)} as compiled"
     return f"{means}: resolves differences from {100 * least:.1f}% on"
+
+
+def minimal_kernel(found: "Ablation", of: Unit = TFLOPS) -> str:
+    """Return what a version is without its useless edits, in words."""
+    if found.dropped:
+        speeds = f"has {of.said(found.minimal_tflops)}, the version {of.said(found.tflops)}"
+        return f"Without {len(found.dropped)} of them the minimal kernel {speeds}"
+    slower = sum(each.worth is not None and each.worth < -each.width for each in found.edits)
+    but = f", though {counted(slower, 'edit')} alone made it slower" if slower else ""
+    return f"No edit can go: the version is its own minimal kernel{but}"
 
 
 def busiest(utilisation: Mapping[str, float]) -> str:

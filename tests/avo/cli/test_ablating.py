@@ -1,0 +1,95 @@
+"""What edits are worth, on the command line: made once, kept, and made again by other releases only."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation
+from avo.evaluator.fake import FakeEvaluator
+from avo.lineage_db.store import Store
+from avo.search.judging import releases
+from tests.avo.sample_run import make_evaluation, make_sample_run
+
+Avo = Callable[..., Result]
+
+
+def verdict(candidate: Candidate) -> Evaluation:
+    """The larger tiles of the best version are worth 30%, whatever else there is."""
+    return make_evaluation(260.0 if "64, 128" in candidate.source else 200.0)
+
+
+@pytest.fixture
+def judges(monkeypatch: pytest.MonkeyPatch) -> list[FakeEvaluator]:
+    """The judges that were started."""
+    started: list[FakeEvaluator] = []
+
+    def start(*arguments: Any, **options: Any) -> FakeEvaluator:
+        started.append(FakeEvaluator(verdict))
+        return started[-1]
+
+    monkeypatch.setattr("avo.search.judging.judge_process", start)
+    return started
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    """A database of the test's own with the run mha-h100, whose best version is 3."""
+    url = str(tmp_path / "lineage.db")
+    make_sample_run(url)
+    return url
+
+
+def test_what_edits_are_worth_is_found_out_once_and_kept(avo: Avo, db: str, judges: list[FakeEvaluator]) -> None:
+    first = avo("show", "mha-h100", "--ablate", "--db", db)
+    assert first.exit_code == 0, first.stderr
+    assert len(judges) == 1
+    assert "mha-h100@3: what each of its hunks of its difference to the seed is worth in it" in first.stdout
+    assert "+30% ±1%" in first.stdout
+    again = avo("show", "mha-h100", "--ablate", "--db", db)
+    assert (again.stdout, again.stderr, len(judges)) == (first.stdout, "", 1)
+    made = json.loads(avo("show", "mha-h100@3", "--ablate", "--json", "--db", db).stdout)
+    assert [(each["worth"], each["width"], each["useless"]) for each in made["edits"]] == [
+        (pytest.approx(0.3), 0.01, False)
+    ]
+    assert made["releases"] == releases()
+    with Store.read(db) as store:
+        kept = store.ablations.of(store.run("mha-h100").id, 3)
+    assert kept is not None
+    assert avo("show", "mha-h100", "--ablate", "--source", "--db", db).stdout == kept.minimal
+    assert len(judges) == 1
+
+
+def test_other_releases_find_it_out_again(
+    avo: Avo, db: str, judges: list[FakeEvaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    avo("show", "mha-h100", "--ablate", "--db", db)
+    monkeypatch.setattr("avo.search.judging.releases", lambda: "avo-kernels 99")
+    avo("show", "mha-h100", "--ablate", "--db", db)
+    assert len(judges) == 2
+
+
+def test_a_database_that_cannot_be_written_keeps_nothing_and_it_is_shown_all_the_same(
+    avo: Avo, db: str, judges: list[FakeEvaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avo.cli.ablating.open_store", lambda url: Store.open("/proc/lineage.db"))
+    result = avo("show", "mha-h100", "--ablate", "--db", db)
+    assert (result.exit_code, len(judges)) == (0, 1)
+    assert "+30% ±1%" in result.stdout
+    assert "avo: what the edits of mha-h100@3 are worth is not kept: " in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("mha-h100@0", "avo: --ablate: mha-h100@0 is a seed, which has no edits: name a later version\n"),
+        ("mha-h100#6", "avo: --ablate: mha-h100#6 is no version: name one, such as mha-h100@1\n"),
+    ],
+)
+def test_what_has_no_edits_is_refused(avo: Avo, db: str, judges: list[FakeEvaluator], name: str, why: str) -> None:
+    result = avo("show", name, "--ablate", "--db", db)
+    assert (result.exit_code, result.stderr, judges) == (2, why, [])
