@@ -19,6 +19,11 @@ class Edit:
     """Why it cannot be taken away, in words."""
 
     @property
+    def spread(self) -> float:
+        """What the worth is known to, to either side: the width is that of the ratio of two speeds."""
+        return self.width * max(1.0, 1.0 + (self.worth or 0.0))
+
+    @property
     def words(self) -> str:
         """What there is to say besides the worth; empty for an edit that carries the version."""
         if self.worth is None or not self.useless:

@@ -40,12 +40,16 @@ def report(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also explain the best version's time: starts a judge. Only with html.")
     ] = False,
+    ablate: Annotated[
+        bool,
+        typer.Option("--ablate", help="Find out what each edit of the best version is worth, unless that was done."),
+    ] = False,
     db: DbOption = None,
 ) -> None:
     """Write a report on a run: figures, lineage with diffs, what paid off, attempts, time and cost, environment.
 
     The page is one file that loads nothing else: open it in any browser, or print it. Everything but the profile is
-    read from the database. An existing file is replaced.
+    read from the database; what edits are worth is kept there. An existing file is replaced.
 
     Example: avo report mha-h100 --out report.html
     """
@@ -63,6 +67,8 @@ def report(
     now = datetime.now(UTC)
     with read_store(db) as store:
         found = read_report(store, run, now)
+    if ablate:
+        found = _with_ablation(found, db)
     text = (
         to_html(found, now, _profiles(found) if profile else None) if form is Format.HTML else to_markdown(found, now)
     )
@@ -71,6 +77,26 @@ def report(
     else:
         _write(file, text)
         err.print(f"the report on {run} is in {file}")
+
+
+def _with_ablation(report: "Report", db: str | None) -> "Report":
+    """Return the report with what the edits of the best version are worth; as it is where that cannot be found out."""
+    from dataclasses import replace
+
+    from avo.cli.ablating import ablated
+    from avo.errors import NotReproduced
+    from avo.search.ablation import unablated
+
+    run, best = report.run, report.view.best
+    why = unablated(run, best) if best else f"{run.name} has no version yet"
+    if best and not why:
+        try:
+            found = ablated(run, report.versions, best.number, report.view.ablation, db)
+            return replace(report, view=replace(report.view, ablation=found))
+        except NotReproduced as error:
+            why = str(error)
+    err.print(f"avo: --ablate: {one_line(why)}")
+    return report
 
 
 def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn from plain data: the trajectory over attempts, and bars by benchmark case.
+"""The figures of a report, drawn from plain data: the trajectory over attempts, bars by benchmark case and by edit.
 
 Colours are classes of the page's style sheet, so that a figure follows the reader's light or dark setting.
 """
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from avo.evaluator.units import figure as digits
+from avo.lineage_db.ablated import Ablation
 from avo.report.svg import node, picture, shorten, text, text_width
 from avo.watch.axes import Box, Scale, apart, base, beside, counts, ticks
 from avo.watch.trajectory import Trajectory
-from avo.watch.wording import counted, cut
+from avo.watch.wording import counted, cut, percent
 
 FONT = 12.0
 """Size of all text, in pixels."""
@@ -117,12 +118,47 @@ def draw_bars(groups: Sequence[BarGroup], unit: str, width: int) -> str:
         parts.append(text(shorten(group.name, width - 8, FONT), 0, at + head - 9, class_="head"))
         at += head
         for bar in group.bars:
-            parts += _bar(bar, x, at, left)
+            parts += _bar(bar, x, at, left, digits(bar.value))
             at += row
     words = shorten(unit, width, FONT)
     parts.append(text(words, min(left, width - text_width(words, FONT)), below + 34, class_="quiet"))
     told = "; ".join(f"{group.name}: " + ", ".join(_said(bar) for bar in group.bars) for group in groups)
     return picture(f"bars-{width}", width, below + 42, f"Speed by benchmark case: {unit}", told, parts)
+
+
+def draw_edits(found: Ablation, width: int) -> str:
+    """Return what each edit of a version is worth as an SVG of ``width`` pixels: bars from zero to either side.
+
+    A whisker goes as far as the worth is not told apart; an edit that cannot be taken away alone has words in the place
+    of a bar. There must be at least one edit.
+    """
+    row, head = 19.0, 8.0
+    left = min(0.45 * width, max(text_width(each.name, FONT) for each in found.edits) + 16)
+    words = [percent(each.worth, each.width) for each in found.edits]
+    bars = {
+        place: Bar(each.name, "seed" if each.useless else "best", worth, worth - each.spread, worth + each.spread)
+        for place, each in enumerate(found.edits)
+        if (worth := each.worth) is not None
+    }
+    ends = [0.0, *(end for bar in bars.values() for end in (bar.low, bar.high))]
+    marks = ticks(min(ends), max(ends), 6 if width >= WIDE else 3)
+    numbers = [f"{100 * mark:+g}%" if mark else "0" for mark in marks]
+    right = max(*(text_width(each, FONT) + 8 for each in words), text_width(numbers[-1], FONT) / 2)
+    x = Scale(marks[0], marks[-1], left, width - right)
+    below = head + row * len(found.edits)
+    parts = []
+    for mark, number in zip(marks, numbers, strict=True):
+        parts.append(node("path", d=f"M{x(mark):.1f} 0V{below:.1f}", class_="grid" if mark else "zero"))
+        parts.append(text(number, x(mark), below + 16, class_="quiet", text_anchor="middle"))
+    for place, each in enumerate(found.edits):
+        at = head + row * place
+        if place in bars:
+            parts += _bar(bars[place], x, at, left, words[place])
+        else:
+            parts.append(text(shorten(each.name, left - 8, FONT), left - 8, at + 10.5, text_anchor="end"))
+            parts.append(text(shorten(each.words, width - x(0) - 6, FONT), x(0) + 6, at + 10.5, class_="quiet"))
+    told = "; ".join(f"{each.name}: {said or each.words}" for each, said in zip(found.edits, words, strict=True))
+    return picture(f"edits-{width}", width, below + 24, found.title, told, parts)
 
 
 def _style(name: str) -> str:
@@ -194,17 +230,17 @@ def _markers(figure: Trajectory, x: Scale, y: Scale) -> Iterator[Element]:
         )
 
 
-def _bar(bar: Bar, x: Scale, at: float, left: float) -> Iterator[Element]:
+def _bar(bar: Bar, x: Scale, at: float, left: float, words: str) -> Iterator[Element]:
     thick = 13.0
-    end = max(bar.value, bar.high)
+    start, end = sorted((x(0), x(bar.value)))
     yield text(shorten(bar.name, left - 8, FONT), left - 8, at + 10.5, text_anchor="end")
-    yield node("rect", x=x(0), y=at, width=x(bar.value) - x(0), height=thick, class_=f"bar {bar.style}")
-    if bar.low:
+    yield node("rect", x=start, y=at, width=end - start, height=thick, class_=f"bar {bar.style}")
+    if bar.low or bar.high:
         middle = at + thick / 2
         path = f"M{x(bar.low):.1f} {middle:.1f}H{x(bar.high):.1f}"
         path += "".join(f"M{x(ended):.1f} {at + 3:.1f}v{thick - 6:.1f}" for ended in (bar.low, bar.high))
         yield node("path", d=path, class_="whisker")
-    yield text(digits(bar.value), x(end) + 6, at + 10.5)
+    yield text(words, max(end, x(bar.high)) + 6, at + 10.5)
 
 
 def _said(bar: Bar) -> str:

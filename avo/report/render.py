@@ -19,7 +19,7 @@ from avo.lineage_db.records import Run
 from avo.report import data
 from avo.report.code import highlighted
 from avo.report.data import Charts, Report
-from avo.report.figures import NARROW, WIDE, draw_bars, draw_trajectory
+from avo.report.figures import NARROW, WIDE, draw_bars, draw_edits, draw_trajectory
 from avo.subject import subject
 from avo.watch.plot import draw, legend
 from avo.watch.scores import geomean, width
@@ -39,6 +39,7 @@ from avo.watch.wording import (
     in_a_list,
     looked,
     measured,
+    minimal_kernel,
     percent,
     place,
     printable,
@@ -111,6 +112,7 @@ def figures(unit: str, kernel: str) -> dict[str, Any]:
     """Return what templates draw with; ``kernel`` is the name of what profiles are of."""
     return {
         "trajectory": lambda figure, width: Markup(draw_trajectory(figure, width)),
+        "edits": lambda found, width: Markup(draw_edits(found, width)),
         "bars": lambda groups, width: Markup(draw_bars(groups, unit, width)),
         "timeline": lambda profile: _timeline(profile, kernel),
         "wide": WIDE,
@@ -128,7 +130,8 @@ def _environment(**options: Any) -> Environment:
         "cut": cut, "diff_class": _diff_class, "duration": duration, "first_line": first_line, "geomean": geomean,
         "highlighted": highlighted, "hot_section": _hot_section, "in_a_list": in_a_list, "kind_of": score_kind,
         "level": _level, "subject_of": subject,
-        "briefly_measured": briefly_measured, "measured": measured, "one": lambda value: f"{value:.1f}",
+        "briefly_measured": briefly_measured, "measured": measured, "minimal_kernel": minimal_kernel,
+        "one": lambda value: f"{value:.1f}",
         "figure": figure, "speed_of": _speed_of, "width": width,
         "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip

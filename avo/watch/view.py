@@ -15,6 +15,7 @@ from avo.evaluator.evaluation import Status
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.units import Unit
 from avo.limits import STEPS, Account, accounts
+from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.entries import Intervention, Spend
 from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Accepted, AttemptSummary, Doing, Run, RunState, Step, Version
@@ -95,6 +96,8 @@ class RunView:
     """The supervisor's last intervention."""
     measured: Mapping[int, Measured]
     """What cards measured of the run's kernels, by attempt, the measurement that tells: empty before any."""
+    ablation: Ablation | None
+    """What the edits of the best version are worth, where that was found out."""
 
     @property
     def attempts(self) -> int:
@@ -242,6 +245,7 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         recent=recent,
         intervention=interventions[-1] if interventions else None,
         measured=store.measurements.told(run.id),
+        ablation=store.ablations.of(run.id, best.number) if best else None,
     )
 
 

@@ -8,6 +8,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.evaluation import CaseResult, CaseScore, Comparison, Evaluation, Resources, Score, Status, Verdict
 from avo.evaluator.target import ScoreKind
+from avo.lineage_db.ablated import Ablation, Edit
 from avo.lineage_db.decision import Decision, Ruling
 from avo.lineage_db.records import Attempt, RunState, Version
 from avo.lineage_db.store import Store
@@ -33,6 +34,19 @@ _MESSAGES = {
     Status.DOES_NOT_FIT: "needs 262144 bytes of shared memory, h100 has 232448 a CTA: use fewer stages",
     Status.INCORRECT: "case ragged: 12 of 77 rows are wrong, relative error 0.41",
 }
+
+
+ABLATION = Ablation(
+    "mha-h100", 3, (0, 1, 2, 3), False, True, 260.0,
+    (
+        Edit("BLOCK_N 64 -> 128", 0.3, 0.012),
+        Edit("num_stages 1 -> 2", 0.004, 0.01, useless=True),
+        Edit("skip [diagonal] blocks", None, why="later moves find nothing to do without it"),
+        Edit("exp -> exp2", -0.05, 0.011, useless=True),
+    ),
+    True, 0, ("num_stages 1 -> 2", "exp -> exp2"), "minimal = 1\n", 273.0, "avo-kernels 0.1.0, triton 3.6.0",
+)  # fmt: skip
+"""What the edits of the sample run's best version may be worth."""
 
 
 def make_evaluation(verdict: Status | float, *, target: str = "h100", suite: str = "quick") -> Evaluation:

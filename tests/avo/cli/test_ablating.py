@@ -13,6 +13,7 @@ from avo.evaluator.evaluation import Evaluation
 from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.store import Store
 from avo.search.judging import releases
+from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_evaluation, make_sample_run
 
 Avo = Callable[..., Result]
@@ -93,3 +94,31 @@ def test_a_database_that_cannot_be_written_keeps_nothing_and_it_is_shown_all_the
 def test_what_has_no_edits_is_refused(avo: Avo, db: str, judges: list[FakeEvaluator], name: str, why: str) -> None:
     result = avo("show", name, "--ablate", "--db", db)
     assert (result.exit_code, result.stderr, judges) == (2, why, [])
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_a_report_finds_out_what_edits_are_worth_once(
+    avo: Avo, db: str, judges: list[FakeEvaluator], form: str
+) -> None:
+    call = ("report", "mha-h100", "--format", form, "--out", "-", "--db", db)
+    assert "worth in it" not in avo(*call).stdout
+    assert judges == []
+    found = avo(*call, "--ablate")
+    assert (found.exit_code, len(judges)) == (0, 1)
+    assert "worth in it" in found.stdout
+    again = avo(*call)
+    assert (again.stdout.count("+30% ±1%"), len(judges)) == (found.stdout.count("+30% ±1%"), 1)
+
+
+def test_a_report_is_written_where_edits_have_no_worth(avo: Avo, tmp_path: Path, judges: list[FakeEvaluator]) -> None:
+    url = str(tmp_path / "live.db")
+    with Store.open(url) as store:
+        run = Recorded(store)
+        call = ("report", "live", "--ablate", "--format", "md", "--db", url)
+        nothing = avo(*call)
+        run.step(100.0)
+        seed = avo(*call)
+    for result, why in ((nothing, "live has no version yet"), (seed, "live@0 is a seed, which has no edits")):
+        assert (result.exit_code, judges) == (0, [])
+        assert result.stdout.startswith("# mha on H100")
+        assert f"avo: --ablate: {why}" in result.stderr

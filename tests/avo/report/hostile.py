@@ -1,11 +1,14 @@
 """A run in which every text that a candidate, an operator or a model writes tries to get out of its place."""
 
+from dataclasses import replace
+
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
+from avo.lineage_db.ablated import Edit
 from avo.lineage_db.records import RunState, Selection, Submission
 from avo.lineage_db.store import Store
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START, make_evaluation
+from tests.avo.sample_run import ABLATION, START, make_evaluation
 from tests.decisions import accept
 
 MARKUP = "</script></title></style>--><img src=x onerror=alert(1)><b>'\"`"
@@ -43,6 +46,17 @@ def make_hostile_run(store: Store, name: str = "hostile") -> str:
         step.id, attempt_id=attempt.id, parents=(0,), reason=text("reason"), now=START, decide=accept,
         submission=said, niche=lambda attempt: name_of("niche"),
     )  # fmt: skip
+    edits = (Edit(text("edit"), 0.1, 0.01), Edit(text("needed edit"), None, why=text("why needed")))
+    made = replace(
+        ABLATION,
+        run=name,
+        version=1,
+        line=(0, 1),
+        edits=edits,
+        minimal=f"# {text('minimal')}",
+        releases=text("releases"),
+    )
+    store.ablations.keep(run.run.id, made, now=START)
     run.step(Evaluation(Status.UNVERIFIED, text("unverified"), "h100", "quick", 1.0), (0,), text("gluon"))
     store.journal.add_call(
         run.run.id, None, model=name_of("model"), input_tokens=1, cached_tokens=0, output_tokens=1, usd=None,

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avo.report.figures import FONT, NARROW, WIDE, Bar, BarGroup, draw_bars, draw_trajectory
+from avo.lineage_db.ablated import Edit
+from avo.report.figures import FONT, NARROW, WIDE, Bar, BarGroup, draw_bars, draw_edits, draw_trajectory
 from avo.report.svg import text_width
 from avo.watch.trajectory import BaselineLevel, CaseSpeeds, Trajectory
+from tests.avo.sample_run import ABLATION
 
 SCORES = (100.0, 150.0, 140.0, 150.0, 210.0)
 FIGURE = Trajectory(
@@ -179,3 +181,30 @@ def bars(draw: st.DrawFn) -> Bar:
 )
 def test_no_bar_leaves_the_picture(groups: list[BarGroup], unit: str, width: int) -> None:
     assert_inside(draw_bars(groups, unit, width))
+
+
+def test_edits_are_bars_to_either_side_of_zero_and_useless_ones_look_otherwise() -> None:
+    drawn = draw_edits(ABLATION, WIDE)
+    zero = float(re.findall(rf"M({NUMBER}) ", elements(drawn, "path", "zero")[0].get("d") or "")[0])
+    found = [
+        (each.get("class"), float(each.get("x") or 0), float(each.get("width") or 0))
+        for each in elements(drawn, "rect")
+    ]
+    assert [style for style, _, _ in found] == ["bar best", "bar seed", "bar seed"]
+    assert [x == zero for _, x, _ in found] == [True, True, False]
+    carries, _, slows = found
+    assert slows[1] + slows[2] == pytest.approx(zero, abs=0.1), "to the left of zero"
+    assert carries[2] / slows[2] == pytest.approx(0.3 / 0.05, rel=0.01)
+    assert len(elements(drawn, "path", "whisker")) == 3
+    assert {"+30% ±2%", "+0.4% ±1.0%", "-5.0% ±1.1%", "later moves find nothing to do without it"} <= set(texts(drawn))
+
+
+edits = st.one_of(
+    st.builds(Edit, names, st.floats(-0.9, 50.0), st.floats(0.001, 1.0), st.booleans()),
+    st.builds(Edit, names, st.none(), why=names),
+)
+
+
+@given(st.lists(edits, min_size=1, max_size=24).map(tuple), st.sampled_from([WIDE, NARROW]))
+def test_no_edit_leaves_the_picture(found: tuple[Edit, ...], width: int) -> None:
+    assert_inside(draw_edits(replace(ABLATION, edits=found), width))

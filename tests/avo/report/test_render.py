@@ -27,7 +27,7 @@ from tests.avo.recorded import Recorded
 from tests.avo.report.hostile import MARKUP, make_hostile_run
 from tests.avo.report.test_timeline import LANES
 from tests.avo.sample_profile import PROFILE
-from tests.avo.sample_run import START, make_evaluation, make_measured
+from tests.avo.sample_run import ABLATION, START, make_evaluation, make_measured
 
 VOID = {"meta", "img", "input"}
 
@@ -68,6 +68,20 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def html(sample: Report) -> str:
     return to_html(sample, START)
+
+
+def test_what_edits_are_worth_is_a_picture_and_a_table_with_the_minimal_kernel(sample: Report) -> None:
+    known = replace(sample, view=replace(sample.view, ablation=ABLATION))
+    page, without = Page(to_html(known, START)), Page(to_html(sample, START))
+    assert page.tags["svg"] == without.tags["svg"] + 2, "for a page and for a telephone"
+    assert "what each of its moves is worth in it" in page.text
+    assert "+30% ±2%BLOCK_N 64 -> 128" in page.text
+    assert "-5.0% ±1.1%exp -> exp2slows it down" in page.text
+    assert "Without 2 of them the minimal kernel has 273 TFLOPS, the version 260 TFLOPS." in page.text
+    assert "minimal = 1" in page.text
+    markdown = to_markdown(known, START)
+    assert "| +0.4% ±1.0% | num\\_stages 1 -> 2 | worth nothing, within the resolution |" in markdown
+    assert "## Edits" not in to_markdown(sample, START)
 
 
 def test_a_page_tells_of_every_version_with_what_its_numbers_are(html: str) -> None:
@@ -121,10 +135,16 @@ def test_text_of_candidates_operators_and_models_is_no_markup(store: Store) -> N
     report = read_report(store, make_hostile_run(store), START)
     html = to_html(report, START, Fault(Status.CRASHED, "</script><img src=x onerror=alert(1)>"))
     page = Page(html)
-    assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (0, 1, 1, 1 + 8 + 3 * 4)
+    assert (page.tags["img"], page.tags["script"], page.tags["style"], page.tags["title"]) == (
+        0,
+        1,
+        1,
+        1 + 8 + 2 + 3 * 4,
+    )
     assert f"# {MARKUP}" in page.text
     for where in ("seed", "message", "change", "hypothesis", "reason", "expected", "seen", "gluon", "model",
-                  "stall", "direction", "supervisor", "command", "niche", "island"):  # fmt: skip
+                  "stall", "direction", "supervisor", "command", "niche", "island", "edit", "why needed", "minimal",
+                  "releases"):  # fmt: skip
         assert f"{where} {MARKUP}" in page.text, where
     assert "{{ 7 * 7 }}" in page.text
     assert not set("\0\x1b\ud800\u202e") & set(html)
@@ -137,7 +157,7 @@ def test_a_summary_escapes_markup_and_keeps_its_tables(store: Store) -> None:
     assert not re.search(r"(?<!\\)`", text)
     assert not re.search(r"(?<!\\)\[a", text)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        text.splitlines()[0], "## Trajectory", "## Attempts", "## Environment",
+        text.splitlines()[0], "## Trajectory", "## Edits", "## Attempts", "## Environment",
     ]  # fmt: skip
     assert not re.search(r"^[^|\n].*\n\|", text, re.MULTILINE), "many readers take it for the paragraph's next line"
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):

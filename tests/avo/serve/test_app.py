@@ -26,7 +26,7 @@ from avo.serve.reading import Reader
 from avo.serve.server import start_judge
 from tests.avo.report.hostile import MARKUP
 from tests.avo.report.test_timeline import LANES
-from tests.avo.sample_run import START
+from tests.avo.sample_run import ABLATION, START
 from tests.avo.serve.conftest import TOKEN, client_of, make_long
 from tests.avo.shortlisted import measured
 
@@ -132,6 +132,18 @@ def test_a_comparison_is_drawn_with_what_the_scores_cannot_tell_apart(client: An
         text.count('class="course c0"') == text.count('class="course c1"') == 4
     )  # attempts and hours, wide and narrow
     assert 'class="band' not in text  # of no known resolution
+
+
+def test_a_run_has_what_the_edits_of_its_best_version_are_worth_once_that_is_known(client: Any, db: str) -> None:
+    before = client.get("/runs/mha-h100")
+    tag = {"if-none-match": re.findall(r'data-tag="&#34;(\w+)', before.text)[0].join('""')}
+    assert client.get("/runs/mha-h100", headers=tag).status_code == 304
+    with Store.open(db) as store:
+        store.ablations.keep(store.run("mha-h100").id, ABLATION, now=START)
+    after = client.get("/runs/mha-h100", headers=tag)
+    assert "is worth in it" not in before.text
+    assert (after.status_code, "mha-h100@3: what each of its moves is worth in it" in after.text) == (200, True)
+    assert "-5.0% ±1.1%" in after.text
 
 
 def test_speeds_of_a_kernel_that_memory_bounds_are_in_its_unit_everywhere(client: Any, db: str) -> None:
