@@ -81,9 +81,9 @@ def _ablate(
     as_json: bool,
 ) -> None:
     from avo.cli.ablating import ablated
-    from avo.cli.ablating import render as render_ablation
     from avo.search.ablation import unablated
     from avo.watch.scores import unit_for
+    from avo.watch.tables import edits
 
     if found.version is None:
         fail(f"--ablate: {found.label} is no version: name one, such as {found.run.name}@1")
@@ -95,7 +95,7 @@ def _ablate(
     elif source:
         print_source(made.minimal)
     else:
-        console.print(render_ablation(made, unit_for(found.run, found.attempt.evaluation.score)))
+        console.print(edits(made, unit_for(found.run, found.attempt.evaluation.score)))
 
 
 def _record(found: Named, step: "Step", measured: "Measured | None") -> dict[str, Any]:

@@ -57,7 +57,8 @@ class VersionDetail(Vertical):
     ) -> None:
         """Show a version and what its operator submitted about it. What is shown already is not drawn again."""
         moved = self._version is None or version.attempt.id != self._version.attempt.id
-        same = self._picture is not None and picture.view.measured == self._picture.view.measured
+        before, now = self._picture and self._picture.view, picture.view
+        same = before is not None and (now.measured, now.ablation) == (before.measured, before.ablation)
         if not moved and same and (submission is None or submission == self._submission):
             return
         self._version, self._picture, self._baselines, self._submission = version, picture, baselines, submission
@@ -98,7 +99,8 @@ class VersionDetail(Vertical):
         if tab == "scores":
             view = picture.view
             told = measured(view.measured.get(version.attempt.id), view.run.name, view.unit) if view.measured else ""
-            found = scores(version, picture.by_number, self._baselines, view.run, self._submission, told)
+            known = view.ablation if view.ablation and view.ablation.version == version.number else None
+            found = scores(version, picture.by_number, self._baselines, view.run, self._submission, told, known)
             self.query_one("#scores-text", Static).update(found)
         elif tab == "source":
             self.query_one("#source-text", Static).update(code(version.attempt.source, "python", line_numbers=True))

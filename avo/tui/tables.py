@@ -13,9 +13,10 @@ from avo.evaluator.evaluation import CaseResult, Resources, Score
 from avo.evaluator.problem import Baseline
 from avo.evaluator.resolution import resolution
 from avo.evaluator.units import TFLOPS, Unit, figure, units_of
+from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.records import Run, Submission, Version
 from avo.watch.scores import compare, gain, unit_for
-from avo.watch.tables import by_case
+from avo.watch.tables import by_case, edits
 from avo.watch.wording import SPREAD, busiest, compared, critical, duration, percent, place, printable, resolved, valued
 
 WIDEST = 400
@@ -74,10 +75,12 @@ def scores(
     run: Run,
     submission: Submission | None = None,
     told: str = "",
+    ablation: Ablation | None = None,
 ) -> RenderableType:
     """Return everything the judge found about a version, compared with its parent, the seed and published figures.
 
-    ``submission``: what the version's operator said about it, if anything; ``told``: what a card measured, in words.
+    ``submission``: what the version's operator said about it, if anything; ``told``: what a card measured, in words;
+    ``ablation``: what its edits are worth, if that is known.
     """
     evaluation = version.attempt.evaluation
     score = evaluation.score
@@ -94,6 +97,8 @@ def scores(
     published = _published(score, baselines, unit)
     if published:
         parts += [_title("Against published, geometric mean"), published]
+    if ablation:
+        parts += [_title("Which edits carry it"), edits(ablation, unit)]
     if any(case.utilisation for case in score.cases):
         parts += [_title("Busy in the hot loop, percent"), _pipes(score)]
     if any(case.configurations for case in score.cases):

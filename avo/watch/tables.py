@@ -3,12 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from avo.evaluator.evaluation import CaseResult
-from avo.watch.wording import printable
+from avo.evaluator.units import Unit
+from avo.lineage_db.ablated import Ablation
+from avo.watch.wording import cut, minimal_kernel, percent, printable
+
+_EDIT = 160
+"""Characters of an edit in a table."""
 
 
 def one_line(text: str) -> str:
@@ -43,6 +48,16 @@ def table(*columns: str, title: str = "", gap: int = 2) -> Table:
 def row(target: Table, *cells: object, style: str = "") -> None:
     """Add a row to ``target``; None makes an empty cell."""
     target.add_row(*(Text("" if cell is None else one_line(str(cell))) for cell in cells), style=style or None)
+
+
+def edits(found: Ablation, unit: Unit) -> RenderableType:
+    """Return what each edit of a version is worth as a table, and what the version is without the useless ones."""
+    made = table("EDIT", ">WORTH", "", title=found.title)
+    for each in found.edits:
+        row(made, cut(one_line(each.name), _EDIT), percent(each.worth, each.width), cut(one_line(each.words), _EDIT))
+    more = [Text(f"{found.left_out} more edits were kept")] if found.left_out else []
+    how = f": avo show {found.run}@{found.version} --ablate --source" if found.dropped else ""
+    return Group(made, *more, Text(f"{minimal_kernel(found, unit)}{how}"))
 
 
 def gain(new: float, old: float | None) -> float | None:

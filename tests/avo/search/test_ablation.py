@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from avo.cli.ablating import render
 from avo.errors import NotReproduced
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseScore, Evaluation, Fault, Score, Status
@@ -20,6 +19,7 @@ from avo.lineage_db.records import Version
 from avo.lineage_db.store import Store
 from avo.search.ablation import ablate, ablate_version, unablated
 from avo.search.acceptance import Thresholds, decide
+from avo.watch.tables import edits
 from tests.avo.recorded import Recorded
 
 SEED = "a = 1\n#\nb = 1\n#\nc = 1\n#\nd = 1\n"
@@ -182,12 +182,12 @@ def test_a_version_of_two_parents_says_which_line_it_follows(store: Store) -> No
     assert (found.line, found.merged) == ((1, 2), True)
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(render(found, TFLOPS))
+        console.print(edits(found, TFLOPS))
     words = " ".join(capture.get().split())
     assert "of the line v1, v2: other parents are not followed" in words
     assert "slows it down" in words
     with console.capture() as capture:
-        console.print(render(replace(found, merged=False, dropped=()), TFLOPS))
+        console.print(edits(replace(found, merged=False, dropped=()), TFLOPS))
     words = " ".join(capture.get().split())
     assert "of the line" not in words
     assert "No edit can go: the version is its own minimal kernel, though 1 edit alone made it slower" in words

@@ -20,7 +20,7 @@ from avo.tui.run import RunScreen
 from avo.tui.runs import RunsScreen
 from tests.avo.fakes import make_run
 from tests.avo.recorded import Recorded
-from tests.avo.sample_run import START, make_measured, make_sample_run
+from tests.avo.sample_run import ABLATION, START, make_measured, make_sample_run
 from tests.avo.tui.playing import page, until
 
 
@@ -96,6 +96,20 @@ async def test_a_measured_run_is_shown_with_its_card_quartiles_and_configuration
     ):  # fmt: skip
         assert words in scores
     assert not [word for word in ("redicted", "busiest") if word in scores]
+
+
+@pytest.mark.long
+async def test_what_the_edits_of_the_best_version_are_worth_appears_in_its_detail_alone(store: Store) -> None:
+    name = make_sample_run(store.url)
+    async with app(store.url, name).run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 4)
+        assert "Which edits carry it" not in text(pilot, "#scores-text")
+        store.ablations.keep(store.run(name).id, ABLATION, now=START)
+        await until(pilot, lambda: "Which edits carry it" in text(pilot, "#scores-text"))
+        assert "BLOCK_N 64 -> 128 +30% ±2%" in " ".join(text(pilot, "#scores-text").split())
+        await pilot.press("up")
+        await until(pilot, lambda: "Version 2" in text(pilot, "#scores-text"))
+        assert "Which edits carry it" not in text(pilot, "#scores-text")
 
 
 @pytest.mark.long
