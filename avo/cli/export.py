@@ -18,11 +18,14 @@ from avo.watch.tables import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from avo.cli.common import Named
     from avo.config import RunConfig
     from avo.evaluator.evaluators import Tell
     from avo.evaluator.problem import Baseline
     from avo.export.choosing import Chosen
     from avo.export.judging import Passed
+    from avo.lineage_db.ablated import Ablation
+    from avo.lineage_db.records import Version
 
 
 @takes_settings
@@ -43,6 +46,12 @@ def export(
     hub_layout: Annotated[
         bool,
         typer.Option("--hub-layout", help="Write what a kernel repository of the Hugging Face Hub has, and no more."),
+    ] = False,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Find out what each edit of a version is worth, unless that was done.")
+    ] = False,
+    minimal: Annotated[
+        bool, typer.Option("--minimal", help="Export versions without the edits that this finds useless.")
     ] = False,
     wall: Annotated[float, typer.Option(metavar="SECONDS", help="Give up judging a version after this time.")] = 600.0,
     db: DbOption = None,
@@ -71,10 +80,20 @@ def export(
         named = [load(store, each) for each in versions]
         distinct = {(each.run.id, each.attempt.id): each for each in named}
         told = {run: store.measurements.told(run) for run, _ in distinct}
-        chosen = [
-            choose(each.run, store.versions(run), each.attempt, told[run].get(attempt))
-            for (run, attempt), each in distinct.items()
-        ]
+        made = {run: store.versions(run) for run in told}
+        known = {
+            key: store.ablations.of(each.run.id, each.version.number) if each.version else None
+            for key, each in distinct.items()
+        }
+    if ablate or minimal:
+        found = {key: _ablated(each, made[each.run.id], known[key], db, settings) for key, each in distinct.items()}
+        if minimal and not all(found.values()):  # it was said why
+            raise typer.Exit(2)
+        known |= {key: each for key, each in found.items() if each}
+    chosen = [
+        choose(each.run, made[run], each.attempt, told[run].get(attempt), known[run, attempt], minimal=minimal)
+        for (run, attempt), each in distinct.items()
+    ]
     check_together(chosen)
     targets = [each.run.target for each in chosen]
     config = RunConfig.resolve(None, {**settings, "target": CUDA if CUDA in targets else targets[0]})
@@ -100,6 +119,17 @@ def export(
     else:
         for place in sorted(files):
             print(out / place)
+
+
+def _ablated(
+    each: "Named", versions: "Sequence[Version]", known: "Ablation | None", db: str | None, settings: "dict[str, Any]"
+) -> "Ablation | None":
+    from avo.cli.ablating import tried
+
+    if each.version:
+        return tried(each.run, versions, each.version.number, known, db, **settings)
+    err.print(f"avo: {each.label} is no version: its edits are known of versions alone")
+    return None
 
 
 def _judged(chosen: "Sequence[Chosen]", config: "RunConfig", wall: float) -> "tuple[Passed, ...]":

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from avo.cli.ablating import tried
 from avo.cli.common import DbOption, RunArgument, err, fail, read_store
 from avo.watch.tables import one_line
 
@@ -67,8 +69,12 @@ def report(
     now = datetime.now(UTC)
     with read_store(db) as store:
         found = read_report(store, run, now)
-    if ablate:
-        found = _with_ablation(found, db)
+    view = found.view
+    if ablate and view.best:
+        made = tried(found.run, found.versions, view.best.number, view.ablation, db)
+        found = replace(found, view=replace(view, ablation=made or view.ablation))
+    elif ablate:
+        err.print(f"avo: {run} has no version yet: there are no edits")
     text = (
         to_html(found, now, _profiles(found) if profile else None) if form is Format.HTML else to_markdown(found, now)
     )
@@ -77,26 +83,6 @@ def report(
     else:
         _write(file, text)
         err.print(f"the report on {run} is in {file}")
-
-
-def _with_ablation(report: "Report", db: str | None) -> "Report":
-    """Return the report with what the edits of the best version are worth; as it is where that cannot be found out."""
-    from dataclasses import replace
-
-    from avo.cli.ablating import ablated
-    from avo.errors import NotReproduced
-    from avo.search.ablation import unablated
-
-    run, best = report.run, report.view.best
-    why = unablated(run, best) if best else f"{run.name} has no version yet"
-    if best and not why:
-        try:
-            found = ablated(run, report.versions, best.number, report.view.ablation, db)
-            return replace(report, view=replace(report.view, ablation=found))
-        except NotReproduced as error:
-            why = str(error)
-    err.print(f"avo: --ablate: {one_line(why)}")
-    return report
 
 
 def _profiles(report: "Report") -> "tuple[Profile, ...] | Fault | None":

@@ -10,10 +10,11 @@ from avo.evaluator.problem import Problem, signature
 from avo.evaluator.problem_sources import public_function
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
+from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Attempt, Run, Version
 from avo.subject import model_of
-from avo.watch.wording import printable
+from avo.watch.wording import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Chosen:
     """The source as it is exported, without the header of comments."""
     measured: Measured | None = None
     """What a card measured of it in its run; None for nothing."""
+    ablation: Ablation | None = None
+    """What its edits are worth, where that was found out."""
+    minimal: bool = False
+    """Whether it is exported without its useless edits."""
 
     @property
     def version(self) -> Version | None:
@@ -49,9 +54,15 @@ class Chosen:
     def words(self) -> str:
         """``version 3``, or the attempt with why it is no version."""
         if self.version:
-            return f"version {self.version.number}"
+            without = f" without {counted(len(self.without), 'useless edit')}" if self.without else ""
+            return f"version {self.version.number}{without}"
         why = f" ({self.attempt.decision.told})" if self.attempt.decision else ""
         return f"attempt {self.attempt.id}, which is no version{why},"
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The edits that the exported kernel does without."""
+        return self.ablation.dropped if self.ablation and self.minimal else ()
 
     @property
     def model(self) -> str:
@@ -64,8 +75,13 @@ class Chosen:
         return public_function(self.problem)
 
 
-def choose(run: Run, versions: Sequence[Version], attempt: Attempt, measured: Measured | None = None) -> Chosen:
+def choose(
+    run: Run, versions: Sequence[Version], attempt: Attempt, measured: Measured | None = None,
+    ablation: Ablation | None = None, *, minimal: bool = False,
+) -> Chosen:  # fmt: skip
     """Return ``attempt`` of ``run``, whose versions are ``versions``, ready to be judged. It need not be a version.
+
+    ``minimal``: without its useless edits, as its ``ablation`` found; what a card measured is of another kernel then.
 
     Raises ``ExportError`` for a problem that exported packages do not know, and for a source that is not Python.
     """
@@ -77,7 +93,9 @@ def choose(run: Run, versions: Sequence[Version], attempt: Attempt, measured: Me
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     line = lineage_of(versions, *(accepted or attempt.parents))
-    chosen = Chosen(run, problem, line, attempt, attempt.source, measured)
+    chosen = Chosen(run, problem, line, attempt, attempt.source, measured, ablation, minimal)
+    if ablation and chosen.without:
+        chosen = replace(chosen, source=ablation.minimal, measured=None)
     try:
         return replace(chosen, source=tidied(_describing_itself(chosen)))
     except ExportError as error:
@@ -109,7 +127,7 @@ def _taken(chosen: Chosen) -> set[tuple[str, int, int, bool]]:
 
 def _describing_itself(chosen: Chosen) -> str:
     """Return the source of a version; where its docstring is still that of the first one, it says what was changed."""
-    source, line = chosen.attempt.source, chosen.line
+    source, line = chosen.source, chosen.line
     start = line[0].attempt if line else chosen.attempt
     (origin, *_) = [each["origin"] for each in chosen.run.config.get(START, ())] or [""]
     taken = re.fullmatch(r".+[@#]\d+", origin)  # a version or attempt of another run, not a file
@@ -124,6 +142,9 @@ def _describing_itself(chosen: Chosen) -> str:
     )
     if changes:
         text += "\n\nWhat the search changed, in order:\n" + "\n".join(changes)
+    if chosen.without:
+        useless = [f"- {printable(' '.join(each.split())):.110}" for each in chosen.without]
+        text += "\n\nOf that, what made it no faster was taken away:\n" + "\n".join(useless)
     try:
         return saying(source, text)
     except (SyntaxError, ValueError):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 HUB_VARIANT = Path("build/torch-cuda")
 """Where the ``kernels`` library looks for kernels in Python alone that run with CUDA."""
-_BESIDE = ("README.md", "LICENSE", "speed.svg")
+_BESIDE = (".md", "LICENSE", ".svg")
+"""How the names of the files beside the package end: the README shows the pictures."""
 _COMPATIBLE = '''"""The kernel in the folder above, where older releases of the kernels library look for it."""
 
 import importlib.util
@@ -46,6 +47,6 @@ def hub_layout(name: str, found: Mapping[str, str], variant: Path) -> dict[str, 
     metadata["digest"] = {"algorithm": "sha256", "files": digests}
     files["metadata.json"] = json.dumps(metadata, indent=2) + "\n"
     return {
-        **{path: found[path] for path in _BESIDE},
+        **{path: text for path, text in found.items() if "/" not in path and path.endswith(_BESIDE)},
         **{str(HUB_VARIANT / path): text for path, text in files.items()},
     }

@@ -31,7 +31,21 @@ from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
 from avo.export.table import mentions, names, of_seed, others, published, ranked, table, takes, unit_of_case, words
-from avo.watch.wording import SPREAD, busiest, compared, critical, measured, place, spread, unit, valued
+from avo.report.figures import WIDE, draw_edits
+from avo.report.svg import alone
+from avo.watch.wording import (
+    SPREAD,
+    busiest,
+    compared,
+    critical,
+    measured,
+    minimal_kernel,
+    percent,
+    place,
+    spread,
+    unit,
+    valued,
+)
 
 VARIANT = Path("build/torch-universal")
 """Where the Hugging Face kernels library looks for a kernel in Python alone; pip is pointed there as well."""
@@ -112,6 +126,8 @@ def render_package(name: str, versions: Sequence[Passed], now: datetime, *, hub:
             f"# SPDX-License-Identifier: {LICENCE}\n# {each.chosen.label}: see provenance.json in the folder above.\n"
         )
         found[str(inside / "kernels" / f"{module}.py")] = f"{header}\n{each.chosen.source}"
+        if each.chosen.ablation:
+            found[f"edits-{module}.svg"] = alone(draw_edits(each.chosen.ablation, WIDE))
     found[str(inside / "kernels/__init__.py")] = '"""The kernels, as the search wrote them."""\n'
     found[str(inside / "py.typed")] = ""
     found[str(inside / "dispatch.json")] = _json(table(versions))
@@ -224,6 +240,8 @@ def environment() -> Environment:
         "place": place,
         "compared": compared,
         "measured": measured,
+        "minimal_kernel": minimal_kernel,
+        "percent": percent,
         "published": published,
         "others": others,
         "of_seed": of_seed,

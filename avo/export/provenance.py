@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version as installed
 from typing import Any
@@ -47,6 +48,8 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "decision": attempt.decision.told if attempt.decision else None,
         "digest": attempt.digest,
         "source_sha256": hashlib.sha256(passed.chosen.source.encode()).hexdigest(),
+        "without": list(passed.chosen.without),
+        "edits": passed.chosen.ablation and asdict(passed.chosen.ablation),
         "measured": passed.chosen.measured and passed.chosen.measured.to_json(),
         "judged": [evaluation.to_json() for evaluation in passed.evaluations],
         "lineage": [

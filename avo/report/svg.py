@@ -1,5 +1,6 @@
 """Drawing: SVG elements and the text in them. Text is escaped when the SVG is written out."""
 
+import re
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, tostring
 
@@ -7,6 +8,13 @@ from avo.watch.wording import printable
 
 GLYPH = 0.58
 """Width of a character relative to its font size, estimated generously for the digits and words of a figure."""
+
+
+_ALONE = (
+    "text{font:12px sans-serif;fill:#1b1f24}.quiet{fill:#57606a}.grid{stroke:#d8dee4}"
+    ".zero,.whisker{stroke:#1b1f24;fill:none}.best{fill:#00664b}.seed{fill:#9aa4af}"
+)
+"""Style of bars outside a page: colours of ``style.css.j2``."""
 
 
 def node(tag: str, *inside: Element | str, **attributes: object) -> Element:
@@ -37,6 +45,16 @@ def picture(name: str, width: float, height: float, title: str, description: str
             aria_labelledby=" ".join(ids),
         ),
         encoding="unicode",
+    )
+
+
+def alone(drawn: str) -> str:
+    """Return a picture as a file of its own, in the light colours of a report's page."""
+    head, rest = drawn.split(">", 1)
+    width, height = re.findall(r'viewBox="0 0 (\S+) (\S+)"', head)[0]
+    return (
+        f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"><style>{_ALONE}</style>'
+        f'<rect width="100%" height="100%" fill="#fff"/>{rest}\n'
     )
 
 

@@ -1,6 +1,7 @@
 """What edits are worth, on the command line: made once, kept, and made again by other releases only."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_evaluation, make_sample_run
 
 Avo = Callable[..., Result]
+
+JUDGE = Path(__file__).parents[1] / "export" / "judge_command.py"
 
 
 def verdict(candidate: Candidate) -> Evaluation:
@@ -121,4 +124,24 @@ def test_a_report_is_written_where_edits_have_no_worth(avo: Avo, tmp_path: Path,
     for result, why in ((nothing, "live has no version yet"), (seed, "live@0 is a seed, which has no edits")):
         assert (result.exit_code, judges) == (0, [])
         assert result.stdout.startswith("# mha on H100")
-        assert f"avo: --ablate: {why}" in result.stderr
+        assert f"avo: {why}" in result.stderr
+
+
+def test_an_export_finds_out_what_edits_are_worth_and_can_leave_the_useless_ones_out(
+    avo: Avo, db: str, tmp_path: Path
+) -> None:
+    judge = ("--evaluator-command", f"{sys.executable} {JUDGE} none", "--db", db)  # all kernels are as fast
+    seed = avo("export", "mha-h100@0", "--minimal", "--out", "seed", *judge)
+    assert (seed.exit_code, seed.stderr.startswith("avo: mha-h100@0 is a seed, which has no edits")) == (2, True)
+    attempt = avo("export", "mha-h100#6", "--ablate", "--out", "attempt", *judge)
+    assert "avo: mha-h100#6 is no version: its edits are known of versions alone\n" in attempt.stderr
+    assert attempt.exit_code == 0
+    kernels = []
+    for out, options in (("plain", ()), ("whole", ("--ablate",)), ("kept", ()), ("small", ("--minimal",))):
+        result = avo("export", "mha-h100@3", "--out", out, *options, *judge)
+        assert result.exit_code == 0, result.stderr
+        assert (tmp_path / out / "edits-mha_h100_v3.svg").exists() is (out != "plain")
+        (kernel,) = (tmp_path / out).rglob("mha_h100_v3.py")
+        kernels.append("    block_m, block_n = 64, 128" in kernel.read_text())
+    assert kernels == [True, True, True, False]
+    assert "version 3 without 1 useless edit of the run" in (tmp_path / "small/README.md").read_text()

@@ -14,6 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ from avo.lineage_db.decision import Lead
 from avo.lineage_db.records import Run, Version
 from avo.seeds import seed_source
 from tests.avo.export.sample import chosen, correct, passed, sample
-from tests.avo.sample_run import make_measured
+from tests.avo.sample_run import ABLATION, make_measured
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 INSIDE = "build/torch-universal/mine"
@@ -174,6 +175,49 @@ def test_the_model_card_has_the_seed_at_the_same_shapes(both: list[Passed]) -> N
     assert {
         line.count("|") for line in lines if line.startswith(("| quick", "| held_out", "| suite", "|---|---|-"))
     } == {head.count("|")}
+
+
+MINIMAL = replace(ABLATION, minimal=seed_source("mha").replace("num_stages=1", "num_stages=2"))
+
+
+@pytest.mark.parametrize("hub", [False, True])
+def test_what_edits_are_worth_is_a_picture_and_a_table_of_the_model_card(
+    run_and_versions: tuple[Run, Sequence[Version]], both: list[Passed], hub: bool
+) -> None:
+    run, versions = run_and_versions
+    whole = passed(choose(run, versions, versions[3].attempt, None, MINIMAL), 1.0, 1.0)
+    files = render_package("mine", [whole], NOW, hub=hub)
+    text, figure = files["README.md"], ElementTree.fromstring(files["edits-mha_h100_v3.svg"])
+    assert "![What each edit of mha_h100_v3 is worth](edits-mha_h100_v3.svg)" in text
+    assert "mha-h100@3: what each of its moves is worth in it: how much slower the kernel is without it" in text
+    assert "| +30% ±2% | BLOCK_N 64 -> 128 |  |" in text
+    assert "Without 2 of them the minimal kernel has 273 TFLOPS, the version 260 TFLOPS: `avo export mha-h100@3" in text
+    bars = [each for each in figure.iter("{http://www.w3.org/2000/svg}rect") if each.get("class")]
+    assert [each.get("class") for each in bars] == ["bar best", "bar seed", "bar seed"]
+    assert "edits" not in "".join(render_package("mine", both[:1], NOW))
+    (kernel,) = json.loads(next(text for path, text in files.items() if path.endswith("provenance.json")))["kernels"]
+    assert (kernel["without"], kernel["edits"]["minimal"]) == ([], MINIMAL.minimal)
+
+
+def test_the_minimal_kernel_is_exported_in_the_place_of_the_version(
+    run_and_versions: tuple[Run, Sequence[Version]],
+) -> None:
+    run, versions = run_and_versions
+    told: Any = "what a card measured of the version"
+    small = choose(run, versions, versions[3].attempt, told, MINIMAL, minimal=True)
+    assert small.measured is None, "that was another kernel"
+    files = render_package("mine", [passed(small, 1.0, 1.0)], NOW)
+    source = files[f"{INSIDE}/kernels/mha_h100_v3.py"]
+    assert ("num_stages=2" in source, "block_m, block_n = 64, 64" in source) == (True, True)
+    assert "Of that, what made it no faster was taken away:\n- num_stages 1 -> 2\n- exp -> exp2\n" in source
+    text = files["README.md"]
+    assert "version 3 without 2 useless edits of the run" in text
+    assert "The minimal kernel is the one in this package." in text
+    (kernel,) = json.loads(files[f"{INSIDE}/provenance.json"])["kernels"]
+    assert kernel["without"] == ["num_stages 1 -> 2", "exp -> exp2"]
+    nothing = replace(MINIMAL, dropped=())
+    whole = choose(run, versions, versions[3].attempt, told, nothing, minimal=True)
+    assert (whole.measured, whole.words) == (told, "version 3")
 
 
 @pytest.mark.long
