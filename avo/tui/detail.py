@@ -57,7 +57,7 @@ class VersionDetail(Vertical):
     ) -> None:
         """Show a version and what its operator submitted about it. What is shown already is not drawn again."""
         moved = self._version is None or version.attempt.id != self._version.attempt.id
-        before, now = self._picture and self._picture.view, picture.view
+        before, now = self._picture.view if self._picture else None, picture.view
         same = before is not None and (now.measured, now.ablation) == (before.measured, before.ablation)
         if not moved and same and (submission is None or submission == self._submission):
             return
