@@ -71,7 +71,10 @@ class Mutate:
             least = _POINTED_OUT * max(found.values(), default=0.0)
             return {name: max(value, least) if name in pointed_out else value for name, value in found.items()}
 
-        for parent, edit, built_on in self._edits(brief, tried, values, rng):
+        scout = self._scouted(brief, values, rng)
+        if scout and (words := scout.behind()):
+            return Proposal(None, words)
+        for parent, edit, built_on in self._edits(brief, tried, values, rng, scout):
             candidate = brief.candidate(edit.source)
             try:
                 attempt = brief.evaluate(candidate, change=edit.change, parents=(parent.number,), built_on=built_on)
@@ -86,22 +89,32 @@ class Mutate:
                 return Proposal(None, f"{'; '.join(twins)}: launch plans that were tried before")
         return Proposal(None, "exhausted: every edit of every version has been tried")
 
+    def _scouted(
+        self, brief: Brief, values: Callable[[frozenset[str]], Mapping[str, float]], rng: random.Random
+    ) -> Scout | None:
+        """Return a scout that has looked at edits; None where no looks are left."""
+        left = brief.desk.left().looks
+        if brief.look is None or left == 0:
+            return None
+        scout = Scout(brief, brief.look, self._moves, values, rng)
+        scout.explore(most_looks(brief, left))
+        return scout
+
     def _edits(
         self,
         brief: Brief,
         tried: set[str],
         values: Callable[[frozenset[str]], Mapping[str, float]],
         rng: random.Random,
+        scout: Scout | None,
     ) -> Iterator[tuple[Version, Edit, int | None]]:
         """Yield edits that are not ``tried``, a set that grows: those predicted best, then drawn ones.
 
         Each comes with the version that it goes back to, and with the attempt since then that it was built on, if any.
         """
-        left, looked = brief.desk.left().looks, set[str]()
-        if brief.look is not None and left != 0:
-            scout = Scout(brief, brief.look, self._moves, values, rng)
-            if scout.explore(most_looks(brief, left)):
-                yield from scout.ranked(tried)
+        looked = set[str]()
+        if scout:
+            yield from scout.ranked(tried)
             looked = scout.known  # and faulty, or else it would have been tried
         for parent, base, start in _starts(brief, rng):
             score = base.evaluation.score

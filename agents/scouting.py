@@ -31,6 +31,8 @@ _BEAM = 5
 """Number of sources, besides the seeds, that further moves are added to: the fastest that are not exhausted."""
 _ALIKE = 0.005
 """Sources whose speeds are nearer than this are most often one code in other words: one of them is enough."""
+_AHEAD = 0.005
+"""Least lead over the best version for which an edit is judged in full: acceptance resolves about twice that."""
 _SURE = 0.9
 """Share of a kernel's doubts that is taken to be true: acceptance asks for a lead in that share of the draws."""
 _NOISE = 0.01
@@ -216,6 +218,27 @@ class Scout:
             if (source := self._source(path)) is not None:
                 yield version, edit_of("; ".join(added), source, ""), self._paths.built_on(path)
                 plans.add(sight.plan_digest)
+
+    def behind(self) -> str:
+        """Return, in words, that nothing new was seen to be faster than the best version; empty where something was,
+        and where the step before ended so: then the best that was seen is tried, so that a run goes on.
+        """
+        brief, paths = self._brief, self._paths
+        before = brief.looks[-1].step_number if brief.looks else None
+        if before is not None and before not in {attempt.step_number for attempt in brief.attempts}:
+            return ""
+        best = max(brief.versions, key=lambda version: version.attempt.evaluation.geomean_tflops)
+        score = best.attempt.evaluation.score
+        if score is None or score.kind is not ScoreKind.PREDICTED:
+            return ""
+        # The mean of its neighbours, where they are known: what is accepted is compared with that.
+        bar = _surely(score.geomean_tflops, geometric_mean(case.doubt for case in score.cases)) * (1 + _AHEAD)
+        judged = {attempt.digest for attempt in brief.attempts}
+        fresh = [sight.tflops for path, sight in self._nodes() if paths.version(path)[1] and sight.digest not in judged]
+        if not fresh or max(fresh) >= bar:
+            return ""
+        gain = max(fresh) / bar * (1 + _AHEAD) - 1
+        return f"{len(fresh)} edits were looked at and none is ahead of version {best.number}: the best has {gain:+.1%}"
 
     def _nodes(self) -> list[tuple[Path, Sight]]:
         """Return what can be launched and is not known to be wrong, the fastest first, ties in the order of looking."""

@@ -1,5 +1,6 @@
 """Looks of the operator ``mutate``: many edits are predicted, the best is evaluated, and nothing is looked at twice."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -227,3 +228,23 @@ def test_a_step_that_has_no_time_to_look_evaluates_the_best_that_was_seen() -> N
     Mutate(MOVES).vary(replace(world.brief(2, looks=24), minutes=1.0))
     assert len(world.looks) == 16
     assert world.last.evaluation.geomean_tflops == seen
+
+
+def test_an_edit_that_is_seen_to_be_slower_is_not_judged_unless_the_step_before_tried_nothing_either() -> None:
+    slower = lambda source: 100.0 - 5 * sum(f"{name} = " in source for name in ("alpha", "beta"))  # noqa: E731
+    world = World(score=slower, predict=slower)
+    proposal = world.step(1, Mutate(MOVES[:2]), looks=4)
+    assert proposal.attempt is None
+    assert world.attempts == []
+    assert re.fullmatch(
+        r"\d edits were looked at and none is ahead of version 0: the best has -\d+\.\d%", proposal.reason
+    )
+    proposal = world.step(2, Mutate(MOVES[:2]), looks=4)
+    assert len(world.attempts) == 1
+    assert world.last.evaluation.geomean_tflops < 100
+
+
+def test_an_edit_that_is_about_as_fast_as_the_best_is_not_judged() -> None:
+    equal = lambda source: 100.3 if "alpha" in source else 100.0  # noqa: E731
+    world = World(score=equal, predict=equal)
+    assert world.step(1, Mutate(MOVES[:1]), looks=4).attempt is None
