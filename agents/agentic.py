@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from avo.agents.bandit import shares
 from avo.agents.briefing import budget, continued, opening, resumed
 from avo.agents.continuing import Thread, thread_of
 from avo.agents.conversation import CONTINUED, RESUMED, STATE, Conversation, messages_in, result_message
@@ -19,6 +20,7 @@ from avo.agents.task import told
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import READ_ONLY
 from avo.agents.tools.toolbox import MOST_CHARS, NOT_RUN, cut, failed
+from avo.lineage_db.entries import PaidStep
 from avo.lineage_db.records import Submission
 
 MOST_TURNS = 200
@@ -46,15 +48,15 @@ class Agentic:
         Raises ``ModelRefused`` if the model does not answer and there is no correct attempt.
         """
         rng = random.Random(brief.seed)
-        drawn = choose(self._settings.models, rng)
+        drawn = choose(self._settings.models, rng, brief.paid)
         thread = thread_of(brief, self._settings, drawn.name)
         chosen = drawn if thread.model == drawn.name else self._settings.model(thread.model)
         return _Step(brief, chosen, self._make_model(chosen, brief.desk, rng), thread).work()
 
 
-def choose(models: Sequence[ModelSettings], rng: random.Random) -> ModelSettings:
-    """Draw the model of a step, by weight."""
-    return rng.choices(models, [model.weight for model in models])[0]
+def choose(models: Sequence[ModelSettings], rng: random.Random, paid: Sequence[PaidStep]) -> ModelSettings:
+    """Draw the model of a step, by what the steps of each have gained and cost."""
+    return rng.choices(models, [each.share for each in shares(models, paid)])[0]
 
 
 def proposal(bench: Workbench, desk: Desk, ending: str = "", last_words: str = "") -> Proposal:

@@ -16,7 +16,7 @@ from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Ruling
-from avo.lineage_db.entries import Intervention, Memory, Message
+from avo.lineage_db.entries import Intervention, Memory, Message, PaidStep
 from avo.lineage_db.looked import Looked
 from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Submission, Version
 
@@ -151,6 +151,8 @@ class Brief:
     interventions: Sequence[Intervention] = ()
     """The supervisor's interventions since the lineage last grew, oldest first."""
     desk: Desk = field(default_factory=lambda: FakeDesk().desk)
+    paid: Sequence[PaidStep] = ()
+    """What the run's last steps paid for models and gained, oldest first; empty where there is one model."""
     memories: Sequence[Memory] = ()
     """Notes and handovers that earlier steps of the run left, oldest first."""
     requirement: str = ""

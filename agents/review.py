@@ -69,7 +69,7 @@ def advise(
     ``requirement`` says in words what a version has to be. The calls are charged to the step of ``desk``.
     """
     rng = random.Random(seed)
-    chosen = choose(models, rng)
+    chosen = choose(models, rng, ())
     values = task(problem, target, suite, requirement) | {
         "reason": diagnosis.reason,
         "lineage": lineage(

@@ -30,7 +30,9 @@ class ModelSettings(BaseModel):
     ``avo.agents.terms``.
     """
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Relative probability that a step uses this model: each step has one."""
+    """Relative probability that a step uses this model: each step has one. It changes with what the model's steps gain
+    for their price: see ``avo.agents.bandit``.
+    """
     context_tokens: int = Field(default=128_000, ge=8_000)
     """The model's context, replies included. A brief with its sources and tools takes about 8,000 tokens."""
     input_usd_per_mtok: float | None = Field(default=None, ge=0, allow_inf_nan=False)

@@ -58,7 +58,7 @@ class SingleTurn:
     def vary(self, brief: Brief) -> Proposal:
         """Evaluate the model's answer. An unusable or faulty answer is not repaired."""
         rng = random.Random(brief.seed)
-        chosen = choose(self._settings.models, rng)
+        chosen = choose(self._settings.models, rng, brief.paid)
         parent, inspirations = sample(brief.versions, brief.asked, rng)
         messages: list[ChatMessage] = [
             {"role": "system", "content": render("single_turn_system", **told(brief))},

@@ -68,6 +68,20 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True)
+class PaidStep:
+    """What a step that has ended paid for a model, and gained."""
+
+    number: int
+    model: str
+    """The one that had most of its calls."""
+    tokens: int
+    usd: float | None
+    """None where the price of a call is not known."""
+    gain: float
+    """Logarithm of the speed-up of its version over the best one before; 0 without one that is faster."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """A text that a step left for later steps of its run."""
 

@@ -1,15 +1,17 @@
 """Pages: reads of a long run piece by piece, without its long columns."""
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, cast, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, cast, func, select, true
 
 from avo.evaluator.evaluation import Status
 from avo.lineage_db import queries
 from avo.lineage_db.decision import OPEN, Ruling
 from avo.lineage_db.engine import Part, transactional
-from avo.lineage_db.entries import Spend
+from avo.lineage_db.entries import PaidStep, Spend
 from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Outcome, Step, StepState
 from avo.lineage_db.rows import record
 from avo.lineage_db.tables import attempts, calls, decisions, hypotheses, steps, versions
@@ -173,6 +175,50 @@ class Pages(Part):
             return speed / max(speeds[number] for number in parents) - 1 if parents else None
 
         return [record(Accepted, row, gain=gain(row.geomean_tflops, row.parents)) for row in rows]
+
+    @transactional()
+    def paid(self, connection: Connection, run_id: int, *, last: int, before: datetime | None = None) -> list[PaidStep]:
+        """Return those of the ``last`` steps that have ended, by ``before`` where it is given, that called a model,
+        oldest first.
+        """
+        ended = (steps.c.run_id == run_id) & steps.c.finished.is_not(None)
+        ended &= steps.c.finished <= before if before else true()
+        newest = select(steps.c.id, steps.c.number).where(ended).order_by(steps.c.number.desc()).limit(last).subquery()
+        query = (
+            select(
+                newest.c.number,
+                calls.c.model,
+                func.count(),
+                func.sum(calls.c.input_tokens + calls.c.output_tokens),
+                func.coalesce(func.sum(calls.c.usd), 0.0),
+                func.count(calls.c.usd),
+            )
+            .join_from(newest, calls, calls.c.step_id == newest.c.id)
+            .group_by(newest.c.number, calls.c.model)
+        )
+        best, gains = 0.0, dict[int, float]()
+        speeds = (
+            select(versions.c.step, attempts.c.geomean_tflops)
+            .join_from(versions, attempts, (attempts.c.id == versions.c.attempt_id) & (attempts.c.run_id == run_id))
+            .where(versions.c.run_id == run_id, versions.c.champion)
+            .order_by(versions.c.number)
+        )
+        for step, speed in connection.execute(speeds):
+            gains[step] = gains.get(step, 0.0) + (math.log(speed / best) if 0 < best < speed else 0.0)
+            best = max(best, speed)
+        found: defaultdict[int, list[tuple[int, str, int, float, bool]]] = defaultdict(list)
+        for number, model, count, tokens, usd, priced in connection.execute(query):
+            found[number].append((count, model, int(tokens), float(usd), priced == count))
+        return [
+            PaidStep(
+                number,
+                max(found[number])[1],
+                sum(tokens for _, _, tokens, _, _ in found[number]),
+                sum(usd for _, _, _, usd, _ in found[number]) if all(priced for *_, priced in found[number]) else None,
+                gains.get(number, 0.0),
+            )
+            for number in sorted(found)
+        ]
 
     @transactional()
     def failed_calls(self, connection: Connection, run_id: int, *, after: int) -> tuple[list[FailedCall], int]:

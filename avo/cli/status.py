@@ -23,6 +23,7 @@ from avo.watch.wording import (
     first_line,
     looked,
     out_of,
+    paying,
     percent,
     spent,
     standing,
@@ -197,6 +198,8 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
             row(lines, "", doubt)
     if view.spend.calls:
         row(lines, "models", spent(view.spend, TOKENS.most(run.config), USD.most(run.config)))
+        for each in view.models:
+            row(lines, "", paying(each))
     if view.accounts:
         row(lines, "left", ", ".join(amount(each.left, each.limit.unit) for each in view.accounts))
     if not view.spend.calls and view.run.operator == COMMAND_OPERATOR:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from avo.agents.bandit import MOST_STEPS
 from avo.agents.desk import Desk, Left
 from avo.agents.errors import ModelRefused, ProgramFailed, StepLeft
 from avo.agents.model import Usage
@@ -25,7 +26,7 @@ from avo.evaluator.renamed import with_new_name
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Decision, Ruling, ending, final, timed
-from avo.lineage_db.entries import Intervention
+from avo.lineage_db.entries import Intervention, PaidStep
 from avo.lineage_db.errors import (
     DatabaseUnavailable,
     IncompatibleDatabase,
@@ -268,6 +269,7 @@ class _OpenStep:
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,
             desk=self._desk,
+            paid=self._paid(),
             memories=memories,
             transcript=self._transcript,
             previous=None if self._transcript else self._previous(),
@@ -284,6 +286,12 @@ class _OpenStep:
         )
         work.store.claims.see(self._step.id, seen, now=work.clock())
         return brief
+
+    def _paid(self) -> Sequence[PaidStep]:
+        """Return what steps paid and gained before this one began; a step that redoes another sees what that saw."""
+        run, pages = self._work.run, self._work.store.pages
+        several = len(self._work.config.models) > 1
+        return pages.paid(run.id, last=MOST_STEPS, before=self._origin.started) if several else ()
 
     def _previous(self) -> Previous | None:
         """Return the worker's last step, where the operator may go on with its conversation."""

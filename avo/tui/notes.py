@@ -16,7 +16,7 @@ from avo.tui.lines import Entry, Folds
 from avo.tui.reader import Picture, Want
 from avo.tui.transcript import spent
 from avo.tui.view import View
-from avo.watch.wording import first_line
+from avo.watch.wording import first_line, paying
 
 
 class NotesView(View):
@@ -42,6 +42,7 @@ class NotesView(View):
         title = f"notes of operators: {len(memories)}, interventions of the supervisor: {len(interventions)}"
         if picture.view.spend.calls:
             title += f"; calls of models: {picture.view.spend.calls}, {spent(picture.view.spend)}"
+        title += "".join(f"\n{paying(each)}" for each in picture.view.models)
         if not memories and not interventions:
             title += f"\n{_why_empty(picture.view.run)}"
         self.query_one("#notes-title", Static).update(title)

@@ -33,6 +33,7 @@ from avo.watch.wording import (
     in_a_list,
     looked,
     out_of,
+    paying,
     percent,
     place,
     spent,
@@ -123,6 +124,8 @@ def _attempts(view: RunView, now: datetime, budget: Budget, most: int | None) ->
             table.add_row("" if number else "refused", Text(why, style="dim"))
     if view.spend.calls:
         table.add_row("models", Text(spent(view.spend, TOKENS.most(settings), USD.most(settings))))
+        for each in view.models:
+            table.add_row("", Text(paying(each), style="dim"))
     elif view.run.operator == COMMAND_OPERATOR:
         table.add_row("models", Text(UNSAID))
     if view.trouble and view.run.state is RunState.RUNNING:

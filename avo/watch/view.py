@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from avo.agents.bandit import MOST_STEPS, ModelShare, shares
 from avo.agents.operator import SEED_OPERATOR
+from avo.agents.settings import ModelSettings
 from avo.evaluator.evaluation import Status
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.units import Unit
@@ -94,6 +96,8 @@ class RunView:
     """The last versions, oldest first."""
     intervention: Intervention | None
     """The supervisor's last intervention."""
+    models: tuple[ModelShare, ...]
+    """What each of several models gained and cost, and its share of the steps to come; empty where there is one."""
     measured: Mapping[int, Measured]
     """What cards measured of the run's kernels, by attempt, the measurement that tells: empty before any."""
     ablation: Ablation | None
@@ -244,9 +248,15 @@ def _read_view(store: Store, run_name: str, now: datetime, previous: RunView | N
         best=best,
         recent=recent,
         intervention=interventions[-1] if interventions else None,
+        models=_models(store, run),
         measured=store.measurements.told(run.id),
         ablation=store.ablations.of(run.id, best.number) if best else None,
     )
+
+
+def _models(store: Store, run: Run) -> tuple[ModelShare, ...]:
+    models = [ModelSettings.model_validate(each) for each in run.config.get("models", ())]
+    return shares(models, store.pages.paid(run.id, last=MOST_STEPS)) if len(models) > 1 else ()
 
 
 def _count_ended(store: Store, run: Run, unfinished: int, previous: RunView | None) -> tuple[tuple[int, int], int]:
@@ -303,6 +313,7 @@ def to_json(view: RunView, now: datetime) -> dict[str, Any]:
         "headline": view.headline or None,
         "last_gain": _iso(view.last_gain),
         "seconds_since_gain": _since(view.last_gain, now),
+        "models": [asdict(each) for each in view.models],
         "spend": {**asdict(spend), "tokens": spend.tokens},
         "left": {each.limit.setting: each.left for each in view.accounts},
         "model_trouble": view.trouble or None,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from avo.agents.bandit import ModelShare
 from avo.evaluator.confirmation import Confirmation
 from avo.evaluator.evaluation import CaseScore, Score, Status
 from avo.evaluator.resolution import resolution
@@ -84,6 +85,13 @@ def ending(run: Run, state: RunState) -> str:
     why = f"it {first_line(run.ended_by.why)}" if run.ended_by and state is run.state else ""
     how = goes_on(run, state)
     return "".join(f"; {each}" for each in (why, how and f"continue with: {how}") if each)
+
+
+def paying(of: ModelShare) -> str:
+    """Return ``gpt-5: 12 steps, +3.1% for $4.20; asked in 72% of the next``."""
+    price = f"${of.usd:.2f}" if of.usd else f"{count(of.tokens)} tokens"
+    made = f"{counted(of.steps, 'step')}, {percent(of.gain)} for {price}" if of.steps else "no step yet"
+    return f"{first_line(of.model)}: {made}; asked in {of.share:.0%} of the next"
 
 
 def verdicts(counts: Mapping[Status, int]) -> str:

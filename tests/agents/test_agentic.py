@@ -332,8 +332,8 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
 
 def test_models_are_chosen_by_weight_and_by_the_seed_of_the_step() -> None:
     models = (ModelSettings(name="often", weight=3.0), ModelSettings(name="seldom", weight=1.0))
-    names = [choose(models, random.Random(seed)).name for seed in range(400)]
-    assert names == [choose(models, random.Random(seed)).name for seed in range(400)]
+    names = [choose(models, random.Random(seed), ()).name for seed in range(400)]
+    assert names == [choose(models, random.Random(seed), ()).name for seed in range(400)]
     assert 70 <= names.count("seldom") <= 130
 
 

@@ -1,5 +1,6 @@
 """Pages of a run: the same as its whole, piece by piece."""
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Status
 from avo.lineage_db.decision import unrivalled
-from avo.lineage_db.entries import Spend
+from avo.lineage_db.entries import PaidStep, Spend
 from avo.lineage_db.records import Outcome, StepState
 from avo.lineage_db.store import Store
 from tests.decisions import accept
@@ -52,6 +53,28 @@ def test_accepted_versions_say_what_they_gained_over_the_fastest_of_their_parent
     assert [version.gain for version in every] == [None, pytest.approx(0.2), pytest.approx(0.1)]
     assert store.pages.accepted(run.id, last=2) == every[1:]
     assert store.pages.accepted(run.id, after=0, last=1) == every[2:]
+
+
+def test_steps_that_have_ended_say_what_they_paid_for_models_and_gained(store: Store, make: Any) -> None:
+    run = recorded(store, make, (100.0,))  # calls no model
+    told = ((110.0, [("big", 0.5), ("small", None), ("big", 0.25)]), (105.0, [("small", 0.1)]), (121.0, [("big", 1.0)]))
+    for tflops, called in told:
+        step = make.step(store, run)
+        for model, usd in called:
+            store.journal.add_call(
+                run.id, step.id, model=model, input_tokens=90, cached_tokens=0, output_tokens=10, usd=usd, seconds=1.0,
+                error="", now=make.now,
+            )  # fmt: skip
+        attempt = make.attempt(store, step, tflops, source=f"x = {tflops}\n")
+        make.conclude(store, step, attempt, parents=(0,), decide=accept)
+    make.step(store, run)
+    ten = pytest.approx(math.log(1.1))
+    first, second, third = store.pages.paid(run.id, last=10)
+    assert first == PaidStep(1, "big", 300, None, ten)
+    assert second == PaidStep(2, "small", 100, 0.1, 0.0)
+    assert third == PaidStep(3, "big", 100, 1.0, ten)
+    assert store.pages.paid(run.id, last=2) == [second, third]
+    assert store.pages.paid(run.id, last=10, before=make.now - timedelta(seconds=1)) == []
 
 
 def test_the_latest_acceptable_attempts_are_named_until_they_are_refused(store: Store, make: Any) -> None:
