@@ -70,6 +70,8 @@ class Desk:
     left: Callable[[], Left]
     """Returns what is left of the budgets now."""
     listen: Listen
+    news: Callable[[], Sequence[str]] = lambda: ()
+    """Returns what was found since it was asked last, in lines for the operator."""
     runs: Callable[[], Sequence[RunSummary]] = lambda: ()
     """Returns the other runs of the database that have versions."""
     version: Callable[[str, int | None], Version] = _nowhere

@@ -97,6 +97,11 @@ class Evaluator(ABC):
     def target(self) -> Target:
         """What it judges for, with the figures of its GPU where speed is measured."""
 
+    @property
+    def several(self) -> bool:
+        """Whether requests of several threads are answered side by side."""
+        return False
+
     @abstractmethod
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer, of the type that the class of ``request`` names."""

@@ -103,7 +103,7 @@ class Toolbox:
     def _kept(self, name: str, result: str) -> str:
         if name in ("check", "evaluate", "profile", "try_variants"):
             self.bench.results[name] = result
-        return result
+        return "\n\n".join([result, *self._brief.desk.news()])
 
     # Reading
 

@@ -140,6 +140,11 @@ class SideBySide(Evaluator):
         """What they judge for."""
         return self._first.target
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one evaluator."""
+        return self._count > 1
+
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer of one that is free."""
         return self._with(lambda evaluator: evaluator.ask(request))

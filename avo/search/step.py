@@ -4,13 +4,12 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from avo.agents.bandit import MOST_STEPS
-from avo.agents.desk import Desk, Left
+from avo.agents.desk import Left
 from avo.agents.errors import ModelRefused, ProgramFailed, StepLeft
-from avo.agents.model import Usage
 from avo.agents.operator import SEED_OPERATOR, Brief, Previous, Proposal, VariationOperator
 from avo.agents.relay import chat_models
 from avo.agents.review import Advice, advise
@@ -18,12 +17,13 @@ from avo.agents.settings import Settings
 from avo.agents.supervisor import Diagnosis, SearchTrajectory
 from avo.config import RunConfig
 from avo.errors import CanaryFault
+from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.renamed import with_new_name
-from avo.evaluator.target import Target
+from avo.evaluator.target import ScoreKind, Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Decision, Ruling, ending, final, timed
 from avo.lineage_db.entries import Intervention, PaidStep
@@ -31,16 +31,15 @@ from avo.lineage_db.errors import (
     DatabaseUnavailable,
     IncompatibleDatabase,
     StepNotRunning,
-    UnknownAttempt,
-    UnknownRun,
-    UnknownVersion,
 )  # fmt: skip
-from avo.lineage_db.records import Attempt, PendingReply, Run, RunSummary, Step, StepState, Version
+from avo.lineage_db.records import Attempt, Run, Step, StepState, Version
 from avo.lineage_db.seen import Seen
 from avo.lineage_db.store import Store
 from avo.search import seeding
 from avo.search.acceptance import Thresholds, decide, outdated
+from avo.search.ahead import Ahead
 from avo.search.budget import UNLIMITED, Allowance
+from avo.search.desk import make_desk
 from avo.search.leases import renewed
 from avo.search.looking import RecordingLooks
 from avo.search.population import Home, Population, population
@@ -122,10 +121,20 @@ class _OpenStep:
         self._looks = RecordingLooks(
             work.store, step, work.evaluator, self._scorer.activity, work.clock, most, continued
         )
-        self._desk = self._make_desk()
+        ahead = self._ahead = Ahead(self._scorer.examine)
+        self._desk = make_desk(work.store, step, work.evaluator, work.clock, self._left, ahead.news)
+
+    def _left(self) -> Left:
+        work = self._work
+        found = work.allowance.left(work.store, work.run, (*self._earlier, self._step), work.clock())
+        return replace(found, looks=self._looks.left)
 
     def perform(self, operator: VariationOperator) -> StepOutcome:
         """Let the operator work and conclude the step, as ``Work.perform`` says."""
+        with contextlib.closing(self._ahead):
+            return self._perform(operator)
+
+    def _perform(self, operator: VariationOperator) -> StepOutcome:
         run, step, scorer = self._work.run, self._step, self._scorer
         brief = self._brief(self._supervise())
         try:
@@ -154,6 +163,13 @@ class _OpenStep:
         with contextlib.suppress(StepNotRunning):  # abandoned in the meantime by the process that drives the run
             self._work.store.claims.fail(self._step.id, state=state, reason=reason, now=self._work.clock())
         return StepOutcome(self._step.number, state, self._scorer.tried, None, reason)
+
+    def _evaluate(self, candidate: Candidate, **told: Any) -> Attempt:
+        """Have a candidate judged and recorded, and examined ahead where another evaluator can do that meanwhile."""
+        attempt = self._scorer(candidate, **told)
+        if self._work.evaluator.several and self._target.kind is ScoreKind.PREDICTED:
+            self._ahead.begin(attempt)
+        return attempt
 
     def _decide(self, versions: Sequence[Version], evaluation: Evaluation) -> Decision | None:
         """Return what acceptance says of an attempt; None where that is open, or the attempt faulty."""
@@ -203,7 +219,7 @@ class _OpenStep:
                 if self._scorer.compare(error.attempt, error.best) is None:
                     refusals[error.attempt.id] = timed(None, error.best.number)
             except _UnexaminedError as error:
-                if refusal := self._scorer.examine(error.attempt):
+                if refusal := self._ahead.result(error.attempt):
                     refusals[error.attempt.id] = refusal
             else:
                 return version, ending(reason, decided)
@@ -259,7 +275,7 @@ class _OpenStep:
             versions=self._home.shown(history.versions),
             attempts=history.attempts if hidden is None else [t for t in history.attempts if t.step_number != hidden],
             knowledge=work.knowledge,
-            evaluate=self._scorer,
+            evaluate=self._evaluate,
             profile=work.evaluator.profile,
             look=self._looks,
             looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
@@ -301,71 +317,6 @@ class _OpenStep:
             return None
         calls = store.journal.calls(step.run_id, step_id=last.id)
         return Previous(last, store.journal.messages(last.id), calls[-1].model if calls else "")
-
-    def _make_desk(self) -> Desk:
-        """Return what the operator may read and write in the database, besides evaluations."""
-        work, step, store = self._work, self._step, self._work.store
-
-        def attempt(attempt_id: int) -> Attempt:
-            try:
-                return store.attempt(work.run.id, attempt_id)
-            except UnknownAttempt as error:
-                raise LookupError(str(error)) from None
-
-        def record(kind: str, content: dict[str, Any]) -> None:
-            store.journal.add_message(step.id, kind, content, now=work.clock())
-
-        def charge(*, model: str, usage: Usage, usd: float | None, seconds: float, error: str) -> None:
-            store.journal.add_call(
-                work.run.id,
-                step.id,
-                model=model,
-                input_tokens=usage.input_tokens,
-                cached_tokens=usage.cached_tokens,
-                output_tokens=usage.output_tokens,
-                usd=usd,
-                seconds=seconds,
-                error=error,
-                now=work.clock(),
-            )
-
-        def listen(*, model: str, seconds: float, characters: int | None) -> None:
-            now = work.clock()
-            heard = None if characters is None else now
-            reply = PendingReply(model, now - timedelta(seconds=seconds), heard, characters or 0)
-            store.journal.listen(step.id, reply, now=now)
-
-        def remember(note: str) -> None:
-            store.journal.remember(step.id, note, now=work.clock())
-
-        def hand_over(text: str) -> None:
-            store.journal.remember(step.id, text, now=work.clock(), handover=True)
-
-        def left() -> Left:
-            found = work.allowance.left(store, work.run, (*self._earlier, step), work.clock())
-            return replace(found, looks=self._looks.left)
-
-        def runs() -> list[RunSummary]:
-            return [each for each in store.runs() if each.versions and each.run.id != work.run.id]
-
-        def version(run: str, number: int | None) -> Version:
-            try:
-                return store.version(store.run(run).id, number)
-            except (UnknownRun, UnknownVersion) as error:
-                raise LookupError(str(error)) from None
-
-        return Desk(
-            inspect=work.evaluator.inspect,
-            attempt=attempt,
-            record=record,
-            charge=charge,
-            remember=remember,
-            hand_over=hand_over,
-            left=left,
-            listen=listen,
-            runs=runs,
-            version=version,
-        )
 
 
 class _UnexaminedError(Exception):

@@ -144,6 +144,11 @@ class RemoteEvaluator(Evaluator):
         target: Target = self._call("target")
         return target
 
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one evaluator."""
+        return self._count > 1
+
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer; raises ``EvaluatorUnavailable`` also when the evaluator worker is gone."""
         suite_of(request, self._suite)  # so that a name that does not exist is an error here

@@ -1,0 +1,84 @@
+"""The desk of one step: what its operator reads and writes in the database."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from avo.agents.desk import Desk, Left
+from avo.agents.model import Usage
+from avo.evaluator.evaluators import Evaluator
+from avo.lineage_db.errors import UnknownAttempt, UnknownRun, UnknownVersion
+from avo.lineage_db.records import Attempt, PendingReply, RunSummary, Step, Version
+from avo.lineage_db.store import Store
+
+
+def make_desk(
+    store: Store,
+    step: Step,
+    evaluator: Evaluator,
+    clock: Callable[[], datetime],
+    left: Callable[[], Left],
+    news: Callable[[], Sequence[str]],
+) -> Desk:
+    """Return what the operator of a step may read and write in the database, besides evaluations.
+
+    ``left`` says what is left of the budgets, ``news`` what was found since it was asked last.
+    """
+
+    def attempt(attempt_id: int) -> Attempt:
+        try:
+            return store.attempt(step.run_id, attempt_id)
+        except UnknownAttempt as error:
+            raise LookupError(str(error)) from None
+
+    def record(kind: str, content: dict[str, Any]) -> None:
+        store.journal.add_message(step.id, kind, content, now=clock())
+
+    def charge(*, model: str, usage: Usage, usd: float | None, seconds: float, error: str) -> None:
+        store.journal.add_call(
+            step.run_id,
+            step.id,
+            model=model,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            usd=usd,
+            seconds=seconds,
+            error=error,
+            now=clock(),
+        )
+
+    def listen(*, model: str, seconds: float, characters: int | None) -> None:
+        now = clock()
+        heard = None if characters is None else now
+        reply = PendingReply(model, now - timedelta(seconds=seconds), heard, characters or 0)
+        store.journal.listen(step.id, reply, now=now)
+
+    def remember(note: str) -> None:
+        store.journal.remember(step.id, note, now=clock())
+
+    def hand_over(text: str) -> None:
+        store.journal.remember(step.id, text, now=clock(), handover=True)
+
+    def runs() -> list[RunSummary]:
+        return [each for each in store.runs() if each.versions and each.run.id != step.run_id]
+
+    def version(run: str, number: int | None) -> Version:
+        try:
+            return store.version(store.run(run).id, number)
+        except (UnknownRun, UnknownVersion) as error:
+            raise LookupError(str(error)) from None
+
+    return Desk(
+        inspect=evaluator.inspect,
+        attempt=attempt,
+        record=record,
+        charge=charge,
+        remember=remember,
+        hand_over=hand_over,
+        left=left,
+        listen=listen,
+        runs=runs,
+        version=version,
+        news=news,
+    )

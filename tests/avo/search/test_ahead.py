@@ -1,0 +1,143 @@
+"""What would be accepted is examined while the operator goes on; what was found is news, and is not found out again."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from avo.agents.operator import Brief, Proposal
+from avo.evaluator.candidate import Candidate
+from avo.evaluator.evaluation import Evaluation, Status
+from avo.evaluator.evaluators import AnyRequest, VerifyRequest
+from avo.evaluator.fake import FakeEvaluator
+from avo.lineage_db.store import Store
+from avo.search.seeding import SeedOperator
+from avo.search.step import StepOutcome
+from tests.avo.fakes import SEED, Scripted, judge, make_run, make_work, submit
+
+LIMIT_S = 60.0
+"""Ends a broken test only."""
+
+
+class Several(FakeEvaluator):
+    """Several evaluators, whose examinations end when ``go`` is set."""
+
+    several = True
+
+    def __init__(self) -> None:
+        super().__init__(judge)
+        self.go, self.begun = threading.Event(), threading.Semaphore(0)
+
+    def ask(self, request: AnyRequest) -> object:
+        if isinstance(request, VerifyRequest):
+            self.begun.release()
+            assert self.go.wait(LIMIT_S)
+        return super().ask(request)
+
+
+class Desk:
+    def __init__(self, path: Path) -> None:
+        self.store = Store.open(str(path))
+        self.run = make_run(self.store)
+        self.judge = Several()
+        self.judge.go.set()
+        make_work(self.store, self.run, self.judge).perform(SeedOperator(SEED), "w0")
+        self.judge.verified.clear()
+        self.judge.go.clear()
+        self.judge.begun = threading.Semaphore(0)
+
+    def step(self, vary: Callable[[Brief], Proposal]) -> StepOutcome:
+        return make_work(self.store, self.run, self.judge).perform(Scripted(vary), "w0")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path / "ahead.db")
+    yield made
+    made.judge.go.set()
+    made.store.close()
+
+
+def news(brief: Brief) -> str:
+    """Wait for news and return it."""
+    for _ in range(int(LIMIT_S * 100)):
+        if found := brief.desk.news():
+            return "\n".join(found)
+        threading.Event().wait(0.01)
+    raise AssertionError("there was no news")
+
+
+def test_an_attempt_that_would_be_accepted_is_examined_once_while_its_operator_goes_on(desk: Desk) -> None:
+    def vary(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 150.0")
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        assert brief.desk.news() == []
+        submit(brief, "tflops = 90.0")  # meanwhile
+        desk.judge.go.set()
+        assert news(brief) == (
+            f"attempt {attempt.id} was examined closely: it passed, and is accepted when it is submitted"
+        )
+        assert brief.desk.news() == []
+        return Proposal(attempt, "faster")
+
+    assert desk.step(vary).version == 1
+    assert [each.candidate.source for each in desk.judge.verified] == ["tflops = 150.0"]
+
+
+def test_a_submission_waits_for_the_examination_that_is_under_way(desk: Desk) -> None:
+    def vary(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 150.0")
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        threading.Timer(0.05, desk.judge.go.set).start()
+        return Proposal(attempt, "faster")
+
+    assert desk.step(vary).version == 1
+    assert len(desk.judge.verified) == 1
+
+
+def test_what_is_refused_is_news_before_it_is_submitted(desk: Desk) -> None:
+    def held_out(candidate: Candidate) -> Evaluation:
+        return Evaluation(Status.INCORRECT, "wrong at 12 keys", "h100", "held_out", 0.1)
+
+    desk.judge.held_out = held_out
+    desk.judge.go.set()
+
+    def vary(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 150.0")
+        assert "it is refused, failed the examination before acceptance: incorrect" in news(brief)
+        return Proposal(attempt, "faster")
+
+    outcome = desk.step(vary)
+    assert outcome.version is None
+    assert len(desk.judge.verified) == 1
+
+
+def test_of_attempts_that_wait_only_the_fastest_is_examined(desk: Desk) -> None:
+    def vary(brief: Brief) -> Proposal:
+        first = submit(brief, "tflops = 150.0")
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        submit(brief, "tflops = 160.0")
+        last = submit(brief, "tflops = 170.0")
+        desk.judge.go.set()
+        told = news(brief)
+        told += "" if f"attempt {last.id} " in told else news(brief)
+        assert f"attempt {first.id} " in told
+        assert f"attempt {last.id} " in told
+        return Proposal(last, "faster")
+
+    assert desk.step(vary).version == 1
+    assert [each.candidate.source for each in desk.judge.verified] == ["tflops = 150.0", "tflops = 170.0"]
+
+
+def test_with_one_evaluator_nothing_is_examined_ahead(desk: Desk) -> None:
+    desk.judge.several = False  # type: ignore[misc]
+    desk.judge.go.set()
+
+    def vary(brief: Brief) -> Proposal:
+        attempt = submit(brief, "tflops = 150.0")
+        assert desk.judge.verified == []
+        return Proposal(attempt, "faster")
+
+    assert desk.step(vary).version == 1
+    assert len(desk.judge.verified) == 1
