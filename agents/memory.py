@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from avo.agents.descent import Base, Descent
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import figure
 from avo.knowledge_base.index import Index
 from avo.knowledge_base.note import Note
 from avo.lineage_db.entries import Memory
@@ -142,8 +143,8 @@ def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Less
 
 
 def _effect(tflops: float, base: Base | None, kind: ScoreKind) -> str:
-    found = f"{tflops:.1f} {kind} TFLOPS"
-    return f"{base.tflops:.1f} -> {found} ({tflops / base.tflops - 1:+.1%}) over {base.name}" if base else found
+    found = f"{figure(tflops)} {kind} TFLOPS"
+    return f"{figure(base.tflops)} -> {found} ({tflops / base.tflops - 1:+.1%}) over {base.name}" if base else found
 
 
 def _words(text: str) -> set[str]:

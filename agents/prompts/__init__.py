@@ -7,18 +7,22 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from avo.evaluator.units import figure
+
 _FOLDER = Path(__file__).parent
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(_FOLDER),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
     )
+    made.filters["figure"] = figure
+    return made
 
 
 def render(name: str, **values: Any) -> str:

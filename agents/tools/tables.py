@@ -10,7 +10,7 @@ from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from avo.evaluator.inspection import Findings
 from avo.evaluator.profile import LaunchProfile, Profile, Role, Section, measured_tables
 from avo.evaluator.resolution import ALONE, difference
-from avo.evaluator.units import figure
+from avo.evaluator.units import TFLOPS, figure
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
 SOUND = "ok: compiles, fits, and is right on these cases"
@@ -71,7 +71,7 @@ def lineage(
         (
             f"v{version.number}",
             _numbers(version.parents),
-            f"{version.attempt.evaluation.geomean_tflops:.1f}",
+            figure(version.attempt.evaluation.geomean_tflops),
             _gain(version.attempt.evaluation.geomean_tflops, descent.parent(version.parents)),
             _outcome_first(f"seen: {version.seen}" if version.seen else "", version.change),
         )
@@ -86,7 +86,7 @@ def lineage(
             (
                 attempt.attempt_id,
                 _origin(attempt),
-                f"{attempt.geomean_tflops:.1f}" if attempt.geomean_tflops else attempt.status.words,
+                figure(attempt.geomean_tflops) if attempt.geomean_tflops else attempt.status.words,
                 _gain(attempt.geomean_tflops, descent.base(attempt)),
                 _outcome_first(why_not(attempt), attempt.change),
             )
@@ -106,7 +106,7 @@ def _outcome_first(outcome: str, change: str) -> str:
 def unresolved(attempts: Sequence[AttemptSummary]) -> str:
     """Return a table of attempts that are better in the mean and not resolved; empty where there are none."""
     rows = [
-        (each.attempt_id, _origin(each), f"{each.geomean_tflops:.1f}", why_not(each), short(each.change))
+        (each.attempt_id, _origin(each), figure(each.geomean_tflops), why_not(each), short(each.change))
         for each in attempts
     ]
     return table(("attempt", "from", "TFLOPS", "why not", "change"), rows) if rows else ""
@@ -123,9 +123,11 @@ def verdict(evaluation: Evaluation, against: Mapping[str, float]) -> str:
     if score is None:
         said = f"{evaluation.status.words}: {evaluation.message}"
         predicted = evaluation.predicted
-        return said + (f" ({predicted.geomean_tflops:.1f} predicted TFLOPS, unverified)" if predicted else "")
-    found = f"correct, {score.geomean_tflops:.1f} {score.kind} TFLOPS"
-    beside = (f"{name} has {tflops:.1f} ({score.geomean_tflops / tflops - 1:+.1%})" for name, tflops in against.items())
+        return said + (f" ({figure(predicted.geomean_tflops)} predicted TFLOPS, unverified)" if predicted else "")
+    found = f"correct, {figure(score.geomean_tflops)} {score.kind} TFLOPS"
+    beside = (
+        f"{name} has {figure(tflops)} ({score.geomean_tflops / tflops - 1:+.1%})" for name, tflops in against.items()
+    )
     return "; ".join((found, *beside))
 
 
@@ -246,18 +248,18 @@ def script(findings: Findings) -> str:
 def profile(found: Profile) -> str:
     """Return the profile of a case."""
     score = found.score
-    between = f" ({score.low_tflops:.0f} to {score.high_tflops:.0f})" if score.low_tflops else ""
-    parts = [f"{score.case}: {score.tflops:.1f}{between} {found.kind} TFLOPS, {score.time_us:.1f} us"]
+    between = f" ({TFLOPS.between(score.low_tflops, score.high_tflops)})" if score.low_tflops else ""
+    parts = [f"{score.case}: {figure(score.tflops)}{between} {found.kind} TFLOPS, {figure(score.time_us)} us"]
     parts += [f"with {', '.join(score.configurations)}"] if score.configurations else []
     parts += [f"the model does not know: {doubt}" for doubt in score.doubts]
-    parts.append(table(("time", "us", "share"), [(p.name, f"{p.time_us:.1f}", f"{p.share:.1%}") for p in found.parts]))
+    parts.append(table(("time", "us", "share"), [(p.name, figure(p.time_us), f"{p.share:.1%}") for p in found.parts]))
     for launch in found.launches:
         parts.append(_launch(launch))
         parts += [_section(section) for section in launch.sections if section.time_us >= _SHOWN_SHARE * score.time_us]
     answers = []
     for a in found.what_if:
         gain = f"{a.gain_percent:+.1f}%" if a.resolved or not a.spread_percent else "not resolved"
-        answers.append((a.label, gain, f"{a.spread_percent:.1f}%", f"{a.tflops:.1f}", short(a.note)))
+        answers.append((a.label, gain, f"{a.spread_percent:.1f}%", figure(a.tflops), short(a.note)))
     parts.append(table(("what if", "gain", "+-", "TFLOPS", "note"), answers))
     if found.counted:
         parts.append(found.counted.why or f"measured by ncu on {found.counted.card}, beside the prediction:")
@@ -269,8 +271,8 @@ def _scores(score: Score) -> str:
     rows = [
         (
             case.case,
-            f"{case.tflops:.1f}",
-            f"{case.time_us:.1f}",
+            figure(case.tflops),
+            figure(case.time_us),
             case.critical or ("none" if case.utilisation else "-"),
             _shares(case.utilisation),
             ", ".join(case.configurations),

@@ -13,6 +13,7 @@ from avo.cli.common import (
     telling,
 )
 from avo.cli.options import takes_settings
+from avo.evaluator.units import figure
 from avo.watch.tables import row, table
 
 if TYPE_CHECKING:
@@ -182,4 +183,4 @@ def of_seed(problem: str, seed: str, judging: "Judging", tell: "Tell") -> Line:
 
 
 def _figure(tflops: float | None) -> str:
-    return "" if tflops is None else f"{tflops:.1f}"
+    return "" if tflops is None else figure(tflops)

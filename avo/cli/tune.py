@@ -16,6 +16,7 @@ from rich.table import Table
 from avo.cli import completion
 from avo.cli.common import console, err, fail
 from avo.evaluator.target import CARDS, TARGETS, unchecked
+from avo.evaluator.units import figure
 from avo.watch.tables import row, table
 from avo.watch.wording import printable
 
@@ -158,20 +159,15 @@ def _table(shown: "Sequence[Outcome]", tied: "Collection[Choice]", *, beside: bo
     for i, outcome in enumerate(shown, 1):
         time = outcome.time
         assert time is not None
-        between = f"{_us(time.low_us)} to {_us(time.high_us)}"
+        between = f"{figure(time.low_us)} to {figure(time.high_us)}"
         spilled = f"{time.spill_bytes} B" if time.spill_bytes else "0"
         warps = f"{time.occupancy:.0%}"
-        us = f"{'~' * (outcome.choice in tied)}{_us(time.us)}"
+        us = f"{'~' * (outcome.choice in tied)}{figure(time.us)}"
         row(
             made, i, us, between, time.limiter, time.registers, spilled, time.ctas_per_sm, warps,
             *([outcome.choice] if beside else []),
         )  # fmt: skip
     return made
-
-
-def _us(time: float) -> str:
-    """Return microseconds with four digits, or all before the point."""
-    return f"{time:.4g}" if time < 9999.5 else f"{time:.0f}"
 
 
 def _title(subject: "Subject", several_types: bool) -> str:

@@ -248,7 +248,7 @@ def test_a_full_conversation_is_compacted_and_what_matters_stays_exact() -> None
     compacted = model.asked[-1][2]["content"]
     assert "learnt a lot" in compacted
     assert "tflops = 120.0\n# exact" in compacted
-    assert "attempt 2: correct, 120.0 predicted TFLOPS; version 0 has 100.0 (+20.0%) [a number]" in compacted
+    assert "attempt 2: correct, 120 predicted TFLOPS; version 0 has 100 (+20.0%) [a number]" in compacted
     assert f"hypothesis: {WHY['hypothesis']} (expected +10%)" in compacted
     assert "# Last result of check" in compacted
     assert "# Last result of evaluate\nattempt 2: correct" in compacted
@@ -318,7 +318,7 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     run(world, model, interventions=(said,), transferred=taken, memories=(left,))
     first = model.asked[0][1]["content"]
     assert (
-        "attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
+        "attempt 2: 100 -> 110 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
         in first
     )
     assert "Hypothesis: larger tiles reuse more." in first

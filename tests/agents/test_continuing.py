@@ -126,4 +126,4 @@ def test_an_interrupted_step_is_told_what_is_new() -> None:
     model = ScriptedModel(says(submit(None)))
     run(world, model, transcript=transcript)
     assert "# New since this step began\nVersions" in told(model)
-    assert "v1  v0     110.0  +10.0%" in told(model)
+    assert "v1  v0       110  +10.0%" in told(model)

@@ -19,10 +19,10 @@ def test_hypotheses_are_kept_with_their_outcomes_and_notes_next_to_them() -> Non
     found = lessons([Memory(1, 1, 2, "ptxas spills at 255", NOW)], world.attempts, world.versions)
     assert [lesson.text for lesson in found] == [
         "ptxas spills at 255",
-        "attempt 2: 100.0 -> 110.0 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
+        "attempt 2: 100 -> 110 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
         "Hypothesis: larger tiles reuse more.",
         "attempt 3: parse error: not a kernel: nonsense. Changed: to nonsense. Hypothesis: shorter is faster.",
-        "attempt 5: 100.0 -> 105.6 predicted TFLOPS (+5.6%) over version 0, unresolved: +5.6% in the mean over version "
+        "attempt 5: 100 -> 106 predicted TFLOPS (+5.6%) over version 0, unresolved: +5.6% in the mean over version "
         "0, faster in 71% of draws, 90% are needed. Changed: to tflops = 105.6. Hypothesis: one barrier less.",
     ]
     assert [(lesson.step, lesson.attempt_id) for lesson in found] == [(2, None), (2, 2), (3, 3), (5, 5)]
@@ -38,10 +38,10 @@ def test_what_a_version_changes_in_all_is_compared_with_its_parent_and_its_last_
     world.fail("tflops = 380.0", "another order", built_on=3)
     found = [lesson.text for lesson in lessons([], world.attempts, world.versions)]
     assert found[1:] == [
-        "attempt 3: 100.0 -> 383.7 predicted TFLOPS (+283.7%) over version 0, version 1. "
-        "Changed: roles, then the order of statements. Seen: as expected. The last edit alone: 370.0 -> 383.7 "
+        "attempt 3: 100 -> 384 predicted TFLOPS (+283.7%) over version 0, version 1. "
+        "Changed: roles, then the order of statements. Seen: as expected. The last edit alone: 370 -> 384 "
         "predicted TFLOPS (+3.7%) over attempt 2: to tflops = 383.7. Hypothesis: the order of statements.",
-        "attempt 4: 383.7 -> 380.0 predicted TFLOPS (-1.0%) over version 1. Changed: to tflops = 380.0. "
+        "attempt 4: 384 -> 380 predicted TFLOPS (-1.0%) over version 1. Changed: to tflops = 380.0. "
         "Hypothesis: another order.",
     ]
 

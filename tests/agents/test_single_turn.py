@@ -31,7 +31,7 @@ def test_an_answer_is_applied_and_evaluated_and_submitted_with_what_it_said() ->
     assert proposal.attempt == attempt  # type: ignore[attr-defined]
     submission = proposal.submission  # type: ignore[attr-defined]
     assert (submission.expected, submission.seen) == (
-        "+20%", "correct, 120.0 predicted TFLOPS; version 0 has 100.0 (+20.0%)",
+        "+20%", "correct, 120 predicted TFLOPS; version 0 has 100 (+20.0%)",
     )  # fmt: skip
     assert world.kinds() == ["message"] * 3
     assert len(model.asked) == 1
@@ -111,5 +111,5 @@ def test_unresolved_attempts_are_inspirations() -> None:
     world.fail("tflops = 105.6", decision=UNRESOLVED)
     _, model, _ = answer(SAID + block("100.0", "120.0"), world)
     question = model.asked[0][1]["content"]
-    assert f"# Inspiration: attempt 2, 105.6 predicted TFLOPS, {UNRESOLVED.told}" in question
+    assert f"# Inspiration: attempt 2, 106 predicted TFLOPS, {UNRESOLVED.told}" in question
     assert "+tflops = 105.6" in question

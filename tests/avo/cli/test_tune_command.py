@@ -96,7 +96,7 @@ def test_configurations_are_ranked_and_said_to_be_predicted(avo: Avo, tuner: Fak
         "CONFIGURATION",
     ]
     assert first.split() == [
-        "1", "12.35", "10", "to", "15", "hbm", "128", "0", "2", "25%", "BLOCK=64,", "KIND='fast',", "num_warps=4",
+        "1", "12.3", "10.0", "to", "15.0", "hbm", "128", "0", "2", "25%", "BLOCK=64,", "KIND='fast',", "num_warps=4",
     ]  # fmt: skip
     assert "24 B" in second
     assert second.split()[1] == "~12.4"
@@ -145,7 +145,7 @@ def test_configurations_stand_below_their_times_where_the_terminal_is_narrow(
 
 def test_long_times_are_written_out(avo: Avo, tuner: FakeTuner) -> None:
     tuner.rankings = (ranking("h100", 1024, (Outcome(choice(64), time(12345.6, 9876.54, 15432.1)),)),)
-    assert "12346  9877 to 15432  hbm" in avo("tune", "script.py").stdout
+    assert "12300  9880 to 15400  hbm" in avo("tune", "script.py").stdout
 
 
 def test_types_are_named_where_a_key_has_several(avo: Avo, tuner: FakeTuner) -> None:
