@@ -4,6 +4,10 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+LAUNCH_US = 2.0
+"""What one launch takes, as fitted for the performance model, and what a case that launches bound takes no less than.
+"""
+
 
 class ScoreKind(StrEnum):
     """How a score was obtained. Scores of different kinds, or of different targets, are never compared."""

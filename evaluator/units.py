@@ -14,10 +14,8 @@ from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import geometric_mean
 from avo.evaluator.known import known
 from avo.evaluator.problem import Case, Problem
-from avo.evaluator.target import TARGETS, Target
+from avo.evaluator.target import LAUNCH_US, TARGETS, Target
 
-LAUNCH_S = 2e-6
-"""What one launch takes: ``launch_us`` of ``avo.evaluator.performance.constants``."""
 _DIGITS = 3
 """Digits of a speed. A predicted score resolves differences from 1.1% on, and a measured one those from 0.5% on, so
 that a fourth digit never tells kernels apart.
@@ -130,7 +128,7 @@ def _unit(problem: Problem, case: Case, card: Target | None) -> Unit:
     """
     flops, nbytes = problem.flops(case), problem.least_bytes(case)
     like = card or TARGETS["a100"]
-    if flops / like.dense_flops_per_s >= max(nbytes / like.hbm_bytes_per_s, LAUNCH_S):
+    if flops / like.dense_flops_per_s >= max(nbytes / like.hbm_bytes_per_s, LAUNCH_US * 1e-6):
         return TFLOPS
     return Unit(flops, nbytes, card.hbm_bytes_per_s if card else 0.0)
 

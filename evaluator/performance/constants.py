@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-from avo.evaluator.target import Fitted, Target
+from avo.evaluator.target import LAUNCH_US, Fitted, Target
 
 DRAWS = 12
 """Number of joint draws of all constants: enough to tell a share of 0.9 from all."""
@@ -196,7 +196,7 @@ _ALL: dict[str, Figure] = {
     "overlap": _fitted(3.2, 3.2, 3.2, "matrix products and attention that memory nearly limits"),
     "free_clock": _estimate(1.0, 0.95, 1.05, "the boost clock is held without tensor load"),
     "event_us": _fitted(3.4, 3.9, 2.9, "smallest kernels timed by do_bench"),
-    "launch_us": _fitted(2.0, 2.3, 1.7, "smallest kernels timed by do_bench"),
+    "launch_us": _fitted(LAUNCH_US, 2.3, 1.7, "smallest kernels timed by do_bench"),
     "graph_us": _fitted(1.0, 1.2, 0.8, "smallest kernels in a CUDA graph"),
     "tensor_memory_latency": _estimate(60, 100, 30, "twice that of shared memory"),
     "tensor_memory_bytes": _estimate(512, 256, 512, "16 bytes for each of 32 lanes"),
