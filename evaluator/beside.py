@@ -7,7 +7,7 @@ from itertools import groupby, zip_longest
 from typing import TypeAlias
 
 from avo.evaluator.profile import CodeLine, Profile, opcode_of
-from avo.evaluator.units import figure
+from avo.evaluator.units import Unit
 
 _Pair: TypeAlias = tuple[CodeLine | None, CodeLine | None]
 _NAMED = 4
@@ -16,12 +16,14 @@ _DIFFERENT = 0.005
 """Difference of the two sides' shares of a warp's time from which an instruction has a line of its own."""
 
 
-def beside(first: Profile, second: Profile, *names: str) -> str:
+def beside(first: Profile, second: Profile, unit: Unit, *names: str) -> str:
     """Return the alignment as text: ``-`` before what only the first has, ``+`` before what only the second has.
+
+    Speeds are in ``unit``, that of the case.
 
     Instructions in a row that take both sides about as long share a line, also those that one has and that are cheap.
     """
-    lines = [_heading(sign, name, made) for sign, name, made in zip("-+", names, (first, second), strict=True)]
+    lines = [_heading(sign, name, made, unit) for sign, name, made in zip("-+", names, (first, second), strict=True)]
     if not (first.code and second.code):
         return "\n".join([*lines, "not both have a hot loop that was played"])
     lines.append(f"{'clocks -':>9} {'clocks +':>9}  {'line':>5}    instruction")
@@ -32,8 +34,8 @@ def beside(first: Profile, second: Profile, *names: str) -> str:
     return "\n".join(lines)
 
 
-def _heading(sign: str, name: str, made: Profile) -> str:
-    said = f"{sign} {name}, {made.score.case}: {figure(made.score.tflops)} {made.kind} TFLOPS"
+def _heading(sign: str, name: str, made: Profile, unit: Unit) -> str:
+    said = f"{sign} {name}, {made.score.case}: {unit.said(made.score.tflops, made.kind)}"
     if made.code is None:
         return said
     launch = max(made.launches, key=lambda launch: launch.time_us)

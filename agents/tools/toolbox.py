@@ -24,6 +24,7 @@ from avo.evaluator.evaluation import Fault
 from avo.evaluator.inspection import Findings, Inspection, Look, Show
 from avo.evaluator.lanes import drawn
 from avo.evaluator.problem import HELD_OUT
+from avo.evaluator.units import TFLOPS, units_of
 from avo.knowledge_base.library import LibraryError
 from avo.lineage_db.records import Attempt, Version
 
@@ -256,7 +257,10 @@ class Toolbox:
             profiles = [each for each in found if not isinstance(each, Fault)]
             if asked.against:
                 (mine, *_), (theirs, *_) = profiles
-                return page(beside(theirs, mine, sides[1][1], name), asked.first, self._most_chars - _NOTE_CHARS)
+                target, suite = self._brief.target, self._brief.suite
+                units = units_of(name_of(self._brief.problem), suite, target.name, target.product)
+                text = beside(theirs, mine, units.get(case, TFLOPS), sides[1][1], name)
+                return page(text, asked.first, self._most_chars - _NOTE_CHARS)
             return "\n\n".join(map(tables.profile if asked.show is Show.PIPES else drawn, profiles[0]))
         seen = self._look(Look(asked.show.value), source, case=case, before=asked.before)
         if seen.fault:

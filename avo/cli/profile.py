@@ -12,7 +12,10 @@ from avo.evaluator.target import CARDS
 from avo.watch.wording import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from avo.evaluator.profile import Profile
+    from avo.evaluator.units import Unit
 
 
 def profile(
@@ -91,11 +94,13 @@ def profile(
     from avo.evaluator.judges import local_judge
     from avo.evaluator.lanes import drawn
     from avo.evaluator.targets import get_target
+    from avo.evaluator.units import TFLOPS, units_of
 
     _check(show, before, svg, against, as_json=as_json)
     chosen = get_target(target)
     problem = problem_name(problem)
     get_cases(get_problem(problem), suite, case)
+    units = units_of(problem, suite, target, chosen.product)
     found: tuple[Profile, ...] | str | Fault
     with err.status(f"profiling {kernel} for {target} ..."), local_judge(chosen, suite) as judge:
         if show in (Show.PIPES, Show.TIMELINE):
@@ -106,7 +111,8 @@ def profile(
             both = [judge.profile(Candidate(problem, text), case) for text in (source, other)]
             faults = [each for each in both if isinstance(each, Fault)]
             loops = [each[0] for each in both if not isinstance(each, Fault)]
-            found = faults[0] if faults else beside(loops[0], loops[1], kernel, against)
+            of = units.get(loops[0].score.case, TFLOPS) if loops else TFLOPS
+            found = faults[0] if faults else beside(loops[0], loops[1], of, kernel, against)
         else:
             seen = judge.inspect(Inspection(Look(show), problem, source, None, case, before))
             found = seen.fault or seen.text
@@ -120,11 +126,11 @@ def profile(
         console.print(printable(found), soft_wrap=True)
         return
     if svg:
-        _write_picture(svg, found, kernel)
+        _write_picture(svg, found, kernel, units)
     if as_json:
         print_json(_record(kernel, problem, suite, found))
     else:
-        _explain(found, kernel, target)
+        _explain(found, kernel, target, units)
 
 
 def _check(show: Show, before: str | None, svg: Path | None, against: str | None, *, as_json: bool) -> None:
@@ -139,15 +145,16 @@ def _check(show: Show, before: str | None, svg: Path | None, against: str | None
         fail(f"--svg: {svg} is not a file in an existing folder")
 
 
-def _explain(profiles: "tuple[Profile, ...]", kernel: str, target: str) -> None:
+def _explain(profiles: "tuple[Profile, ...]", kernel: str, target: str, units: "Mapping[str, Unit]") -> None:
     from avo.evaluator.target import unchecked
+    from avo.evaluator.units import TFLOPS
     from avo.watch.explanation import render
 
     console.print(f"{kernel} on {target}, {profiles[0].kind}; its results are not checked")
     if doubt := unchecked(target):
         console.print(doubt)
     for made in profiles:
-        console.print(render(made))
+        console.print(render(made, units.get(made.score.case, TFLOPS)))
 
 
 def _chosen(
@@ -165,11 +172,11 @@ def _chosen(
     return named.attempt.source, run.problem, target or run.target, suite or run.suite
 
 
-def _write_picture(svg: Path, profiles: "tuple[Profile, ...]", kernel: str) -> None:
+def _write_picture(svg: Path, profiles: "tuple[Profile, ...]", kernel: str, units: "Mapping[str, Unit]") -> None:
     from avo.report.timeline import draw_timelines
 
     try:
-        svg.write_text(draw_timelines(profiles, kernel), encoding="utf-8")
+        svg.write_text(draw_timelines(profiles, kernel, units), encoding="utf-8")
     except OSError as error:
         fail(f"cannot write {svg}: {error.strerror}")
     err.print(f"the timeline is in {svg}")

@@ -69,7 +69,7 @@ def to_html(report: Report, now: datetime, profiles: "Sequence[Profile] | Fault 
     style, script = (inlined(environment, name) for name in ("style.css", "script.js"))
     policy = policy_of(style, script)
     best = report.view.best
-    names = names_of(report, now) | figures(report.unit, f"{report.run.name}@{best.number if best else ''}")
+    names = names_of(report, now) | figures(report.unit, f"{report.run.name}@{best.number if best else ''}", report.run)
     names |= {
         "title": f"{_title(report)}: an AVO run",
         "heading": _title(report),
@@ -108,13 +108,13 @@ def policy_of(style: str, script: str) -> str:
     )
 
 
-def figures(unit: str, kernel: str) -> dict[str, Any]:
-    """Return what templates draw with; ``kernel`` is the name of what profiles are of."""
+def figures(unit: str, kernel: str, run: Run) -> dict[str, Any]:
+    """Return what templates draw with; ``kernel`` is the name of what profiles are of, a kernel of ``run``."""
     return {
         "trajectory": lambda figure, width: Markup(draw_trajectory(figure, width)),
         "edits": lambda found, width: Markup(draw_edits(found, width)),
         "bars": lambda groups, width: Markup(draw_bars(groups, unit, width)),
-        "timeline": lambda profile: _timeline(profile, kernel),
+        "timeline": lambda profile: _timeline(profile, kernel, run),
         "wide": WIDE,
         "narrow": NARROW,
     }
@@ -210,11 +210,12 @@ def _digest(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
-def _timeline(profile: "Profile", kernel: str) -> str:
+def _timeline(profile: "Profile", kernel: str, run: Run) -> str:
     """Return a data URL with the drawing of a profile's timeline."""
     from avo.report.timeline import draw_timelines
 
-    return f"data:image/svg+xml;base64,{b64encode(draw_timelines([profile], kernel).encode()).decode()}"
+    drawn = draw_timelines([profile], kernel, units_of(run.problem, run.suite, run.target))
+    return f"data:image/svg+xml;base64,{b64encode(drawn.encode()).decode()}"
 
 
 def _speed_of(profile: "Profile", run: Run) -> str:

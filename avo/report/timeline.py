@@ -1,11 +1,11 @@
 """The timeline of a profile as an SVG: what pipes and warps did during two passes of the hot loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 
 from avo.evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
-from avo.evaluator.units import figure
+from avo.evaluator.units import TFLOPS, Unit
 
 LEFT, WIDTH, RIGHT = 190, 780, 60
 """Widths in pixels of the names, of the plot, and of the figures to its right."""
@@ -24,14 +24,15 @@ COLOURS = {
 _STYLE = "text{font:12px sans-serif;fill:#222}.head{font-weight:bold;font-size:14px}.small{font-size:10px;fill:#666}"
 
 
-def draw_timelines(profiles: Sequence[Profile], kernel: str) -> str:
-    """Return one picture with the timelines of all profiles, one below the other."""
+def draw_timelines(profiles: Sequence[Profile], kernel: str, units: Mapping[str, Unit]) -> str:
+    """Return one picture with the timelines of all profiles, one below the other; ``units`` are those of the cases."""
     body: list[str] = []
     top = 0
     for profile in profiles:
         if profile.timeline:
             score = profile.score
-            title = f"{kernel}, {score.case} on {profile.target}: {figure(score.tflops)} {profile.kind} TFLOPS"
+            speed = units.get(score.case, TFLOPS).said(score.tflops, profile.kind)
+            title = f"{kernel}, {score.case} on {profile.target}: {speed}"
             drawn, height = _draw(profile.timeline, f"{title}; {profile.timeline.name}, one SM as played")
             body.append(f'<g transform="translate(0,{top})">{drawn}</g>')
             top += height

@@ -163,7 +163,7 @@ class _Pages:
             since = picture.tried.last - view.recent[-1].attempt_id if view.recent else None
             made = {"report": charts, "since": since, "accepted": picture.versions[-PAGE:][::-1]}
             drawn = {"trajectory": self._drawn}
-            return names_of(charts, self._clock()) | figures(charts.unit, view.run.name) | made | drawn
+            return names_of(charts, self._clock()) | figures(charts.unit, view.run.name, view.run) | made | drawn
 
         return self._page(request, "run", view.run.name, _tag(view.run.created, view.revision, view.state), names)
 
@@ -197,7 +197,7 @@ class _Pages:
         known = request.method == "GET" and score is not None and case in [each.case for each in score.cases]
         names["profiles"] = self._profile(run, attempt, case) if known else None
         names |= {"profiled": f"attempt {attempt.id}", "score": score, "limits": {"source": 60_000}}
-        names |= figures(unit(score, of) if score else "", f"{run.name}#{attempt.id}")
+        names |= figures(unit(score, of) if score else "", f"{run.name}#{attempt.id}", run)
         return self._page(request, "attempt", f"{run.name}, attempt {attempt.id}", "", lambda: names)
 
     def compare(self, request: Request) -> Response:

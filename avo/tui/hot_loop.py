@@ -18,6 +18,7 @@ from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Evaluator
 from avo.evaluator.lanes import lanes
+from avo.evaluator.units import TFLOPS, Unit, units_of
 from avo.lineage_db.records import Run, Version
 from avo.tui.diff import code
 from avo.tui.keys import Scroll
@@ -164,7 +165,8 @@ class HotLoop(Vertical):
             parts = "  ".join(f"[{name}]" if number == self._part else name for number, (name, _) in enumerate(_PARTS))
             heading = f"\n{_heading(answer, answer.code)}" if answer.code else ""
             title.update(f"v{job.version}, {job.case}   o: {parts}   n: case{heading}")
-            page.update(_PARTS[self._part][1](answer))
+            units = units_of(self._run.problem, self._run.suite, self._run.target)
+            page.update(_PARTS[self._part][1](answer, units.get(job.case, TFLOPS)))
 
 
 def _sass(profile: "Profile") -> RenderableType:
@@ -191,10 +193,10 @@ def _heading(profile: "Profile", hot: "Code") -> str:
     return f"{printable(hot.kernel)}, {printable(hot.section)}: {count}"
 
 
-def _why(profile: "Profile") -> RenderableType:
+def _why(profile: "Profile", unit: Unit) -> RenderableType:
     from avo.watch.explanation import render
 
-    return render(profile)
+    return render(profile, unit)
 
 
 def _timeline(profile: "Profile") -> RenderableType:
@@ -206,9 +208,9 @@ def _timeline(profile: "Profile") -> RenderableType:
     return Text("\n").join([Text(first, "dim"), *map(Text, between), Text(last, "dim")])
 
 
-_PARTS: tuple[tuple[str, Callable[["Profile"], RenderableType]], ...] = (
-    ("SASS", _sass),
-    ("PTX", _ptx),
+_PARTS: tuple[tuple[str, Callable[["Profile", Unit], RenderableType]], ...] = (
+    ("SASS", lambda profile, unit: _sass(profile)),
+    ("PTX", lambda profile, unit: _ptx(profile)),
     ("why", _why),
-    ("timeline", _timeline),
+    ("timeline", lambda profile, unit: _timeline(profile)),
 )

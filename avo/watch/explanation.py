@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avo.evaluator.profile import measured_tables
-from avo.evaluator.units import figure
+from avo.evaluator.units import Unit, figure
 from avo.watch.tables import one_line, row, table
 from avo.watch.wording import gained, spread
 
@@ -21,15 +21,13 @@ SHOWN_LINES = 8
 SHOWN_INSTRUCTIONS = 6
 
 
-def render(profile: "Profile") -> RenderableType:
-    """Return the profile of one case as text and tables, one below the other."""
+def render(profile: "Profile", unit: Unit) -> RenderableType:
+    """Return the profile of one case as text and tables, one below the other; ``unit`` is that of the case."""
     score = profile.score
-    between = f" ({spread(score)})" if score.low_tflops else ""
+    us = "" if unit.nbytes else f", {figure(score.time_us)} us"
     parts: list[RenderableType] = [
         Text(),
-        Text(
-            f"{score.case}: {figure(score.tflops)}{between} {profile.kind} TFLOPS, {figure(score.time_us)} us", "bold"
-        ),
+        Text(f"{score.case}: {unit.said(score.tflops, profile.kind, spread(score, unit))}{us}", "bold"),
         *([Text(f"with {', '.join(map(one_line, score.configurations))}")] if score.configurations else []),
         *(Text(f"not known to the model: {one_line(doubt)}") for doubt in score.doubts),
         Text(),
@@ -41,7 +39,7 @@ def render(profile: "Profile") -> RenderableType:
         for section in launch.sections:
             if section.time_us >= SHOWN_SHARE * score.time_us:
                 parts += [Text(), *_section(section, launch)]
-    return Group(*parts, Text(), _what_if(profile), *_measured(profile))
+    return Group(*parts, Text(), _what_if(profile, unit), *_measured(profile))
 
 
 def _measured(profile: "Profile") -> Iterator[RenderableType]:
@@ -150,11 +148,11 @@ def _code_row(made: Table, *cells: object) -> None:
     made.add_row(*texts)
 
 
-def _what_if(profile: "Profile") -> RenderableType:
-    made = table("WHAT IF", f">{profile.kind.upper()} GAIN", ">±", ">TFLOPS", "")
+def _what_if(profile: "Profile", unit: Unit) -> RenderableType:
+    made = table("WHAT IF", f">{profile.kind.upper()} GAIN", ">±", f">{unit.name}", "")
     for answer in profile.what_if:
         shown = gained(answer.gain_percent, answer.spread_percent)
         spread = "" if shown == "none" else f"{answer.spread_percent:.1f}%"
-        tflops = "" if shown == "not resolved" else figure(answer.tflops)
+        tflops = "" if shown == "not resolved" else unit.figure(answer.tflops)
         row(made, answer.label, shown, spread, tflops, one_line(answer.note))
     return made

@@ -1,7 +1,9 @@
 """``avo profile``: what it names, prints and refuses; once with the judge, else with one that is handed its answer."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from xml.etree import ElementTree
@@ -15,6 +17,7 @@ from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.profile import Profile
 from avo.evaluator.target import Target
+from avo.evaluator.units import units_of
 from avo.seeds import seed_source
 from tests.avo.sample_profile import PROFILE
 
@@ -99,6 +102,19 @@ def test_the_text_fits_80_columns_and_says_predicted(
         "loads free             not resolved   0.8%",
     ):
         assert words in text, text
+
+
+def test_a_case_that_memory_bounds_is_explained_in_its_unit(
+    avo: Avo, judge: type[FakeJudge], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bounding, *_) = units_of("decode", "quick", "h100")
+    score = replace(PROFILE.score, case=bounding, tflops=1.0, low_tflops=0.9, high_tflops=1.1)
+    monkeypatch.setattr(FakeJudge, "profile", lambda judge, candidate, case=None: (replace(PROFILE, score=score),))
+    (tmp_path / "kernel.py").write_text("pass")
+    text = avo("profile", "kernel.py", "--problem", "decode").stdout
+    assert re.search(rf"{bounding}: \d+ us, \d+ \(\d+ to \d+\) predicted GB/s, \d+% of the peak\n", text)
+    assert "GB/S" in text.upper().partition("WHAT IF")[2]
+    assert "TFLOPS" not in text
 
 
 def test_a_file_is_profiled_for_what_the_options_name(avo: Avo, judge: type[FakeJudge], tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The picture of a profile is well-formed, says that it is predicted, and holds no markup of a candidate's."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from avo.evaluator.evaluation import CaseScore
 from avo.evaluator.performance.stalls import Reason
 from avo.evaluator.profile import RUNNING, PipeLane, Profile, Timeline, WarpLane
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import Unit
 from avo.report.timeline import COLOURS, draw_timelines
 
 LANES = Timeline(
@@ -26,14 +28,22 @@ def texts(picture: str) -> list[str]:
 
 
 def test_a_picture_shows_each_lane_and_says_predicted() -> None:
-    found = texts(draw_timelines([made(LANES)], "kernel.py"))
+    found = texts(draw_timelines([made(LANES)], "kernel.py", {}))
     assert "kernel.py, 8k on h100: 100 predicted TFLOPS; loop at line 7, one SM as played" in found
     assert {"tensor busy", "50%", "CTA 0 warps 0-3", "running", "scoreboard", "matrix product"} <= set(found)
     assert "CTA barrier" not in found
 
 
+def test_a_picture_of_a_case_that_memory_bounds_has_its_speed_in_its_unit() -> None:
+    decode = replace(made(LANES), score=CaseScore("llama-128k", 0.5, 50.0, "hbm"))
+    (title, *_) = texts(draw_timelines([decode], "kernel.py", {"llama-128k": Unit(1e8, 1e8, 3.35e12)}))
+    assert title.startswith(
+        "kernel.py, llama-128k on h100: 200 us, 500 predicted GB/s, 15% of the peak; loop at line 7"
+    )
+
+
 def test_equal_states_are_one_box() -> None:
-    picture = ElementTree.fromstring(draw_timelines([made(LANES)], "kernel.py"))
+    picture = ElementTree.fromstring(draw_timelines([made(LANES)], "kernel.py", {}))
     titles = [element.text for element in picture.iter() if element.tag.endswith("title")]
     assert titles == ["running", "scoreboard", "matrix product"]
 
@@ -43,9 +53,9 @@ def test_every_reason_to_wait_has_a_colour() -> None:
 
 
 def test_names_are_escaped() -> None:
-    assert any("<b>&" in text for text in texts(draw_timelines([made(LANES)], "<b>&\x1b.py")))
+    assert any("<b>&" in text for text in texts(draw_timelines([made(LANES)], "<b>&\x1b.py", {})))
 
 
 def test_cases_stand_below_each_other_and_one_without_a_timeline_is_left_out() -> None:
-    both = draw_timelines([made(LANES), made(None), made(LANES)], "kernel.py")
+    both = draw_timelines([made(LANES), made(None), made(LANES)], "kernel.py", {})
     assert both.count("one SM as played") == 2
