@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from avo.agents.bandit import ModelShare
 from avo.evaluator.confirmation import Confirmation
 from avo.evaluator.evaluation import CaseScore, Score, Status
 from avo.evaluator.resolution import resolution
@@ -16,6 +15,7 @@ from avo.lineage_db.entries import Spend
 from avo.lineage_db.records import AttemptSummary, Doing, PendingReply, Request, Run, RunState
 
 if TYPE_CHECKING:
+    from avo.agents.bandit import ModelShare
     from avo.evaluator.evaluators import Progress
     from avo.lineage_db.ablated import Ablation
     from avo.lineage_db.measurements import Measured
@@ -87,7 +87,7 @@ def ending(run: Run, state: RunState) -> str:
     return "".join(f"; {each}" for each in (why, how and f"continue with: {how}") if each)
 
 
-def paying(of: ModelShare) -> str:
+def paying(of: "ModelShare") -> str:
     """Return ``gpt-5: 12 steps, +3.1% for $4.20; asked in 72% of the next``."""
     price = f"${of.usd:.2f}" if of.usd else f"{count(of.tokens)} tokens"
     made = f"{counted(of.steps, 'step')}, {percent(of.gain)} for {price}" if of.steps else "no step yet"

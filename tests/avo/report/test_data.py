@@ -249,7 +249,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         "min_gain": 0.01,
         "commit": "0123abc",
         "documents": [],
-        "models": ["one", "two"],
+        "models": [{"name": "one"}, {"name": "two"}],
     }
     store.set_run_state(run.run.id, RunState.STOPPED, now=NOON, config=config)
     assert dict(read_report(store, "live", NOON).environment) == {
@@ -264,7 +264,7 @@ def test_the_environment_says_what_the_run_was_made_with(store: Store) -> None:
         "releases": "triton 3.6.0",
         "min gain": "0.01",
         "commit": "0123abc",
-        "models": "one, two",
+        "models": "name: one, name: two",
     }
 
 
