@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from avo.agents.model import Reply, Usage, readable
 
+ODD = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
+"""What reading a document raises that has not the form of the API."""
 _SHOWN = 300
 
 

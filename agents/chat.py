@@ -3,13 +3,11 @@
 The retries are ours, so that each request is recorded with its cost, and budgets are checked before each request.
 """
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +15,14 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, 
 
 from avo.agents import completions, responses
 from avo.agents.arrival import EndpointError, NotAReply, Reader, shown
+from avo.agents.bounds import estimate, pause_s, too_much
 from avo.agents.desk import Desk
 from avo.agents.documents import documents
 from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
-from avo.agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage, estimated_tokens
+from avo.agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage
 from avo.agents.settings import ModelSettings
 from avo.agents.terms import Terms, mended, other_api
+from avo.agents.usage import ESTIMATED
 
 MOST_FAILURES = 3
 """Failures in a row after which another model is asked, where there is one, or another API, where none is known."""
@@ -45,7 +45,6 @@ _HINTS = {
     403: "may this key use the model?",
     404: "is the model's name right, and does OPENAI_BASE_URL end as the server wants it, mostly in /v1?",
 }
-_ESTIMATE = "the call's tokens are estimated"
 
 
 @dataclass(eq=False)
@@ -66,6 +65,10 @@ class _Interrupted(Exception):
 
 class _Silent(_Interrupted):
     """An answer of which nothing came for too long."""
+
+
+class _TooMuch(_Interrupted):
+    """An answer that is longer than the model can have written."""
 
 
 @dataclass(eq=False)
@@ -200,7 +203,7 @@ class ChatModel:
             else:
                 line.known = True
                 line.recover()
-                self._charge(reply.usage, started, reply.problem)
+                self._charge(reply.usage, started, reply.problem or reply.usage.doubt)
                 return reply
 
     def _ask(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
@@ -218,19 +221,24 @@ class ChatModel:
         try:
             reply = self._receive(request, reader)
         except _Interrupted as error:
-            usage = reader.usage or _estimate(request, reader)
-            raise _Failed(f"{error}: {_ESTIMATE}", usage, silent=isinstance(error, _Silent)) from None
+            nonsense, silent = isinstance(error, _TooMuch), isinstance(error, _Silent)
+            raise _Failed(f"{error}: {ESTIMATED}", self._used(request, reader), 0.0, None, nonsense, silent) from None
         except NotAReply as error:
-            raise _Failed(str(error), reader.usage or Usage(), nonsense=True) from None
+            usage = self._used(request, reader) if reader.usage else Usage()
+            raise _Failed(str(error), usage, nonsense=True) from None
         except EndpointError as error:
-            usage = reader.usage or (_estimate(request, reader) if reader.characters else Usage())
+            usage = self._used(request, reader) if reader.usage or reader.characters else Usage()
             raise _reported(error, usage, nonsense=not reader.characters) from None
         except APIConnectionError as error:
             raise _Failed(f"no connection to {self._line.client.base_url}: {error.__cause__ or error}") from None
         except APIStatusError as error:
             raise self._status(error) from None
-        usage = reader.usage or _estimate(request, reader)  # a budget must hold even where no tokens are counted
-        return replace(reply, usage=usage)
+        return replace(reply, usage=self._used(request, reader))
+
+    def _used(self, request: Mapping[str, Any], reader: Reader) -> Usage:
+        """Return the tokens of a request: a budget must hold even where none are counted, or such as cannot be."""
+        counted = reader.usage or Usage(doubt=" ")
+        return counted if not counted.doubt else estimate(request, reader, self._settings, counted.doubt.strip())
 
     def _receive(self, request: dict[str, Any], reader: Reader) -> Reply:
         line, terms = self._line, self._line.terms
@@ -250,6 +258,11 @@ class ChatModel:
                 raise
             setting = "silence_timeout_s" if terms.stream else "request_timeout_s"
             raise _Silent(f"nothing came for {silence_s:g} s ({setting})") from None
+        except Exception as error:  # the package reads what an error says without translating the HTTP client's own
+            if type(error).__module__.startswith("httpx"):
+                raise _Failed(f"the answer broke off: {type(error).__name__}: {error}") from None
+            raise
+        self._check_length(0, reader)
         if (reply := reader.reply()) is None:
             raise _Interrupted("the answer broke off before its end")
         return reply
@@ -259,14 +272,20 @@ class ChatModel:
 
         The limit is for the whole: an answer that comes a blank at a time would never meet that of the silence.
         """
-        noted = float("-inf")
+        noted, received = float("-inf"), 0
         for chunk in chunks:
             yield chunk
+            received += len(chunk)
+            self._check_length(received, reader)
             if (now := self._clock()) - began > self._line.timeout_s:
                 raise _Interrupted(f"no whole answer within {self._line.timeout_s:g} s (request_timeout_s)")
             if now - noted >= _REPORT_S:
                 self._desk.listen(model=self._settings.name, seconds=now - began, characters=reader.characters)
                 noted = now
+
+    def _check_length(self, received: int, reader: Reader) -> None:
+        if too_much(received, reader, self._settings):
+            raise _TooMuch("more came than the model's context holds (context_tokens)")
 
     def _own(self, message: ChatMessage) -> ChatMessage:
         """Return a message of the conversation without the reasoning that this model and API have no use for."""
@@ -305,22 +324,10 @@ class ChatModel:
         lasting = error.code == "insufficient_quota"
         if (status in _TRY_AGAIN or status >= 500) and status != 501 and not lasting:
             reason = f"HTTP {status}: {shown(said)}"
-            return _Failed(reason, retry_after_s=self._retry_after_s(error.response.headers), status=status)
+            return _Failed(reason, retry_after_s=pause_s(error.response.headers, self._now()), status=status)
         if status in (400, 413, 422) and _is_overflow(f"{said} {error.code}"):
             return ContextOverflow(f"HTTP {status}: {shown(said)}")
         return _Refused(status, said, lasting)
-
-    def _retry_after_s(self, headers: Mapping[str, str]) -> float:
-        """Return what the header Retry-After asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
-        text = headers.get("retry-after", "")
-        try:
-            return max(0.0, float(text))
-        except ValueError:
-            pass
-        try:
-            return max(0.0, (parsedate_to_datetime(text) - self._now()).total_seconds())
-        except (ValueError, TypeError):
-            return 0.0
 
     @property
     def _instead(self) -> str:
@@ -352,11 +359,6 @@ class ChatModel:
                 return
             self._sleep(min(left, _SLICE_S))
             left -= _SLICE_S
-
-
-def _estimate(request: Mapping[str, Any], reader: Reader) -> Usage:
-    """Return an estimate of a request's tokens, for an endpoint that has counted none."""
-    return Usage(estimated_tokens(json.dumps(request)), 0, estimated_tokens("x" * reader.characters) + 1)
 
 
 def _chunks(response: Any) -> Iterator[bytes]:

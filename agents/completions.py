@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from avo.agents.arrival import foreign, parsed
+from avo.agents.arrival import ODD, foreign, parsed
 from avo.agents.model import CHAT, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
 from avo.agents.settings import ModelSettings
 from avo.agents.terms import Terms
@@ -70,7 +70,7 @@ class CompletionReader:
         try:
             for choice in data["choices"][:1]:
                 self._take(choice)
-        except (KeyError, TypeError, AttributeError):
+        except ODD:
             raise foreign(data) from None
 
     def reply(self) -> Reply | None:

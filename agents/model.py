@@ -28,6 +28,8 @@ class Usage:
     """Input tokens, cached ones included."""
     cached_tokens: int = 0
     output_tokens: int = 0
+    doubt: str = ""
+    """Why the endpoint's own count is not believed, in words; empty where it is, or where there is none."""
 
     @property
     def tokens(self) -> int:

@@ -7,7 +7,7 @@ came, encrypted or not, are kept and sent back in their places, without which a 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from avo.agents.arrival import foreign, parsed, reported
+from avo.agents.arrival import ODD, foreign, parsed, reported
 from avo.agents.model import CUT, FILTERED, RESPONSES, THOUGHT, ChatMessage, Reply, ToolCall, Usage, readable
 from avo.agents.settings import ModelSettings
 from avo.agents.strict import strict_schema, without_nulls
@@ -63,7 +63,7 @@ class ResponseReader:
                 self._end(data)
             else:
                 self._take(data, data["type"])
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except ODD:
             raise foreign(data) from None
 
     def reply(self) -> Reply | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from avo.agents.bounds import LONGEST_PAUSE_S
 from avo.agents.chat import MOST_FAILURES
 from avo.agents.desk import FakeDesk, Left
 from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
@@ -60,6 +61,11 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date() -> None:
     assert slept(format_datetime(NOW + timedelta(seconds=45), usegmt=True)) >= 45
     assert slept(format_datetime(NOW - timedelta(hours=1), usegmt=True)) <= 10
     assert slept("soon") <= 10
+
+
+@pytest.mark.parametrize("asked", ["86400", "1e999", format_datetime(NOW + timedelta(days=1), usegmt=True)])
+def test_a_pause_of_a_day_is_an_hour(asked: str) -> None:
+    assert LONGEST_PAUSE_S <= slept(asked) <= LONGEST_PAUSE_S + 10
 
 
 @pytest.mark.parametrize(
@@ -247,6 +253,60 @@ def test_a_reply_of_little_use_is_given_back_and_its_problem_written_down(line: 
     assert reply.problem == problem
     assert asked.errors == [problem]
     assert asked.desk.calls[0]["usage"] == Usage(1000, 0, 100)
+
+
+@pytest.mark.parametrize("count", ["1e400", "1" + "0" * 30, "1" + "0" * 400, "NaN", "-Infinity"])
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_a_count_of_tokens_that_cannot_be_is_estimated_instead_and_the_call_recorded(count: str, api: str) -> None:
+    bodies = {
+        "chat": '{"choices": [{"message": {"content": "here"}}], "usage": {"prompt_tokens": COUNT}}',
+        "responses": '{"object": "response", "output": [{"type": "message", "content": [{"text": "here"}]}],'
+        ' "usage": {"input_tokens": COUNT}}',
+    }
+    with model({"body": bodies[api].replace("COUNT", count)}, apis=[api], api=api, **PRICED) as (asked, _):
+        assert asked.complete().text == "here"
+    (call,) = asked.desk.calls
+    assert 5 < call["usage"].tokens < 100
+    assert 0 < call["usd"] < 1e-3
+    assert count.startswith("-") or call["error"].endswith("is not believed: the call's tokens are estimated")
+
+
+def test_an_event_with_a_place_that_is_no_number_is_not_a_reply() -> None:
+    event = '{"type": "response.output_item.done", "output_index": Infinity, "item": {}}'
+    with model({"events": [event]}, GOOD, apis=["responses"], api="responses") as (asked, _):
+        assert asked.complete().text == "here"
+    assert "not a model's reply" in asked.errors[0]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_answer_longer_than_the_context_is_broken_off_and_charged_with_no_more_than_the_context(whole: bool) -> None:
+    endless = {"text": "x" * 3_000_000, "usage": False, "whole": whole}
+    with model(endless, GOOD, context_tokens=128_000, **PRICED) as (asked, _):
+        assert asked.complete().text == "here"
+    call = asked.desk.calls[0]
+    assert call["usage"].tokens <= 128_000
+    assert call["usd"] <= 128_000 * 4e-6
+    assert call["error"].startswith("more came than the model's context holds (context_tokens): ")
+
+
+def test_a_model_that_writes_without_end_is_given_up() -> None:
+    endless = {"text": "x" * 300_000}
+    with model(endless, context_tokens=8_000) as (asked, endpoint), pytest.raises(ModelRefused, match="more came than"):
+        asked.complete()
+    assert len(endpoint.requests) == 5
+
+
+def test_a_body_without_end_is_not_read_to_its_end() -> None:
+    with model({"body": "x" * 9_000_000}, GOOD, context_tokens=8_000) as (asked, _):
+        assert asked.complete().text == "here"
+    assert asked.errors[0].startswith("more came than")
+
+
+def test_an_error_whose_own_text_breaks_off_is_tried_again_and_written_down() -> None:
+    broken = {"status": 500, "body": "down", "headers": {"Content-Encoding": "gzip"}}
+    with model(broken, GOOD) as (asked, _):
+        assert asked.complete().text == "here"
+    assert "DecodingError" in asked.errors[0]
 
 
 def test_tokens_are_estimated_where_the_endpoint_counts_none() -> None:

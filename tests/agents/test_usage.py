@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from avo.agents.model import Usage
-from avo.agents.usage import read_usage
+from avo.agents.usage import MOST_TOKENS, read_usage
 
 CHAT = {"prompt_tokens": 1000, "completion_tokens": 50}
 
@@ -40,3 +40,17 @@ def test_there_are_never_more_cached_tokens_than_tokens() -> None:
 @pytest.mark.parametrize("counts", [None, [], {}, {"prompt_tokens": 0}, {"completion_tokens": 5}])
 def test_where_nothing_is_counted_there_is_no_usage(counts: object) -> None:
     assert read_usage(counts) is None
+
+
+@pytest.mark.parametrize("wild", [10**30, 10**400, float("inf"), float("nan"), MOST_TOKENS + 1])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens"])
+def test_a_count_beyond_any_context_is_doubted(name: str, wild: float) -> None:
+    usage = read_usage(CHAT | {name: wild})
+    assert usage is not None
+    assert (usage.tokens, "is not believed" in usage.doubt) == (0, True)
+
+
+def test_figures_that_count_no_tokens_are_left_alone() -> None:
+    assert read_usage(CHAT | {"started": 1.8e9, "prompt_tokens_details": {"cached_tokens": 1e30}}) == Usage(
+        1000, 1000, 50
+    )
