@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint, by whichever API that has. The only module that knows ``openai``.
+"""A model behind an OpenAI-compatible endpoint, by whichever API that has. It and ``connection`` alone know ``openai``.
 
 The retries are ours, so that each request is recorded with its cost, and budgets are checked before each request.
 """
@@ -6,27 +6,24 @@ The retries are ours, so that each request is recorded with its cost, and budget
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAI, Timeout
+from openai import APIConnectionError, APIStatusError, APITimeoutError, Timeout
 
 from avo.agents import completions, responses
 from avo.agents.arrival import EndpointError, NotAReply, Reader, shown
 from avo.agents.bounds import estimate, pause_s, too_much
+from avo.agents.connection import LONGEST_DELAY_S, MOST_FAILURES, Connection, Failed
 from avo.agents.desk import Desk
 from avo.agents.documents import documents
 from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
-from avo.agents.model import CHAT, RESPONSES, THOUGHT, ChatMessage, Reply, Usage
+from avo.agents.model import RESPONSES, THOUGHT, ChatMessage, Reply, Usage
 from avo.agents.settings import ModelSettings
-from avo.agents.terms import Terms, mended, other_api
+from avo.agents.terms import mended, other_api
 from avo.agents.usage import ESTIMATED
 
-MOST_FAILURES = 3
-"""Failures in a row after which another model is asked, where there is one, or another API, where none is known."""
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 _SLICE_S = 10.0
 """Longest sleep between checks of the budgets, which end when the run does."""
 _REPORT_S = 2.0
@@ -45,18 +42,6 @@ _HINTS = {
     403: "may this key use the model?",
     404: "is the model's name right, and does OPENAI_BASE_URL end as the server wants it, mostly in /v1?",
 }
-
-
-@dataclass(eq=False)
-class _Failed(Exception):
-    """A request that gave no usable reply; a retry may succeed."""
-
-    reason: str
-    usage: Usage = field(default_factory=Usage)
-    retry_after_s: float = 0.0
-    status: int | None = None
-    nonsense: bool = False
-    silent: bool = False
 
 
 class _Interrupted(Exception):
@@ -83,64 +68,6 @@ class _Refused(Exception):
     def error(self) -> ModelRefused:
         reason, hint = f"HTTP {self.status}: {shown(self.said)}", _HINTS.get(self.status)
         return ModelRefused(f"{reason}: {hint}" if hint else reason)
-
-
-class Connection:
-    """The way to one model, which the steps of a worker share: its client, and what was learnt of the endpoint."""
-
-    def __init__(self, settings: ModelSettings, client: OpenAI, timeout_s: float, silence_s: float) -> None:
-        self.client = client
-        self.timeout_s = timeout_s
-        self.silence_s = min(silence_s, timeout_s)
-        """How long to wait for the next part of a reply. A model may think for longer without a sign."""
-        openai = (urlsplit(str(client.base_url)).hostname or "").endswith("openai.com")
-        limit = "max_completion_tokens" if openai else "max_tokens"
-        self.terms = Terms(api=settings.api or RESPONSES, limit=limit)
-        self.pinned = settings.api is not None
-        self.known = self.pinned
-        """Whether the endpoint has answered by the API of ``terms``."""
-        self.refused: set[str] = set()
-        """APIs by which it refused to answer."""
-        self.failures = self.nonsense = 0
-        """Failures in a row, and answers in a row that are not replies."""
-        self.failing_since = 0.0
-        self.not_before = 0.0
-        """When it may be asked again."""
-
-    def use(self, api: str) -> None:
-        """Ask by another API from now on."""
-        self.terms, self.known = replace(self.terms, api=api), False
-
-    def recover(self) -> None:
-        """Forget the failures."""
-        self.failures = self.nonsense = 0
-        self.refused.clear()
-
-    def failed(self, failure: _Failed, now: float, share: float) -> None:
-        """Note a failure; ``share`` of the longest delay passes before the model is asked again."""
-        self.failing_since = self.failing_since if self.failures else now
-        delay = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** min(self.failures, 10)) * share
-        self.failures += 1
-        self.nonsense = self.nonsense + 1 if failure.nonsense else 0
-        self.not_before = now + max(delay, failure.retry_after_s)
-        if failure.silent:
-            self.silence_s = min(2 * self.silence_s, self.timeout_s)
-        other = CHAT if self.terms.api == RESPONSES else RESPONSES
-        unsuitable = failure.nonsense or (failure.status == 500 and self.failures % MOST_FAILURES == 0)
-        if unsuitable and not self.known and other not in self.refused:
-            self.use(other)
-
-
-def connect(
-    settings: ModelSettings, timeout_s: float, environment: Mapping[str, str], silence_s: float = 60.0
-) -> Connection:
-    """Return the way to a model; steps may use it one after another. Raises ``NoEndpoint``.
-
-    ``timeout_s`` limits one reply, ``silence_s`` the time in which nothing comes of it.
-    """
-    endpoint = settings.endpoint(environment)
-    client = OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, timeout=timeout_s, max_retries=0)
-    return Connection(settings, client, timeout_s, silence_s)
 
 
 class ChatModel:
@@ -179,13 +106,13 @@ class ChatModel:
             started = self._clock()
             try:
                 reply = self._ask(messages, tools)
-            except _Failed as failed:
+            except Failed as failed:
                 now = self._clock()
                 line.failed(failed, now, self._jitter.uniform(0.5, 1.0))
                 lost = line.nonsense == _MOST_NONSENSE or (
                     failed.status == 500 and now - line.failing_since > _PATIENCE_S
                 )
-                away = line.failures >= MOST_FAILURES or failed.retry_after_s > _LONGEST_DELAY_S
+                away = line.failures >= MOST_FAILURES or failed.retry_after_s > LONGEST_DELAY_S
                 replaced = (lost or away) and self._successor() is not None
                 self._charge(failed.usage, started, failed.reason + (self._instead if replaced else ""))
                 if lost:
@@ -207,7 +134,7 @@ class ChatModel:
                 return reply
 
     def _ask(self, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """Return the reply to one request. Raises ``_Failed``, ``_Refused`` and ``ContextOverflow``."""
+        """Return the reply to one request. Raises ``Failed``, ``_Refused`` and ``ContextOverflow``."""
         settings, terms = self._settings, self._line.terms
         sent = [self._own(message) for message in messages]
         reader: Reader
@@ -222,15 +149,15 @@ class ChatModel:
             reply = self._receive(request, reader)
         except _Interrupted as error:
             nonsense, silent = isinstance(error, _TooMuch), isinstance(error, _Silent)
-            raise _Failed(f"{error}: {ESTIMATED}", self._used(request, reader), 0.0, None, nonsense, silent) from None
+            raise Failed(f"{error}: {ESTIMATED}", self._used(request, reader), 0.0, None, nonsense, silent) from None
         except NotAReply as error:
             usage = self._used(request, reader) if reader.usage else Usage()
-            raise _Failed(str(error), usage, nonsense=True) from None
+            raise Failed(str(error), usage, nonsense=True) from None
         except EndpointError as error:
             usage = self._used(request, reader) if reader.usage or reader.characters else Usage()
             raise _reported(error, usage, nonsense=not reader.characters) from None
         except APIConnectionError as error:
-            raise _Failed(f"no connection to {self._line.client.base_url}: {error.__cause__ or error}") from None
+            raise Failed(f"no connection to {self._line.client.base_url}: {error.__cause__ or error}") from None
         except APIStatusError as error:
             raise self._status(error) from None
         return replace(reply, usage=self._used(request, reader))
@@ -260,7 +187,7 @@ class ChatModel:
             raise _Silent(f"nothing came for {silence_s:g} s ({setting})") from None
         except Exception as error:  # the package reads what an error says without translating the HTTP client's own
             if type(error).__module__.startswith("httpx"):
-                raise _Failed(f"the answer broke off: {type(error).__name__}: {error}") from None
+                raise Failed(f"the answer broke off: {type(error).__name__}: {error}") from None
             raise
         self._check_length(0, reader)
         if (reply := reader.reply()) is None:
@@ -324,7 +251,7 @@ class ChatModel:
         lasting = error.code == "insufficient_quota"
         if (status in _TRY_AGAIN or status >= 500) and status != 501 and not lasting:
             reason = f"HTTP {status}: {shown(said)}"
-            return _Failed(reason, retry_after_s=pause_s(error.response.headers, self._now()), status=status)
+            return Failed(reason, retry_after_s=pause_s(error.response.headers, self._now()), status=status)
         if status in (400, 413, 422) and _is_overflow(f"{said} {error.code}"):
             return ContextOverflow(f"HTTP {status}: {shown(said)}")
         return _Refused(status, said, lasting)
@@ -351,9 +278,12 @@ class ChatModel:
 
     def _wait(self) -> None:
         """Wait until the model may be asked, and stop when a budget runs out: time is a budget too."""
-        left = self._line.not_before - self._clock() if self._line.failures else 0.0
+        line, desk, name = self._line, self._desk, self._settings.name
+        left = line.not_before - self._clock() if line.failures else 0.0
+        if left > 0:
+            desk.listen(model=name, seconds=0.0, characters=None, wait_s=left, trouble=line.trouble)
         while True:
-            if spent := self._desk.left().spent:
+            if spent := desk.left().spent:
                 raise BudgetSpent(spent)
             if left <= 0:
                 return
@@ -377,7 +307,7 @@ def _reported(error: EndpointError, usage: Usage, *, nonsense: bool) -> Exceptio
         return ContextOverflow(error.message)
     if error.code in _LASTING:
         return ModelRefused(error.message)
-    return _Failed(f"the endpoint reports an error: {error.message}", usage, nonsense=nonsense and not error.code)
+    return Failed(f"the endpoint reports an error: {error.message}", usage, nonsense=nonsense and not error.code)
 
 
 def _said(error: APIStatusError) -> str:

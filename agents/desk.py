@@ -48,8 +48,13 @@ class Charge(Protocol):
 class Listen(Protocol):
     """Notes how much of a model's reply has come, for those who watch. The next charge ends it."""
 
-    def __call__(self, *, model: str, seconds: float, characters: int | None) -> None:
-        """Note it ``seconds`` after the request; ``characters`` is None until anything has come."""
+    def __call__(
+        self, *, model: str, seconds: float, characters: int | None, wait_s: float = 0.0, trouble: str = ""
+    ) -> None:
+        """Note it ``seconds`` after the request; ``characters`` is None until anything has come.
+
+        Before a request that is put off by ``wait_s`` seconds, ``trouble`` says why.
+        """
         ...
 
 
@@ -94,6 +99,8 @@ class FakeDesk:
     handovers: list[str] = field(default_factory=list)
     heard: list[int | None] = field(default_factory=list)
     """How many characters had come, each time that this was noted."""
+    waits: list[tuple[float, str]] = field(default_factory=list)
+    """How long each request was put off, in seconds, and why."""
 
     @property
     def desk(self) -> Desk:
@@ -124,5 +131,10 @@ class FakeDesk:
     def _left(self) -> Left:
         return self.budget
 
-    def _listen(self, *, model: str, seconds: float, characters: int | None) -> None:
-        self.heard.append(characters)
+    def _listen(
+        self, *, model: str, seconds: float, characters: int | None, wait_s: float = 0.0, trouble: str = ""
+    ) -> None:
+        if trouble:
+            self.waits.append((wait_s, trouble))
+        else:
+            self.heard.append(characters)

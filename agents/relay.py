@@ -14,7 +14,7 @@ from avo.agents.model import ChatMessage, Model, Reply, estimated_tokens
 from avo.agents.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
-    from avo.agents.chat import Connection
+    from avo.agents.connection import Connection
 
 REST_S = 600.0
 """How long steps begin with another model after one was replaced."""
@@ -97,7 +97,8 @@ def chat_models(settings: Settings, clock: Callable[[], float] = time.monotonic)
         )
 
         def make_one(model: ModelSettings, successor: Callable[[], str | None]) -> Model:
-            from avo.agents.chat import ChatModel, connect  # the openai package takes a second to import
+            from avo.agents.chat import ChatModel  # the openai package takes a second to import
+            from avo.agents.connection import connect
 
             if model.address not in connections:
                 connections[model.address] = connect(

@@ -12,10 +12,10 @@ from avo.lineage_db import queries
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.engine import Part, persistent, transactional
 from avo.lineage_db.errors import StepNotRunning
-from avo.lineage_db.records import Doing, Selection, Step, StepState
+from avo.lineage_db.records import Doing, PendingReply, Selection, Step, StepState
 from avo.lineage_db.rows import AnyRow, record
 from avo.lineage_db.seen import Answer, Seen
-from avo.lineage_db.tables import answers, messages, steps
+from avo.lineage_db.tables import answers, calls, messages, steps
 
 _MOST_CLAIMS = 5
 """How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""
@@ -190,9 +190,23 @@ def _running(run_id: int, workers: str) -> ColumnElement[bool]:
 def _end(
     connection: Connection, which: ColumnElement[bool], state: StepState, reason: str, now: datetime
 ) -> list[Step]:
-    """End the steps for which ``which`` holds and return them."""
+    """End the steps for which ``which`` holds and return them.
+
+    A request that one of them waited for gets its row, as the process that asked may not live to write it.
+    """
     change = update(steps).where(which).values(state=state, finished=now, reason=reason)
-    return [record(Step, row) for row in connection.execute(change.returning(*steps.c))]
+    ended = [record(Step, row) for row in connection.execute(change.returning(*steps.c))]
+    if lost := [_unanswered(step, step.reply, now) for step in ended if step.reply and not step.reply.until]:
+        connection.execute(insert(calls), lost)
+    return ended
+
+
+def _unanswered(step: Step, reply: PendingReply, now: datetime) -> dict[str, Any]:
+    """Return the row of a request whose cost nobody knows."""
+    nothing = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "usd": None}
+    seconds, error = (now - reply.asked).total_seconds(), "the step ended before the reply: its cost is not known"
+    owner = {"run_id": step.run_id, "step_id": step.id, "model": reply.model}
+    return {**owner, **nothing, "seconds": seconds, "error": error, "finished": now}
 
 
 def _place(connection: Connection, run_id: int, worker: str, operator: str) -> dict[str, Any]:

@@ -200,17 +200,20 @@ class PendingReply:
     """When it was last seen that something came; None: nothing yet."""
     characters: int
     """Characters of text, reasoning and calls."""
+    until: datetime | None = None
+    """Where the model has failed: when it is asked again. No request is under way until then."""
+    trouble: str = ""
+    """Which endpoint has failed, with what, and how often, in words."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: times in ISO format."""
-        heard = self.heard.isoformat() if self.heard else None
-        return {"model": self.model, "asked": self.asked.isoformat(), "heard": heard, "characters": self.characters}
+        return {key: each.isoformat() if isinstance(each, datetime) else each for key, each in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PendingReply":
         """Return what ``to_json`` was made of."""
-        heard = data["heard"] and datetime.fromisoformat(data["heard"])
-        return cls(data["model"], datetime.fromisoformat(data["asked"]), heard, data["characters"])
+        times = {name: datetime.fromisoformat(data[name]) for name in ("asked", "heard", "until") if data.get(name)}
+        return cls(**{**data, **times})
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,10 +48,10 @@ def make_desk(
             now=clock(),
         )
 
-    def listen(*, model: str, seconds: float, characters: int | None) -> None:
+    def listen(*, model: str, seconds: float, characters: int | None, wait_s: float = 0.0, trouble: str = "") -> None:
         now = clock()
-        heard = None if characters is None else now
-        reply = PendingReply(model, now - timedelta(seconds=seconds), heard, characters or 0)
+        heard, until = None if characters is None else now, now + timedelta(seconds=wait_s) if trouble else None
+        reply = PendingReply(model, now - timedelta(seconds=seconds), heard, characters or 0, until, trouble)
         store.journal.listen(step.id, reply, now=now)
 
     def remember(note: str) -> None:

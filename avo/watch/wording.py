@@ -221,8 +221,11 @@ def count(number: int) -> str:
 
 
 def awaited(reply: PendingReply, now: datetime) -> str:
-    """Return in words how much has come of a reply that a step waits for."""
+    """Return in words how much has come of a reply that a step waits for, or when and why the model is asked again."""
     model = first_line(reply.model)
+    if reply.until:
+        left = duration(max(0.0, (reply.until - now).total_seconds()))
+        return f"{model} is asked again at {reply.until:%H:%M:%S} UTC, in {left}: {first_line(reply.trouble)}"
     if reply.heard is None:
         return f"{model} was asked {duration((now - reply.asked).total_seconds())} ago"
     ago = duration((now - reply.heard).total_seconds())

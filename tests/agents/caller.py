@@ -6,7 +6,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from avo.agents.chat import ChatModel, connect
+from avo.agents.chat import ChatModel
+from avo.agents.connection import connect
 from avo.agents.desk import FakeDesk
 from avo.agents.model import Reply
 from avo.agents.settings import ModelSettings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from avo.agents.bounds import LONGEST_PAUSE_S
-from avo.agents.chat import MOST_FAILURES
+from avo.agents.connection import MOST_FAILURES
 from avo.agents.desk import FakeDesk, Left
 from avo.agents.errors import BudgetSpent, ContextOverflow, ModelFailing, ModelRefused
 from avo.agents.model import ToolCall, Usage, thought_text
@@ -178,6 +178,20 @@ def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
     assert 3600 < time.seconds < 3700
     assert all("Connection refused" in error for error in asked.errors[:-1])
     assert max(time.slept) <= 10
+
+
+def test_what_is_waited_for_is_said_with_the_failures_and_how_often_each_came() -> None:
+    down, slow = {"status": 503, "body": "down"}, {"status": 429, "body": "slow", "headers": {"Retry-After": "90"}}
+    with model(down, down, slow, GOOD, down, GOOD) as (asked, endpoint):
+        asked.complete()
+        asked.complete()
+    assert [trouble for _, trouble in asked.desk.waits] == [
+        f"{endpoint.url}/: HTTP 503: down",
+        f"{endpoint.url}/: HTTP 503: down (2 times)",
+        f"{endpoint.url}/: HTTP 503: down (2 times); HTTP 429: slow",
+        f"{endpoint.url}/: HTTP 503: down",
+    ]
+    assert [round(seconds) for seconds, _ in asked.desk.waits][2] == 90
 
 
 def test_waiting_ends_with_the_budget() -> None:

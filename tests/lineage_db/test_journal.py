@@ -77,6 +77,22 @@ def test_how_much_of_a_reply_has_come_is_known_until_the_call_has_ended(store: S
     assert [each.reply for each in store.steps(run.id)] == [None, None]
 
 
+def test_a_request_whose_step_is_abandoned_has_a_row_unless_none_was_under_way(store: Store, make: Any) -> None:
+    run = make.run(store)
+    asking, waiting, _ = (make.step(store, run) for _ in range(3))
+    store.journal.listen(asking.id, PendingReply("m", make.now, None, 0), now=make.now)
+    put_off = PendingReply("m", make.now, None, 0, make.now, "http://here: HTTP 503: down (4 times)")
+    store.journal.listen(waiting.id, put_off, now=make.now)
+    assert store.steps(run.id)[1].reply == put_off
+    call(store, run.id, asking.id, make, usd=1.25)
+    store.journal.listen(asking.id, PendingReply("m", make.now, None, 0), now=make.now)
+    store.claims.abandon_running(run.id, reason="killed", now=make.now)
+    known, lost = store.journal.calls(run.id)
+    assert (lost.step_id, lost.model, lost.usd, lost.input_tokens) == (asking.id, "m", None, 0)
+    assert lost.error == "the step ended before the reply: its cost is not known"
+    assert store.journal.spend(run.id).usd == known.usd == 1.25
+
+
 def test_notes_outlive_their_step(store: Store, make: Any) -> None:
     run = make.run(store)
     for text in ("first", "second"):

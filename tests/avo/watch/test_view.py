@@ -80,6 +80,9 @@ def test_a_worker_is_shown_with_the_reply_that_it_waits_for(run: Recorded) -> No
     assert to_json(read(run), run.now)["workers"][0]["reply"]["characters"] == 0
     some = PendingReply("gpt", run.now, run.now, 12_345)
     assert awaited(some, run.now + timedelta(seconds=3)) == "gpt writes: 12.3k characters, the last 3s ago"
+    until, trouble = run.now.replace(hour=3, minute=5, second=7), "http://here/v1: HTTP 503: down (4 times)"
+    later = awaited(PendingReply("gpt", run.now, None, 0, until, trouble), until - timedelta(seconds=42))
+    assert later == f"gpt is asked again at 03:05:07 UTC, in 42s: {trouble}"
 
 
 def test_nothing_is_read_again_until_something_changes(run: Recorded) -> None:
