@@ -19,7 +19,9 @@ from avo.agents.settings import ModelSettings, Settings
 from avo.agents.task import told
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import READ_ONLY
-from avo.agents.tools.toolbox import MOST_CHARS, NOT_RUN, cut, failed
+from avo.agents.tools.tables import short
+from avo.agents.tools.toolbox import ERROR, MOST_CHARS, NOT_RUN, cut, failed
+from avo.agents.written import PARSER_MISSING, is_written
 from avo.lineage_db.entries import PaidStep
 from avo.lineage_db.records import Submission
 
@@ -27,6 +29,8 @@ MOST_TURNS = 200
 """Largest number of replies in one step."""
 MOST_IDLE = 5
 """The step ends after this many replies in a row that call no tool."""
+MOST_FAILED = 10
+"""The step ends after this many calls in a row that cannot be performed."""
 LAST_TURNS = 4
 """Replies that the model still gets after its last evaluation, to submit by itself."""
 _RESULT_SHARE = 0.1
@@ -45,7 +49,8 @@ class Agentic:
     def vary(self, brief: Brief) -> Proposal:
         """Work until the model submits. When a budget or the turns run out first, submit the best attempt.
 
-        Raises ``ModelRefused`` if the model does not answer and there is no correct attempt.
+        Raises ``ModelRefused`` if the model does not answer, or its calls come as text, and there is no correct
+        attempt.
         """
         rng = random.Random(brief.seed)
         drawn = choose(self._settings.models, rng, brief.paid)
@@ -111,7 +116,9 @@ class _Step:
         self._conversation = Conversation(
             self._desk.record, settings.context_tokens, settings.max_output_tokens, self._toolbox.specs
         )
-        self._turns = self._idle = self._after_last = 0
+        self._turns = self._idle = self._written = self._after_last = 0
+        self._failed: list[str] = []
+        """The last calls in a row that could not be performed, with why."""
         self._open()
 
     @property
@@ -153,6 +160,8 @@ class _Step:
         self._turns += 1
         self._last_words = reply.text.strip() or self._last_words
         self._idle = 0 if reply.calls else self._idle + 1
+        written = not reply.calls and is_written(reply.text, (tool["function"]["name"] for tool in self._toolbox.specs))
+        self._written = 0 if reply.calls else self._written + written
         if not reply.empty:
             self._conversation.reply(reply)
         stopped = False
@@ -160,9 +169,12 @@ class _Step:
             for call, said in zip(calls, [NOT_RUN] * len(calls) if stopped else self._perform(calls), strict=True):
                 self._keep_state()  # before the result, so that nothing the model has read is ever lost
                 self._conversation.add(result_message(call.id, NOT_RUN if stopped else said))
+                if not stopped and said != NOT_RUN:
+                    again = [*self._failed, f"{call.name}: {short(said.removeprefix(ERROR))}"]
+                    self._failed = again if said.startswith(ERROR) else []
                 stopped = stopped or failed(call.name, said)
         if not reply.calls or reply.finish == CUT:
-            self._say(render("nudge", problem=reply.problem))
+            self._say(render("nudge", problem=reply.problem, written=written))
 
     def _perform(self, calls: Sequence[ToolCall]) -> Sequence[str]:
         if len(calls) > 1:
@@ -196,11 +208,19 @@ class _Step:
         return _from_user(content)
 
     def _ending(self) -> str:
-        """Return why the step is over although nothing was submitted; empty while it goes on."""
+        """Return why the step is over although nothing was submitted; empty while it goes on.
+
+        Raises ``ModelRefused`` where calls come as text.
+        """
         if self._turns >= MOST_TURNS:
             return f"no submission in {MOST_TURNS} replies"
         if self._idle >= MOST_IDLE:
-            return f"{MOST_IDLE} replies in a row without a call of a tool"
+            why = f"{MOST_IDLE} replies in a row without a call of a tool"
+            if self._written > 1:
+                raise ModelRefused(f"{why}: {PARSER_MISSING}")
+            return why
+        if len(self._failed) >= MOST_FAILED:
+            return f"{MOST_FAILED} calls in a row could not be performed, the last: {self._failed[-1]}"
         if (left := self._desk.left().evaluations) is not None and left <= 0:
             if self._after_last == LAST_TURNS:
                 return "no evaluations are left"

@@ -11,6 +11,7 @@ AvoError
 +-- RunBusy            another process is working on the run
 +-- RunFailed          the run cannot go on, through no fault of a candidate; it can be resumed
     +-- RayGone        the processes that its workers live in have ended
+    +-- NoAttempts     its steps end without an attempt, one after the other
 """
 
 
@@ -68,3 +69,7 @@ class RunFailed(AvoError):
 
 class RayGone(RunFailed):
     """Ray's processes have ended: neither steps nor new workers will ever arrive."""
+
+
+class NoAttempts(RunFailed):
+    """The operator's steps end without an attempt, one after the other; the message says how the last one did."""

@@ -14,6 +14,8 @@ class Cause(StrEnum):
     """Ctrl-C, a signal or ``avo stop``."""
     EXHAUSTED = "exhausted"
     """The operator has nothing left to try."""
+    BARREN = "barren"
+    """The operator made no attempt in many steps in a row, though it can always make one: something is wrong."""
     FAILED = "failed"
 
 

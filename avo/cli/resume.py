@@ -31,7 +31,7 @@ def resume(
     Attempts are counted over the whole run, hours from now. Steps that were interrupted are redone.
 
     Exit code 0: a limit is reached or nothing is left to try. 1: the seed fails, the judge fails its test, or workers
-    keep failing. 2: the call is wrong. 130: stopped by Ctrl-C, SIGTERM or a closed terminal.
+    keep failing, or a model makes no attempt. 2: the call is wrong. 130: stopped by Ctrl-C, SIGTERM, a closed terminal.
 
     Example: avo resume mha-h100 --max-attempts 200
     """

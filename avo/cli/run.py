@@ -114,7 +114,7 @@ def run(
     predicted run first times that run's fastest unresolved attempts.
 
     Exit code 0: a limit is reached or nothing is left to try. 1: every seed fails, the judge fails its test, or workers
-    keep failing. 2: the call is wrong. 130: stopped by Ctrl-C, SIGTERM or a closed terminal.
+    keep failing, or a model makes no attempt. 2: the call is wrong. 130: stopped by Ctrl-C, SIGTERM, a closed terminal.
 
     Example: avo run --target b200 --max-attempts 50
 

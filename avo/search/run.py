@@ -14,7 +14,7 @@ from typing import Protocol
 from avo.agents.operator import COMMAND_OPERATOR
 from avo.agents.registry import asks_models
 from avo.config import RunConfig
-from avo.errors import RayGone, RunFailed, SeedFault
+from avo.errors import NoAttempts, RayGone, RunFailed, SeedFault
 from avo.limits import Account, Ledger, reached
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.ending import Cause, Ending
@@ -167,8 +167,8 @@ class RunSession:
         evaluates several candidates may exceed it.
 
         Returns the run with its new state, finished or stopped, and why it ended. Raises ``SeedFault`` when the seed is
-        not correct, and ``RunFailed`` when the judge cannot be trusted or workers fail again and again. The run is
-        stopped then, and can be resumed.
+        not correct, ``NoAttempts`` when steps with a model end without an attempt, and ``RunFailed`` when the judge
+        cannot be trusted or workers fail again and again. The run is stopped then, and can be resumed.
         """
         store, run = self.store, self.run
         left = "left behind by a process that ended"
@@ -192,7 +192,8 @@ class RunSession:
                         self.tell("ending Ray")
         except Exception as error:
             why = " ".join(f"failed: {str(error) or type(error).__name__}".split())
-            ended_by = Ending(Cause.FAILED, why, final=isinstance(error, SeedFault))
+            cause = Cause.BARREN if isinstance(error, NoAttempts) else Cause.FAILED
+            ended_by = Ending(cause, why, final=isinstance(error, SeedFault))
             raise
         finally:
             if not self.stop.dispossessed:
@@ -223,7 +224,7 @@ class _Driver:
         self._seeded = bool(session.store.versions(run.id)) and not session.config.judge_may_change
         self._busy: set[int] = set()
         self._barren: Counter[int] = Counter()
-        self._failure = ""
+        self._failure = self._last = ""
         self._used = Ledger(session.store, run.id)
         self._troubles = 0
 
@@ -295,8 +296,11 @@ class _Driver:
 
     @property
     def _patience(self) -> int:
-        thinks = asks_models(self._config.operator) or self._config.operator == COMMAND_OPERATOR
-        return MODEL_PATIENCE if thinks and not self._failure else PATIENCE
+        return MODEL_PATIENCE if self._thinks and not self._failure else PATIENCE
+
+    @property
+    def _thinks(self) -> bool:
+        return asks_models(self._config.operator) or self._config.operator == COMMAND_OPERATOR
 
     def _start(self, worker: int, *, seeding: bool) -> None:
         self._crew.start(worker, seeding)
@@ -358,12 +362,21 @@ class _Driver:
             self._barren.clear()
         else:
             self._barren[worker] += 1
+            self._last = outcome.reason
+            if not self._failure:
+                self._say(f"step {outcome.number} made no attempt: {self._last}")
 
     def _explain_end(self) -> Ending:
-        """Return why no step can be started although there is time. Raises ``RunFailed`` for a failing operator."""
+        """Return why no step can be started although there is time.
+
+        Raises ``RunFailed`` for an operator that fails, and ``NoAttempts`` for a model that makes none.
+        """
         if full := self._full:
             return Ending(Cause.LIMIT, str(full), full.limit.setting, enough=2 * max(full.used, full.most))
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")
+        if self._thinks:
+            each = f"operator {self._config.operator!r} made no attempt in {MODEL_PATIENCE} steps in a row"
+            raise NoAttempts(f"{each} of each worker, the last: {self._last}")
         why = f"ended because operator {self._config.operator!r} has nothing left to try"
         return Ending(Cause.EXHAUSTED, why, final=True)

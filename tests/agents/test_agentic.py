@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from avo.agents.agentic import LAST_TURNS, MOST_IDLE, MOST_TURNS, Agentic, choose
+from avo.agents.agentic import LAST_TURNS, MOST_FAILED, MOST_IDLE, MOST_TURNS, Agentic, choose
 from avo.agents.conversation import MESSAGE, RESUMED, STATE, SUMMARY
 from avo.agents.errors import BudgetSpent, ContextOverflow, ModelRefused
 from avo.agents.model import ChatMessage, Reply, ScriptedModel, ToolCall, Usage
@@ -106,6 +106,36 @@ def test_a_model_that_says_nothing_or_calls_nothing_is_reminded_and_in_the_end_g
     assert "withheld by the content filter" in told(model, 3)
     assert "cut off at the limit of output tokens" in told(model, 4)
     assert "" not in [message["content"] for message in model.asked[-1]]
+
+
+TEXT_CALL = '<tool_call>{"name": "view_source", "arguments": {}}</tool_call>'
+
+
+def test_a_step_whose_calls_come_as_text_fails_and_says_which_option_the_server_lacks() -> None:
+    model = ScriptedModel(says(text=TEXT_CALL))
+    with pytest.raises(ModelRefused, match=r"5 replies in a row .* --enable-auto-tool-choice --tool-call-parser"):
+        run(World(), model)
+    assert len(model.asked) == MOST_IDLE
+    assert "Your call came as text" in told(model, 1)
+
+
+def test_calls_as_text_after_an_attempt_leave_the_attempt() -> None:
+    proposal = run(World(), ScriptedModel(says(write("tflops = 120.0"), EVALUATE), says(text=TEXT_CALL)))
+    assert proposal.attempt is not None
+    assert "--tool-call-parser" in proposal.reason
+
+
+def test_one_invalid_call_over_and_over_ends_the_step() -> None:
+    model = ScriptedModel(says(("fly", "{}")))
+    proposal = run(World(), model)
+    assert proposal.reason.startswith(f"{MOST_FAILED} calls in a row could not be performed, the last: fly: ")
+    assert len(model.asked) == MOST_FAILED
+
+
+def test_failed_calls_with_one_between_that_works_do_not_end_the_step() -> None:
+    wrong, right = says(("fly", "{}"), ("fly", "{}")), says(("view_source", "{}"))
+    script = [wrong] * (MOST_FAILED - 1) + [right] + [wrong] * (MOST_FAILED - 1) + [says(submit(None))]
+    assert "nothing submitted" in run(World(), ScriptedModel(*script)).reason
 
 
 def test_calls_that_are_wrong_are_answered_and_the_step_goes_on() -> None:

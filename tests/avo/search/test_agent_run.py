@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-from avo.agents.agentic import Agentic
+from avo.agents.agentic import MOST_IDLE, Agentic
 from avo.agents.command import PROGRAM, Command
 from avo.agents.settings import ModelSettings, Settings
 from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
+from avo.errors import NoAttempts, RunFailed
 from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import PendingReply, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
-from avo.search.run import MODEL_PATIENCE, RunSession, Stop
+from avo.search.run import MODEL_PATIENCE, PATIENCE, RunSession, Stop
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
 from tests.agents.endpoint import Endpoint, Line
@@ -288,12 +289,24 @@ def test_no_more_steps_are_started_at_once_than_may_be_made(shop: Shop) -> None:
 
 
 def test_a_model_without_luck_is_asked_more_often_than_an_operator_that_is_exhausted(shop: Shop) -> None:
-    with Endpoint([{"text": "no idea"}]) as endpoint:
+    with Endpoint([{"text": "no idea"}]) as endpoint, pytest.raises(NoAttempts) as ended:
         shop.drive(agent(endpoint, SingleTurn), RunConfig(operator="single_turn", workers=1))
     assert len(endpoint.requests) == MODEL_PATIENCE
-    ended_by = shop.store.run(shop.run.name).ended_by
-    assert ended_by is not None
-    assert ended_by.why == "ended because operator 'single_turn' has nothing left to try"
+    why = "the answer does not say its hypothesis, change, expected"
+    assert f"'single_turn' made no attempt in 10 steps in a row of each worker, the last: {why}" in str(ended.value)
+    assert shop.said[-MODEL_PATIENCE:] == [f"step {number} made no attempt: {why}" for number in range(1, 11)]
+    run = shop.store.run(shop.run.name)
+    assert run.state is RunState.STOPPED
+    assert run.ended_by is not None
+    assert (run.ended_by.cause, run.ended_by.goes_on("r")) == (Cause.BARREN, "avo resume r")
+    assert why in run.ended_by.why
+
+
+def test_a_run_whose_server_has_no_parser_of_calls_fails_with_the_option_to_add(shop: Shop) -> None:
+    text = '<tool_call>{"name": "view_source", "arguments": {}}</tool_call>'
+    with Endpoint([{"text": text}]) as endpoint, pytest.raises(RunFailed, match="--tool-call-parser"):
+        shop.drive(agent(endpoint), RunConfig(operator="agent", workers=1))
+    assert len(endpoint.requests) == MOST_IDLE * PATIENCE
 
 
 def test_an_operator_that_answers_once_is_recorded_like_the_other(shop: Shop) -> None:
