@@ -4,6 +4,7 @@ import locale
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 4 * 2**30
 """Memory that one evaluator may take."""
+
+DISK_BYTES = 2**30
+"""Room for temporary files: a session of Ray takes a few hundred MiB."""
 
 _PROBE = """
 import triton
@@ -73,6 +77,7 @@ def examine(database: str, ray: Callable[[], AbstractContextManager[object]]) ->
     yield from _packages("triton", "torch", "ray", "sqlalchemy")
     yield _processor()
     yield _memory()
+    yield _disk()
     yield from _triton()
     yield check_database(database)
     yield from _ray(ray)
@@ -80,6 +85,14 @@ def examine(database: str, ray: Callable[[], AbstractContextManager[object]]) ->
     yield _predictions()
     yield _key()
     yield _terminal()
+
+
+def before_run(database: str) -> Iterator[Check]:
+    """Yield the checks that a run begins with: those that take no time and change from day to day."""
+    yield _processor()
+    yield _memory()
+    yield _disk()
+    yield check_database(database)
 
 
 def examine_judge() -> Iterator[Check]:
@@ -118,14 +131,24 @@ def _processor() -> Check:
 
 
 def _memory() -> Check:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    from avo.evaluator.machine import free_bytes
+
+    pages, free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), free_bytes()
     found = f"{pages / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free"
-    if pages < MEMORY_BYTES:
-        return Check(
-            "memory", Health.BROKEN, found, f"an evaluator may take {MEMORY_BYTES / 2**30:.0f} GiB: add memory"
-        )
+    if min(pages, free) < MEMORY_BYTES:
+        health = Health.BROKEN if pages < MEMORY_BYTES else Health.ABSENT
+        what = "add memory" if pages < MEMORY_BYTES else "end other programs, or lower --evaluators"
+        return Check("memory", health, found, f"an evaluator may take {MEMORY_BYTES / 2**30:.0f} GiB: {what}")
     return Check("memory", Health.OK, found)
+
+
+def _disk() -> Check:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 2**30:.1f} GiB free in {folder}"
+    if free < DISK_BYTES:
+        return Check("disk", Health.ABSENT, found, "Ray and judges keep files there: make room, or set TMPDIR")
+    return Check("disk", Health.OK, found)
 
 
 def _triton() -> Iterator[Check]:

@@ -15,7 +15,7 @@ from avo.evaluator.evaluation import Fault
 from avo.evaluator.evaluators import Tell
 from avo.evaluator.plan import LaunchPlan
 from avo.evaluator.problem import Case, Problem
-from avo.evaluator.sandbox.memory import free_bytes
+from avo.evaluator.sandbox.memory import free_bytes as free_bytes
 from avo.evaluator.target import Target
 
 if TYPE_CHECKING:

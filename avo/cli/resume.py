@@ -35,7 +35,7 @@ def resume(
 
     Example: avo resume mha-h100 --max-attempts 200
     """
-    from avo.cli.session import cluster_joined, metrics_served, ready, work_on
+    from avo.cli.session import begin, cluster_joined, metrics_served, work_on
     from avo.config import RunConfig
     from avo.limits import Ledger, reached
     from avo.lineage_db.records import Request
@@ -52,9 +52,10 @@ def resume(
             store.driving.ask(found.id, Request.NONE, now=utc_now())
             err.print(f"avo: run {run!r} continues where it is driven: {found.driver}")
             return
-        config = ready(RunConfig.stored(found, settings))
+        config = RunConfig.stored(found, settings)
         if full := reached(vars(config), Ledger(store, found.id)):
             option = full.limit.setting.replace("_", "-")
             fail(f"run {run!r} {full}: give a larger limit with --{option}")
-        with metrics_served(store, run, metrics, otlp), cluster_joined(store, config):
-            work_on(store, found, config, as_json=as_json, log=log)
+        beginning = begin(config, store.url)
+        with metrics_served(store, run, metrics, otlp), cluster_joined(store, beginning.config):
+            work_on(store, found, beginning, as_json=as_json, log=log)

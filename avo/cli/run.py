@@ -1,6 +1,7 @@
 """``avo run``: start a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -19,6 +20,7 @@ from avo.cli.common import (
     open_store,
     read_source,
 )
+from avo.cli.database import database_url
 from avo.cli.options import takes_settings
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ def run(
 
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
     """
-    from avo.cli.session import cluster_joined, metrics_served, ready, work_on
+    from avo.cli.session import begin, cluster_joined, metrics_served, work_on
     from avo.config import RunConfig
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.known import CARD, figures
@@ -137,7 +139,8 @@ def run(
         settings["problem"] = model.problem
     chosen = RunConfig.resolve(config, settings)
     _check_operator(settings, chosen)
-    chosen = ready(chosen)
+    beginning = begin(chosen, database_url(db))
+    chosen = beginning.config
     card = figures(chosen.target)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
@@ -163,7 +166,7 @@ def run(
                 config={**chosen.model_dump(), **start},
                 now=utc_now(),
             )
-            work_on(store, created, chosen, as_json=as_json, log=log)
+            work_on(store, created, replace(beginning, config=chosen), as_json=as_json, log=log)
 
 
 def _model(

@@ -1,16 +1,16 @@
 """The session of ``avo run`` or ``avo resume``: work on a run under a live display until it ends, then sum up."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from avo.cli.common import console, err, print_json, telling
+from avo.cli.common import console, err, fail, print_json, telling
 from avo.watch.wording import counted, first_line, looked, percent, printable, spent
 
 if TYPE_CHECKING:
@@ -41,6 +41,43 @@ def ready(config: "RunConfig") -> "RunConfig":
         with telling("starting a judge by --evaluator-command"):
             try_command(fitting)
     return fitting
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a run begins with."""
+
+    config: "RunConfig"
+    """Fitted to this machine."""
+    warnings: Sequence[str] = ()
+    """What may slow the run down, a line each."""
+    calls: Sequence[Mapping[str, Any]] = ()
+    """Requests that models were sent to find out whether they answer, as ``Charge`` takes them."""
+
+
+def begin(config: "RunConfig", database: str) -> Beginning:
+    """Examine what a run needs, in seconds: this machine, the database at this URL, judges and models.
+
+    Leaves with exit code 2, or raises errors of evaluator or agents, where the run cannot work.
+    """
+    from avo.agents.agentic import Agentic
+    from avo.agents.probe import probe
+    from avo.agents.registry import asks_models
+    from avo.config import LOCAL
+    from avo.doctor import Health, before_run
+
+    found = [check for check in before_run(database) if check.health is not Health.OK]
+    lines = [f"{check.name}: {check.found}: {check.advice}" for check in found]
+    if broken := [line for check, line in zip(found, lines, strict=True) if check.health is Health.BROKEN]:
+        fail(broken[0])
+    config, calls = ready(config), list[Mapping[str, Any]]()
+    if asks_models(config.operator) and config.ray_address == LOCAL:  # elsewhere other machines ask
+        for model in config.models:
+            with telling(f"asking model {printable(model.name)} whether it answers"):
+                made, trouble = probe(model, os.environ, tools=config.operator == Agentic.name)
+            calls += made
+            lines += [f"{trouble}; steps will ask again"] if trouble else []
+    return Beginning(config, lines, calls)
 
 
 def _gpus() -> int:
@@ -89,7 +126,7 @@ def cluster_joined(store: "Store", config: "RunConfig") -> Iterator[None]:
         yield
 
 
-def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, log: Path | None = None) -> None:
+def work_on(store: "Store", run: "Run", beginning: Beginning, *, as_json: bool, log: Path | None = None) -> None:
     """Work on ``run`` until it ends, print a summary and leave with the command's exit code.
 
     Events are appended to the file ``log`` and passed to the command of ``config.notify``.
@@ -104,6 +141,7 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.sandbox.isolation import missing_namespaces
     from avo.lineage_db.errors import StoreError
+    from avo.search.budget import record_call
     from avo.search.judging import releases
     from avo.search.leases import exclusive
     from avo.search.run import RunSession, Stop, stop_on_signals, utc_now
@@ -112,11 +150,16 @@ def work_on(store: "Store", run: "Run", config: "RunConfig", *, as_json: bool, l
     from avo.watch.notify import Notifier
     from avo.watch.progress import RunProgress
 
+    config = beginning.config
     words = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
     def say(line: str) -> None:
         words.print(f"avo: {printable(line)}", soft_wrap=True)
 
+    for line in beginning.warnings:
+        say(line)
+    for call in beginning.calls:
+        record_call(store, run, None, utc_now, **call)
     if config.evaluator_command is None and (lacking := missing_namespaces()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}

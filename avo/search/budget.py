@@ -1,11 +1,12 @@
 """Budgets: what a run and its steps may use, and what is left. The database has every attempt and call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from avo.agents.desk import Left
+from avo.agents.model import Usage
 from avo.config import RunConfig
 from avo.limits import TOKENS, USD, Account
 from avo.lineage_db.entries import Spend
@@ -62,6 +63,13 @@ class Allowance:
 
 
 UNLIMITED = Allowance()
+
+
+def record_call(store: Store, run_id: int, step: Step | None, clock: Callable[[], datetime], **call: Any) -> None:
+    """Record a model call, given as ``Charge`` takes it; ``step`` is None for one that belongs to none."""
+    usage: Usage = call.pop("usage")
+    counts = {name: getattr(usage, name) for name in ("input_tokens", "cached_tokens", "output_tokens")}
+    store.journal.add_call(run_id, step.id if step else None, now=clock(), **counts, **call)
 
 
 def _used_up(whose: str, spend: Spend, tokens: int | None, usd: float | None) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from avo.agents.desk import Desk, Left
-from avo.agents.model import Usage
 from avo.evaluator.evaluators import Evaluator
 from avo.lineage_db.errors import UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.records import Attempt, PendingReply, RunSummary, Step, Version
 from avo.lineage_db.store import Store
+from avo.search.budget import record_call
 
 
 def make_desk(
@@ -33,20 +34,6 @@ def make_desk(
 
     def record(kind: str, content: dict[str, Any]) -> None:
         store.journal.add_message(step.id, kind, content, now=clock())
-
-    def charge(*, model: str, usage: Usage, usd: float | None, seconds: float, error: str) -> None:
-        store.journal.add_call(
-            step.run_id,
-            step.id,
-            model=model,
-            input_tokens=usage.input_tokens,
-            cached_tokens=usage.cached_tokens,
-            output_tokens=usage.output_tokens,
-            usd=usd,
-            seconds=seconds,
-            error=error,
-            now=clock(),
-        )
 
     def listen(*, model: str, seconds: float, characters: int | None, wait_s: float = 0.0, trouble: str = "") -> None:
         now = clock()
@@ -73,7 +60,7 @@ def make_desk(
         inspect=evaluator.inspect,
         attempt=attempt,
         record=record,
-        charge=charge,
+        charge=partial(record_call, store, step.run_id, step, clock),
         remember=remember,
         hand_over=hand_over,
         left=left,

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from avo.agents.probe import ASKED
+
 Line = Mapping[str, Any]
 _PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses"}
 
@@ -33,9 +35,15 @@ class Endpoint:
     """Serves between ``with`` and its end; every request's body is kept, except those for an API that it has not."""
 
     def __init__(
-        self, script: Sequence[Line | Callable[[dict[str, Any]], Line]], port: int = 0, apis: Sequence[str] = ("chat",)
+        self,
+        script: Sequence[Line | Callable[[dict[str, Any]], Line]],
+        port: int = 0,
+        apis: Sequence[str] = ("chat",),
+        probed: Sequence[Line] = ({"calls": [["ready", {}]]},),
     ) -> None:
-        self.script = script
+        """``probed`` are the answers to requests before a run, which are no part of the script."""
+        self.script, self._probed = script, probed
+        self.probes = 0
         self.apis = [_PATHS[api] for api in apis]
         self.asked: list[str] = []
         """Path of every request."""
@@ -83,9 +91,13 @@ class Endpoint:
             _send(handler, {"status": 404}, '{"detail": "Not Found"}')
             return
         with self._lock:
-            line = self.script[min(len(self.requests), len(self.script) - 1)]
-            self.requests.append(body)
-            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+            if ASKED in json.dumps(body):
+                line = self._probed[min(self.probes, len(self._probed) - 1)]
+                self.probes += 1
+            else:
+                line = self.script[min(len(self.requests), len(self.script) - 1)]
+                self.requests.append(body)
+                self.headers.append({name.lower(): value for name, value in handler.headers.items()})
         line = line(body) if callable(line) else line
         if "pause_s" in line:
             self._over.wait(line["pause_s"])

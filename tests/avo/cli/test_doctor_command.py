@@ -181,3 +181,12 @@ def test_a_gpu_that_cannot_be_measured_on_says_why(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cuda, "card", refuse)
     _, _, card, *_ = doctor._gpu()
     assert (card.health, card.found) == (Health.ABSENT, "NVIDIA H100 80GB HBM3: torch finds no CUDA GPU")
+
+
+def test_little_free_memory_and_little_room_for_temporary_files_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_bytes", lambda: 2**30)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**29))
+    memory, disk = doctor._memory(), doctor._disk()
+    assert (memory.health, disk.health) == (Health.ABSENT, Health.ABSENT)
+    assert memory.advice == "an evaluator may take 4 GiB: end other programs, or lower --evaluators"
+    assert disk.found.startswith("0.5 GiB free in /")

@@ -6,12 +6,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer import Exit
 
+from avo import doctor
+from avo.agents.model import Usage
+from avo.agents.settings import ModelSettings
 from avo.cli import session
-from avo.cli.session import in_words, ready, summarise, work_on
+from avo.cli.session import Beginning, begin, in_words, ready, summarise, work_on
 from avo.config import ISOLATION, START, TOOLS, RunConfig
 from avo.errors import RunFailed
 from avo.evaluator.fake import FakeEvaluator
@@ -25,6 +29,7 @@ from avo.lineage_db.store import Store
 from avo.search import judging
 from avo.search.run import RunSession
 from avo.search.seeding import SeedOperator
+from tests.agents.endpoint import Endpoint
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, SEED, judge, make_run, make_work
 from tests.avo.recorded import Recorded
@@ -74,7 +79,7 @@ def test_a_machine_without_namespaces_is_refused_where_they_are_required(
 ) -> None:
     monkeypatch.setattr(bubblewrap, "missing", lambda: "none today")
     (tmp_path / "kernel.py").write_text(SEED)
-    for call in (["run"], ["resume", "mha-h100"], ["evaluate", "kernel.py"]):
+    for call in (["run"], ["resume", "mha-h100", "--max-attempts", "99"], ["evaluate", "kernel.py"]):
         result = avo(*call, "--sandbox", "require")
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr == f"avo: no namespaces for candidates: none today: {bubblewrap.ADVICE}\n"
@@ -101,7 +106,7 @@ def test_fewer_evaluators_than_asked_for_are_said_and_no_gpu_is_asked_where_a_co
 
 def test_a_command_that_starts_no_judge_is_refused_before_ray_starts_or_a_run_is_made(avo: Avo, sample_db: str) -> None:
     for command, words in (("echo hello", "instead of being ready, the judge says 'hello"), ("false", "exit code 1")):
-        for call in (["run", "--name", "new"], ["resume", "mha-h100"]):
+        for call in (["run", "--name", "new"], ["resume", "mha-h100", "--max-attempts", "99"]):
             result = avo(*call, "--evaluator-command", command)
             assert (result.exit_code, result.stdout) == (2, "")
             assert words in result.stderr
@@ -226,7 +231,7 @@ def test_a_session_without_namespaces_says_so_and_stays_on_record(
             monkeypatch.setattr(bubblewrap, "missing", lambda lacking=lacking: lacking)
             run = store.run("done")
             store.set_run_state(run.id, RunState.FINISHED, now=NOW)
-            work_on(store, store.run("done"), RunConfig(max_attempts=1), as_json=False)
+            work_on(store, store.run("done"), Beginning(RunConfig(max_attempts=1)), as_json=False)
         first, second = store.run("done").config[ISOLATION]
     assert (first[:10], second[:27]) == ("namespaces", "no namespaces (none today),")
     said = capsys.readouterr()
@@ -257,7 +262,7 @@ def test_a_session_logs_and_notifies_what_happens(
         store.set_run_state(run.id, RunState.FINISHED, now=NOW)
         config = RunConfig(max_attempts=1, notify=f'echo "$AVO_EVENT $AVO_TEXT" >> {tmp_path}/told')
         with pytest.raises((Exit, DatabaseUnavailable)):
-            work_on(store, store.run("done"), config, as_json=True, log=tmp_path / "run.jsonl")
+            work_on(store, store.run("done"), Beginning(config), as_json=True, log=tmp_path / "run.jsonl")
     assert (tmp_path / "told").read_text() == f"failure run done failed: {error}\n"
     events = [json.loads(line)["event"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert "failure" in events
@@ -271,3 +276,55 @@ def test_a_port_that_is_taken_or_none_leaves_no_run_behind(avo: Avo, sample_db: 
             assert words in result.stderr
     with Store.open(sample_db, create=False) as store:
         assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
+
+
+def test_a_mistake_with_an_endpoint_is_one_line_before_ray_starts_or_a_run_is_made(
+    avo: Avo, sample_db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text_call = {"text": '<tool_call>{"name": "ready"}</tool_call>'}
+    wrong_key = {"status": 401, "body": '{"error": {"message": "Incorrect key"}}'}
+    for operator, line, words in (
+        ("agent", wrong_key, "HTTP 401: Incorrect key: is the key right?"),
+        ("single_turn", wrong_key, "HTTP 401: Incorrect key: is the key right?"),
+        ("agent", text_call, "--enable-auto-tool-choice --tool-call-parser NAME"),
+    ):
+        with Endpoint([], probed=[line]) as endpoint:
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            result = avo("run", "--operator", operator, "--model", "m")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+    with Store.open(sample_db, create=False) as store:
+        assert {summary.run.name for summary in store.runs()} == {"mha-h100", "mha-h100-2"}
+
+
+def test_a_run_begins_with_the_checks_of_the_doctor(avo: Avo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (999.0, 0.0, 0.0))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    with Endpoint([], probed=[{"status": 503, "body": "overloaded"}]) as endpoint:
+        model = ModelSettings(name="m", base_url=endpoint.url)
+        beginning = begin(RunConfig(operator="agent", models=[model]), str(tmp_path / "runs.db"))
+    load, disk, trouble = [line for line in beginning.warnings if not line.startswith("memory")]
+    assert load.startswith("processor: ")
+    assert "load average 999.0" in load
+    assert disk.startswith("disk: 0.0 GiB free in ")
+    assert trouble == "model 'm': HTTP 503: overloaded; steps will ask again"
+    assert [call["error"] for call in beginning.calls] == ["HTTP 503: overloaded"] * 2
+    (tmp_path / "text.db").write_text("not a database, but long enough to be read as one: " * 40)
+    result = avo("run", "--db", "text.db")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("avo: database: ")
+
+
+def test_what_a_run_begins_with_is_said_and_its_calls_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RunSession, "drive", lambda self: None)
+    call = {"model": "m", "usage": Usage(1000, 0, 100), "usd": 1.25, "seconds": 0.5, "error": ""}
+    with Store.open(str(tmp_path / "runs.db")) as store:
+        made = make_run(store)
+        beginning = Beginning(RunConfig(), ["disk: full"], [call])
+        work_on(store, made, beginning, as_json=False)
+        (kept,) = store.journal.calls(made.id)
+    assert (kept.step_id, kept.input_tokens, kept.output_tokens, kept.usd) == (None, 1000, 100, 1.25)
+    assert "avo: disk: full" in capsys.readouterr().err
