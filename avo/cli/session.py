@@ -159,7 +159,7 @@ def work_on(store: "Store", run: "Run", beginning: Beginning, *, as_json: bool, 
     for line in beginning.warnings:
         say(line)
     for call in beginning.calls:
-        record_call(store, run, None, utc_now, **call)
+        record_call(store, run.id, None, utc_now, **call)
     if config.evaluator_command is None and (lacking := missing_namespaces()):
         say(f"candidates run without namespaces: {lacking}; avo doctor says what to do")
     kept_apart = {*run.config.get(ISOLATION, ()), _isolation(config.evaluator_command)}
