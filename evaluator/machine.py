@@ -95,11 +95,14 @@ def library_speeds(problem: Problem, cases: Sequence[Case], tell: Tell, *, susta
     import random
     import secrets
 
-    from avo.evaluator.cuda.baselines import measure_all
+    from avo.evaluator.cuda.baselines import measure
+    from avo.evaluator.cuda.contender import start_worker
     from avo.evaluator.cuda.holding import Place
-    from avo.evaluator.cuda.triton_device import TritonDevice
+    from avo.evaluator.cuda.libraries import LIBRARIES
 
-    device = TritonDevice()
-    with Place(device.card):
-        chance = random.Random(secrets.randbits(64))
-        return list(measure_all(device, problem, cases, chance, sustained=sustained, tell=tell))
+    chance = random.Random(secrets.randbits(64))
+    with Place(cuda.card()):
+        return [
+            measure(start_worker, problem, cases, library, chance, sustained=sustained, tell=tell)
+            for library in LIBRARIES
+        ]

@@ -24,9 +24,12 @@ from avo.lineage_db.store import Store
 
 _READ = 200
 """At most so many of the fastest attempts are looked at."""
-_ROOT = "avo.evaluator.cuda.shortlist.command"
-_DEVICE = "avo.evaluator.cuda.triton_device"
-"""What a folder runs; the second is imported where a card is opened."""
+_ROOTS = (
+    "avo.evaluator.cuda.shortlist.command",
+    "avo.evaluator.cuda.worker",
+    "avo.evaluator.cuda.triton_device",  # imported where a card is opened
+)
+"""What a folder runs."""
 _FOUND_BY_LOOKING = "avo.evaluator.problems"
 """The package whose modules are imported because they are there, or when they are first used."""
 
@@ -130,7 +133,7 @@ def render(run: Run, listed: Sequence[Listed]) -> dict[str, str]:
     )
     found = {f"kernels/{each.name}.py": each.attempt.source for each in listed}
     found[SHORTLIST] = json.dumps(asdict(begun), indent=1) + "\n"
-    for module, text in _modules(_ROOT, _DEVICE):
+    for module, text in _modules(*_ROOTS):
         found[f"judge/{module}"] = text
     found["judge/pynvml.py"] = Path(pynvml.__file__).read_text(encoding="utf-8")
     context = {"run": run, "listed": listed, "entry": get_problem(run.problem).entry, "count": len(listed)}

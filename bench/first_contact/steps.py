@@ -28,7 +28,7 @@ from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.cuda import adopted
 from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
-from avo.evaluator.cuda.libraries import release
+from avo.evaluator.cuda.libraries import LIBRARIES, release
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.measuring import Audience
 from avo.evaluator.cuda.sequential import BLOCK
@@ -272,12 +272,12 @@ def same(bench: Bench) -> None:
 
 def baselines(bench: Bench) -> None:
     """Time libraries."""
-    from avo.evaluator.cuda import baselines as libraries
+    from avo.evaluator.cuda.baselines import measure
 
-    file = str(bench.folder / "baselines.json")
-    code = libraries.main(["--problem", bench.problem, "--suite", bench.suite, "--json", file])
-    if code:
-        sys.exit(code)
+    problem = get_problem(bench.problem)
+    cases = get_suite(problem, bench.suite)
+    for library in LIBRARIES:
+        bench.note("baselines", **asdict(measure(bench.start, problem, cases, library, random.Random())))
 
 
 def canary(bench: Bench) -> None:

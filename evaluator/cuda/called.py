@@ -1,14 +1,19 @@
 """Cases that a Python function computes instead of a plan: a library's, or a kernel's own host code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from avo.evaluator.cuda.device import Device
-from avo.evaluator.cuda.libraries import Attend, Library
+from avo.evaluator.cuda.blame import first_line
+from avo.evaluator.cuda.device import Device, HostFault
+from avo.evaluator.cuda.libraries import Attend
 from avo.evaluator.cuda.running import Inputs, Running
+from avo.evaluator.modules import imported
 from avo.evaluator.plan import Buffer, LaunchPlan
 from avo.evaluator.problem import Case, Problem
 from avo.evaluator.problems.dense import softmax_scale
@@ -20,6 +25,24 @@ def call_alone(problem: Problem, case: Case) -> LaunchPlan:
     """Return a plan that has the buffers of a case's call, and does nothing."""
     specs = problem.call(case).tensors
     return LaunchPlan(case.name, tuple(Buffer(s.name, s.dtype, s.size, s.role) for s in specs), (), ())
+
+
+@contextmanager
+def hosted() -> Iterator[None]:
+    """Raise ``HostFault`` for what host code raises within; CUDA's errors and want of memory stay what they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
+            raise
+        raise HostFault(f"{type(error).__name__}: {first_line(error)}") from None
+
+
+@cache
+def entry_of(file: Path, name: str) -> Callable[..., Any]:
+    """Return the entry function of a kernel's file, which is imported once."""
+    found: Callable[..., Any] = getattr(imported(file, f"called_{file.stem}"), name)
+    return found
 
 
 class EntryRunning(Running):
@@ -34,20 +57,24 @@ class EntryRunning(Running):
 
     def enqueue(self) -> None:
         """Call it on the inputs and outputs of the case."""
-        self._entry(*map(self.view, self._names), **self._scalars)
+        with hosted():
+            self._entry(*map(self.view, self._names), **self._scalars)
 
 
 class LibraryRunning(Running):
     """A case that a library computes instead of a plan."""
 
-    def __init__(self, device: Device, problem: Problem, case: Case, attend: Attend, beside: Running | None) -> None:
+    def __init__(
+        self, device: Device, problem: Problem, attend: Attend, case: Case, beside: Running | None = None
+    ) -> None:
         super().__init__(device, problem, case, call_alone(problem, case), (), beside)
         self._attend = attend
         self._result: torch.Tensor | None = None
 
     def enqueue(self) -> None:
         """Enqueue the library's work."""
-        self._result = self._attend(*(self.view(name) for name in ("q", "k", "v")))
+        with hosted():
+            self._result = self._attend(*(self.view(name) for name in ("q", "k", "v")))
 
     def collect(self) -> None:
         """Copy what the library returned into ``out``, and compute lse for the heads that are compared."""
@@ -70,8 +97,10 @@ class GradientsRunning(LibraryRunning):
 
     ungraphed = "torch runs a backward pass on the stream of its forward pass, which is not recorded"
 
-    def __init__(self, device: Device, problem: Problem, case: Case, attend: Attend, beside: Running | None) -> None:
-        super().__init__(device, problem, case, attend, beside)
+    def __init__(
+        self, device: Device, problem: Problem, attend: Attend, case: Case, beside: Running | None = None
+    ) -> None:
+        super().__init__(device, problem, attend, case, beside)
         self._leaves: tuple[torch.Tensor, ...] = ()
         self._computed: dict[str, torch.Tensor] = {}
         self._gradients: tuple[torch.Tensor, ...] = ()
@@ -84,7 +113,8 @@ class GradientsRunning(LibraryRunning):
     def prepare(self) -> None:
         """Have the library compute out."""
         self._leaves = tuple(self.view(name).detach().requires_grad_() for name in ("q", "k", "v"))
-        self._result = self._attend(*self._leaves)
+        with hosted():
+            self._result = self._attend(*self._leaves)
         self.view("out").copy_(self._result.detach())
         for batch, head in product(range(self.case.batch), range(self.case.heads)):
             self._take_lse(batch, head)
@@ -93,7 +123,8 @@ class GradientsRunning(LibraryRunning):
     def enqueue(self) -> None:
         """Enqueue the library's backward pass."""
         assert self._result is not None
-        self._gradients = torch.autograd.grad(self._result, self._leaves, self.view("dout"), retain_graph=True)
+        with hosted():
+            self._gradients = torch.autograd.grad(self._result, self._leaves, self.view("dout"), retain_graph=True)
 
     def collect(self) -> None:
         """Copy the gradients into ``dq``, ``dk`` and ``dv``."""
@@ -105,12 +136,11 @@ class GradientsRunning(LibraryRunning):
 
 
 def library_running(
-    device: Device, problem: Problem, library: Library, case: Case, beside: Running | None = None
+    device: Device, problem: Problem, attend: Attend, case: Case, beside: Running | None = None
 ) -> Running:
-    """Return a case that a library computes; see ``Library.prepare`` for what is raised."""
+    """Return a case that a library computes."""
     backward = any(output.name == "dq" for output in problem.outputs)
-    kind = GradientsRunning if backward else LibraryRunning
-    return kind(device, problem, case, library.prepare(case, device.place), beside)
+    return (GradientsRunning if backward else LibraryRunning)(device, problem, attend, case, beside)
 
 
 def lse(q: torch.Tensor, k: torch.Tensor, case: Case) -> torch.Tensor:

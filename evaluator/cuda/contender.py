@@ -4,19 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from avo.evaluator import folders
 from avo.evaluator.catalogue import name_of
 from avo.evaluator.cuda.cards import Card
-from avo.evaluator.cuda.device import Setup, Timed
+from avo.evaluator.cuda.device import Clocks, Setup, Timed, Took
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseResult, Fault, Status
-from avo.evaluator.judging.speed import CompiledPlan
-from avo.evaluator.problem import Problem
+from avo.evaluator.problem import Case, Problem
 from avo.evaluator.serving.child import Child, environment
+
+if TYPE_CHECKING:
+    from avo.evaluator.judging.speed import CompiledPlan
 
 COMMAND = folders.command("avo.evaluator.cuda.worker")
 PREPARE_S = 120.0
@@ -55,7 +55,7 @@ class Contender(Timer, Protocol):
         """What times depend on besides."""
         ...
 
-    def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
+    def open(self, problem: Problem, compiled: "CompiledPlan") -> Fault | None:
         """Allocate the memory of a plan."""
         ...
 
@@ -94,6 +94,10 @@ class Link(Protocol):
         """Return why it died."""
         ...
 
+    def code(self, wall_s: float) -> int | None:
+        """Return its exit code, negative for the signal that killed it; None if it does not end in ``wall_s``."""
+        ...
+
     def end(self) -> None:
         """End it in good order."""
         ...
@@ -113,6 +117,8 @@ class WorkerContender:
     def __init__(self, link: Link, *, watched: bool = True) -> None:
         """Take over ``link``; ``watched``: enforce limits of time."""
         self._link, self._watched = link, watched
+        self.ended = False
+        """Whether nothing more can be asked of it."""
 
     @property
     def card(self) -> Card:
@@ -139,10 +145,12 @@ class WorkerContender:
             why = str(answer["error"]) if answer else f"the GPU worker does not start: {self._link.last_words()}"
             self._link.end()
             raise EvaluatorUnavailable(why)
-        return msgspec.convert(answer["ready"], Card), msgspec.convert(answer["setup"], Setup)
+        return Card(**answer["ready"]), Setup(**answer["setup"])
 
-    def open(self, problem: Problem, compiled: CompiledPlan) -> Fault | None:
+    def open(self, problem: Problem, compiled: "CompiledPlan") -> Fault | None:
         """See ``Contender.open``."""
+        import msgspec  # a machine that only measures a shortlist need not have it
+
         plan = compiled.plan
         request = {
             "problem": name_of(problem),
@@ -156,10 +164,18 @@ class WorkerContender:
         answer = self._ask("open", request, compiled.case.name, 0)
         return answer if isinstance(answer, Fault) else None
 
+    def call(self, problem: Problem, case: Case, by: str, name: str, limit_s: float) -> Fault | None:
+        """Have a case computed by a library, or by a kernel's file, which may take ``limit_s`` to be imported; in other
+        requests it is called ``name``. All calls of a case share one memory.
+        """
+        request = {"problem": name_of(problem), "case": asdict(case), "by": by, "name": name}
+        answer = self._ask("call", request, name, limit_s)
+        return answer if isinstance(answer, Fault) else None
+
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         """See ``Contender.check``."""
         answer = self._ask("check", {"case": case, "seed": seed}, case, limit_s)
-        return answer if isinstance(answer, Fault) else msgspec.convert(answer["result"], CaseResult)
+        return answer if isinstance(answer, Fault) else CaseResult(**answer["result"])
 
     def time(
         self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
@@ -167,7 +183,10 @@ class WorkerContender:
         """See ``Timer.time``."""
         arguments = {"case": case, "seeds": list(seeds), "stretch_s": stretch_s, "graph": graph}
         answer = self._ask("time", arguments, case, limit_s + stretch_s)
-        return answer if isinstance(answer, Fault) else msgspec.convert(answer, Timed)
+        if isinstance(answer, Fault):
+            return answer
+        clocks = (Clocks(**{**each, "others": tuple(each["others"])}) for each in answer["clocks"])
+        return Timed(tuple(Took(**each) for each in answer["runs"]), tuple(clocks), answer["ungraphed"])
 
     def forget(self, case: str) -> None:
         """See ``Contender.forget``."""
@@ -194,6 +213,7 @@ class WorkerContender:
                 running = answer["running"]
                 line = self._next_line(limit_s + GRACE_S if running else PREPARE_S)
         except TimeoutError:
+            self.ended = True
             if not self._link.kill():
                 raise EvaluatorUnavailable(
                     f"case {case}: the GPU worker survives being killed, so a kernel may still run on the card: "
@@ -203,6 +223,7 @@ class WorkerContender:
                 return Fault(Status.TIMED_OUT, f"case {case}: a run did not end on the GPU within {limit_s:.3g} s")
             silence = f"the GPU worker is silent for {PREPARE_S:g} s without running a kernel"
             raise EvaluatorUnavailable(silence) from None
+        self.ended = answer is None or "last" in answer
         if answer is None:
             message = f"case {case}: the process that ran it on the GPU died: {self._link.last_words()}"
             return Fault(Status.CRASHED, message)

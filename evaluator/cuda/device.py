@@ -83,6 +83,10 @@ class KernelFault(Exception):
     """What CUDA, torch or Triton's launcher reports while kernels run."""
 
 
+class HostFault(RuntimeError):
+    """What a kernel's host code, a library or Triton's compiler raises; ``str()`` is one line."""
+
+
 class PlanFault(Exception):
     """A plan asks for something that does not exist; ``str()`` is one line that its author can act on."""
 

@@ -111,6 +111,11 @@ def _flash_attn(module: str) -> Callable[[Case, torch.device], Attend]:
     return prepare
 
 
+def library_called(name: str) -> Library | None:
+    """Return the library; None where there is none of that name."""
+    return next((each for each in LIBRARIES if each.name == name), None)
+
+
 def _grouped(case: Case) -> bool:
     return case.heads != case.kv_heads
 

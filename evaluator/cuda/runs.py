@@ -1,7 +1,4 @@
-"""Runs opened plans on a device: canary, first launch, graph, stretch, timed runs, and the verification of each.
-
-Whoever holds the device uses it: the worker of a candidate, libraries' timings, and the kernels of a shortlist.
-"""
+"""Runs opened plans on a device: canary, first launch, graph, stretch, timed runs, and the verification of each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ from avo.evaluator.cuda.device import (
     Device,
     DeviceFault,
     Enqueue,
+    HostFault,
     KernelFault,
     MachineFault,
     Timed,
@@ -43,7 +41,8 @@ class Runs:
         """What enqueues the work of a case, with a graph or without."""
 
     def open(self, case: str, running: Running) -> None:
-        """Take what runs for ``case``, a name of the caller's."""
+        """Take what runs for ``case``, a name of the caller's, instead of what was opened by that name before."""
+        self.forget(case)
         self._running[case] = running
 
     def check(self, case: str, seed: int) -> Checked:
@@ -67,7 +66,7 @@ class Runs:
             return fault
         graph, ungraphed = graph and not running.ungraphed, running.ungraphed if graph else ""
         if graph and (case, True) not in self._replays:
-            with self._watched():
+            with self.watched():
                 self._replays[case, True] = self._device.record(running.enqueue)
         replay = self._replays[case, graph]
         runs: list[Took] = []
@@ -78,7 +77,7 @@ class Runs:
 
         for seed in seeds:
             if stretch_s:
-                with self._watched():
+                with self.watched():
                     self._device.sustain(replay, stretch_s)
             if fault := self._run(running, seed, timed, again=replay).fault:
                 return fault
@@ -119,20 +118,20 @@ class Runs:
 
     def _once(self, running: Running, seed: int, enqueue: Enqueue, whole: bool) -> Checked:
         running.renew(seed, whole=whole)
-        with self._watched():
+        with self.watched():
             running.prepare()
             enqueue()
         running.collect()
         return running.verify()
 
     def forget(self, case: str) -> None:
-        """Forget it, and free its memory."""
-        del self._running[case]
+        """Forget it, if it was opened, and free its memory."""
+        self._running.pop(case, None)
         for graph in (False, True):
             self._replays.pop((case, graph), None)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
         """Tell the parent while kernels run; what goes wrong meanwhile is their fault, if it can be."""
         self._watch(True)
         try:
@@ -140,12 +139,14 @@ class Runs:
             self._device.synchronize()
         except torch.OutOfMemoryError as error:
             raise DeviceFault(f"{_TOO_MUCH}: {first_line(error)}") from None
+        except HostFault:
+            raise
         except RuntimeError as error:
-            raise blamed(error, self._device.trouble()) from None
+            raise _blamed(error, self._device.trouble()) from None
         self._watch(False)
 
 
-def blamed(error: RuntimeError, trouble: str) -> Exception:
+def _blamed(error: RuntimeError, trouble: str) -> Exception:
     """Return what an error of CUDA, torch or Triton's launcher means while kernels run; see ``Device.trouble``."""
     said = first_line(error)
     if trouble or is_machines(error):

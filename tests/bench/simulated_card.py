@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from avo.evaluator.binary import Binary
-from avo.evaluator.cuda import baselines, measuring, worker
+from avo.evaluator.cuda import libraries, measuring, worker
 from avo.evaluator.cuda.contender import WorkerContender
 from avo.evaluator.cuda.device import Enqueue, LoadedKernel, Took
 from avo.evaluator.plan import Argument, KernelIR
@@ -68,8 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     PROBLEMS["tiny"] = tiny.PROBLEM
     measuring.RUNS, measuring.ROUNDS = 6, range(4, 65, 4)
     on_gpu.CASE = gpu_attacks.FITS_IN_L2 = SMALL
-    baselines._gpu = device
-    baselines.LIBRARIES = baselines.LIBRARIES[:1]
+    libraries.LIBRARIES = steps.LIBRARIES = libraries.LIBRARIES[:1]
     steps.kernels, steps.VARIANTS, steps.PAIRS = kernels, 2, 3
     steps.STEPS["worker"] = partial(steps.worker, command=(sys.executable, "-m", __spec__.name))
     steps.main(arguments, problem="tiny", start=start)

@@ -324,7 +324,7 @@ def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
     assert set(logs) == {"do_bench"}, logs  # needs a GPU of its own
     with tarfile.open(f"{out}.tar.gz") as archive:
         names = {Path(name).name for name in archive.getnames()}
-    assert {"summary.json", "state.log", "worker.jsonl", "doctor.jsonl", "seed.jsonl", "baselines.json"} <= names
+    assert {"summary.json", "state.log", "worker.jsonl", "doctor.jsonl", "seed.jsonl", "baselines.jsonl"} <= names
 
     def lines(step: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (out / f"{step}.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ import pytest
 
 from avo.cli.baselines import Line
 from avo.cli.common import console
-from avo.evaluator.cuda import holding
+from avo.evaluator.cuda import holding, libraries
 from avo.evaluator.cuda.baselines import Found
 from avo.evaluator.cuda.holding import Place
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -95,25 +95,30 @@ def test_on_a_gpu_libraries_are_measured_next_to_what_was_published_for_its_arch
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
     said: list[str] = []
     monkeypatch.setattr("rich.status.Status.update", lambda status, text: said.append(text))
-    device = SimpleNamespace(card=SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}"))
-    monkeypatch.setattr("avo.evaluator.cuda.triton_device.TritonDevice", lambda: device)
+    place = SimpleNamespace(name=card.product, uuid=f"none, tests of {os.getpid()}")
+    monkeypatch.setattr("avo.evaluator.cuda.card", lambda: place)
+    monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES[:2])
 
     monkeypatch.setattr(holding, "_PATIENCE_S", 0.0)
     asked: dict[str, Any] = {}
 
-    def measure_all(*_: object, **how: Any) -> list[Found]:
+    def measure(
+        start: object, problem: object, cases: object, library: libraries.Library, *_: object, **how: Any
+    ) -> Found:
         asked.update(how, visible=os.environ["CUDA_VISIBLE_DEVICES"])
         how["tell"](Progress(0, 2, "SDPA, 8k-full"))
         with pytest.raises(EvaluatorUnavailable, match="another judge measures"):
-            Place(device.card)
+            Place(place)
         score = CaseScore("8k-full", 512.0, 1.0, "")
-        return [Found("SDPA", "2.11", (score,), "1590 MHz"), Found("FlexAttention", "2.11", unavailable="none today")]
+        if library is libraries.LIBRARIES[0]:
+            return Found("SDPA", "2.11", (score,), "1590 MHz")
+        return Found("FlexAttention", "2.11", trouble="none today")
 
-    monkeypatch.setattr("avo.evaluator.cuda.baselines.measure_all", measure_all)
+    monkeypatch.setattr("avo.evaluator.cuda.baselines.measure", measure)
     result = avo("baselines", "--target", "cuda", "--json", "--clock", "burst", "--device", "1")
     lines = [Line(**{key: value for key, value in line.items() if key != "geomean"})
              for line in json.loads(result.stdout)]  # fmt: skip
-    assert (asked["sustained"], asked["visible"], said) == (False, "1", ["timing libraries: SDPA, 8k-full"])
+    assert (asked["sustained"], asked["visible"], said) == (False, "1", 2 * ["timing libraries: SDPA, 8k-full"])
     measured = [line for line in lines if line.kind == "measured"]
     assert {(line.kind, line.place) for line in lines} == {("published", "h100"), ("measured", "NVIDIA H100 PCIe")}
     assert (measured[0].name, measured[0].tflops, measured[0].source) == ("SDPA 2.11", {"8k-full": 512.0}, "1590 MHz")

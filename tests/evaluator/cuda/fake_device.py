@@ -310,6 +310,9 @@ class Loopback:
         """Return nothing: it cannot die alone."""
         return ""
 
+    def code(self, wall_s: float) -> None:
+        """It never ends."""
+
     def end(self) -> None:
         """Note it."""
         self.closed = True

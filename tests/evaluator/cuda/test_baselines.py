@@ -1,38 +1,48 @@
 """Libraries are called by our conventions, and timed and checked like candidates."""
 
-import json
 import random
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.cuda import baselines, called, libraries
+from avo.evaluator.cuda import called, libraries
 from avo.evaluator.cuda.baselines import Found, measure
+from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.device import Enqueue, NotRecorded
 from avo.evaluator.cuda.libraries import Library
 from avo.evaluator.evaluators import Progress
 from avo.evaluator.problem import Case
 from avo.evaluator.problems.backward import BackwardCase
 from tests import forward
-from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, forever
+from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, Loopback, forever
 
 GROUPED = Case("grouped", 1, 4, 2, 48, 48, 128, True)
 CASES = (CASE, OTHER, GROUPED)
 MATH = Library("math", "torch", libraries._sdpa(SDPBackend.MATH))
 
 
-def device() -> FakeDevice:
-    return FakeDevice(forever(1e-3))
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    """Times a library on cases, in workers on the next of ``devices``."""
+
+    def measured(
+        library: Library, *cases: Case, problem: Any = MHA, devices: Sequence[FakeDevice] = (), **how: Any
+    ) -> Found:
+        monkeypatch.setattr(libraries, "LIBRARIES", (library,))
+        waiting = list(devices) or [FakeDevice(forever(1e-3))]
+        return measure(
+            lambda: WorkerContender(Loopback(waiting.pop(0))), problem, cases, library, random.Random(1), **how
+        )
+
+    return measured
 
 
-def run(library: Library, *cases: Case) -> Found:
-    return measure(device(), MHA, cases, library, random.Random(1))
-
-
-(FLASH,) = (each for each in baselines.LIBRARIES if each.name == "SDPA, FlashAttention")
+Run = Callable[..., Found]
+(FLASH,) = (each for each in libraries.LIBRARIES if each.name == "SDPA, FlashAttention")
 FLEX = Library("FlexAttention", "torch", lambda case, place: libraries.flex(case, place, backend=None))
 
 
@@ -59,11 +69,11 @@ def test_a_library_computes_what_the_reference_does(library: Library, case: Case
 
 
 @pytest.mark.long
-def test_a_librarys_results_are_timed_and_verified_as_a_candidates() -> None:
+def test_a_librarys_results_are_timed_and_verified_as_a_candidates(run: Run) -> None:
     told: list[Progress] = []
-    found = measure(device(), MHA, (CASE, GROUPED), MATH, random.Random(1), sustained=False, tell=told.append)
+    found = run(MATH, CASE, GROUPED, sustained=False, tell=told.append)
     assert told == [Progress(0, 2, "math, small"), Progress(1, 2, "math, grouped")]
-    assert found.unavailable == ""
+    assert found.trouble == ""
     assert [score.case for score in found.cases] == ["small", "grouped"]
     assert found.cases[0].time_us == 1000
     assert found.conditions == (
@@ -76,7 +86,9 @@ BACKWARD = BackwardCase("small", 1, 4, 2, 40, 72, 128, True, inputs="dominant", 
 
 
 @pytest.mark.long
-def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
 
     def noted(case: Case, place: torch.device) -> libraries.Attend:
@@ -91,8 +103,8 @@ def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monke
     enqueue = called.GradientsRunning.enqueue
     monkeypatch.setattr(called.GradientsRunning, "enqueue", lambda self: done.append("backward") or enqueue(self))
     problem = get_problem("gqa_backward")
-    found = measure(device(), problem, (BACKWARD,), Library("noted", "torch", noted), random.Random(1))
-    assert found.unavailable == ""
+    found = run(Library("noted", "torch", noted), BACKWARD, problem=problem)
+    assert found.trouble == ""
     (score,) = found.cases
     assert score.tflops == pytest.approx(problem.flops(BACKWARD) / score.time_us / 1e6)
     assert "stream of its forward pass" in found.conditions
@@ -100,54 +112,51 @@ def test_a_librarys_gradients_are_timed_alone_and_verified_as_a_candidates(monke
     assert done.count("forward") < done.count("backward")
 
 
-def test_a_forward_pass_that_fails_is_the_librarys_fault_in_a_backward_pass_too() -> None:
-    (cudnn,) = (each for each in baselines.LIBRARIES if each.name == "SDPA, cuDNN")
-    found = measure(device(), get_problem("gqa_backward"), (BACKWARD,), cudnn, random.Random(1))
-    assert found.unavailable.startswith("case small: the GPU reports: ")
+def test_a_forward_pass_that_fails_is_the_librarys_fault_in_a_backward_pass_too(run: Run) -> None:
+    (cudnn,) = (each for each in libraries.LIBRARIES if each.name == "SDPA, cuDNN")
+    found = run(cudnn, BACKWARD, problem=get_problem("gqa_backward"))
+    assert found.trouble.startswith("small: RuntimeError: ")
 
 
-def test_a_library_with_wrong_gradients_gets_no_figures() -> None:
+def test_a_library_with_wrong_gradients_gets_no_figures(run: Run) -> None:
     def doubled(case: Case, place: torch.device) -> libraries.Attend:
         right = FLASH.prepare(case, place)
         return lambda q, k, v: 2 * (out := right(q, k, v)) - out.detach()
 
     library = Library("doubled", "torch", doubled)
-    found = measure(device(), get_problem("gqa_backward"), (BACKWARD,), library, random.Random(1))
+    found = run(library, BACKWARD, problem=get_problem("gqa_backward"))
     assert found.cases == ()
-    assert found.unavailable.startswith("case small: rows ")
+    assert found.trouble.startswith("small: rows ")
 
 
-def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures() -> None:
+def test_a_library_that_takes_the_wrong_diagonal_gets_no_figures(run: Run) -> None:
     def upper_left(case: Case, place: torch.device) -> libraries.Attend:
         return lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     found = run(Library("wrong", "torch", upper_left), CASE)
     assert found.cases == ()
-    assert found.unavailable.startswith("case small: rows ")
+    assert found.trouble.startswith("small: rows ")
 
 
 @pytest.mark.parametrize("name", ["SDPA, cuDNN", "FlashAttention-2", "FlashAttention-3", "FlashAttention-4"])
-def test_a_library_that_is_not_there_says_why(name: str) -> None:
-    (library,) = (each for each in baselines.LIBRARIES if each.name == name)
+def test_a_library_that_is_not_there_says_why(name: str, run: Run) -> None:
+    (library,) = (each for each in libraries.LIBRARIES if each.name == name)
     if library.package != "torch" and library.release:
         pytest.skip("it is there")
     found = run(library, OTHER)
     assert found.cases == ()
-    assert found.unavailable
+    assert found.trouble
 
 
 @pytest.mark.long
-def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another() -> None:
+def test_cases_that_a_library_computes_keep_their_figures_when_it_fails_another(run: Run) -> None:
     def some(case: Case, place: torch.device) -> libraries.Attend:
         right = MATH.prepare(case, place)
         return right if case.name != OTHER.name else lambda q, k, v: torch.zeros_like(q)
 
     found = run(Library("some", "torch", some), *CASES)
     assert [score.case for score in found.cases] == ["small", "grouped"]
-    assert [case for case, _ in found.failed] == ["other"]
-    assert found.unavailable == ""
     assert found.trouble.startswith("other: rows ")
-    assert " - " in baselines.table([found], CASES)
 
 
 @pytest.mark.long
@@ -171,55 +180,43 @@ def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(m
         libraries.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
 
 
-def test_a_library_that_breaks_the_gpu_is_the_last_one_tried(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken(FakeDevice):
-        def synchronize(self) -> None:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+class Broken(FakeDevice):
+    """A device on which the first launch breaks it; ``told``: what it says of itself."""
 
-    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, FLASH))
-    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
-    assert baselines.main([], lambda: Broken(forever(1e-3))) == 0
-    *_, math, flash = capsys.readouterr().out.splitlines()
-    assert "the GPU reports: CUDA error" in math
-    assert flash.endswith("the GPU failed under math")
+    told = ""
+
+    def synchronize(self) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def trouble(self) -> str:
+        return self.told
 
 
-def test_the_command_prints_a_table_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "figures.json"
-
-    def stopped(case: Case, place: torch.device) -> libraries.Attend:
-        assert json.loads(file.read_text())["libraries"][0]["name"] == "math", "the first is there already"
-        raise ImportError("No module named 'flash_attn'")
-
-    monkeypatch.setattr(baselines, "LIBRARIES", (MATH, Library("FlashAttention-4", "flash-attn-4", stopped)))
-    monkeypatch.setattr(baselines, "get_suite", lambda problem, suite: (CASE,))
-    assert baselines.main(["--json", str(file)], device) == 0
-    first, head, math, flash, conditions = capsys.readouterr().out.splitlines()
-    assert first == "Fake H100"
-    assert conditions.startswith("math: driver 550.54, CUDA 12.8, torch 2.11.0, ")
-    assert head.split() == ["TFLOPS,", "median", "(quartiles)", "small"]
-    assert math.startswith("math ")
-    assert "flash_attn" in flash
-    written = json.loads(file.read_text())
-    assert (written["card"]["name"], written["libraries"][0]["cases"][0]["case"]) == ("Fake H100", "small")
+def test_after_a_case_that_breaks_the_device_the_next_one_has_a_new_worker(run: Run) -> None:
+    found = run(MATH, CASE, OTHER, devices=[Broken(forever(1e-3)), FakeDevice(forever(1e-3))])
+    assert found.trouble == "small: the GPU reports: CUDA error: an illegal memory access was encountered"
+    assert [score.case for score in found.cases] == ["other"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--problem", "fsa"], "unknown problem"),
-        (["--suite", "none"], "unknown suite 'none'"),
-        ([], "torch finds no CUDA GPU"),
-    ],
-)
-def test_where_nothing_can_be_measured_one_line_says_why(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert baselines.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_after_a_fault_of_the_machine_no_other_case_is_tried(run: Run) -> None:
+    device = Broken(forever(1e-3))
+    device.told = "Xid 79"
+    found = run(MATH, CASE, OTHER, devices=[device])
+    assert "Xid 79" in found.trouble
+    assert found.trouble.startswith("small: ")
+    assert not found.cases
+
+
+class Unrecording(FakeDevice):
+    """A device that records no graph."""
+
+    def record(self, enqueue: Enqueue) -> Enqueue:
+        raise NotRecorded("not permitted")
+
+
+def test_after_a_graph_that_fails_all_cases_are_timed_without_in_a_process_of_its_own(run: Run) -> None:
+    devices = [Unrecording(forever(1e-3)) for _ in range(2)]
+    found = run(MATH, CASE, OTHER, devices=devices)
+    assert [score.case for score in found.cases] == ["small", "other"]
+    assert found.conditions.endswith("without a CUDA graph: not permitted")
+    assert devices[0].runs == 1, "nothing is timed any more where a capture has failed"

@@ -4,18 +4,21 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from avo.evaluator.cuda.shortlist import command
+from avo.evaluator.cuda import libraries
+from avo.evaluator.cuda.shortlist import command, session
 from avo.evaluator.measurement import FILE, SHORTLIST, UNMEASURED, Entrant, Measurement
+from avo.evaluator.problems import PROBLEMS
+from avo.evaluator.problems.mha import MHA
 from avo.seeds import seed_source
 from tests.evaluator.cuda.stub_card.shortlist import LAUNCH_US, LIBRARY_US, PROGRAM_US, SMS
 
 AVO = (sys.executable, "-m", "avo")
-CHILD = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.shortlist")
+WORKER = (sys.executable, "-m", "tests.evaluator.cuda.stub_card.shortlist")
 HEADS, LENGTH = 2, 256
 
 
@@ -38,7 +41,7 @@ def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_captu
     tmp_path: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_stub(monkeypatch, libcuda)
-    monkeypatch.setenv("STUB_LIBRARIES", "0")
+    monkeypatch.setattr(libraries, "LIBRARIES", ())
     source = seed_source("mha", "plain")
     texts = {"v0": source, "v1": source + WAITS}
     three = {"8k-full": (1.0, 2.0, 3.0)}
@@ -50,7 +53,7 @@ def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_captu
     (tmp_path / "kernels").mkdir()
     for name, text in texts.items():
         (tmp_path / "kernels" / f"{name}.py").write_text(text)
-    assert command.main(["--minutes", "60"], tmp_path, CHILD) == 0, (tmp_path / "measure.log").read_text()
+    assert command.main(["--minutes", "60"], tmp_path, WORKER) == 0, (tmp_path / "measure.log").read_text()
     found = Measurement.from_json((tmp_path / FILE).read_bytes())
     why = "CUDA error: operation not permitted when stream is capturing"
     assert [(each.status, each.message) for each in found.entrants] == [
@@ -63,7 +66,16 @@ def test_a_kernel_of_which_no_graph_is_made_is_timed_in_a_process_where_no_captu
 
 
 def on_stub(monkeypatch: pytest.MonkeyPatch, libcuda: Path) -> None:
-    """Give processes that are started the stub card."""
+    """Give workers the stub card, and small shapes by the names of the suites' own; a session has three rounds."""
+    suites = {
+        name: tuple(replace(case, batch=1, heads=HEADS, kv_heads=2, q_len=LENGTH, kv_len=LENGTH) for case in suite)
+        for name, suite in MHA.suites.items()
+    }
+    few = tuple(case for case in MHA.correctness_cases if case.q_len <= 256)[:4]
+    monkeypatch.setitem(PROBLEMS, "mha", replace(MHA, suites=suites, correctness_cases=few))
+    monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES[:1])
+    monkeypatch.setattr(session, "STRETCH_S", 0.0)
+    monkeypatch.setattr(session.Session, "_over", lambda self: any(each.round == 3 for each in self._book.samples[-1:]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     for name in ("LD_LIBRARY_PATH", "TRITON_LIBCUDA_PATH"):
         monkeypatch.setenv(name, str(libcuda.parent))
@@ -87,7 +99,7 @@ def test_a_version_that_was_predicted_fastest_is_confirmed(
     avo("run", "--name", "mine", "--max-steps", "1", "--workers", "1", "--operator", "mutate")
     avo("shortlist", "mine", "--count", "2", "--out", "list")
     folder = tmp_path / "list"
-    assert command.main(["--minutes", "60"], folder, CHILD) == 0, (folder / "measure.log").read_text()
+    assert command.main(["--minutes", "60"], folder, WORKER) == 0, (folder / "measure.log").read_text()
     found = Measurement.from_json((folder / "measured.json").read_bytes())
     assert {sample.session for sample in found.samples} == {1, 2, 3, 4}
     start, best, library = (each.name for each in found.entrants)

@@ -1,21 +1,26 @@
 """A session verifies each entrant, gives up those that are wrong or fail, and times the others in turn."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from avo.evaluator.cuda.device import Clocks, Enqueue, MachineFault, NotRecorded
+from avo.evaluator.cuda import libraries
+from avo.evaluator.cuda.device import Clocks, Enqueue, NotRecorded
 from avo.evaluator.cuda.libraries import LIBRARIES
 from avo.evaluator.cuda.shortlist import session
-from avo.evaluator.cuda.shortlist.session import Orders, Session
+from avo.evaluator.cuda.shortlist.book import Book
+from avo.evaluator.cuda.shortlist.session import Session
+from avo.evaluator.errors import EvaluatorUnavailable
+from avo.evaluator.measurement import SHORTLIST, UNMEASURED, Entrant, Measurement, Sample
 from avo.evaluator.problem import Case
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mha import MHA
-from tests.evaluator.cuda.fake_device import FakeDevice, forever
+from tests.evaluator.cuda.fake_device import FakeDevice, Loopback, forever
 
 ONE, TWO = Case("one", 1, 2, 2, 64, 64, 128, True), Case("two", 1, 2, 2, 96, 96, 128, False)
 RIGHT = """
@@ -51,7 +56,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = replace(MHA, correctness_cases=(ONE,), suites={"quick": (ONE, TWO)})
     monkeypatch.setitem(PROBLEMS, "mha", problem)
     monkeypatch.setattr(session, "STRETCH_S", 0.0)
-    monkeypatch.setattr(session, "LIBRARIES", ())
+    monkeypatch.setattr(libraries, "LIBRARIES", ())
+
+
+class Dying(Loopback):
+    """A worker that is killed by ``signal``, or ends by itself with that code, when it is to time a run."""
+
+    dies: int | None = None
+
+    def ask(self, line: str, wall_s: float) -> str:
+        if self.dies is not None and line.startswith('{"time"'):
+            return ""
+        return super().ask(line, wall_s)
+
+    def code(self, wall_s: float) -> int | None:  # type: ignore[override]
+        return self.dies
 
 
 def found(
@@ -59,52 +78,58 @@ def found(
     *names: str,
     device: FakeDevice | None = None,
     rounds: int = 4,
-    said: list[Mapping[str, Any]] | None = None,
-    **orders: Any,
-) -> list[Mapping[str, Any]]:
-    """Return what a session of some kernels says in so many rounds."""
+    seconds: float = 1200.0,
+    ungraphed: Mapping[str, str] | None = None,
+    dies: int | None = None,
+) -> tuple[Book, bool]:
+    """Return what a session of some kernels finds in so many rounds, and whether nothing has ended it before."""
     files = {name: tmp_path / f"{name}.py" for name in names}
     for name, file in files.items():
         file.write_text(KERNELS[name])
-    said = [] if said is None else said
-    given = {"seconds": 1200.0, **orders}
-    asked = Orders("mha", "quick", {name: str(file) for name, file in files.items()}, 1, **given)
+    entrants = tuple(Entrant(name, UNMEASURED, attempt=i, predicted={}) for i, name in enumerate(names))
+    begun = Measurement("ab", "mine", "mha", "quick", "h100", names[0], {}, {}, "", 0.0, (), entrants, ())
+    (tmp_path / SHORTLIST).write_text(json.dumps(asdict(begun)))
+    made = Book(tmp_path)
+    made.ungraphed.update(ungraphed or {})
+    link = Dying(device or FakeDevice(forever(1e-3), Clocks(1700, 4, 60, 650.0)))
+    link.dies = dies
     with pytest.MonkeyPatch.context() as patch:
-        made = Session(device or FakeDevice(forever(1e-3), Clocks(1700, 4, 60, 650.0)), asked, said.append)
         ended = iter([False] * (rounds - 1))
         patch.setattr(Session, "_over", lambda self: next(ended, True))
-        made.run()
-    return said
+        begun_session = Session(link, made, files, 1, seconds)
+        begun_session.begin()
+        whole = begun_session.run()
+    made.write()
+    return made, whole
 
 
-def verdicts(said: list[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+def verdicts(found: tuple[Book, bool]) -> dict[str, tuple[str, str]]:
     """Return the last word on each entrant."""
-    return {each["entrant"]: (each["status"], each["message"]) for each in said if "status" in each}
+    return {each.name: (each.status, each.message) for each in found[0].found.entrants}
 
 
-def samples(said: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def samples(found: tuple[Book, bool]) -> tuple[Sample, ...]:
     """Return the timed runs."""
-    return [each["sample"] for each in said if "sample" in each]
+    return found[0].found.samples
 
 
-def test_the_card_and_its_cases_are_told_first(tmp_path: Path) -> None:
-    first = found(tmp_path, "v0", rounds=1)[0]["ready"]
-    assert first["card"]["name"] == "Fake H100"
-    assert [case["name"] for case in first["cases"]] == ["one", "two"]
-    assert first["cases"][0]["flops"] == MHA.flops(ONE)
+def test_the_card_and_its_cases_are_kept(tmp_path: Path) -> None:
+    first = found(tmp_path, "v0", rounds=1)[0].found
+    assert first.card_name == "Fake H100"
+    assert [(case.name, case.flops) for case in first.cases] == [("one", MHA.flops(ONE)), ("two", MHA.flops(TWO))]
 
 
 def test_every_entrant_runs_every_case_once_in_a_round(tmp_path: Path) -> None:
     runs = samples(found(tmp_path, "v0", "v1", rounds=3))
     assert len(runs) == 3 * 2 * 2
-    assert len({(run["round"], run["entrant"], run["case"]) for run in runs}) == len(runs)
-    assert runs[0]["us"] == pytest.approx(1000.0)
-    assert (runs[0]["sm_mhz"], runs[0]["watts"]) == (1700, 650.0)
+    assert len({(run.round, run.entrant, run.case) for run in runs}) == len(runs)
+    assert runs[0].us == pytest.approx(1000.0)
+    assert (runs[0].sm_mhz, runs[0].watts) == (1700, 650.0)
 
 
 def test_every_other_round_goes_the_other_way(tmp_path: Path) -> None:
     runs = samples(found(tmp_path, "v0", "v1", rounds=4))
-    orders = [tuple(dict.fromkeys(run["entrant"] for run in runs if run["round"] == n)) for n in (1, 2, 3, 4)]
+    orders = [tuple(dict.fromkeys(run.entrant for run in runs if run.round == n)) for n in (1, 2, 3, 4)]
     assert orders[0] == orders[1][::-1]
     assert orders[2] == orders[3][::-1]
 
@@ -114,7 +139,7 @@ def test_every_other_round_goes_the_other_way(tmp_path: Path) -> None:
     [
         ("wrong", "incorrect", "rows"),
         ("nothing", "unwritten", "never written"),
-        ("other", "no_entry", "no function attention"),
+        ("other", "unmeasured", "no attribute 'attention'"),
         ("unread", "unmeasured", "SyntaxError"),
         ("raises", "unmeasured", "ValueError: no such tile"),
         ("compiles", "unmeasured", "PassManager::run failed"),
@@ -126,21 +151,17 @@ def test_what_fails_is_given_up_and_the_others_are_timed(tmp_path: Path, name: s
     assert verdicts(said)["v0"] == ("correct", "")
     assert verdicts(said)[name][0] == status
     assert why in verdicts(said)[name][1]
-    assert sum(run["entrant"] == "v0" for run in samples(said)) == 12 * 2
+    assert sum(run.entrant == "v0" for run in samples(said)) == 12 * 2
 
 
 def test_a_library_that_is_not_there_is_unmeasured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(case: Case, place: torch.device) -> Any:
         raise ImportError("No module named 'flash_attn'")
 
-    monkeypatch.setattr(session, "LIBRARIES", (LIBRARIES[0], replace(LIBRARIES[4], prepare=missing)))
+    monkeypatch.setattr(libraries, "LIBRARIES", (LIBRARIES[0], replace(LIBRARIES[4], prepare=missing)))
     told = verdicts(found(tmp_path, "v0", rounds=1))
     assert told[LIBRARIES[0].name] == ("correct", "")
     assert told["FlashAttention-2"] == ("unmeasured", "ImportError: No module named 'flash_attn'")
-
-
-def test_one_that_was_left_out_is_not_opened(tmp_path: Path) -> None:
-    assert set(verdicts(found(tmp_path, "v0", "v1", without=("v1",), rounds=1))) == {"v0"}
 
 
 def test_what_there_is_no_time_to_open_is_told(tmp_path: Path) -> None:
@@ -165,12 +186,10 @@ class Unrecording(FakeDevice):
         return enqueue
 
 
-def test_a_graph_that_fails_ends_the_process_and_the_next_one_runs_that_entrant_without(tmp_path: Path) -> None:
-    said: list[Mapping[str, Any]] = []
-    with pytest.raises(NotRecorded):
-        found(tmp_path, "v1", device=Unrecording(forever(1e-3)), said=said)
-    assert said[-1] == {"ungraphed": "not permitted", "entrant": "v1"}
-    assert not verdicts(said)
+def test_a_graph_that_fails_ends_the_session_and_the_next_one_runs_that_entrant_without(tmp_path: Path) -> None:
+    made, whole = found(tmp_path, "v1", device=Unrecording(forever(1e-3)))
+    assert (made.ungraphed, whole) == ({"v1": "not permitted"}, False)
+    assert verdicts((made, whole)) == {"v1": ("unmeasured", "")}
     # All kernels are timed alike: none is recorded.
     device = Unrecording(forever(1e-3))
     told = found(tmp_path, "v0", "v1", device=device, rounds=2, ungraphed={"v0": "not permitted"})
@@ -196,27 +215,63 @@ class Broken(FakeDevice):
         return self.told
 
 
-def test_a_broken_device_ends_the_process(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        found(tmp_path, "v0", device=Broken(forever(1e-3)))
+def test_a_kernel_that_breaks_the_device_ends_the_session(tmp_path: Path) -> None:
+    made, whole = found(tmp_path, "v0", "v1", device=Broken(forever(1e-3)))
+    assert not whole
+    assert verdicts((made, whole)) == {
+        "v0": ("crashed", "the GPU reports: CUDA error: an illegal memory access was encountered"),
+        "v1": ("unmeasured", ""),
+    }
+    assert made.left_out("v0")
+    assert not made.left_out("v1")
 
 
 def test_what_breaks_by_itself_is_no_kernels_fault(tmp_path: Path) -> None:
     device = Broken(forever(1e-3))
     device.told = "Xid 79"
-    with pytest.raises(MachineFault, match=r"Xid 79.*: no kernel brings that about"):
+    with pytest.raises(EvaluatorUnavailable, match=r"Xid 79.*: no kernel brings that about"):
         found(tmp_path, "v0", device=device)
 
 
-def test_who_else_computes_on_the_card_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("code", "status"), [(-9, "unmeasured"), (-15, "unmeasured"), (-11, "crashed"), (7, "crashed")]
+)
+def test_a_worker_that_others_kill_is_nobodys_fault(tmp_path: Path, code: int, status: str) -> None:
+    made, whole = found(tmp_path, "v0", dies=code)
+    assert (verdicts((made, whole))["v0"][0], whole) == (status, False)
+
+
+class Full(FakeDevice):
+    """A device without memory for the inputs of the second case."""
+
+    @property
+    def place(self) -> torch.device:  # type: ignore[override]
+        if self.runs == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB")
+        return torch.device("cpu")
+
+
+def test_want_of_memory_for_a_case_is_no_kernels_fault(tmp_path: Path) -> None:
+    made, _ = found(tmp_path, "v0", device=Full(forever(1e-3)), rounds=1)
+    assert verdicts((made, True))["v0"] == (
+        "unmeasured",
+        "out of memory on the GPU: CUDA out of memory. Tried to allocate 8 GiB",
+    )
+
+
+def test_who_else_computes_on_the_card_is_kept(tmp_path: Path) -> None:
     device = FakeDevice(forever(1e-3), Clocks(1700, 4, others=("python (77)",)))
-    assert [each["others"] for each in found(tmp_path, "v0", device=device) if "others" in each] == [["python (77)"]]
+    assert found(tmp_path, "v0", device=device)[0].found.others == ("python (77)",)
 
 
-def test_a_first_launch_that_hangs_leaves_time_for_others(tmp_path: Path) -> None:
-    limits = {
-        each["limit_s"]
-        for each in found(tmp_path, "v0", rounds=1, seconds=480.0)
-        if "first time" in each.get("doing", "")
-    }
-    assert limits == {80.0}
+def test_a_first_launch_that_hangs_leaves_time_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = list[float]()
+    time = session.WorkerContender.time
+
+    def noted(self: Any, case: str, seeds: Any, limit_s: float, stretch_s: float, graph: bool) -> Any:
+        limits.append(limit_s)
+        return time(self, case, seeds, limit_s, stretch_s, graph)
+
+    monkeypatch.setattr(session.WorkerContender, "time", noted)
+    found(tmp_path, "v0", rounds=1, seconds=480.0)
+    assert limits == [80.0, 80.0, 0.5, 0.5]

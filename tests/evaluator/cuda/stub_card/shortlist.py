@@ -1,14 +1,13 @@
-"""A session of a shortlist on the stub card: ``python -m tests.evaluator.cuda.stub_card.shortlist ORDERS``.
+"""A worker of a shortlist on the stub card: ``python -m tests.evaluator.cuda.stub_card.shortlist``.
 
 Kernels are compiled and launched by Triton's own ``JITFunction``; what arrives at the driver is executed. Times follow
 a law, so that what is found can be held against what must be: each program takes ``PROGRAM_US`` on one of ``SMS``, a
-launch ``LAUNCH_US``, and a library ``LIBRARY_US``. Suites have the names of their cases, and small shapes.
+launch ``LAUNCH_US``, and a library ``LIBRARY_US``.
 """
 
 import ctypes
 import gc
 import math
-import os
 import re
 import sys
 import time
@@ -21,11 +20,9 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 from triton.compiler.compiler import CompiledKernel
 
+from avo.evaluator.cuda import worker
 from avo.evaluator.cuda.device import Clocks, Enqueue, Took
-from avo.evaluator.cuda.shortlist import session
 from avo.evaluator.plan import Argument, Descriptor
-from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.problems.mha import MHA
 from tests.evaluator.cuda.stub_card.launches import Asked, Config, StubDevice, decoded, parameter_sizes
 from tests.evaluator.cuda.stub_card.runtime import StubCuda
 
@@ -107,25 +104,5 @@ def _tensors() -> list[torch.Tensor]:
     return list(found.values())
 
 
-def small() -> None:
-    """Give the suites of ``mha`` small shapes."""
-    suites = {
-        name: tuple(replace(case, batch=1, heads=2, kv_heads=2, q_len=256, kv_len=256) for case in suite)
-        for name, suite in MHA.suites.items()
-    }
-    few = tuple(case for case in MHA.correctness_cases if case.q_len <= 256)[:4]
-    PROBLEMS["mha"] = replace(MHA, suites=suites, correctness_cases=few)
-
-
-def rounds(count: int) -> None:
-    """End each session after so many rounds, however long they take."""
-    left = iter(range(1, count))
-    session.Session._over = lambda self: next(left, None) is None
-
-
 if __name__ == "__main__":
-    small()
-    rounds(int(os.environ.get("STUB_ROUNDS", "3")))
-    session.STRETCH_S = 0.0
-    session.LIBRARIES = session.LIBRARIES[: int(os.environ.get("STUB_LIBRARIES", "1"))]
-    sys.exit(session.main(sys.argv[1:], lambda: SourceDevice(StubCuda())))
+    sys.exit(worker.main(lambda: SourceDevice(StubCuda())))
