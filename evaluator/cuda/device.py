@@ -63,8 +63,8 @@ class Setup:
     """Releases of what compiles and launches kernels, in words."""
     power_limit_w: float | None
     """None where it cannot be read."""
-    overhead_s: float | None
-    """What an empty graph takes by the events, which is in every time; None where none can be recorded."""
+    overhead_s: float
+    """What an empty graph takes by the events, which is in every time."""
 
 
 class NotRecorded(Exception):

@@ -293,8 +293,5 @@ def clocks_in_words(clocks: Sequence[Clocks]) -> str:
 
 def setup_in_words(setup: Setup) -> str:
     """Return the power limit, and what is in every time besides the kernel."""
-    limit_w = setup.power_limit_w
-    parts = ["power limit not readable" if limit_w is None else f"power limit {limit_w:.0f} W"]
-    if setup.overhead_s is not None:
-        parts.append(f"{setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes")
-    return ", ".join(parts)
+    limit = "not readable" if setup.power_limit_w is None else f"{setup.power_limit_w:.0f} W"
+    return f"power limit {limit}, {setup.overhead_s * 1e6:.1f} us of each time is what an empty graph takes"

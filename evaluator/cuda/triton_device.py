@@ -99,7 +99,7 @@ class TritonDevice:
             f"CUDA {self._driver.cuda()}, torch {torch.__version__}, Triton {triton.__version__}, "
             f"ptxas {get_ptxas(self.card.arch).version}",
             None if self._nvml is None else self._nvml.power_limit_w(),
-            None,
+            0.0,
         )
         self._flushed = torch.zeros(max(flush_bytes, 2 * self.card.l2_bytes) // 4, dtype=torch.int32, device=self.place)
         self._sm_clock = SmClock(self._cuda, self._driver, self.card.arch, self.card.sms)
@@ -111,14 +111,14 @@ class TritonDevice:
         self._empty_s = statistics.median(self.time(lambda: None).wall_s for _ in range(_EMPTY_RUNS))
         self.setup = replace(self.setup, overhead_s=self._overhead_s())
 
-    def _overhead_s(self) -> float | None:
-        """Return what an empty graph takes by the events; None where none can be recorded."""
+    def _overhead_s(self) -> float:
+        """Return what an empty graph takes by the events. Raises ``MachineFault`` where none can be recorded."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The CUDA Graph is empty")
             try:
                 empty = self.record(lambda: None)
-            except NotRecorded:
-                return None
+            except NotRecorded as error:  # after that nothing can be trusted in this process: see ``Runs.time``
+                raise MachineFault(f"CUDA does not even record an empty graph: {error}") from None
             return statistics.median(self.time(empty).seconds for _ in range(_EMPTY_RUNS))
 
     def _allocate(self, size: int, alignment: int, stream: int | None) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from avo.evaluator.cuda.device import NotRecorded, Took
+from avo.evaluator.cuda.device import MachineFault, NotRecorded, Took
 from avo.evaluator.cuda.triton_device import TritonDevice, launcher_type, placed
 from avo.evaluator.plan import Argument, Descriptor, Pointer, Scalar
 
@@ -111,7 +111,7 @@ def test_each_timed_run_finds_the_cache_overwritten_and_read() -> None:
     assert order == ["reset", "write", "read", "clock", "event", "run", "event", "clock", "wait"]
 
 
-def test_what_an_empty_graph_takes_is_the_median_of_its_runs_and_unknown_where_there_is_none(
+def test_what_an_empty_graph_takes_is_the_median_of_its_runs_and_a_card_without_graphs_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device: Any = TritonDevice.__new__(TritonDevice)
@@ -124,4 +124,5 @@ def test_what_an_empty_graph_takes_is_the_median_of_its_runs_and_unknown_where_t
         raise NotRecorded("not permitted")
 
     monkeypatch.setattr(device, "record", refused)
-    assert device._overhead_s() is None
+    with pytest.raises(MachineFault, match="CUDA does not even record an empty graph: not permitted"):
+        device._overhead_s()
