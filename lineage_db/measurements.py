@@ -99,12 +99,6 @@ class Measurements(Part):
         found = {each.finding.attempt_id: each for each in sorted(oldest_first, key=weight)}
         return dict(sorted(found.items()))
 
-    @transactional()
-    def whole(self, connection: Connection, run_id: int) -> list[Measurement]:
-        """Return the run's measurements with all their samples, oldest first."""
-        query = select(measurements.c.content).where(measurements.c.run_id == run_id).order_by(measurements.c.made)
-        return [Measurement.from_json(json.dumps(content)) for content in connection.scalars(query)]
-
     def fastest(self, run: Run) -> int:
         """Return the attempt of the run that was measured fastest, by the geometric mean over the cases.
 

@@ -1,16 +1,19 @@
 """What was measured of a run's kernels: kept whole, once, for the run that it was measured of; which figure tells."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from avo.evaluator.confirmation import Confirmation, findings
 from avo.evaluator.measurement import BadMeasurement, Measurement
 from avo.lineage_db.errors import ForeignMeasurement, NothingMeasured, UnknownRun
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store
+from avo.lineage_db.tables import measurements
 from tests.avo.shortlisted import measured, sealed
 from tests.decisions import accept
 from tests.evaluator.test_confirmation import A100
@@ -36,7 +39,9 @@ def test_a_measurement_is_kept_whole_and_once(store: Store, run: Run, make: Any)
     assert store.revision(run.id) == (before[0], before[1] + 1), "displays notice"
     assert store.run(run.name) == run, "the run itself did nothing"
     assert not store.measurements.ingest(made, now=make.now + DAY)
-    assert store.measurements.whole(run.id) == [made]
+    with store.measurements._database.transaction() as connection:
+        (kept,) = connection.scalars(select(measurements.c.content))
+    assert Measurement.from_json(json.dumps(kept)) == made
     found = store.measurements.of_run(run.id)
     assert [each.finding for each in found] == list(findings(made))
     assert {(each.card, each.uuid, each.unlike, each.digest) for each in found} == {
