@@ -52,16 +52,28 @@ def start_card(stub_command: tuple[str, ...]) -> Start:
 
 
 @pytest.fixture(scope="session")
-def card(start_card: Start) -> Iterator[WorkerContender]:
-    """A worker on a stub H100 that no kernel of these tests breaks."""
-    started = start_card()
+def cards(start_card: Start) -> Iterator[Start]:
+    """Workers on stub cards that tests share, by variables of ``libcuda.c``: a new one where a test has ended it."""
+    shared: dict[tuple[str, ...], WorkerContender] = {}
+
+    def started(*settings: str) -> WorkerContender:
+        worker = shared.get(settings)
+        if worker is None or worker.ended or worker._link.code(0.0) is not None:
+            worker = shared[settings] = start_card(*settings)
+        return worker
+
     yield started
-    started.close()
+    for each in shared.values():
+        each.close()
 
 
-@pytest.fixture(scope="session")
-def blackwell(start_card: Start) -> Iterator[WorkerContender]:
-    """A worker on a stub B200 that no kernel of these tests breaks."""
-    started = start_card("STUB_ARCH=100")
-    yield started
-    started.close()
+@pytest.fixture
+def card(cards: Start) -> WorkerContender:
+    """A shared worker on a stub H100."""
+    return cards()
+
+
+@pytest.fixture
+def blackwell(cards: Start) -> WorkerContender:
+    """A shared worker on a stub B200."""
+    return cards("STUB_ARCH=100")

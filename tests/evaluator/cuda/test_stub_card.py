@@ -87,6 +87,14 @@ def test_a_seed_is_right_and_timed_in_a_graph(
     assert all(run.seconds > 0 for run in timed.runs)
 
 
+@pytest.mark.long
+def test_a_shared_worker_that_a_test_has_ended_is_replaced(cards: Start) -> None:
+    first = cards("STUB_ARCH=80")
+    assert cards("STUB_ARCH=80") is first
+    first.kill()
+    assert cards("STUB_ARCH=80") is not first
+
+
 def test_a_fill_sets_its_view_of_a_buffer_and_nothing_else_before_every_run(
     card: WorkerContender, fork_server: ForkServer
 ) -> None:
