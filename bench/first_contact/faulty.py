@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.judging.speed import CompiledPlan
@@ -14,7 +14,7 @@ from avo.evaluator.target import Target
 from tests.evaluator.cuda import gpu_attacks
 from tests.evaluator.cuda.on_gpu import CASE, LIMIT_S, plans
 
-Start = Callable[[], WorkerContender]
+Start = Callable[[], Contender]
 FAULTS = {
     "hangs": (gpu_attacks.HANGS, "timed_out"),
     "writes far away": (gpu_attacks.WRITES_FAR_AWAY, "crashed"),
@@ -38,7 +38,7 @@ def try_all(target: Target, start: Start) -> Iterator[dict[str, Any]]:
     """Yield what becomes of each kernel, and of the seed after it."""
     waiting = deque(start() for _ in range(AHEAD))
 
-    def next_one() -> WorkerContender:
+    def next_one() -> Contender:
         waiting.append(start())
         return waiting.popleft()
 
@@ -64,7 +64,7 @@ def _tried(target: Target, start: Start) -> Iterator[dict[str, Any]]:
 
 
 def _checked(start: Start, plan: CompiledPlan, *, kill: bool = False) -> dict[str, Any]:
-    def check(contender: WorkerContender) -> Any:
+    def check(contender: Contender) -> Any:
         if kill:
             contender.kill()
         return contender.check(plan.case.name, 11, LIMIT_S)
@@ -75,7 +75,7 @@ def _checked(start: Start, plan: CompiledPlan, *, kill: bool = False) -> dict[st
 def _timed(start: Start, plan: CompiledPlan) -> dict[str, Any]:
     seconds: Sequence[float] = ()
 
-    def time(contender: WorkerContender) -> Any:
+    def time(contender: Contender) -> Any:
         nonlocal seconds
         timed = contender.time(plan.case.name, range(RUNS), LIMIT_S)
         if not isinstance(timed, Fault):
@@ -86,7 +86,7 @@ def _timed(start: Start, plan: CompiledPlan) -> dict[str, Any]:
     return {**found, "median_us": statistics.median(seconds) * 1e6} if seconds else found
 
 
-def _outcome(start: Start, plan: CompiledPlan, use: Callable[[WorkerContender], Any]) -> dict[str, Any]:
+def _outcome(start: Start, plan: CompiledPlan, use: Callable[[Contender], Any]) -> dict[str, Any]:
     contender = start()
     try:
         outcome = contender.open(MHA, plan) or use(contender)

@@ -27,7 +27,7 @@ from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.cuda import adopted
 from avo.evaluator.cuda.cards import Card
-from avo.evaluator.cuda.contender import COMMAND, WorkerContender, start_worker
+from avo.evaluator.cuda.contender import COMMAND, Contender, start_worker
 from avo.evaluator.cuda.libraries import LIBRARIES, release
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.measuring import Audience
@@ -63,7 +63,7 @@ class Bench:
     problem: str = "mha"
     """The problem of the kernels for ``mha``; in tests a smaller one of its kind."""
     suite: str = "quick"
-    start: Callable[[], WorkerContender] = start_worker
+    start: Callable[[], Contender] = start_worker
     until: float = math.inf
     """When the step is stopped, by ``time.monotonic``."""
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Clocks
 from avo.evaluator.cuda.libraries import Library
 from avo.evaluator.cuda.measured import conditions
@@ -39,7 +39,7 @@ class Found:
 
 
 def measure(
-    start: Callable[[], WorkerContender],
+    start: Callable[[], Contender],
     problem: Problem,
     cases: Sequence[Case],
     library: Library,
@@ -53,7 +53,7 @@ def measure(
     ``start`` returns a worker that is starting: the next one where a case has ended the last. ``tell`` hears which case
     is timed.
     """
-    workers: list[WorkerContender] = []
+    workers: list[Contender] = []
     scores: list[CaseScore] = []
     clocks: list[Clocks] = []
     failed: dict[str, list[str]] = {}

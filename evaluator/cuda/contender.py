@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from avo.evaluator import folders
 from avo.evaluator.catalogue import name_of
@@ -29,126 +29,49 @@ GRACE_S = 2.0
 """How much longer than its limit a run may seem to take, because the cache is emptied and code is loaded."""
 
 
-class Timer(Protocol):
-    """Whatever can be timed on one GPU."""
-
-    def time(
-        self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
-    ) -> Timed | Fault:
-        """Time and verify a run of an opened case for each seed of inputs; each may take ``limit_s``.
-
-        Before each, it runs for ``stretch_s``. With ``graph`` the runs are replays of a graph where possible.
-        """
-        ...
-
-
-class Contender(Timer, Protocol):
-    """The plans of one candidate, ready to run on one GPU. A fault of the candidate is a value, and ends it."""
-
-    @property
-    def card(self) -> Card:
-        """The GPU."""
-        ...
-
-    @property
-    def setup(self) -> Setup:
-        """What times depend on besides."""
-        ...
-
-    def open(self, problem: Problem, compiled: "CompiledPlan") -> Fault | None:
-        """Allocate the memory of a plan."""
-        ...
-
-    def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
-        """Run an opened plan once, on inputs made with ``seed`` and for ``limit_s`` at most, and compare everything it
-        wrote with the reference.
-        """
-        ...
-
-    def forget(self, case: str) -> None:
-        """Free the memory of an opened plan."""
-        ...
-
-    def close(self) -> None:
-        """End it."""
-        ...
-
-
-class Link(Protocol):
-    """A process, or a stand-in for one, that answers lines: see ``avo.evaluator.serving.child.Child``."""
-
-    @property
-    def ready(self) -> str:
-        """The first line it wrote, for which this waits."""
-        ...
-
-    def ask(self, line: str, wall_s: float) -> str:
-        """Return the next line after ``line`` was sent."""
-        ...
-
-    def next_line(self, wall_s: float) -> str:
-        """Return the next line."""
-        ...
-
-    def last_words(self) -> str:
-        """Return why it died."""
-        ...
-
-    def code(self, wall_s: float) -> int | None:
-        """Return its exit code, negative for the signal that killed it; None if it does not end in ``wall_s``."""
-        ...
-
-    def end(self) -> None:
-        """End it in good order."""
-        ...
-
-    def kill(self) -> bool:
-        """End it at once, and return whether it ended."""
-        ...
-
-
-class WorkerContender:
-    """A contender that is reached through the lines of ``avo.evaluator.cuda.worker``.
+class Contender:
+    """What runs in one worker, which is reached through the lines of ``avo.evaluator.cuda.worker``. A fault of what it
+    runs is a value; after one of its plans nothing more is asked of it.
 
     Its worker may still be importing what it needs. The GPU is first touched when something is asked of it, which
     raises ``EvaluatorUnavailable`` when the worker does not start or has no GPU.
     """
 
-    def __init__(self, link: Link, *, watched: bool = True) -> None:
-        """Take over ``link``; ``watched``: enforce limits of time."""
-        self._link, self._watched = link, watched
+    def __init__(self, child: Child, *, watched: bool = True) -> None:
+        """Take over ``child``; ``watched``: enforce limits of time."""
+        self._child, self._watched = child, watched
         self.ended = False
         """Whether nothing more can be asked of it."""
 
     @property
     def card(self) -> Card:
-        """See ``Contender.card``."""
+        """The GPU."""
         return self._begun[0]
 
     @property
     def setup(self) -> Setup:
-        """See ``Contender.setup``."""
+        """What times depend on besides."""
         return self._begun[1]
 
     @cached_property
     def _begun(self) -> tuple[Card, Setup]:
         try:
-            line = self._link.ready
+            line = self._child.ready
             while _is_noise(line):
-                line = self._link.next_line(PREPARE_S)
+                line = self._child.next_line(PREPARE_S)
             line = self._answer('{"begin": {}}', PREPARE_S)
         except TimeoutError:
-            self._link.kill()
+            self._child.kill()
             raise EvaluatorUnavailable(f"the GPU worker does not open the GPU within {PREPARE_S:g} s") from None
         answer = _read(line)
         if answer is None or "ready" not in answer:
-            why = str(answer["error"]) if answer else f"the GPU worker does not start: {self._link.last_words()}"
-            self._link.end()
+            why = str(answer["error"]) if answer else f"the GPU worker does not start: {self._child.last_words()}"
+            self._child.end()
             raise EvaluatorUnavailable(why)
         return Card(**answer["ready"]), Setup(**answer["setup"])
 
     def open(self, problem: Problem, compiled: "CompiledPlan") -> Fault | None:
-        """See ``Contender.open``."""
+        """Allocate the memory of a plan."""
         import msgspec  # a machine that only measures a shortlist need not have it
 
         plan = compiled.plan
@@ -173,14 +96,20 @@ class WorkerContender:
         return answer if isinstance(answer, Fault) else None
 
     def check(self, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
-        """See ``Contender.check``."""
+        """Run an opened case once, on inputs made with ``seed`` and for ``limit_s`` at most, and compare everything it
+        wrote with the reference.
+        """
         answer = self._ask("check", {"case": case, "seed": seed}, case, limit_s)
         return answer if isinstance(answer, Fault) else CaseResult(**answer["result"])
 
     def time(
         self, case: str, seeds: Sequence[int], limit_s: float, stretch_s: float = 0.0, graph: bool = True
     ) -> Timed | Fault:
-        """See ``Timer.time``."""
+        """Time and verify a run of an opened case for each seed of inputs; each may take ``limit_s``.
+
+        Before each, it runs for ``stretch_s``. With ``graph`` the runs are replays of a graph where possible; without
+        runs none could be recorded, and the worker has ended.
+        """
         arguments = {"case": case, "seeds": list(seeds), "stretch_s": stretch_s, "graph": graph}
         answer = self._ask("time", arguments, case, limit_s + stretch_s)
         if isinstance(answer, Fault):
@@ -189,16 +118,16 @@ class WorkerContender:
         return Timed(tuple(Took(**each) for each in answer["runs"]), tuple(clocks), answer["ungraphed"])
 
     def forget(self, case: str) -> None:
-        """See ``Contender.forget``."""
+        """Free the memory of an opened case."""
         self._ask("close", {"case": case}, case, 0)
 
     def close(self) -> None:
         """End the worker."""
-        self._link.end()
+        self._child.end()
 
     def kill(self) -> None:
         """End the worker at once, whatever it is doing."""
-        self._link.kill()
+        self._child.kill()
 
     def _ask(self, name: str, arguments: Mapping[str, Any], case: str, limit_s: float) -> dict[str, Any] | Fault:
         """Return the answer to a request, or the candidate's fault; each run may take ``limit_s``.
@@ -214,7 +143,7 @@ class WorkerContender:
                 line = self._next_line(limit_s + GRACE_S if running else PREPARE_S)
         except TimeoutError:
             self.ended = True
-            if not self._link.kill():
+            if not self._child.kill():
                 raise EvaluatorUnavailable(
                     f"case {case}: the GPU worker survives being killed, so a kernel may still run on the card: "
                     "nvidia-smi --gpu-reset, or restart the machine"
@@ -225,7 +154,7 @@ class WorkerContender:
             raise EvaluatorUnavailable(silence) from None
         self.ended = answer is None or "last" in answer
         if answer is None:
-            message = f"case {case}: the process that ran it on the GPU died: {self._link.last_words()}"
+            message = f"case {case}: the process that ran it on the GPU died: {self._child.last_words()}"
             return Fault(Status.CRASHED, message)
         if "error" in answer:
             raise EvaluatorUnavailable(str(answer["error"]))
@@ -235,11 +164,11 @@ class WorkerContender:
         return Fault(Status(fault["status"]), message if message.startswith("case ") else f"case {case}: {message}")
 
     def _answer(self, line: str, wall_s: float) -> str:
-        answer = self._link.ask(line, self._limit(wall_s))
+        answer = self._child.ask(line, self._limit(wall_s))
         return self._next_line(wall_s) if _is_noise(answer) else answer
 
     def _next_line(self, wall_s: float) -> str:
-        while _is_noise(line := self._link.next_line(self._limit(wall_s))):
+        while _is_noise(line := self._child.next_line(self._limit(wall_s))):
             pass
         return line
 
@@ -267,7 +196,7 @@ def start_worker(
     device: str | None = None,
     *,
     watched: bool | None = None,
-) -> WorkerContender:
+) -> Contender:
     """Return a contender in a process of its own, which is starting; raise ``EvaluatorUnavailable`` without a process.
 
     ``prefix`` is put before its command: a profiler, under which no time is limited, unless it is ``watched``.
@@ -280,7 +209,7 @@ def start_worker(
     child = Child((*prefix, *command), inherited, "the GPU worker")
     if prefix:
         child.end_s = REPORT_S
-    return WorkerContender(child, watched=not prefix if watched is None else watched)
+    return Contender(child, watched=not prefix if watched is None else watched)
 
 
 def ask_card(command: Sequence[str] = COMMAND, device: str | None = None) -> Card:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from avo.evaluator.cuda.contender import Contender, Timer
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Clocks, Timed
 from avo.evaluator.cuda.protocol import STRETCH_S, Lags, TimedCase
 from avo.evaluator.cuda.sequential import BLOCK, ROUNDS, between, decide
@@ -103,7 +103,7 @@ class Stopwatch:
         self._sustained, self._trusting, self._audience = sustained, trusting, audience or Audience()
         self.ungraphed = ""
 
-    def score(self, contender: Timer, passes: int = PASSES) -> Timing | Fault:
+    def score(self, contender: Contender, passes: int = PASSES) -> Timing | Fault:
         """Time ``RUNS`` runs of every case in ``PASSES`` passes, in fewer passes fewer, the cases in random order in
         each. Raises ``Ungraphed`` once.
         """
@@ -197,7 +197,9 @@ class Stopwatch:
         found.against_itself.append(statistics.fmean(same))
         return None
 
-    def _time(self, contender: Timer, case: TimedCase, runs: int, lags: Lags, told: Mapping[str, Any]) -> Timed | Fault:
+    def _time(
+        self, contender: Contender, case: TimedCase, runs: int, lags: Lags, told: Mapping[str, Any]
+    ) -> Timed | Fault:
         warmups = 0 if self._sustained else self._chance.randint(1, MOST_WARMUPS)
         stretch_s = STRETCH_S * self._chance.uniform(0.8, 1.2) if self._sustained else 0.0
         seeds = [self._chance.getrandbits(62) for _ in range(warmups + runs)]

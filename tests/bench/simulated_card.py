@@ -8,7 +8,7 @@ import torch
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.cuda import libraries, measuring, worker
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Enqueue, LoadedKernel, Took
 from avo.evaluator.plan import Argument, KernelIR
 from avo.evaluator.problems import PROBLEMS
@@ -52,9 +52,9 @@ def device() -> RightDevice:
     return RightDevice()
 
 
-def start() -> WorkerContender:
+def start() -> Contender:
     """Return a worker on it."""
-    return WorkerContender(Loopback(device()))
+    return Contender(Loopback(device()))
 
 
 def kernels(arch: int) -> Iterator[tuple[str, str, str]]:

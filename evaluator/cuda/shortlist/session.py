@@ -16,7 +16,7 @@ from pathlib import Path
 
 from avo.evaluator.catalogue import get_problem, get_suite, libraries_know
 from avo.evaluator.cuda import libraries
-from avo.evaluator.cuda.contender import Link, WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Timed
 from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.shortlist.book import Book
@@ -24,6 +24,7 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault, Status
 from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
 from avo.evaluator.problem import Case, smallest_of_each
+from avo.evaluator.serving.child import Child
 
 FIRST_S = (60.0, 300.0)
 """How long an entrant's first launch of a case may take, with all that it compiles: least and most, else a third of the
@@ -44,12 +45,12 @@ class Over(Exception):
 class Session:
     """The entrants in one worker, for ``seconds``; ``kernels`` are files by name, in the order to open them."""
 
-    def __init__(self, link: Link, book: Book, kernels: Mapping[str, Path], number: int, seconds: float) -> None:
-        self._link, self._book, self._kernels, self._number = link, book, kernels, number
+    def __init__(self, child: Child, book: Book, kernels: Mapping[str, Path], number: int, seconds: float) -> None:
+        self._child, self._book, self._kernels, self._number = child, book, kernels, number
         self._problem = get_problem(book.found.problem)
         self._cases = get_suite(self._problem, book.found.suite)
         self._libraries = [each.name for each in libraries.LIBRARIES if libraries_know(self._problem)]
-        self._worker = WorkerContender(link)
+        self._worker = Contender(child)
         self._timed: dict[str, TimedCase] = {}
         self._chance = random.Random(secrets.randbits(64))
         self._in = list[str]()
@@ -145,7 +146,7 @@ class Session:
         """Raise ``Left`` for a fault, and ``Over`` where others have killed the worker, perhaps for want of memory."""
         if not isinstance(found, Fault):
             return
-        killed = self._worker.ended and self._link.code(1.0) in (-signal.SIGKILL, -signal.SIGTERM)
+        killed = self._worker.ended and self._child.code(1.0) in (-signal.SIGKILL, -signal.SIGTERM)
         if killed and found.status is Status.CRASHED:
             raise Over
         # What host code raises may be for another release of Triton, or of a library.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import triton
 
-from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.cuda.contender import Contender, start_worker
 
 HERE = Path(__file__).parent
 HEADERS = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
-Start = Callable[..., WorkerContender]
+Start = Callable[..., Contender]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def stub_command(libcuda: Path) -> tuple[str, ...]:
 def start_card(stub_command: tuple[str, ...]) -> Start:
     """Starts a worker on the stub card: its arguments are variables of ``libcuda.c``; ``device`` is its uuid."""
 
-    def start(*settings: str, device: str = "GPU-00000000", **more: Any) -> WorkerContender:
+    def start(*settings: str, device: str = "GPU-00000000", **more: Any) -> Contender:
         return start_worker(("env", "NVML_STUB_REASONS=4", *settings, *stub_command), device=device, **more)
 
     return start
@@ -54,11 +54,11 @@ def start_card(stub_command: tuple[str, ...]) -> Start:
 @pytest.fixture(scope="session")
 def cards(start_card: Start) -> Iterator[Start]:
     """Workers on stub cards that tests share, by variables of ``libcuda.c``: a new one where a test has ended it."""
-    shared: dict[tuple[str, ...], WorkerContender] = {}
+    shared: dict[tuple[str, ...], Contender] = {}
 
-    def started(*settings: str) -> WorkerContender:
+    def started(*settings: str) -> Contender:
         worker = shared.get(settings)
-        if worker is None or worker.ended or worker._link.code(0.0) is not None:
+        if worker is None or worker.ended or worker._child.code(0.0) is not None:
             worker = shared[settings] = start_card(*settings)
         return worker
 
@@ -68,12 +68,12 @@ def cards(start_card: Start) -> Iterator[Start]:
 
 
 @pytest.fixture
-def card(cards: Start) -> WorkerContender:
+def card(cards: Start) -> Contender:
     """A shared worker on a stub H100."""
     return cards()
 
 
 @pytest.fixture
-def blackwell(cards: Start) -> WorkerContender:
+def blackwell(cards: Start) -> Contender:
     """A shared worker on a stub B200."""
     return cards("STUB_ARCH=100")

@@ -8,7 +8,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.capture import CHILD_MODULE, Capturer
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import JOB_MODULE, Compiler
-from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.evaluation import Fault
 from avo.evaluator.judging.planning import Planner
 from avo.evaluator.judging.speed import CompiledPlan
@@ -44,7 +44,7 @@ def compiled(server: ForkServer, candidate: Candidate, target: Target, cases: Se
         return benchmarks
 
 
-def opened(source: str, target: Target, *cases: Case) -> WorkerContender:
+def opened(source: str, target: Target, *cases: Case) -> Contender:
     """Return a worker that holds the plans of ``source``."""
     contender = start_worker()
     for benchmark in plans(source, target, *cases):

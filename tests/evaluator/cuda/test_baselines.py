@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.cuda import called, libraries
 from avo.evaluator.cuda.baselines import Found, measure
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Enqueue, NotRecorded
 from avo.evaluator.cuda.libraries import Library
 from avo.evaluator.evaluators import Progress
@@ -34,9 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
     ) -> Found:
         monkeypatch.setattr(libraries, "LIBRARIES", (library,))
         waiting = list(devices) or [FakeDevice(forever(1e-3))]
-        return measure(
-            lambda: WorkerContender(Loopback(waiting.pop(0))), problem, cases, library, random.Random(1), **how
-        )
+        return measure(lambda: Contender(Loopback(waiting.pop(0))), problem, cases, library, random.Random(1), **how)
 
     return measured
 

@@ -15,7 +15,7 @@ from avo.cli.main import app
 from avo.evaluator import cuda
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.cuda import contender, memcheck, ncu, triton_device
-from avo.evaluator.cuda.contender import WorkerContender, start_worker
+from avo.evaluator.cuda.contender import Contender, start_worker
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.memcheck import Memcheck
 from avo.evaluator.cuda.ncu import Ncu
@@ -138,7 +138,7 @@ def test_profile_prints_what_ncu_measured_beside_what_is_predicted(
 
 @pytest.mark.long
 def test_what_keeps_ncu_from_counting_is_said_once_and_what_to_do(
-    install: Install, start_card: Callable[..., WorkerContender], plan: CompiledPlan
+    install: Install, start_card: Callable[..., Contender], plan: CompiledPlan
 ) -> None:
     install("ncu", refused=DENIED)
     held: list[str] = []
@@ -197,14 +197,14 @@ def test_a_version_is_run_below_compute_sanitizer_before_it_is_accepted(
     report: str | None,
     status: Status,
     install: Install,
-    start_card: Callable[..., WorkerContender],
+    start_card: Callable[..., Contender],
     fork_server: ForkServer,
     tmp_path: Path,
 ) -> None:
     folder = install("compute-sanitizer", report=report or (RECORDED / "memcheck.txt").read_text())
     (tmp_path / "tiny.py").write_text(TINY)
     card = replace(CARD.target(), name="h100")
-    speed = Measured(card, start=lambda: WorkerContender(Loopback(ExecutingDevice(lambda buffers: None))))
+    speed = Measured(card, start=lambda: Contender(Loopback(ExecutingDevice(lambda buffers: None))))
     instruments = Instruments(check=Memcheck(start_card).check)
     with Judge(card, "quick", server=fork_server, speed=speed, instruments=instruments) as judge:
         candidate = Candidate(str(tmp_path / "tiny.py"), SEED)

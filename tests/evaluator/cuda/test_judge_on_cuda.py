@@ -11,7 +11,7 @@ from avo.evaluator import executor
 from avo.evaluator.binary import Binary
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.cuda import measuring
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import LoadedKernel
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.evaluation import Fault, Status, Verdict
@@ -94,8 +94,8 @@ class Room:
         speed = Measured(CARD.target(), start=self._start)
         self.judge = Judge(CARD.target(), "quick", speed=speed, server=server)
 
-    def _start(self) -> WorkerContender:
-        return WorkerContender(Loopback(ExecutingDevice(lambda buffers: self.spoil(buffers))))
+    def _start(self) -> Contender:
+        return Contender(Loopback(ExecutingDevice(lambda buffers: self.spoil(buffers))))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.cuda import measuring
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Clocks, Enqueue, LoadedKernel, Took
 from avo.evaluator.cuda.measured import Measured, clocks_in_words
 from avo.evaluator.cuda.measuring import PASSES, RUNS
@@ -55,10 +55,10 @@ class Garage:
         self._times, self._clocks = times, clocks
         self.links: list[Loopback] = []
 
-    def start(self) -> WorkerContender:
+    def start(self) -> Contender:
         """Return the next one."""
         self.links.append(Loopback(TimedDevice(self._times, self._clocks)))
-        return WorkerContender(self.links[-1])
+        return Contender(self.links[-1])
 
     @property
     def used(self) -> list[Loopback]:
@@ -309,14 +309,14 @@ def test_processes_start_before_they_are_needed_and_touch_the_gpu_when_they_are(
         seen.append((len(garage.links), len(garage.used)))
         return timing(device, enqueue)
 
-    check, checked = WorkerContender.check, []
+    check, checked = Contender.check, []
 
-    def note_check(contender: WorkerContender, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
+    def note_check(contender: Contender, case: str, seed: int, limit_s: float) -> CaseResult | Fault:
         checked.append((len(garage.links), len(garage.used)))
         return check(contender, case, seed, limit_s)
 
     monkeypatch.setattr(TimedDevice, "time", note)
-    monkeypatch.setattr(WorkerContender, "check", note_check)
+    monkeypatch.setattr(Contender, "check", note_check)
     speed = Measured(TARGET, cascade=None, start=garage.start, chance=random.Random(5))
     small = [benchmark(OTHER, "honest")]
     assert isinstance(speed.score(MHA, [benchmark(CASE, "honest")], challenge(), small), Score)

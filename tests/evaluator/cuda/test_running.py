@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Clocks, Timed, Took
 from avo.evaluator.cuda.running import Running
 from avo.evaluator.cuda.runs import FIRST
@@ -24,11 +24,11 @@ from tests.evaluator.cuda.fake_device import CARD, CASE, MHA, OTHER, FakeDevice,
 SEEDS = (5, 6, 7)
 
 
-def contender(*seconds: float) -> WorkerContender:
-    return WorkerContender(Loopback(FakeDevice(iter(seconds) if seconds else forever(1e-3), Clocks(1980, 4))))
+def contender(*seconds: float) -> Contender:
+    return Contender(Loopback(FakeDevice(iter(seconds) if seconds else forever(1e-3), Clocks(1980, 4))))
 
 
-def opened(kernel: str, case: Case = CASE) -> WorkerContender:
+def opened(kernel: str, case: Case = CASE) -> Contender:
     made = contender()
     assert made.open(MHA, benchmark(case, kernel)) is None
     return made
@@ -206,7 +206,7 @@ def test_work_that_cannot_be_captured_is_timed_without_a_graph_alone() -> None:
 
 def test_a_stretch_before_each_run_is_on_the_inputs_of_the_run_before(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice(forever(1e-3))
-    made = WorkerContender(Loopback(device))
+    made = Contender(Loopback(device))
     assert made.open(MHA, benchmark(CASE, "honest")) is None
     order: list[object] = []
     renew, sustain, timing = Running.renew, device.sustain, device.time

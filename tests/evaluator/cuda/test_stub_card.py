@@ -18,7 +18,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.cuda import adopted, contender
-from avo.evaluator.cuda.contender import WorkerContender
+from avo.evaluator.cuda.contender import Contender
 from avo.evaluator.cuda.device import Clocks, Timed
 from avo.evaluator.cuda.measured import clocks_in_words, conditions
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -96,7 +96,7 @@ def test_a_shared_worker_that_a_test_has_ended_is_replaced(cards: Start) -> None
 
 
 def test_a_fill_sets_its_view_of_a_buffer_and_nothing_else_before_every_run(
-    card: WorkerContender, fork_server: ForkServer
+    card: Contender, fork_server: ForkServer
 ) -> None:
     source = gpu_attacks.then(COUNTS_FROM_ZERO).replace("torch.zeros(", "torch.empty(")
     source = source.replace("    honest(", "    scratch[1:9:2].zero_()\n    honest(")
@@ -119,7 +119,7 @@ def test_a_fill_sets_its_view_of_a_buffer_and_nothing_else_before_every_run(
 )
 @pytest.mark.long
 def test_a_launch_with_more_than_arguments_is_right(
-    source: str, field: str, least: int, card: WorkerContender, fork_server: ForkServer
+    source: str, field: str, least: int, card: Contender, fork_server: ForkServer
 ) -> None:
     (plan,) = compiled(fork_server, Candidate("mha", source), get_target("h100"), [SMALL])
     *_, binary = plan.binaries.values()
@@ -149,7 +149,7 @@ def test_a_worker_is_on_the_card_that_it_is_told(start_card: Start) -> None:
         _ = none.card
 
 
-def test_a_run_has_the_clock_temperature_and_power_of_its_card(card: WorkerContender, right: CompiledPlan) -> None:
+def test_a_run_has_the_clock_temperature_and_power_of_its_card(card: Contender, right: CompiledPlan) -> None:
     assert (card.card.driver, card.card.max_clock_ghz, card.setup.power_limit_w) == ("550.54.15", 1.995, 700)
     assert card.open(MHA, right) is None
     timed = card.time(SMALL.name, [1, 2], LIMIT_S)
@@ -163,10 +163,10 @@ def test_a_run_has_the_clock_temperature_and_power_of_its_card(card: WorkerConte
 
 @pytest.mark.long
 def test_who_else_is_on_the_card_is_said_and_other_workers_are_not(
-    card: WorkerContender, start_card: Start, right: CompiledPlan
+    card: Contender, start_card: Start, right: CompiledPlan
 ) -> None:
     others = []
-    for pid in (card._link.pid, os.getpid()):  # type: ignore[attr-defined]
+    for pid in (card._child.pid, os.getpid()):  # type: ignore[attr-defined]
         with closing(start_card(f"NVML_STUB_PID={pid}")) as worker:
             assert worker.open(MHA, right) is None
             timed = worker.time(SMALL.name, [1], LIMIT_S)
@@ -225,7 +225,7 @@ def probing(probe: Probe, *arguments: Argument, grid: tuple[int, int, int] = (5,
     return CompiledPlan(SMALL, plan, dict([probe]), ())
 
 
-def launched(card: WorkerContender, plan: CompiledPlan) -> Fault:
+def launched(card: Contender, plan: CompiledPlan) -> Fault:
     """What comes of a plan that leaves all outputs out."""
     assert card.open(MHA, plan) is None
     found = card.check(SMALL.name, 1, LIMIT_S)
@@ -289,7 +289,7 @@ def test_an_error_is_blamed_on_who_can_have_caused_it(
     said = found.message if isinstance(found, Fault) else str(found)
     assert re.match(message if status is None else f"case {SMALL.name}: {message}", said), said
     with pytest.raises(ProcessLookupError):  # it has ended, and was killed where it hung
-        os.killpg(worker._link.pid, 0)  # type: ignore[attr-defined]
+        os.killpg(worker._child.pid, 0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.long
@@ -300,11 +300,11 @@ def test_a_capture_that_fails_ends_the_worker_without_a_fault(start_card: Start,
         assert isinstance(timed, Timed), timed
         assert not timed.runs
         assert timed.ungraphed.startswith("Triton Error [CUDA]: ")
-        assert worker._link.last_words()  # type: ignore[attr-defined]
+        assert worker._child.last_words()  # type: ignore[attr-defined]
         after = worker.time(SMALL.name, [1], LIMIT_S, graph=False)
     assert isinstance(after, Fault), "no process is left to run it"
 
 
-def test_every_argument_arrives_in_its_place(card: WorkerContender, probe: Probe) -> None:
+def test_every_argument_arrives_in_its_place(card: Contender, probe: Probe) -> None:
     found = launched(card, probing(probe, Pointer(0, 16), VIEW, *map(Scalar, SCALARS), Pointer(1, 4)))
     assert found == Fault(Status.UNWRITTEN, "case small-causal: the launch plan leaves out out")

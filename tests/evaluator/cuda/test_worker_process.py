@@ -60,7 +60,7 @@ def test_a_worker_that_cannot_be_killed_is_given_up_and_is_no_verdict(monkeypatc
         patch.setattr(child, "_END_S", 0.1)
         with pytest.raises(EvaluatorUnavailable, match="case small: the GPU worker survives being killed"):
             made.time(CASE.name, [3], 0.1)
-    assert made._link.kill()
+    assert made._child.kill()
 
 
 def test_a_worker_finds_the_c_compiler_that_the_user_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +112,4 @@ def test_a_profilers_lines_are_not_its_workers_and_nothing_is_limited_under_it(m
 def test_a_worker_does_not_touch_the_gpu_before_it_is_used() -> None:
     made = start_worker(("sh", "-c", "echo '{}'; read line && echo begun >&2; exit 3"))
     made.close()
-    assert "begun" not in made._link.last_words()  # type: ignore[attr-defined]
+    assert "begun" not in made._child.last_words()  # type: ignore[attr-defined]

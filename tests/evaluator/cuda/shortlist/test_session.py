@@ -266,12 +266,12 @@ def test_who_else_computes_on_the_card_is_kept(tmp_path: Path) -> None:
 
 def test_a_first_launch_that_hangs_leaves_time_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = list[float]()
-    time = session.WorkerContender.time
+    time = session.Contender.time
 
     def noted(self: Any, case: str, seeds: Any, limit_s: float, stretch_s: float, graph: bool) -> Any:
         limits.append(limit_s)
         return time(self, case, seeds, limit_s, stretch_s, graph)
 
-    monkeypatch.setattr(session.WorkerContender, "time", noted)
+    monkeypatch.setattr(session.Contender, "time", noted)
     found(tmp_path, "v0", rounds=1, seconds=480.0)
     assert limits == [80.0, 80.0, 0.5, 0.5]

@@ -13,7 +13,7 @@ WORKER = ("env", *STUBS, sys.executable, "-m", "tests.evaluator.cuda.stub_card.w
 start_worker = contender.start_worker
 
 
-def start(command: Sequence[str] = (), *arguments: Any, **named: Any) -> contender.WorkerContender:
+def start(command: Sequence[str] = (), *arguments: Any, **named: Any) -> contender.Contender:
     """Return a worker on the stub card, whatever its command."""
     return start_worker(WORKER, *arguments, **named)
 
