@@ -1,15 +1,14 @@
 """Shortlists: the kernels of a run that are worth five minutes of a card, in a folder for torch and triton alone."""
 
-import ast
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pynvml
 
+from avo import evaluator
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import TRAITS, Score, geometric_mean
@@ -24,14 +23,8 @@ from avo.lineage_db.store import Store
 
 _READ = 200
 """At most so many of the fastest attempts are looked at."""
-_ROOTS = (
-    "avo.evaluator.cuda.shortlist.command",
-    "avo.evaluator.cuda.worker",
-    "avo.evaluator.cuda.triton_device",  # imported where a card is opened
-)
-"""What a folder runs."""
-_FOUND_BY_LOOKING = "avo.evaluator.problems"
-"""The package whose modules are imported because they are there, or when they are first used."""
+_PACKAGES = ("cuda", "judging", "problems", "sandbox", "serving")
+"""Packages of the evaluator that a folder has whole, beside the modules outside packages: it needs no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +126,10 @@ def render(run: Run, listed: Sequence[Listed]) -> dict[str, str]:
     )
     found = {f"kernels/{each.name}.py": each.attempt.source for each in listed}
     found[SHORTLIST] = json.dumps(asdict(begun), indent=1) + "\n"
-    for module, text in _modules(*_ROOTS):
-        found[f"judge/{module}"] = text
+    root = Path(evaluator.__file__).parent
+    inside = (file for name in _PACKAGES for file in (root / name).rglob("*.py"))
+    for file in (root.with_name("__init__.py"), *root.glob("*.py"), *inside):
+        found[f"judge/avo/{file.relative_to(root.parent)}"] = file.read_text(encoding="utf-8")
     found["judge/pynvml.py"] = Path(pynvml.__file__).read_text(encoding="utf-8")
     context = {"run": run, "listed": listed, "entry": get_problem(run.problem).entry, "count": len(listed)}
     for name in ("README.md", "measure.py", "test_shortlist.py", "judge/fallback/msgspec.py"):
@@ -148,42 +143,3 @@ def _entrant(run: Run, each: Listed) -> Entrant:
     return Entrant(
         each.name, UNMEASURED, attempt=each.attempt.id, digest=digest, source=source, predicted=_range(each.attempt)
     )
-
-
-def _modules(*roots: str) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) of AVO's modules that ``roots`` import when they are imported, themselves included."""
-    left, seen = list(roots), set[str]()
-    while left:
-        name = left.pop()
-        if name in seen or not name.startswith("avo"):
-            continue
-        seen.add(name)
-        left += [name.rpartition(".")[0]]
-        if (file := _file(name)) is None:
-            continue
-        text = file.read_text(encoding="utf-8")
-        path = name.replace(".", "/")
-        yield f"{path}/__init__.py" if file.name == "__init__.py" else f"{path}.py", text
-        left += _imported(ast.parse(text).body)
-        if name == _FOUND_BY_LOOKING:
-            inside = (each.relative_to(file.parent) for each in file.parent.rglob("*.py"))
-            left += [".".join((name, *each.with_suffix("").parts)).removesuffix(".__init__") for each in inside]
-
-
-def _imported(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """Yield what the statements of a module import when it is imported; not what is for type checkers."""
-    for statement in body:
-        if isinstance(statement, ast.Import):
-            yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, ast.ImportFrom) and statement.module:
-            yield statement.module
-            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
-
-
-def _file(name: str) -> Path | None:
-    """Return a module's file, None for what is none."""
-    try:
-        spec = find_spec(name)
-    except ModuleNotFoundError:
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
