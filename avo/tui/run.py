@@ -283,7 +283,7 @@ class RunScreen(FeedScreen[Picture]):
 def header(picture: Picture, words: str) -> Text:
     """Return three lines: the run, its state and the filter; how fast its best version is; the number of attempts.
 
-    The second says why the run ended, if it did: what is too long for a narrow terminal hides what follows it.
+    The second says why the run ended, if it did. What is too long for a narrow terminal is wrapped.
     """
     view = picture.view
     run, best, seed = view.run, view.best, view.seed

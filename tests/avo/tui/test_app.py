@@ -1,5 +1,6 @@
 """The terminal UI, played with the keyboard on a real database."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ async def test_a_run_opens_on_its_best_version_and_says_what_its_score_is(store:
         "ragged",
     ):
         assert word in scores
+
+
+@pytest.mark.long
+async def test_a_sentence_that_is_too_long_for_the_terminal_is_wrapped_and_nothing_of_it_is_cut(store: Store) -> None:
+    run = Recorded(store, target="cuda")
+    measured = make_measured(600.0)
+    assert measured.score is not None
+    card = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"
+    run.step(replace(measured, score=replace(measured.score, card=card)))
+    async with app(store.url, "live").run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: versions_shown(pilot) == 1)
+        (sentence,) = [line for line in text(pilot, "#header").splitlines() if line.startswith("Measured")]
+        assert len(sentence) > 80
+        await until(pilot, lambda: sentence in " ".join(page(pilot).split()))
+        assert "1 attempt" in page(pilot), "it hides nothing that follows it"
 
 
 @pytest.mark.long
