@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from avo.evaluator.evaluation import Comparison, Status, Verdict
@@ -58,6 +58,8 @@ class Decision:
     """By how much its predicted speed exceeds the best version's in the mean, 0.03 being 3 percent."""
     share: float | None = None
     """In what share of the draws of the model's constants it is ahead of the best version, 0 to 1."""
+    resolution: float | None = None
+    """The gain from which on it would have been resolved."""
 
     @property
     def refused(self) -> bool:
@@ -125,7 +127,7 @@ class Lead:
             ruling, sentence = Ruling.UNRESOLVED, f"{over}{behind}{told}{needed}"
         else:
             ruling, sentence = Ruling.ACCEPTABLE, f"{over}{told}{drawn}"
-        return Decision(ruling, sentence, gain, share)
+        return Decision(ruling, sentence, gain, share, resolution)
 
 
 def unrivalled() -> Decision:
@@ -202,13 +204,13 @@ def final(before: Decision | None, now: Decision | None) -> Decision | None:
     if not acceptable and now.refused and now.ruling is not Ruling.EXAMINED:
         return before
     if now.ruling in (Ruling.NO_GAIN, Ruling.NOT_SHOWN):
-        return Decision(Ruling.OVERTAKEN, now.sentence, now.gain, now.share)
+        return replace(now, ruling=Ruling.OVERTAKEN)
     return now
 
 
 def unsubmitted(before: Decision) -> Decision:
     """Return the decision on an attempt that was acceptable, once its step has ended without submitting it."""
-    return Decision(Ruling.NOT_SUBMITTED, before.sentence, before.gain, before.share)
+    return replace(before, ruling=Ruling.NOT_SUBMITTED)
 
 
 def ending(reason: str, decision: Decision | None) -> str:

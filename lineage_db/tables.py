@@ -231,6 +231,7 @@ decisions = Table(
     Column("sentence", Prose, nullable=False),
     Column("gain", Float),
     Column("share", Float),
+    Column("resolution", Float),
     _to_attempts("attempt_id"),
     Index("ix_decisions_run_id_ruling_attempt_id", "run_id", "ruling", "attempt_id"),
 )

@@ -123,6 +123,7 @@ def _record(run: "Run", attempt: "AttemptSummary", step: "Step") -> dict[str, An
         "decision": attempt.decision and attempt.decision.sentence,
         "gain": attempt.decision and attempt.decision.gain,
         "share": attempt.decision and attempt.decision.share,
+        "resolution": attempt.decision and attempt.decision.resolution,
         "parents": list(attempt.parents),
         "built_on": attempt.built_on,
         "change": attempt.change,

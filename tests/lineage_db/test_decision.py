@@ -1,5 +1,7 @@
 """The one sentence in which a decision is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from avo.evaluator.evaluation import Comparison, Status, Verdict
@@ -62,6 +64,7 @@ def test_a_predicted_lead_is_told_with_what_is_needed_where_that_is_missing(lead
     decision = lead.decide(0.01, 0.9)
     assert decision.told == words
     assert (decision.gain, decision.share) == (lead.found.gain, lead.found.share)
+    assert decision.resolution == lead.found.resolution
     assert decision.refused is not words.startswith("would be accepted")
 
 
@@ -107,13 +110,13 @@ ACCEPTED = Decision(Ruling.ACCEPTED, "better")
         (None, SMALL, SMALL),
         (SMALL, failed(Status.RACE), failed(Status.RACE)),  # known to be wrong, it is of no more use
         (SMALL, ACCEPTED, ACCEPTED),
-        (GOOD, SMALL, Decision(Ruling.OVERTAKEN, SMALL.sentence, SMALL.gain, SMALL.share)),
+        (GOOD, SMALL, replace(SMALL, ruling=Ruling.OVERTAKEN)),
         (GOOD, UNCLEAR, UNCLEAR),  # against the version that has been added, and still of use
         (GOOD, failed(Status.RACE), failed(Status.RACE)),
         (GOOD, repeated("version 4"), repeated("version 4")),
         (GOOD, ACCEPTED, ACCEPTED),
         (GOOD, None, None),
-        (unsubmitted(GOOD), SMALL, Decision(Ruling.OVERTAKEN, SMALL.sentence, SMALL.gain, SMALL.share)),
+        (unsubmitted(GOOD), SMALL, replace(SMALL, ruling=Ruling.OVERTAKEN)),
         (unsubmitted(GOOD), ACCEPTED, ACCEPTED),
         (UNCLEAR, SMALL, UNCLEAR),
     ],

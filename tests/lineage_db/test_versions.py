@@ -74,7 +74,7 @@ def test_a_refused_attempt_ends_the_step_and_leaves_the_lineage(store: Store, ma
     assert store.steps(run.id)[0].state is StepState.DONE
 
 
-NO_GAIN = Decision(Ruling.NO_GAIN, "+0.4% in the mean over version 0, +1% is needed", 0.004, 0.75)
+NO_GAIN = Decision(Ruling.NO_GAIN, "+0.4% in the mean over version 0, +1% is needed", 0.004, 0.75, 0.03)
 ACCEPTABLE = Decision(Ruling.ACCEPTABLE, "+2.0% in the mean over version 0", 0.02)
 
 
