@@ -93,6 +93,8 @@ class ModelProblem:
     phase: Phase
     read: tuple[str, ...]
     """What was read from which fields, in words."""
+    config: Mapping[str, Any]
+    """The file that it was read from."""
     not_served: tuple[str, ...] = ()
     """Kinds of layers that the problem leaves out, with why."""
 
@@ -158,7 +160,7 @@ def read_model(
         "packed sequences" if packed else "",
         _scale(config, head_dim),
     )
-    return ModelProblem(_name(path, whole), named(kind, setting), phase, tuple(filter(None, read)), not_served)
+    return ModelProblem(_name(path, whole), named(kind, setting), phase, tuple(filter(None, read)), whole, not_served)
 
 
 @dataclass(frozen=True)

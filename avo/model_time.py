@@ -7,13 +7,10 @@ MLPs (Llama, arXiv 2302.13971, 2307.09288): queries, keys, values, output, and t
 in a mixture (Mixtral, arXiv 2401.04088); per token, the output head once more.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from avo.errors import ConfigError
 from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Score
@@ -30,14 +27,8 @@ _BYTES = 2
 """Of a weight in bfloat16 or float16."""
 
 
-def sizes_of(path: Path) -> dict[str, int]:
-    """Return the sizes of a model's matrix products; empty where its ``config.json`` does not say them all."""
-    try:
-        whole = json.loads((path / "config.json" if path.is_dir() else path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--for {path}: {error}") from None
-    if not isinstance(whole, dict):
-        return {}
+def sizes_of(whole: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of a model's matrix products; empty where its configuration does not say them all."""
     within = whole.get("text_config")
     config = {**whole, **(within if isinstance(within, dict) else {})}
     if config.get("n_routed_experts") or config.get("first_k_dense_replace"):

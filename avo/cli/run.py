@@ -144,9 +144,9 @@ def run(
     card = figures(chosen.target)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
-        if model is not None and for_model is not None:
+        if model is not None:
             _say(model)
-            start[FOR] = {**model.to_json(), LAYER: sizes_of(for_model)}
+            start[FOR] = {**model.to_json(), LAYER: sizes_of(model.config)}
         if card is not None:
             _check_card(store, card)
             start[CARD] = card

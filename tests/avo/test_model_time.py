@@ -37,7 +37,9 @@ def run(store: Store) -> Run:
 
 def of_model(llama: Path, run: Run, phase: str, lengths: tuple[int, ...]) -> Run:
     model = read_model(llama, phase, lengths)  # type: ignore[arg-type]
-    return replace(run, problem=model.problem, suite="quick", config={FOR: {**model.to_json(), LAYER: sizes_of(llama)}})
+    return replace(
+        run, problem=model.problem, suite="quick", config={FOR: {**model.to_json(), LAYER: sizes_of(model.config)}}
+    )
 
 
 def test_decoding_one_token_reads_all_weights_once(llama: Path, run: Run) -> None:
@@ -61,17 +63,15 @@ def test_prefill_is_bound_by_products_and_training_has_two_for_each(llama: Path,
         assert ("of the whole backward pass's time, +0.0% speed of that pass" in words) == (phase == "train")
 
 
-def test_sizes_of_a_mixture_are_those_of_its_experts(llama: Path, tmp_path: Path) -> None:
+def test_sizes_of_a_mixture_are_those_of_its_experts(llama: Path) -> None:
     config = json.loads(llama.read_text()) | {"num_experts": 64, "num_experts_per_tok": 4, "moe_intermediate_size": 512}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    found = sizes_of(tmp_path)
+    found = sizes_of(config)
     assert (found["inner"], found["experts"], found["active"]) == (512, 64, 4)
 
 
-def test_a_run_without_a_model_or_its_sizes_says_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_run_without_a_model_or_its_sizes_says_nothing(run: Run) -> None:
     assert owner_words(run, score("8k", 1.0), score("8k", 1.0)) == ""
-    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 4096}))
-    assert sizes_of(tmp_path) == {}
+    assert sizes_of({"hidden_size": 4096}) == {}
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,5 @@ def test_a_run_without_a_model_or_its_sizes_says_nothing(run: Run, tmp_path: Pat
         {"hidden_size": "4096"}, {"text_config": [1]} | {"vocab_size": None},
     ],
 )  # fmt: skip
-def test_a_configuration_of_another_form_has_no_sizes(llama: Path, tmp_path: Path, other: dict[str, object]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(json.loads(llama.read_text()) | other))
-    assert sizes_of(tmp_path) == {}
-
-
-def test_a_configuration_that_is_a_list_has_no_sizes(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("[1]")
-    assert sizes_of(tmp_path) == {}
+def test_a_configuration_of_another_form_has_no_sizes(llama: Path, other: dict[str, object]) -> None:
+    assert sizes_of(json.loads(llama.read_text()) | other) == {}
