@@ -145,6 +145,7 @@ def names_of(report: Charts, now: datetime) -> dict[str, Any]:
     kind = score_kind(report.run.target)
     return {
         "report": report,
+        "served": False,
         "now": now,
         "ending": ending(report.run, report.run.state_at(now)),
         "subject": subject(report.run),

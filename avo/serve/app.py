@@ -161,7 +161,7 @@ class _Pages:
 
         def names() -> dict[str, Any]:
             since = picture.tried.last - view.recent[-1].attempt_id if view.recent else None
-            made = {"report": charts, "since": since, "accepted": picture.versions[-PAGE:][::-1]}
+            made = {"report": charts, "served": True, "since": since, "accepted": picture.versions[-PAGE:][::-1]}
             drawn = {"trajectory": self._drawn}
             return names_of(charts, self._clock()) | figures(charts.unit, view.run.name, view.run) | made | drawn
 

@@ -20,6 +20,8 @@ from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.pages import Pages
 from avo.lineage_db.records import Doing, Run, RunState
 from avo.lineage_db.store import Store
+from avo.report.reading import read_report
+from avo.report.render import to_html
 from avo.search.judging import Judging
 from avo.serve import reading
 from avo.serve.reading import Reader
@@ -112,10 +114,15 @@ def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(cl
         step = store.claims.claim(run.id, worker="worker <7>", operator="mutate", now=START)
         store.claims.tell(step.id, [Doing("judging <b>", START, 2, 9, host="gpu-<3>")], now=START)
         store.measurements.ingest(measured(store, "mha-h100"), now=START)
-    text = client.get("/runs/mha-h100").text
+        text = client.get("/runs/mha-h100").text
+        report = to_html(read_report(store, "mha-h100", START), START)
     assert "Driven by box:1" in text
     assert "worker &lt;7&gt;" in text
-    assert "Measured beside predicted" in text
+    for page, links in ((text, True), (report, False)):
+        assert page.count("<h3>Measured beside predicted</h3>") == 1, "the pages share the table"
+        assert ('<th scope="row"><a href="/runs/mha-h100/attempts/8">v3</a></th><td class="n">260 (' in page) is links
+        assert ('<th scope="row">v3</th><td class="n">260 (' in page) is not links
+        assert re.search(r'<th scope="row">correct</th><td class="n">5</td><td class="n">62.5%</td>', page)
     assert '<td class="n">260 (234 to 312)</td>' in text
     assert "<td>confirmed: " in text
     whole = client.get("/").text
