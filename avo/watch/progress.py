@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from types import TracebackType
 
@@ -13,14 +13,16 @@ from rich.text import Text
 
 from avo.evaluator.problem import Baseline
 from avo.lineage_db.errors import StoreError
-from avo.lineage_db.records import Accepted, AttemptSummary, Doing
+from avo.lineage_db.records import Accepted, AttemptSummary, Doing, PendingReply
 from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.scores import width
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import counted, ending, first_line, looked, percent
+from avo.watch.wording import awaited, counted, ending, first_line, looked, percent
 
+_LONG = timedelta(seconds=25)
+"""Shortest wait for an endpoint that a log tells of: others end while it is read."""
 _ECHO = "^C"
 """What a terminal writes behind the panel at Ctrl-C. Where it does not fit, it begins a line unknown to Rich, and the
 panel's first line stays on the screen.
@@ -162,6 +164,7 @@ class LineView:
         self._console = console
         self._last: RunView | None = None
         self._said: set[Doing] = set()
+        self._waits: set[PendingReply] = set()
 
     def receive(self, news: News | StoreError) -> None:
         """Print what is new in ``news``; errors are left out."""
@@ -192,6 +195,10 @@ class LineView:
             self._print(f"version {version.number} accepted: {speed}{grown} [{_change(version.change)}]")
         if view.trouble and view.trouble != last.trouble:
             self._print(f"model {first_line(view.trouble)}")
+        for reply in (work.step.reply for work in view.working):
+            if reply and reply.until and reply.until - reply.asked >= _LONG and reply not in self._waits:
+                self._waits.add(reply)
+                self._print(awaited(reply, reply.asked))
         for doing in _slow(view):  # now, so after what has come of it
             if (begun := replace(doing, done=0, of=0, words="")) not in self._said:
                 self._said.add(begun)

@@ -180,6 +180,23 @@ def test_an_endpoint_that_is_away_for_an_hour_is_waited_for() -> None:
     assert max(time.slept) <= 10
 
 
+def test_an_endpoint_that_makes_each_mistake_once_is_outlived_and_every_request_has_a_row() -> None:
+    later = {"status": 429, "body": "slow", "headers": {"Retry-After": "86400"}}
+    wild = {"body": '{"choices": [{"message": {"content": "here"}}], "usage": {"prompt_tokens": 1e999}}'}
+    mistakes: list[Line] = [
+        {"body": "<html>busy</html>"}, {"body": "[1, 2]"}, {"status": 503, "body": "down"}, later, {"hangup": True},
+        {"text": "x" * 300_000, "usage": False}, {"text": "half", "last": 1}, {"body": '{"choices": 1e999}'},
+        {"status": 500, "body": "down", "headers": {"Content-Encoding": "gzip"}}, {"events": ["nonsense"]},
+    ]  # fmt: skip
+    with model(*mistakes, wild, GOOD, context_tokens=8_000, **PRICED) as (asked, endpoint):
+        assert [asked.complete().text, asked.complete().text] == ["here", "here"]
+    assert len(asked.errors) == len(endpoint.requests) == len(mistakes) + 2
+    assert [bool(error) for error in asked.errors] == [True] * (len(mistakes) + 1) + [False]
+    assert max(call["usage"].tokens for call in asked.desk.calls) <= 8_000
+    assert asked.desk.calls[-1]["usd"] == pytest.approx((10 * 1.0 + 2 * 4.0) / 1e6, abs=1e-12)
+    assert sum(asked.time.slept) < LONGEST_PAUSE_S + 600
+
+
 def test_what_is_waited_for_is_said_with_the_failures_and_how_often_each_came() -> None:
     down, slow = {"status": 503, "body": "down"}, {"status": 429, "body": "slow", "headers": {"Retry-After": "90"}}
     with model(down, down, slow, GOOD, down, GOOD) as (asked, endpoint):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from time import monotonic, sleep
@@ -12,7 +13,7 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Status
 from avo.evaluator.resolution import Difference
 from avo.lineage_db.decision import Lead
-from avo.lineage_db.records import Doing
+from avo.lineage_db.records import Doing, PendingReply
 from avo.lineage_db.store import Store
 from avo.watch.panel import Budget
 from avo.watch.progress import LineView, LiveView, RunProgress, read_news
@@ -168,6 +169,23 @@ def test_a_log_says_once_why_a_model_does_not_answer(store: Store, tmp_path: Pat
             )  # fmt: skip
         run.finish()
     assert written(console).count("model m: no connection") == 1
+
+
+def test_a_log_says_once_for_which_endpoint_a_step_waits_long_until_when_and_why(store: Store) -> None:
+    run = Recorded(store)
+    run.step(100.0)
+    step = run.claim()
+    store.driving.take(run.run.id, "box:7", now=run.now)
+    console = log()
+    view = LineView(console)
+    for seconds in (2, 50, 50):
+        then = run.now + timedelta(seconds=seconds)
+        trouble = f"http://here/v1: HTTP 503: down ({seconds} times)"
+        store.journal.listen(step.id, PendingReply("m", run.now, None, 0, then, trouble), now=run.now)
+        view.receive(read_news(store, "live", run.now))
+    (line,) = [line for line in written(console).splitlines() if "asked again" in line]
+    assert line.startswith("m is asked again at ")
+    assert line.endswith(" UTC, in 50s: http://here/v1: HTTP 503: down (50 times)")
 
 
 def test_what_is_refused_after_its_evaluation_has_a_line_of_its_own(store: Store) -> None:
