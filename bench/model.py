@@ -28,7 +28,6 @@ from bench.anchors import ANCHORS, LENGTHS, PAIRS, Anchor
 from bench.measured.families import FAMILIES
 from bench.measured.statistics import Judged, Searched, agreement, judged, searched
 from bench.tables import Table, head, main, row
-from bench.timings import FOLDER, Predict, compare, predicted_us, sessions
 from bench.variants import Variant, case_of, compile_variant, predict_variant
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance-model.md"
@@ -93,19 +92,6 @@ def pairs() -> Table:
             "yes" if resolved else "no",
             pair.source,
         )
-
-
-def timings(folder: Path = FOLDER, predict: Predict = predicted_us) -> Table:
-    """Predictions against the timings in ``folder``."""
-    found = sessions(folder)
-    if not found:
-        yield "No timings have been taken yet: no GPU was available."
-        return
-    yield from head("card", "problem", "kernels", "Spearman", "mean error", "after fitting one factor on half")
-    for session in found:
-        for agreed in compare(session, predict):
-            shown = (f"{agreed.spearman:.2f}", f"{agreed.error:.0%}", f"{agreed.fitted_error:.0%}")
-            yield row(session.card, agreed.problem, agreed.kernels, *shown)
 
 
 def measured(names: tuple[str, ...] = tuple(FAMILIES), processes: int = 2) -> Table:
@@ -246,7 +232,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "pairs": pairs,
     "measured": measured,
     "searches": searches,
-    "timings": timings,
     "sensitivity": sensitivity,
     "constants": constant_table,
     "cost": cost,

@@ -19,7 +19,7 @@ from avo.evaluator.measurement import Measurement
 from avo.evaluator.performance.calibrating import Calibration as Calibration
 from avo.evaluator.performance.calibrating import NotCalibrated, Timed, calibrate
 from avo.evaluator.performance.memory import Timing
-from avo.evaluator.target import TARGETS, ScoreKind, Target
+from avo.evaluator.target import ScoreKind, Target
 
 _AGREE = 0.05
 """By how much the times of two sessions may differ in the middle: a card's clock changes them by a few per cent."""
@@ -40,7 +40,7 @@ def calibrated_by(files: Sequence[Measurement], name: str, tell: Callable[[str],
     times = _check_sessions(files)
     timed = list(_timed(times, base, tell))
     tell(f"fitting {len(timed)} times")
-    nearest = next(each for each in TARGETS.values() if each.source == base.source)  # which ``Card.target`` keeps
+    nearest = card.nearest()
     found = calibrate(timed, base, nearest)
     found.check()
     day = max(each.began for each in files)[:10]

@@ -207,6 +207,14 @@ class Score:
         return geometric_mean([case.tflops for case in self.cases])
 
     @property
+    def ranges(self) -> dict[str, tuple[float, float, float]]:
+        """TFLOPS of each case: low end, the score, high end."""
+        return {
+            case.case: (case.low_tflops or case.tflops, case.tflops, case.high_tflops or case.tflops)
+            for case in self.cases
+        }
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The low and the high end of the rank's interval, geometric means over the cases; zeros where a case has none.
         Neighbours move it as a whole: it is the error of the model, which they share.

@@ -90,16 +90,8 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
 
 def _reach(attempt: Attempt) -> list[float]:
     """Return the low end, the middle and the high end of its prediction."""
-    return [geometric_mean(ends) for ends in zip(*_range(attempt).values(), strict=True)]
-
-
-def _range(attempt: Attempt) -> dict[str, tuple[float, float, float]]:
-    """Return what is predicted of each case in TFLOPS: low end, prediction, high end."""
     assert attempt.evaluation.score is not None
-    return {
-        case.case: (case.low_tflops or case.tflops, case.tflops, case.high_tflops or case.tflops)
-        for case in attempt.evaluation.score.cases
-    }
+    return [geometric_mean(ends) for ends in zip(*attempt.evaluation.score.ranges.values(), strict=True)]
 
 
 def _unlike(one: Attempt, other: Attempt) -> list[str]:
@@ -141,5 +133,5 @@ def _entrant(run: Run, each: Listed) -> Entrant:
     source = each.attempt.source
     digest = Candidate(run.problem, source).digest
     return Entrant(
-        each.name, UNMEASURED, attempt=each.attempt.id, digest=digest, source=source, predicted=_range(each.attempt)
+        each.name, UNMEASURED, attempt=each.attempt.id, digest=digest, source=source, predicted=each.score.ranges
     )

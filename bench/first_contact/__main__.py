@@ -5,7 +5,7 @@ python -m bench.first_contact [--minutes 10] [--out FOLDER] [--steps NAME,...] [
 Needs torch, Triton and numpy, and a CUDA GPU. What else is needed, msgspec, numba, nvidia-ml-py and libcst, is fetched
 by pip into the folder if it is not installed. Each step runs in a process and within a limit of its own, and has the
 time that those before it have left; what fails is noted, and the next begins. Send the archive back as data: attach it
-to an issue, or add the files of its folder ``timings`` to ``bench/timings`` in a pull request.
+to an issue. ``avo calibrate`` reads its files ``measured-*.json``.
 """
 
 import argparse
@@ -33,7 +33,7 @@ STEPS = (
     Step("do_bench", 20, 60, "the same seed through triton.testing.do_bench"),
     Step("baselines", 40, 150, "libraries"),
     Step("canary", 40, 150, "a wrong and a slow variant"),
-    Step("variants", 45, 900, "40 variants of the seed, for bench/timings"),
+    Step("variants", 45, 900, "40 variants of the seed, for avo calibrate"),
 )
 """In the order of their value. Their shares are less than ten minutes by what packing and processes that die slowly
 take, so that each step begins, however slow the card is.
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None =
     shutil.rmtree(folder / _PACKAGES, ignore_errors=True)  # it is no evidence
     done = sum(outcome.ending == "done" for outcome in outcomes)
     print(f"{done} of {len(outcomes)} steps are done; the evidence is in {pack(folder)}")
-    print("Send it back as data: attach it to an issue, or add the files of its folder timings to bench/timings.")
+    print("Send it back as data: attach it to an issue; avo calibrate reads its files measured-*.json.")
     return 0
 
 

@@ -4,18 +4,17 @@ python -m bench.first_contact.steps STEP FOLDER SECONDS    runs one, as ``bench.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 import platform
 import random
-import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -31,10 +30,12 @@ from avo.evaluator.cuda.contender import COMMAND, Contender, start_worker
 from avo.evaluator.cuda.libraries import LIBRARIES, release
 from avo.evaluator.cuda.measured import Measured
 from avo.evaluator.cuda.measuring import Audience
+from avo.evaluator.cuda.protocol import TimedCase
 from avo.evaluator.cuda.sequential import BLOCK
-from avo.evaluator.evaluation import Evaluation, Fault, Score
+from avo.evaluator.evaluation import Evaluation, Fault, Score, Status
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.judging.speed import Challenge, CompiledPlan, Predicted
+from avo.evaluator.measurement import Entrant, Measurement, Sample
 from avo.evaluator.modules import imported
 from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
@@ -115,14 +116,12 @@ class Both:
         self.prediction = self._predicted.score(problem, plans, None)
         return self._measured.score(problem, plans, incumbent, small)
 
-    def times_us(self) -> dict[str, list[float]]:
-        """Return the times of the runs of the last score, by case."""
-        found: dict[str, list[float]] = {}
+    def samples(self, entrant: str) -> Iterator[Sample]:
+        """Yield the runs of the last score."""
         for row in self.runs:
             if row["part"] == "score":
-                counted = row["runs"][row["warmups"] :]
-                found.setdefault(row["case"], []).extend(run["seconds"] * 1e6 for run in counted)
-        return found
+                for run in row["runs"][row["warmups"] :]:
+                    yield Sample(1, row["round"], entrant, row["case"], run["seconds"] * 1e6, run["wall_s"] * 1e6)
 
 
 def state(bench: Bench) -> None:
@@ -222,12 +221,13 @@ def predicted(bench: Bench) -> None:
     both = Both(bench)
     with bench.judge(both) as judge:
         for problem, name, source in kernels(bench.target):
-            evaluation = judge.evaluate(Candidate(bench.problem if problem == "mha" else problem, source))
+            candidate = Candidate(bench.problem if problem == "mha" else problem, source)
+            evaluation = judge.evaluate(candidate)
             prediction = {} if both.prediction is None else asdict(both.prediction)
             for case in prediction.get("cases", ()):
                 case.pop("draws", None)
             bench.note("predicted", problem=problem, kernel=name, measured=evaluation.to_json(), predicted=prediction)
-            keep(bench, candidate_of(evaluation, problem, source), both.times_us())
+            keep(bench, candidate, both)
 
 
 def do_bench(bench: Bench) -> None:
@@ -310,54 +310,39 @@ def edited() -> Iterator[tuple[str, str]]:
 
 
 def variants(bench: Bench) -> None:
-    """Measure variants of the plain seed for ``bench/timings``."""
+    """Measure variants of the plain seed."""
     both = Both(bench)
     with bench.judge(both) as judge:
         for what, source in edited():
-            evaluation = judge.evaluate(Candidate(bench.problem, source))
+            candidate = Candidate(bench.problem, source)
+            evaluation = judge.evaluate(candidate)
             bench.note("variants", variant=what, status=evaluation.status, message=evaluation.message)
-            keep(bench, candidate_of(evaluation, "mha", source), both.times_us())
+            keep(bench, candidate, both)
 
 
-def candidate_of(evaluation: Evaluation, problem: str, source: str) -> dict[str, Any] | None:
-    """Return what a timing in ``bench/timings`` says of a correct candidate; None of another."""
-    if not evaluation.correct:
-        return None
-    return {"problem": problem, "suite": evaluation.suite, "source": source, "plan": evaluation.plan_digest}
-
-
-def keep(bench: Bench, timed: Mapping[str, Any] | None, times_us: Mapping[str, Sequence[float]]) -> None:
-    """Add times to the session of this card, in the format of ``bench/timings``."""
-    if timed is None:
+def keep(bench: Bench, candidate: Candidate, both: Both) -> None:
+    """Add a kernel's times, if it has any, to a file that ``avo calibrate`` reads: one for each problem."""
+    samples = tuple(both.samples(candidate.digest))
+    if not samples or not isinstance(both.prediction, Score):
         return
-    folder = bench.folder / "timings"
-    folder.mkdir(exist_ok=True)
-    source = str(timed["source"]).encode()
-    name = f"{hashlib.sha256(source).hexdigest()}.py"
-    (folder / name).write_bytes(source)
-    card = bench.card
-    file = folder / f"{re.sub(r'[^a-z0-9]+', '-', card.name.lower()).strip('-')}.json"
-    session: dict[str, Any] = {
-        "card": card.name,
-        "target": _like(card),
-        "driver": card.driver,
-        "triton": release("triton"),
-        "torch": release("torch"),
-        "timings": [],
-    }
+    file, card = bench.folder / f"measured-{candidate.problem}.json", bench.card
     if file.exists():
-        session = json.loads(file.read_text())
-    for case, times in times_us.items():
-        session["timings"].append({**timed, "case": case, "source": name, "times_us": list(times)})
-    file.write_text(json.dumps(session, indent=1))
-
-
-def _like(card: Card) -> str:
-    """Return the name of the known card whose figures are nearest."""
-    from avo.evaluator.target import TARGETS
-
-    known = [target for target in TARGETS.values() if target.arch == card.arch]
-    return min(known, key=lambda each: (each.sms != card.sms, abs(each.hbm_bytes_per_s - card.hbm_bytes_per_s))).name
+        found = Measurement.from_json(file.read_bytes())
+    else:
+        versions = ", ".join(f"{name} {release(name)}" for name in ("torch", "triton"))
+        problem = get_problem(candidate.problem)
+        cases = tuple(TimedCase.of(problem, case, card).measured for case in get_suite(problem, bench.suite))
+        found = Measurement(
+            "", "first contact", candidate.problem, bench.suite, card.nearest().name, candidate.digest, asdict(card),
+            {"versions": versions}, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, cases, (), (),
+        )  # fmt: skip
+    if candidate.digest not in {each.name for each in found.entrants}:
+        entrant = Entrant(
+            candidate.digest, Status.CORRECT, attempt=len(found.entrants) + 1, digest=candidate.digest,
+            source=candidate.source, predicted=both.prediction.ranges,
+        )  # fmt: skip
+        found = replace(found, entrants=(*found.entrants, entrant), samples=(*found.samples, *samples))
+        file.write_text(found.to_json())
 
 
 STEPS: dict[str, Callable[[Bench], None]] = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from avo.evaluator import executor, target, work
 from avo.evaluator.offline import OfflineError
@@ -26,7 +27,6 @@ from bench.measured.families import FAMILIES, rows
 from bench.measured.points import Problem, Row, held_out
 from bench.measured.searches import Configuration, Search
 from bench.search.remembering import version_of_the_judge
-from bench.timings import spearman
 
 _CACHE = Path(__file__).parents[2] / "build" / "measured"
 _LEAST = 4
@@ -212,3 +212,17 @@ def _digest() -> str:
     for path in (*modules, *kernels, *sorted(points.DATA.glob("*.csv"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def spearman(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Return the rank correlation (Spearman, 1904) of two samples; NaN where one has only equal values."""
+    ranks = [_ranks(values) for values in (one, other)]
+    deviations = [values - values.mean() for values in ranks]
+    spread = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
+    return float((deviations[0] * deviations[1]).sum() / spread) if spread else float("nan")
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return for each value how many others are smaller, plus half of those that are equal."""
+    above = np.sign(values[:, None] - values)
+    return np.asarray((above + 1).sum(1, dtype=np.float64) / 2)

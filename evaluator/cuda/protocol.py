@@ -9,6 +9,7 @@ from avo.evaluator.cuda.cards import Card
 from avo.evaluator.cuda.device import Timed
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Fault, Status
+from avo.evaluator.measurement import MeasuredCase
 from avo.evaluator.problem import Case, Problem
 
 LAG_S, LAG = 2e-4, 0.1
@@ -37,6 +38,11 @@ class TimedCase:
         """Return ``case`` of ``problem`` on ``card``."""
         flops = problem.flops(case)
         return cls(case.name, flops, card.floor_s(flops, problem.least_bytes(case)))
+
+    @property
+    def measured(self) -> MeasuredCase:
+        """The case as a file of measurements has it."""
+        return MeasuredCase(self.name, self.flops, self.floor_s * 1e6)
 
     @property
     def limit_s(self) -> float:

@@ -18,10 +18,10 @@ import numpy
 import pytest
 
 from avo.evaluator.cuda.device import Clocks
+from avo.evaluator.measurement import Measurement
 from avo.evaluator.target import TARGETS
 from avo.evaluator.targets import get_target
 from avo.seeds import fitting
-from bench import timings
 from bench.first_contact import __main__ as command
 from bench.first_contact import faulty, steps
 from bench.first_contact.runner import Step, limit, perform
@@ -341,7 +341,6 @@ def test_all_steps_run_on_a_simulated_card_and_the_archive_has_what_they_found(
     faults = {row["kernel"]: row["status"] for row in lines("faults")}
     assert faults["the seed after: hangs"] == "correct"
     assert len(lines("variants")) == 2
-    session = timings.load(next((out / "timings").glob("*.json")))
-    assert (session.card, session.target) == ("Fake H100", "h100")
-    assert len(session.timings) == 3
-    assert all(len(timing.times_us) == 6 for timing in session.timings)
+    kept = Measurement.from_json((out / "measured-tiny.json").read_bytes())
+    assert (kept.card_name, kept.target, len(kept.kernels)) == ("Fake H100", "h100", 3)
+    assert all(kept.speeds(each.name)["large-causal"].runs == 6 for each in kept.kernels)

@@ -22,7 +22,7 @@ from avo.evaluator.cuda.protocol import STRETCH_S, TimedCase
 from avo.evaluator.cuda.shortlist.book import Book
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import Fault, Status
-from avo.evaluator.measurement import UNMEASURED, MeasuredCase, Sample
+from avo.evaluator.measurement import UNMEASURED, Sample
 from avo.evaluator.problem import Case, smallest_of_each
 from avo.evaluator.serving.child import Child
 
@@ -63,7 +63,7 @@ class Session:
         """Open the card. Raises ``EvaluatorUnavailable`` where nothing can be measured on it."""
         card, setup = self._worker.card, self._worker.setup
         self._timed = {case.name: TimedCase.of(self._problem, case, card) for case in self._cases}
-        cases = tuple(MeasuredCase(each.name, each.flops, each.floor_s * 1e6) for each in self._timed.values())
+        cases = tuple(each.measured for each in self._timed.values())
         self._book.found = replace(self._book.found, card=asdict(card), setup=asdict(setup), cases=cases)
 
     def run(self) -> bool:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avo.evaluator.offline import OfflineError
@@ -11,7 +12,7 @@ from bench import model
 from bench.measured import statistics
 from bench.measured.points import Row, Source
 from bench.measured.searches import Search
-from bench.measured.statistics import Judged, agreement
+from bench.measured.statistics import Judged, agreement, spearman
 
 
 def judged(measured: float, us: float, problem: str = "p", width: float = 1.2) -> Judged:
@@ -119,3 +120,9 @@ def test_a_row_is_predicted_in_the_way_that_it_was_timed(monkeypatch: pytest.Mon
         with pytest.raises(ValueError, match="enough"):
             statistics.judge(row)
     assert asked == [(True, False), (False, True), (True, True), (False, False)]
+
+
+def test_ranks_of_equals_are_shared() -> None:
+    values = [np.array(numbers, dtype=np.float64) for numbers in ([1, 2, 2, 3], [10, 20, 30, 40], [7, 7, 7, 7])]
+    assert spearman(values[0], values[1]) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+    assert np.isnan(spearman(values[0], values[2]))
