@@ -125,7 +125,7 @@ def _least(
         made = whole.without(places)
         if made is None:
             return False
-        found = judging(made, f"without {len(places)} edits that are worth nothing")
+        found = judging(made, f"without {len(places)} useless edit{'s' * (len(places) > 1)}")
         if found.score is None or not _edit("", itself, found.score, thresholds).useless:
             return False
         best = places, made, found.geomean_tflops

@@ -111,7 +111,7 @@ def test_each_edit_is_taken_away_alone_and_useless_ones_go_together(store: Store
     assert len(judge.asked) == 6, "the version, four edits, and the minimal kernel"
     assert (found.ranked, judge.ranked) == (False, []), "it was accepted by a single prediction"
     assert heard[0].words == "1 of about 6, the version itself"
-    assert heard[-1].words == "6 of about 6, without 2 edits that are worth nothing"
+    assert heard[-1].words == "6 of about 6, without 2 useless edits"
     assert "triton 3." in found.releases
 
 
