@@ -77,8 +77,7 @@ class Doing:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Doing":
         """Return what ``to_json`` was made of; earlier releases wrote neither words nor host."""
-        began = datetime.fromisoformat(data["began"])
-        return cls(data["what"], began, data["done"], data["of"], data.get("words", ""), data.get("host", ""))
+        return cls(**{**data, "began": datetime.fromisoformat(data["began"])})
 
 
 @dataclass(frozen=True, slots=True)
