@@ -7,9 +7,9 @@ from enum import StrEnum
 from itertools import chain, combinations
 from statistics import fmean
 
-from avo.evaluator.evaluation import REFUSED, Status, geometric_mean
+from avo.evaluator.evaluation import REFUSED, Status
 from avo.evaluator.known import known
-from avo.evaluator.measurement import UNMEASURED, BadMeasurement, Entrant, Measurement, Speed
+from avo.evaluator.measurement import UNMEASURED, BadMeasurement, Entrant, Measurement, Range, Speed
 
 MARGIN = 0.01
 """What two processes of one kernel may lastingly differ by. Less is no difference between kernels."""
@@ -28,16 +28,6 @@ class Confirmation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Geometric means over the cases, in TFLOPS."""
-
-    low: float
-    """Of the low ends of the predicted ranges, or of the quartiles of the timed runs."""
-    tflops: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """What a measurement says of one kernel."""
 
@@ -49,7 +39,6 @@ class Finding:
     """Why, in words."""
     status: str
     """Of its entrant: a ``Status`` or ``UNMEASURED``."""
-    message: str
     predicted: Range
     """For the run's target."""
     measured: Range | None
@@ -122,20 +111,12 @@ def agreement(found: Iterable[Finding]) -> tuple[int, int]:
 
 def _finding(measurement: Measurement, entrant: Entrant) -> Finding:
     assert entrant.attempt is not None, "it is a kernel"
-    speeds = measurement.speeds(entrant.name)
+    assert entrant.predicted_range is not None, "of every case"
     confirmation, reason = _judged(measurement, entrant, measurement.ratios(entrant.name))
     return Finding(
-        entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.message,
-        Range(*entrant.predicted_range), _measured(measurement, speeds), times_start(measurement, entrant.name), speeds,
+        entrant.name, entrant.attempt, confirmation, reason, entrant.status, entrant.predicted_range,
+        measurement.reached(entrant.name), times_start(measurement, entrant.name), measurement.speeds(entrant.name),
     )  # fmt: skip
-
-
-def _measured(measurement: Measurement, speeds: Mapping[str, Speed]) -> Range | None:
-    if len(speeds) < len(measurement.cases):
-        return None
-    work = [(case.flops / 1e6, speeds[case.name]) for case in measurement.cases]
-    ends = [[flops / us for us in (speed.high_us, speed.median_us, speed.low_us)] for flops, speed in work]
-    return Range(*map(geometric_mean, zip(*ends, strict=True)))
 
 
 def _judged(measurement: Measurement, entrant: Entrant, ratios: Sequence[float]) -> tuple[Confirmation, str]:

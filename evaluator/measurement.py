@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Status, geometric_mean
@@ -39,6 +39,21 @@ class MeasuredCase:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """Geometric means over the cases, in TFLOPS."""
+
+    low: float
+    """Of the low ends of the predicted ranges, or of the quartiles of the timed runs."""
+    tflops: float
+    high: float
+
+    @classmethod
+    def over(cls, cases: Iterable[tuple[float, float, float]]) -> Self:
+        """Return the means of (low end, middle, high end) of each case."""
+        return cls(*map(geometric_mean, zip(*cases, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
 class Entrant:
     """A kernel of the shortlist, or a library of that machine."""
 
@@ -58,9 +73,9 @@ class Entrant:
     """TFLOPS in each case for the run's target: low end of the range, prediction, high end. None for a library."""
 
     @property
-    def predicted_range(self) -> list[float]:
-        """The geometric means over the cases of what is predicted; empty for a library."""
-        return [geometric_mean(each) for each in zip(*(self.predicted or {}).values(), strict=True)]
+    def predicted_range(self) -> Range | None:
+        """What is predicted over all cases; None for a library."""
+        return Range.over(self.predicted.values()) if self.predicted else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +161,13 @@ class Measurement:
         flops = {case.name: case.flops for case in self.cases}
         return {case: _speed(flops[case], times) for case, times in self.times_us(entrant).items()}
 
-    def geomean_tflops(self, entrant: str) -> float | None:
-        """Return the geometric mean over all cases; None where there is one without a run."""
-        speeds = self.speeds(entrant)
+    def reached(self, entrant: str) -> Range | None:
+        """Return what an entrant reached over all cases; None where there is one without a run."""
+        speeds = self.speeds(entrant).values()
         if not speeds or len(speeds) < len(self.cases):
             return None
-        return geometric_mean([each.tflops for each in speeds.values()])
+        work = ((each.tflops * each.median_us, each) for each in speeds)
+        return Range.over((flops / each.high_us, each.tflops, flops / each.low_us) for flops, each in work)
 
     def ratios(self, entrant: str) -> list[float]:
         """Return, for each round of all sessions, the mean over cases of log(time of the start / time of ``entrant``).

@@ -67,7 +67,7 @@ def _record(made: "Measurement", found: "Sequence[Measured]", new: bool) -> dict
     libraries = [
         {
             "name": each.name, "release": each.release, "status": each.status, "message": each.message,
-            "tflops": made.geomean_tflops(each.name), "times_start": times_start(made, each.name),
+            "tflops": (of := made.reached(each.name)) and of.tflops, "times_start": times_start(made, each.name),
         }
         for each in made.entrants
         if each.attempt is None

@@ -11,8 +11,8 @@ import pynvml
 from avo import evaluator
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
-from avo.evaluator.evaluation import TRAITS, Score, geometric_mean
-from avo.evaluator.measurement import SHORTLIST, UNMEASURED, Entrant, Measurement
+from avo.evaluator.evaluation import TRAITS, Score
+from avo.evaluator.measurement import SHORTLIST, UNMEASURED, Entrant, Measurement, Range
 from avo.evaluator.problem_sources import is_ours
 from avo.evaluator.target import ScoreKind
 from avo.export.errors import ExportError
@@ -76,7 +76,7 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
 
     take(versions[0].attempt, "the run began with it")
     take(best, "the best version")
-    within = [each for each in pool if _reach(each)[2] >= _reach(best)[0]]
+    within = [each for each in pool if _reach(each).high >= _reach(best).low]
     ties = [each for each in within if each.decision and each.decision.ruling is Ruling.UNRESOLVED]
     for attempt in ties[: (count - len(listed) + 1) // 2]:
         take(attempt, "not told apart from the best of its time")
@@ -88,10 +88,9 @@ def choose(store: Store, run: Run, count: int) -> list[Listed]:
     return listed
 
 
-def _reach(attempt: Attempt) -> list[float]:
-    """Return the low end, the middle and the high end of its prediction."""
+def _reach(attempt: Attempt) -> Range:
     assert attempt.evaluation.score is not None
-    return [geometric_mean(ends) for ends in zip(*attempt.evaluation.score.ranges.values(), strict=True)]
+    return Range.over(attempt.evaluation.score.ranges.values())
 
 
 def _unlike(one: Attempt, other: Attempt) -> list[str]:

@@ -89,12 +89,12 @@ def test_speeds_are_medians_with_quartiles_by_case() -> None:
     assert speed.low_us == pytest.approx(2020.0)
     assert speed.median_us == pytest.approx(2030.0)
     assert speed.tflops == pytest.approx(10**12 / 2030.0 / 1e6)
-    assert measurement().geomean_tflops(START) == pytest.approx(speed.tflops)
+    assert measurement().reached(START).tflops == pytest.approx(speed.tflops)
 
 
 def test_an_entrant_without_runs_of_every_case_has_no_rank() -> None:
     half = replace(measurement(), samples=tuple(s for s in measurement().samples if s.case == "8k-full"))
-    assert half.geomean_tflops(START) is None
+    assert half.reached(START) is None
     assert half.ratios(FAST) == []
 
 

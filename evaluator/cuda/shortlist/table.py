@@ -9,7 +9,8 @@ from avo.evaluator.measurement import Entrant, Measurement
 def table(found: Measurement) -> str:
     """Return what every entrant reached: the fastest first, then those without figures and why."""
     cases = [case.name for case in found.cases]
-    ranked = sorted(found.entrants, key=lambda each: -(found.geomean_tflops(each.name) or 0.0))
+    means = {each.name: of.tflops if (of := found.reached(each.name)) else 0.0 for each in found.entrants}
+    ranked = sorted(found.entrants, key=lambda each: -means[each.name])
     measured = [each for each in ranked if each.status == "correct" and found.times_us(each.name)]
     width = max([len(each.name + " " + each.release) for each in found.entrants] + [14])
     head = [f"{'TFLOPS, median':{width}}", *(f"{name:>14}" for name in cases)]
@@ -17,8 +18,8 @@ def table(found: Measurement) -> str:
     for each in measured:
         speeds = found.speeds(each.name)
         figures = "".join(f"{speeds[case].tflops:14.1f}" if case in speeds else f"{'-':>14}" for case in cases)
-        mean = found.geomean_tflops(each.name)
-        predicted = "{1:.0f} ({0:.0f} to {2:.0f})".format(*each.predicted_range) if each.predicted else "-"
+        mean, of = means[each.name], each.predicted_range
+        predicted = f"{of.tflops:.0f} ({of.low:.0f} to {of.high:.0f})" if of else "-"
         runs = min((speed.runs for speed in speeds.values()), default=0)
         lines.append(
             f"{(each.name + ' ' + each.release).strip():{width}}{figures}"

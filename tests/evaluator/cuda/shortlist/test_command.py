@@ -99,7 +99,7 @@ def test_all_sessions_add_to_one_file(folder: Path, capsys: pytest.CaptureFixtur
     found = measured(folder)
     assert {sample.session for sample in found.samples} == {1, 2, 3, 4}
     assert statuses(folder) == dict.fromkeys(NAMES, "correct")
-    assert found.geomean_tflops("v1") == pytest.approx(MHA.flops(ONE) / 1e12)
+    assert found.reached("v1").tflops == pytest.approx(MHA.flops(ONE) / 1e12)
     assert "2 (1 to 3)" in capsys.readouterr().out
 
 
