@@ -139,9 +139,9 @@ def run(
         settings["problem"] = model.problem
     chosen = RunConfig.resolve(config, settings)
     _check_operator(settings, chosen)
+    card = figures(chosen.target)  # before a run of the database brings its own of that name
     beginning = begin(chosen, database_url(db))
     chosen = beginning.config
-    card = figures(chosen.target)
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
         if model is not None:

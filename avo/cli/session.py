@@ -280,7 +280,7 @@ def in_words(summary: dict[str, Any]) -> str:
     if best:
         lines.append(
             f"Best: version {best['version']}"
-            f"{', ' + percent(summary['gain'], summary['resolution']) + ' over the seed' if best['version'] else ''}. "
+            f"{', ' + percent(summary['gain'], summary['resolution']) + ' over the seed' if summary['gain'] else ''}. "
             f"{summary['headline']}"
         )
         lines += filter(None, [summary["for_owner"], unchecked(best["target"])])
