@@ -1,6 +1,7 @@
 """One small request per model, which shows before a run whether the model can be asked and calls tools."""
 
 import random
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -47,11 +48,20 @@ def probe(
         if len(fake.calls) >= _TRIES:
             fake.budget = Left(spent=call["error"] or "the model was asked")
 
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        if slept > wait_s:  # a pause that the endpoint asks for is the search's to wait for
+            raise BudgetSpent(str(fake.calls[-1]["error"]))
+        time.sleep(seconds)
+
     desk = replace(fake.desk, charge=charge)
     connection = connect(model, wait_s, environment, wait_s)
     said = ""
     with closing(connection.client):
-        asked = ChatModel(model, desk, connection, jitter=random.Random(0))
+        asked = ChatModel(model, desk, connection, jitter=random.Random(0), sleep=sleep)
         try:
             while len(fake.calls) < _TRIES:
                 reply = asked.complete([{"role": "user", "content": ASKED}], _TOOLS if tools else ())
@@ -62,7 +72,9 @@ def probe(
             failure = f"model {model.name!r}: {spent}"
             if str(spent).startswith("no connection"):
                 raise ModelRefused(f"{failure}: does the server run, and is its address right?") from None
-            if connection.nonsense or "tool" in str(spent):
+            if any(option in str(spent) for option in ("--jinja", "--tool-call-parser", "--enable-auto-tool-choice")):
+                raise ModelRefused(failure) from None
+            if connection.nonsense:
                 raise ModelRefused(f"{failure}: does its address end as the server wants it, mostly in /v1?") from None
             return fake.calls, failure
     why = PARSER_MISSING if is_written(said, [_TOOL]) else "it answers without the call of a tool that it was asked for"

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, inser
 from avo.lineage_db import queries
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.engine import Part, persistent, transactional
+from avo.lineage_db.entries import UNANSWERED
 from avo.lineage_db.errors import StepNotRunning
 from avo.lineage_db.records import Doing, PendingReply, Selection, Step, StepState
 from avo.lineage_db.rows import AnyRow, record
@@ -204,7 +205,7 @@ def _end(
 def _unanswered(step: Step, reply: PendingReply, now: datetime) -> dict[str, Any]:
     """Return the row of a request whose cost nobody knows."""
     nothing = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 0, "usd": None}
-    seconds, error = (now - reply.asked).total_seconds(), "the step ended before the reply: its cost is not known"
+    seconds, error = (now - reply.asked).total_seconds(), UNANSWERED
     owner = {"run_id": step.run_id, "step_id": step.id, "model": reply.model}
     return {**owner, **nothing, "seconds": seconds, "error": error, "finished": now}
 

@@ -20,6 +20,10 @@ class Message:
     written: datetime
 
 
+UNANSWERED = "the step ended before the reply: its cost is not known"
+"""The error of a call that was under way when its step ended, unless the reply came after all."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCall:
     """One call of a model and its cost, whether or not it was of use."""
@@ -76,7 +80,7 @@ class PaidStep:
     """The one that had most of its calls."""
     tokens: int
     usd: float | None
-    """None where the price of a call is not known."""
+    """None where the price of a call that used tokens is not known."""
     gain: float
     """Logarithm of the speed-up of its version over the best one before; 0 without one that is faster."""
 

@@ -6,11 +6,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from avo.lineage_db import queries
 from avo.lineage_db.engine import Database, Part, transactional
-from avo.lineage_db.entries import Intervention, Memory, Message, ModelCall, Spend
+from avo.lineage_db.entries import UNANSWERED, Intervention, Memory, Message, ModelCall, Spend
 from avo.lineage_db.errors import StepNotRunning
 from avo.lineage_db.history import Histories
 from avo.lineage_db.records import PendingReply
@@ -96,6 +96,9 @@ class Journal(Part):
             "finished": now,
         }
         queries.lock_run(connection, run_id, now)
+        # A worker may outlive its step, and its reply what was written down for it.
+        lost = (calls.c.step_id == step_id) & (calls.c.model == model) & (calls.c.error == UNANSWERED)
+        connection.execute(delete(calls).where(lost))
         connection.execute(_LISTEN, {"step_key": step_id, "pending": None})
         return record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, cast, func, select, true
+from sqlalchemy import BindParameter, ColumnElement, Connection, Text, bindparam, case, cast, func, select, true
 
 from avo.evaluator.evaluation import Status
 from avo.lineage_db import queries
@@ -191,7 +191,9 @@ class Pages(Part):
                 func.count(),
                 func.sum(calls.c.input_tokens + calls.c.output_tokens),
                 func.coalesce(func.sum(calls.c.usd), 0.0),
-                func.count(calls.c.usd),
+                func.sum(
+                    case((calls.c.usd.is_(None) & (calls.c.input_tokens + calls.c.output_tokens > 0), 1), else_=0)
+                ),
             )
             .join_from(newest, calls, calls.c.step_id == newest.c.id)
             .group_by(newest.c.number, calls.c.model)
@@ -207,8 +209,8 @@ class Pages(Part):
             gains[step] = gains.get(step, 0.0) + (math.log(speed / best) if 0 < best < speed else 0.0)
             best = max(best, speed)
         found: defaultdict[int, list[tuple[int, str, int, float, bool]]] = defaultdict(list)
-        for number, model, count, tokens, usd, priced in connection.execute(query):
-            found[number].append((count, model, int(tokens), float(usd), priced == count))
+        for number, model, count, tokens, usd, unpriced in connection.execute(query):
+            found[number].append((count, model, int(tokens), float(usd), not unpriced))
         return [
             PaidStep(
                 number,

@@ -2,9 +2,9 @@
 
 import json
 import math
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from avo.agents.prompts import tool_descriptions
@@ -118,7 +118,14 @@ class Parameter(_Arguments):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     name: str = Field(pattern=r"^[A-Za-z_]\w*$", max_length=40)
-    values: tuple[str, ...] = Field(min_length=1, max_length=MOST_VARIANTS)
+    values: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        min_length=1, max_length=MOST_VARIANTS
+    )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _flags(cls, given: Any) -> Any:
+        return [str(each) if isinstance(each, bool) else each for each in given] if isinstance(given, list) else given
 
 
 class TryVariants(_Arguments):
@@ -131,6 +138,8 @@ class TryVariants(_Arguments):
     def _distinct(self) -> Self:
         if len({variant.name for variant in self.variants}) < len(self.variants):
             raise PydanticCustomError("names", "give each variant a name of its own")
+        if len({each.name for each in self.grid}) < len(self.grid):
+            raise PydanticCustomError("parameters", "give each parameter of the grid once")
         if any(variant.name == BASE for variant in self.variants):
             raise PydanticCustomError("base", "the first row is called base: choose another name")
         if not (self.variants or self.grid):

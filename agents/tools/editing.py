@@ -3,7 +3,7 @@
 import ast
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -24,24 +24,30 @@ class Passage:
     new: str
     everywhere: bool = False
     """Whether it may occur more than once."""
+    whole: bool = False
+    """Whether ``old`` and ``new`` are whole lines, which end in a line end each."""
     parameter: bool = False
     """Whether ``old`` is a name, and each literal that it is set to becomes ``new``."""
 
 
 def edited(source: str, passages: Iterable[Passage]) -> str:
     """Return ``source`` with passages replaced, one after the other; raise ``BadCall`` for one that does not fit."""
+    passages = list(passages)
+    source = _assigned(source, {each.old: each.new for each in passages if each.parameter})
     for passage in passages:
         if passage.parameter:
-            source = _assigned(source, passage.old, passage.new)
             continue
-        count = source.count(passage.old)
+        searched = source if source.endswith("\n") or not passage.whole else f"{source}\n"
+        found = re.compile(f"(?m:^){re.escape(passage.old)}" if passage.whole else re.escape(passage.old))
+        count = len(found.findall(searched))
         if count == 0:
             raise BadCall(f"the passage does not occur: copy it exactly. {nearest(source, passage.old)}")
         if count > 1 and not passage.everywhere:
             raise BadCall(f"the passage occurs {count} times: give more of its surroundings, or everywhere: true")
-        source = source.replace(passage.old, passage.new)
-        if len(source) > MOST_SOURCE_CHARS:
-            raise BadCall(f"the source would have {len(source)} characters, the limit is {MOST_SOURCE_CHARS}")
+        made = found.sub(lambda match, new=passage.new: new, searched)  # type: ignore[misc]
+        source = made if searched == source else made.removesuffix("\n")
+    if len(source) > MOST_SOURCE_CHARS:
+        raise BadCall(f"the source would have {len(source)} characters, the limit is {MOST_SOURCE_CHARS}")
     return source
 
 
@@ -76,31 +82,42 @@ def _hunks(patch: str) -> Iterator[Passage]:
         lines = [line for line in hunk.rstrip("\n").split("\n") if not line.startswith("\\")]
         if wrong := next((line for line in lines if line and line[0] not in " -+"), ""):
             raise BadCall(f"hunk {number} of the patch has a line that begins with none of blank, - and +: {wrong!r}")
-        old, new = (["".join(line[1:]) for line in lines if line[:1] != other] for other in "+-")
-        if not any(old):
+        old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] != other) for other in "+-")
+        if not old.strip("\n"):
             raise BadCall(f"hunk {number} of the patch has no line of the source: give one around what is added")
-        yield Passage("\n".join(old), "\n".join(new))
+        yield Passage(old, new, whole=True)
 
 
-def _assigned(source: str, name: str, value: str) -> str:
-    """Return ``source`` with another literal for a parameter: ``BLOCK_N = 64``, ``M, N = 128, 64``, ``num_stages=3``,
-    ``"WAYS": 2``, or for the variable that a call passes for it; raise ``BadCall``.
+def _assigned(source: str, values: Mapping[str, str]) -> str:
+    """Return ``source`` with other literals for parameters: ``BLOCK_N = 64``, ``M, N = 128, 64``, ``num_stages=3``,
+    ``"WAYS": 2``, or for the variable that a call passes for one; raise ``BadCall``.
     """
+    if not values:
+        return source
     try:
         given = list(_given(ast.parse(source)))
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadCall(f"the source does not parse: {error}") from None
-    passed = {value.id for other, value in given if other == name and isinstance(value, ast.Name)}
-    found = [value for other, value in given if other in {name, *passed} and isinstance(value, ast.Constant)]
-    literals = sorted({repr(each.value) for each in found})
-    if len(literals) != 1:
-        why = f"{name} is set to {' and to '.join(literals)}" if literals else f"nothing sets {name} to a literal"
-        raise BadCall(f"{why}: use edits")
-    lines = [line.encode() for line in source.splitlines(keepends=True)]
-    for each in sorted(found, key=lambda each: -each.col_offset):
-        line = lines[each.lineno - 1]
-        lines[each.lineno - 1] = line[: each.col_offset] + value.encode() + line[each.end_col_offset :]
-    return b"".join(lines).decode()
+    text = source.encode()
+    starts = [0, *(end.end() for end in re.finditer(b"\n", text))]
+    places = dict[tuple[int, int], str]()
+    for name, value in values.items():
+        passed = {value.id for other, value in given if other == name and isinstance(value, ast.Name)}
+        found = [value for other, value in given if other in {name, *passed} and isinstance(value, ast.Constant)]
+        literals = sorted({repr(each.value) for each in found})
+        if len(literals) != 1:
+            why = f"{name} is set to {' and to '.join(literals)}" if literals else f"nothing sets {name} to a literal"
+            raise BadCall(f"{why}: use edits")
+        for each in found:
+            place = (
+                starts[each.lineno - 1] + each.col_offset,
+                starts[(each.end_lineno or 1) - 1] + (each.end_col_offset or 0),
+            )
+            if places.setdefault(place, value) != value:
+                raise BadCall(f"{name} and another parameter are set by one variable: use edits")
+    for (start, stop), value in sorted(places.items(), reverse=True):
+        text = text[:start] + value.encode() + text[stop:]
+    return text.decode()
 
 
 def _given(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:

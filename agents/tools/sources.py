@@ -23,7 +23,7 @@ def listed(brief: Brief) -> str:
         (
             f"run {each.run.name}",
             f"{each.run.problem}, {each.run.target}, suite {each.run.suite}: "
-            f"{figure(each.best_geomean or 0.0)} TFLOPS; its versions are {each.run.name}@0 and on",
+            f"{figure(each.best_geomean or 0.0)} TFLOPS; its versions are run {each.run.name}@0 and on",
         )
         for each in brief.desk.runs()
     ]

@@ -207,9 +207,9 @@ def variants(found: Mapping[str, Findings], not_made: Mapping[str, str]) -> str:
         tied = [name for name in ahead if name != best and _tied(found[best], found[name])]
         told = f", tied with {', '.join(tied)}" if tied else ""
         parts.append(f"Most ahead of the base is {best}{told}: go on with write_source variant: {best}, or another.")
-    elif base.score is None and rows:
+    elif base.score is None and speeds:
         parts.append(f"The base has no prediction; the fastest is {rows[0][0]}.")
-    elif rows:
+    elif speeds:
         parts.append("None is told apart from the base as faster: leave the source as it is, or try something else.")
     return "\n".join(parts)
 

@@ -104,7 +104,8 @@ class Toolbox:
     def _kept(self, name: str, result: str) -> str:
         if name in ("check", "evaluate", "profile", "try_variants"):
             self.bench.results[name] = result
-        return "\n\n".join([result, *self._brief.desk.news()])
+        news = self._brief.desk.news()
+        return cut("\n\n".join([result, *news]), self._most_chars) if news else result
 
     # Reading
 

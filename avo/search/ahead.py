@@ -60,4 +60,4 @@ def _said(ended: "Future[Decision | None]") -> str:
     if error := ended.exception():
         return f"no verdict ({error}); it is examined again when it is submitted"
     refused = ended.result()
-    return f"it is refused, {refused.told}" if refused else "it passed, and is accepted when it is submitted"
+    return f"it is refused, {refused.told}" if refused else "it passed: submit it, unless you can do better"

@@ -375,7 +375,7 @@ class _Driver:
             return Ending(Cause.LIMIT, str(full), full.limit.setting, enough=2 * max(full.used, full.most))
         if self._failure:
             raise RunFailed(f"operator {self._config.operator!r} fails every step, the last: {self._failure}")
-        if self._thinks:
+        if asks_models(self._config.operator):  # a program may well run out
             each = f"operator {self._config.operator!r} made no attempt in {MODEL_PATIENCE} steps in a row"
             raise NoAttempts(f"{each} of each worker, the last: {self._last}")
         why = f"ended because operator {self._config.operator!r} has nothing left to try"

@@ -58,6 +58,7 @@ def measure(
     clocks: list[Clocks] = []
     failed: dict[str, list[str]] = {}
     ungraphed = ""
+    scored: Contender | None = None
 
     def timed(case: Case, stack: ExitStack) -> Timing | Fault:
         nonlocal ungraphed
@@ -86,11 +87,11 @@ def measure(
             if isinstance(timing, Fault):
                 failed.setdefault(timing.message.removeprefix(f"case {case.name}: "), []).append(case.name)
             else:
+                scored = workers[-1]
                 scores += timing.scores
                 clocks += timing.clocks
         told = ""
-        if scores:
-            card, setup = workers[-1].card, workers[-1].setup
-            told = conditions(card, setup, clocks, sustained=sustained, ungraphed=ungraphed)
+        if scored:
+            told = conditions(scored.card, scored.setup, clocks, sustained=sustained, ungraphed=ungraphed)
     trouble = "; ".join(f"{', '.join(names)}: {why}" for why, names in failed.items())
     return Found(library.name, library.release or "not installed", tuple(scores), told, trouble)

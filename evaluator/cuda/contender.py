@@ -61,11 +61,13 @@ class Contender:
                 line = self._child.next_line(PREPARE_S)
             line = self._answer('{"begin": {}}', PREPARE_S)
         except TimeoutError:
+            self.ended = True
             self._child.kill()
             raise EvaluatorUnavailable(f"the GPU worker does not open the GPU within {PREPARE_S:g} s") from None
         answer = _read(line)
         if answer is None or "ready" not in answer:
             why = str(answer["error"]) if answer else f"the GPU worker does not start: {self._child.last_words()}"
+            self.ended = True
             self._child.end()
             raise EvaluatorUnavailable(why)
         return Card(**answer["ready"]), Setup(**answer["setup"])
@@ -118,7 +120,7 @@ class Contender:
         return Timed(tuple(Took(**each) for each in answer["runs"]), tuple(clocks), answer["ungraphed"])
 
     def forget(self, case: str) -> None:
-        """Free the memory of an opened case."""
+        """Free the memory of an opened case; what the calls of a case share stays until the worker ends."""
         self._ask("close", {"case": case}, case, 0)
 
     def close(self) -> None:

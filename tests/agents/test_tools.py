@@ -254,6 +254,17 @@ def test_variants_can_be_made_of_any_attempt_by_patch_without_edits_and_in_a_gri
     )
 
 
+def test_two_parameters_that_one_variable_sets_are_for_edits_and_flags_are_values() -> None:
+    bench = Bench()
+    bench.call("write_source", source="n = 64\nf[g](M=n, N=n)\nCAUSAL = True")
+    grid = [{"name": "M", "values": [32]}, {"name": "N", "values": [128, 32]}]
+    said = bench.call("try_variants", grid=grid)
+    assert "M 32, N 128: not made: N and another parameter are set by one variable: use edits" in said
+    bench.call("try_variants", grid=[{"name": "CAUSAL", "values": [False]}])
+    bench.call("write_source", variant="CAUSAL False")
+    assert bench.box.bench.source.endswith("CAUSAL = False")
+
+
 @pytest.mark.parametrize(
     ("source", "name", "made"),
     [
@@ -261,6 +272,8 @@ def test_variants_can_be_made_of_any_attempt_by_patch_without_edits_and_in_a_gri
         ("BLOCK_N: int = 64", "BLOCK_N", "BLOCK_N: int = 9"),
         ("if N == 64: x.N = 1\nO = {'N': 64, **more}", "N", "if N == 64: x.N = 1\nO = {'N': 9, **more}"),
         ("first(stages=2); second(stages=2)", "stages", "first(stages=9); second(stages=9)"),
+        ("# a\x0cb\u2028c\nX = 64", "X", "# a\x0cb\u2028c\nX = 9"),
+        ("X = '''a\nb'''; Y = 2", "X", "X = 9; Y = 2"),
     ],
 )  # fmt: skip
 def test_a_parameter_is_changed_wherever_it_is_set(source: str, name: str, made: str) -> None:
@@ -273,6 +286,7 @@ def test_a_parameter_is_changed_wherever_it_is_set(source: str, name: str, made:
         ("first(stages=2)\nsecond(stages=3)", "stages is set to 2 and to 3: use edits"),
         ("first(stages=x)", "nothing sets stages to a literal: use edits"),
         ("first(", "the source does not parse: "),
+        ("-" * 190_000, "the source does not parse: "),
     ],
 )
 def test_a_parameter_that_is_not_set_to_one_literal_is_for_edits(source: str, words: str) -> None:
@@ -285,6 +299,10 @@ def test_a_parameter_that_is_not_set_to_one_literal_is_for_edits(source: str, wo
     ("asked", "words"),
     [
         ({}, "give variants, or a grid, or both"),
+        (
+            {"grid": [{"name": "A", "values": [1]}, {"name": "A", "values": [2]}]},
+            "give each parameter of the grid once",
+        ),
         ({"variants": [{"name": "base"}]}, "the first row is called base: choose another name"),
         ({"grid": [{"name": "A", "values": list(range(9))}, {"name": "B", "values": [1, 2]}]}, "18 variants are asked"),
         ({"variants": [{"name": "a"}], "version": 0, "attempt": 1}, "at most one of version, attempt"),
@@ -304,6 +322,12 @@ def test_a_source_is_edited_in_several_places_or_by_a_patch_and_wholly_or_not_at
     patch = "@@ -1 +1 @@\n-a = 2\n+a = 5\n b = 1\n@@\n \n-c = 4\n+c = 6\n\\ No newline at end of file"
     bench.call("edit_source", patch=patch)
     assert bench.box.bench.source == "a = 5\nb = 1\n\nc = 6\n"
+    bench.call("edit_source", patch="@@\n-b = 1\n")
+    assert bench.box.bench.source == "a = 5\n\nc = 6\n"
+    assert "does not occur" in bench.call("edit_source", patch="@@\n-a = \n+b = \n"), "a part of a line"
+    bench.call("write_source", source="x = 10\nx = 1")
+    bench.call("edit_source", patch="@@\n-x = 1\n+x = 2")
+    assert bench.box.bench.source == "x = 10\nx = 2"
     for wrong, words in (("x", "has no hunk"), ("@@\n+x", "no line of the source"), ("@@\nx", "begins with none of")):
         assert words in bench.call("edit_source", patch=wrong)
     assert "give exactly one of old and new, edits, patch" in bench.call("edit_source", patch=patch, old="a", new="b")

@@ -65,6 +65,11 @@ def test_steps_that_have_ended_say_what_they_paid_for_models_and_gained(store: S
                 run.id, step.id, model=model, input_tokens=90, cached_tokens=0, output_tokens=10, usd=usd, seconds=1.0,
                 error="", now=make.now,
             )  # fmt: skip
+        if tflops == 121.0:  # a request that was lost used nothing
+            store.journal.add_call(
+                run.id, step.id, model="big", input_tokens=0, cached_tokens=0, output_tokens=0, usd=None, seconds=1.0,
+                error="lost", now=make.now,
+            )  # fmt: skip
         attempt = make.attempt(store, step, tflops, source=f"x = {tflops}\n")
         make.conclude(store, step, attempt, parents=(0,), decide=accept)
     make.step(store, run)
