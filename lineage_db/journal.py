@@ -96,11 +96,12 @@ class Journal(Part):
             "finished": now,
         }
         queries.lock_run(connection, run_id, now)
-        # A worker may outlive its step, and its reply what was written down for it.
+        connection.execute(_LISTEN, {"step_key": step_id, "pending": None})
+        made = record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+        # A worker may outlive its step, and its reply what was written down for it. Not before: an id is never reused.
         lost = (calls.c.step_id == step_id) & (calls.c.model == model) & (calls.c.error == UNANSWERED)
         connection.execute(delete(calls).where(lost))
-        connection.execute(_LISTEN, {"step_key": step_id, "pending": None})
-        return record(ModelCall, connection.execute(insert(calls).values(values).returning(*calls.c)).one())
+        return made
 
     @transactional(write=True, durable=False)
     def listen(self, connection: Connection, step_id: int, reply: PendingReply, *, now: datetime) -> None:

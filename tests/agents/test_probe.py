@@ -66,6 +66,13 @@ def test_an_endpoint_that_is_busy_is_no_mistake() -> None:
     assert [call["error"] for call in calls] == ["HTTP 503: overloaded"] * 2
 
 
+def test_a_pause_that_a_busy_endpoint_asks_for_is_left_to_the_search() -> None:
+    busy = {"status": 429, "body": '{"error": {"message": "slow down"}}', "headers": {"Retry-After": "3000"}}
+    calls, trouble, _ = ask(busy, busy)
+    assert "slow down" in trouble
+    assert len(calls) == 1
+
+
 def test_a_model_may_forget_the_call_once() -> None:
     calls, trouble, _ = ask({"text": "hm"}, READY)
     assert (len(calls), trouble) == (2, "")

@@ -91,6 +91,9 @@ def test_a_request_whose_step_is_abandoned_has_a_row_unless_none_was_under_way(s
     assert (lost.step_id, lost.model, lost.usd, lost.input_tokens) == (asking.id, "m", None, 0)
     assert lost.error == "the step ended before the reply: its cost is not known"
     assert store.journal.spend(run.id).usd == known.usd == 1.25
+    call(store, run.id, asking.id, make, usd=0.5)  # its worker lives, and so came its reply
+    assert [(each.usd, each.error) for each in store.journal.calls(run.id)] == [(1.25, ""), (0.5, "")]
+    assert store.journal.spend(run.id).usd == 1.75
 
 
 def test_notes_outlive_their_step(store: Store, make: Any) -> None:
