@@ -5,9 +5,10 @@
 Writes to docs/pictures:
 
     run.svg         the live display as it stood at the end of the run
-    ui.svg          the terminal UI on the run's best version
+    ui-80.svg, ui.svg, ui-140.svg    the terminal UI at three sizes, on the run's best version and on its attempts
     profile.svg     the beginning of what `avo profile RUN` prints for one case; starts a judge
     report.png      the trajectories of `avo report RUN`, if chromium and chromedriver are installed
+    export.svg      the beginning of the README of the package that `avo export RUN` makes
     serve.png       the page of RUN that `avo serve` serves, likewise
 
 The commands are run as a reader would run them. RUN is mha-h100 unless given.
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.text import Text
 
 from avo.cli.database import database_url
@@ -42,7 +44,13 @@ from avo.watch.panel import Budget, panel
 from avo.watch.view import RunView
 
 PICTURES = Path(__file__).parent / "pictures"
-COLUMNS, LINES = 100, 32
+COLUMNS = 100
+UI = (
+    ("ui-80.svg", (80, 24), "b", "Version "),
+    ("ui.svg", (COLUMNS, 32), "b", "this one"),
+    ("ui-140.svg", (140, 40), "a", "newest first"),
+)
+"""File, size, key to press and words to wait for of each picture of the terminal UI."""
 MOST_LINES = 52
 """Number of lines of a command's output that are drawn."""
 PAGE_WIDTH, PAGE_SCALE = 860, 1.5
@@ -58,16 +66,16 @@ def draw_run(view: RunView) -> None:
     console.save_svg(str(PICTURES / "run.svg"), title=f"avo run --problem {run.problem} --target {run.target}")
 
 
-async def draw_ui(url: str, run: str) -> None:
-    """Write the terminal UI."""
+async def draw_ui(url: str, run: str, name: str, size: tuple[int, int], key: str, words: str) -> None:
+    """Write the terminal UI after ``key``, once it shows ``words``."""
     app = AvoApp(url, run)
-    async with app.run_test(size=(COLUMNS, LINES)) as pilot:
+    async with app.run_test(size=size) as pilot:
         while "★" not in app.export_screenshot():
             await pilot.pause(0.2)
-        await pilot.press("b")
-        while "this&#160;one" not in app.export_screenshot():
+        await pilot.press(key)
+        while words.replace(" ", "&#160;") not in app.export_screenshot():
             await pilot.pause(0.2)
-        app.save_screenshot("ui.svg", str(PICTURES))
+        app.save_screenshot(name, str(PICTURES))
 
 
 def draw_command(url: str, name: str, *words: str) -> None:
@@ -75,12 +83,28 @@ def draw_command(url: str, name: str, *words: str) -> None:
     environment = os.environ | {"AVO_DB": url, "COLUMNS": str(COLUMNS), "FORCE_COLOR": "1"}
     command = [sys.executable, "-m", "avo", *words]
     printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    lines = Text.from_ansi(printed.rstrip()).split("\n", allow_blank=True)
+    draw_lines(name, f"avo {' '.join(words)}", Text.from_ansi(printed.rstrip()))
+
+
+def draw_readme(url: str, run: str) -> None:
+    """Write the beginning of the README of an exported package."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package"
+        command = [sys.executable, "-m", "avo", "export", run, "--out", str(package), "--db", url]
+        subprocess.run(command, check=True, capture_output=True)
+        shown = Console(width=COLUMNS, file=io.StringIO(), force_terminal=True)
+        shown.print(Markdown((package / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2]))
+        draw_lines("export", "README.md", Text.from_ansi(shown.file.getvalue().rstrip()))  # type: ignore[attr-defined]
+
+
+def draw_lines(name: str, title: str, text: Text) -> None:
+    """Write the first ``MOST_LINES`` of a text."""
+    lines = text.split("\n", allow_blank=True)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text("\n").join(lines[:MOST_LINES]))
     if len(lines) > MOST_LINES:
         console.print(f"... and {len(lines) - MOST_LINES} more lines", style="dim", highlight=False)
-    console.save_svg(str(PICTURES / f"{name}.svg"), title=f"avo {' '.join(words)}")
+    console.save_svg(str(PICTURES / f"{name}.svg"), title=title)
 
 
 @contextmanager
@@ -160,7 +184,9 @@ def main() -> None:
     draw_served(url, options.run)
     case = report.trajectories[0].cases[-1].name
     draw_command(url, "profile", "profile", options.run, "--case", case)
-    asyncio.run(draw_ui(url, options.run))
+    draw_readme(url, options.run)
+    for name, size, key, words in UI:
+        asyncio.run(draw_ui(url, options.run, name, size, key, words))
 
 
 if __name__ == "__main__":
