@@ -52,11 +52,11 @@ def shares(models: Sequence[ModelSettings], paid: Sequence[PaidStep]) -> tuple[M
     tried = sum(ages.values())
     gained = sum(ages[step.number] * step.gain for step in paid)
     spent = sum(ages[step.number] * cost[step.number] for step in paid)
+    mixed = _SHRUNK / tried if tried else 0.0
+    steps = {name: [step for step in paid if step.model == name] for name in weights}
     bounds = {}
-    for name in weights:
-        own = [step for step in paid if step.model == name]
+    for name, own in steps.items():
         count = sum(ages[step.number] for step in own)
-        mixed = _SHRUNK / tried if tried else 0.0
         gain = sum(ages[step.number] * step.gain for step in own) + mixed * gained
         price = sum(ages[step.number] * cost[step.number] for step in own) + mixed * spent
         bounds[name] = gain / price if price else 0.0, math.sqrt(math.log1p(tried) / (1 + count))
@@ -69,11 +69,11 @@ def shares(models: Sequence[ModelSettings], paid: Sequence[PaidStep]) -> tuple[M
     return tuple(
         ModelShare(
             name,
-            len(own := [step for step in paid if step.model == name]),
+            len(own),
             math.expm1(sum(step.gain for step in own)),
             sum(step.tokens for step in own),
             None if any(step.usd is None for step in own) else sum(step.usd or 0.0 for step in own),
             FLOOR * weights[name] + (1 - FLOOR) * drawn[name] / total,
         )
-        for name in weights
+        for name, own in steps.items()
     )

@@ -164,8 +164,10 @@ class ChatModel:
 
     def _used(self, request: Mapping[str, Any], reader: Reader) -> Usage:
         """Return the tokens of a request: a budget must hold even where none are counted, or such as cannot be."""
-        counted = reader.usage or Usage(doubt=" ")
-        return counted if not counted.doubt else estimate(request, reader, self._settings, counted.doubt.strip())
+        counted = reader.usage
+        if counted and not counted.doubt:
+            return counted
+        return estimate(request, reader, self._settings, counted.doubt if counted else "")
 
     def _receive(self, request: dict[str, Any], reader: Reader) -> Reply:
         line, terms = self._line, self._line.terms

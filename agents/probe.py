@@ -10,7 +10,7 @@ from typing import Any
 from avo.agents.desk import FakeDesk, Left
 from avo.agents.errors import BudgetSpent, ModelRefused
 from avo.agents.settings import ModelSettings
-from avo.agents.written import PARSER_MISSING, is_written
+from avo.agents.written import PARSER_MISSING, PARSER_OPTIONS, is_written
 
 ASKED = "Call the tool ready now. Say nothing else."
 _TOOL = "ready"
@@ -72,7 +72,7 @@ def probe(
             failure = f"model {model.name!r}: {spent}"
             if str(spent).startswith("no connection"):
                 raise ModelRefused(f"{failure}: does the server run, and is its address right?") from None
-            if any(option in str(spent) for option in ("--jinja", "--tool-call-parser", "--enable-auto-tool-choice")):
+            if any(option in str(spent) for option in PARSER_OPTIONS):
                 raise ModelRefused(failure) from None
             if connection.nonsense:
                 raise ModelRefused(f"{failure}: does its address end as the server wants it, mostly in /v1?") from None

@@ -192,18 +192,17 @@ class Scout:
         """Digests of everything that was looked at, and of the versions."""
         self._sources: dict[Path, str | None] = {paths.of(each): each.attempt.source for each in self._versions}
 
-    def explore(self, most: int) -> bool:
-        """Look at ``most`` edits, or as many as there are; return whether looks say anything here."""
+    def explore(self, most: int) -> None:
+        """Look at ``most`` edits, or as many as there are, where looks say anything."""
         paths = self._paths
         unseen = [paths.of(each) for each in reversed(self._versions) if paths.of(each) not in paths.seen][:most]
         self._look_at([(path, self._sources[path] or "") for path in unseen])
         most -= len(unseen)
-        if not any(sight.tflops for _, sight in self._nodes()):
-            return False
+        if not self._nodes():
+            return
         while most > 0 and (batch := self._batch(min(_BATCH, most))):
             self._look_at(batch)
             most -= len(batch)
-        return True
 
     def ranked(self, tried: Collection[str]) -> Iterator[tuple[Version, Edit, int | None]]:
         """Yield the edits that were seen and whose digests were not ``tried``, fastest first, only one for equal plans.
@@ -232,12 +231,12 @@ class Scout:
         if score is None or score.kind is not ScoreKind.PREDICTED:
             return ""
         # The mean of its neighbours, where they are known: what is accepted is compared with that.
-        bar = _surely(score.geomean_tflops, geometric_mean(case.doubt for case in score.cases)) * (1 + _AHEAD)
+        reached = _surely(score.geomean_tflops, geometric_mean(case.doubt for case in score.cases))
         judged = {attempt.digest for attempt in brief.attempts}
         fresh = [sight.tflops for path, sight in self._nodes() if paths.version(path)[1] and sight.digest not in judged]
-        if not fresh or max(fresh) >= bar:
+        gain = max(fresh, default=math.inf) / reached - 1
+        if gain >= _AHEAD:
             return ""
-        gain = max(fresh) / bar * (1 + _AHEAD) - 1
         return f"{len(fresh)} edits were looked at and none is ahead of version {best.number}: the best has {gain:+.1%}"
 
     def _nodes(self) -> list[tuple[Path, Sight]]:

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 
+PARSER_OPTIONS = ("--enable-auto-tool-choice", "--tool-call-parser", "--jinja")
+"""The options of vLLM, two, and of llama.cpp."""
 PARSER_MISSING = (
-    "the model writes its calls as text, and the server does not read them: start vLLM with "
-    "--enable-auto-tool-choice --tool-call-parser NAME, llama.cpp with --jinja"
+    "the model writes its calls as text, and the server does not read them: start vLLM with {} {} NAME, "
+    "llama.cpp with {}".format(*PARSER_OPTIONS)
 )
 """What to do about it: how vLLM's and llama.cpp's documentation say that calls are parsed."""
 _MARKS = re.compile(

@@ -34,9 +34,7 @@ def edited(source: str, passages: Iterable[Passage]) -> str:
     """Return ``source`` with passages replaced, one after the other; raise ``BadCall`` for one that does not fit."""
     passages = list(passages)
     source = _assigned(source, {each.old: each.new for each in passages if each.parameter})
-    for passage in passages:
-        if passage.parameter:
-            continue
+    for passage in (each for each in passages if not each.parameter):
         searched = source if source.endswith("\n") or not passage.whole else f"{source}\n"
         found = re.compile(f"(?m:^){re.escape(passage.old)}" if passage.whole else re.escape(passage.old))
         count = len(found.findall(searched))

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from avo.evaluator.units import Unit
 from avo.evaluator.units import figure as digits
-from avo.report.figures import COLOURS, FONT, LINE, WIDE, band, steps, vertical_axis
+from avo.report.figures import COLOURS, FONT, WIDE, band, end_labels, steps, vertical_axis
 from avo.report.svg import node, picture, shorten, text, text_width
-from avo.watch.axes import Scale, apart, base, ticks
+from avo.watch.axes import Scale, base, ticks
 from avo.watch.comparison import Course
 
 
@@ -28,11 +28,11 @@ def draw_courses(courses: Sequence[Course], cost: str, of: Unit, width: int) -> 
     speeds = [value for line in lines for _, value in line]
     marks = ticks(base(speeds), max(speeds), 6)
     labels = [
-        shorten(f"{digits(line[-1][1])} {course.run}", 0.36 * width, FONT)
-        for line, course in zip(lines, courses, strict=True)
+        (shorten(f"{digits(line[-1][1])} {course.run}", 0.36 * width, FONT), line[-1][1], f"c{number % COLOURS}")
+        for number, (line, course) in enumerate(zip(lines, courses, strict=True))
     ]
     left = max(text_width(f"{mark:g}", FONT) for mark in marks) + 14.0
-    right = width - 10.0 - max(text_width(words, FONT) for words in labels)
+    right = width - 10.0 - max(text_width(words, FONT) for words, _, _ in labels)
     y = Scale(marks[0], marks[-1], bottom, top)
     x = Scale(0, max(getattr(course.spent, cost) for course in courses), left + 2, right - 2)
     parts = list(vertical_axis(marks, y, left, right))
@@ -45,10 +45,7 @@ def draw_courses(courses: Sequence[Course], cost: str, of: Unit, width: int) -> 
         if any(each.resolution for each in course.advances):
             parts.append(node("path", d=band(edges, x, y, end), class_=f"band {colour}"))
         parts.append(node("path", d=steps(line, x, y, end), class_=f"course {colour}"))
-    order = sorted(range(len(lines)), key=lambda number: -lines[number][-1][1])
-    places = apart([y(lines[number][-1][1]) + FONT / 3 for number in order], LINE, top + FONT / 2, bottom)
-    for number, place in zip(order, places, strict=True):
-        parts.append(text(labels[number], right + 6, place, class_=f"c{number % COLOURS}"))
+    parts += end_labels(sorted(labels, key=lambda label: -label[1]), y, right, top, bottom)
     told = "; ".join(
         f"{course.run}: from {digits(line[0][1])} to {digits(line[-1][1])}"
         for course, line in zip(courses, lines, strict=True)

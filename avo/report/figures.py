@@ -20,7 +20,7 @@ WIDE, NARROW = 760, 340
 """Widths that figures are drawn for, in pixels: a page, and a telephone held upright."""
 COLOURS = 8
 """Number of colours for the lines of cases: classes ``c0`` to ``c7``."""
-LINE = FONT + 3.0
+_LINE = FONT + 3.0
 """Height of a line of labels, in pixels."""
 _STRIP = 14.0
 """Height of the strip below the plot that has the attempts without a score, in pixels."""
@@ -61,7 +61,7 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     top, bottom = 14.0, height - 40.0 - (_STRIP if figure.faulty else 0.0)
     labels = [
         (shorten(words, 0.36 * width, FONT), value, style)
-        for words, value, style in figure.labels(int((bottom - top) / LINE))
+        for words, value, style in figure.labels(int((bottom - top) / _LINE))
     ]
     shown = list(figure.shown())
     marks = ticks(base(shown), max(shown), 8)
@@ -87,11 +87,7 @@ def draw_trajectory(figure: Trajectory, width: int) -> str:
     parts.append(node("path", d=steps(figure.steps(figure.scores), x, y, right), class_="running"))
     parts += _markers(figure, x, y)
     parts += _ideas(figure, x, y, Box(left, 0.0, right, bottom), min(180.0, 0.3 * width))
-    places = apart([y(value) + FONT / 3 for _, value, _ in labels], LINE, top + FONT / 2, bottom)
-    parts += [
-        text(words, right + 6, place, class_=_style(style))
-        for (words, _, style), place in zip(labels, places, strict=True)
-    ]
+    parts += end_labels([(words, value, _style(style)) for words, value, style in labels], y, right, top, bottom)
     name = f"trajectory-{figure.name}-{width}"
     title = f"Trajectory, {figure.name} cases: {figure.unit}, over attempts"
     return picture(name, width, height, title, _told(figure), parts)
@@ -177,6 +173,15 @@ def _attempts_axis(figure: Trajectory, x: Scale, bottom: float) -> Iterator[Elem
     for mark in counts(figure.attempts, int((x.stop - x.start) / 80)):
         yield text(f"{mark:,}", x(mark), bottom + 17, class_="quiet", text_anchor="middle")
     yield text("attempts", (x.start + x.stop) / 2, bottom + 34, class_="quiet", text_anchor="middle")
+
+
+def end_labels(
+    labels: Sequence[tuple[str, float, str]], y: Scale, right: float, top: float, bottom: float
+) -> Iterator[Element]:
+    """Yield the labels at the ends of lines, apart from each other: words, value and class, the highest first."""
+    places = apart([y(value) + FONT / 3 for _, value, _ in labels], _LINE, top + FONT / 2, bottom)
+    for (words, _, style), place in zip(labels, places, strict=True):
+        yield text(words, right + 6, place, class_=style)
 
 
 def steps(values: Iterable[tuple[float, float]], x: Scale, y: Scale, right: float) -> str:

@@ -281,6 +281,18 @@ class FakeDevice:
         """Nothing is under way."""
 
 
+class Broken(FakeDevice):
+    """A device on which nothing runs; ``told``: what it says of itself."""
+
+    told = ""
+
+    def synchronize(self) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def trouble(self) -> str:
+        return self.told
+
+
 class Loopback:
     """A link to a worker in this process that knows whether it was closed."""
 

@@ -18,7 +18,7 @@ from avo.evaluator.evaluators import Progress
 from avo.evaluator.problem import Case
 from avo.evaluator.problems.backward import BackwardCase
 from tests import forward
-from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, FakeDevice, Loopback, forever
+from tests.evaluator.cuda.fake_device import CASE, MHA, OTHER, Broken, FakeDevice, Loopback, forever
 
 GROUPED = Case("grouped", 1, 4, 2, 48, 48, 128, True)
 CASES = (CASE, OTHER, GROUPED)
@@ -176,18 +176,6 @@ def test_every_shape_is_compiled_and_none_is_computed_eagerly_as_flexattention(m
     q = torch.randn(1, 1, 32, 128)
     with pytest.raises(FailOnRecompileLimitHit, match="fullgraph"):
         libraries.flex(Case("", 1, 1, 1, 32, 32, 128, False), torch.device("cpu"), backend)(q, q, q)
-
-
-class Broken(FakeDevice):
-    """A device on which the first launch breaks it; ``told``: what it says of itself."""
-
-    told = ""
-
-    def synchronize(self) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    def trouble(self) -> str:
-        return self.told
 
 
 def test_after_a_case_that_breaks_the_device_the_next_one_has_a_new_worker(run: Run) -> None:

@@ -20,7 +20,7 @@ from avo.evaluator.measurement import SHORTLIST, UNMEASURED, Entrant, Measuremen
 from avo.evaluator.problem import Case
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.problems.mha import MHA
-from tests.evaluator.cuda.fake_device import FakeDevice, Loopback, forever
+from tests.evaluator.cuda.fake_device import Broken, FakeDevice, Loopback, forever
 
 ONE, TWO = Case("one", 1, 2, 2, 64, 64, 128, True), Case("two", 1, 2, 2, 96, 96, 128, False)
 RIGHT = """
@@ -201,18 +201,6 @@ def test_a_launch_that_fails_alone_costs_its_entrant_only(tmp_path: Path) -> Non
     told = verdicts(found(tmp_path, "v0", "fails", "v1", rounds=1))
     assert told["fails"] == ("crashed", "the GPU reports: CUDA error: invalid argument")
     assert told["v1"] == ("correct", "")
-
-
-class Broken(FakeDevice):
-    """A device on which nothing runs; ``told``: what it says of itself."""
-
-    told = ""
-
-    def synchronize(self) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    def trouble(self) -> str:
-        return self.told
 
 
 def test_a_kernel_that_breaks_the_device_ends_the_session(tmp_path: Path) -> None:
