@@ -28,6 +28,8 @@ from tests.evaluator.problems.offline_kernel import fault_of, tried
 IN_GLUON = {"hopper": "h100", "blackwell": "b200"}
 """Seeds for one architecture each, in bfloat16, with a card that has it."""
 NAMES = [(problem, name) for problem in KINDS for name in seeds_of(problem) if name not in IN_GLUON]
+LARGE_GROUPS = "fsa-h8x1-b64x4-local-1024x1"
+"""A setting of selected attention that has seeds in Gluon."""
 FIRST = [(problem, next(iter(seeds_of(problem)))) for problem in KINDS]
 """The one of each problem that is not in the corpus."""
 SPARSE: dict[str, type[SelectedCase]] = {"fsa": SelectedCase, "fsa_backward": SelectedBackwardCase}
@@ -65,7 +67,10 @@ def test_a_seed_gives_the_references_numbers(problem: str, name: str, dtype: str
 
 
 @pytest.mark.parametrize("block_size", sample([48, 16], 2))
-@pytest.mark.parametrize(("problem", "name"), [(problem, seed.name) for problem in SPARSE for seed in claimed(problem)])
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [(problem, seed.name) for problem in SPARSE for seed in claimed(problem) if seed.name not in IN_GLUON],
+)
 def test_a_sparse_seed_takes_any_block_size_and_number_of_blocks(problem: str, name: str, block_size: int) -> None:
     case = SPARSE[problem](
         "x", 1, 3, 1, 130, 130, 128, True, "bfloat16", "large", block_size=block_size, blocks=block_size // 8
@@ -95,6 +100,11 @@ def test_a_seed_for_one_architecture_fits_no_other_card() -> None:
     found = {name: fitting("mha", get_target(name))[2:] for name in cards}
     assert found == {"a100": [], "h200": ["hopper"], "b200": ["blackwell"], "b300": ["blackwell"], "rtx5090": []}
     assert fitting("mha", get_target("h100"), gluon=False) == ["plain", "tuned"]
+    large = {name: fitting(LARGE_GROUPS, get_target(name)) for name in cards}
+    assert {name: set(found) & set(IN_GLUON) for name, found in large.items()} == {
+        name: set(each) for name, each in found.items()
+    }
+    assert not {"hopper", "blackwell"} & seeds_of("fsa").keys()
     everything = fitting("mha", None)
     assert everything == list(seeds_of("mha")), "whether it fits an unknown card is for the judge to find out"
 
@@ -140,7 +150,10 @@ def test_a_seed_in_gluon_is_compiled_once_for_all_numbers_of_heads_and_queries(
 @pytest.mark.corpus
 @pytest.mark.parametrize(
     ("problem", "name"),
-    soaked(((problem, name) for problem in KINDS for name in seeds_of(problem)), [("gqa", "blackwell")]),
+    [
+        *soaked(((problem, name) for problem in KINDS for name in seeds_of(problem)), [("gqa", "blackwell")]),
+        *((LARGE_GROUPS, name) for name in IN_GLUON),
+    ],
 )
 def test_a_seed_is_judged_correct(fork_server: ForkServer, problem: str, name: str) -> None:
     with Judge(get_target(IN_GLUON.get(name, "h100")), "quick", server=fork_server) as judge:
