@@ -70,6 +70,7 @@ def continued(brief: Brief, previous: Previous, source: str) -> str:
         step=step.number,
         ended=_ended(brief, step),
         news=_news(brief, step.started, mine),
+        examined=brief.desk.news(),
         unresolved=unresolved(brief.unresolved),
         handovers=handed_over(later, brief.attempts, HANDOVERS),
         interventions=brief.interventions,
@@ -103,6 +104,7 @@ def _standing(brief: Brief) -> dict[str, Any]:
         "unresolved": unresolved(brief.unresolved),
         "handovers": handed_over(brief.memories, brief.attempts, HANDOVERS),
         "memory": learnt(brief),
+        "examined": brief.desk.news(),
         "interventions": brief.interventions,
     }
 

@@ -98,9 +98,9 @@ class Evaluator(ABC):
         """What it judges for, with the figures of its GPU where speed is measured."""
 
     @property
-    def several(self) -> bool:
-        """Whether requests of several threads are answered side by side."""
-        return False
+    def at_once(self) -> int:
+        """How many requests of several threads are answered side by side."""
+        return 1
 
     @abstractmethod
     def ask(self, request: AnyRequest) -> Any:

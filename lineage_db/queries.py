@@ -129,14 +129,23 @@ def lock_run(connection: Connection, run_id: int, now: datetime, **values: Any) 
     return row
 
 
+def lock_run_of_step(connection: Connection, step_id: int, now: datetime) -> AnyRow:
+    """Lock a step's run, whether or not the step has ended, and return its row without what is long.
+
+    Raises ``StepNotRunning`` where there is no such step.
+    """
+    run = connection.execute(_LOCK_RUN_OF_STEP, {"step_key": step_id, "moment": now}).one_or_none()
+    if run is None:
+        raise StepNotRunning(step_id, None)
+    return run
+
+
 def lock_running_step(connection: Connection, step_id: int, now: datetime) -> tuple[AnyRow, AnyRow]:
     """Lock the step's run and return the rows of run and step, each without what is long.
 
     Raises ``StepNotRunning``.
     """
-    run = connection.execute(_LOCK_RUN_OF_STEP, {"step_key": step_id, "moment": now}).one_or_none()
-    if run is None:
-        raise StepNotRunning(step_id, None)
+    run = lock_run_of_step(connection, step_id, now)
     step = connection.execute(_SHORT_STEP, {"step_key": step_id}).one()
     if step.state is not StepState.RUNNING:
         raise StepNotRunning(step_id, step.state)

@@ -28,7 +28,7 @@ _FINISH_STEP = (
 
 
 class Results(Part):
-    """Attempts and versions as they are made. Each method raises ``StepNotRunning`` once the step has ended."""
+    """Attempts and versions as they are made. Each method but one raises ``StepNotRunning`` once the step has ended."""
 
     def __init__(self, database: Database, histories: Histories) -> None:
         super().__init__(database)
@@ -135,15 +135,22 @@ class Results(Part):
                 raise ValueError("only a correct attempt can be compared")
             return replace(evaluation, score=replace(evaluation.score, comparison=comparison))
 
-        return self._amend(step_id, attempt_id, compared, now)
+        return self._amend(step_id, attempt_id, compared, now, running=True)
 
     def record_examination(
-        self, step_id: int, attempt_id: int, found: Evaluation, held_out_tflops: float | None, *, now: datetime
+        self,
+        step_id: int,
+        attempt_id: int,
+        found: Evaluation,
+        held_out_tflops: float | None,
+        decision: Decision | None = None,
+        *,
+        now: datetime,
     ) -> Attempt:
-        """Record what a closer look at a correct attempt ``found``, and return the attempt.
+        """Record what a closer look at a correct attempt ``found``, with the ``decision`` if it is refused for that,
+        and return the attempt. The step may have ended: an examination may outlive it.
 
-        ``held_out_tflops`` is its speed on the held-out shapes, where it was timed there. Raises ``StepNotRunning`` or
-        ``UnknownAttempt``.
+        ``held_out_tflops`` is its speed on the held-out shapes, where it was timed there. Raises ``UnknownAttempt``.
         """
 
         def examined(evaluation: Evaluation) -> Evaluation:
@@ -155,7 +162,7 @@ class Results(Part):
             )
             return replace(looked, score=score)
 
-        return self._amend(step_id, attempt_id, examined, now)
+        return self._amend(step_id, attempt_id, examined, now, decision)
 
     @transactional(write=True)
     def _amend(
@@ -165,10 +172,21 @@ class Results(Part):
         attempt_id: int,
         amended: Callable[[Evaluation], Evaluation],
         now: datetime,
+        decision: Decision | None = None,
+        *,
+        running: bool = False,
     ) -> Attempt:
-        run, _ = queries.lock_running_step(connection, step_id, now)
+        """Replace the evaluation of an attempt, and its decision by ``decision`` if there is one. ``running``: only
+        while the step is.
+        """
+        if running:
+            run, _ = queries.lock_running_step(connection, step_id, now)
+        else:
+            run = queries.lock_run_of_step(connection, step_id, now)
         attempt = queries.attempt(connection, run.id, attempt_id)
-        attempt = replace(attempt, evaluation=amended(attempt.evaluation))
+        attempt = replace(attempt, evaluation=amended(attempt.evaluation), decision=decision or attempt.decision)
+        if decision is not None:
+            queries.decide(connection, run.id, attempt_id, decision)
         values = {"evaluation": attempt.evaluation.to_json(), "geomean_tflops": attempt.evaluation.geomean_tflops}
         key = (attempts.c.run_id == run.id, attempts.c.id == attempt.id)
         connection.execute(update(attempts).where(*key).values(values))

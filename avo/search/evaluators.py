@@ -141,9 +141,9 @@ class SideBySide(Evaluator):
         return self._first.target
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one evaluator."""
-        return self._count > 1
+    def at_once(self) -> int:
+        """How many evaluators there are."""
+        return self._count
 
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer of one that is free."""

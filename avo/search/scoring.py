@@ -130,10 +130,12 @@ class RecordingScorer:
         what = f"attempt {attempt.id}" if attempt.parents else _named(attempt.change)
         with self.activity.during(f"examining {what} closely") as tell:
             found = persistently(lambda: self._evaluator.verify(candidate, attempt.plan_digest, tell))
+        refusal = None if found.correct else failed(found.status, found.compiled)
         if found.correct or found.refused:
             tflops = found.score.own_tflops if found.score and found.suite == HELD_OUT else None
-            self._store.results.record_examination(self._step.id, attempt.id, found, tflops, now=self._clock())
-        return None if found.correct else failed(found.status, found.compiled)
+            record = self._store.results.record_examination
+            record(self._step.id, attempt.id, found, tflops, refusal, now=self._clock())
+        return refusal
 
     def evaluate(self, candidate: Candidate, incumbent: Incumbent | None = None, *, tell: Tell) -> Evaluation:
         """Return the verdict without recording it, of which ``tell`` hears; ask again when the evaluator is

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -78,6 +78,8 @@ class Work:
     """The models that review the trajectory for the supervisor. None: the supervisor asks no model."""
     population: Population | None = None
     """Replaces the population of the configuration. A replay makes the choices that are on record."""
+    ahead: Ahead = field(default_factory=Ahead, init=False, compare=False)
+    """Examines attempts closely while steps go on."""
 
     def perform(self, operator: VariationOperator, worker: str) -> StepOutcome:
         """Perform one step as ``worker`` and return how it ended.
@@ -121,8 +123,7 @@ class _OpenStep:
         self._looks = RecordingLooks(
             work.store, step, work.evaluator, self._scorer.activity, work.clock, most, continued
         )
-        ahead = self._ahead = Ahead(self._scorer.examine)
-        self._desk = make_desk(work.store, step, work.evaluator, work.clock, self._left, ahead.news)
+        self._desk = make_desk(work.store, step, work.evaluator, work.clock, self._left, work.ahead.news)
 
     def _left(self) -> Left:
         work = self._work
@@ -131,7 +132,7 @@ class _OpenStep:
 
     def perform(self, operator: VariationOperator) -> StepOutcome:
         """Let the operator work and conclude the step, as ``Work.perform`` says."""
-        with contextlib.closing(self._ahead):
+        with contextlib.closing(self._work.ahead):
             return self._perform(operator)
 
     def _perform(self, operator: VariationOperator) -> StepOutcome:
@@ -167,8 +168,9 @@ class _OpenStep:
     def _evaluate(self, candidate: Candidate, **told: Any) -> Attempt:
         """Have a candidate judged and recorded, and examined ahead where another evaluator can do that meanwhile."""
         attempt = self._scorer(candidate, **told)
-        if self._work.evaluator.several and self._target.kind is ScoreKind.PREDICTED:
-            self._ahead.begin(attempt)
+        side_by_side = self._work.evaluator.at_once > 1 and self._target.kind is ScoreKind.PREDICTED
+        if side_by_side and self._step.operator != SEED_OPERATOR:  # seeds are examined as they are submitted
+            self._work.ahead.begin(attempt, self._scorer.examine)
         return attempt
 
     def _decide(self, versions: Sequence[Version], evaluation: Evaluation) -> Decision | None:
@@ -219,7 +221,7 @@ class _OpenStep:
                 if self._scorer.compare(error.attempt, error.best) is None:
                     refusals[error.attempt.id] = timed(None, error.best.number)
             except _UnexaminedError as error:
-                if refusal := self._ahead.result(error.attempt):
+                if refusal := self._work.ahead.result(error.attempt, self._scorer.examine):
                     refusals[error.attempt.id] = refusal
             else:
                 return version, ending(reason, decided)

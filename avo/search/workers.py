@@ -145,9 +145,9 @@ class RemoteEvaluator(Evaluator):
         return target
 
     @property
-    def several(self) -> bool:
-        """Whether there is more than one evaluator."""
-        return self._count > 1
+    def at_once(self) -> int:
+        """How many evaluators are in the pool."""
+        return self._count
 
     def ask(self, request: AnyRequest) -> Any:
         """Return the answer; raises ``EvaluatorUnavailable`` also when the evaluator worker is gone."""

@@ -34,6 +34,7 @@ def sample() -> dict[str, Any]:
         "memory": ["tiles of 64 spill"],
         "handovers": [Handover(3, 1, "tiles of 64 next")],
         "news": "",
+        "examined": ["attempt 1 was examined closely: it passed"],
         "ended": "attempt 2 was accepted as version 1",
         "began": "",
         "built_on": None,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from avo.agents.briefing import opening
 from avo.agents.operator import Brief, Proposal
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.evaluators import AnyRequest, VerifyRequest
 from avo.evaluator.fake import FakeEvaluator
+from avo.lineage_db.decision import Ruling
 from avo.lineage_db.store import Store
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
@@ -23,7 +25,7 @@ LIMIT_S = 60.0
 class Several(FakeEvaluator):
     """Several evaluators, whose examinations end when ``go`` is set."""
 
-    several = True
+    at_once = 2
 
     def __init__(self) -> None:
         super().__init__(judge)
@@ -42,13 +44,14 @@ class Desk:
         self.run = make_run(self.store)
         self.judge = Several()
         self.judge.go.set()
-        make_work(self.store, self.run, self.judge).perform(SeedOperator(SEED), "w0")
+        self.work = make_work(self.store, self.run, self.judge)
+        self.work.perform(SeedOperator(SEED), "w0")
         self.judge.verified.clear()
         self.judge.go.clear()
         self.judge.begun = threading.Semaphore(0)
 
     def step(self, vary: Callable[[Brief], Proposal]) -> StepOutcome:
-        return make_work(self.store, self.run, self.judge).perform(Scripted(vary), "w0")
+        return self.work.perform(Scripted(vary), "w0")
 
 
 @pytest.fixture
@@ -76,7 +79,8 @@ def test_an_attempt_that_would_be_accepted_is_examined_once_while_its_operator_g
         submit(brief, "tflops = 90.0")  # meanwhile
         desk.judge.go.set()
         assert (
-            news(brief) == f"attempt {attempt.id} was examined closely: it passed: submit it, unless you can do better"
+            news(brief)
+            == f"attempt {attempt.id} was examined closely: it passed: submit it, unless there is a better one"
         )
         assert brief.desk.news() == []
         return Proposal(attempt, "faster")
@@ -105,11 +109,11 @@ def test_what_is_refused_is_news_before_it_is_submitted(desk: Desk) -> None:
 
     def vary(brief: Brief) -> Proposal:
         attempt = submit(brief, "tflops = 150.0")
-        assert "it is refused, failed the examination before acceptance: incorrect" in news(brief)
-        return Proposal(attempt, "faster")
+        return Proposal(attempt, news(brief))
 
     outcome = desk.step(vary)
     assert outcome.version is None
+    assert "it is refused: correct on the suite, but incorrect" in outcome.reason
     assert len(desk.judge.verified) == 1
 
 
@@ -131,7 +135,7 @@ def test_of_attempts_that_wait_only_the_fastest_is_examined(desk: Desk) -> None:
 
 
 def test_with_one_evaluator_nothing_is_examined_ahead(desk: Desk) -> None:
-    desk.judge.several = False  # type: ignore[misc]
+    desk.judge.at_once = 1  # type: ignore[misc]
     desk.judge.go.set()
 
     def vary(brief: Brief) -> Proposal:
@@ -140,4 +144,50 @@ def test_with_one_evaluator_nothing_is_examined_ahead(desk: Desk) -> None:
         return Proposal(attempt, "faster")
 
     assert desk.step(vary).version == 1
+    assert len(desk.judge.verified) == 1
+
+
+def test_the_verdict_of_an_examination_that_outlives_its_step_is_in_the_brief_of_the_next(desk: Desk) -> None:
+    ids: list[int] = []
+
+    def held_out(candidate: Candidate) -> Evaluation:
+        return Evaluation(Status.INCORRECT, "wrong at 12 keys", "h100", "held_out", 0.1)
+
+    desk.judge.held_out = held_out
+
+    def leave(brief: Brief) -> Proposal:
+        ids.append(submit(brief, "tflops = 150.0").id)
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        ids.append(submit(brief, "tflops = 160.0").id)  # waits, and is never examined
+        return Proposal(None, "out of budget")
+
+    def read(brief: Brief) -> Proposal:
+        return Proposal(None, opening(brief, SEED))
+
+    assert desk.step(leave).version is None
+    assert "examined closely" not in desk.step(read).reason, "it is still under way"
+    desk.judge.go.set()
+    told = next(told for told in iter(lambda: desk.step(read).reason, "") if "examined closely" in told)
+    assert f"- attempt {ids[0]} was examined closely: it is refused: correct on the suite, but incorrect" in told
+    assert "not accepted: correct on the suite, but incorrect" in told.partition("Latest attempts")[2]
+    assert "examined closely" not in desk.step(read).reason
+    assert [each.candidate.source for each in desk.judge.verified] == ["tflops = 150.0"]
+    kept = desk.store.attempt(desk.run.id, ids[0])
+    assert kept.decision
+    assert (kept.decision.ruling, kept.evaluation.examined) == (Ruling.EXAMINED, Status.INCORRECT)
+
+
+def test_what_passed_after_its_step_is_submitted_without_another_examination(desk: Desk) -> None:
+    def leave(brief: Brief) -> Proposal:
+        submit(brief, "tflops = 150.0")
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        return Proposal(None, "out of budget")
+
+    def take(brief: Brief) -> Proposal:
+        number = int(news(brief).partition(" was examined closely: it passed")[0].removeprefix("attempt "))
+        return Proposal(brief.desk.attempt(number), "passed before")
+
+    desk.step(leave)
+    desk.judge.go.set()
+    assert desk.step(take).version == 1
     assert len(desk.judge.verified) == 1
