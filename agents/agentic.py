@@ -127,16 +127,18 @@ class _Step:
 
     def work(self) -> Proposal:
         """Take turns until the step is over."""
+        refusal: ModelRefused | None = None
         try:
             while not self._bench.done and not (ending := self._ending()):
                 self._turn()
         except BudgetSpent as spent:
             ending = str(spent)
-        except ModelRefused as refusal:
-            ending = str(refusal)
-            if self._bench.best is None:
-                hand_over(self._bench, self._desk, ending, self._last_words)
-                raise
+        except ModelRefused as error:
+            ending, refusal = str(error), error
+        self._toolbox.finish()
+        if refusal is not None and self._bench.best is None:
+            hand_over(self._bench, self._desk, ending, self._last_words)
+            raise refusal
         return proposal(self._bench, self._desk, "" if self._bench.done else ending, self._last_words)
 
     def _open(self) -> None:
@@ -201,7 +203,7 @@ class _Step:
             source=bench.source,
             parents=bench.parents,
             built_on=bench.built_on,
-            attempts=[each.line for each in bench.attempts],
+            attempts=bench.lines,
             results={name: cut(result, self._most_chars // 2) for name, result in bench.results.items()},
             budget=budget(self._desk),
         )

@@ -46,7 +46,7 @@ def taken_up(brief: Brief, bench: Workbench) -> str:
     return render(
         "taken_up",
         **_standing(brief),
-        attempts=[attempt.line for attempt in bench.attempts],
+        attempts=bench.lines,
         budget=budget(brief.desk),
         parents=bench.parents,
         built_on=bench.built_on,

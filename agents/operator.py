@@ -3,9 +3,9 @@
 An operator gets a brief (lineage P_t, knowledge base K, scoring function f) and returns a proposal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from avo.agents.desk import Desk, FakeDesk
 from avo.evaluator.candidate import Candidate
@@ -31,6 +31,10 @@ UNRESOLVED = 5
 """Number of unresolved attempts that an operator is shown."""
 
 
+BuiltOn: TypeAlias = int | Callable[[], int | None] | None
+"""The id of the attempt that was edited, where that is none of the parents, or what returns it once it is known."""
+
+
 class Scorer(Protocol):
     """The scoring function f; it records each attempt."""
 
@@ -41,12 +45,12 @@ class Scorer(Protocol):
         change: str,
         parents: tuple[int, ...],
         hypothesis: str = "",
-        built_on: int | None = None,
+        built_on: BuiltOn = None,
     ) -> Attempt:
         """Evaluate and record ``candidate``; ``parents`` are the version numbers it was made from, ``hypothesis`` says
         why the change should help.
 
-        ``built_on`` is the id of the attempt that was edited, where that is none of the parents.
+        ``built_on`` is called once there is a verdict: the attempt that was edited may be under evaluation itself.
 
         A candidate that the run already has is not evaluated again. Raises ``CandidateTaken`` while another worker
         evaluates it, and ``EvaluatorUnavailable``.
@@ -138,6 +142,8 @@ class Brief:
     """None: the operator can only evaluate."""
     looks: Sequence[Looked] = ()
     """Everything that the run has looked at so far, oldest first."""
+    at_once: int = 0
+    """How many evaluations may be under way while the operator goes on."""
     minutes: float | None = None
     """Minutes that were left of the step or of the session when the step began; None: no limit."""
     transferred: Transferred | None = None

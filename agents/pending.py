@@ -24,6 +24,10 @@ class Pending(Generic[T]):
         self._begun[number] = self._threads.submit(work)
         return self._begun[number]
 
+    def begun(self, number: int) -> "Future[T] | None":
+        """Return what was begun under this number; None: nothing."""
+        return self._begun.get(number)
+
     def take(self, number: int) -> "Future[T] | None":
         """Return what was begun under this number, which ``ended`` does not hand out any more, unless it is withdrawn
         as it waits for a thread: then None.

@@ -61,6 +61,7 @@ class Served:
         while not toolbox.bench.done:
             self.pending = self.pending or self._more()
             if self.pending is None:
+                toolbox.finish()
                 return self._left(toolbox.bench, brief.desk)
             said = self._perform(brief.desk, toolbox, self.pending)
             if toolbox.bench.done:

@@ -162,6 +162,11 @@ class Evaluate(_Arguments):
     expected: str = Field(min_length=1, max_length=500)
     also_from: tuple[int, ...] = ()
     suite: str | None = None
+    wait: bool = True
+
+
+class Collect(_Arguments):
+    pass
 
 
 class Profile(_Arguments):
@@ -216,13 +221,15 @@ TOOLS: dict[str, type[_Arguments]] = {
     "try_variants": TryVariants,
     "check": Check,
     "evaluate": Evaluate,
+    "collect": Collect,
     "profile": Profile,
     "run_python": RunPython,
     "remember": Remember,
     "recall": Recall,
     "submit": Submit,
 }
-READ_ONLY = frozenset(TOOLS) - {"edit_source", "write_source", "try_variants", "evaluate", "remember", "submit"}
+_WRITING = {"edit_source", "write_source", "try_variants", "evaluate", "collect", "remember", "submit"}
+READ_ONLY = frozenset(TOOLS) - _WRITING
 """The tools that change neither the step nor the run: calls of them may be performed side by side."""
 
 

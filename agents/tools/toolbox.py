@@ -15,6 +15,7 @@ from avo.agents.tools import arguments, sources, tables
 from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
 from avo.agents.tools.editing import Passage, edited, passages, variants_of
+from avo.agents.tools.evaluating import EXPECTED, Evaluations
 from avo.agents.tools.tables import fitting
 from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
 from avo.evaluator.beside import beside
@@ -30,8 +31,6 @@ from avo.lineage_db.records import Attempt, Version
 
 MOST_CHARS = 16_000
 """Largest size of a result, about 4000 tokens. Longer results lose their middle."""
-EXPECTED = " (expected: "
-"""What stands between a hypothesis and its expectation where an attempt keeps both as one text."""
 ERROR = "error: "
 """How the result of a call that could not be performed begins."""
 NOT_RUN = "not run: the call before failed"
@@ -50,9 +49,10 @@ class Toolbox:
         """
         self._brief = brief
         self._most_chars = most_chars
-        self._descent = Descent(brief.versions, brief.attempts)
         best = brief.parent
         self.bench = bench or Workbench(best.attempt.source, (best.number,))
+        self._descent = Descent(brief.versions, brief.attempts)
+        self._evaluations = Evaluations(brief, self.bench, self._descent)
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
@@ -71,6 +71,7 @@ class Toolbox:
             "try_variants": self._try_variants,
             "check": self._check,
             "evaluate": self._evaluate,
+            "collect": self._collect,
             "profile": self._profile,
             "run_python": self._run_python,
             "remember": self._remember,
@@ -91,6 +92,10 @@ class Toolbox:
             said = list(threads.map(lambda call: self._answer(call.name, call.arguments), calls))
         return [self._kept(call.name, each) for call, each in zip(calls, said, strict=True)]
 
+    def finish(self) -> None:
+        """Wait for the evaluations under way, whose attempts are on the workbench then."""
+        self._evaluations.finish()
+
     def _answer(self, name: str, arguments_json: str) -> str:
         if self.bench.done:
             return f"{ERROR}the step has ended with its submission"
@@ -104,7 +109,9 @@ class Toolbox:
     def _kept(self, name: str, result: str) -> str:
         if name in ("check", "evaluate", "profile", "try_variants"):
             self.bench.results[name] = result
-        news = self._brief.desk.news()
+        if ended := self._evaluations.news():
+            self.bench.results["evaluate"] = "\n\n".join(ended)
+        news = [*ended, *self._brief.desk.news()]
         return cut("\n\n".join([result, *news]), self._most_chars) if news else result
 
     # Reading
@@ -117,9 +124,7 @@ class Toolbox:
         said = tables.lineage(self._brief.versions, latest, self._brief.target.kind, self._descent)
         if better := tables.unresolved(self._brief.unresolved):
             said += f"\n\nUnresolved attempts, which may be built on:\n{better}"
-        return "\n".join(
-            [said, *(["", "This step:", *(each.line for each in self.bench.attempts)] if self.bench.attempts else [])]
-        )
+        return "\n".join([said, *(["", "This step:", *self.bench.lines] if self.bench.lines else [])])
 
     def _read_version(self, asked: arguments.ReadVersion) -> str:
         if asked.attempt is not None:
@@ -209,30 +214,13 @@ class Toolbox:
         return tables.check(self._look(Look.CHECK, asked.source or self.bench.source))
 
     def _evaluate(self, asked: arguments.Evaluate) -> str:
-        brief, bench = self._brief, self.bench
-        if asked.suite not in (None, brief.suite):
+        if asked.suite not in (None, self._brief.suite):
             return self._preview(str(asked.suite))
-        if (left := brief.desk.left().evaluations) is not None and left <= 0:
-            raise BadCall("no evaluations are left: submit the best attempt, or nothing")
-        others = tuple(self._version(number).number for number in asked.also_from if number not in bench.parents)
-        known = {attempt.attempt_id for attempt in brief.attempts} | {each.attempt_id for each in bench.attempts}
-        attempt = brief.evaluate(
-            brief.candidate(bench.source),
-            change=asked.change,
-            parents=(*bench.parents, *others),
-            hypothesis=f"{asked.hypothesis}{EXPECTED}{asked.expected})",
-            built_on=bench.built_on,
-        )
-        outcome = tables.verdict(attempt.evaluation, self._beside(attempt))
-        self._descent.add(attempt)
-        if attempt.decision:
-            outcome += f"; {attempt.decision.answer}"
-        bench.add(attempt, asked.hypothesis, asked.expected, outcome)
-        again = " (evaluated before: this is what was recorded)" if attempt.id in known else ""
-        parts = [f"attempt {attempt.id}{again}: {outcome}", tables.evaluation(attempt.evaluation)]
-        if (left := brief.desk.left().evaluations) is not None:
-            parts.append(f"{left} evaluations are left")
-        return "\n".join(part for part in parts if part)
+        others = (self._version(number).number for number in asked.also_from if number not in self.bench.parents)
+        return self._evaluations.evaluate(asked, tuple(others))
+
+    def _collect(self, asked: arguments.Collect) -> str:
+        return self._evaluations.collect()
 
     def _preview(self, suite: str) -> str:
         if suite not in self._suites:
@@ -302,6 +290,8 @@ class Toolbox:
 
     def _submit(self, asked: arguments.Submit) -> str:
         bench = self.bench
+        if ended := self._evaluations.finish():
+            raise BadCall("\n\n".join(["not submitted: submit again, now that what was under way has ended", *ended]))
         bench.handover = asked.handover
         if asked.attempt is None:
             bench.done, bench.reason = True, asked.seen
@@ -346,14 +336,6 @@ class Toolbox:
         if attempt is not None:
             return self._attempt(attempt).source, f"attempt {attempt}"
         return self.bench.source, "working source"
-
-    def _beside(self, attempt: Attempt) -> dict[str, float]:
-        """Return the speeds of what an attempt was edited from, of its parents and of the best version, by name."""
-        base = self._descent.base(attempt)
-        wanted = {*self.bench.parents, self._brief.versions[-1].number}
-        speeds = {v.number: v.attempt.evaluation.own_tflops for v in self._brief.versions if v.number in wanted}
-        versions = {f"version {number}": tflops for number, tflops in speeds.items() if tflops}
-        return ({base.name: base.tflops} if base else {}) | versions
 
     def _look(
         self,

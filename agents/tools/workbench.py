@@ -1,7 +1,7 @@
 """The workbench: the state of a step, kept exactly even when the conversation is compacted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -43,6 +43,23 @@ class Varied:
     """By the variant's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An evaluation that was begun and whose result nobody has read."""
+
+    number: int
+    """From 1, within the step."""
+    source: str
+    change: str
+    hypothesis: str
+    expected: str
+    parents: tuple[int, ...]
+    built_on: int | None = None
+    """As in ``Attempt``."""
+    follows: int | None = None
+    """Number of the evaluation whose source was edited, while that is under way itself."""
+
+
 @dataclass
 class Workbench:
     """The state of a step that is under way."""
@@ -65,6 +82,18 @@ class Workbench:
     """Id of the attempt that the working source is edited from; None: that of the first parent."""
     handover: str = ""
     """What the model hands over to the next step, in its own words."""
+    started: list[Started] = field(default_factory=list)
+    """The evaluations under way, oldest first."""
+    begun: int = 0
+    """How many evaluations were started in this way."""
+    follows: int | None = None
+    """Number of the evaluation under way that the working source is edited from, if it is."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The attempts and the evaluations under way, a line each."""
+        under_way = (f"evaluation {each.number}, under way [{each.change}]" for each in self.started)
+        return [*(each.line for each in self.attempts), *under_way]
 
     @property
     def best(self) -> StepAttempt | None:
@@ -80,11 +109,25 @@ class Workbench:
         self.attempts.append(
             StepAttempt(attempt.id, hypothesis, attempt.change, expected, outcome, tflops, acceptable, attempt.built_on)
         )
-        self.built_on = attempt.id
+
+    def start(self, what: Started) -> None:
+        """Note that an evaluation of the working source is under way."""
+        self.started.append(what)
+        self.begun = self.follows = what.number
+
+    def end(self, number: int, attempt_id: int | None) -> None:
+        """Note that an evaluation has ended, and which attempt it has come to, or what was edited if to none."""
+        self.started = [
+            replace(each, built_on=attempt_id, follows=None) if each.follows == number else each
+            for each in self.started
+            if each.number != number
+        ]
+        if self.follows == number:
+            self.built_on, self.follows = attempt_id, None
 
     def start_from(self, source: str, parents: tuple[int, ...], built_on: int | None) -> None:
         """Make the source of a version or attempt the working source."""
-        self.source, self.parents, self.built_on = source, parents, built_on
+        self.source, self.parents, self.built_on, self.follows = source, parents, built_on, None
 
     def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""

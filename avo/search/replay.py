@@ -15,7 +15,7 @@ from avo.agents.desk import Left
 from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.model import ChatMessage, Reply
 from avo.agents.mutate import Mutate
-from avo.agents.operator import COMMAND_OPERATOR, SEED_OPERATOR, Brief, Proposal, VariationOperator
+from avo.agents.operator import COMMAND_OPERATOR, SEED_OPERATOR, Brief, BuiltOn, Proposal, VariationOperator
 from avo.agents.registry import asks_models, get_operator
 from avo.agents.served import MCP_OPERATOR, PendingCall, Served, Unattended
 from avo.agents.settings import ModelSettings, Settings
@@ -118,7 +118,7 @@ class _Again:
             change: str,
             parents: tuple[int, ...],
             hypothesis: str = "",
-            built_on: int | None = None,
+            built_on: BuiltOn = None,
         ) -> Attempt:
             if taken[candidate.digest]:
                 taken[candidate.digest] -= 1
@@ -144,6 +144,7 @@ class _Again:
                 memories=[memory for memory in record.memories if memory.id <= seen.memories],
                 transcript=record.transcript(step),
                 evaluate=evaluate,
+                at_once=0,
                 profile=lambda candidate, case=None: Fault(Status.UNSUPPORTED, "not replayed"),
                 # No operator's next move depends on what is seen here: that of a model is on record.
                 desk=replace(

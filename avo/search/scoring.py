@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from threading import Lock
 from typing import TypeVar
 
 from avo.agents.errors import CandidateTaken
+from avo.agents.operator import BuiltOn
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import REFUSED, Comparison, Evaluation, Score, Verdict
@@ -54,6 +56,7 @@ class RecordingScorer:
         self._decide = decide
         self.activity = Activity(store, step, clock)
         self.tried = 0
+        self._recording = Lock()
 
     def __call__(
         self,
@@ -62,7 +65,7 @@ class RecordingScorer:
         change: str,
         parents: tuple[int, ...],
         hypothesis: str = "",
-        built_on: int | None = None,
+        built_on: BuiltOn = None,
     ) -> Attempt:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
@@ -77,22 +80,27 @@ class RecordingScorer:
         rivals = self._rivals(versions)
         with self.activity.during(f"judging {_named(change)}") as tell:
             evaluation = self._judge(candidate, rivals[-1] if rivals else None, tell)
-        known = self._with_plan(evaluation.plan_digest)
-        evaluation = _shared(evaluation, known)
-        attempt = self._store.results.record_attempt(
-            step_id=self._step.id,
-            candidate=candidate,
-            change=change,
-            parents=parents,
-            evaluation=evaluation,
-            started=started,
-            finished=self._clock(),
-            hypothesis=hypothesis,
-            decision=with_twins(self._decide(versions, evaluation), known),
-            built_on=built_on,
-        )
-        self.tried += 1
-        return attempt
+        edited = built_on() if callable(built_on) else built_on
+        with self._recording:  # each knows the attempts before it: its own candidate, or its launch plans
+            if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
+                self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=self._clock())
+                return self._as_of_now(recorded)
+            known = self._with_plan(evaluation.plan_digest)
+            evaluation = _shared(evaluation, known)
+            attempt = self._store.results.record_attempt(
+                step_id=self._step.id,
+                candidate=candidate,
+                change=change,
+                parents=parents,
+                evaluation=evaluation,
+                started=started,
+                finished=self._clock(),
+                hypothesis=hypothesis,
+                decision=with_twins(self._decide(versions, evaluation), known),
+                built_on=edited,
+            )
+            self.tried += 1
+            return attempt
 
     def _as_of_now(self, attempt: Attempt) -> Attempt:
         """Return a recorded attempt with the last word on it if it were submitted now; None where that is open."""

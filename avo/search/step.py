@@ -279,6 +279,7 @@ class _OpenStep:
             knowledge=work.knowledge,
             evaluate=self._evaluate,
             profile=work.evaluator.profile,
+            at_once=work.evaluator.at_once,
             look=self._looks,
             looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
             minutes=minutes,

@@ -224,6 +224,21 @@ def test_the_best_attempt_is_submitted_when_a_budget_ends_the_step() -> None:
     assert nothing == Proposal(None, "all is used")
 
 
+def test_what_is_under_way_when_a_budget_ends_the_step_is_waited_for() -> None:
+    world = World()
+    start = ("evaluate", {**WHY, "wait": False})
+    model = ScriptedModel(says(write("tflops = 120.0"), start, write("tflops = 140.0"), start), BudgetSpent("no more"))
+    proposal = run(world, model, at_once=1)
+    assert proposal.attempt is not None
+    assert proposal.attempt.source == "tflops = 140.0"
+    assert (world.desk.handovers[0].count("- attempt "), sorted(world.tried)) == (
+        2,
+        ["tflops = 120.0", "tflops = 140.0"],
+    )
+    model = ScriptedModel(says(write("tflops = 150.0"), start), ModelRefused("quota"))
+    assert run(world, model, at_once=1).reason.startswith("quota; submitted is the best attempt")
+
+
 def test_a_model_that_refuses_fails_the_step_unless_there_is_something_to_submit() -> None:
     with pytest.raises(ModelRefused, match="wrong key"):
         run(World(), ScriptedModel(ModelRefused("wrong key")))

@@ -30,8 +30,8 @@ from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "sources", "view_source",
-    "edit_source", "write_source", "try_variants", "check", "evaluate", "profile", "run_python", "remember",
-    "recall", "submit",
+    "edit_source", "write_source", "try_variants", "check", "evaluate", "collect", "profile", "run_python",
+    "remember", "recall", "submit",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from avo.agents.desk import FakeDesk, Left
 from avo.agents.errors import CandidateTaken, LooksSpent
-from avo.agents.operator import Brief, Explain, Variation
+from avo.agents.operator import Brief, BuiltOn, Explain, Variation
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import Evaluation, Fault, Resources, Status
@@ -79,7 +79,7 @@ class World:
         change: str,
         parents: tuple[int, ...],
         hypothesis: str = "",
-        built_on: int | None = None,
+        built_on: BuiltOn = None,
     ) -> Attempt:
         """Judge and record."""
         if self.taken:
@@ -91,7 +91,8 @@ class World:
         if self.evaluations is not None:
             self.evaluations -= 1
         self.limit()
-        return self._attempt(candidate.source, change, parents, hypothesis, built_on)
+        edited = built_on() if callable(built_on) else built_on
+        return self._attempt(candidate.source, change, parents, hypothesis, edited)
 
     def look(self, variations: Sequence[Variation]) -> Sequence[Findings]:
         """Predict what the judge would find."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from avo.agents.briefing import opening
 from avo.agents.operator import Brief, Proposal
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
-from avo.evaluator.evaluators import AnyRequest, VerifyRequest
+from avo.evaluator.evaluators import AnyRequest, EvaluateRequest, VerifyRequest
 from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.decision import Ruling
 from avo.lineage_db.store import Store
@@ -191,3 +192,39 @@ def test_what_passed_after_its_step_is_submitted_without_another_examination(des
     desk.judge.go.set()
     assert desk.step(take).version == 1
     assert len(desk.judge.verified) == 1
+
+
+class Meeting(FakeEvaluator):
+    """Two evaluators. Evaluations end once as many are under way as the barrier has parties."""
+
+    at_once = 2
+
+    def __init__(self) -> None:
+        super().__init__(judge)
+        self.barrier = threading.Barrier(1)
+
+    def ask(self, request: AnyRequest) -> object:
+        if isinstance(request, EvaluateRequest):
+            self.barrier.wait(LIMIT_S)
+        return super().ask(request)
+
+
+def test_evaluations_of_one_step_are_under_way_side_by_side_and_each_is_recorded_once(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "meeting.db"))
+    run, evaluator = make_run(store), Meeting()
+    work = make_work(store, run, evaluator)
+    work.perform(SeedOperator(SEED), "w0")
+    evaluator.barrier = threading.Barrier(2)
+    ends: list[list[int]] = []
+
+    def vary(brief: Brief) -> Proposal:
+        assert brief.at_once == 2
+        for sources in (["tflops = 110.0", "tflops = 120.0"], ["tflops = 130.0"] * 2):
+            with ThreadPoolExecutor(2) as threads:
+                ends.append([each.id for each in threads.map(lambda source: submit(brief, source), sources)])
+        return Proposal(None, "enough")
+
+    assert work.perform(Scripted(vary), "w0").reason == "enough"
+    assert [sorted(found) for found in ends] == [[2, 3], [4, 4]], "one candidate, one attempt"
+    assert len(store.attempts(run.id)) == 4
+    store.close()

@@ -39,6 +39,7 @@ from avo.search.seeding import SeedOperator
 from avo.search.workers import hire
 from avo.seeds import seed_source
 from tests.agents.test_agentic import EVALUATE, says, submit, write
+from tests.agents.world import WHY
 from tests.avo import fakes
 from tests.avo.fakes import NOW, SEED, Scripted, correct, judge, make_run, make_work, proposing
 from tests.avo.interleaved import MEASURED, PREDICTED, Interleaved, World, any_kernel, few_moves
@@ -135,6 +136,17 @@ def test_what_an_agent_did_leads_to_the_same_lineage(of_an_agent: Recording, aga
     assert [version.attempt.digest for version in new] == [version.attempt.digest for version in old]
     assert [version.attempt.hypothesis for version in new] == [version.attempt.hypothesis for version in old]
     assert of_an_agent.store.journal.spend(made.id).calls == 0
+
+
+def test_evaluations_that_went_on_are_waited_for_in_a_replay(recording: Recording) -> None:
+    start = ("evaluate", {**WHY, "wait": False})
+    recording.step(SeedOperator(SEED))
+    recording.agent(
+        says(write("tflops = 120.0"), start, write("tflops = 150.0"), start, submit(2)),
+        says(submit(3)),
+    )
+    assert len(recording.store.attempts(recording.run.id)) == 3
+    recording.assert_replays_to(SEED, "tflops = 150.0")
 
 
 def test_calls_that_were_not_run_after_one_that_failed_are_not_run_again(recording: Recording) -> None:
