@@ -19,8 +19,8 @@ from avo.agents.settings import ModelSettings, Settings
 from avo.agents.task import told
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import READ_ONLY
-from avo.agents.tools.tables import short
-from avo.agents.tools.toolbox import ERROR, MOST_CHARS, NOT_RUN, cut, failed
+from avo.agents.tools.tables import cut, short
+from avo.agents.tools.toolbox import ERROR, MOST_CHARS, NOT_RUN, failed
 from avo.agents.written import PARSER_MISSING, is_written
 from avo.lineage_db.entries import PaidStep
 from avo.lineage_db.records import Submission
@@ -153,9 +153,11 @@ class _Step:
             self._began = continued(brief, brief.previous, self._bench.source)
             messages = [*messages_in(brief.previous.transcript), _from_user(self._began)]
             self._conversation.replace(CONTINUED, messages, began=self._began, **thread)
+            self._toolbox.shown.add(self._bench.source)
         else:
             self._conversation.add({"role": "system", "content": render("system", **told(brief))})
             self._conversation.add(_from_user(opening(brief, self._bench.source)))
+            self._toolbox.shown.add(self._bench.source)
 
     def _turn(self) -> None:
         reply = self._ask()
@@ -196,6 +198,8 @@ class _Step:
 
     def _exact(self, summary: str) -> ChatMessage:
         bench = self._bench
+        self._toolbox.shown.forget()
+        self._toolbox.shown.add(bench.source)
         content = render(
             "compacted",
             summary=summary,

@@ -9,8 +9,7 @@ from avo.agents.desk import Desk
 from avo.agents.memory import handed_over, lessons, matter_at_hand, ranked
 from avo.agents.operator import Brief, Previous
 from avo.agents.prompts import render
-from avo.agents.tools.tables import lineage, short, unresolved
-from avo.agents.tools.toolbox import cut
+from avo.agents.tools.tables import cut, lineage, short, unresolved
 from avo.agents.tools.workbench import Workbench
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.problem import signature

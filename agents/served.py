@@ -57,6 +57,7 @@ class Served:
         """Work until a submission; raise ``StepLeft`` if the calls end before it."""
         states = [entry.content for entry in brief.transcript if entry.kind == STATE]
         toolbox = Toolbox(brief, Workbench.from_json(states[-1]) if states else None)
+        toolbox.shown.add(toolbox.bench.source)
         self._begin(self._open(brief, toolbox.bench, resumed=bool(states)), toolbox.bench.source)
         while not toolbox.bench.done:
             self.pending = self.pending or self._more()

@@ -18,8 +18,8 @@ from avo.agents.prompts import render
 from avo.agents.relay import MakeModel, chat_models
 from avo.agents.settings import Settings
 from avo.agents.task import told
-from avo.agents.tools.tables import evaluation, short, verdict
-from avo.agents.tools.toolbox import cut, difference
+from avo.agents.tools.editing import difference
+from avo.agents.tools.tables import cut, evaluation, short, verdict
 from avo.lineage_db.records import Attempt, Submission, Version
 
 _PARENT_DECAY = 0.6

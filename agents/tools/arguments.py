@@ -73,6 +73,11 @@ class Sources(_Arguments):
 class ViewSource(_Arguments):
     first: int = Field(default=1, ge=1)
     last: int | None = Field(default=None, ge=1)
+    function: str | None = Field(default=None, min_length=1, max_length=200)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return _at_most_one(self, "last", "function")
 
 
 class Edit(_Arguments):

@@ -139,6 +139,35 @@ def _given(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
             )
 
 
+def function_lines(source: str, name: str) -> tuple[int, int]:
+    """Return the first and last line of a function with its decorators; raise ``BadCall`` where there is none."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BadCall(f"the source does not parse ({error}): ask for lines by first and last") from None
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if (found := next((each for each in functions if each.name == name), None)) is None:
+        known = ", ".join(each.name for each in functions) or "none"
+        raise BadCall(f"there is no function {name!r:.80}: those of the working source are {known}")
+    return min(node.lineno for node in (found, *found.decorator_list)), found.end_lineno or found.lineno
+
+
+def changed_lines(old: str, new: str) -> tuple[int, int, str]:
+    """Return how many lines a source has lost and gained, and where: ``line 12 (-1 +1), lines 40 to 44 (-3 +5)``."""
+    matcher = difflib.SequenceMatcher(None, old.splitlines(), new.splitlines(), autojunk=False)
+    edits = [(i2 - i1, j1 + 1, j2 - j1) for kind, i1, i2, j1, j2 in matcher.get_opcodes() if kind != "equal"]
+    places = [
+        f"line{f's {first} to' if gained > 1 else ''} {first + max(gained - 1, 0)} (-{lost} +{gained})"
+        for lost, first, gained in edits
+    ]
+    return sum(lost for lost, _, _ in edits), sum(gained for _, _, gained in edits), ", ".join(places)
+
+
+def difference(old: str, new: str, old_name: str, new_name: str) -> str:
+    """Return the unified diff of two sources."""
+    return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
+
+
 def nearest(source: str, passage: str) -> str:
     """Return the lines of ``source`` that are most like ``passage``, which does not occur."""
     wanted, lines = passage.strip("\n").splitlines(), source.splitlines()

@@ -59,6 +59,21 @@ def fitting(passages: Sequence[str], most: int, between: str) -> Sequence[str]:
     return passages[: max(1, sum(end - len(between) <= most for end in ends))]
 
 
+def cut(text: str, most: int) -> str:
+    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle, where that can be done in
+    whole lines.
+    """
+    if len(text) <= most:
+        return text
+    head, tail = text[: most * 3 // 4], text[-most // 4 :]
+    end, start = head.rfind("\n") + 1, tail.find("\n") + 1
+    if end > len(head) // 2:
+        head = head[: end - 1]
+    if 0 < start < len(tail) // 2:
+        tail = tail[start:]
+    return f"{head}\n[... {len(text) - len(head) - len(tail)} of {len(text)} characters left out here ...]\n{tail}"
+
+
 def lineage(
     versions: Sequence[Version], attempts: Sequence[AttemptSummary], kind: str, descent: Descent | None = None
 ) -> str:

@@ -1,6 +1,5 @@
 """The toolbox of one step: tools by name, text in, text out. A caller needs neither a loop nor a model."""
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,10 @@ from avo.agents.operator import Brief, Variation
 from avo.agents.tools import arguments, sources, tables
 from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
-from avo.agents.tools.editing import Passage, edited, passages, variants_of
+from avo.agents.tools.editing import Passage, changed_lines, difference, edited, function_lines, passages, variants_of
 from avo.agents.tools.evaluating import EXPECTED, Evaluations
-from avo.agents.tools.tables import fitting
+from avo.agents.tools.shown import Shown
+from avo.agents.tools.tables import cut, fitting
 from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
 from avo.evaluator.beside import beside
 from avo.evaluator.catalogue import get_suite, kind_of, name_of
@@ -35,6 +35,8 @@ ERROR = "error: "
 """How the result of a call that could not be performed begins."""
 NOT_RUN = "not run: the call before failed"
 """The result of a call that was asked for together with one that ``failed``, and after it."""
+_LONG = 40
+"""Lines of a source from which on few changes to it are better edits."""
 _NOTE_CHARS = 200
 """Characters of a result reserved for the note that there is more."""
 
@@ -53,6 +55,8 @@ class Toolbox:
         self.bench = bench or Workbench(best.attempt.source, (best.number,))
         self._descent = Descent(brief.versions, brief.attempts)
         self._evaluations = Evaluations(brief, self.bench, self._descent)
+        self.shown = Shown()
+        """What the caller has read. It is not sent again of late: whoever shows a source, or shortens, says so here."""
         suites = tuple(name for name in brief.problem.suites if name != HELD_OUT)
         cases = tuple(case.name for case in get_suite(brief.problem, brief.suite))
         self.specs: list[dict[str, Any]] = tool_specs(suites, cases)
@@ -84,13 +88,13 @@ class Toolbox:
 
         Raises ``EvaluatorUnavailable`` and the errors of the desk.
         """
-        return self._kept(name, self._answer(name, arguments_json))
+        return self._kept(name, arguments_json, self._answer(name, arguments_json))
 
     def call_together(self, calls: Sequence[ToolCall]) -> list[str]:
         """Perform calls of tools that only read side by side, and return what ``call`` does of each, in order."""
         with ThreadPoolExecutor(len(calls)) as threads:
             said = list(threads.map(lambda call: self._answer(call.name, call.arguments), calls))
-        return [self._kept(call.name, each) for call, each in zip(calls, said, strict=True)]
+        return [self._kept(call.name, call.arguments, each) for call, each in zip(calls, said, strict=True)]
 
     def finish(self) -> None:
         """Wait for the evaluations under way, whose attempts are on the workbench then."""
@@ -106,11 +110,13 @@ class Toolbox:
             said = f"{ERROR}{error}"
         return cut(readable(said), self._most_chars)
 
-    def _kept(self, name: str, result: str) -> str:
+    def _kept(self, name: str, arguments_json: str, result: str) -> str:
         if name in ("check", "evaluate", "profile", "try_variants"):
             self.bench.results[name] = result
         if ended := self._evaluations.news():
             self.bench.results["evaluate"] = "\n\n".join(ended)
+        if not result.startswith(ERROR):
+            result = self.shown.answer(name, arguments_json, result)
         news = [*ended, *self._brief.desk.news()]
         return cut("\n\n".join([result, *news]), self._most_chars) if news else result
 
@@ -128,8 +134,18 @@ class Toolbox:
 
     def _read_version(self, asked: arguments.ReadVersion) -> str:
         if asked.attempt is not None:
-            return tables.attempt(self._attempt(asked.attempt))
-        return tables.version(self._version(asked.version))
+            attempt = self._attempt(asked.attempt)
+            return self._whole(tables.attempt(attempt), attempt.source)
+        version = self._version(asked.version)
+        return self._whole(tables.version(version), version.attempt.source)
+
+    def _whole(self, text: str, source: str) -> str:
+        """Return a text that ends with a source, without it where the caller has that."""
+        if self.shown.has(source):
+            return f"{text.removesuffix(source)}[its source: as you have it above]"
+        if len(text) <= self._most_chars:
+            self.shown.add(source)
+        return text
 
     def _diff_versions(self, asked: arguments.DiffVersions) -> str:
         old, old_name = self._named(asked.old, asked.old_attempt)
@@ -156,17 +172,32 @@ class Toolbox:
     # Editing
 
     def _view_source(self, asked: arguments.ViewSource) -> str:
-        return numbered(self.bench.source, asked.first, asked.last) or "there are no such lines"
+        source = self.bench.source
+        if asked.function is not None:
+            return numbered(source, *function_lines(source, asked.function))
+        whole = asked.first == 1 and asked.last is None
+        if whole and self.shown.has(source):
+            count = len(source.splitlines())
+            return f"you have it above as it is now, {count} lines: ask for a function, or for lines by first and last"
+        text = numbered(source, asked.first, asked.last) or "there are no such lines"
+        if whole and len(text) <= self._most_chars:
+            self.shown.add(source)
+        return text
 
     def _edit_source(self, asked: arguments.EditSource) -> str:
         source = self.bench.source
         self.bench.source = edited(source, passages(asked))
-        return difference(source, self.bench.source, "before", "after") or "no difference"
+        *_, where = changed_lines(source, self.bench.source)
+        return f"edited: {where}" if where else "no difference"
 
     def _write_source(self, asked: arguments.WriteSource) -> str:
         if asked.source is not None:
+            (lost, gained, _), lines = changed_lines(self.bench.source, asked.source), len(asked.source.splitlines())
             self.bench.source = asked.source
-            return f"written: {len(asked.source.splitlines())} lines; parents stay {list(self.bench.parents)}"
+            self.shown.add(asked.source)
+            few = lines > _LONG and lost + gained < lines // 4
+            advice = f"; only {lost} lines went and {gained} came: edit_source says that in less" if few else ""
+            return f"written: {lines} lines; parents stay {list(self.bench.parents)}{advice}"
         if asked.version is not None:
             version = self._version(asked.version)
             self.bench.start_from(version.attempt.source, (version.number,), None)
@@ -349,31 +380,11 @@ class Toolbox:
         return self._brief.desk.inspect(Inspection(look, name_of(self._brief.problem), source, suite, case, before))
 
 
-def cut(text: str, most: int) -> str:
-    """Return ``text``; if it has more than ``most`` characters, a note replaces its middle, where that can be done in
-    whole lines.
-    """
-    if len(text) <= most:
-        return text
-    head, tail = text[: most * 3 // 4], text[-most // 4 :]
-    end, start = head.rfind("\n") + 1, tail.find("\n") + 1
-    if end > len(head) // 2:
-        head = head[: end - 1]
-    if 0 < start < len(tail) // 2:
-        tail = tail[start:]
-    return f"{head}\n[... {len(text) - len(head) - len(tail)} of {len(text)} characters left out here ...]\n{tail}"
-
-
 def failed(name: str, result: str) -> bool:
     """Return whether the calls after one of the tool ``name`` would go on from what is not so: from a call that could
     not be performed, or from a kernel whose check found a fault.
     """
     return result.startswith(ERROR) or (name == "check" and not result.startswith(tables.SOUND))
-
-
-def difference(old: str, new: str, old_name: str, new_name: str) -> str:
-    """Return the unified diff of two sources."""
-    return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), old_name, new_name, lineterm="", n=2))
 
 
 def _fault(fault: Fault) -> str:

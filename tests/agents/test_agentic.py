@@ -309,8 +309,9 @@ def test_a_model_whose_context_is_smaller_than_configured_gets_a_shorter_convers
 
 
 def test_where_a_model_with_a_smaller_context_takes_over_the_conversation_is_made_to_fit() -> None:
-    turn = replace(says(("run_python", {"code": "print('x')"})), usage=Usage(20_000, 0, 50))
-    world, model, settings = small(turn, turn, ContextOverflow("smaller", 2000), Reply("short"), says(submit(None)))
+    turns = (says(("run_python", {"code": code})) for code in ("print('x')", "print('x' * 1)"))
+    turn, other = (replace(each, usage=Usage(20_000, 0, 50)) for each in turns)
+    world, model, settings = small(turn, other, ContextOverflow("smaller", 2000), Reply("short"), says(submit(None)))
     assert run(world, model, replace_context(settings, 30_000)).reason.startswith("nothing submitted")
     assert len(model.asked[-1]) == 3, "no turn fits beside the summary"
 

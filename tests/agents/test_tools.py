@@ -12,8 +12,8 @@ from avo.agents.prompts import tool_descriptions
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import TOOLS, BadCall, tool_specs
 from avo.agents.tools.editing import Passage, edited
-from avo.agents.tools.tables import short
-from avo.agents.tools.toolbox import MOST_CHARS, cut
+from avo.agents.tools.tables import cut, short
+from avo.agents.tools.toolbox import MOST_CHARS
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
@@ -157,7 +157,7 @@ def test_the_working_source_starts_as_the_best_version_and_is_edited_exactly() -
     bench = Bench()
     bench.call("write_source", source="a = 1\nb = 1\nc = 3")
     assert bench.call("view_source", first=2) == "   2 b = 1\n   3 c = 3"
-    assert "+b = 2" in bench.call("edit_source", old="b = 1", new="b = 2")
+    assert bench.call("edit_source", old="b = 1", new="b = 2") == "edited: line 2 (-1 +1)"
     assert "Nearest is line 2: 'b = 2'" in bench.call("edit_source", old="b =  2", new="")
     assert "See view_source" in bench.call("edit_source", old="qqqqqqqq", new="")
     assert "occurs 3 times" in bench.call("edit_source", old=" = ", new="=")
