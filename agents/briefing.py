@@ -1,11 +1,13 @@
 """What a step is told at its start: where the run stands, what it has learnt, and what is left of the budgets."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from avo.agents.descent import Descent
 from avo.agents.desk import Desk
+from avo.agents.handover import without_attempts
 from avo.agents.memory import handed_over, lessons, matter_at_hand, ranked
 from avo.agents.operator import Brief, Previous
 from avo.agents.prompts import render
@@ -44,7 +46,7 @@ def taken_up(brief: Brief, bench: Workbench) -> str:
     """Return the first message to an agent that resumes another agent's step: all that is known, and its state."""
     return render(
         "taken_up",
-        **_standing(brief),
+        **_standing(brief, {attempt.attempt_id for attempt in bench.attempts}),
         attempts=bench.lines,
         budget=budget(brief.desk),
         parents=bench.parents,
@@ -68,7 +70,7 @@ def continued(brief: Brief, previous: Previous, source: str) -> str:
         "continued",
         step=step.number,
         ended=_ended(brief, step),
-        news=_news(brief, step.started, mine),
+        news=_news(brief, step.started, mine | {each.attempt_id for each in brief.unresolved}),
         examined=brief.desk.news(),
         unresolved=unresolved(brief.unresolved),
         handovers=handed_over(later, brief.attempts, HANDOVERS),
@@ -82,11 +84,13 @@ def budget(desk: Desk) -> str:
     return render("budget", left=desk.left())
 
 
-def learnt(brief: Brief) -> list[str]:
-    """Return the lines of the run's memory that matter most for a step on the best version."""
+def learnt(brief: Brief, told: Collection[int] = ()) -> list[str]:
+    """Return the lines of the run's memory that matter most for a step on the best version, but for attempts that are
+    ``told`` of elsewhere.
+    """
     found = lessons(brief.memories, brief.attempts, brief.versions)
-    about = matter_at_hand(brief.parent, brief.attempts)
-    return [short(lesson.text, _LESSON_CHARS) for lesson in ranked(found, about, LESSONS)]
+    best = ranked(found, matter_at_hand(brief.parent, brief.attempts), LESSONS)
+    return [short(lesson.text, _LESSON_CHARS) for lesson in best if lesson.attempt_id not in told]
 
 
 def source_to_adapt(brief: Brief) -> str:
@@ -96,13 +100,23 @@ def source_to_adapt(brief: Brief) -> str:
     return taken.source if taken is not None and other else ""
 
 
-def _standing(brief: Brief) -> dict[str, Any]:
-    """Return the template variables on the lineage and on what the run has learnt."""
+def _standing(brief: Brief, mine: Collection[int] = ()) -> dict[str, Any]:
+    """Return the template variables on the lineage and on what the run has learnt, each attempt in one place.
+
+    The attempts ``mine`` are told of elsewhere.
+    """
+    latest = [each for each in brief.not_accepted if each.attempt_id not in mine][-_ATTEMPTS:]
+    open_ = [each for each in brief.unresolved if each.attempt_id not in mine]
+    table = _table(brief, brief.versions, latest)
+    told = {*mine, *(each.attempt_id for each in open_)}
+    if len(table) <= _LINEAGE_CHARS:
+        told |= {version.attempt.id for version in brief.versions} | {each.attempt_id for each in latest}
+    handovers = handed_over(brief.memories, brief.attempts, HANDOVERS)
     return {
-        "lineage": cut(_table(brief, brief.versions, brief.not_accepted[-_ATTEMPTS:]), _LINEAGE_CHARS),
-        "unresolved": unresolved(brief.unresolved),
-        "handovers": handed_over(brief.memories, brief.attempts, HANDOVERS),
-        "memory": learnt(brief),
+        "lineage": cut(table, _LINEAGE_CHARS),
+        "unresolved": unresolved(open_),
+        "handovers": [replace(each, text=without_attempts(each.text, told)) for each in handovers],
+        "memory": learnt(brief, told),
         "examined": brief.desk.news(),
         "interventions": brief.interventions,
     }

@@ -1,5 +1,8 @@
 """What a step hands over to the next one: the model's own words, or what the record of the step says."""
 
+import re
+from collections.abc import Collection
+
 from avo.agents.desk import Desk
 from avo.agents.tools.tables import short
 from avo.agents.tools.workbench import Workbench
@@ -8,6 +11,9 @@ MOST_WORDS = 600
 """Longest handover."""
 _ATTEMPTS = 12
 """Attempts that a handover made from the record lists, the latest."""
+_MADE = "(From the record, not in the step's own words.)"
+"""How a handover begins that was made from the record."""
+_ATTEMPT = re.compile(r"- attempt (\d+): ")
 _LAST_WORDS = 1_200
 """Characters of what the model said last in a handover made from the record."""
 
@@ -40,13 +46,19 @@ def abridged(text: str) -> str:
     return "\n".join(kept)
 
 
+def without_attempts(text: str, told: Collection[int]) -> str:
+    """Return a handover that was made from the record without the lines on attempts that are ``told`` of elsewhere."""
+    if not text.startswith(_MADE):
+        return text
+    lines = text.splitlines()
+    return "\n".join(line for line in lines if not ((of := _ATTEMPT.match(line)) and int(of[1]) in told))
+
+
 def _from_record(bench: Workbench, ending: str, last_words: str) -> str:
     """Return what was tried, where the working source stands, and what the model said last."""
     if not bench.attempts and not last_words:
         return ""
-    lines = [
-        f"(From the record, not in the step's own words.) {f'The step ended: {ending}.' if ending else ''}".strip()
-    ]
+    lines = [f"{_MADE} {f'The step ended: {ending}.' if ending else ''}".strip()]
     if bench.reason:
         lines.append(f"It submitted nothing: {bench.reason}")
     lines += [f"- {attempt.line}" for attempt in bench.attempts[-_ATTEMPTS:]]

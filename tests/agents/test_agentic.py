@@ -354,6 +354,9 @@ def test_a_step_that_was_killed_after_its_submission_only_concludes() -> None:
 def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     world = World()
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
+    world.fail("nonsense", "shorter is faster")
+    for speed in range(10):
+        world.fail(f"tflops = 9{speed}.0")
     run_ = Run(9, "old", "fsa", "h100", "quick", "agent", 0, {}, RunState.FINISHED, NOW, NOW)
     from avo.agents.operator import Transferred
 
@@ -363,11 +366,9 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     left = Memory(1, 1, 3, "tiles of 64 are next", NOW, handover=True)
     run(world, model, interventions=(said,), transferred=taken, memories=(left,))
     first = model.asked[0][1]["content"]
-    assert (
-        "attempt 2: 100 -> 110 predicted TFLOPS (+10.0%) over version 0, version 1. Changed: to tflops = 110.0. "
-        in first
-    )
-    assert "Hypothesis: larger tiles reuse more." in first
+    assert "- attempt 3: parse error: not a kernel: nonsense. Changed: to nonsense. Hypothesis: shorter is fa" in first
+    assert "v1  v0       110  +10.0%  to tflops = 110.0" in first
+    assert "Hypothesis: larger tiles reuse more." not in first, "the version is in the lineage"
     assert "- five steps without a version\n  - try persistence\n" in first
     assert "has another signature" in first
     assert "# Handed over by step 3, which made no version\ntiles of 64 are next\n" in first

@@ -1,6 +1,6 @@
 """Handovers: the model's own words, or what the record says, never more than is read gladly."""
 
-from avo.agents.handover import MOST_WORDS, abridged, handover
+from avo.agents.handover import MOST_WORDS, abridged, handover, without_attempts
 from avo.agents.tools import StepAttempt, Workbench
 
 
@@ -31,3 +31,11 @@ def test_a_long_handover_is_cut_after_a_line_or_a_sentence() -> None:
     assert MOST_WORDS - 10 < len(kept.split()) <= MOST_WORDS
     assert kept.endswith(("clocks. ...", "exponentials. ..."))
     assert abridged("short\n\nand whole") == "short\n\nand whole"
+
+
+def test_a_handover_from_the_record_leaves_out_attempts_that_are_told_of_elsewhere() -> None:
+    said = handover(bench(), "its time is up", "The exponentials are next.")
+    assert "attempt 7" not in without_attempts(said, {7})
+    assert without_attempts(said, {7}).endswith("its time is up.\nLast said: The exponentials are next.")
+    assert without_attempts(said, {8}) == said
+    assert without_attempts("In my words:\n- attempt 7: a wall", {7}).endswith("a wall")
