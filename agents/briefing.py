@@ -88,7 +88,7 @@ def learnt(brief: Brief, told: Collection[int] = ()) -> list[str]:
     """Return the lines of the run's memory that matter most for a step on the best version, but for attempts that are
     ``told`` of elsewhere.
     """
-    found = lessons(brief.memories, brief.attempts, brief.versions)
+    found = lessons(brief.memories, brief.attempts, brief.versions, brief.directions)
     best = ranked(found, matter_at_hand(brief.parent, brief.attempts), LESSONS)
     return [short(lesson.text, _LESSON_CHARS) for lesson in best if lesson.attempt_id not in told]
 

@@ -1,4 +1,4 @@
-"""A run's long memory: notes, how hypotheses ended and what steps handed over, ranked or found for the next step."""
+"""A run's long memory: notes, directions, how hypotheses ended and what steps handed over, ranked or found by words."""
 
 import math
 import re
@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from avo.agents.descent import Base, Descent
+from avo.agents.directions import FAILURE, effect, kind_of_scores, weight
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.units import figure
 from avo.knowledge_base.index import Index
 from avo.knowledge_base.note import Note
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.entries import Memory
 from avo.lineage_db.records import AttemptSummary, Version
 
@@ -19,9 +21,6 @@ _RELEVANCE = 2.0
 """Weight of relevance for a lesson whose every word is about the matter at hand."""
 _NOTE = 0.6
 """Weight of a note: an operator thought it worth keeping."""
-_FAILURE = 0.3
-_GAIN = 10.0
-"""Weight of a hypothesis per unit of log speed-up, good or bad; it reaches 1 at about 10 percent."""
 _FAILURES_AT_HAND = 5
 _WORD = re.compile(r"[a-z_][a-z_0-9.]{2,}")
 
@@ -32,10 +31,17 @@ class Lesson:
 
     step: int
     attempt_id: int | None
-    """The attempt that tested the hypothesis; None for a note."""
+    """The attempt that tested the hypothesis; None for notes and directions."""
     text: str
     weight: float
     """How much the lesson matters by itself, whatever the next step is about."""
+    kind: str = ""
+    """What it is, such as ``note``; empty for the outcome of a hypothesis."""
+
+    @property
+    def line(self) -> str:
+        """The lesson after its step and kind."""
+        return f"step {self.step}{f', {self.kind}' if self.kind else ''}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +60,25 @@ class Handover:
 
 
 def lessons(
-    memories: Iterable[Memory], attempts: Iterable[AttemptSummary], versions: Sequence[Version]
+    memories: Iterable[Memory],
+    attempts: Iterable[AttemptSummary],
+    versions: Sequence[Version],
+    taken: Iterable[Direction] = (),
 ) -> list[Lesson]:
-    """Return the notes and the outcomes of all hypotheses, in the order of their steps.
+    """Return the notes, the directions that steps listed, those ``taken`` over from other runs as of step 0, and the
+    outcomes of all hypotheses, in the order of their steps.
 
     The text of an outcome begins with what came of the edit, against the kernel that was edited.
     """
     attempts = list(attempts)
-    descent = Descent(versions, attempts)
-    score = versions[0].attempt.evaluation.score if versions else None
-    kind = score.kind if score else ScoreKind.PREDICTED
-    found = [Lesson(memory.step_number, None, memory.text, _NOTE) for memory in memories if not memory.handover]
+    descent, kind = Descent(versions, attempts), kind_of_scores(versions)
+    found = [Lesson(0, None, each.words, weight(each), "taken over") for each in taken]
+    for memory in memories:
+        if memory.direction is not None:
+            of_direction = weight(memory.direction)
+            found.append(Lesson(memory.step_number, None, memory.text, of_direction, "direction"))
+        elif not memory.handover:
+            found.append(Lesson(memory.step_number, None, memory.text, _NOTE, "note"))
     found += [_outcome(attempt, descent, kind) for attempt in attempts if attempt.hypothesis]
     return sorted(found, key=lambda lesson: lesson.step)
 
@@ -104,16 +118,21 @@ def recalled(
     memories: Sequence[Memory],
     attempts: Sequence[AttemptSummary],
     versions: Sequence[Version],
+    taken: Sequence[Direction],
     limit: int,
 ) -> list[str]:
-    """Return what all steps have learnt and handed over that shares words with ``query``, best first, each in full."""
-    texts = [
-        f"step {lesson.step}{'' if lesson.attempt_id else ', note'}: {lesson.text}"
-        for lesson in lessons(memories, attempts, versions)
-    ]
+    """Return what all steps have learnt, taken over and handed over that shares words with ``query``, best first, each
+    in full.
+    """
+    texts = [lesson.line for lesson in lessons(memories, attempts, versions, taken)]
     texts += [f"handed over by {each.of}: {each.text}" for each in handed_over(memories, attempts, len(memories))]
+    return [texts[place] for place in matching(query, texts)[:limit]]
+
+
+def matching(query: str, texts: Sequence[str]) -> list[int]:
+    """Return the places of the ``texts`` that share a word with ``query``, best first."""
     passages = [Note(str(place), "", (), (), (), "", text) for place, text in enumerate(texts)]
-    return [note.body for note in Index(passages).ranked(query)[:limit]]
+    return [int(note.id) for note in Index(passages).ranked(query)]
 
 
 def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Lesson:
@@ -123,10 +142,10 @@ def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Less
     """
     whole = bool(attempt.whole_change)
     base = descent.parent(attempt.parents) if whole else descent.base(attempt)
-    outcome, weight = f"{attempt.status.words}: {attempt.message}", _FAILURE
+    outcome, of_outcome = f"{attempt.status.words}: {attempt.message}", FAILURE
     if attempt.geomean_tflops:
         outcome = _effect(attempt.geomean_tflops, base, kind)
-        weight = min(1.0, _GAIN * abs(math.log(attempt.geomean_tflops / base.tflops))) if base else 0.0
+        of_outcome = effect(attempt.geomean_tflops / base.tflops - 1) if base else 0.0
     if attempt.version is not None:
         outcome += f", version {attempt.version}"
     elif attempt.decision and attempt.decision.refused:
@@ -139,7 +158,7 @@ def _outcome(attempt: AttemptSummary, descent: Descent, kind: ScoreKind) -> Less
         said.append(f"The last edit alone: {last}: {attempt.change}")
     said.append(f"Hypothesis: {attempt.hypothesis}")
     text = " ".join(f"{each.strip().rstrip('.')}." for each in said)
-    return Lesson(attempt.step_number, attempt.attempt_id, text, weight)
+    return Lesson(attempt.step_number, attempt.attempt_id, text, of_outcome)
 
 
 def _effect(tflops: float, base: Base | None, kind: ScoreKind) -> str:

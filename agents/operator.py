@@ -16,6 +16,7 @@ from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
 from avo.knowledge_base.library import Library
 from avo.lineage_db.decision import Ruling
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.entries import Intervention, Memory, Message, PaidStep
 from avo.lineage_db.looked import Looked
 from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Submission, Version
@@ -160,7 +161,9 @@ class Brief:
     paid: Sequence[PaidStep] = ()
     """What the run's last steps paid for models and gained, oldest first; empty where there is one model."""
     memories: Sequence[Memory] = ()
-    """Notes and handovers that earlier steps of the run left, oldest first."""
+    """Notes, directions and handovers that earlier steps of the run left, oldest first."""
+    directions: Sequence[Direction] = ()
+    """Directions of other runs that this one has taken over, with their evidence."""
     requirement: str = ""
     """What a version of the run has to be, in words."""
     transcript: Sequence[Message] = ()

@@ -63,7 +63,9 @@ TRANSFERRED = "transferred"
 """Run and version of another problem that the run starts from, and what it makes of them."""
 TIMED_FIRST = "timed_first"
 """The unresolved attempts of another run that a run on a GPU times before its operator begins: name, change, source."""
-_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST, CARD}
+DIRECTIONS = "directions"
+"""The directions of other runs that the run takes over, a list, each with its evidence."""
+_NOT_SETTINGS = {START, ISOLATION, TOOLS, TRANSFERRED, FOR, TIMED_FIRST, CARD, DIRECTIONS}
 
 _Count = Annotated[int | None, Field(ge=1)]
 _Amount = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from avo.lineage_db.directions import Direction
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -96,6 +98,8 @@ class Memory:
     written: datetime
     handover: bool = False
     """Whether it is what the step handed over when it ended; else a note."""
+    direction: Direction | None = None
+    """The direction that ``text`` is about, as its step left it; None for a note and a handover."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ StoreError
 +-- StepNotRunning         the step is finished, abandoned or unknown: nothing more can be written to it
 +-- ForeignEvaluation      an evaluation of another problem, target or suite than the run's
 +-- ForeignMeasurement     a measurement of kernels that are not the run's
++-- BadMemory              a file that holds no directions of a run
 +-- NothingMeasured        no kernel of the run ran right on a card like its target
 """
 
@@ -132,6 +133,10 @@ class ForeignMeasurement(StoreError):
 
     def __init__(self, run: str, why: str) -> None:
         super().__init__(f"{why}: it was measured for another run called {run!r}")
+
+
+class BadMemory(StoreError):
+    """A file holds no directions that a run could take over."""
 
 
 class NothingMeasured(StoreError):

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from avo.lineage_db import queries
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.engine import Database, Part, transactional
 from avo.lineage_db.entries import UNANSWERED, Intervention, Memory, Message, ModelCall, Spend
 from avo.lineage_db.errors import StepNotRunning
@@ -140,9 +141,20 @@ class Journal(Part):
         made = connection.execute(insert(memories).values(values).returning(memories.c.id)).scalar_one()
         return Memory(made, run.id, step.number, text, now, handover)
 
+    @transactional(write=True)
+    def explore(self, connection: Connection, step_id: int, directions: Sequence[Direction], *, now: datetime) -> None:
+        """Keep directions that a running step lists, each with what it saw of it; raises ``StepNotRunning``."""
+        run, step = queries.lock_running_step(connection, step_id, now)
+        values = [
+            {"run_id": run.id, "step_id": step.id, "text": each.words, "written": now, "direction": asdict(each)}
+            for each in directions
+        ]
+        if values:
+            connection.execute(insert(memories), values)
+
     @transactional()
     def memories(self, connection: Connection, run_id: int) -> list[Memory]:
-        """Return the notes and handovers of a run, oldest first."""
+        """Return the notes, directions and handovers of a run, oldest first."""
         return [record(Memory, row) for row in connection.execute(_MEMORIES, {"run_key": run_id})]
 
     @transactional(write=True)

@@ -26,6 +26,7 @@ from avo.evaluator.evaluation import Status
 from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from avo.lineage_db.decision import Ruling
+from avo.lineage_db.directions import direction_of
 from avo.lineage_db.ending import Ending
 from avo.lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
 from avo.lineage_db.seen import Seen
@@ -293,6 +294,8 @@ memories = Table(
     Column("written", UtcDateTime, nullable=False),
     # Whether it is what its step handed over to the next one.
     Column("handover", Boolean, nullable=False, server_default=false()),
+    # The direction that it is about, with what its step saw of it; NULL for notes and handovers.
+    Column("direction", Json(direction_of)),
 )
 
 interventions = Table(

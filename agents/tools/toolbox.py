@@ -313,7 +313,7 @@ class Toolbox:
 
     def _recall(self, asked: arguments.Recall) -> str:
         brief = self._brief
-        found = recalled(asked.query, brief.memories, brief.attempts, brief.versions, asked.limit)
+        found = recalled(asked.query, brief.memories, brief.attempts, brief.versions, brief.directions, asked.limit)
         whole = fitting(found, self._most_chars - _NOTE_CHARS, "\n\n")
         left = len(found) - len(whole)
         more = f"\n\n({left} more did not fit: ask with other words, or more)" if left else ""

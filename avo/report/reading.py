@@ -10,7 +10,7 @@ from difflib import unified_diff
 from avo.agents.edits import moves_of
 from avo.agents.moves import MOVES
 from avo.agents.mutate import Mutate
-from avo.config import ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
+from avo.config import DIRECTIONS, ISOLATION, START, TIMED_FIRST, TOOLS, TRANSFERRED
 from avo.evaluator.evaluation import Score, Status
 from avo.evaluator.known import CARD, known
 from avo.evaluator.target import score_kind
@@ -298,6 +298,7 @@ def _environment(run: Run, score: Score | None) -> list[tuple[str, str]]:
     ]
     config.pop(TRANSFERRED, None)
     config.pop(TIMED_FIRST, None)
+    config.pop(DIRECTIONS, None)
     shown = {"problem", "target", "suite", "operator", "seed", "name", CARD}
     lines += [(name.replace("_", " "), _shown(value)) for name, value in config.items() if name not in shown]
     return [(name, cut(value)) for name, value in lines if value]

@@ -46,7 +46,7 @@ from avo.search.population import Home, Population, population
 from avo.search.scoring import RecordingScorer
 from avo.search.seeding import SeedOperator
 from avo.search.supervision import supervise
-from avo.search.transfer import transferred
+from avo.search.transfer import taken_over, transferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +284,7 @@ class _OpenStep:
             looks=history.looks if hidden is None else [look for look in history.looks if look.step_number != hidden],
             minutes=minutes,
             transferred=transferred(work.store, run),
+            directions=taken_over(run),
             requirement=work.config.requirement,
             focus=self._home.selection.focus if self._home.selection else None,
             interventions=interventions,

@@ -8,11 +8,12 @@ from typing import Any
 
 from avo.agents.errors import CandidateTaken
 from avo.agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
-from avo.config import TIMED_FIRST, TRANSFERRED
+from avo.config import DIRECTIONS, TIMED_FIRST, TRANSFERRED
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.problem import signature
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Ruling
+from avo.lineage_db.directions import Direction, direction_of
 from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
@@ -85,6 +86,11 @@ def transferred(store: Store, run: Run) -> Transferred | None:
     origin = store.run(kept["run"])
     attempt = store.attempt(origin.id, kept["attempt"]) if "attempt" in kept else None
     return Transferred(origin, tuple(store.versions(origin.id)[: kept["version"] + 1]), attempt)
+
+
+def taken_over(run: Run) -> list[Direction]:
+    """Return the directions of other runs that ``run`` was given when it began."""
+    return [direction_of(each) for each in run.config.get(DIRECTIONS, ())]
 
 
 def timed_first(store: Store, run: Run, start: Attempt) -> list[dict[str, str]]:

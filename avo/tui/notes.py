@@ -68,10 +68,14 @@ def _why_empty(run: Run) -> str:
 def _memory(memory: Memory) -> Entry:
     title = Text.assemble(
         (f"{_when(memory.written)}  step {memory.step_number:<5} ", "dim"),
-        ("handover " if memory.handover else "note ", "bold"),
+        (_kind(memory), "bold"),
         first_line(memory.text),
     )
     return Entry(f"memory {memory.id}", title, memory.text)
+
+
+def _kind(memory: Memory) -> str:
+    return "handover " if memory.handover else "note " if memory.direction is None else "direction "
 
 
 def _intervention(made: Intervention) -> Entry:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from avo.evaluator.candidate import Candidate
+from avo.evaluator.target import ScoreKind
+from avo.lineage_db.directions import Direction, Evidence
 from avo.lineage_db.entries import Spend
 from avo.lineage_db.errors import StepNotRunning, UnknownRun
 from avo.lineage_db.records import PendingReply, StepState, Submission
@@ -169,3 +171,19 @@ def test_a_hypothesis_stays_with_its_attempt_and_a_submission_with_its_step(stor
     assert store.version(run.id).attempt == attempt == store.versions(run.id)[0].attempt
     assert store.attempt_summaries(run.id)[0].hypothesis == attempt.hypothesis
     assert store.steps(run.id)[0].submission == submission
+
+
+def test_directions_are_memories_that_keep_what_their_step_saw_of_them(store: Store, make: Any) -> None:
+    run = make.run(store)
+    step = make.step(store, run)
+    seen = Evidence(step.number, ScoreKind.PREDICTED, 0.03, 0.017, resolved=True, attempts=(1, 2), digest="d")
+    found = [Direction("roles", "loads wait", (seen,)), Direction("pages", "prefetch")]
+    store.journal.explore(step.id, found, now=make.now)
+    store.journal.explore(step.id, [], now=make.now)
+    store.journal.remember(step.id, "a note", now=make.now)
+    kept = store.journal.memories(run.id)
+    assert [each.direction for each in kept] == [*found, None]
+    assert [each.text for each in kept] == [*(each.words for each in found), "a note"]
+    store.claims.fail(step.id, state=StepState.ABANDONED, reason="killed", now=make.now)
+    with pytest.raises(StepNotRunning):
+        store.journal.explore(step.id, found, now=make.now)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from avo.evaluator.candidate import Candidate
+from avo.lineage_db.directions import from_file
 from avo.lineage_db.store import Store
 from tests.avo.cli.conftest import Avo
 from tests.avo.fakes import NOW, correct, make_run
@@ -32,10 +33,31 @@ def test_notes_and_outcomes_are_shown_and_as_json(avo: Avo, tmp_path: Path) -> N
             "tiles of 32 next",
         ],
     )
-    assert json.loads(avo("memory", "fake", "--db", db, "--limit", "1", "--json").stdout) == [
-        {"step": 0, "attempt": None, "text": "tiles of 64 spill", "handover": False},
-        {"step": 0, "attempt": None, "text": "tiles of 32 next", "handover": True},
-    ]
+    told = json.loads(avo("memory", "fake", "--db", db, "--json").stdout)
+    assert told["notes"] == [{"step": 0, "text": "tiles of 64 spill"}]
+    assert told["handovers"] == [{"step": 0, "version": None, "text": "tiles of 32 next"}]
+    assert {key: told[key] for key in ("format", "run", "problem", "target")} == {
+        "format": "avo memory 1", "run": "fake", "problem": "mha", "target": "h100",
+    }  # fmt: skip
+    assert told["directions"] == [
+        {
+            "name": "a",
+            "hypothesis": "smaller is faster",
+            "evidence": [
+                {
+                    "step": 0, "kind": "predicted", "gain": None, "resolution": None, "resolved": False, "base": "",
+                    "attempts": [1], "said": "", "digest": candidate.digest, "run": "fake", "problem": "mha",
+                    "target": "h100",
+                }
+            ],
+        }
+    ]  # fmt: skip
+    (found,) = from_file(json.dumps(told))
+    assert found.evidence[0].attempts == (1,)
+    assert avo("memory", "fake", "--db", db, "--search", "spilling").stdout == "step 0, note: tiles of 64 spill\n"
+    assert "nothing found" in avo("memory", "fake", "--db", db, "--search", "zyzzyva").stdout
+    told = json.loads(avo("memory", "fake", "--db", db, "--search", "tiles", "--json").stdout)
+    assert [len(told[key]) for key in ("directions", "notes", "handovers")] == [0, 1, 1]
 
 
 def test_a_run_without_memory_says_so_and_an_unknown_one_is_refused(avo: Avo) -> None:
