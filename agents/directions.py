@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from avo.agents.descent import Descent
 from avo.evaluator.resolution import ALONE
@@ -13,6 +14,10 @@ from avo.lineage_db.records import AttemptSummary, Version
 
 NAMED = ": "
 """What stands between a direction's name and what was changed, in the ``change`` of an attempt that follows it."""
+MOST_TAKEN = 100
+"""Most directions that a run takes over from another: every reader of its configuration reads them."""
+_MOST_TESTS = 5
+"""Most tests of a direction that a run takes over, the latest."""
 FAILURE = 0.3
 """Weight of what failed, or was not tested."""
 _GAIN = 10.0
@@ -49,6 +54,12 @@ def weight(direction: Direction) -> float:
     """Return how much a direction matters, 0 to 1: by its largest resolved gain or loss."""
     found = [effect(one.gain) if one.resolved else _TIE for one in direction.evidence if one.gain is not None]
     return max(found, default=FAILURE)
+
+
+def strongest(found: Sequence[Direction]) -> list[Direction]:
+    """Return the ``MOST_TAKEN`` directions that matter most, the first first, each with its latest evidence."""
+    chosen = sorted(found, key=weight, reverse=True)[:MOST_TAKEN]
+    return [replace(each, evidence=each.evidence[-_MOST_TESTS:]) for each in chosen]
 
 
 def effect(gain: float) -> float:

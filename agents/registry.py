@@ -43,6 +43,11 @@ def asks_models(name: str) -> bool:
     return name in _WITH_MODELS
 
 
+def reads_memory(name: str) -> bool:
+    """Return whether the operator called ``name`` may read ``Brief.directions``."""
+    return name != Mutate.name
+
+
 def get_operator(name: str, settings: Settings | None = None) -> VariationOperator:
     """Return a new operator called ``name``; ``settings`` are for those that ask models.
 

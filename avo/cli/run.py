@@ -1,7 +1,7 @@
 """``avo run``: start a run."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -25,6 +25,7 @@ from avo.cli.options import takes_settings
 
 if TYPE_CHECKING:
     from avo.config import RunConfig
+    from avo.lineage_db.directions import Direction
     from avo.lineage_db.store import Store
     from avo.model_config import ModelProblem, Phase
 
@@ -39,6 +40,16 @@ def run(
             help="Start from a version or an attempt of another run, which may be of another problem; from what a card "
             "measured fastest with RUN@measured.",
             autocompletion=completion.references,
+            rich_help_panel="Search",
+        ),
+    ] = None,
+    from_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.JSON|RUN",
+            help="Take over the directions of another run with their evidence: from a run of the database, or what avo "
+            "memory RUN --json printed. All operators but mutate read them.",
+            autocompletion=completion.runs,
             rich_help_panel="Search",
         ),
     ] = None,
@@ -125,9 +136,11 @@ def run(
     Example: avo run --for Qwen3-8B/config.json --phase decode --lengths 8192,32768 --batch 4
 
     Example: avo run --operator agent --model gpt-5 --max-steps 20 --max-tokens 5000000
+
+    Example: avo run --problem gqa --operator agent --model gpt-5 --from-memory mha-h100
     """
     from avo.cli.session import begin, cluster_joined, metrics_served, work_on
-    from avo.config import RunConfig
+    from avo.config import DIRECTIONS, RunConfig
     from avo.evaluator.catalogue import get_problem
     from avo.evaluator.known import CARD, figures
     from avo.model_time import LAYER, sizes_of
@@ -138,12 +151,15 @@ def run(
     if model is not None:
         settings["problem"] = model.problem
     chosen = RunConfig.resolve(config, settings)
-    _check_operator(settings, chosen)
+    _check_operator({**settings, "from_memory": from_memory}, chosen)
     card = figures(chosen.target)  # before a run of the database brings its own of that name
+    of_file = _of_file(from_memory)
     beginning = begin(chosen, database_url(db))
     chosen = beginning.config
     with open_store(db, create=True) as store:
         start = _start(store, chosen, start_from, seed_kernel)
+        if from_memory is not None:
+            start[DIRECTIONS] = _directions(store, from_memory, of_file)
         if model is not None:
             _say(model)
             start[FOR] = {**model.to_json(), LAYER: sizes_of(model.config)}
@@ -231,6 +247,38 @@ def _start(store: "Store", settings: "RunConfig", start_from: str | None, seed: 
     return {START: [{"origin": named.label, "source": attempt.source}], **taken}
 
 
+def _of_file(named: str | None) -> "list[Direction] | None":
+    """Return the directions of a file; None where what is ``named`` is a run, or nothing. A bad file is told before any
+    model is asked.
+    """
+    from avo.lineage_db.directions import from_file
+    from avo.lineage_db.errors import BadMemory
+
+    if named is None or not (named.endswith(".json") or Path(named).is_file()):
+        return None
+    try:
+        return from_file(Path(named).read_bytes())
+    except OSError as error:
+        fail(f"--from-memory: cannot read {named}: {error.strerror}")
+    except BadMemory as error:
+        fail(f"--from-memory: {named}: {error}")
+
+
+def _directions(store: "Store", named: str, found: "Sequence[Direction] | None") -> list[dict[str, Any]]:
+    """Return what the stored configuration says about the directions that the run takes over, and say how many."""
+    from avo.agents.directions import strongest
+    from avo.search.transfer import known_directions
+
+    if found is None:
+        run = store.run(named)
+        found = [each.placed(run.name, run.problem, run.target) for each in known_directions(store, run)]
+    if not found:
+        fail(f"--from-memory: {named} has no directions: its operator stated no hypotheses")
+    taken = strongest(found)
+    err.print(f"avo: takes over {len(taken)} of {len(found)} directions of {named}")
+    return [asdict(each) for each in taken]
+
+
 def _check_card(store: "Store", card: Mapping[str, Any]) -> None:
     """Fail where another run of the database has another calibrated card of this name."""
     from avo.evaluator.known import CARD
@@ -243,10 +291,12 @@ def _check_card(store: "Store", card: Mapping[str, Any]) -> None:
 def _check_operator(given: Mapping[str, Any], chosen: "RunConfig") -> None:
     """Fail for options that the chosen operator does not look at."""
     from avo.agents.operator import COMMAND_OPERATOR
-    from avo.agents.registry import asks_models
+    from avo.agents.registry import asks_models, reads_memory
 
     if given.get("model") and not asks_models(chosen.operator):
         fail(f"--model: operator {chosen.operator!r} asks no model: add --operator agent")
+    if given.get("from_memory") and not reads_memory(chosen.operator):
+        fail(f"--from-memory: operator {chosen.operator!r} reads no directions: add --operator agent, or another")
     if given.get("command") and chosen.operator != COMMAND_OPERATOR:
         fail(f"--command: operator {chosen.operator!r} starts no program: add --operator {COMMAND_OPERATOR}")
 

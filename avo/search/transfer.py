@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from avo.agents.directions import directions
 from avo.agents.errors import CandidateTaken
 from avo.agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
 from avo.config import DIRECTIONS, TIMED_FIRST, TRANSFERRED
@@ -91,6 +92,12 @@ def transferred(store: Store, run: Run) -> Transferred | None:
 def taken_over(run: Run) -> list[Direction]:
     """Return the directions of other runs that ``run`` was given when it began."""
     return [direction_of(each) for each in run.config.get(DIRECTIONS, ())]
+
+
+def known_directions(store: Store, run: Run) -> list[Direction]:
+    """Return the directions that a run knows, its own and those that it has taken over; raises the store's errors."""
+    memories, attempts = store.journal.memories(run.id), store.attempt_summaries(run.id)
+    return directions(memories, attempts, store.versions(run.id), taken_over(run))
 
 
 def timed_first(store: Store, run: Run, start: Attempt) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from avo.agents.directions import directions, weight
+from avo.agents.directions import MOST_TAKEN, directions, strongest, weight
 from avo.evaluator.resolution import ALONE
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Decision, Ruling
@@ -78,3 +78,12 @@ def test_large_resolved_effects_weigh_most_and_ties_least() -> None:
     assert of() > of(gain=0.05) > weight(Direction("untested", "")) > of(gain=0.01, resolved=False)
     assert of(gain=-0.5) == of(gain=-1.0) == 1.0
     assert of(gain=None) == weight(Direction("untested", ""))
+
+
+def test_what_travels_is_what_matters_most_with_its_latest_tests() -> None:
+    many = tuple(replace(LOOK, step=step, gain=0.001) for step in range(9))
+    found = [Direction(f"tie {number}", "", (replace(LOOK, resolved=False),)) for number in range(MOST_TAKEN)]
+    first, *rest = strongest([*found, Direction("gain", "", many), Direction("loss", "", (replace(LOOK, gain=-0.3),))])
+    assert (first.name, len(rest)) == ("loss", MOST_TAKEN - 1)
+    assert [each.name for each in strongest(found)] == [each.name for each in found]
+    assert [one.step for one in strongest([Direction("gain", "", many)])[0].evidence] == [4, 5, 6, 7, 8]

@@ -19,7 +19,9 @@ from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.profile import Counted, Profile
 from avo.evaluator.resolution import Difference
+from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead
+from avo.lineage_db.directions import Direction, Evidence
 from avo.lineage_db.entries import Memory
 from avo.lineage_db.records import Attempt, Run, RunState, RunSummary
 from avo.seeds import seed_source
@@ -441,6 +443,14 @@ def test_all_that_steps_left_is_found_by_words_each_in_full_and_the_outcome_firs
     found = few.call("recall", json.dumps({"query": "barrier"}))
     assert found.endswith("\n\n(1 more did not fit: ask with other words, or more)")
     assert "cut" not in found
+
+
+def test_directions_of_other_runs_are_in_the_brief_and_found_by_words_with_where_they_come_from() -> None:
+    there = Evidence(2, ScoreKind.PREDICTED, 0.03, 0.01, resolved=True, run="old", problem="gqa", target="a100")
+    brief = World().brief(directions=[Direction("roles", "loads wait for products", (there,))])
+    words = "roles: +3.0% ± 1.0%, predicted (run old, gqa on a100, not executed). Hypothesis: loads wait for products."
+    assert f"- {words}\n" in opening(brief, "x")
+    assert Toolbox(brief).call("recall", '{"query": "product"}') == f"step 0, taken over: {words}"
 
 
 def test_an_evaluation_keeps_hypothesis_and_outcome_together() -> None:

@@ -8,12 +8,17 @@ import pytest
 from avo.cli.session import in_words, summarise
 from avo.config import START, TIMED_FIRST, TRANSFERRED
 from avo.evaluator.resolution import Difference
+from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead
+from avo.lineage_db.directions import Direction, Evidence
 from avo.lineage_db.store import Store
+from avo.search.transfer import taken_over
 from avo.seeds import seed_source
 from tests.avo.cli.conftest import Avo
 from tests.avo.recorded import Recorded
 from tests.avo.sample_run import make_sample_run
+
+COMMAND = ("run", "--problem", "gqa", "--operator", "command", "--command", "true")
 
 
 @pytest.fixture
@@ -135,3 +140,51 @@ def test_a_run_on_a_gpu_is_told_what_the_run_it_starts_from_could_not_resolve(
         waiting = store.run("timed").config[TIMED_FIRST]
         assert TIMED_FIRST not in store.run("again").config
     assert waiting == [{"name": name, "change": "one barrier less", "source": "x = 105"}]
+
+
+def test_a_run_takes_over_the_directions_of_a_run_or_of_a_file(avo: Avo, url: str, tmp_path: Path) -> None:
+    tested = Evidence(0, ScoreKind.PREDICTED, 0.031, 0.017, resolved=True, base="version 0", attempts=(4,))
+    with Store.open(url) as store:
+        old = Recorded(store, "old")
+        pages, roles = Direction("pages", "prefetch"), Direction("roles", "loads wait", (tested,))
+        store.journal.explore(old.claim().id, [pages, roles], now=old.now)
+    file = tmp_path / "old.json"
+    file.write_text(avo("memory", "old", "--json", "--db", url).stdout)
+    asked = (*COMMAND, "--db", url, "--from-memory")
+    results = [avo(*asked, given, "--name", name) for given, name in (("old", "by-run"), (str(file), "by-file"))]
+    assert [result.exit_code for result in results] == [0, 0], results[0].stderr
+    assert results[0].stderr == "avo: takes over 2 of 2 directions of old\n"
+    with Store.open(url) as store:
+        assert taken_over(store.run("by-run")) == taken_over(store.run("by-file"))
+        assert taken_over(store.run("by-run")) == [each.placed("old", "mha", "h100") for each in (roles, pages)]
+    assert avo("memory", "by-run", "--db", url).stdout.splitlines() == [
+        "step 0, taken over: roles: +3.1% ± 1.7% over version 0, predicted (run old, mha on h100, attempt 4). "
+        "Hypothesis: loads wait.",
+        "step 0, taken over: pages: not tested. Hypothesis: prefetch.",
+    ]
+    again = json.loads(avo("memory", "by-run", "--json", "--db", url).stdout)
+    assert (again["run"], again["directions"][0]["evidence"][0]["run"]) == ("by-run", "old")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nowhere.json", "--from-memory: cannot read nowhere.json: No such file or directory"),
+        ("no-run", "no run 'no-run': choose one of"),
+        ("{}", "its format is None, not 'avo memory 1'"),
+        ('{"format": "avo memory 1", "directions": []}', "has no directions"),
+        ('{"format": "avo memory 1", "directions": [{"name": 3}]}', "$[0].name"),
+    ],
+)
+def test_a_memory_that_cannot_be_taken_over_is_told_in_one_line(
+    avo: Avo, url: str, tmp_path: Path, given: str, words: str
+) -> None:
+    if given.startswith("{"):
+        (tmp_path / "given.json").write_text(given)
+        given = str(tmp_path / "given.json")
+    result = avo(*COMMAND, "--from-memory", given, "--db", url)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert words in result.stderr
+    refused = avo("run", "--from-memory", "mha-h100", "--db", url)
+    assert refused.exit_code == 2
+    assert "operator 'mutate' reads no directions: add --operator agent" in refused.stderr

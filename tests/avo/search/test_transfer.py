@@ -1,12 +1,14 @@
 """Transfer: what a run keeps of where it comes from, what its operator is told, and how soon it paid."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from avo.config import TIMED_FIRST, TRANSFERRED, RunConfig
+from avo.config import DIRECTIONS, TIMED_FIRST, TRANSFERRED, RunConfig
 from avo.evaluator.evaluation import Status
 from avo.evaluator.resolution import Difference
+from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead, Ruling
+from avo.lineage_db.directions import Direction, Evidence
 from avo.lineage_db.records import Run, RunState
 from avo.lineage_db.store import Store
 from avo.search.seeding import SeedOperator
@@ -51,6 +53,18 @@ def test_an_operator_gets_the_version_and_those_before_it(store: Store) -> None:
     assert adapted is not None
     assert (adapted.run, [version.number for version in adapted.versions]) == (origin, [0, 1, 2])
     assert adapted.source == store.version(origin.id, 2).attempt.source
+
+
+def test_an_operator_gets_the_directions_that_its_run_took_over(store: Store) -> None:
+    there = Evidence(2, ScoreKind.PREDICTED, 0.03, 0.01, resolved=True, run="old", problem="gqa", target="h100")
+    taken = Direction("roles", "loads wait", (there,))
+    operator = Scripted(proposing(SEED))
+    run = make_run(store)
+    config = {**run.config, DIRECTIONS: [asdict(taken)]}
+    run = store.set_run_state(run.id, RunState.RUNNING, now=START, config=config)
+    make_work(store, run, evaluator(), RunConfig(supervisor="off")).perform(operator, "w0")
+    assert operator.briefs[0].directions == [taken]
+    assert RunConfig.stored(run, {}).problem == run.problem
 
 
 def test_the_first_correct_and_the_first_better_attempt_are_counted_without_pauses(store: Store) -> None:
