@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from avo.agents.model import Usage
 from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.inspection import Findings, Inspection
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.records import Attempt, RunSummary, Version
 
 
@@ -75,6 +76,8 @@ class Desk:
     left: Callable[[], Left]
     """Returns what is left of the budgets now."""
     listen: Listen
+    explore: Callable[[Sequence[Direction]], None] = lambda directions: None
+    """Keeps directions with what this step saw of them, for later steps and other runs."""
     news: Callable[[], Sequence[str]] = lambda: ()
     """Returns what was found since it was asked last, in lines for the operator."""
     runs: Callable[[], Sequence[RunSummary]] = lambda: ()
@@ -97,6 +100,7 @@ class FakeDesk:
     calls: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     handovers: list[str] = field(default_factory=list)
+    explored: list[Direction] = field(default_factory=list)
     heard: list[int | None] = field(default_factory=list)
     """How many characters had come, each time that this was noted."""
     waits: list[tuple[float, str]] = field(default_factory=list)
@@ -114,6 +118,7 @@ class FakeDesk:
             self.handovers.append,
             self._left,
             self._listen,
+            self.explored.extend,
         )
 
     def _inspect(self, inspection: Inspection) -> Findings:

@@ -68,6 +68,14 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
     return Difference(math.expm1(gain), share, math.expm1(max(0.0, gain - least, by_orders)), alone)
 
 
+def lead(mine: Score, other: Score) -> tuple[float, float]:
+    """Return the gain of one predicted score over another, and the least gain or loss that tells them apart, which is
+    ``ALONE`` at least: none of the two need have neighbours. Raises ``ValueError`` for a measured score.
+    """
+    found = difference(mine, other)
+    return found.gain, max(found.resolution or 0.0, ALONE)
+
+
 def resolution(score: Score) -> float | None:
     """Return the lead from which on a score is resolved from another with such neighbours, as a fraction; None where
     they are not known.

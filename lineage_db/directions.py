@@ -72,6 +72,10 @@ class Direction:
         found = "; ".join(each.words for each in self.evidence) or "not tested"
         return f"{self.name}: {found.rstrip('.')}. Hypothesis: {self.hypothesis.strip().rstrip('.')}."
 
+    def seen_in(self, step: int) -> "Direction":
+        """Return the direction with all evidence of one step."""
+        return replace(self, evidence=tuple(replace(each, step=step) for each in self.evidence))
+
     def placed(self, run: str, problem: str, target: str) -> "Direction":
         """Return the direction with the place of its tests in evidence that has none."""
         evidence = (

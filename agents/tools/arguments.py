@@ -18,7 +18,8 @@ BASE = "base"
 """The name of what variants are made from."""
 MOST_VARIANTS = 16
 """Most variants that are looked at in one call."""
-
+MOST_DIRECTIONS = 20
+"""Most directions of one call; their tests and the base fit into the default budget of a step's looks."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -157,6 +158,23 @@ class TryVariants(_Arguments):
         return _at_most_one(self, "version", "attempt")
 
 
+class ListedDirection(Variant):
+    hypothesis: str = Field(min_length=15, max_length=1000)
+
+
+class ExploreDirections(_Arguments):
+    directions: tuple[ListedDirection, ...] = Field(max_length=MOST_DIRECTIONS)
+    version: int | None = Field(default=None, ge=0)
+    attempt: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = {each.name.lower() for each in self.directions}
+        if not names or BASE in names or len(names) < len(self.directions):
+            raise PydanticCustomError("names", "give directions, each a name of its own other than base")
+        return _at_most_one(self, "version", "attempt")
+
+
 class Check(_Arguments):
     source: str | None = Field(default=None, min_length=1, max_length=MOST_SOURCE_CHARS)
 
@@ -224,6 +242,7 @@ TOOLS: dict[str, type[_Arguments]] = {
     "edit_source": EditSource,
     "write_source": WriteSource,
     "try_variants": TryVariants,
+    "explore_directions": ExploreDirections,
     "check": Check,
     "evaluate": Evaluate,
     "collect": Collect,
@@ -233,7 +252,9 @@ TOOLS: dict[str, type[_Arguments]] = {
     "recall": Recall,
     "submit": Submit,
 }
-_WRITING = {"edit_source", "write_source", "try_variants", "evaluate", "collect", "remember", "submit"}
+_WRITING = {
+    "edit_source", "write_source", "try_variants", "explore_directions", "evaluate", "collect", "remember", "submit",
+}  # fmt: skip
 READ_ONLY = frozenset(TOOLS) - _WRITING
 """The tools that change neither the step nor the run: calls of them may be performed side by side."""
 

@@ -38,8 +38,8 @@ class Evaluations:
         self._afford()
         parents = (*bench.parents, *also_from)
         what = Started(
-            bench.begun + 1, bench.source, asked.change, asked.hypothesis, asked.expected, parents, bench.built_on,
-            bench.follows,
+            bench.begun + 1, bench.source, bench.named(asked.change), asked.hypothesis, asked.expected, parents,
+            bench.built_on, bench.follows,
         )  # fmt: skip
         if not asked.wait and self._brief.at_once:
             while len(self._pending) >= self._brief.at_once:

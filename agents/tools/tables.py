@@ -9,7 +9,7 @@ from avo.agents.tools.arguments import BASE
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Score
 from avo.evaluator.inspection import Findings
 from avo.evaluator.profile import LaunchProfile, Profile, Role, Section, measured_tables
-from avo.evaluator.resolution import ALONE, difference
+from avo.evaluator.resolution import lead
 from avo.evaluator.units import TFLOPS, figure
 from avo.lineage_db.records import Attempt, AttemptSummary, Version
 
@@ -233,9 +233,8 @@ def _beside(each: Findings, base: Findings, score: Score, of: Score) -> str:
     """Return how a variant compares with the base: ``+3.1% ± 1.7%``, a tie, or that they are the same kernel."""
     if each.plan_digest is not None and each.plan_digest == base.plan_digest:
         return "the same kernels"
-    found = difference(score, of)
-    width = max(found.resolution or 0.0, ALONE)
-    return f"{'tie, ' if abs(found.gain) <= width else ''}{found.gain:+.1%} ± {width:.1%}"
+    gain, width = lead(score, of)
+    return f"{'tie, ' if abs(gain) <= width else ''}{gain:+.1%} ± {width:.1%}"
 
 
 def _tied(one: Findings, other: Findings) -> bool:

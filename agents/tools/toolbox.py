@@ -9,15 +9,16 @@ from avo.agents.descent import Descent
 from avo.agents.errors import CandidateTaken, LooksSpent
 from avo.agents.memory import recalled
 from avo.agents.model import ToolCall, readable
-from avo.agents.operator import Brief, Variation
+from avo.agents.operator import Brief
 from avo.agents.tools import arguments, sources, tables
 from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
-from avo.agents.tools.editing import Passage, changed_lines, difference, edited, function_lines, passages, variants_of
+from avo.agents.tools.editing import changed_lines, difference, edited, function_lines, passages
 from avo.agents.tools.evaluating import EXPECTED, Evaluations
 from avo.agents.tools.shown import Shown
 from avo.agents.tools.tables import cut, fitting
-from avo.agents.tools.workbench import StepAttempt, Varied, Workbench, numbered
+from avo.agents.tools.varying import explored, tried, variant
+from avo.agents.tools.workbench import WORKING, StepAttempt, Workbench, numbered
 from avo.evaluator.beside import beside
 from avo.evaluator.catalogue import get_suite, kind_of, name_of
 from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
@@ -73,6 +74,7 @@ class Toolbox:
             "edit_source": self._edit_source,
             "write_source": self._write_source,
             "try_variants": self._try_variants,
+            "explore_directions": self._explore_directions,
             "check": self._check,
             "evaluate": self._evaluate,
             "collect": self._collect,
@@ -111,7 +113,7 @@ class Toolbox:
         return cut(readable(said), self._most_chars)
 
     def _kept(self, name: str, arguments_json: str, result: str) -> str:
-        if name in ("check", "evaluate", "profile", "try_variants"):
+        if name in ("check", "evaluate", "profile", "try_variants", "explore_directions"):
             self.bench.results[name] = result
         if ended := self._evaluations.news():
             self.bench.results["evaluate"] = "\n\n".join(ended)
@@ -203,41 +205,17 @@ class Toolbox:
             self.bench.start_from(version.attempt.source, (version.number,), None)
             return f"the working source is version {version.number} again"
         if asked.variant is not None:
-            self.bench.source = self._variant(asked.variant)
+            self.bench.take(asked.variant, variant(self.bench, asked.variant))
             return f"the working source is variant {asked.variant}; parents stay {list(self.bench.parents)}"
         attempt = self._attempt(asked.attempt)
         self.bench.start_from(attempt.source, attempt.parents, attempt.id)
         return f"the working source is that of attempt {attempt.id}"
 
     def _try_variants(self, asked: arguments.TryVariants) -> str:
-        """Look at variants of a source; one whose edits do not fit does not keep the others from it."""
-        brief, bench = self._brief, self.bench
-        if brief.look is None:
-            raise BadCall("variants cannot be looked at here: edit the source and profile it")
-        source, name = self._named(asked.version, asked.attempt)
-        base = Variation(brief.candidate(source), f"the base of variants, {name}", bench.parents)
-        made, kept, faults = {arguments.BASE: base}, dict[str, tuple[Passage, ...]](), dict[str, str]()
-        for name, given in variants_of(asked):
-            try:
-                edits = tuple(given())
-                candidate = brief.candidate(edited(source, edits))
-            except BadCall as error:
-                faults[name] = f"not made: {error}"
-            else:
-                made[name], kept[name] = Variation(candidate, f"variant {name}", bench.parents), edits
-        found = dict(zip(made, brief.look(list(made.values())), strict=True))
-        bench.varied = Varied(source, kept)
-        left = brief.desk.left().looks
-        parts = [tables.variants(found, faults), "Nothing was executed: numbers may be wrong."]
-        parts += [] if left is None else [f"{left} looks are left."]
-        return "\n".join(parts)
+        return tried(self._brief, self.bench, asked, *self._named(asked.version, asked.attempt))
 
-    def _variant(self, name: str) -> str:
-        varied = self.bench.varied
-        if varied is None or name not in varied.passages:
-            known = ", ".join(varied.passages) if varied else "none yet"
-            raise BadCall(f"there is no variant {name!r}: those of the last try_variants are {known}")
-        return edited(varied.source, varied.passages[name])
+    def _explore_directions(self, asked: arguments.ExploreDirections) -> str:
+        return explored(self._brief, self.bench, asked, *self._named(asked.version, asked.attempt))
 
     # Judging
 
@@ -265,7 +243,7 @@ class Toolbox:
     def _profile(self, asked: arguments.Profile) -> str:
         source, name = asked.source or "", "the given source"
         if asked.variant is not None:
-            source, name = self._variant(asked.variant), f"variant {asked.variant}"
+            source, name = variant(self.bench, asked.variant), f"variant {asked.variant}"
         elif not source:
             source, name = self._named(asked.version, asked.attempt)
         case = asked.case or get_suite(self._brief.problem, self._brief.suite)[0].name
@@ -292,13 +270,13 @@ class Toolbox:
         """Return the source that a text names, and what to call it: ``v3``, ``#38``, ``base`` or a variant's name."""
         varied = self.bench.varied
         if varied and text in varied.passages:
-            return self._variant(text), f"variant {text}"
+            return variant(self.bench, text), f"variant {text}"
         if named := re.fullmatch(r"(v|version|#|attempt) ?(\d{1,9})", text.strip().lower()):
             number = int(named[2])
             return self._named(number, None) if named[1][0] == "v" else self._named(None, number)
         if varied and text == arguments.BASE:
             return varied.source, "the base of the variants"
-        if text == "working source":
+        if text == WORKING:
             return self.bench.source, text
         raise BadCall(f"{text!r:.60} names no source: give v3, #38, base or a variant's name, or working source")
 
@@ -366,7 +344,7 @@ class Toolbox:
             return self._version(version).attempt.source, f"version {version}"
         if attempt is not None:
             return self._attempt(attempt).source, f"attempt {attempt}"
-        return self.bench.source, "working source"
+        return self.bench.source, WORKING
 
     def _look(
         self,

@@ -6,8 +6,12 @@ from typing import Any
 
 import msgspec
 
+from avo.agents.directions import NAMED
 from avo.agents.tools.editing import Passage
 from avo.lineage_db.records import Attempt, Submission
+
+WORKING = "working source"
+"""What the working source is called beside versions and attempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Varied:
     source: str
     passages: dict[str, tuple[Passage, ...]]
     """By the variant's name."""
+    directions: bool = False
+    """Whether they are the tests of directions, by the names of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,8 @@ class Workbench:
     """How many evaluations were started in this way."""
     follows: int | None = None
     """Number of the evaluation under way that the working source is edited from, if it is."""
+    direction: str = ""
+    """Name of the explored direction that the working source follows; empty: none."""
 
     @property
     def lines(self) -> list[str]:
@@ -127,7 +135,19 @@ class Workbench:
 
     def start_from(self, source: str, parents: tuple[int, ...], built_on: int | None) -> None:
         """Make the source of a version or attempt the working source."""
-        self.source, self.parents, self.built_on, self.follows = source, parents, built_on, None
+        self.source, self.parents, self.built_on = source, parents, built_on
+        self.follows, self.direction = None, ""
+
+    def take(self, variant: str, source: str) -> None:
+        """Make a variant, which has this source, the working source."""
+        self.source = source
+        if self.varied is not None and self.varied.directions:
+            self.direction = variant
+
+    def named(self, change: str) -> str:
+        """Return an attempt's ``change`` after the name of the direction that it follows, if any."""
+        follows = self.direction and not change.lower().startswith(self.direction.lower())
+        return f"{self.direction}{NAMED}{change}" if follows else change
 
     def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:
         """End the step with an attempt."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from avo.agents.desk import Desk, Left
 from avo.evaluator.evaluators import Evaluator
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.errors import UnknownAttempt, UnknownRun, UnknownVersion
 from avo.lineage_db.records import Attempt, PendingReply, RunSummary, Step, Version
 from avo.lineage_db.store import Store
@@ -47,6 +48,9 @@ def make_desk(
     def hand_over(text: str) -> None:
         store.journal.remember(step.id, text, now=clock(), handover=True)
 
+    def explore(directions: Sequence[Direction]) -> None:
+        store.journal.explore(step.id, [each.seen_in(step.number) for each in directions], now=clock())
+
     def runs() -> list[RunSummary]:
         return [each for each in store.runs() if each.versions and each.run.id != step.run_id]
 
@@ -63,6 +67,7 @@ def make_desk(
         charge=partial(record_call, store, step.run_id, step, clock),
         remember=remember,
         hand_over=hand_over,
+        explore=explore,
         left=left,
         listen=listen,
         runs=runs,

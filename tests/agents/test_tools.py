@@ -18,7 +18,7 @@ from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Fault, Resources, Status
 from avo.evaluator.inspection import Findings, Inspection, Look
 from avo.evaluator.profile import Counted, Profile
-from avo.evaluator.resolution import Difference
+from avo.evaluator.resolution import ALONE, Difference
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Lead
 from avo.lineage_db.directions import Direction, Evidence
@@ -32,7 +32,8 @@ from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
     "read_lineage", "read_version", "diff_versions", "search_knowledge", "read_note", "sources", "view_source",
-    "edit_source", "write_source", "try_variants", "check", "evaluate", "collect", "profile", "run_python",
+    "edit_source", "write_source", "try_variants", "explore_directions", "check", "evaluate", "collect", "profile",
+    "run_python",
     "remember", "recall", "submit",
 ]  # fmt: skip
 
@@ -354,6 +355,93 @@ def test_hot_loops_of_two_sources_are_set_beside_each_other_and_a_timeline_is_te
     assert "names no source: give v3, #38" in bench.call("profile", show="sass", against="other")
     assert "against compares machine code" in bench.call("profile", against="v0")
     assert "warps run or wait for:" in bench.call("profile", show="timeline")
+
+
+def listed(name: str, value: str | None = None, **more: Any) -> dict[str, Any]:
+    """Return a direction whose test sets the speed, or one without a test."""
+    test = {} if value is None else {"edits": [{"old": "100.0", "new": value}]}
+    return {"name": name, "hypothesis": f"{name} relieves the tensor pipe", **test, **more}
+
+
+def test_directions_are_tested_together_and_kept_with_what_was_seen_and_one_is_followed() -> None:
+    bench = Bench(World(looks=9))
+    asked = [
+        listed("pages", "103.0"), listed("alike", "101.0"), listed("worse", "80.0"), listed("ideas"),
+        listed("broken", edits=[{"old": SEED, "new": "nonsense"}]),
+        listed("elsewhere", edits=[{"old": "7", "new": "8"}]),
+    ]  # fmt: skip
+    said = bench.call("explore_directions", directions=asked)
+    assert [line.split()[0] for line in said.splitlines()[1:5]] == ["base", "pages", "alike", "worse"]
+    assert "Most ahead of the base is pages: go on with write_source variant: pages" in said
+    assert "elsewhere: not made: the passage does not occur" in said
+    assert said.endswith(
+        "4 looks are left.\nKept without a test: ideas, elsewhere.\n6 directions are in memory. "
+        "In this step, follow those that pay."
+    )
+    kept = {each.name: each for each in bench.world.desk.explored}
+    assert [kept[each["name"]].hypothesis for each in asked] == [each["hypothesis"] for each in asked]
+    found = {name: each.evidence[0] for name, each in kept.items() if each.evidence}
+    assert {name: (round(each.gain or 0, 3), each.resolution, each.resolved) for name, each in found.items()} == {
+        "pages": (0.03, ALONE, True), "alike": (0.01, ALONE, False), "worse": (-0.2, ALONE, True),
+        "broken": (0, None, False),
+    }  # fmt: skip
+    assert found["broken"].said == "parse error: not a kernel: nonsense"
+    assert {each.base for each in found.values()} == {"the working source from version 0"}
+    assert found["pages"].digest == Candidate("mha", "tflops = 103.0").digest
+    assert bench.box.bench.results["explore_directions"] == said
+    bench.call("write_source", variant="pages")
+    bench.call("edit_source", old="103.0", new="103.5")
+    bench.call("evaluate", **WHY)
+    assert bench.world.desk.attempts[2].change == f"pages: {WHY['change']}"
+    bench.call("edit_source", old="103.5", new="104.0")
+    bench.call("evaluate", **WHY | {"change": "Pages again"})
+    assert bench.world.desk.attempts[3].change == "Pages again"
+    again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
+    assert (again, again.direction) == (bench.box.bench, "pages")
+    bench.call("try_variants", variants=varied(other="1.0"), version=0)
+    bench.call("write_source", variant="other")
+    assert bench.box.bench.direction == "pages", "variants of the source that follows it"
+    bench.call("write_source", version=0)
+    bench.evaluate("tflops = 99.0")
+    assert bench.world.desk.attempts[4].change == WHY["change"]
+
+
+def test_directions_may_be_tested_on_any_version_or_attempt_and_listed_without_any_test() -> None:
+    world = World()
+    world.fail("tflops = 50.0")
+    bench = Bench(world)
+    said = bench.call("explore_directions", attempt=2, directions=[listed("x", edits=[{"old": "50", "new": "60"}])])
+    assert "+20.0%" in said
+    assert bench.world.desk.explored[0].evidence[0].base == "attempt 2"
+    looks = len(world.looked)
+    said = bench.call("explore_directions", directions=[listed("y")])
+    assert said == "Kept without a test: y.\n1 directions are in memory. In this step, follow those that pay."
+    assert len(world.looked) == looks
+    assert "x" in (bench.box.bench.varied.passages if bench.box.bench.varied else {})
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "give directions, each a name of its own other than base"),
+        (["Roles", "roles"], "give directions, each a name of its own other than base"),
+        (["base"], "give directions, each a name of its own other than base"),
+        ([f"number {number}" for number in range(21)], "at most 20 items"),
+    ],
+)
+def test_a_list_of_directions_that_cannot_be_is_answered_in_a_sentence(names: list[str], words: str) -> None:
+    bench = Bench()
+    said = bench.call("explore_directions", directions=[listed(name) for name in names])
+    assert said.startswith("error: explore_directions was not called: ")
+    assert words in said
+    assert bench.world.desk.explored == []
+
+
+def test_directions_that_cannot_be_looked_at_are_not_kept() -> None:
+    bench = Bench(World(looks=2))
+    said = bench.call("explore_directions", directions=[listed("a", "101.0"), listed("b", "102.0")])
+    assert said.startswith("error: ")
+    assert bench.world.desk.explored == []
 
 
 def test_variants_are_not_looked_at_beyond_the_budget_or_where_nothing_can_be_looked_at() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -19,14 +20,16 @@ from avo.agents.single_turn import SingleTurn
 from avo.config import RunConfig
 from avo.errors import NoAttempts, RunFailed
 from avo.evaluator.fake import FakeEvaluator
-from avo.evaluator.inspection import Findings
+from avo.evaluator.inspection import Findings, Inspection
 from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import PendingReply, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
+from avo.search.evaluators import SideBySide
 from avo.search.run import MODEL_PATIENCE, PATIENCE, RunSession, Stop
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
+from avo.search.transfer import known_directions
 from tests.agents.endpoint import Endpoint, Line
 from tests.agents.world import WHY
 from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run, make_work
@@ -148,6 +151,49 @@ def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:
     assert "smaller is slower" in first
     assert "attempt 2: 100 -> 90.0 predicted TFLOPS (-10.0%) over version 0" in first
     assert "# Handed over by step 1, which made no version\n(From the record" in first
+
+
+def test_a_step_begins_with_twenty_directions_on_two_evaluators(shop: Shop) -> None:
+    two_at_a_time = Barrier(2, timeout=600)
+
+    class Meeting(FakeEvaluator):
+        """One of two: a look ends when the other is asked too."""
+
+        def ask(self, request: Any) -> Any:
+            if isinstance(request, Inspection) and "tflops = 1" in request.source:
+                two_at_a_time.wait()
+            return super().ask(request)
+
+    speeds = {f"direction {number}": 101.0 + number for number in range(19)}
+    asked = [
+        {"name": name, "hypothesis": f"{name} relieves a pipe", "edits": [{"old": "100.0", "new": str(tflops)}]}
+        for name, tflops in speeds.items()
+    ]
+    asked.append({"name": "later", "hypothesis": "needs to be written anew"})
+    follow = {"calls": [["write_source", {"variant": "direction 18"}], EVALUATE]}
+    end = {"calls": [["submit", {"attempt": None, "change": "none", "seen": "-"}]]}
+    script = [{"calls": [["explore_directions", {"directions": asked}]]}, follow, {"calls": [submit(2)]}, end]
+    shop.evaluator = SideBySide(lambda: Meeting(judge), 2)  # type: ignore[assignment]
+    with Endpoint(script) as endpoint:  # type: ignore[arg-type]
+        outcome = shop.step(agent(endpoint), Allowance(step_looks=20))
+        shop.step(agent(endpoint))
+    assert (outcome.state, outcome.version) == (StepState.DONE, 1)
+    table = endpoint.requests[1]["messages"][-1]["content"]
+    assert [line.split("  ")[0] for line in table.splitlines()[1:4]] == ["base", "direction 18", "direction 17"]
+    assert "Kept without a test: later." in table
+    step = shop.store.steps(shop.run.id)[1]
+    assert step.looks == 20
+    memories = [each for each in shop.store.journal.memories(shop.run.id) if each.direction]
+    assert [(each.direction.name if each.direction else "", each.step_number) for each in memories] == [
+        (each["name"], 1) for each in asked
+    ]
+    found = {each.name: each for each in known_directions(shop.store, shop.run)}
+    assert list(found) == [each["name"] for each in asked]
+    assert [(one.step, one.attempts, round(one.gain or 0, 2)) for one in found["direction 18"].evidence] == [
+        (1, (), 0.19), (1, (2,), 0.19),
+    ]  # fmt: skip
+    told = endpoint.requests[3]["messages"][1]["content"]
+    assert "- direction 17: +18.0% ± 1.7% over the working source from version 0, predicted (step 1, not" in told
 
 
 def test_a_worker_may_keep_one_conversation_over_several_steps(tmp_path: Path) -> None:

@@ -149,6 +149,26 @@ def test_evaluations_that_went_on_are_waited_for_in_a_replay(recording: Recordin
     recording.assert_replays_to(SEED, "tflops = 150.0")
 
 
+def test_directions_that_were_explored_are_explored_again(recording: Recording) -> None:
+    asked = [
+        {"name": "wide", "hypothesis": "larger tiles reuse more", "edits": [{"old": "100.0", "new": "120.0"}]},
+        {"name": "later", "hypothesis": "needs to be written anew"},
+    ]
+    recording.step(SeedOperator(SEED))
+    recording.agent(
+        says(("explore_directions", {"directions": asked})),
+        says(("write_source", {"variant": "wide"}), EVALUATE),
+        says(submit(2)),
+    )
+    recording.assert_replays_to(SEED, "tflops = 120.0")
+    changes = [
+        [attempt.change for attempt in recording.store.attempt_summaries(recording.store.run(name).id)]
+        for name in ("fake", "again")
+    ]
+    assert changes[0] == changes[1]
+    assert changes[0][1].startswith("wide: ")
+
+
 def test_calls_that_were_not_run_after_one_that_failed_are_not_run_again(recording: Recording) -> None:
     failing = ("edit_source", {"old": "no such passage", "new": ""})
     recording.step(SeedOperator(SEED))
