@@ -8,7 +8,7 @@ from typing import Any
 from avo.agents.descent import Descent
 from avo.agents.desk import Desk
 from avo.agents.handover import without_attempts
-from avo.agents.memory import handed_over, lessons, matter_at_hand, ranked
+from avo.agents.memory import Lesson, handed_over, lessons, matter_at_hand, ranked
 from avo.agents.operator import Brief, Previous
 from avo.agents.prompts import render
 from avo.agents.tools.tables import cut, lineage, short, unresolved
@@ -84,13 +84,9 @@ def budget(desk: Desk) -> str:
     return render("budget", left=desk.left())
 
 
-def learnt(brief: Brief, told: Collection[int] = ()) -> list[str]:
-    """Return the lines of the run's memory that matter most for a step on the best version, but for attempts that are
-    ``told`` of elsewhere.
-    """
-    found = lessons(brief.memories, brief.attempts, brief.versions, brief.directions)
-    best = ranked(found, matter_at_hand(brief.parent, brief.attempts), LESSONS)
-    return [short(lesson.text, _LESSON_CHARS) for lesson in best if lesson.attempt_id not in told]
+def learnt(brief: Brief) -> list[str]:
+    """Return the lines of the run's memory that matter most for a step on the best version."""
+    return [short(lesson.text, _LESSON_CHARS) for lesson in _lessons(brief)]
 
 
 def source_to_adapt(brief: Brief) -> str:
@@ -105,18 +101,20 @@ def _standing(brief: Brief, mine: Collection[int] = ()) -> dict[str, Any]:
 
     The attempts ``mine`` are told of elsewhere.
     """
-    latest = [each for each in brief.not_accepted if each.attempt_id not in mine][-_ATTEMPTS:]
     open_ = [each for each in brief.unresolved if each.attempt_id not in mine]
-    table = _table(brief, brief.versions, latest)
     told = {*mine, *(each.attempt_id for each in open_)}
-    if len(table) <= _LINEAGE_CHARS:
-        told |= {version.attempt.id for version in brief.versions} | {each.attempt_id for each in latest}
+    if len(_table(brief, brief.versions, ())) <= _LINEAGE_CHARS:
+        told |= {version.attempt.id for version in brief.versions}
+    lines = [lesson for lesson in _lessons(brief) if lesson.attempt_id not in told]
+    elsewhere = {*told, *(lesson.attempt_id for lesson in lines)}
+    latest = [each for each in brief.not_accepted[-_ATTEMPTS:] if each.attempt_id not in elsewhere]
+    everywhere = {each for each in elsewhere if each is not None} | {each.attempt_id for each in latest}
     handovers = handed_over(brief.memories, brief.attempts, HANDOVERS)
     return {
-        "lineage": cut(table, _LINEAGE_CHARS),
+        "lineage": cut(_table(brief, brief.versions, latest), _LINEAGE_CHARS),
         "unresolved": unresolved(open_),
-        "handovers": [replace(each, text=without_attempts(each.text, told)) for each in handovers],
-        "memory": learnt(brief, told),
+        "handovers": [replace(each, text=without_attempts(each.text, everywhere)) for each in handovers],
+        "memory": [short(lesson.text, _LESSON_CHARS) for lesson in lines],
         "examined": brief.desk.news(),
         "interventions": brief.interventions,
     }
@@ -141,6 +139,11 @@ def _news(brief: Brief, since: datetime, mine: Collection[int]) -> str:
         if each.version is None and each.finished > since and each.attempt_id not in mine
     ]
     return cut(_table(brief, versions, attempts[-_ATTEMPTS:]), _LINEAGE_CHARS)
+
+
+def _lessons(brief: Brief) -> Sequence[Lesson]:
+    found = lessons(brief.memories, brief.attempts, brief.versions, brief.directions)
+    return ranked(found, matter_at_hand(brief.parent, brief.attempts), LESSONS)
 
 
 def _table(brief: Brief, versions: Sequence[Version], attempts: Sequence[AttemptSummary]) -> str:

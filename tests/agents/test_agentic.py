@@ -355,8 +355,6 @@ def test_a_step_is_told_of_memory_directions_and_what_was_taken_over() -> None:
     world = World()
     world.accept("tflops = 110.0", (0,), "larger tiles reuse more")
     world.fail("nonsense", "shorter is faster")
-    for speed in range(10):
-        world.fail(f"tflops = 9{speed}.0")
     run_ = Run(9, "old", "fsa", "h100", "quick", "agent", 0, {}, RunState.FINISHED, NOW, NOW)
     from avo.agents.operator import Transferred
 
