@@ -254,7 +254,7 @@ def _off(part: _Part, error: float) -> str:
 
 
 def _rows_off(parts: Sequence[_Part], worst: _Part, several: bool) -> str:
-    """Return which rows of an output are off, by which share of their size, and of which of ``several`` outputs."""
+    """Return which rows of an output are off, by how many percent, and of which of ``several`` outputs."""
     wrong = worst.excess > 1.0
     sized = wrong & (worst.reference > 0)
     if not bool(worst.error[wrong].isfinite().all()):
@@ -262,7 +262,8 @@ def _rows_off(parts: Sequence[_Part], worst: _Part, several: bool) -> str:
     elif not bool(sized.any()):
         off = "not zero, as they should be"
     else:
-        off = f"off by up to {float((worst.error / worst.reference)[sized].max()):.2g} of their size"
+        share = float((worst.error / worst.reference)[sized].max())
+        off = f"off by up to {float(f'{100 * share:.2g}'):,.10g}%"
     name = f"{worst.output.name}, " if several else ""
     where = f"rows {ranges(worst.rows[wrong].tolist(), worst.rows.tolist())} of {name}{worst}"
     count, total = sum(int((part.excess > 1).sum()) for part in parts), sum(len(part.rows) for part in parts)

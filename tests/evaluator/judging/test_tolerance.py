@@ -70,6 +70,17 @@ def test_where_zeros_are_right_they_alone_are(found: float, message: str) -> Non
     assert (fault is None) == (found == 0.0)
 
 
+@pytest.mark.parametrize(("factor", "message"), [(1.314, "off by up to 31%"), (13.4, "off by up to 1,200%")])
+def test_rows_are_off_by_percent(factor: float, message: str) -> None:
+    case = replace(MHA.correctness_cases[0], batch=1, heads=1, kv_heads=1, q_len=5)
+    inputs = MHA.make_inputs(case, 1)
+    out, lse, _ = forward.reference(MHA, case, inputs, 0, 0, torch.arange(case.q_len))
+    results = {"out": (out.flatten() * factor).bfloat16(), "lse": lse.float()}
+    outputs = {name: Allocation(name, data, torch.ones(len(data), dtype=torch.bool)) for name, data in results.items()}
+    fault = compare(MHA, case, inputs, outputs, whole=True).fault
+    assert fault and f"are {message};" in fault.message
+
+
 @pytest.mark.parametrize("size", [1.0, 1e-9])
 def test_zeros_are_wrong_however_small_the_outputs_are(size: float) -> None:
     case = replace(MHA.correctness_cases[0], batch=1, heads=1, kv_heads=1, q_len=5)
