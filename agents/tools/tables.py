@@ -18,6 +18,12 @@ SOUND = "ok: compiles, fits, and is right on these cases"
 _SHOWN_SHARE = 0.1
 """Sections with a smaller share of a case's time are not shown."""
 _SHOWN_LINES = 8
+_SHOWN_LINE = 0.01
+"""Lines with a smaller share of a role's time are not shown."""
+_SAME_SHARE = 0.05
+"""Shares of two roles' time that differ by less are alike."""
+_SHOWN_GAIN = 0.5
+"""What-ifs that gain less, in percent, are only named."""
 _MOST_LINE = 160
 _MOST_OF_BOTH = 240
 """Characters of what was changed and what came of it."""
@@ -270,11 +276,18 @@ def profile(found: Profile) -> str:
     for launch in found.launches:
         parts.append(_launch(launch))
         parts += [_section(section) for section in launch.sections if section.time_us >= _SHOWN_SHARE * score.time_us]
-    answers = []
+    answers, without, open_ = [], list[str](), list[str]()
     for a in found.what_if:
-        gain = f"{a.gain_percent:+.1f}%" if a.resolved or not a.spread_percent else "not resolved"
-        answers.append((a.label, gain, f"{a.spread_percent:.1f}%", figure(a.tflops), short(a.note)))
-    parts.append(table(("what if", "gain", "+-", "TFLOPS", "note"), answers))
+        if not a.resolved and a.spread_percent:
+            open_.append(a.label)
+        elif abs(a.gain_percent) < _SHOWN_GAIN:
+            without.append(a.label)
+        else:
+            gain = f"{a.gain_percent:+.1f}%"
+            answers.append((a.label, gain, f"{a.spread_percent:.1f}%", figure(a.tflops), short(a.note)))
+    parts += [table(("what if", "gain", "+-", "TFLOPS", "note"), answers)] if answers else []
+    others = (("not resolved", open_), (f"less than {_SHOWN_GAIN}%", without))
+    parts += ["\n".join(f"what if, {what}: {', '.join(labels)}" for what, labels in others if labels)]
     if found.counted:
         parts.append(found.counted.why or f"measured by ncu on {found.counted.card}, beside the prediction:")
         parts += [table(head, [(*map(short, cells),) for cells in rows]) for head, rows in measured_tables(found)]
@@ -332,14 +345,23 @@ def _section(section: Section) -> str:
     lines.append(f"busiest: {_shares(section.utilisation)}")
     for number, role in enumerate(section.roles):
         of = f"role {number}, {role.warps} warps" if len(section.roles) > 1 else f"{role.warps} warps"
-        lines += [f"{of} spend their time on: {_shares(role.reasons)}", _lines(role)]
+        lines.append(f"{of} spend their time on: {_shares(role.reasons)}")
+        same = next((other for other in range(number) if _alike(role, section.roles[other])), None)
+        lines.append(_lines(role) if same is None else f"on the lines of role {same}, alike")
     return "\n".join(lines)
+
+
+def _alike(one: Role, other: Role) -> bool:
+    """Whether two roles spend their time on the same lines, each within a few hundredths of it."""
+    mine, theirs = ({cost.line: cost.share for cost in role.lines[:_SHOWN_LINES]} for role in (one, other))
+    return mine.keys() == theirs.keys() and all(abs(mine[line] - theirs[line]) <= _SAME_SHARE for line in mine)
 
 
 def _lines(role: Role) -> str:
     rows = [
         (cost.line or "?", f"{cost.share:.1%}", f"{next(iter(cost.reasons), '')} {cost.waits_for}", short(cost.source))
         for cost in role.lines[:_SHOWN_LINES]
+        if cost.share >= _SHOWN_LINE or cost is role.lines[0]
     ]
     return table(("line", "share", "waits for", "source"), rows)
 

@@ -28,6 +28,7 @@ from avo.seeds import seed_source
 from tests.agents.world import UNRESOLVED, WHY, World, predicted
 from tests.avo.fakes import NOW, SEED, correct
 from tests.avo.report.test_timeline import LANES
+from tests.avo.sample_profile import PROFILE as HAND_MADE
 from tests.evaluator.serving.test_protocol import COUNTED, PROFILE
 
 NAMES = [
@@ -632,6 +633,27 @@ def test_a_profile_has_pipes_or_code_page_by_page() -> None:
     assert bench.call("profile", show="sass") == "lowering error: no such function"
     faulty = Bench(explain=lambda candidate, case=None: Fault(Status.PARSE_ERROR, "line 1"))
     assert faulty.call("profile", version=0) == "parse error: line 1"
+
+
+def test_a_profile_shows_what_matters_once() -> None:
+    launch = HAND_MADE.launches[0]
+    section = launch.sections[0]
+    role = section.roles[0]
+    line = replace(role.lines[0], source="k = tl.load(")
+    lines = (line, replace(line, line=72, source="v = tl.load(", share=0.004))
+    roles = (
+        replace(role, lines=lines),
+        replace(role, lines=(replace(line, share=line.share + 0.02), lines[1])),
+        replace(role, lines=(replace(line, share=line.share + 0.2), lines[1])),
+    )
+    shown = replace(HAND_MADE, launches=(replace(launch, sections=(replace(section, roles=roles),)),))
+    said = Bench(explain=lambda candidate, case=None: (shown,)).call("profile")
+    assert said.count("k = tl.load(") == 2
+    assert "\non the lines of role 0, alike\nrole 2" in said
+    assert "v = tl.load(" not in said, "it has less than a hundredth"
+    assert "one more CTA per SM  +100.0%" in said
+    assert said.endswith("what if, less than 0.5%: no spills")
+    assert "what if, not resolved: loads free\n" in said
 
 
 def test_attempts_of_earlier_steps_are_profiled_without_becoming_the_working_source() -> None:
