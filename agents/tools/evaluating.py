@@ -8,6 +8,7 @@ from avo.agents.operator import Brief
 from avo.agents.pending import Pending
 from avo.agents.tools import arguments, tables
 from avo.agents.tools.arguments import BadCall
+from avo.agents.tools.resemblance import resembled
 from avo.agents.tools.workbench import Started, Workbench
 from avo.lineage_db.records import Attempt
 
@@ -119,6 +120,7 @@ class Evaluations:
         """
         bench = self._bench
         known = {each.attempt_id for each in self._brief.attempts} | {each.attempt_id for each in bench.attempts}
+        resembles = resembled(self._brief, bench, what.source)
         outcome = tables.verdict(attempt.evaluation, self._beside(attempt, what.parents))
         if attempt.decision:
             outcome += f"; {attempt.decision.answer}"
@@ -127,7 +129,7 @@ class Evaluations:
         if follows:
             bench.built_on, bench.follows = attempt.id, None
         again = " (evaluated before: this is what was recorded)" if attempt.id in known else ""
-        parts = [f"attempt {attempt.id}{again}: {outcome}", tables.evaluation(attempt.evaluation)]
+        parts = [f"attempt {attempt.id}{again}: {outcome}", resembles, tables.evaluation(attempt.evaluation)]
         return "\n".join(part for part in parts if part)
 
     def _beside(self, attempt: Attempt, parents: tuple[int, ...]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from avo.agents.tools.arguments import BadCall, parse, tool_specs
 from avo.agents.tools.code import main_loop, page
 from avo.agents.tools.editing import changed_lines, difference, edited, function_lines, passages
 from avo.agents.tools.evaluating import EXPECTED, Evaluations
+from avo.agents.tools.resemblance import resembled
 from avo.agents.tools.shown import Shown
 from avo.agents.tools.tables import cut, fitting
 from avo.agents.tools.varying import explored, tried, variant
@@ -220,7 +221,9 @@ class Toolbox:
     # Judging
 
     def _check(self, asked: arguments.Check) -> str:
-        return tables.check(self._look(Look.CHECK, asked.source or self.bench.source))
+        source = asked.source or self.bench.source
+        found = tables.check(self._look(Look.CHECK, source))
+        return "\n".join(filter(None, (found, resembled(self._brief, self.bench, source))))
 
     def _evaluate(self, asked: arguments.Evaluate) -> str:
         if asked.suite not in (None, self._brief.suite):
