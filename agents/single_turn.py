@@ -12,14 +12,18 @@ from avo.agents.agentic import choose
 from avo.agents.briefing import learnt, source_to_adapt
 from avo.agents.conversation import MESSAGE
 from avo.agents.errors import BudgetSpent, CandidateTaken
-from avo.agents.model import ChatMessage, Reply
+from avo.agents.memory import matter_at_hand
+from avo.agents.model import CHARS_PER_TOKEN, ChatMessage, Reply
 from avo.agents.operator import Brief, Proposal
 from avo.agents.prompts import render
 from avo.agents.relay import MakeModel, chat_models
 from avo.agents.settings import Settings
 from avo.agents.task import told
 from avo.agents.tools.editing import difference
-from avo.agents.tools.tables import cut, evaluation, short, verdict
+from avo.agents.tools.sources import exemplars, named
+from avo.agents.tools.tables import cut, evaluation, fitting, short, verdict
+from avo.evaluator.catalogue import kind_of
+from avo.knowledge_base.note import Kind
 from avo.lineage_db.records import Attempt, Submission, Version
 
 _PARENT_DECAY = 0.6
@@ -27,6 +31,11 @@ _PARENT_DECAY = 0.6
 _INSPIRATIONS = 2
 _FAILURES = 5
 _DIFF_CHARS = 6_000
+_NOTES = 4
+_SEARCHED = 20
+"""Number of passages that notes are taken from: others describe API, which one that answers once cannot look up."""
+_SHARE = 0.1
+"""Largest share of a model's context for notes, and again for a kernel of other origin."""
 _BLOCK = re.compile(r"<{5,} SEARCH\n(.*?)\n?={5,}\n(.*?)\n?>{5,} REPLACE", re.DOTALL)
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _SAID = re.compile(r"^[\s*#-]*(hypothesis|change|expected)[\s*]*:[\s*]*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -60,9 +69,10 @@ class SingleTurn:
         rng = random.Random(brief.seed)
         chosen = choose(self._settings.models, rng, brief.paid)
         parent, inspirations = sample(brief.versions, brief.asked, rng)
+        most = int(_SHARE * chosen.context_tokens * CHARS_PER_TOKEN)
         messages: list[ChatMessage] = [
             {"role": "system", "content": render("single_turn_system", **told(brief))},
-            {"role": "user", "content": _question(brief, parent, inspirations)},
+            {"role": "user", "content": _question(brief, parent, inspirations, _exemplar(brief, rng, most), most)},
         ]
         for message in messages:
             brief.desk.record(MESSAGE, {"message": message})
@@ -111,7 +121,30 @@ def _whole(text: str, entry: str) -> str:
     return max(sources, key=len)
 
 
-def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) -> str:
+def _exemplar(brief: Brief, rng: random.Random, most: int) -> tuple[str, str]:
+    """Return name and source of one of the kernels that ``agent`` can read, which is none of the versions and has
+    ``most`` characters at most; empty texts where there is none.
+    """
+    known = {version.attempt.digest for version in brief.versions}
+    for name in rng.sample(names := exemplars(brief), len(names)):
+        source = named(brief, name)
+        if len(source) <= most and brief.candidate(source).digest not in known:
+            return name, source
+    return "", ""
+
+
+def _notes(brief: Brief, parent: Version, most: int) -> str:
+    """Return the notes of the knowledge base on the parent, what limits it and the latest failures."""
+    kind = kind_of(brief.problem.name)
+    about = f"{kind} {matter_at_hand(parent, brief.attempts)}"
+    found = brief.knowledge.search(about, architecture=brief.target.arch, problem=kind, limit=_SEARCHED)
+    notes = [note.whole for note in found if note.kind is Kind.NOTE][:_NOTES]
+    return cut("\n\n".join(fitting(notes, most, "\n\n")), most) if notes else ""
+
+
+def _question(
+    brief: Brief, parent: Version, inspirations: Sequence[Version], exemplar: tuple[str, str], most: int
+) -> str:
     failed = [attempt for attempt in brief.attempts if not attempt.geomean_tflops][-_FAILURES:]
     found = parent.attempt.evaluation
     return render(
@@ -135,6 +168,8 @@ def _question(brief: Brief, parent: Version, inspirations: Sequence[Version]) ->
         memory=learnt(brief),
         interventions=brief.interventions,
         transferred_source=source_to_adapt(brief),
+        exemplar=exemplar,
+        notes=_notes(brief, parent, most),
     )
 
 

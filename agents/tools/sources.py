@@ -7,9 +7,10 @@ from avo.agents.best import GLUON, TRITON, source_of
 from avo.agents.operator import Brief
 from avo.agents.tools.arguments import BadCall
 from avo.agents.tools.tables import short, table
+from avo.evaluator.catalogue import kind_of
 from avo.evaluator.targets import get_target
 from avo.evaluator.units import figure
-from avo.seeds import KINDS, seed_source, seeds_of
+from avo.seeds import KINDS, fitting, seed_source, seeds_of
 
 _PATHS = {f"known {problem} {target}": (path, target) for (problem, target), path in TRITON.items()}
 _PATHS |= {f"known {problem} {target} gluon": (path, target) for (problem, target), path in GLUON.items()}
@@ -45,6 +46,16 @@ def named(brief: Brief, name: str) -> str:
         except LookupError as error:
             raise BadCall(f"{error}: call sources without a name for a list") from None
     raise BadCall(f"there is no source {name!r:.80}: call sources without a name for a list")
+
+
+def exemplars(brief: Brief) -> list[str]:
+    """Return the names of what is closest to the run in the table: the seeds of its problem, the best kernels known for
+    its problem and card, and the best of other runs for the card.
+    """
+    kind, target = kind_of(brief.problem.name), brief.target.name
+    names = [f"seed {kind}/{name}" for name in fitting(kind, brief.target)]
+    names += [name for name in (f"known {kind} {target}", f"known {kind} {target} gluon") if name in _PATHS]
+    return names + [f"run {each.run.name}" for each in brief.desk.runs() if each.run.target == target]
 
 
 def _title(source: str) -> str:

@@ -56,6 +56,8 @@ def sample() -> dict[str, Any]:
         "inspirations": world.versions[:1],
         "diffs": ["- a"],
         "failures": ["b: c"],
+        "exemplar": ("known mha h100", "x = 1"),
+        "notes": "Tiles of 64 spill.",
         "faults": [(3, "incorrect: case odd")],
         "given": ["persistence"],
         "place": "directions.0",

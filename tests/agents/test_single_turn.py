@@ -1,6 +1,7 @@
 """One answer a step: sampled by the seed, applied exactly, evaluated as it is."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,11 @@ from avo.agents.errors import BudgetSpent, ModelRefused
 from avo.agents.model import Reply, ScriptedModel
 from avo.agents.settings import ModelSettings, Settings
 from avo.agents.single_turn import BadAnswer, SingleTurn, read_answer, sample
+from avo.agents.tools.sources import exemplars, named
+from avo.knowledge_base.note import Kind
+from avo.lineage_db.records import Run, RunState, RunSummary
 from tests.agents.world import UNRESOLVED, World
+from tests.avo.fakes import NOW
 
 SAID = "**Hypothesis:** fewer instructions\nChange: 100 -> 120\nExpected: +20%\n\n"
 PARENT = "import triton\n\ndef attention(q):\n    return 1\n"
@@ -113,3 +118,53 @@ def test_unresolved_attempts_are_inspirations() -> None:
     question = model.asked[0][1]["content"]
     assert f"# Inspiration: attempt 2, 106 predicted TFLOPS, {UNRESOLVED.told}" in question
     assert "+tflops = 105.6" in question
+
+
+def test_the_question_has_notes_of_the_knowledge_base_and_a_kernel_that_the_agent_could_read() -> None:
+    world = World()
+    world.accept("tflops = 110.0", (0,), "two waves of programs, the last half empty")
+    world.fail("tl.make_tensor_descriptor")
+    drawn = set()
+    for seed in range(12):
+        model = ScriptedModel(Reply(SAID))
+        brief = world.brief(seed=seed)
+        SingleTurn(Settings((ModelSettings(name="m"),)), lambda *_, model=model: model).vary(brief)  # type: ignore[misc]
+        question = model.asked[0][1]["content"]
+        name, _, source = question.partition("# A kernel to learn from: ")[2].partition("\n```python\n")
+        assert named(brief, name).strip() in source
+        drawn.add(name)
+    assert drawn >= {"known mha h100", "known mha h100 gluon"}
+    notes = question.partition("# From the knowledge base\n")[2].partition("\n# Answer")[0]
+    found = [note for note in brief.knowledge.passages if note.whole in notes]
+    assert len(found) == 4
+    assert {note.kind for note in found} == {Kind.NOTE}
+    assert all(note.concerns(brief.target.arch, "mha") for note in found)
+
+
+def test_versions_and_what_a_small_context_does_not_hold_are_no_exemplars() -> None:
+    world = World()
+    model = ScriptedModel(Reply(SAID))
+    small = ModelSettings(name="m", context_tokens=8_000)
+    SingleTurn(Settings((small,)), lambda *_: model).vary(world.brief())
+    question = model.asked[0][1]["content"]
+    assert "# A kernel to learn from" not in question
+    notes = question.partition("# From the knowledge base\n")[2].partition("\n# Answer")[0]
+    assert 1000 < len(notes) <= 3200
+    names = exemplars(world.brief())
+    assert {"seed mha/plain", "known mha h100"} <= {*names}
+    for name in names:
+        world.accept(named(world.brief(), name))
+    model = ScriptedModel(Reply(SAID))
+    SingleTurn(Settings((ModelSettings(name="m"),)), lambda *_: model).vary(world.brief())
+    assert "# A kernel to learn from" not in model.asked[0][1]["content"]
+
+
+def test_the_best_of_other_runs_for_the_card_are_exemplars() -> None:
+    brief, world = World().brief(), World()
+    others = []
+    for name, target in (("mine", "h100"), ("elsewhere", "b200")):
+        run = Run(1, name, "gqa", target, "quick", "agent", 0, {}, RunState.RUNNING, NOW, NOW)
+        others.append(RunSummary(run, 1, 1, 100.0, 100.0))
+    desk = replace(brief.desk, runs=lambda: others, version=lambda run, number: world.versions[0])
+    names = exemplars(replace(brief, desk=desk))
+    assert [name for name in names if name.startswith("run ")] == ["run mine"]
