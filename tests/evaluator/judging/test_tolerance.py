@@ -78,7 +78,8 @@ def test_rows_are_off_by_percent(factor: float, message: str) -> None:
     results = {"out": (out.flatten() * factor).bfloat16(), "lse": lse.float()}
     outputs = {name: Allocation(name, data, torch.ones(len(data), dtype=torch.bool)) for name, data in results.items()}
     fault = compare(MHA, case, inputs, outputs, whole=True).fault
-    assert fault and f"are {message};" in fault.message
+    assert fault is not None
+    assert f"are {message};" in fault.message
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-9])
