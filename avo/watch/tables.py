@@ -52,7 +52,7 @@ def row(target: Table, *cells: object, style: str = "") -> None:
 
 def edits(found: Ablation, unit: Unit) -> RenderableType:
     """Return what each edit of a version is worth as a table, and what the version is without the useless ones."""
-    made = table("EDIT", ">WORTH", "", title=found.title)
+    made = table("EDIT", ">WORTH", "", title=f"{found.title}: how much slower it is predicted without")
     for each in found.edits:
         row(made, cut(one_line(each.name), _EDIT), percent(each.worth, each.width), cut(one_line(each.words), _EDIT))
     more = [Text(f"{found.left_out} more edits were kept")] if found.left_out else []

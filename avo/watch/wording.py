@@ -158,8 +158,8 @@ def resolved(score: Score, of: Unit = TFLOPS) -> str:
 def minimal_kernel(found: "Ablation", of: Unit = TFLOPS) -> str:
     """Return what a version is without its useless edits, in words."""
     if found.dropped:
-        speeds = f"has {of.said(found.minimal_tflops)}, the version {of.said(found.tflops)}"
-        return f"Without {len(found.dropped)} of them the minimal kernel {speeds}"
+        speeds = f"{of.said(found.minimal_tflops)}, the version at {of.said(found.tflops)}"
+        return f"Without {len(found.dropped)} of them the minimal kernel is predicted at {speeds}"
     slower = sum(each.worth is not None and each.worth < -each.width for each in found.edits)
     but = f", though {counted(slower, 'edit')} alone made it slower" if slower else ""
     return f"No edit can go: the version is its own minimal kernel{but}"

@@ -53,6 +53,7 @@ def test_what_edits_are_worth_is_found_out_once_and_kept(avo: Avo, db: str, judg
     assert first.exit_code == 0, first.stderr
     assert len(judges) == 1
     assert "mha-h100@3: what each of its hunks of its difference to the seed is worth in it" in first.stdout
+    assert "worth in it: how much slower it is predicted without" in " ".join(first.stdout.split())
     assert "+30% ±1%" in first.stdout
     again = avo("show", "mha-h100", "--ablate", "--db", db)
     assert (again.stdout, again.stderr, len(judges)) == (first.stdout, "", 1)
