@@ -186,7 +186,10 @@ def _candidate() -> Iterator[Check]:
             else:
                 yield Check(part, Health.OK, "captures a small kernel")
     except EvaluatorError as error:
-        yield Check("sandbox", Health.BROKEN, str(error), "no child process starts: check the limits (ulimit -a)")
+        advice = "no child process starts: check the limits (ulimit -a)"
+        if "ModuleNotFoundError" in str(error):
+            advice = f"the sandbox sees only packages below {sys.prefix}: install AVO and what it needs there"
+        yield Check("sandbox", Health.BROKEN, str(error), advice)
 
 
 def _isolation() -> Iterator[Check]:
@@ -229,7 +232,7 @@ def check_database(url: str) -> Check:
     except OlderDatabase as error:
         return Check("database", Health.OK, str(error))
     except StoreError as error:
-        return Check("database", Health.BROKEN, str(error), another)
+        return Check("database", Health.BROKEN, str(error).removesuffix(": choose another path"), another)
 
 
 def _ray(start: Callable[[], AbstractContextManager[object]]) -> Iterator[Check]:

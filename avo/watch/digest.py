@@ -157,7 +157,7 @@ class Digest:
             usd = f", {each['usd']:.2f} USD" if self.spend.usd else ""
             tokens = f", {each['tokens']:,.0f} tokens" if self.spend.calls else ""
             time = duration(3600 * each["hours"])
-            yield "a percent", f"{each['attempts']:.1f} attempts, {time} of work{tokens}{usd}"
+            yield "each +1%", f"{each['attempts']:.2g} attempts, {time} of work{tokens}{usd}"
         if last := self.last_gain:
             ago = duration((self.now - last.accepted).total_seconds())
             yield "plateau", f"since version {last.number}, {ago} ago: {counted(self.barren, 'attempt')}"

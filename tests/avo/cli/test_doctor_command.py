@@ -77,6 +77,29 @@ def test_a_database_that_cannot_be_written_is_none_for_a_run(
     assert check_database(str(tmp_path / "new" / "lineage.db")).found == f"{tmp_path} is not writable"
 
 
+def test_what_is_no_database_gets_one_advice(tmp_path: Path) -> None:
+    (path := tmp_path / "notes.db").write_text("no database")
+    check = check_database(str(path))
+    assert (check.health, check.found) == (Health.BROKEN, f"{path} is not an SQLite database")
+    assert check.advice == "choose another with --db or AVO_DB"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [("ModuleNotFoundError: No module named 'msgspec'", f"below {sys.prefix}"), ("it ended", "ulimit -a")],
+)
+def test_a_package_that_the_sandbox_does_not_see_is_no_matter_of_limits(
+    monkeypatch: pytest.MonkeyPatch, error: str, advice: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise EvaluatorUnavailable(f"the sandbox server does not start: {error}")
+
+    monkeypatch.setattr("avo.evaluator.machine.try_kernel", fails)
+    (check,) = doctor._candidate()
+    assert check.health is Health.BROKEN
+    assert advice in check.advice
+
+
 def test_a_database_on_a_full_disk_is_none_for_a_run(sample_db: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connecting, "room", lambda path: str(path) != sample_db)
     check = check_database(sample_db)

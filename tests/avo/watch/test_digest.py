@@ -76,7 +76,7 @@ def test_a_digest_tells_what_was_tried_gained_and_spent_since_and_nothing_earlie
     assert rows["tried"] == "3 attempts in 3 steps: 1 correct, 2 incorrect"
     assert rows["gained"] == "+25%, 100 to 125 predicted TFLOPS, h100, 1 version"
     assert rows["spent"] == "1h 00m of work, 5.0k tokens, 2.50 USD, 1 call"
-    assert rows["a percent"] == "0.1 attempts, 2m 24s of work, 200 tokens, 0.10 USD"
+    assert rows["each +1%"] == "0.12 attempts, 2m 24s of work, 200 tokens, 0.10 USD"
     assert rows["plateau"] == "since version 2, 6h 30m ago: 2 attempts"
     assert rows["supervisor"] == "redirect, 6h 00m ago: no news"
 
