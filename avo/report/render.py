@@ -43,6 +43,7 @@ from avo.watch.wording import (
     percent,
     place,
     printable,
+    resolved,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def _environment(**options: Any) -> Environment:
         "briefly_measured": briefly_measured, "measured": measured, "minimal_kernel": minimal_kernel,
         "one": lambda value: f"{value:.1f}",
         "figure": figure, "speed_of": _speed_of, "width": width,
-        "percent": percent, "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
+        "percent": percent, "resolved": resolved,
+        "sentence": lambda words: words[:1].upper() + words[1:], "unresolved": unresolved,
     }  # fmt: skip
     return environment
 

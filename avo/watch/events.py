@@ -13,7 +13,7 @@ from avo.lineage_db.records import Accepted, AttemptSummary, FailedCall, Run, Ru
 from avo.lineage_db.store import Store
 from avo.watch.digest import Digest
 from avo.watch.scores import unit_for
-from avo.watch.wording import ending, first_line, goes_on, looked
+from avo.watch.wording import ending, first_line, goes_on, headline, looked
 
 
 class EventKind(StrEnum):
@@ -280,7 +280,7 @@ def _accepted(run: Run, version: Accepted) -> Event:
         version.accepted,
         run.name,
         f"version {version.number} accepted: {unit_for(run).said(version.geomean_tflops, kind)}{best} "
-        f"[{first_line(version.change)}]",
+        f"[{headline(version.change)}]",
         step=version.step_number,
         attempt=version.attempt_id,
         data={

@@ -19,7 +19,7 @@ from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
 from avo.watch.scores import width
 from avo.watch.view import RunView, read_view
-from avo.watch.wording import awaited, counted, ending, first_line, looked, percent
+from avo.watch.wording import awaited, counted, ending, first_line, headline, looked, percent
 
 _LONG = timedelta(seconds=25)
 """Shortest wait for an endpoint that a log tells of: others end while it is read."""
@@ -192,7 +192,7 @@ class LineView:
         for version in news.accepted:
             grown = f", {percent(version.gain, width(view.best))}" if version.gain is not None else ""
             speed = view.unit.said(version.geomean_tflops, view.kind or "")
-            self._print(f"version {version.number} accepted: {speed}{grown} [{_change(version.change)}]")
+            self._print(f"version {version.number} accepted: {speed}{grown} [{headline(version.change) or 'seed'}]")
         if view.trouble and view.trouble != last.trouble:
             self._print(f"model {first_line(view.trouble)}")
         for reply in (work.step.reply for work in view.working):

@@ -191,7 +191,7 @@ def test_what_edits_are_worth_is_a_picture_and_a_table_of_the_model_card(
     assert "![What each edit of mha_h100_v3 is worth](edits-mha_h100_v3.svg)" in text
     assert "mha-h100@3: what each of its moves is worth in it: how much slower the kernel is without it" in text
     assert "| +30% ±2% | BLOCK_N 64 -> 128 |  |" in text
-    assert "Without 2 of them the minimal kernel is predicted at 273 TFLOPS, the version at 260 TFLOPS: `avo exp" in text
+    assert "Without 2 of them the minimal kernel is predicted at 273 TFLOPS, the version at 260 TFLOPS: `avo" in text
     bars = [each for each in figure.iter("{http://www.w3.org/2000/svg}rect") if each.get("class")]
     assert [each.get("class") for each in bars] == ["bar best", "bar seed", "bar seed"]
     assert "edits" not in "".join(render_package("mine", both[:1], NOW))

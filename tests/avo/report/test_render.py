@@ -210,6 +210,8 @@ def test_the_gain_of_a_near_miss_has_its_own_resolution_where_that_is_known(stor
     run.step(160.0, (1,), accept=False, decision=Lead(1, Difference(0.05, 0.5, 0.083)).decide(0.01, 0.9))
     run.step(161.0, (1,), accept=False, decision=Lead(1, Difference(0.06, 0.5)).decide(0.01, 0.9))
     report = read_report(store, "live", START)
+    words = " ".join(Page(to_html(report, START)).text.split())
+    assert "of the kernel as compiled. Its score: mean of 2 neighbours, 150 as compiled: resolves" in words
     for text in (Page(to_html(report, START)).text, to_markdown(report, START)):
         assert "+5.0% ±8.7%" in text.partition("ear misses")[2]
         assert re.search(r"\+6\.0%[^±\n]*unresolved", text.partition("ear misses")[2])

@@ -111,6 +111,7 @@ def test_a_log_has_one_line_for_each_piece_of_news(store: Store, tmp_path: Path)
         run.step(Status.DOES_NOT_FIT, (0,), "num_stages 1 -> 5")
         run.step(125.0, (0,), "[bold] BLOCK_M 64 -> 128")
         run.step(132.0, (1,), "BLOCK_N 64 -> 32", accept=False, decision=UNRESOLVED)
+        run.step(150.0, (1,), "skip: blocks; exp2: in base 2")
         run.finish()
     first, fault, *_rest = lines = written(console).splitlines()
     assert first == "run live: running, 1 attempt, 1 accepted"
@@ -119,7 +120,8 @@ def test_a_log_has_one_line_for_each_piece_of_news(store: Store, tmp_path: Path)
     assert "version 1 accepted: 125 predicted TFLOPS, +25% [[bold] BLOCK_M 64 -> 128]" in lines
     assert f"attempt 4 correct: 132 predicted TFLOPS [BLOCK_N 64 -> 32]; {UNRESOLVED.told}" in lines
     assert lines[-1] == "run live: finished"
-    assert len(lines) == 6
+    assert "version 2 accepted: 150 predicted TFLOPS, +20% [skip + exp2]" in lines
+    assert len(lines) == 8
 
 
 def test_a_log_says_once_what_a_run_begins_with_and_what_is_examined_at_its_place(store: Store) -> None:
