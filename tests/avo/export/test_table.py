@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from avo.evaluator.target import ScoreKind
-from avo.export.choosing import check_together
+from avo.export.choosing import check_together, choose
 from avo.export.errors import ExportError
 from avo.export.judging import Passed
-from avo.export.table import mentions, names, published, ranked, table, takes
+from avo.export.table import mentions, names, published, ranked, table, takes, words
 from tests.avo.export.sample import chosen, passed, sample
 
 
@@ -137,3 +137,16 @@ def test_only_code_mentions_a_type() -> None:
     assert mentions("x.to(tl.bfloat16)", "bfloat16")
     assert mentions("from triton.experimental import gluon", "gluon")
     assert not mentions('"bfloat16"  # bfloat16', "bfloat16")
+
+
+@pytest.mark.parametrize(("factor", "speed"), [(1.0, 1.02), (1.1, 1.1)])
+def test_the_same_kernel_has_the_speed_that_its_run_shows(factor: float, speed: float) -> None:
+    """It is judged again without neighbours, which the run's figure is the mean of; another kernel has others."""
+    run, versions = sample()
+    score = versions[3].attempt.evaluation.score
+    assert score is not None
+    near = replace(score, neighbours=((1.01 * score.own_tflops,), (1.03 * score.own_tflops,)))
+    attempt = replace(versions[3].attempt, evaluation=replace(versions[3].attempt.evaluation, score=near))
+    own = score.own_tflops * factor
+    said = words(passed(choose(run, versions, attempt), own, own))
+    assert said.startswith(f"Predicted {speed * score.own_tflops:.0f} TFLOPS on H100")
