@@ -244,13 +244,17 @@ def read_source(file: Path) -> str:
 
 
 def _refuse_model(file: Path) -> None:
-    """Leave with the commands that take a model where ``file`` is a model's configuration."""
+    """Leave with the commands that take a model where ``file`` is a model's configuration, or that it is none."""
     from avo.errors import ConfigError
     from avo.model_config import read_model
 
     try:
         problem = read_model(file, "prefill").problem
     except ConfigError:
+        if file.is_file():
+            fail(
+                f"{file} is neither a kernel's source nor a model's configuration that can be read: name a Python file"
+            )
         return
     fail(
         f"{file} is a model's configuration, not a kernel: avo run --for {file} makes a kernel for it; "

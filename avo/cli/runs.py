@@ -23,6 +23,8 @@ _ANY = 10_000
 def runs(db: DbOption = None, as_json: JsonOption = False) -> None:
     """List all runs, newest first.
 
+    Attempts are judged in full (TRIED), looks only compiled and predicted; versions are KEPT.
+
     Example: avo runs --json
     """
     from avo.search.transfer import progress

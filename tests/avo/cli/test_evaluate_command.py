@@ -309,6 +309,13 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     assert given["--trace"] == os.path.abspath("runs.jsonl")
 
 
+def test_json_that_is_no_models_configuration_is_not_judged(avo: Avo, tmp_path: Path) -> None:
+    (file := tmp_path / "results.json").write_text("{}")
+    refused = avo("evaluate", str(file))
+    what = "neither a kernel's source nor a model's configuration that can be read: name a Python file"
+    assert (refused.exit_code, refused.stderr) == (2, f"avo: {file} is {what}\n")
+
+
 def test_a_models_configuration_in_place_of_a_kernel_is_answered_with_the_commands_that_take_it(
     avo: Avo, tmp_path: Path
 ) -> None:
