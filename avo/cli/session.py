@@ -246,7 +246,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         and {
             "attempt": fastest.id,
             "tflops": fastest.evaluation.geomean_tflops,
-            "speed": view.unit.said(fastest.evaluation.geomean_tflops),
+            "speed": view.unit.said(fastest.evaluation.geomean_tflops, view.kind or ""),
         },
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,

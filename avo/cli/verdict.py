@@ -76,7 +76,9 @@ def _scores(
     width = resolution(score)
     over = f">over seed{f', ±{width:.1%}' if width else ''}"
     written = dict.fromkeys(units.get(case.case, TFLOPS).head for case in score.cases)
-    columns = ["CASE", f">{kind} {' or '.join(written)}", *([over] if seed else []), f">{SPREAD[score.kind]}", ">us"]
+    names = dict.fromkeys(units.get(case.case, TFLOPS).name for case in score.cases)
+    spreads = ", ".join([f">{SPREAD[score.kind]}", *([" or ".join(names)] if names != written else [])])
+    columns = ["CASE", f">{kind} {' or '.join(written)}", *([over] if seed else []), spreads, ">us"]
     limited = any(map(critical, score.cases))
     made = table(*columns, *(["CRITICAL", "BUSIEST"] if limited else []))
     seeds = {case.case: case.tflops for case in seed.cases} if seed else {}

@@ -255,7 +255,7 @@ class _Driver:
         stopping = self._stop.requested
         last_call = self._clock() + (GRACE if stopping else timedelta(minutes=self._config.grace))
         if self._busy and (stopping or self._config.grace):
-            until = "stop again to abandon them" if stopping else f"for {self._config.grace:g} minutes at most"
+            until = "stop again to abandon them" if stopping else f"for {self._config.grace:g} min at most"
             self._say(f"finishing the steps under way; {until}")
         while self._busy and not self._stop.at_once and self._clock() < last_call:
             self._take_reports()

@@ -23,6 +23,7 @@ from avo.evaluator.fake import FakeEvaluator
 from avo.lineage_db.store import Store
 from avo.search import judging
 from avo.seeds import seed_source
+from tests.avo.export.sample import correct
 from tests.avo.sample_run import make_evaluation, make_measured
 
 Avo = Callable[..., Result]
@@ -307,6 +308,13 @@ def test_how_to_measure_is_passed_to_the_judge_and_its_progress_is_heard(
     assert told["wall"] > 1e5, "a profiler takes its time"
     assert said == [f"judging {tmp_path / 'kernel.py'} for cuda: round 4"]
     assert given["--trace"] == os.path.abspath("runs.jsonl")
+
+
+@pytest.mark.parametrize(("problem", "head"), [("mha", "predicted TFLOPS range us"), ("decode", "range, GB/s us")])
+def test_a_range_has_a_unit_where_it_is_not_that_of_its_column(problem: str, head: str) -> None:
+    out = StringIO()
+    Console(file=out, width=100).print(render(correct(problem, "quick", 2.0, "h100"), get_problem(problem)))
+    assert head in " ".join(out.getvalue().split())
 
 
 def test_json_that_is_no_models_configuration_is_not_judged(avo: Avo, tmp_path: Path) -> None:

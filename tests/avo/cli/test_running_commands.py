@@ -182,7 +182,7 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
     step = run.claim()
     for tflops, source in ((120.0, "tile"), (130.0, "warps")):
         run.evaluate(step, tflops, (0,), source, decision=better)
-    said = "Attempt 3 would be accepted with 130 TFLOPS; the run ended before it was examined: "
+    said = "Attempt 3 would be accepted with 130 predicted TFLOPS; the run ended before it was examined: "
     for ended_by, goes_on in (
         (Ending(Cause.LIMIT, "has made 3 of 3 attempts", "max_attempts", enough=6), "--max-attempts 6 goes on, "),
         (Ending(Cause.FAILED, "failed", final=True), None),
