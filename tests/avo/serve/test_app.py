@@ -16,6 +16,7 @@ from avo.evaluator.errors import EvaluatorUnavailable
 from avo.evaluator.evaluation import CaseScore, Fault, Status
 from avo.evaluator.profile import Profile
 from avo.evaluator.target import ScoreKind
+from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.pages import Pages
 from avo.lineage_db.records import Doing, Run, RunState
@@ -104,6 +105,15 @@ def test_a_run_has_its_trajectory_with_cost_plateau_and_versions(client: Any) ->
     for words in ("260<small>predicted TFLOPS", "0 attempts<small>since v3", "no model", "No step is running", "<svg"):
         assert words in text
     assert '<a href="/runs/mha-h100/attempts/8">8</a>' in text
+
+
+def test_a_run_says_why_it_ended_and_what_goes_on(client: Any, db: str) -> None:
+    with Store.open(db) as store:
+        run = store.run("mha-h100")
+        ended_by = Ending(Cause.LIMIT, "has made 9 of 9 attempts", "max_attempts", enough=18)
+        store.set_run_state(run.id, RunState.FINISHED, now=START, ended_by=ended_by)
+    said = "Run finished; it has made 9 of 9 attempts; continue with: avo resume mha-h100 --max-attempts 18."
+    assert said in client.get("/runs/mha-h100").text
 
 
 def test_a_run_has_its_workers_and_what_a_card_measured_beside_the_prediction(client: Any, db: str) -> None:
