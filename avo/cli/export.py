@@ -48,7 +48,10 @@ def export(
         typer.Option("--hub-layout", help="Write what a kernel repository of the Hugging Face Hub has, and no more."),
     ] = False,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Find out what each edit of a version is worth, unless that was done.")
+        bool,
+        typer.Option(
+            "--ablate", help="Find out what each edit of a version is worth, in minutes, unless that was done."
+        ),
     ] = False,
     minimal: Annotated[
         bool, typer.Option("--minimal", help="Export versions without the edits that this finds useless.")
@@ -61,7 +64,7 @@ def export(
     """Write versions as an installable package, after judging them again.
 
     It holds the kernels behind one function for each kind of problem, their provenance, tests and a benchmark. Each
-    version is judged once more, on held-out cases too. If one does not pass, nothing is written.
+    version is judged once more, for a minute or two, on held-out cases too. If one does not pass, nothing is written.
 
     Exit code 0: written. 1: a version does not pass. 2: the call is wrong.
 

@@ -44,7 +44,10 @@ def report(
     ] = False,
     ablate: Annotated[
         bool,
-        typer.Option("--ablate", help="Find out what each edit of the best version is worth, unless that was done."),
+        typer.Option(
+            "--ablate",
+            help="Find out what each edit of the best version is worth, in minutes, unless that was done.",
+        ),
     ] = False,
     db: DbOption = None,
 ) -> None:
