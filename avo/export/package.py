@@ -30,7 +30,19 @@ from avo.export.hub import hub_layout
 from avo.export.judging import Passed
 from avo.export.provenance import LICENCE, provenance
 from avo.export.scaled import tested
-from avo.export.table import mentions, names, of_seed, others, published, ranked, table, takes, unit_of_case, words
+from avo.export.table import (
+    mentions,
+    names,
+    neighbours,
+    of_seed,
+    others,
+    published,
+    ranked,
+    table,
+    takes,
+    unit_of_case,
+    words,
+)
 from avo.report.figures import WIDE, draw_edits
 from avo.report.svg import alone
 from avo.watch.wording import (
@@ -249,6 +261,7 @@ def environment() -> Environment:
         "figure": figure,
         "unit_of_case": unit_of_case,
         "headline": words,
+        "neighbours": neighbours,
         "whole_unit": lambda run, suite: unit_of(run.problem, suite, run.target),
     }
     made.globals["SPREAD"] = SPREAD

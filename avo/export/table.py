@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from avo.evaluator.evaluation import Score
 from avo.evaluator.problem import Baseline, Case, longest, signature
 from avo.evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
 from avo.evaluator.target import TARGETS, ScoreKind
@@ -15,7 +16,7 @@ from avo.evaluator.units import TFLOPS, Unit, unit_of, units_of
 from avo.export.judging import Passed
 from avo.model_time import owner_words
 from avo.watch.headline import headline
-from avo.watch.wording import place
+from avo.watch.wording import place, resolved
 
 
 def names(versions: Sequence[Passed]) -> tuple[str, ...]:
@@ -137,16 +138,27 @@ def unit_of_case(passed: Passed, suite: str, case: str) -> Unit:
 
 def words(passed: Passed) -> str:
     """Return how fast a kernel is, in a sentence, on the suite of its run."""
-    run, seeds = passed.chosen.run, [each for each in passed.of_seed if each.score]
+    run, (suite, score, unit) = passed.chosen.run, _leading(passed)
+    seed = next((each.score for each in passed.of_seed if each.score and each.suite == suite), None)
+    said = headline(score, unit, passed.chosen.problem.baselines, passed.chosen.measured, seed)
+    return " ".join(filter(None, (said, owner_words(run, score, seed))))
+
+
+def neighbours(passed: Passed) -> str:
+    """Return what the speed in that sentence is the mean of; empty where it is that of the kernel as compiled."""
+    _, score, unit = _leading(passed)
+    return resolved(score, unit)
+
+
+def _leading(passed: Passed) -> tuple[str, Score, Unit]:
+    """Return the suite of a kernel's run, its score there and how that is written."""
+    run = passed.chosen.run
     judged = next((each for each in passed.evaluations if each.suite == run.suite), passed.evaluations[0])
     assert judged.score is not None, "what is exported passed"
     score, known = judged.score, passed.chosen.attempt.evaluation.score
     if known and judged.suite == run.suite and math.isclose(known.own_tflops, score.own_tflops, rel_tol=1e-6):
         score = replace(score, neighbours=known.neighbours)  # the run's figure: the same kernel has the same ones
-    unit = unit_of(run.problem, judged.suite, run.target, score.card)
-    seed = next((each.score for each in seeds if each.suite == judged.suite), None)
-    said = headline(score, unit, passed.chosen.problem.baselines, passed.chosen.measured, seed)
-    return " ".join(filter(None, (said, owner_words(run, score, seed))))
+    return judged.suite, score, unit_of(run.problem, judged.suite, run.target, score.card)
 
 
 def takes(kernel: Mapping[str, Any]) -> str:

@@ -8,8 +8,10 @@ from avo.evaluator.target import ScoreKind
 from avo.export.choosing import check_together, choose
 from avo.export.errors import ExportError
 from avo.export.judging import Passed
-from avo.export.table import mentions, names, published, ranked, table, takes, words
+from avo.export.package import render_package
+from avo.export.table import mentions, names, neighbours, published, ranked, table, takes, words
 from tests.avo.export.sample import chosen, passed, sample
+from tests.avo.sample_run import START
 
 
 def test_kernels_say_what_they_take_and_cases_how_fast_they_were() -> None:
@@ -148,5 +150,9 @@ def test_the_same_kernel_has_the_speed_that_its_run_shows(factor: float, speed: 
     near = replace(score, neighbours=((1.01 * score.own_tflops,), (1.03 * score.own_tflops,)))
     attempt = replace(versions[3].attempt, evaluation=replace(versions[3].attempt.evaluation, score=near))
     own = score.own_tflops * factor
-    said = words(passed(choose(run, versions, attempt), own, own))
+    found = passed(choose(run, versions, attempt), own, own)
+    said, means = words(found), neighbours(found)
     assert said.startswith(f"Predicted {speed * score.own_tflops:.0f} TFLOPS on H100")
+    assert means.startswith("mean of 2 neighbours, ") == (factor == 1.0)
+    page = render_package("mine", [found], START)["README.md"]
+    assert ("the speed on top: mean of 2 neighbours" in page) == (factor == 1.0)
