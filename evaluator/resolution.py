@@ -83,6 +83,18 @@ def resolution(score: Score) -> float | None:
     return math.expm1(_BEYOND * math.sqrt(2) * _error(score)) if len(score.neighbours) > 1 else None
 
 
+def between(score: Score | None, other: Score | None) -> float | None:
+    """Return the lead from which on ``score`` is resolved from ``other``, as a fraction. Where the neighbours of
+    ``other`` are not known, it is taken to have such as the first. None where nothing is known, or speed was measured.
+    """
+    if score is None or score.kind is not ScoreKind.PREDICTED:
+        return None
+    if other is None or other.kind is not ScoreKind.PREDICTED:
+        return resolution(score)
+    found = difference(score, other).resolution
+    return found if other.neighbours else max(found or 0.0, resolution(score) or 0.0) or None
+
+
 def _error(score: Score) -> float:
     """Return the standard error of the mean of the logarithms of the neighbours' speeds."""
     means = [fmean(map(math.log, drawn)) for drawn in score.neighbours]

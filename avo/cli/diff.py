@@ -8,9 +8,7 @@ import typer
 from avo.cli import completion
 from avo.cli.common import DbOption, JsonOption, console, load, print_json, read_store
 from avo.cli.show import print_source
-from avo.evaluator.evaluation import Score
-from avo.evaluator.resolution import difference
-from avo.evaluator.target import ScoreKind
+from avo.evaluator.resolution import between
 from avo.watch.scores import unit_for
 from avo.watch.tables import gain, one_line
 from avo.watch.wording import percent, valued
@@ -64,11 +62,6 @@ def diff(
         said = valued(score, unit_for(run, score)) if score else f"{each.status.words}: {one_line(each.message)}"
         console.print(f"{name}: {said}")
     if all(judged):
-        least = _resolution(*filter(None, scores)) if comparable else None
+        least = between(scores[1], scores[0])
         console.print(percent(ratio, least) if comparable else "not comparable: judged on other targets or cases")
     print_source(text, "diff")
-
-
-def _resolution(old: Score, new: Score) -> float | None:
-    """Return the gain from which on the two are told apart; None where that is not known, or was measured."""
-    return difference(new, old).resolution if new.kind is ScoreKind.PREDICTED else None

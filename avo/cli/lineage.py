@@ -7,7 +7,7 @@ from rich.table import Table
 
 from avo.cli.common import DbOption, JsonOption, RunArgument, console, print_json, read_store
 from avo.watch.tables import gain, row, table
-from avo.watch.wording import briefly_measured, cut, first_line, in_a_list, percent, unit
+from avo.watch.wording import briefly_measured, cut, first_line, in_a_list, unit
 
 if TYPE_CHECKING:
     from avo.lineage_db.entries import Intervention
@@ -68,7 +68,7 @@ def _tree(
     measured: "Mapping[int, Measured]",
 ) -> Table:
     """``said``: what the supervisor said, with the number of versions that there were."""
-    from avo.watch.scores import lines, published, unit_for, width
+    from avo.watch.scores import lines, over_parent, published, unit_for
 
     score = versions[0].attempt.evaluation.score
     assert score is not None  # only correct attempts are accepted
@@ -80,7 +80,7 @@ def _tree(
     speed = f">{score.kind.upper()}" if measured else f">{of.head.upper()}"
     made = table("", "VERSION", "PARENTS", *niches, *on_cards, speed, ">GAIN", "CHANGE", title=title)
     passed = lines(score, published(run.problem), versions)
-    best = max(version.number for version in versions if version.champion)
+    best, by_number = max(each.number for each in versions if each.champion), {each.number: each for each in versions}
 
     def draw(place: int) -> None:
         for _, found in (line for line in passed if line[0] == place):
@@ -94,7 +94,7 @@ def _tree(
         parents = " ".join(f"v{parent}" for parent in line["parents"])
         cells = [line["niche"]] * len(niches)
         cells += [briefly_measured(measured.get(line["attempt"]), of)] * len(on_cards)
-        grown = percent(line["gain"], width(versions[place]))
+        grown = over_parent(versions[place], by_number)
         row(
             made, rails, f"v{line['version']}", parents, *cells, of.cell(line["score"]),
             grown, in_a_list(line["change"]), style="bold green" if line["version"] == best else "",

@@ -251,7 +251,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,
         "gain": view.gain,
-        "resolution": width(view.best),
+        "resolution": width(view.best, view.seed),
         "headline": view.headline or None,
         "for_owner": view.for_owner or None,
         "transferred": taken.to_json() if taken else None,

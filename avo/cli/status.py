@@ -192,7 +192,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "" if number else "last refused", f"attempt {attempt.attempt_id}, {turned_down(attempt)}")
     if view.best:
         score = scored(view.best)
-        grown = f", {percent(view.gain, width(view.best))} over the seed" if view.gain else ""
+        grown = f", {percent(view.gain, width(view.best, view.seed))} over the seed" if view.gain else ""
         row(lines, "best", f"v{view.best.number}, {valued(score, view.unit)}{grown}")
         if doubt := unchecked(run.target):
             row(lines, "", doubt)

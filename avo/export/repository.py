@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from avo.errors import RepositoryFailed
-from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.units import TFLOPS, units_of
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Run, Step, Version
 from avo.subject import subject
-from avo.watch.scores import unit_for
-from avo.watch.wording import briefly_measured, first_line, percent, printable, valued
+from avo.watch.scores import over_parent, unit_for
+from avo.watch.wording import briefly_measured, first_line, printable, valued
 from avo.watch.wording import measured as in_words
 
 KERNEL = "kernel.py"
@@ -126,9 +125,8 @@ def message(
         why = attempt.decision.told if attempt.decision else f"{attempt.status.words}: {attempt.evaluation.message}"
         paragraphs.append(f"No version: {printable(why).strip()}")
     paragraphs += [f"Supervisor ({made.level}): {printable(made.reason)}" for made in said]
-    best = max((versions[number].attempt.evaluation.geomean_tflops for number in version.parents), default=None)
-    gain = None if best is None or score is None else attempt.evaluation.geomean_tflops / best - 1
     units = units_of(run.problem, run.suite, run.target)
+    grown = over_parent(version, {each.number: each for each in versions}) if score else ""
     trailers = [
         ("Run", run.name),
         ("Version", str(version.number)) if is_version else ("Attempt", str(attempt.id)),
@@ -136,7 +134,7 @@ def message(
         ("Operator", first_line(step.operator)),
         *((("Score", f"{valued(score, unit_for(run, score))}, geometric mean"),) if score else ()),
         *((("Measured", in_words(measured, run.name, unit_for(run, score))),) if measured else ()),
-        *((("Gain", percent(gain, resolution(score) if score else None)),) if gain is not None else ()),
+        *((("Gain", grown),) if grown else ()),
         *(
             (f"Score-{case.case}", units.get(case.case, TFLOPS).cell(case.tflops))
             for case in (score.cases if score else ())

@@ -12,10 +12,10 @@ from avo.lineage_db.entries import Intervention
 from avo.lineage_db.records import Version
 from avo.tui.keys import Options
 from avo.tui.reader import Picture
-from avo.watch.scores import BaselineComparison, gain, geomean, lines, width
+from avo.watch.scores import BaselineComparison, gain, geomean, lines, over_parent
 from avo.watch.tree import Row, layout
 from avo.watch.view import RunView
-from avo.watch.wording import CONFIRMATION_STYLE, briefly_measured, first_line, in_a_list, percent
+from avo.watch.wording import CONFIRMATION_STYLE, briefly_measured, first_line, in_a_list
 
 
 class LineageList(Options):
@@ -156,7 +156,7 @@ def _prompt(
     is_best = view.best is not None and version.number == view.best.number
     text = Text.assemble(
         (f"{view.unit.cell(geomean(version)):>6} ", "bold" if is_best else ""),
-        (f"{percent(gain(version, versions), width(version)):>12} ", "green"),
+        (f"{over_parent(version, versions):>12} ", "green"),
         (row.lines, "dim"),
         ("★ " if is_best else "● ", "bold yellow" if is_best else "dim"),
         (f"v{version.number} ", "bold"),

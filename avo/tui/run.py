@@ -297,7 +297,7 @@ def header(picture: Picture, words: str) -> Text:
     text.append("\n")
     if best and seed and best.attempt.evaluation.score:
         text.append(view.headline, "bold")
-        grown = f"{percent(view.gain, width(best))} over the seed" if best.number != seed.number else "the seed"
+        grown = f"{percent(view.gain, width(best, seed))} over the seed" if best.number != seed.number else "the seed"
         text.append(f"\nbest v{best.number}, {grown}")
     made = counted(view.attempts, "attempt")
     text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted", "dim")

@@ -11,13 +11,12 @@ from rich.text import Text
 
 from avo.evaluator.evaluation import CaseResult, Resources, Score
 from avo.evaluator.problem import Baseline
-from avo.evaluator.resolution import resolution
 from avo.evaluator.units import TFLOPS, Unit, figure, units_of
 from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.records import Run, Submission, Version
-from avo.watch.scores import compare, gain, unit_for
+from avo.watch.scores import compare, over_parent, unit_for
 from avo.watch.tables import by_case, edits
-from avo.watch.wording import SPREAD, busiest, compared, critical, duration, percent, place, printable, resolved, valued
+from avo.watch.wording import SPREAD, busiest, compared, critical, duration, place, printable, resolved, valued
 
 WIDEST = 400
 """Width in columns of a page that scrolls: longer lines of candidates are cut."""
@@ -114,11 +113,10 @@ def _summary(
     version: Version, versions: Mapping[int, Version], score: Score, submission: Submission | None, unit: Unit
 ) -> RenderableType:
     parents = ", ".join(f"v{number}" for number in version.parents)
-    grown = gain(version, versions)
     text = Text.assemble(
         (f"Version {version.number}  ", "bold"),
         valued(score, unit),
-        (f"  {percent(grown, resolution(score))}" if grown is not None else "", "green"),
+        (f"  {over_parent(version, versions)}", "green"),
         "\n",
     )
     change = printable(version.change.strip())

@@ -13,9 +13,9 @@ from avo.evaluator.problem import Baseline
 from avo.tui.reader import Picture, Want
 from avo.tui.view import View
 from avo.watch.plot import draw, legend
-from avo.watch.scores import gain, width
+from avo.watch.scores import gain, over_parent
 from avo.watch.trajectory import Trajectory, overall
-from avo.watch.wording import first_line, percent
+from avo.watch.wording import first_line
 
 LARGEST_GAINS = 3
 """Number of versions that are named below the plot."""
@@ -82,7 +82,7 @@ def _gains(picture: Picture) -> Text:
     by_number = picture.by_number
     gained = [(grown, version) for version in picture.versions if (grown := gain(version, by_number)) is not None]
     lines = [
-        Text.assemble((f"{percent(grown, width(version)):>12} v{version.number}  ", "bold"), first_line(version.change))
-        for grown, version in sorted(gained, key=lambda each: -each[0])[:LARGEST_GAINS]
+        Text.assemble((f"{over_parent(each, by_number):>12} v{each.number}  ", "bold"), first_line(each.change))
+        for _, each in sorted(gained, key=lambda found: -found[0])[:LARGEST_GAINS]
     ]
     return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from avo.evaluator.confirmation import Confirmation
 from avo.evaluator.evaluation import Score
 from avo.evaluator.problem import Baseline
-from avo.evaluator.resolution import resolution
+from avo.evaluator.resolution import between
 from avo.evaluator.target import TARGETS, ScoreKind
 from avo.evaluator.units import Unit
 from avo.watch.scores import BaselineComparison, compare
@@ -74,7 +74,7 @@ def _against(comparisons: Sequence[BaselineComparison], *, sure: bool) -> list[s
 
 def _over_seed(score: Score, seed: Score) -> str:
     """Return how many times as fast as the seed it is, with what the model can tell apart of two kernels."""
-    times, width = score.geomean_tflops / seed.geomean_tflops, resolution(score)
+    times, width = score.geomean_tflops / seed.geomean_tflops, between(score, seed)
     if width and abs(math.log(times)) < width:
         return f"not distinguishable from its seed, within the resolution of {width:.1%}"
     return f"{times:.2f}{f' ±{times * width:.2f}' if width else ''} times as fast as its seed"

@@ -8,9 +8,10 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.evaluation import Score, geometric_mean
 from avo.evaluator.problem import Baseline
-from avo.evaluator.resolution import resolution
+from avo.evaluator.resolution import between
 from avo.evaluator.units import Unit, unit_of
 from avo.lineage_db.records import Run, Version
+from avo.watch.wording import percent
 
 
 def geomean(version: Version) -> float:
@@ -20,14 +21,25 @@ def geomean(version: Version) -> float:
 
 def gain(version: Version, versions: Mapping[int, Version]) -> float | None:
     """Return how much faster a version is than the fastest of its parents, 0.03 being 3 percent; None without any."""
-    parents = [geomean(versions[number]) for number in version.parents if number in versions]
-    return geomean(version) / max(parents) - 1 if parents else None
+    parent = _parent(version, versions)
+    return geomean(version) / geomean(parent) - 1 if parent else None
 
 
-def width(version: Version | None) -> float | None:
-    """Return the resolution of a version's score: the gain from which on it is told apart from another kernel."""
-    score = version.attempt.evaluation.score if version else None
-    return resolution(score) if score else None
+def width(version: Version | None, over: Version | None = None) -> float | None:
+    """Return the gain from which on a version is told apart from ``over``, or else from one with such neighbours as its
+    own.
+    """
+    return between(*(each.attempt.evaluation.score if each else None for each in (version, over)))
+
+
+def over_parent(version: Version, versions: Mapping[int, Version]) -> str:
+    """Return a version's ``gain`` in words, with the width of the difference; nothing without a parent."""
+    return percent(gain(version, versions), width(version, _parent(version, versions)))
+
+
+def _parent(version: Version, versions: Mapping[int, Version]) -> Version | None:
+    """Return the fastest of a version's parents."""
+    return max((versions[number] for number in version.parents if number in versions), key=geomean, default=None)
 
 
 def unit_for(run: Run, score: Score | None = None) -> Unit:

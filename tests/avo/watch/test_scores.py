@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from avo.evaluator.evaluation import CaseScore, Score
 from avo.evaluator.problem import Baseline
+from avo.evaluator.resolution import between
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.store import Store
 from avo.watch.scores import compare, gain
@@ -20,6 +21,20 @@ def test_a_gain_is_over_the_fastest_parent(store: Store) -> None:
     versions = store.versions(run.run.id)
     by_number = {version.number: version for version in versions}
     assert [gain(version, by_number) for version in versions] == [None, pytest.approx(0.2), pytest.approx(0.1)]
+
+
+def test_the_width_of_a_gain_is_that_of_the_difference_of_both() -> None:
+    steady, shaky = (
+        Score(ScoreKind.PREDICTED, "h100", _score(a=100.0).cases, neighbours=neighbours)
+        for neighbours in (((99.9,), (100.0,), (100.1,)), ((96.0,), (100.0,), (104.0,)))
+    )
+    alone, apart = between(steady, None), between(steady, shaky)
+    assert alone is not None
+    assert apart is not None
+    assert alone < 0.012 < 0.05 < apart == pytest.approx(between(shaky, steady))
+    assert between(steady, _score(a=90.0)) == alone, "a kernel whose neighbours are not known has such as its own"
+    assert between(_score(a=90.0), None) is None
+    assert between(None, steady) is None
 
 
 def _score(**cases: float) -> Score:
