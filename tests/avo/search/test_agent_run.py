@@ -1,11 +1,12 @@
 """Steps and runs of operators with models: the real client, a scripted endpoint, the database, and real workers."""
 
+import difflib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
@@ -15,23 +16,30 @@ import pytest
 
 from avo.agents.agentic import MOST_IDLE, Agentic
 from avo.agents.command import PROGRAM, Command
+from avo.agents.moves import MOVES
+from avo.agents.operator import Variation
 from avo.agents.settings import ModelSettings, Settings
 from avo.agents.single_turn import SingleTurn
+from avo.agents.tools import Toolbox
 from avo.config import RunConfig
 from avo.errors import NoAttempts, RunFailed
 from avo.evaluator.fake import FakeEvaluator
-from avo.evaluator.inspection import Findings, Inspection
+from avo.evaluator.inspection import Findings, Inspection, Look
+from avo.evaluator.resolution import ALONE
+from avo.evaluator.targets import get_target
 from avo.lineage_db.ending import Cause, Ending
 from avo.lineage_db.records import PendingReply, RunState, StepState
 from avo.lineage_db.store import Store
 from avo.search.budget import Allowance
 from avo.search.evaluators import SideBySide
+from avo.search.judging import Judging
 from avo.search.run import MODEL_PATIENCE, PATIENCE, RunSession, Stop
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
 from avo.search.transfer import known_directions
+from avo.seeds import seed_source
 from tests.agents.endpoint import Endpoint, Line
-from tests.agents.world import WHY
+from tests.agents.world import WHY, World
 from tests.avo.fakes import NOW, SEED, InlineCrew, judge, make_run, make_work
 from tests.avo.search.test_workers import command_line, family
 
@@ -194,6 +202,32 @@ def test_a_step_begins_with_twenty_directions_on_two_evaluators(shop: Shop) -> N
     ]  # fmt: skip
     told = endpoint.requests[3]["messages"][1]["content"]
     assert "- direction 17: +18.0% ± 1.7% over the working source from version 0, predicted (step 1, not" in told
+
+
+@pytest.mark.long
+def test_two_judges_predict_what_a_dozen_directions_gain_over_the_plain_seed() -> None:
+    source, asked = seed_source("mha", "plain"), list[dict[str, str]]()
+    for move in MOVES:
+        for variant in move.variants(source, get_target("h100"), "mha")[:1]:
+            lines = difflib.unified_diff(source.splitlines(), variant.source.splitlines(), lineterm="")
+            name = f"{move.name} {len(asked)}"
+            asked.append({"name": name, "hypothesis": f"{move.name} makes it faster", "patch": "\n".join(lines)})
+    world = World()
+    with Judging.of(RunConfig(suite="quick", target="h100", evaluators=2)).start_alone() as judges:
+        assert judges.several
+
+        def look(variations: Sequence[Variation]) -> Sequence[Findings]:
+            sources = (each.candidate.source for each in variations)
+            return judges.inspect_all([Inspection(Look.SPEED, "mha", each) for each in sources])
+
+        box = Toolbox(world.brief(look=look))
+        box.call("write_source", json.dumps({"source": source}))
+        said = box.call("explore_directions", json.dumps({"directions": asked[:13]}))
+    found = {each.name: each.evidence[0] for each in world.desk.explored}
+    assert list(found) == [each["name"] for each in asked[:13]], said
+    assert all(each.gain is not None and (each.resolution or 0) >= ALONE for each in found.values())
+    gains = {name.split()[0]: each.gain or 0.0 for name, each in found.items() if each.resolved}
+    assert gains["skip"] > gains["exp2"] > 0 > gains["warps"]
 
 
 def test_a_worker_may_keep_one_conversation_over_several_steps(tmp_path: Path) -> None:
