@@ -13,7 +13,6 @@ class Pending(Generic[T]):
     def __init__(self, most: int) -> None:
         self._threads = ThreadPoolExecutor(most)
         self._begun: dict[int, Future[T]] = {}
-        self._told: set[int] = set()
 
     def __len__(self) -> int:
         """Return how many have not ended, waiting ones included."""
@@ -25,17 +24,14 @@ class Pending(Generic[T]):
         return self._begun[number]
 
     def begun(self, number: int) -> "Future[T] | None":
-        """Return what was begun under this number; None: nothing."""
+        """Return what was begun under this number and not handed out; None: nothing."""
         return self._begun.get(number)
 
     def take(self, number: int) -> "Future[T] | None":
         """Return what was begun under this number, which ``ended`` does not hand out any more, unless it is withdrawn
         as it waits for a thread: then None.
         """
-        if number not in self._begun or self.withdraw(number):
-            return None
-        self._told.add(number)
-        return self._begun[number]
+        return None if number not in self._begun or self.withdraw(number) else self._begun.pop(number)
 
     def withdraw(self, number: int) -> bool:
         """Forget work that still waits for a thread; False where it does not."""
@@ -46,9 +42,7 @@ class Pending(Generic[T]):
 
     def ended(self) -> "dict[int, Future[T]]":
         """Return what has ended since the last call, by number."""
-        found = {number: each for number, each in self._begun.items() if each.done() and number not in self._told}
-        self._told |= found.keys()
-        return found
+        return {number: self._begun.pop(number) for number, each in list(self._begun.items()) if each.done()}
 
     def wait(self) -> None:
         """Wait until one more has ended, if any is under way."""

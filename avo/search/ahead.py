@@ -38,6 +38,7 @@ class Ahead:
         """Return what the examination of an attempt that was begun ahead found, or examine it now. It is no news."""
         with self._lock:
             found = self._pending.take(attempt.id)
+            self._begun.pop(attempt.id, None)
         if found is None or found.exception() is not None:
             return examine(attempt)
         return found.result()
@@ -46,6 +47,8 @@ class Ahead:
         """Return what was found since the last call, a line for each attempt."""
         with self._lock:
             ended = self._pending.ended()
+            for number in ended:
+                del self._begun[number]
         return [f"attempt {number} was examined closely: {_said(each)}" for number, each in ended.items()]
 
     def close(self) -> None:
