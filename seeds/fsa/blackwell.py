@@ -34,7 +34,7 @@ reinterpret = getattr(tensor_memory_descriptor, "reinterpret", None) or tensor_m
 
 @triton.jit
 def list_kernel(
-    Indices, Blocks, Members, Counts, kv_heads, group, length, blocks, rows, n_blocks, block_size,
+    Indices, Blocks, Members, Counts, group, length, blocks, rows, n_blocks, most, block_size,
     WHOLE: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Store the list of two tiles: their blocks in ascending order, the words of their members, how many they are, and
@@ -56,7 +56,7 @@ def list_kernel(
         words = tl.sum(tl.where(inside, 1 << chosen % 32, 0), 1)
         members = tl.sum((words[:, None] >> bit[None, :] & 1) << member[:, None], 0)
         there = members != 0
-        place = pair * n_blocks + count + tl.cumsum(there.to(tl.int32)) - 1
+        place = pair * most + count + tl.cumsum(there.to(tl.int32)) - 1
         tl.store(Blocks + place, begin + bit, mask=there)
         tl.store(Members + place, members, mask=there)
         count += tl.sum(there.to(tl.int32))
@@ -132,7 +132,7 @@ def multiply(q_tiles, k_tiles, v_tiles, s, o, k_ready, v_ready, k_free, v_free, 
 
 @gluon.jit
 def polynomial_exp2(x):
-    """2 to the power of x, which is not above 0: of its fraction by a polynomial, within 1e-4 of the result."""
+    """2 to the power of x, which is not above 0: of its fraction by a polynomial, within 1e-3 of the result."""
     x = gl.maximum(x, -126.0)
     whole = x + 12582912.0  # 1.5 * 2**23: the last bits are x rounded to an integer
     x = x - (whole - 12582912.0)
@@ -266,7 +266,7 @@ def load_queries(q, q_tile, head_stride, row_stride, first, rows, group, length)
 @gluon.jit
 def attention_kernel(
     q, k_desc, v_desc, block_lists, member_lists, counts, out, lse, q_batch_stride, q_head_stride, q_row_stride,
-    batch_stride, head_stride, row_stride, kv_heads, group, length, rows, n_blocks, block_size, scale,
+    batch_stride, head_stride, row_stride, kv_heads, group, length, rows, most, block_size, scale,
     STAGES: gl.constexpr,
 ):  # fmt: skip
     block_m: gl.constexpr = 128
@@ -278,7 +278,7 @@ def attention_kernel(
     kv_head = gl.program_id(1) % kv_heads
     heads = kv_heads * group
     listed = (gl.program_id(1) * gl.num_programs(0) + pair).to(gl.int64)
-    blocks, members = block_lists + listed * n_blocks, member_lists + listed * n_blocks
+    blocks, members = block_lists + listed * most, member_lists + listed * most
     tiles, whole = gl.load(counts + 2 * listed), gl.load(counts + 2 * listed + 1)
     tile_layout: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
     q_tiles = gl.allocate_shared_memory(gl.bfloat16, [2, block_m, dim], tile_layout)
@@ -364,10 +364,11 @@ def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, sca
     rows = min(128, 16 * group)  # of a tile: a word has bits for 32 positions of two tiles
     n_blocks = triton.cdiv(length, block_size)
     grid = (triton.cdiv(length * group, 2 * rows), batch * kv_heads)
-    lists = torch.empty(2, grid[0] * grid[1] * n_blocks, dtype=torch.int32, device=q.device)
+    most = min(n_blocks, 32 * blocks)  # in a list
+    lists = torch.empty(2, grid[0] * grid[1] * most, dtype=torch.int32, device=q.device)
     counts = torch.empty(2 * grid[0] * grid[1], dtype=torch.int32, device=q.device)
     list_kernel[grid](
-        block_indices, lists[0], lists[1], counts, kv_heads, group, length, blocks, 2 * rows, n_blocks, block_size,
+        block_indices, lists[0], lists[1], counts, group, length, blocks, 2 * rows, n_blocks, most, block_size,
         WHOLE=block_size == block_n, SLOTS=triton.next_power_of_2(blocks), num_warps=1,
     )  # fmt: skip
 
@@ -377,5 +378,5 @@ def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, sca
 
     attention_kernel[grid](
         q, descriptor(k), descriptor(v), lists[0], lists[1], counts, out, lse, *q.stride()[:3], *out.stride()[:3],
-        kv_heads, group, length, rows, n_blocks, block_size, scale * 1.4426950408889634, STAGES=2, num_warps=4,
+        kv_heads, group, length, rows, most, block_size, scale * 1.4426950408889634, STAGES=2, num_warps=4,
     )  # fmt: skip

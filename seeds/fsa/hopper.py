@@ -31,7 +31,7 @@ GROUPS = 2
 
 @triton.jit
 def list_kernel(
-    Indices, Blocks, Members, Counts, kv_heads, group, length, blocks, rows, n_blocks, block_size,
+    Indices, Blocks, Members, Counts, group, length, blocks, rows, n_blocks, most, block_size,
     WHOLE: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Store the list of two tiles: their blocks in ascending order, the words of their members, how many they are, and
@@ -53,7 +53,7 @@ def list_kernel(
         words = tl.sum(tl.where(inside, 1 << chosen % 32, 0), 1)
         members = tl.sum((words[:, None] >> bit[None, :] & 1) << member[:, None], 0)
         there = members != 0
-        place = pair * n_blocks + count + tl.cumsum(there.to(tl.int32)) - 1
+        place = pair * most + count + tl.cumsum(there.to(tl.int32)) - 1
         tl.store(Blocks + place, begin + bit, mask=there)
         tl.store(Members + place, members, mask=there)
         count += tl.sum(there.to(tl.int32))
@@ -202,7 +202,7 @@ def load_queries(q, q_tile, head_stride, row_stride, first, rows, group, length)
 @gluon.jit
 def attention_kernel(
     q, k_desc, v_desc, block_lists, member_lists, counts, out, lse, q_batch_stride, q_head_stride, q_row_stride,
-    batch_stride, head_stride, row_stride, kv_heads, group, length, rows, n_blocks, block_size, scale,
+    batch_stride, head_stride, row_stride, kv_heads, group, length, rows, most, block_size, scale,
     STAGES: gl.constexpr, GROUPS: gl.constexpr,
 ):  # fmt: skip
     block_m: gl.constexpr = 64
@@ -214,7 +214,7 @@ def attention_kernel(
     kv_head = gl.program_id(1) % kv_heads
     heads = kv_heads * group
     listed = (gl.program_id(1) * gl.num_programs(0) + pair).to(gl.int64)
-    blocks, members = block_lists + listed * n_blocks, member_lists + listed * n_blocks
+    blocks, members = block_lists + listed * most, member_lists + listed * most
     tiles = gl.load(counts + 2 * listed)
     whole = gl.maximum(gl.load(counts + 2 * listed + 1), 1)  # the first block comes before both loops
     tile_layout: gl.constexpr = gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2)
@@ -279,10 +279,11 @@ def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, sca
     rows = min(64, 16 * group)  # of a tile: a word has bits for 32 positions of two tiles
     n_blocks = triton.cdiv(length, block_size)
     grid = (triton.cdiv(length * group, 2 * rows), batch * kv_heads)
-    lists = torch.empty(2, grid[0] * grid[1] * n_blocks, dtype=torch.int32, device=q.device)
+    most = min(n_blocks, 32 * blocks)  # in a list
+    lists = torch.empty(2, grid[0] * grid[1] * most, dtype=torch.int32, device=q.device)
     counts = torch.empty(2 * grid[0] * grid[1], dtype=torch.int32, device=q.device)
     list_kernel[grid](
-        block_indices, lists[0], lists[1], counts, kv_heads, group, length, blocks, 2 * rows, n_blocks, block_size,
+        block_indices, lists[0], lists[1], counts, group, length, blocks, 2 * rows, n_blocks, most, block_size,
         WHOLE=block_size == block_n, SLOTS=triton.next_power_of_2(blocks), num_warps=1,
     )  # fmt: skip
 
@@ -292,6 +293,6 @@ def selected_attention(q, k, v, block_indices, out, lse, *, block_size: int, sca
 
     attention_kernel[grid](
         q, descriptor(k), descriptor(v), lists[0], lists[1], counts, out, lse, *q.stride()[:3], *out.stride()[:3],
-        kv_heads, group, length, rows, n_blocks, block_size, scale * 1.4426950408889634, STAGES=2, GROUPS=GROUPS,
+        kv_heads, group, length, rows, most, block_size, scale * 1.4426950408889634, STAGES=2, GROUPS=GROUPS,
         num_warps=4,
     )  # fmt: skip

@@ -93,7 +93,7 @@ def multiply(
 
 @gluon.jit
 def polynomial_exp2(x):
-    """2 to the power of x, which is not above 0: of its fraction by a polynomial, within 1e-4 of the result."""
+    """2 to the power of x, which is not above 0: of its fraction by a polynomial, within 1e-3 of the result."""
     x = gl.maximum(x, -126.0)
     whole = x + 12582912.0  # 1.5 * 2**23: the last bits are x rounded to an integer
     x = x - (whole - 12582912.0)
