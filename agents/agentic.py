@@ -135,7 +135,9 @@ class _Step:
             ending = str(spent)
         except ModelRefused as error:
             ending, refusal = str(error), error
-        self._toolbox.finish()
+        if ended := self._toolbox.finish():
+            self._keep_state()
+            self._say(ended)
         if refusal is not None and self._bench.best is None:
             hand_over(self._bench, self._desk, ending, self._last_words)
             raise refusal

@@ -17,7 +17,7 @@ NAMED = ": "
 MOST_TAKEN = 100
 """Most directions that a run takes over from another: every reader of its configuration reads them."""
 _MOST_TESTS = 5
-"""Most tests of a direction that a run takes over, the latest."""
+"""Most tests of a direction that a run takes over: that of the largest weight, and the latest."""
 FAILURE = 0.3
 """Weight of what failed, or was not tested."""
 _GAIN = 10.0
@@ -39,27 +39,39 @@ def directions(
     attempts = list(attempts)
     descent, kind = Descent(versions, attempts), kind_of_scores(versions)
     listed = [memory.direction for memory in memories if memory.direction is not None]
-    names = {each.name.lower(): each.name for each in listed}
+    names = {f"{each.name}{NAMED}".lower(): each.name for each in sorted(listed, key=lambda each: -len(each.name))}
     tested = {one.digest: each.name for each in listed for one in each.evidence}
     made = []
     for attempt in attempts:
-        name = names.get(attempt.change.partition(NAMED)[0].lower()) or tested.get(attempt.digest)
+        begun = attempt.change.lower()
+        name = next((names[each] for each in names if begun.startswith(each)), None) or tested.get(attempt.digest)
         if name or attempt.hypothesis:
             words = name or attempt.whole_change or attempt.change
             made.append(Direction(words, attempt.hypothesis, (_evidence(attempt, descent, kind),)))
-    return merged([*listed, *made, *taken])
+    found = merged([*listed, *made, *taken])
+    # The name and the hypothesis are the run's own; its tests are later than those that were taken over.
+    return [replace(each, evidence=tuple(sorted(each.evidence, key=lambda one: not one.run))) for each in found]
 
 
 def weight(direction: Direction) -> float:
     """Return how much a direction matters, 0 to 1: by its largest resolved gain or loss."""
-    found = [effect(one.gain) if one.resolved else _TIE for one in direction.evidence if one.gain is not None]
-    return max(found, default=FAILURE)
+    return max((_weight(one) for one in direction.evidence if one.gain is not None), default=FAILURE)
 
 
 def strongest(found: Sequence[Direction]) -> list[Direction]:
-    """Return the ``MOST_TAKEN`` directions that matter most, the first first, each with its latest evidence."""
+    """Return the ``MOST_TAKEN`` directions that matter most, the first first, each with the tests that say most."""
     chosen = sorted(found, key=weight, reverse=True)[:MOST_TAKEN]
-    return [replace(each, evidence=each.evidence[-_MOST_TESTS:]) for each in chosen]
+    return [replace(each, evidence=_telling(each.evidence)) for each in chosen]
+
+
+def _telling(tests: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    latest, best = tests[-_MOST_TESTS:], max(tests, key=_weight, default=None)
+    known = max(map(_weight, latest), default=0.0)
+    return latest if best is None or _weight(best) <= known else (best, *latest[1:])
+
+
+def _weight(test: Evidence) -> float:
+    return FAILURE if test.gain is None else effect(test.gain) if test.resolved else _TIE
 
 
 def effect(gain: float) -> float:

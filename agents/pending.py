@@ -1,4 +1,4 @@
-"""Runs work of a step in threads and hands out each result once."""
+"""Runs work in threads and hands out each result once."""
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

@@ -28,7 +28,9 @@ _FINISH_STEP = (
 
 
 class Results(Part):
-    """Attempts and versions as they are made. Each method but one raises ``StepNotRunning`` once the step has ended."""
+    """Attempts and versions as they are made. Each method but ``record_examination`` raises ``StepNotRunning`` once the
+    step has ended.
+    """
 
     def __init__(self, database: Database, histories: Histories) -> None:
         super().__init__(database)

@@ -120,7 +120,7 @@ class Evaluations:
         """
         bench = self._bench
         known = {each.attempt_id for each in self._brief.attempts} | {each.attempt_id for each in bench.attempts}
-        resembles = resembled(self._brief, bench, what.source)
+        resembles = resembled(self._brief, bench, what.source, what.parents, attempt.built_on)
         outcome = tables.verdict(attempt.evaluation, self._beside(attempt, what.parents))
         if attempt.decision:
             outcome += f"; {attempt.decision.answer}"

@@ -67,19 +67,20 @@ _trees: dict[str, Tree | None] = {}
 """Trees by digest of the candidate, oldest first: attempts are compared again in every step."""
 
 
-def resembled(brief: Brief, bench: Workbench, source: str) -> str:
+def resembled(brief: Brief, bench: Workbench, source: str, parents: Sequence[int], built_on: int | None) -> str:
     """Return in a sentence which earlier attempt or version a candidate resembles, and what that one scored.
 
     It is one that has the same tree, or the most similar one that is nearer than what the candidate was edited from.
-    A parameter variant, which differs in numbers alone, is never told. Empty where there is none.
+    That is the attempt ``built_on``, or the first of the ``parents``. A parameter variant, which differs in numbers
+    alone, is never told. Empty where there is none.
     """
     mine, digest = tree_of(source), brief.candidate(source).digest
     if mine is None:
         return ""
     versions = {version.attempt.id: version for version in brief.versions}
-    base = bench.built_on
+    base = built_on
     if base is None:
-        base = next((each.attempt_id for each in brief.attempts if each.version == bench.parents[0]), None)
+        base = next((each.attempt_id for each in brief.attempts if each.version == parents[0]), None)
     digests = {attempt.attempt_id: attempt.digest for attempt in brief.attempts[-_MOST:]}
     digests |= {number: version.attempt.digest for number, version in versions.items()}
     ids = dict.fromkeys((*digests, *(each.attempt_id for each in bench.attempts), *(() if base is None else (base,))))

@@ -99,9 +99,9 @@ class Toolbox:
             said = list(threads.map(lambda call: self._answer(call.name, call.arguments), calls))
         return [self._kept(call.name, call.arguments, each) for call, each in zip(calls, said, strict=True)]
 
-    def finish(self) -> None:
-        """Wait for the evaluations under way, whose attempts are on the workbench then."""
-        self._evaluations.finish()
+    def finish(self) -> str:
+        """Wait for the evaluations under way and return what came of them: their attempts are on the workbench then."""
+        return "\n\n".join(self._evaluations.finish())
 
     def _answer(self, name: str, arguments_json: str) -> str:
         if self.bench.done:
@@ -223,7 +223,9 @@ class Toolbox:
     def _check(self, asked: arguments.Check) -> str:
         source = asked.source or self.bench.source
         found = tables.check(self._look(Look.CHECK, source))
-        return "\n".join(filter(None, (found, resembled(self._brief, self.bench, source))))
+        return "\n".join(
+            filter(None, (found, resembled(self._brief, self.bench, source, self.bench.parents, self.bench.built_on)))
+        )
 
     def _evaluate(self, asked: arguments.Evaluate) -> str:
         if asked.suite not in (None, self._brief.suite):

@@ -146,7 +146,7 @@ class Workbench:
 
     def named(self, change: str) -> str:
         """Return an attempt's ``change`` after the name of the direction that it follows, if any."""
-        follows = self.direction and not change.lower().startswith(self.direction.lower())
+        follows = self.direction and not change.lower().startswith(f"{self.direction}{NAMED}".lower())
         return f"{self.direction}{NAMED}{change}" if follows else change
 
     def submit(self, attempt: StepAttempt, change: str, seen: str) -> None:

@@ -20,7 +20,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._pending: Pending[Decision | None] = Pending(1)
-        self._begun: dict[int, Attempt] = {}
+        self._begun: dict[int, float] = {}
         self._lock = Lock()
 
     def begin(self, attempt: Attempt, examine: Examine) -> None:
@@ -31,7 +31,7 @@ class Ahead:
             if attempt.id in self._begun or attempt.evaluation.examined is not None:
                 return
             self._withdraw(attempt.evaluation.own_tflops)
-            self._begun[attempt.id] = attempt
+            self._begun[attempt.id] = attempt.evaluation.own_tflops
             self._pending.begin(attempt.id, lambda: examine(attempt))
 
     def result(self, attempt: Attempt, examine: Examine) -> Decision | None:
@@ -59,7 +59,7 @@ class Ahead:
     def _withdraw(self, tflops: float | None = None) -> None:
         """Withdraw what waits and is no faster than ``tflops``; None: all."""
         for number, each in list(self._begun.items()):
-            if (tflops is None or each.evaluation.own_tflops <= tflops) and self._pending.withdraw(number):
+            if (tflops is None or each <= tflops) and self._pending.withdraw(number):
                 del self._begun[number]
 
 

@@ -50,11 +50,11 @@ def test_an_attempt_belongs_to_the_direction_that_it_names_or_whose_test_it_is()
     assert [[one.attempts for one in each.evidence] for each in found] == [[(), (2,)], [(3,)], [(4,)]]
 
 
-def test_what_was_taken_over_comes_last_and_under_one_name_with_the_run_s_own() -> None:
+def test_what_was_taken_over_comes_under_one_name_with_the_run_s_own() -> None:
     there = replace(LOOK, run="other", problem="gqa", target="h100")
     taken = [Direction("Roles", "as there", (there,)), Direction("pages", "prefetch", (there,))]
     found = directions(listed(Direction("roles", "loads wait", (LOOK,))), [], [], taken)
-    assert found == [Direction("roles", "loads wait", (LOOK, there)), taken[1]]
+    assert found == [Direction("roles", "loads wait", (there, LOOK)), taken[1]]
 
 
 def test_a_measured_gain_is_resolved_if_it_was_shown() -> None:
@@ -87,3 +87,5 @@ def test_what_travels_is_what_matters_most_with_its_latest_tests() -> None:
     assert (first.name, len(rest)) == ("loss", MOST_TAKEN - 1)
     assert [each.name for each in strongest(found)] == [each.name for each in found]
     assert [one.step for one in strongest([Direction("gain", "", many)])[0].evidence] == [4, 5, 6, 7, 8]
+    gained = (replace(LOOK, step=0, gain=0.3), *many[1:])
+    assert [one.step for one in strongest([Direction("gain", "", gained)])[0].evidence] == [0, 5, 6, 7, 8]

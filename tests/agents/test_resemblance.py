@@ -94,7 +94,8 @@ def test_what_does_not_parse_has_no_tree_and_seeds_do_not_resemble_each_other() 
 
 
 def told(world: World, source: str, **bench: Any) -> str:
-    return resembled(world.brief(), Workbench(**{"source": source, "parents": (1,), **bench}), source)
+    made = Workbench(**{"source": source, "parents": (1,), **bench})
+    return resembled(world.brief(), made, source, made.parents, made.built_on)
 
 
 @pytest.fixture

@@ -395,8 +395,8 @@ def test_directions_are_tested_together_and_kept_with_what_was_seen_and_one_is_f
     bench.call("evaluate", **WHY)
     assert bench.world.desk.attempts[2].change == f"pages: {WHY['change']}"
     bench.call("edit_source", old="103.5", new="104.0")
-    bench.call("evaluate", **WHY | {"change": "Pages again"})
-    assert bench.world.desk.attempts[3].change == "Pages again"
+    bench.call("evaluate", **WHY | {"change": "Pages: again"})
+    assert bench.world.desk.attempts[3].change == "Pages: again"
     again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
     assert (again, again.direction) == (bench.box.bench, "pages")
     bench.call("try_variants", variants=varied(other="1.0"), version=0)

@@ -162,7 +162,7 @@ def test_what_one_step_learnt_the_next_is_told(shop: Shop) -> None:
 
 
 def test_a_step_begins_with_twenty_directions_on_two_evaluators(shop: Shop) -> None:
-    two_at_a_time = Barrier(2, timeout=600)
+    two_at_a_time = Barrier(2, timeout=60)
 
     class Meeting(FakeEvaluator):
         """One of two: a look ends when the other is asked too."""
@@ -204,7 +204,7 @@ def test_a_step_begins_with_twenty_directions_on_two_evaluators(shop: Shop) -> N
     assert "- direction 17: +18.0% ± 1.7% over the working source from version 0, predicted (step 1, not" in told
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_two_judges_predict_what_a_dozen_directions_gain_over_the_plain_seed() -> None:
     source, asked = seed_source("mha", "plain"), list[dict[str, str]]()
     for move in MOVES:
@@ -214,7 +214,7 @@ def test_two_judges_predict_what_a_dozen_directions_gain_over_the_plain_seed() -
             asked.append({"name": name, "hypothesis": f"{move.name} makes it faster", "patch": "\n".join(lines)})
     world = World()
     with Judging.of(RunConfig(suite="quick", target="h100", evaluators=2)).start_alone() as judges:
-        assert judges.several
+        assert judges.at_once == 2
 
         def look(variations: Sequence[Variation]) -> Sequence[Findings]:
             sources = (each.candidate.source for each in variations)
