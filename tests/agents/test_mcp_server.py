@@ -93,6 +93,7 @@ async def test_a_kernel_in_gluon_is_checked_profiled_and_evaluated_by_the_judge(
         assert store.attempt(store.run("mine").id, 2).source == deeper
 
 
+@pytest.mark.long
 async def test_an_agent_of_the_user_adds_a_version_and_a_step_that_it_leaves_is_continued(
     db: str, tmp_path: Path
 ) -> None:

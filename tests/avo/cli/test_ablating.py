@@ -128,6 +128,7 @@ def test_a_report_is_written_where_edits_have_no_worth(avo: Avo, tmp_path: Path,
         assert f"avo: {why}" in result.stderr
 
 
+@pytest.mark.long
 def test_an_export_finds_out_what_edits_are_worth_and_can_leave_the_useless_ones_out(
     avo: Avo, db: str, tmp_path: Path
 ) -> None:

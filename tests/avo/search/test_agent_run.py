@@ -401,6 +401,7 @@ def test_an_operator_that_answers_once_is_recorded_like_the_other(shop: Shop) ->
     assert shop.store.journal.spend(shop.run.id).calls == 1
 
 
+@pytest.mark.long
 def test_a_run_whose_worker_is_killed_goes_on_from_the_transcript(tmp_path: Path) -> None:
     """The whole of it: ``avo run`` with real workers, one of which dies while its model is thinking."""
     (tmp_path / "seed.py").write_text(SEED)

@@ -59,6 +59,7 @@ def test_constants_that_differ_are_found_again_and_the_error_falls_on_the_other_
     assert (found.kernels, found.times) == (8, 24)
 
 
+@pytest.mark.long
 def test_constants_that_the_times_do_not_determine_stay_as_they_were() -> None:
     found = calibrate(times(law(), "compute"), H100)
     assert value(found, "clock under load") is not None
