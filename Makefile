@@ -36,7 +36,7 @@ test-versions: $(READY)  ## The evaluator on Triton 3.6, and on Python 3.13 what
 
 soak: $(READY)  ## The long tests, those too dear for CI, and property tests with seeds of chance, which they print.
 	AVO_SOAK_SEED=$${AVO_SOAK_SEED:-$$(date +%s)} \
-	    $(MEASURED) "$(PYTEST) -m '(long or soak or hypothesis) and not gpu' --hypothesis-profile search"
+	    $(MEASURED) "$(PYTEST) -m '(long or soak or hypothesis) and not gpu' --timeout 7200 --hypothesis-profile search"
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
