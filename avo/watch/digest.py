@@ -148,7 +148,7 @@ class Digest:
         if view.best and self.before:
             score = scored(view.best)
             now = valued(score, view.unit)
-            gain = percent(self.gain, width(view.best))
+            gain = percent(self.gain, width(view.best, view.seed))
             gained = f"{gain}, {view.unit.cell(self.before)} to {now}" if self.gain else f"nothing: {now}"
             yield "gained", f"{gained}, {counted(self.accepted, 'version')}"
         models = f", {spent(self.spend)}" if self.spend.calls else ""

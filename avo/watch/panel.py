@@ -187,7 +187,7 @@ def _accepted(view: RunView, most: int | None) -> RenderableType:
         table.add_row(
             Text(f"v{version.number}", "dim"),
             view.unit.cell(version.geomean_tflops),
-            Text(percent(version.gain, width(view.best)), "green"),
+            Text(percent(version.gain, width(view.best, view.seed)), "green"),
             Text(first_line(in_a_list(version.change))),
         )
     return table

@@ -190,7 +190,7 @@ class LineView:
             if attempt.decision:
                 self._print(f"attempt {attempt.attempt_id} {attempt.decision.told}")
         for version in news.accepted:
-            grown = f", {percent(version.gain, width(view.best))}" if version.gain is not None else ""
+            grown = f", {percent(version.gain, width(view.best, view.seed))}" if version.gain is not None else ""
             speed = view.unit.said(version.geomean_tflops, view.kind or "")
             self._print(f"version {version.number} accepted: {speed}{grown} [{headline(version.change) or 'seed'}]")
         if view.trouble and view.trouble != last.trouble:
