@@ -62,6 +62,6 @@ def diff(
         said = valued(score, unit_for(run, score)) if score else f"{each.status.words}: {one_line(each.message)}"
         console.print(f"{name}: {said}")
     if all(judged):
-        least = between(scores[1], scores[0])
-        console.print(percent(ratio, least) if comparable else "not comparable: judged on other targets or cases")
+        other = "not comparable: judged on other targets or cases"
+        console.print(percent(ratio, between(scores[1], scores[0])) if comparable else other)
     print_source(text, "diff")

@@ -223,7 +223,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
     """Return the result of a run as data for JSON. ``seed`` and ``best`` are None without versions."""
     from avo.search.run import utc_now
     from avo.search.transfer import progress
-    from avo.watch.scores import score_to_json, width
+    from avo.watch.scores import score_to_json
     from avo.watch.view import read_view
     from avo.watch.wording import goes_on
 
@@ -251,7 +251,7 @@ def summarise(store: "Store", name: str) -> dict[str, Any]:
         "seed": score_to_json(view.seed) if view.seed else None,
         "best": score_to_json(view.best) if view.best else None,
         "gain": view.gain,
-        "resolution": width(view.best, view.seed),
+        "resolution": view.width,
         "headline": view.headline or None,
         "for_owner": view.for_owner or None,
         "transferred": taken.to_json() if taken else None,

@@ -159,7 +159,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
     """Return a view of a run for people."""
     from avo.evaluator.target import unchecked
     from avo.lineage_db.decision import unresolved
-    from avo.watch.scores import scored, width
+    from avo.watch.scores import scored
 
     run, rates = view.run, view.rates(now)
     lines = table("", "", title=f"{run.name}: {subject(run)} for {run.target}, suite {run.suite}, {run.operator}")
@@ -192,7 +192,7 @@ def in_words(view: "RunView", now: datetime) -> "RenderableType":
         row(lines, "" if number else "last refused", f"attempt {attempt.attempt_id}, {turned_down(attempt)}")
     if view.best:
         score = scored(view.best)
-        grown = f", {percent(view.gain, width(view.best, view.seed))} over the seed" if view.gain else ""
+        grown = f", {percent(view.gain, view.width)} over the seed" if view.gain else ""
         row(lines, "best", f"v{view.best.number}, {valued(score, view.unit)}{grown}")
         if doubt := unchecked(run.target):
             row(lines, "", doubt)

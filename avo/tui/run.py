@@ -29,7 +29,7 @@ from avo.tui.trajectory import TrajectoryView
 from avo.tui.transcript import spent
 from avo.tui.view import Needs, View
 from avo.tui.workers import WorkersView
-from avo.watch.scores import published, width
+from avo.watch.scores import published
 from avo.watch.wording import (
     STATE_STYLE,
     counted,
@@ -297,7 +297,7 @@ def header(picture: Picture, words: str) -> Text:
     text.append("\n")
     if best and seed and best.attempt.evaluation.score:
         text.append(view.headline, "bold")
-        grown = f"{percent(view.gain, width(best, seed))} over the seed" if best.number != seed.number else "the seed"
+        grown = f"{percent(view.gain, view.width)} over the seed" if best.number != seed.number else "the seed"
         text.append(f"\nbest v{best.number}, {grown}")
     made = counted(view.attempts, "attempt")
     text.append(f"{'  ' if best else ''}{made}{looked(run.looks)}, {len(picture.versions)} accepted", "dim")

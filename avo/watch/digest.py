@@ -10,7 +10,7 @@ from avo.lineage_db.entries import Intervention, Spend
 from avo.lineage_db.records import Accepted
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
-from avo.watch.scores import scored, width
+from avo.watch.scores import scored
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import counted, duration, ending, first_line, goes_on, looked, percent, spent, valued, verdicts
 
@@ -148,7 +148,7 @@ class Digest:
         if view.best and self.before:
             score = scored(view.best)
             now = valued(score, view.unit)
-            gain = percent(self.gain, width(view.best, view.seed))
+            gain = percent(self.gain, view.width)
             gained = f"{gain}, {view.unit.cell(self.before)} to {now}" if self.gain else f"nothing: {now}"
             yield "gained", f"{gained}, {counted(self.accepted, 'version')}"
         models = f", {spent(self.spend)}" if self.spend.calls else ""

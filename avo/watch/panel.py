@@ -19,7 +19,7 @@ from avo.limits import ATTEMPTS, TOKENS, USD
 from avo.lineage_db.decision import unresolved
 from avo.lineage_db.records import Doing, RunState
 from avo.subject import subject
-from avo.watch.scores import BaselineComparison, compare, geomean, width
+from avo.watch.scores import BaselineComparison, compare, geomean
 from avo.watch.view import RunView
 from avo.watch.wording import (
     STATE_STYLE,
@@ -183,11 +183,12 @@ def _accepted(view: RunView, most: int | None) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    width = view.width
     for version in [version for version in reversed(view.recent) if version.number][:most]:
         table.add_row(
             Text(f"v{version.number}", "dim"),
             view.unit.cell(version.geomean_tflops),
-            Text(percent(version.gain, width(view.best, view.seed)), "green"),
+            Text(percent(version.gain, width), "green"),
             Text(first_line(in_a_list(version.change))),
         )
     return table

@@ -17,7 +17,6 @@ from avo.lineage_db.records import Accepted, AttemptSummary, Doing, PendingReply
 from avo.lineage_db.store import Store
 from avo.watch.follow import follow
 from avo.watch.panel import Budget, panel
-from avo.watch.scores import width
 from avo.watch.view import RunView, read_view
 from avo.watch.wording import awaited, counted, ending, first_line, headline, looked, percent
 
@@ -190,7 +189,7 @@ class LineView:
             if attempt.decision:
                 self._print(f"attempt {attempt.attempt_id} {attempt.decision.told}")
         for version in news.accepted:
-            grown = f", {percent(version.gain, width(view.best, view.seed))}" if version.gain is not None else ""
+            grown = f", {percent(version.gain, view.width)}" if version.gain is not None else ""
             speed = view.unit.said(version.geomean_tflops, view.kind or "")
             self._print(f"version {version.number} accepted: {speed}{grown} [{headline(version.change) or 'seed'}]")
         if view.trouble and view.trouble != last.trouble:

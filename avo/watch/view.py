@@ -25,7 +25,7 @@ from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
 from avo.model_time import owner_words
 from avo.watch.headline import headline
-from avo.watch.scores import geomean, published, score_to_json, scored, unit_for
+from avo.watch.scores import geomean, published, score_to_json, scored, unit_for, width
 from avo.watch.wording import goes_on
 
 WINDOW = timedelta(minutes=10)
@@ -153,6 +153,11 @@ class RunView:
     def gain(self) -> float | None:
         """How much faster the best version is than the seed, 0.03 being 3 percent; None without a version."""
         return geomean(self.best) / geomean(self.seed) - 1 if self.best and self.seed else None
+
+    @property
+    def width(self) -> float | None:
+        """The gain from which on the best version is told apart from the seed; None where that is not known."""
+        return width(self.best, self.seed)
 
     @property
     def told(self) -> Intervention | None:
