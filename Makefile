@@ -21,7 +21,7 @@ first-contact: $(READY)  ## Ten minutes on a borrowed GPU: evidence in the order
 # Two test processes on two cores: more threads would only get in each other's way.
 test test-rest soak: export OMP_NUM_THREADS = 1
 MEASURED := $(BIN)/python -m tests.processor_time
-PYTEST := pytest --numprocesses 2 --dist worksteal
+PYTEST := pytest --numprocesses 2 --dist worksteal --durations 15
 
 test: $(READY)  ## What must hold at every step: style, types, import rules, quick tests of each part. At most 540 s of CPU.
 	$(MEASURED) "ruff check ." "ruff format --check ." mypy "lint-imports --no-cache" "$(PYTEST)"
