@@ -17,6 +17,7 @@ from avo.evaluator.evaluation import Score
 from avo.evaluator.known import known
 from avo.evaluator.problem import Case
 from avo.evaluator.target import Target
+from avo.evaluator.units import percent
 from avo.lineage_db.records import Run
 from avo.subject import FOR
 
@@ -67,9 +68,10 @@ def owner_words(run: Run, best: Score | None, seed: Score | None) -> str:
             continue
         layer, head = _others_us(cases[each.case], sizes, card, backward=kept["phase"] == "train")
         now, before = (attending * us + sizes["layers"] * layer + head for us in (each.time_us, times[each.case]))
+        grown = "" if now == before else f", {percent(before / now - 1)} {gained} over the seed"
         parts.append(
             f"{each.case}: {each.time_us / (each.time_us + layer):.0%} of a layer's and "
-            f"{attending * each.time_us / now:.0%} of {whole} time, {before / now - 1:+.1%} {gained} over the seed"
+            f"{attending * each.time_us / now:.0%} of {whole} time{grown}"
         )
     words = f"{best.kind.capitalize()}, attention takes of {kept['model']} in {kept['phase']} at "
     return f"{words}{'; '.join(parts)} (all else a roofline of its matrix products)." if parts else ""

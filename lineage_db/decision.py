@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from avo.evaluator.evaluation import Comparison, Status, Verdict
 from avo.evaluator.resolution import Difference
+from avo.evaluator.units import percent
 
 
 class Ruling(StrEnum):
@@ -114,12 +115,12 @@ class Lead:
         """Return what follows from the lead, in words."""
         gain, share, resolution, alone = self.found.gain, self.found.share, self.found.resolution, self.found.alone
         over = f"{_gain(gain, min_gain)} in the mean over version {self.version}"
-        told = "" if resolution is None else f", resolved from +{100 * resolution:.1f}%"
+        told = "" if resolution is None else f", resolved from {percent(resolution)}"
         drawn = "" if share is None else f", faster in {math.floor(100 * share + 1e-9)}% of draws"
-        behind = f", {self.worst[1]:+.1%} on {self.worst[0]}" if self.worst and gain > 0 else ""
+        behind = f", {percent(self.worst[1])} on {self.worst[0]}" if self.worst and gain > 0 else ""
         if gain < min_gain and alone is not None and alone >= min_gain:
             ruling = Ruling.UNRESOLVED
-            sentence = f"{over} with its neighbours and {alone:+.1%} alone{behind}, {100 * min_gain:+g}% is needed"
+            sentence = f"{over} with its neighbours and {percent(alone)} alone{behind}, {100 * min_gain:+g}% is needed"
         elif gain < min_gain:
             ruling, sentence = Ruling.NO_GAIN, f"{over}{behind}, {100 * min_gain:+g}% is needed"
         elif (share is not None and share < min_share) or gain < (resolution or 0.0):
@@ -154,7 +155,7 @@ def compared(comparison: Comparison) -> str:
         return f"{words} the best so far"
     faster = math.exp(sum(comparison.log_ratios) / rounds) - 1
     return (
-        f"{words} the best so far: {faster:+.1%} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
+        f"{words} the best so far: {percent(faster)} in {rounds} rounds, chance of error {comparison.alpha:.2g}"
         f"{_against_itself(comparison.against_itself)}{_between(comparison.between)}"
     )
 
@@ -221,8 +222,5 @@ def ending(reason: str, decision: Decision | None) -> str:
 
 def _gain(gain: float, needed: float) -> str:
     """Return ``+0.4%``, with as many digits as show on which side of ``needed`` it is."""
-    for digits in (1, 2):
-        text = f"{gain:+.{digits}%}"
-        if (float(text[:-1]) / 100 < needed) == (gain < needed):
-            return text
-    return text
+    text = percent(gain)
+    return text if (float(text[:-1]) / 100 < needed) == (gain < needed) else percent(gain, exact=True)

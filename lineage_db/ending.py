@@ -47,4 +47,5 @@ class Ending:
         if self.final:
             return ""
         larger = "" if self.enough is None else f" --{self.limit.replace('_', '-')} {self.enough:.15g}"
-        return f"avo resume {run_name}{larger}"
+        first = "avo doctor && " if self.cause is Cause.FAILED else ""  # what the machine lacks fails the run again
+        return f"{first}avo resume {run_name}{larger}"

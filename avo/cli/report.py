@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 STDOUT = Path("-")
 
 
+_OTHERS = (".pdf", ".png", ".svg", ".docx", ".json")
+"""Endings of what a report is not."""
+
+
 class Format(StrEnum):
     """What a report is written in."""
 
@@ -63,6 +67,8 @@ def report(
     if profile and form is Format.MD:
         fail("--profile: a summary in md has no profile: leave it out, or take --format html")
     file = None if out in (None, STDOUT) else out
+    if file is not None and file.suffix.lower() in _OTHERS:
+        fail(f"--out {file}: reports are written as html and md: name it {file.with_suffix(f'.{form}')}, and open that")
     if file is not None:
         _check(file)
 

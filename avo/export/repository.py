@@ -14,7 +14,7 @@ from avo.lineage_db.measurements import Measured
 from avo.lineage_db.records import Run, Step, Version
 from avo.subject import subject
 from avo.watch.scores import over_parent, unit_for
-from avo.watch.wording import briefly_measured, first_line, printable, valued
+from avo.watch.wording import briefly_measured, first_line, in_a_list, printable, valued
 from avo.watch.wording import measured as in_words
 
 KERNEL = "kernel.py"
@@ -113,7 +113,9 @@ def message(
     score = attempt.evaluation.score
     is_version = version.number < len(versions)
     change = first_line(version.change) or "no words"
-    paragraphs = [f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {change}"]
+    short = in_a_list(change)
+    paragraphs = [f"{f'v{version.number}' if is_version else f'attempt {attempt.id}'}: {short}"]
+    paragraphs += [change] if short != change else []
     submission = step.said_of(attempt.id)
     told = {
         "Hypothesis": attempt.hypothesis,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from avo.evaluator import units
 from avo.evaluator.confirmation import Confirmation
 from avo.evaluator.evaluation import CaseScore, Score, Status
 from avo.evaluator.resolution import resolution
@@ -59,8 +60,9 @@ def percent(gain: float | None, resolution: float | None = None) -> str:
     if gain is None:
         return ""
     width = (resolution or 0.0) * max(1.0, 1 + gain)  # of a ratio
-    digits = 0 if abs(gain) >= 0.0995 else 1
-    return f"{gain:+.{digits}%}" + (f" ±{max(width, 10.0 ** -(digits + 2)):.{digits}%}" if width else "")
+    text = units.percent(gain)
+    digits = int("." in text)
+    return text + (f" ±{max(width, 10.0 ** -(digits + 2)):.{digits}%}" if width else "")
 
 
 def standing(run: Run, state: RunState) -> str:

@@ -12,6 +12,7 @@ from avo.evaluator.evaluators import EvaluateRequest
 from avo.evaluator.judging.judge import Judge
 from avo.evaluator.resolution import difference
 from avo.evaluator.targets import get_target
+from avo.evaluator.units import figure, percent
 from bench.claims import made
 from bench.known import GLUON, SUITE, TRITON, Paths
 from bench.resolution import looked_at, ruling
@@ -31,11 +32,11 @@ def stepwise(paths: Paths) -> Table:
                 candidate = Candidate(problem, made(steps[:count], target))
                 found = judge.ask(EvaluateRequest(candidate))
                 cases = found.score.cases if found.score else ()
-                by_case = ", ".join(f"{case.case} {case.tflops:.0f}" for case in cases)
+                by_case = ", ".join(f"{case.case} {figure(case.tflops)}" for case in cases)
                 speed, told = "", ("", "")
                 if found.score:
                     score = looked_at(judge, problem, judge.planned(candidate))
-                    speed, told = f"{score.geomean_tflops:.1f}", _over(score, best)
+                    speed, told = figure(score.geomean_tflops), _over(score, best)
                     best = score
                 yield row(problem, target, f"`{step}`", found.status.words, speed, by_case or found.message, *told)
 
@@ -45,7 +46,9 @@ def _over(score: Score, before: Score | None) -> tuple[str, str]:
     if before is None:
         return "", ""
     found = difference(score, before)
-    return f"{found.gain:+.1%}, resolved from {found.resolution or 0.0:+.1%}", ruling(score, before).replace("_", " ")
+    return f"{percent(found.gain)}, resolved from {percent(found.resolution or 0.0)}", ruling(score, before).replace(
+        "_", " "
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 
 from avo.evaluator.evaluation import CaseScore, Score
 from avo.evaluator.target import ScoreKind
+from avo.evaluator.units import percent
 from avo.lineage_db.records import Run
 from avo.lineage_db.store import Store
 from avo.model_config import read_model
@@ -49,7 +50,7 @@ def test_decoding_one_token_reads_all_weights_once(llama: Path, run: Run) -> Non
     layer, head = (1e6 * 2 * count / H100_HBM for count in (weights, 128256 * 4096))
     now, before = (32 * (us + layer) + head for us in (10.0, 20.0))
     assert f"8192x1: {10 / (10 + layer):.0%} of a layer's and {320 / now:.0%} of a token's time" in words
-    assert f"{before / now - 1:+.1%} tokens/s over the seed" in words
+    assert f"{percent(before / now - 1)} tokens/s over the seed" in words
     assert words.startswith("Predicted, attention takes of Llama-3.1-8B in decode at")
 
 
@@ -57,7 +58,7 @@ def test_prefill_is_bound_by_products_and_training_has_two_for_each(llama: Path,
     weights = 4096 * (32 + 8) * 2 * 128 + 3 * 4096 * 14336
     layer = 1e6 * 2 * 8192 * weights / H100_PEAK
     for phase, times in (("prefill", 1), ("train", 2)):
-        words = owner_words(of_model(llama, run, phase, (8192,)), score("8192x1", 1000.0), score("8192x1", 1000.0))
+        words = owner_words(of_model(llama, run, phase, (8192,)), score("8192x1", 1000.0), score("8192x1", 1000.0001))
         assert f"{1000 / (1000 + times * layer):.0%} of a layer's" in words
         assert ("+0.0% tokens/s" in words) == ("of a token's time" in words) == (phase == "prefill")
         assert ("of the whole backward pass's time, +0.0% speed of that pass" in words) == (phase == "train")

@@ -103,6 +103,18 @@ def test_branches_merges_words_and_interventions_are_kept(avo: Avo, store: Store
     assert git(out, "show", "main:kernel.py") == "both = '\0 é'\n"
 
 
+def test_a_change_of_many_moves_is_named_by_them_in_the_subject_and_told_below(
+    avo: Avo, store: Store, tmp_path: Path
+) -> None:
+    run = Recorded(store)
+    run.step(100.0, change="seed")
+    change = f"specialise: {'no mask, ' * 30}exp2; side: 4 heads"
+    run.step(110.0, (0,), change)
+    avo("git", "live", "--db", store.url, "--out", str(tmp_path / "git"))
+    lines = git(tmp_path / "git", "log", "-1", "--format=%B", "v1").splitlines()
+    assert lines[:3] == ["v1: specialise + side", "", change]
+
+
 def test_the_readme_and_the_message_have_what_was_measured_beside_what_was_predicted(
     avo: Avo, store: Store, tmp_path: Path
 ) -> None:
@@ -153,7 +165,7 @@ def test_an_attempt_that_is_no_version_is_a_branch_of_its_own(avo: Avo, tmp_path
     assert git(out, "log", "-1", "--format=%P", "attempt-6").strip() == git(out, "rev-parse", "v2").strip()
     body = git(out, "log", "-1", "--format=%B", "attempt-6")
     assert body.startswith("attempt 6: BLOCK_N 64 -> 32\n")
-    assert "No version: not accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in body
+    assert "No version: not accepted: -14% in the mean over version 2, +0.5% is needed\n" in body
     assert "Attempt: 6\n" in body
     for name, same in (("mha-h100", "plain"), ("mha-h100#4", "version")):
         avo("git", name, "--out", str(tmp_path / same))

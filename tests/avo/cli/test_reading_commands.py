@@ -136,9 +136,9 @@ def test_attempts_shows_all_and_groups_failures_by_reason(avo: Avo) -> None:
     assert len(head.splitlines()) == 10
     assert [line.split()[:2] for line in reasons.splitlines()[1:]] == [["2", "incorrect"], ["1", "does_not_fit"]]
     assert "skip [diagonal] blocks" in text
-    (refused,) = (line for line in head.splitlines() if "-14.3%" in line)
+    (refused,) = (line for line in head.splitlines() if "-14%" in line)
     assert refused.split()[:4] == ["6", "5", "v2", "correct"]
-    assert refused.endswith("not accepted: -14.3% in the mean over version 2, +0.5% is needed")
+    assert refused.endswith("not accepted: -14% in the mean over version 2, +0.5% is needed")
 
 
 def test_failures_that_differ_in_figures_only_are_one_group(avo: Avo, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_diff_json_goes_across_runs(avo: Avo) -> None:
 def test_an_attempt_is_shown_with_why_it_is_no_version(avo: Avo) -> None:
     text = avo("show", "mha-h100#6").stdout
     assert text.startswith("mha-h100#6: BLOCK_N 64 -> 32\nmade by mutate from v2, 2026-03-01 12:00 UTC, attempt 6\n")
-    assert "\nnot accepted: -14.3% in the mean over version 2, +0.5% is needed\n" in text
+    assert "\nnot accepted: -14% in the mean over version 2, +0.5% is needed\n" in text
     assert "correct, 180 predicted TFLOPS, h100" in text
     data = json.loads(avo("show", "mha-h100#6", "--json").stdout)
     assert (data["version"], data["attempt"], data["parents"], data["accepted"]) == (None, 6, [2], None)

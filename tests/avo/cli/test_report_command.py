@@ -135,3 +135,11 @@ def test_an_existing_file_is_replaced_as_a_whole_or_not_at_all(
         _write(file, "newer")
     assert file.read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.html", "report.html"]
+
+
+def test_a_report_is_not_written_under_the_name_of_another_form(avo: Avo, tmp_path: Path) -> None:
+    result = avo("report", "mha-h100", "--out", "report.pdf")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "name it report.html" in result.stderr
+    assert not (tmp_path / "report.pdf").exists()

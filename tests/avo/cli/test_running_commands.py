@@ -176,7 +176,7 @@ def test_the_summary_names_kind_and_target_and_the_commands_to_look_further(samp
 
 
 def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examined_in_time(store: Store) -> None:
-    better = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    better = Decision(Ruling.ACCEPTABLE, "+20% in the mean over version 0")
     run = Recorded(store)
     run.step(100.0, change="seed")
     step = run.claim()
@@ -194,7 +194,7 @@ def test_the_summary_names_an_attempt_that_would_be_accepted_and_was_not_examine
 
 def test_the_summary_of_a_run_whose_seed_failed_does_not_advise_to_resume_it(store: Store) -> None:
     run = Recorded(store)
-    for final, rest in ((True, "."), (False, "; continue with: avo resume live")):
+    for final, rest in ((True, "."), (False, "; continue with: avo doctor && avo resume live")):
         ended_by = Ending(Cause.FAILED, "failed: no seed passes", final=final)
         store.set_run_state(run.run.id, RunState.STOPPED, now=run.now, ended_by=ended_by)
         assert in_words(summarise(store, "live")).splitlines()[1:] == [f"It failed: no seed passes{rest}"]

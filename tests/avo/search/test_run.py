@@ -312,7 +312,7 @@ def test_workers_that_die_again_and_again_end_the_run(office: Office) -> None:
     run = office.store.run("fake")
     assert run.state is RunState.STOPPED
     assert run.ended_by is not None
-    assert (run.ended_by.cause, run.ended_by.goes_on("fake")) == (Cause.FAILED, "avo resume fake")
+    assert (run.ended_by.cause, run.ended_by.goes_on("fake")) == (Cause.FAILED, "avo doctor && avo resume fake")
     assert "the operator's process died" in run.ended_by.why
 
 

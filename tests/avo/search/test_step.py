@@ -148,7 +148,7 @@ def test_what_took_too_long_when_it_was_looked_at_closely_may_try_again(seeded: 
     assert seeded.decided(2) == why
     seeded.evaluator.held_out = None
     assert seeded.step(Scripted(proposing("tflops = 110.0"))).version == 1
-    assert seeded.decided(2) == "accepted: +10.0% in the mean over version 0"
+    assert seeded.decided(2) == "accepted: +10% in the mean over version 0"
 
 
 def test_a_seed_that_fails_on_shapes_held_out_is_no_version(empty: Desk) -> None:
@@ -171,7 +171,7 @@ def test_what_gains_by_the_order_of_its_instructions_alone_is_unresolved(empty: 
     assert empty.step(SeedOperator(SEED)).version == 0
     empty.evaluator.held_out = known(99.1, 100.0, 101.0)
     assert empty.step(Scripted(proposing("tflops = 110.0"))).version is None
-    why = "unresolved: +0.0% in the mean over version 0 with its neighbours and +10.0% alone, +0.2% is needed"
+    why = "unresolved: +0.0% in the mean over version 0 with its neighbours and +10% alone, +0.2% is needed"
     assert empty.decided(2) == why
     empty.evaluator.held_out = known(111.0, 112.0, 113.0)
     assert empty.step(Scripted(proposing("tflops = 110.5"))).version == 1
@@ -192,7 +192,7 @@ def test_a_problem_may_hold_no_shapes_out(seeded: Desk) -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("tflops = 90.0", "; not accepted: -10.0% in the mean over version 0, +0.2% is needed"),
+        ("tflops = 90.0", "; not accepted: -10% in the mean over version 0, +0.2% is needed"),
         ("tflops = 100.1", "; not accepted: +0.1% in the mean over version 0, +0.2% is needed"),
         ("nonsense", ""),
     ],
@@ -247,7 +247,7 @@ def test_an_operator_that_names_a_version_that_is_none_fails_its_step(seeded: De
     assert "7" in outcome.reason
 
 
-SLOWER = "; not accepted: -10.0% in the mean over version 0, +0.2% is needed"
+SLOWER = "; not accepted: -10% in the mean over version 0, +0.2% is needed"
 
 
 def test_a_candidate_tried_before_is_not_evaluated_again(seeded: Desk) -> None:
@@ -315,13 +315,11 @@ def test_what_is_better_in_the_mean_and_not_in_enough_draws_is_unresolved(empty:
     empty.evaluator.verdict = lambda candidate: verdicts.get(candidate.source, judge(candidate))
     assert empty.step(SeedOperator("a")).version == 0
     outcome = empty.step(Scripted(proposing("b")))
-    why = "unresolved: +10.0% in the mean over version 0, resolved from +21.0%, faster in 66% of draws, 90% are needed"
+    why = "unresolved: +10% in the mean over version 0, resolved from +21%, faster in 66% of draws, 90% are needed"
     assert (outcome.version, outcome.reason) == (None, f"as told; {why}")
     assert empty.decided(2) == why
     assert empty.step(Scripted(proposing("c"))).version == 1
-    assert (
-        empty.decided(3) == "accepted: +20.0% in the mean over version 0, resolved from +10.0%, faster in 100% of draws"
-    )
+    assert empty.decided(3) == "accepted: +20% in the mean over version 0, resolved from +10%, faster in 100% of draws"
 
 
 def test_what_another_worker_leaves_better_in_the_mean_only_is_unresolved_and_may_be_built_on(empty: Desk) -> None:
@@ -341,7 +339,7 @@ def test_what_another_worker_leaves_better_in_the_mean_only_is_unresolved_and_ma
     assert empty.step(Scripted(overtaken)).version is None
     assert (
         empty.decided(2)
-        == "unresolved: +4.5% in the mean over version 1, resolved from +13.9%, faster in 66% of draws, 90% are needed"
+        == "unresolved: +4.5% in the mean over version 1, resolved from +14%, faster in 66% of draws, 90% are needed"
     )
     told: list[int] = []
 
@@ -375,9 +373,9 @@ def test_what_a_step_does_not_submit_is_decided_when_the_step_ends(seeded: Desk)
         return Proposal(attempts[1], "the second")
 
     seeded.step(Scripted(second_of_three))
-    assert seeded.decided(2) == "not submitted: +10.0% in the mean over version 0"
-    assert seeded.decided(3) == "accepted: +20.0% in the mean over version 0"
-    assert seeded.decided(4) == "not accepted: -10.0% in the mean over version 0, +0.2% is needed"
+    assert seeded.decided(2) == "not submitted: +10% in the mean over version 0"
+    assert seeded.decided(3) == "accepted: +20% in the mean over version 0"
+    assert seeded.decided(4) == "not accepted: -10% in the mean over version 0, +0.2% is needed"
     assert [version.attempt.source for version in seeded.store.versions(seeded.run.id)] == [SEED, "tflops = 120.0"]
 
 
@@ -532,7 +530,7 @@ def test_what_was_not_submitted_is_decided_anew_when_it_is_evaluated_or_submitte
         seeded.step(alone)
     seeded.step(Scripted(proposing("tflops = 130.0")))
     seeded.step(alone)
-    assert told[0] == told[1] == "would be accepted: yes, +20.0% in the mean over version 0"
+    assert told[0] == told[1] == "would be accepted: yes, +20% in the mean over version 0"
     assert told[2] == "would be accepted: no, -7.7% in the mean over version 1, +0.2% is needed"
     seeded.step(Scripted(proposing("tflops = 120.0")))
     assert seeded.decided(2) == "overtaken: -7.7% in the mean over version 1, +0.2% is needed"

@@ -98,7 +98,7 @@ def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Record
     run.step(100.0, change="seed")
     reader = EventReader("live")
     step = run.claim()
-    decision = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    decision = Decision(Ruling.ACCEPTABLE, "+20% in the mean over version 0")
     attempt = run.evaluate(step, 120.0, (0,), "tile", decision=decision)
     assert texts(reader.read(run.store, run.now))[-2] == "attempt 2 correct: 120 predicted TFLOPS [tile]"
     run.wait(1)
@@ -106,23 +106,23 @@ def test_an_attempt_that_is_refused_when_its_step_ends_is_told_again(run: Record
         step.id, attempt_id=None, parents=(), reason="none", now=run.now, decide=lambda versions, attempt: None
     )
     refused, ended = reader.read(run.store, run.now)
-    assert refused.text == "attempt 2 not submitted: +20.0% in the mean over version 0"
+    assert refused.text == "attempt 2 not submitted: +20% in the mean over version 0"
     assert (refused.time, refused.attempt, refused.data["ruling"]) == (run.now, attempt.id, Ruling.NOT_SUBMITTED)
     assert ended.text == "step 1 done: none"
     assert reader.read(run.store, run.now) == []
     whole = texts(EventReader("live").read(run.store, run.now))
-    assert "attempt 2 correct: 120 predicted TFLOPS [tile]; not submitted: +20.0% in the mean over version 0" in whole
+    assert "attempt 2 correct: 120 predicted TFLOPS [tile]; not submitted: +20% in the mean over version 0" in whole
 
 
 def test_what_is_decided_after_a_reader_skipped_an_attempt_is_told(run: Recorded) -> None:
     run.step(100.0, change="seed")
     step = run.claim()
-    run.evaluate(step, 120.0, (0,), "tile", decision=Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0"))
+    run.evaluate(step, 120.0, (0,), "tile", decision=Decision(Ruling.ACCEPTABLE, "+20% in the mean over version 0"))
     reader = EventReader("live")
     reader.skip(run.store, run.now)
     run.store.claims.fail(step.id, state=StepState.FAILED, reason="raised", now=run.now)
     assert texts(reader.read(run.store, run.now)) == [
-        "attempt 2 not submitted: +20.0% in the mean over version 0",
+        "attempt 2 not submitted: +20% in the mean over version 0",
         "step 1 failed: raised",
     ]
 
@@ -130,7 +130,7 @@ def test_what_is_decided_after_a_reader_skipped_an_attempt_is_told(run: Recorded
 def test_an_attempt_of_an_abandoned_step_is_refused_when_the_step_that_repeats_it_ends(run: Recorded) -> None:
     run.step(100.0, change="seed")
     step, reader = run.claim(), EventReader("live")
-    decision = Decision(Ruling.ACCEPTABLE, "+20.0% in the mean over version 0")
+    decision = Decision(Ruling.ACCEPTABLE, "+20% in the mean over version 0")
     attempt = run.evaluate(step, 120.0, (0,), "tile", decision=decision)
     run.abandon(step)
     reader.skip(run.store, run.now)

@@ -86,7 +86,7 @@ def test_a_display_of_the_run_counts_what_is_unresolved(run: Recorded, show: Cal
 
 @pytest.mark.parametrize("show", [live, status_of])
 def test_the_present_state_has_the_last_refusal(run: Recorded, show: Callable[[Recorded], str]) -> None:
-    last = "not accepted: -10.0% in the mean over version 0, +1% is needed"
+    last = "not accepted: -10% in the mean over version 0, +1% is needed"
     assert f"attempt 3 {last}" in show(run).replace("attempt 3, ", "attempt 3 ")
 
 
@@ -105,7 +105,7 @@ def test_the_present_state_has_the_last_three_attempts_that_are_no_versions(
 
 def test_a_refusal_is_told_to_its_end_in_a_narrow_terminal_too(run: Recorded) -> None:
     words = " ".join(live(run, 80).replace("│", "").split())
-    assert f"attempt 3 not accepted: -10.0% in the mean over version 0, +1% is needed attempt 2 {WHY.told}" in words
+    assert f"attempt 3 not accepted: -10% in the mean over version 0, +1% is needed attempt 2 {WHY.told}" in words
 
 
 def test_a_step_that_was_refused_ends_with_the_sentence(run: Recorded) -> None:
