@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, insert, or_, select, update
 
 from avo.lineage_db import queries
 from avo.lineage_db.driving import LEASE
@@ -16,7 +16,7 @@ from avo.lineage_db.errors import StepNotRunning
 from avo.lineage_db.records import Doing, PendingReply, Selection, Step, StepState
 from avo.lineage_db.rows import AnyRow, record
 from avo.lineage_db.seen import Answer, Seen
-from avo.lineage_db.tables import answers, calls, messages, steps
+from avo.lineage_db.tables import announced, answers, calls, messages, steps
 
 _MOST_CLAIMS = 5
 """How often in a row a step may be claimed to go on from its transcript. A step that fails each time is then left."""
@@ -40,17 +40,16 @@ _LEFT_AGAIN = _ABANDONED.where(
 _LAST_STEP = select(func.max(steps.c.number)).where(steps.c.run_id == bindparam("run_key"))
 _ADD_STEP = insert(steps).returning(*steps.c)
 _THIS = steps.c.id == bindparam("step_key")
-_ANNOUNCED = (
-    select(steps.c.id)
+_UNDER_WAY = (
+    select(announced.c.step_id, announced.c.digest)
+    .join_from(announced, steps)
     .where(
         steps.c.run_id == bindparam("run_key"),
         steps.c.state == StepState.RUNNING,
-        steps.c.digest == bindparam("said"),
-        steps.c.id != bindparam("step_key"),
-        steps.c.lease_until > bindparam("now"),
+        or_(steps.c.lease_until > bindparam("now"), steps.c.id == bindparam("step_key")),
     )
-    .limit(1)
 )
+_ADD = insert(announced)
 _ANNOUNCE = update(steps).where(_THIS).values(digest=bindparam("said"))
 _TELL = update(steps).where(_THIS).values(doing=bindparam("what"))
 _SEE = update(steps).where(_THIS).values(seen=bindparam("what"))
@@ -103,8 +102,12 @@ class Claims(Part):
     def answer(
         self, connection: Connection, step_id: int, digest: str, attempt_id: int | None, *, now: datetime
     ) -> None:
-        """Record what a running step is told about a candidate, see ``Answer``; raises ``StepNotRunning``."""
+        """Record what a running step is told about a candidate that it does not evaluate, see ``Answer``.
+
+        Raises ``StepNotRunning``.
+        """
         run, _ = queries.lock_running_step(connection, step_id, now)
+        queries.evaluated(connection, step_id, digest)
         number = connection.scalar(select(func.count()).where(answers.c.step_id == step_id))
         values = {"step_id": step_id, "number": number, "run_id": run.id, "digest": digest, "attempt_id": attempt_id}
         connection.execute(insert(answers).values(values))
@@ -125,16 +128,17 @@ class Claims(Part):
 
     @transactional(write=True, durable=False)
     def announce(self, connection: Connection, step_id: int, digest: str, *, now: datetime) -> bool:
-        """Announce the candidate that a running step is about to evaluate. Raises ``StepNotRunning``.
+        """Announce a candidate that a running step is about to evaluate, until its attempt or answer is recorded.
 
-        False when another running step, whose lease lasts, has announced it before.
+        False while another running step, whose lease lasts, has announced it. Raises ``StepNotRunning``.
         """
         run, step = queries.lock_running_step(connection, step_id, now)
-        said = {"step_key": step.id, "said": digest}
-        if connection.scalar(_ANNOUNCED, {**said, "run_key": run.id, "now": now}) is not None:
-            return False
-        connection.execute(_ANNOUNCE, said)
-        return True
+        rows = connection.execute(_UNDER_WAY, {"run_key": run.id, "step_key": step.id, "now": now})
+        owners = [row.step_id for row in rows if row.digest == digest]
+        if not owners:
+            connection.execute(_ADD, {"step_id": step.id, "digest": digest})
+            connection.execute(_ANNOUNCE, {"step_key": step.id, "said": digest})
+        return owners in ([], [step.id])
 
     @transactional(write=True)
     def fail(self, connection: Connection, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:

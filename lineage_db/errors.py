@@ -14,6 +14,7 @@ StoreError
 +-- UnknownVersion         the run has no such version
 +-- UnknownAttempt         the run has no such attempt
 +-- StepNotRunning         the step is finished, abandoned or unknown: nothing more can be written to it
++-- AlreadyRecorded        the run has an attempt of the candidate
 +-- ForeignEvaluation      an evaluation of another problem, target or suite than the run's
 +-- ForeignMeasurement     a measurement of kernels that are not the run's
 +-- BadMemory              a file that holds no directions of a run
@@ -22,6 +23,10 @@ StoreError
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avo.lineage_db.records import Attempt
 
 
 class StoreError(Exception):
@@ -117,6 +122,14 @@ class StepNotRunning(StoreError):
         """``state``: None where there is no such step."""
         what = "does not exist" if state is None else f"is {state}, not running"
         super().__init__(f"step with id {step_id} {what}: claim a new step")
+
+
+class AlreadyRecorded(StoreError):
+    """The run has an ``attempt`` of the candidate."""
+
+    def __init__(self, attempt: "Attempt") -> None:
+        super().__init__(f"the candidate is attempt {attempt.id} of the run already: evaluate another")
+        self.attempt = attempt
 
 
 class ForeignEvaluation(StoreError):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from avo.lineage_db import tables
 from avo.lineage_db.decision import Decision, Ruling, unsubmitted
@@ -45,6 +45,10 @@ WHOLE_ATTEMPTS = (
     .where(_ATTEMPTS.run_id == bindparam("run_key"))
 )
 """The attempts of the run ``run_key``, with all that ``to_attempt`` needs."""
+_KNOWN = WHOLE_ATTEMPTS.where(_ATTEMPTS.digest == bindparam("said"))
+_EVALUATED = delete(tables.announced).where(
+    tables.announced.c.step_id == bindparam("step_key"), tables.announced.c.digest == bindparam("said")
+)
 _ATTEMPT = WHOLE_ATTEMPTS.where(_ATTEMPTS.id == bindparam("attempt_key"))
 _LAST_ATTEMPT = select(func.max(_ATTEMPTS.id)).where(_ATTEMPTS.run_id == bindparam("run_key"))
 _SUMMARIES = (
@@ -158,6 +162,18 @@ def attempt(connection: Connection, run_id: int, attempt_id: int) -> Attempt:
     if row is None:
         raise UnknownAttempt(attempt_id)
     return to_attempt(row)
+
+
+def known_attempt(connection: Connection, run_id: int, digest: str) -> Attempt | None:
+    """Return the run's latest attempt of the candidate with this digest; None where it has none."""
+    # Asked for an order, SQLite would go through all attempts of the run in it, and leave the index of digests alone.
+    rows = connection.execute(_KNOWN, {"run_key": run_id, "said": digest})
+    return max(map(to_attempt, rows), key=lambda attempt: attempt.id, default=None)
+
+
+def evaluated(connection: Connection, step_id: int, digest: str) -> None:
+    """Note that a step no longer evaluates a candidate."""
+    connection.execute(_EVALUATED, {"step_key": step_id, "said": digest})
 
 
 def next_attempt(connection: Connection, run_id: int) -> int:

@@ -158,7 +158,7 @@ class Step:
     operator: str
     state: StepState
     digest: str | None
-    """Digest of the candidate that was announced last: one that is or was under evaluation."""
+    """Digest of the candidate that was announced last: it is or was under evaluation, perhaps beside others."""
     started: datetime
     finished: datetime | None
     reason: str

@@ -12,7 +12,7 @@ from avo.evaluator.evaluation import Comparison, Evaluation
 from avo.lineage_db import queries
 from avo.lineage_db.decision import Decision, Ruling, ending, final
 from avo.lineage_db.engine import Database, Part, transactional
-from avo.lineage_db.errors import ForeignEvaluation
+from avo.lineage_db.errors import AlreadyRecorded, ForeignEvaluation
 from avo.lineage_db.history import Histories
 from avo.lineage_db.looked import Looked
 from avo.lineage_db.records import Attempt, StepState, Submission, Version
@@ -59,14 +59,15 @@ class Results(Part):
         hypothesis: str = "",
         decision: Decision | None = None,
         built_on: int | None = None,
+        once: bool = False,
     ) -> Attempt:
         """Add an attempt to a running step; ``parents`` are numbers of versions the run has.
 
         ``decision`` is what acceptance says of a correct attempt now, ``built_on`` the id of an earlier attempt: see
         ``Attempt``.
 
-        Raises ``StepNotRunning``, ``UnknownVersion``, or ``ForeignEvaluation`` where candidate or evaluation are for
-        another problem, target or suite than the run.
+        Raises ``StepNotRunning``, ``UnknownVersion``, with ``once`` ``AlreadyRecorded`` where the run has the
+        candidate, or ``ForeignEvaluation`` where candidate or evaluation are for another problem, target or suite.
         """
         run, step = queries.lock_running_step(connection, step_id, finished)
         for what, got, expected in (
@@ -76,6 +77,8 @@ class Results(Part):
         ):
             if got != expected:
                 raise ForeignEvaluation(what, got, expected)
+        if once and (known := queries.known_attempt(connection, run.id, candidate.digest)) is not None:
+            raise AlreadyRecorded(known)
         if parents:
             queries.check_parents(parents, queries.count_versions(connection, run.id))
         kept = {
@@ -98,6 +101,7 @@ class Results(Part):
         }
         made = queries.next_attempt(connection, run.id)
         connection.execute(_ADD_ATTEMPT, {"id": made, **kept, **found})
+        queries.evaluated(connection, step.id, candidate.digest)
         key = {"run_id": run.id, "attempt_id": made}
         if hypothesis:
             connection.execute(insert(hypotheses).values(**key, text=hypothesis))

@@ -31,8 +31,6 @@ T = TypeVar("T")
 _SEEDS = range(-(2**63), 2**63)
 
 # What each attempt asks for is built once: to build a statement takes longer than to execute it.
-# Asked for an order, SQLite would go through all attempts of the run in it, and leave the index of digests alone.
-_KNOWN = queries.WHOLE_ATTEMPTS.where(attempts.c.digest == bindparam("digest"))
 _OF_PLAN = queries.WHOLE_ATTEMPTS.where(attempts.c.plan_digest == bindparam("digest"))
 
 
@@ -290,8 +288,7 @@ class Store(Part):
     @transactional()
     def known_attempt(self, connection: Connection, run_id: int, digest: str) -> Attempt | None:
         """Return the run's latest attempt of the candidate with this digest; None where it has none."""
-        rows = connection.execute(_KNOWN, {"run_key": run_id, "digest": digest})
-        return max(map(to_attempt, rows), key=lambda attempt: attempt.id, default=None)
+        return queries.known_attempt(connection, run_id, digest)
 
     @transactional()
     def attempts_of_plan(self, connection: Connection, run_id: int, plan_digest: str) -> list[Attempt]:

@@ -201,6 +201,14 @@ answers = Table(
     _to_attempts("attempt_id"),
 )
 
+# The candidates that steps have under evaluation; those of steps that have ended do not count.
+announced = Table(
+    "announced",
+    metadata,
+    Column("step_id", ForeignKey(steps.c.id), primary_key=True, autoincrement=False),
+    Column("digest", String(64), primary_key=True),
+)
+
 # Not a column of the attempts: behind the long columns it would cost every reader of summaries.
 hypotheses = Table(
     "hypotheses",

@@ -15,6 +15,7 @@ from avo.evaluator.evaluators import Evaluator, Tell
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import LASTING, Decision, Ruling, failed, final, repeated
+from avo.lineage_db.errors import AlreadyRecorded
 from avo.lineage_db.records import Attempt, Run, Step, Version
 from avo.lineage_db.store import Store
 from avo.search.acceptance import share_of_alpha
@@ -81,24 +82,26 @@ class RecordingScorer:
         with self.activity.during(f"judging {_named(change)}") as tell:
             evaluation = self._judge(candidate, rivals[-1] if rivals else None, tell)
         edited = built_on() if callable(built_on) else built_on
-        with self._recording:  # each knows the attempts before it: its own candidate, or its launch plans
-            if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
-                self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=self._clock())
-                return self._as_of_now(recorded)
+        with self._recording:  # each knows the attempts before it that have its launch plans
             known = self._with_plan(evaluation.plan_digest)
             evaluation = _shared(evaluation, known)
-            attempt = self._store.results.record_attempt(
-                step_id=self._step.id,
-                candidate=candidate,
-                change=change,
-                parents=parents,
-                evaluation=evaluation,
-                started=started,
-                finished=self._clock(),
-                hypothesis=hypothesis,
-                decision=with_twins(self._decide(versions, evaluation), known),
-                built_on=edited,
-            )
+            try:
+                attempt = self._store.results.record_attempt(
+                    step_id=self._step.id,
+                    candidate=candidate,
+                    change=change,
+                    parents=parents,
+                    evaluation=evaluation,
+                    started=started,
+                    finished=self._clock(),
+                    hypothesis=hypothesis,
+                    decision=with_twins(self._decide(versions, evaluation), known),
+                    built_on=edited,
+                    once=True,
+                )
+            except AlreadyRecorded as error:
+                self._store.claims.answer(self._step.id, candidate.digest, error.attempt.id, now=self._clock())
+                return self._as_of_now(error.attempt)
             self.tried += 1
             return attempt
 

@@ -99,12 +99,13 @@ class Maker:
         built_on: int | None = None,
         change: str = "tile 64",
         hypothesis: str = "",
+        once: bool = False,
     ) -> Attempt:
         """Record an attempt."""
         return store.results.record_attempt(
             step_id=step.id, candidate=Candidate("mha", source), change=change, parents=parents,
             evaluation=evaluation or self.evaluation(tflops), started=NOW, finished=NOW + timedelta(seconds=2),
-            decision=decision, built_on=built_on, hypothesis=hypothesis,
+            decision=decision, built_on=built_on, hypothesis=hypothesis, once=once,
         )  # fmt: skip
 
     def version(self, store: Store, run: Run, tflops: float, parents: tuple[int, ...] = ()) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import CaseResult, Resources
-from avo.lineage_db.errors import ForeignEvaluation, UnknownAttempt
+from avo.lineage_db.errors import AlreadyRecorded, ForeignEvaluation, UnknownAttempt
 from avo.lineage_db.records import StepState
 from avo.lineage_db.store import Store
 from tests.decisions import ACCEPTED, accept
@@ -39,6 +39,17 @@ def test_attempts_of_the_same_source_are_all_kept(store: Store, make: Any) -> No
     run = make.run(store)
     step = make.step(store, run)
     assert make.attempt(store, step).digest == make.attempt(store, step).digest
+    assert len(store.attempts(run.id)) == 2
+
+
+def test_an_attempt_that_is_to_be_recorded_once_is_not_recorded_beside_an_earlier_one(store: Store, make: Any) -> None:
+    run = make.run(store)
+    first, second = make.step(store, run), make.step(store, run)
+    make.attempt(store, second, source="x = 2\n")
+    attempt = make.attempt(store, first, once=True)
+    with pytest.raises(AlreadyRecorded, match="the candidate is attempt 2 of the run already") as refused:
+        make.attempt(store, second, once=True)
+    assert refused.value.attempt == attempt
     assert len(store.attempts(run.id)) == 2
 
 

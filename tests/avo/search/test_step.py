@@ -288,6 +288,42 @@ def test_a_candidate_under_evaluation_by_another_worker_is_refused(seeded: Desk)
     assert seeded.sources() == [SEED, "tflops = 110.0"]
 
 
+def test_every_candidate_that_a_step_has_under_evaluation_is_refused_to_other_workers(seeded: Desk) -> None:
+    def both(brief: Brief) -> Proposal:
+        def busy(candidate: Candidate) -> Evaluation:
+            if candidate.source == "tflops = 110.0" and len(seeded.judged()) == 2:
+                submit(brief, "tflops = 120.0")  # as beside it, in another thread
+                outcome = seeded.step(Scripted(proposing("tflops = 110.0")), worker="w1")
+                assert "CandidateTaken" in outcome.reason
+            return judge(candidate)
+
+        seeded.evaluator.verdict = busy
+        return proposing("tflops = 110.0")(brief)
+
+    assert seeded.step(Scripted(both)).state is StepState.DONE
+    assert seeded.judged() == [SEED, "tflops = 110.0", "tflops = 120.0"]
+
+
+def test_a_candidate_that_another_step_records_meanwhile_is_not_recorded_again(seeded: Desk) -> None:
+    """The lease of a worker may run out while its evaluator works."""
+    recorded: list[Attempt] = []
+
+    def judged_by_both(candidate: Candidate) -> Evaluation:
+        step, found = seeded.store.claims.claim(seeded.run.id, worker="w1", operator="other", now=NOW), judge(candidate)
+        recorded.append(
+            seeded.store.results.record_attempt(
+                step_id=step.id, candidate=candidate, change="", parents=(0,), evaluation=found,
+                started=NOW, finished=NOW,
+            )
+        )  # fmt: skip
+        seeded.evaluator.verdict = judge
+        return found
+
+    seeded.evaluator.verdict = judged_by_both
+    assert seeded.step(Scripted(proposing("tflops = 110.0"))).tried == 0
+    assert [each.id for each in seeded.store.attempts(seeded.run.id)] == [1, recorded[0].id]
+
+
 def test_acceptance_is_against_the_lineage_at_the_end_of_the_step(seeded: Desk) -> None:
     def overtaken(brief: Brief) -> Proposal:
         attempt = submit(brief, "tflops = 110.0")
