@@ -13,7 +13,7 @@ AgentError
 |   +-- ContextOverflow the conversation is too long for it
 +-- ModelFailing        a model keeps failing, and another can be asked
 +-- ProgramFailed       a program that works as the operator failed
-+-- BudgetSpent         a budget does not allow another model call
++-- BudgetSpent         a budget does not allow another model call or evaluation
 +-- StepLeft            a step was left unfinished
 """
 
@@ -105,7 +105,7 @@ class ProgramFailed(AgentError):
 
 
 class BudgetSpent(AgentError):
-    """A budget does not allow another model call; the message says which budget."""
+    """A budget does not allow another model call or evaluation; the message says which budget."""
 
 
 class StepLeft(AgentError):

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from avo.agents.edits import Edit, edit_of, moves_of
-from avo.agents.errors import CandidateTaken
+from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.moves import MOVES, Move
 from avo.agents.operator import Brief, Proposal
 from avo.agents.scouting import Scout, critical_resources, most_looks
@@ -81,6 +81,8 @@ class Mutate:
             except CandidateTaken:
                 tried.add(candidate.digest)
                 continue
+            except BudgetSpent as spent:
+                return Proposal(None, str(spent))
             if attempt.plan_digest is None or attempt.plan_digest not in plans:
                 return _proposal(edit, parent, attempt, name_of(brief.problem))
             tried.add(candidate.digest)

@@ -54,7 +54,8 @@ class Scorer(Protocol):
         ``built_on`` is called once there is a verdict: the attempt that was edited may be under evaluation itself.
 
         A candidate that the run already has is not evaluated again. Raises ``CandidateTaken`` while another worker
-        evaluates it, and ``EvaluatorUnavailable``.
+        evaluates it, ``BudgetSpent`` for one that is new to a run that may make no more attempts, and
+        ``EvaluatorUnavailable``.
         """
         ...
 

@@ -189,7 +189,7 @@ def _judged(brief: Brief, parent: Version, inspirations: Sequence[Version], repl
             parents=(parent.number,),
             hypothesis=f"{answer.hypothesis} (expected: {answer.expected})",
         )
-    except CandidateTaken as error:
+    except (BudgetSpent, CandidateTaken) as error:
         return Proposal(None, str(error))
     outcome = verdict(attempt.evaluation, {f"version {parent.number}": parent.attempt.evaluation.own_tflops})
     if attempt.decision:

@@ -12,7 +12,7 @@ from avo.lineage_db import queries
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.engine import Part, persistent, transactional
 from avo.lineage_db.entries import UNANSWERED
-from avo.lineage_db.errors import StepNotRunning
+from avo.lineage_db.errors import AttemptsSpent, StepNotRunning
 from avo.lineage_db.records import Doing, PendingReply, Selection, Step, StepState
 from avo.lineage_db.rows import AnyRow, record
 from avo.lineage_db.seen import Answer, Seen
@@ -127,18 +127,29 @@ class Claims(Part):
         return connection.execute(change.returning(steps.c.id)).one_or_none() is not None
 
     @transactional(write=True, durable=False)
-    def announce(self, connection: Connection, step_id: int, digest: str, *, now: datetime) -> bool:
+    def announce(
+        self, connection: Connection, step_id: int, digest: str, *, now: datetime, most: int | None = None
+    ) -> bool:
         """Announce a candidate that a running step is about to evaluate, until its attempt or answer is recorded.
 
-        False while another running step, whose lease lasts, has announced it. Raises ``StepNotRunning``.
+        False while another running step, whose lease lasts, has announced it. Raises ``StepNotRunning``, and
+        ``AttemptsSpent`` for a candidate that is new to a run that has made or begun the ``most`` attempts that it may.
         """
         run, step = queries.lock_running_step(connection, step_id, now)
-        rows = connection.execute(_UNDER_WAY, {"run_key": run.id, "step_key": step.id, "now": now})
-        owners = [row.step_id for row in rows if row.digest == digest]
+        under_way = _under_way(connection, run.id, step.id, now)
+        owners = [row.step_id for row in under_way if row.digest == digest]
         if not owners:
+            full = most is not None and queries.next_attempt(connection, run.id) + len(under_way) > most
+            if full and queries.known_attempt(connection, run.id, digest) is None:
+                raise AttemptsSpent(len(under_way))
             connection.execute(_ADD, {"step_id": step.id, "digest": digest})
             connection.execute(_ANNOUNCE, {"step_key": step.id, "said": digest})
         return owners in ([], [step.id])
+
+    @transactional()
+    def under_way(self, connection: Connection, step: Step, *, now: datetime) -> int:
+        """Return how many candidates other running steps of the run, whose leases last, have under evaluation."""
+        return sum(row.step_id != step.id for row in _under_way(connection, step.run_id, step.id, now))
 
     @transactional(write=True)
     def fail(self, connection: Connection, step_id: int, *, state: StepState, reason: str, now: datetime) -> Step:
@@ -185,6 +196,11 @@ class Claims(Part):
         with self._database.transaction(write=True) as connection:
             queries.lock_run(connection, run_id, now)
             return _end(connection, expired, StepState.ABANDONED, reason, now)
+
+
+def _under_way(connection: Connection, run_id: int, step_id: int, now: datetime) -> Sequence[AnyRow]:
+    """Return the candidates under evaluation in the steps of a run whose leases last, and in ``step_id``."""
+    return connection.execute(_UNDER_WAY, {"run_key": run_id, "step_key": step_id, "now": now}).all()
 
 
 def _running(run_id: int, workers: str) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ StoreError
 +-- UnknownVersion         the run has no such version
 +-- UnknownAttempt         the run has no such attempt
 +-- StepNotRunning         the step is finished, abandoned or unknown: nothing more can be written to it
++-- AttemptsSpent          as many attempts are made or under way as the run may make
 +-- AlreadyRecorded        the run has an attempt of the candidate
 +-- ForeignEvaluation      an evaluation of another problem, target or suite than the run's
 +-- ForeignMeasurement     a measurement of kernels that are not the run's
@@ -122,6 +123,13 @@ class StepNotRunning(StoreError):
         """``state``: None where there is no such step."""
         what = "does not exist" if state is None else f"is {state}, not running"
         super().__init__(f"step with id {step_id} {what}: claim a new step")
+
+
+class AttemptsSpent(StoreError):
+    """The run may not make another attempt, unless one that is under way comes to nothing."""
+
+    def __init__(self, under_way: int) -> None:
+        super().__init__(f"no evaluations are left: the attempts of the run are made, or under way ({under_way})")
 
 
 class AlreadyRecorded(StoreError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from avo.agents.descent import Descent
-from avo.agents.errors import CandidateTaken
+from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.operator import Brief
 from avo.agents.pending import Pending
 from avo.agents.tools import arguments, tables
@@ -31,7 +31,8 @@ class Evaluations:
     def evaluate(self, asked: arguments.Evaluate, also_from: tuple[int, ...]) -> str:
         """Evaluate the working source, or begin to; ``also_from`` are numbers of versions besides its parents.
 
-        Raises ``BadCall`` where the budget is used up, ``CandidateTaken`` and ``EvaluatorUnavailable``.
+        Raises ``BadCall`` and ``BudgetSpent`` where the budget is used up, ``CandidateTaken`` and
+        ``EvaluatorUnavailable``.
         """
         bench = self._bench
         if same := next((each.number for each in bench.started if each.source == bench.source), None):
@@ -78,7 +79,7 @@ class Evaluations:
             what = started[number]
             try:
                 found = self._add(what, ended.result(), follows=self._bench.follows == number)
-            except CandidateTaken as error:
+            except (BudgetSpent, CandidateTaken) as error:
                 self._bench.end(number, what.built_on)
                 found = f"not made, {error}"
             said.append(f"evaluation {number}: {found}")

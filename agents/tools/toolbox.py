@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from avo.agents.descent import Descent
-from avo.agents.errors import CandidateTaken, LooksSpent
+from avo.agents.errors import BudgetSpent, CandidateTaken, LooksSpent
 from avo.agents.memory import recalled
 from avo.agents.model import ToolCall, readable
 from avo.agents.operator import Brief
@@ -109,7 +109,7 @@ class Toolbox:
         try:
             asked = parse(name, arguments_json)
             said = self._tools[name](asked)
-        except (BadCall, UnknownProblem, LibraryError, CandidateTaken, LooksSpent) as error:
+        except (BadCall, UnknownProblem, LibraryError, BudgetSpent, CandidateTaken, LooksSpent) as error:
             said = f"{ERROR}{error}"
         return cut(readable(said), self._most_chars)
 

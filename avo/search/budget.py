@@ -42,13 +42,12 @@ class Allowance:
         of_run = store.journal.spend(run.id)
         of_step = sum((store.journal.spend(run.id, step_id=part.id) for part in parts), Spend())
         tried = sum(store.pages.attempt_counts([part.id for part in parts]).values())
+        made = len(store.history(run.id).attempts) + store.claims.under_way(parts[-1], now=now)
         minutes = self.minutes_left(parts[-1], now)
         return Left(
             tokens=_least((self.max_tokens, of_run.tokens), (self.step_tokens, of_step.tokens)),
             usd=_least((self.max_usd, of_run.usd), (self.step_usd, of_step.usd)),
-            evaluations=_least(
-                (self.max_attempts, len(store.history(run.id).attempts)), (self.step_evaluations, tried)
-            ),
+            evaluations=_least((self.max_attempts, made), (self.step_evaluations, tried)),
             minutes=minutes,
             spent=_used_up("run", of_run, self.max_tokens, self.max_usd)
             or _used_up("step", of_step, self.step_tokens, self.step_usd)

@@ -163,8 +163,7 @@ class RunSession:
 
         Continues where an earlier session left off. Steps that one left behind are abandoned, and in the end those that
         do not finish in time: within ``config.grace`` after the deadline, or ``GRACE`` after a request.
-        ``config.max_attempts`` counts the attempts of all sessions. It is checked between steps, so a step that
-        evaluates several candidates may exceed it.
+        ``config.max_attempts`` counts the attempts of all sessions and those under way. Only seeds may exceed it.
 
         Returns the run with its new state, finished or stopped, and why it ended. Raises ``SeedFault`` when the seed is
         not correct, ``NoAttempts`` when steps with a model end without an attempt, and ``RunFailed`` when the judge

@@ -6,7 +6,7 @@ from datetime import datetime
 from threading import Lock
 from typing import TypeVar
 
-from avo.agents.errors import CandidateTaken
+from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.operator import BuiltOn
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -15,7 +15,7 @@ from avo.evaluator.evaluators import Evaluator, Tell
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import LASTING, Decision, Ruling, failed, final, repeated
-from avo.lineage_db.errors import AlreadyRecorded
+from avo.lineage_db.errors import AlreadyRecorded, AttemptsSpent
 from avo.lineage_db.records import Attempt, Run, Step, Version
 from avo.lineage_db.store import Store
 from avo.search.acceptance import share_of_alpha
@@ -43,9 +43,10 @@ class RecordingScorer:
         clock: Callable[[], datetime],
         rivals: Callable[[Sequence[Version]], Sequence[Version]] = lambda versions: versions,
         decide: Callable[[Sequence[Version], Evaluation], Decision | None] = lambda versions, evaluation: None,
+        most: int | None = None,
     ) -> None:
         """``rivals`` selects the versions that a candidate is compared with, the best last. ``decide`` says whether an
-        attempt would be accepted; None where that is open.
+        attempt would be accepted; None where that is open. ``most`` attempts may be made in the whole run.
         """
         self._store = store
         self._run = run
@@ -55,6 +56,7 @@ class RecordingScorer:
         self._clock = clock
         self._rivals = rivals
         self._decide = decide
+        self._most = most
         self.activity = Activity(store, step, clock)
         self.tried = 0
         self._recording = Lock()
@@ -71,7 +73,11 @@ class RecordingScorer:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
         # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
-        if not self._store.claims.announce(self._step.id, candidate.digest, now=started):
+        try:
+            announced = self._store.claims.announce(self._step.id, candidate.digest, now=started, most=self._most)
+        except AttemptsSpent as error:
+            raise BudgetSpent(str(error)) from None
+        if not announced:
             self._store.claims.answer(self._step.id, candidate.digest, None, now=started)
             raise CandidateTaken
         if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:

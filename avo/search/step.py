@@ -113,8 +113,10 @@ class _OpenStep:
         self._origin = self._earlier[-1] if self._earlier else step
         self._seed = step_seed(work.run.seed, self._origin.worker, self._origin.turn)
         self._home = self._choose_home()
+        most = None if step.operator == SEED_OPERATOR else work.allowance.max_attempts
+        rivals, alpha = self._home.rivals, work.config.alpha
         self._scorer = RecordingScorer(
-            work.store, work.run, step, work.evaluator, work.config.alpha, work.clock, self._home.rivals, self._decide
+            work.store, work.run, step, work.evaluator, alpha, work.clock, rivals, self._decide, most
         )
         transcripts = (work.store.journal.messages(part.id) for part in reversed(self._earlier))
         self._transcript = next((messages for messages in transcripts if messages), [])

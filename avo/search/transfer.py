@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from avo.agents.directions import directions
-from avo.agents.errors import CandidateTaken
+from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
 from avo.config import DIRECTIONS, TIMED_FIRST, TRANSFERRED
 from avo.evaluator.catalogue import get_problem
@@ -144,7 +144,7 @@ class TimingFirst:
             change = f"{each['name']}: {each['change']}"
             try:
                 attempt = brief.evaluate(candidate, change=change, parents=(brief.versions[0].number,))
-            except CandidateTaken:
+            except (BudgetSpent, CandidateTaken):
                 continue
             return Proposal(attempt, f"unresolved in another run, timed first: {each['name']}")
         return self._inner.vary(brief)

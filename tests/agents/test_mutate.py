@@ -10,7 +10,7 @@ import libcst as cst
 import pytest
 
 from avo.agents.desk import FakeDesk, Left
-from avo.agents.errors import CandidateTaken
+from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.moves import MOVES
 from avo.agents.moves.anatomy import Anatomy
 from avo.agents.moves.move import Move
@@ -180,6 +180,14 @@ def test_a_candidate_that_another_worker_holds_is_left_to_it() -> None:
     proposal = world.step(1, Mutate())
     assert proposal.attempt is world.last
     assert world.last.digest != world.taken
+
+
+def test_a_step_ends_where_the_run_may_make_no_more_attempts() -> None:
+    class Full(World):
+        def __call__(self, candidate: Candidate, **how: Any) -> Attempt:
+            raise BudgetSpent("no evaluations are left")
+
+    assert Full().step(1, Mutate()) == Proposal(None, "no evaluations are left")
 
 
 @pytest.mark.parametrize("failed_before", [False, True])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from avo.agents.errors import BudgetSpent
 from avo.agents.operator import Brief, Proposal, VariationOperator
 from avo.evaluator.candidate import Candidate, Incumbent
 from avo.evaluator.errors import EvaluatorUnavailable
@@ -16,6 +17,7 @@ from avo.lineage_db.decision import Ruling
 from avo.lineage_db.errors import DatabaseUnavailable
 from avo.lineage_db.records import Attempt, StepState
 from avo.lineage_db.store import Store
+from avo.search.budget import Allowance
 from avo.search.scoring import EVALUATOR_TRIES
 from avo.search.seeding import SeedOperator
 from avo.search.step import StepOutcome
@@ -302,6 +304,36 @@ def test_every_candidate_that_a_step_has_under_evaluation_is_refused_to_other_wo
 
     assert seeded.step(Scripted(both)).state is StepState.DONE
     assert seeded.judged() == [SEED, "tflops = 110.0", "tflops = 120.0"]
+
+
+def test_attempts_under_way_count_against_the_limit_of_the_run(seeded: Desk) -> None:
+    """Several evaluations of several workers may be under way when the last attempt is begun."""
+    limited = make_work(seeded.store, seeded.run, seeded.evaluator, allowance=Allowance(max_attempts=3))
+    left: list[int | None] = []
+
+    def many(brief: Brief) -> Proposal:
+        def busy(candidate: Candidate) -> Evaluation:
+            seeded.evaluator.verdict = judge
+            submit(brief, SEED)  # on record
+            assert limited.perform(Scripted(other), "w1").state is StepState.DONE
+            return judge(candidate)
+
+        seeded.evaluator.verdict = busy
+        return proposing("tflops = 110.0")(brief)
+
+    def other(brief: Brief) -> Proposal:
+        def busy(candidate: Candidate) -> Evaluation:
+            with pytest.raises(BudgetSpent, match=r"attempts of the run are made, or under way \(2\)"):
+                submit(brief, "tflops = 130.0")
+            return judge(candidate)
+
+        seeded.evaluator.verdict, _ = busy, left.append(brief.desk.left().evaluations)
+        submit(brief, "tflops = 120.0")
+        seeded.evaluator.verdict, _ = judge, left.append(brief.desk.left().evaluations)
+        return Proposal(None, "")
+
+    assert limited.perform(Scripted(many), "w0").state is StepState.DONE
+    assert (left, len(seeded.sources())) == ([1, 0], 3)
 
 
 def test_a_candidate_that_another_step_records_meanwhile_is_not_recorded_again(seeded: Desk) -> None:
