@@ -25,6 +25,7 @@ class Evaluations:
         """Begin again what is under way on ``bench``."""
         self._brief, self._bench, self._descent = brief, bench, descent
         self._pending: Pending[Attempt] = Pending(max(1, brief.at_once))
+        self._edited: dict[int, Callable[[], int | None]] = {}
         for started in bench.started:
             self._begin(started)
 
@@ -50,7 +51,8 @@ class Evaluations:
             self._begin(what)
             return f"evaluation {what.number} is under way: its result comes below that of a later call, or by collect"
         attempt = self._scoring(what)()
-        said = self._add(what, attempt, follows=True)
+        said = self._add(what, attempt)
+        bench.built_on, bench.follows = attempt.id, None
         left = self._brief.desk.left().evaluations
         return said if left is None else f"{said}\n{left} evaluations are left"
 
@@ -78,9 +80,9 @@ class Evaluations:
         for number, ended in self._pending.ended().items():
             what = started[number]
             try:
-                found = self._add(what, ended.result(), follows=self._bench.follows == number)
+                found = self._add(what, ended.result())
             except (BudgetSpent, CandidateTaken) as error:
-                self._bench.end(number, what.built_on)
+                self._bench.end(number, None)
                 found = f"not made, {error}"
             said.append(f"evaluation {number}: {found}")
         return said
@@ -97,10 +99,15 @@ class Evaluations:
 
     def _scoring(self, what: Started) -> Callable[[], Attempt]:
         """Return what evaluates. The attempt that was edited may be under way itself: its id is known in the end."""
-        edited = self._pending.begun(what.follows) if what.follows is not None else None
+        edited = None if what.follows is None else self._pending.begun(what.follows)
+        before = self._edited.get(what.follows or 0)
 
         def built_on() -> int | None:
-            return what.built_on if edited is None or edited.exception() else edited.result().id
+            if edited is None or before is None:
+                return what.built_on
+            return before() if edited.exception() else edited.result().id
+
+        self._edited[what.number] = built_on
 
         def scored() -> Attempt:
             attempt = self._brief.evaluate(
@@ -108,17 +115,15 @@ class Evaluations:
                 change=what.change,
                 parents=what.parents,
                 hypothesis=f"{what.hypothesis}{EXPECTED}{what.expected})",
-                built_on=what.built_on if edited is None else built_on,
+                built_on=built_on,
             )
             self._descent.add(attempt)
             return attempt
 
         return scored
 
-    def _add(self, what: Started, attempt: Attempt, *, follows: bool) -> str:
-        """Put an attempt on the workbench and return what came of it. ``follows``: the working source is edited from
-        it.
-        """
+    def _add(self, what: Started, attempt: Attempt) -> str:
+        """Put an attempt on the workbench and return what came of it."""
         bench = self._bench
         known = {each.attempt_id for each in self._brief.attempts} | {each.attempt_id for each in bench.attempts}
         resembles = resembled(self._brief, bench, what.source, what.parents, attempt.built_on)
@@ -127,8 +132,6 @@ class Evaluations:
             outcome += f"; {attempt.decision.answer}"
         bench.end(what.number, attempt.id)
         bench.add(attempt, what.hypothesis, what.expected, outcome)
-        if follows:
-            bench.built_on, bench.follows = attempt.id, None
         again = " (evaluated before: this is what was recorded)" if attempt.id in known else ""
         parts = [f"attempt {attempt.id}{again}: {outcome}", resembles, tables.evaluation(attempt.evaluation)]
         return "\n".join(part for part in parts if part)

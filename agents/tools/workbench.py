@@ -124,14 +124,18 @@ class Workbench:
         self.begun = self.follows = what.number
 
     def end(self, number: int, attempt_id: int | None) -> None:
-        """Note that an evaluation has ended, and which attempt it has come to, or what was edited if to none."""
+        """Note that an evaluation has ended, and which attempt it has come to. If to none, what was edited from its
+        source was edited from what that was edited from.
+        """
+        ended = next((each for each in self.started if each.number == number), None)
+        built_on, follows = (ended.built_on, ended.follows) if ended and attempt_id is None else (attempt_id, None)
         self.started = [
-            replace(each, built_on=attempt_id, follows=None) if each.follows == number else each
+            replace(each, built_on=built_on, follows=follows) if each.follows == number else each
             for each in self.started
             if each.number != number
         ]
         if self.follows == number:
-            self.built_on, self.follows = attempt_id, None
+            self.built_on, self.follows = built_on, follows
 
     def start_from(self, source: str, parents: tuple[int, ...], built_on: int | None) -> None:
         """Make the source of a version or attempt the working source."""

@@ -2,8 +2,12 @@
 
 import json
 import threading
+from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
+from avo.agents.errors import CandidateTaken
 from avo.agents.operator import BuiltOn
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import READ_ONLY
@@ -15,8 +19,11 @@ LIMIT_S = 60.0
 """Ends a broken test only."""
 
 
+@dataclass
 class Slow(World):
-    """A world whose evaluations end when their source's gate is opened."""
+    """A world whose evaluations end when their source's gate is opened; another worker has the one that is ``held``."""
+
+    held: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,6 +46,8 @@ class Slow(World):
         self.begun.release()
         if gate := self.gates.get(candidate.source):
             assert gate.wait(LIMIT_S)
+        if candidate.source == self.held:
+            raise CandidateTaken
         edited = built_on() if callable(built_on) else built_on
         with self.lock:
             return super().evaluate(candidate, change=change, parents=parents, hypothesis=hypothesis, built_on=edited)
@@ -57,6 +66,10 @@ class Bench:
         self.call("write_source", source=source)
         return self.call("evaluate", **WHY, wait=False)
 
+    def hear(self, words: str) -> str:
+        """Go on until a result has these words."""
+        return next(said for said in (self.call("view_source") for _ in range(99_999)) if words in said)
+
 
 def test_the_result_of_an_evaluation_comes_below_that_of_a_later_call_once() -> None:
     world = Slow()
@@ -68,7 +81,7 @@ def test_the_result_of_an_evaluation_comes_below_that_of_a_later_call_once() -> 
     world.gates["tflops = 120.0"].set()
     assert bench.call("collect").startswith("evaluation 2: attempt 2: correct, 120 predicted TFLOPS")
     world.gates["tflops = 110.0"].set()
-    said = next(said for said in (bench.call("view_source") for _ in range(9999)) if "evaluation" in said)
+    said = bench.hear("evaluation")
     assert said.startswith("   1 tflops = 120.0\n\nevaluation 1: attempt 3: correct, 110")
     assert "evaluation" not in bench.call("view_source")
     assert bench.call("collect") == "no evaluation is under way"
@@ -184,6 +197,39 @@ def test_what_was_under_way_when_a_step_was_killed_is_begun_again_and_recorded_o
     assert sorted(each.attempt_id for each in again.box.bench.attempts) == [2, 3]
     assert sorted(world.tried) == ["tflops = 110.0", "tflops = 120.0"]
     assert again.box.bench.started == []
+
+
+@pytest.mark.parametrize("first_ends", [True, False])
+def test_what_is_edited_from_a_source_that_another_worker_has_keeps_its_link_to_the_attempt_before(
+    first_ends: bool,
+) -> None:
+    """Of three, each edited from the one before, the second is taken; the first has ended by then, or ends later."""
+    sources = first, second, third = [f"tflops = {each}.0" for each in (110, 120, 130)]
+    world = Slow(held=second)
+    world.gate(*sources)
+    bench = Bench(world, at_once=3)
+    for each in sources:
+        bench.start(each)
+    for each in (first, second) if first_ends else (second, first):
+        world.gates[each].set()
+        bench.hear(f"evaluation {sources.index(each) + 1}: ")
+    world.gates[third].set()
+    bench.call("collect")
+    assert [(each.attempt_id, each.built_on) for each in bench.box.bench.attempts] == [(2, None), (3, 2)]
+
+
+def test_what_follows_a_source_that_another_worker_has_goes_on_to_follow_what_that_followed() -> None:
+    world = Slow(held="tflops = 120.0")
+    world.gate("tflops = 110.0", "tflops = 120.0")
+    bench = Bench(world)
+    bench.start("tflops = 110.0")
+    bench.start("tflops = 120.0")
+    world.gates["tflops = 120.0"].set()
+    bench.hear("evaluation 2: not made")
+    assert (bench.box.bench.built_on, bench.box.bench.follows) == (None, 1)
+    world.gates["tflops = 110.0"].set()
+    bench.call("collect")
+    assert (bench.box.bench.built_on, bench.box.bench.follows) == (2, None)
 
 
 def test_a_candidate_that_another_worker_has_is_no_attempt() -> None:
