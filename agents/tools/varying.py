@@ -80,7 +80,7 @@ def _look_at(
         else:
             made[each], kept[each] = Variation(candidate, f"variant {each}", bench.parents), edits
     found = dict(zip(made, brief.look(list(made.values())), strict=True))
-    bench.varied = Varied(source, kept, directions)
+    bench.varied = Varied(source, kept, directions, bench.direction if source == bench.source else "")
     return found, faults
 
 

@@ -47,6 +47,8 @@ class Varied:
     """By the variant's name."""
     directions: bool = False
     """Whether they are the tests of directions, by the names of these."""
+    direction: str = ""
+    """Name of the direction that the source follows; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,8 @@ class Workbench:
     def take(self, variant: str, source: str) -> None:
         """Make a variant, which has this source, the working source."""
         self.source = source
-        if self.varied is not None and self.varied.directions:
-            self.direction = variant
+        if self.varied is not None:
+            self.direction = variant if self.varied.directions else self.varied.direction
 
     def named(self, change: str) -> str:
         """Return an attempt's ``change`` after the name of the direction that it follows, if any."""

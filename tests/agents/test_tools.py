@@ -399,9 +399,12 @@ def test_directions_are_tested_together_and_kept_with_what_was_seen_and_one_is_f
     assert bench.world.desk.attempts[3].change == "Pages: again"
     again = Workbench.from_json(json.loads(json.dumps(bench.box.bench.to_json())))
     assert (again, again.direction) == (bench.box.bench, "pages")
-    bench.call("try_variants", variants=varied(other="1.0"), version=0)
+    bench.call("try_variants", variants=[{"name": "other", "edits": [{"old": "104.0", "new": "105.0"}]}])
     bench.call("write_source", variant="other")
     assert bench.box.bench.direction == "pages", "variants of the source that follows it"
+    bench.call("try_variants", variants=varied(other="1.0"), version=0)
+    bench.call("write_source", variant="other")
+    assert bench.box.bench.direction == "", "variants of one that does not"
     bench.call("write_source", version=0)
     bench.evaluate("tflops = 99.0")
     assert bench.world.desk.attempts[4].change == WHY["change"]
