@@ -36,12 +36,16 @@ class Ahead:
 
     def result(self, attempt: Attempt, examine: Examine) -> Decision | None:
         """Return what the examination of an attempt that was begun ahead found, or examine it now. It is no news."""
-        with self._lock:
-            found = self._pending.take(attempt.id)
-            self._begun.pop(attempt.id, None)
+        found = self.take(attempt)
         if found is None or found.exception() is not None:
             return examine(attempt)
         return found.result()
+
+    def take(self, attempt: Attempt) -> "Future[Decision | None] | None":
+        """Return the examination of an attempt that was begun ahead, if any. It is no news any more."""
+        with self._lock:
+            self._begun.pop(attempt.id, None)
+            return self._pending.take(attempt.id)
 
     def news(self) -> list[str]:
         """Return what was found since the last call, a line for each attempt."""

@@ -226,6 +226,8 @@ class _OpenStep:
                 if refusal := self._work.ahead.result(error.attempt, self._scorer.examine):
                     refusals[error.attempt.id] = refusal
             else:
+                if attempt is not None:
+                    self._work.ahead.take(attempt)  # its examination may have ended before anybody asked for it
                 return version, ending(reason, decided)
 
     def _choose_home(self) -> Home:

@@ -195,6 +195,28 @@ def test_what_passed_after_its_step_is_submitted_without_another_examination(des
     assert len(desk.judge.verified) == 1
 
 
+def test_an_operator_that_reads_no_news_submits_what_was_examined_ahead_and_leaves_the_rest(desk: Desk) -> None:
+    """As ``mutate`` does: what it never reads is kept until somebody does."""
+
+    def vary(brief: Brief) -> Proposal:
+        left = submit(brief, "tflops = 110.0")
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        attempt = submit(brief, "tflops = 150.0")
+        desk.judge.go.set()
+        assert desk.judge.begun.acquire(timeout=LIMIT_S)
+        ids.append(left.id)
+        return Proposal(attempt, "faster")
+
+    ids: list[int] = []
+    assert desk.step(vary).version == 1
+    assert desk.step(lambda brief: Proposal(submit(brief, "tflops = 160.0"), "faster")).version == 2
+    judged = [each.candidate.source for each in desk.judge.verified]
+    assert judged == ["tflops = 110.0", "tflops = 150.0", "tflops = 160.0"]
+    assert desk.work.ahead.news() == [
+        f"attempt {ids[0]} was examined closely: it passed: submit it, unless there is a better one"
+    ]
+
+
 class Meeting(FakeEvaluator):
     """Two evaluators. Evaluations end once as many are under way as the barrier has parties."""
 
