@@ -34,8 +34,10 @@ def explored(brief: Brief, bench: Workbench, asked: ExploreDirections, source: s
     if tests:
         found, faults = _look_at(brief, bench, source, name, tests, directions=True)
         parts = _told(brief, found, faults)
-    built_on = f"version {bench.parents[0]}" if bench.built_on is None else f"attempt {bench.built_on}"
-    base = f"the {WORKING} from {built_on}" if name == WORKING else name
+    edited_from = f"version {bench.parents[0]}" if bench.built_on is None else f"attempt {bench.built_on}"
+    if bench.follows is not None:
+        edited_from = f"evaluation {bench.follows}"
+    base = f"the {WORKING} from {edited_from}" if name == WORKING else name
     kept = [
         Direction(each.name, each.hypothesis, _seen(brief, bench, found, each.name, base)) for each in asked.directions
     ]

@@ -126,6 +126,17 @@ def test_what_was_edited_is_known_though_it_was_under_way() -> None:
     assert "attempt 3 has 121" in bench.call("evaluate", **WHY)
 
 
+def test_a_direction_says_that_its_base_is_edited_from_what_is_under_way() -> None:
+    world = Slow()
+    world.gate("tflops = 110.0")
+    bench = Bench(world)
+    bench.start("tflops = 110.0")
+    test = {"name": "pages", "hypothesis": "prefetch page numbers", "edits": [{"old": "110.0", "new": "120.0"}]}
+    bench.call("explore_directions", directions=[test])
+    assert world.desk.explored[0].evidence[0].base == "the working source from evaluation 1"
+    world.gates["tflops = 110.0"].set()
+
+
 def test_one_that_is_waited_for_may_be_edited_from_one_that_is_under_way() -> None:
     world = Slow()
     world.gate("tflops = 110.0")
