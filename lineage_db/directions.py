@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import msgspec
@@ -13,8 +13,10 @@ from avo.lineage_db.errors import BadMemory
 
 FORMAT = "avo memory 1"
 """The ``format`` of a file of directions. Fields may be added to it; another number means that some have changed."""
+MOST_BYTES = 20_000_000
+"""Largest file that a run takes over."""
 _LONGEST = 4_000
-"""Most characters of a text in a file that a run takes over."""
+"""Most characters of a text, and entries of a list, in a file that a run takes over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,14 @@ class Direction:
     hypothesis: str
     evidence: tuple[Evidence, ...] = ()
     """Oldest first; empty for one that was not tested."""
+    run: str = ""
+    """Name of the run that listed it; empty in that run's own database."""
 
     @property
     def words(self) -> str:
         """All of it in one paragraph, the outcome first."""
-        found = "; ".join(each.words for each in self.evidence) or "not tested"
+        found = "; ".join(each.words for each in self.evidence)
+        found = found or ("not tested" if not self.run else f"not tested in run {self.run}")
         return f"{self.name}: {found.rstrip('.')}. Hypothesis: {self.hypothesis.strip().rstrip('.')}."
 
     def seen_in(self, step: int) -> "Direction":
@@ -77,11 +82,11 @@ class Direction:
         return replace(self, evidence=tuple(replace(each, step=step) for each in self.evidence))
 
     def placed(self, run: str, problem: str, target: str) -> "Direction":
-        """Return the direction with the place of its tests in evidence that has none."""
+        """Return the direction with its run, and the place of its tests, where it says of none."""
         evidence = (
             each if each.run else replace(each, run=run, problem=problem, target=target) for each in self.evidence
         )
-        return replace(self, evidence=tuple(evidence))
+        return replace(self, evidence=tuple(evidence), run=self.run or run)
 
 
 def merged(found: Iterable[Direction]) -> list[Direction]:
@@ -91,7 +96,7 @@ def merged(found: Iterable[Direction]) -> list[Direction]:
         known = by_name.get(key := each.name.strip().lower())
         hypothesis = (known.hypothesis if known else "") or each.hypothesis
         evidence = dict.fromkeys((*(known.evidence if known else ()), *each.evidence))
-        by_name[key] = Direction((known or each).name, hypothesis, tuple(evidence))
+        by_name[key] = replace(known or each, hypothesis=hypothesis, evidence=tuple(evidence))
     return list(by_name.values())
 
 
@@ -108,6 +113,8 @@ def to_file(directions: Sequence[Direction], run: str, problem: str, target: str
 
 def from_file(text: str | bytes) -> list[Direction]:
     """Return the directions of a file that ``avo memory RUN --json`` has written. Raises ``BadMemory``."""
+    if len(text) > MOST_BYTES:
+        raise BadMemory(f"it has over {MOST_BYTES // 1_000_000} MB: write it with avo memory RUN --json --limit 100")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -120,10 +127,11 @@ def from_file(text: str | bytes) -> list[Direction]:
     except msgspec.ValidationError as error:
         raise BadMemory(f"its directions are not as avo memory writes them: {error}") from None
     for each in found:
-        figures = [figure for one in each.evidence for figure in (one.gain, one.resolution) if figure is not None]
-        texts = (each.name, each.hypothesis, *(one.said for one in each.evidence))
-        if not each.name.strip() or max(map(len, texts)) > _LONGEST or not all(map(math.isfinite, figures)):
-            what = f"no name, a text of over {_LONGEST} characters, or a figure that is no number"
+        values = [each.name, each.hypothesis, each.run, each.evidence]
+        values += [getattr(one, name.name) for one in each.evidence for name in fields(one)]
+        long = any(isinstance(value, str | tuple) and len(value) > _LONGEST for value in values)
+        if not each.name.strip() or long or any(isinstance(v, float) and not math.isfinite(v) for v in values):
+            what = f"no name, over {_LONGEST} characters in a text or entries in a list, or a figure that is no number"
             raise BadMemory(f"direction {each.name!r:.60} has {what}")
     if not all(one.run for each in found for one in each.evidence):
         raise BadMemory("a test does not say of which run it is: write the file with avo memory RUN --json")

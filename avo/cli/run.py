@@ -251,13 +251,14 @@ def _of_file(named: str | None) -> "list[Direction] | None":
     """Return the directions of a file; None where what is ``named`` is a run, or nothing. A bad file is told before any
     model is asked.
     """
-    from avo.lineage_db.directions import from_file
+    from avo.lineage_db.directions import MOST_BYTES, from_file
     from avo.lineage_db.errors import BadMemory
 
     if named is None or not (named.endswith(".json") or Path(named).is_file()):
         return None
     try:
-        return from_file(Path(named).read_bytes())
+        with Path(named).open("rb") as file:
+            return from_file(file.read(MOST_BYTES + 1))
     except OSError as error:
         fail(f"--from-memory: cannot read {named}: {error.strerror}")
     except BadMemory as error:

@@ -33,6 +33,9 @@ def test_a_file_keeps_all_and_says_where_each_test_was_made() -> None:
     assert (data["format"], data["run"]) == (FORMAT, "new")
     (found,) = from_file(json.dumps(data | {"notes": [], "later": 1}))
     assert found.evidence == (replace(LOOK, run="new", problem="gqa", target="h100"), elsewhere)
+    (idea,) = from_file(json.dumps(to_file([Direction("pages", "prefetch")], "old", "mha", "h100")))
+    assert idea.placed("new", "gqa", "h100").words == "pages: not tested in run old. Hypothesis: prefetch."
+    assert merged([idea, ROLES])[0] == idea, "it is still the other run's"
 
 
 def test_directions_of_one_name_are_one_and_no_test_is_told_twice() -> None:
@@ -43,7 +46,7 @@ def test_directions_of_one_name_are_one_and_no_test_is_told_twice() -> None:
 
 
 def _file(**change: Any) -> str:
-    evidence = {"step": 0, "kind": "predicted", "run": "r", "gain": 0.1}
+    evidence = {"step": 0, "kind": "predicted", "run": "r", "gain": 0.1, "base": "", "attempts": []}
     direction = {"name": "roles", "hypothesis": "why", "evidence": [evidence]}
     for place in (evidence, direction):
         place.update({key: value for key, value in change.items() if key in place})
@@ -62,6 +65,10 @@ def _file(**change: Any) -> str:
         (_file(kind="dreamt"), "$[0].evidence[0].kind"),
         (_file(name=" "), "no name"),
         (_file(hypothesis="x" * 4001), "over 4000 characters"),
+        (_file(base="x" * 4001), "over 4000 characters"),
+        (_file(attempts=list(range(4001))), "or entries in a list"),
+        (" " * 20_000_001, "it has over 20 MB"),
+        (_file(gain=10**400), "out of range"),
         (_file(gain=float("inf")), "a figure that is no number"),
         (_file(run=""), "of which run it is"),
     ],

@@ -50,6 +50,7 @@ def test_notes_and_outcomes_are_shown_and_as_json(avo: Avo, tmp_path: Path) -> N
                     "target": "h100",
                 }
             ],
+            "run": "fake",
         }
     ]  # fmt: skip
     (found,) = from_file(json.dumps(told))

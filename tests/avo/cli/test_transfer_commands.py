@@ -160,7 +160,7 @@ def test_a_run_takes_over_the_directions_of_a_run_or_of_a_file(avo: Avo, url: st
     assert avo("memory", "by-run", "--db", url).stdout.splitlines() == [
         "step 0, taken over: roles: +3.1% ± 1.7% over version 0, predicted (run old, mha on h100, attempt 4). "
         "Hypothesis: loads wait.",
-        "step 0, taken over: pages: not tested. Hypothesis: prefetch.",
+        "step 0, taken over: pages: not tested in run old. Hypothesis: prefetch.",
     ]
     again = json.loads(avo("memory", "by-run", "--json", "--db", url).stdout)
     assert (again["run"], again["directions"][0]["evidence"][0]["run"]) == ("by-run", "old")
