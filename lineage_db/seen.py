@@ -20,6 +20,8 @@ class Seen:
     """Ids of the supervisor's interventions that the step was told."""
     unresolved: tuple[int, ...] = ()
     """Ids of the unresolved attempts that the step was offered to build on. Some may have become versions since."""
+    examined: tuple[int, ...] | None = None
+    """Ids of the attempts that it was shown as refused after a closer look; None: not recorded."""
     hidden: int | None = None
     """Number of the step whose attempts and looks it was not shown, because it repeats that step."""
     looks: int = 0

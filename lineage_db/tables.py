@@ -52,7 +52,7 @@ def _ablation(data: dict[str, Any]) -> Ablation:
 
 
 def _seen(data: dict[str, Any]) -> Seen:
-    listed = {name: tuple(data[name]) for name in ("interventions", "unresolved")}
+    listed = {name: tuple(each) for name, each in data.items() if isinstance(each, list)}
     return Seen(**{**data, **listed})
 
 

@@ -135,7 +135,9 @@ def _as_it_was(attempt: AttemptSummary, seen: Seen) -> AttemptSummary:
     """Take back what was decided on an attempt after a step had seen it, as far as operators go by it."""
     accepted_since = attempt.version is not None and attempt.version >= seen.versions
     unresolved = attempt.ruling is Ruling.UNRESOLVED
-    if not accepted_since and unresolved is (attempt.attempt_id in seen.unresolved):
+    examined = seen.examined is None or attempt.attempt_id in seen.examined
+    late = attempt.ruling is Ruling.EXAMINED and not examined
+    if not accepted_since and not late and unresolved is (attempt.attempt_id in seen.unresolved):
         return attempt
     decision = Decision(Ruling.UNRESOLVED, "as it was then") if attempt.attempt_id in seen.unresolved else None
     return replace(attempt, version=None if accepted_since else attempt.version, decision=decision)

@@ -304,6 +304,7 @@ class _OpenStep:
             memories=memories[-1].id if memories else 0,
             interventions=tuple(made.id for made in interventions),
             unresolved=tuple(attempt.attempt_id for attempt in brief.unresolved) if brief.versions else (),
+            examined=tuple(made.attempt_id for made in brief.attempts if made.ruling is Ruling.EXAMINED),
             hidden=hidden,
             looks=history.looks[-1].look_id if history.looks else 0,
             minutes=minutes,

@@ -27,7 +27,7 @@ from avo.evaluator.fake import FakeEvaluator
 from avo.evaluator.inspection import Findings
 from avo.evaluator.targets import get_target
 from avo.knowledge_base.library import Library
-from avo.lineage_db.decision import Ruling
+from avo.lineage_db.decision import Ruling, failed
 from avo.lineage_db.records import Attempt, Run, RunState, Version
 from avo.lineage_db.seen import Seen
 from avo.lineage_db.store import Store
@@ -42,6 +42,7 @@ from tests.agents.test_agentic import EVALUATE, says, submit, write
 from tests.agents.world import WHY
 from tests.avo import fakes
 from tests.avo.fakes import NOW, SEED, Scripted, correct, judge, make_run, make_work, proposing
+from tests.avo.fakes import submit as evaluated
 from tests.avo.interleaved import MEASURED, PREDICTED, Interleaved, World, any_kernel, few_moves
 from tests.avo.measured import MeasuringEvaluator, kernel
 from tests.corpus import soaked
@@ -225,6 +226,33 @@ def test_a_step_is_shown_attempts_as_they_were_then(recording: Recording) -> Non
     assert (shown.version, shown.decision and shown.decision.ruling) == (None, Ruling.UNRESOLVED)
     _, (seed,) = record.shown(replace(then, attempts=1), record.steps[1])
     assert seed is record.history[0], "what has not changed is not copied"
+
+
+def test_a_step_is_shown_no_refusal_that_came_while_it_worked(recording: Recording) -> None:
+    """Another worker's attempt is examined for minutes; ``mutate`` goes on from none that was refused for that."""
+
+    def examined_late(brief: Brief) -> Proposal:
+        attempt = evaluated(brief, "tflops = 120.0")
+        recording.step(Scripted(lambda brief: Proposal(None, "")), worker="w1")
+        wrong = Evaluation(Status.INCORRECT, "wrong at 12 keys", "h100", "held_out", 0.1)
+        refusal = failed(wrong.status, "")
+        recording.store.results.record_examination(
+            attempt.step_id, attempt.id, wrong, None, refusal, now=recording.clock()
+        )
+        return Proposal(None, "")
+
+    recording.step(SeedOperator(SEED))
+    recording.step(Scripted(examined_late))
+    recording.step(Scripted(lambda brief: Proposal(None, "")))
+    record = RecordedRun.read(recording.store, recording.run)
+    found = []
+    for number in (2, 3):
+        seen = record.steps[number].seen
+        assert seen is not None
+        found.append(record.shown(seen, record.steps[number])[1][1].ruling)
+    assert found == [None, Ruling.EXAMINED]
+    assert seen is not None
+    assert record.shown(replace(seen, examined=None), record.steps[3])[1][1].ruling is Ruling.EXAMINED, "older records"
 
 
 @pytest.mark.long
