@@ -4,6 +4,7 @@ import math
 import statistics
 
 from avo.evaluator.measurement import Entrant, Measurement
+from avo.evaluator.units import figure
 
 
 def table(found: Measurement) -> str:
@@ -17,13 +18,13 @@ def table(found: Measurement) -> str:
     lines = ["".join([*head, f"{'mean':>9}{'x ' + found.start:>17}{'predicted':>22}{'runs':>6}"])]
     for each in measured:
         speeds = found.speeds(each.name)
-        figures = "".join(f"{speeds[case].tflops:14.1f}" if case in speeds else f"{'-':>14}" for case in cases)
+        figures = "".join(f"{figure(speeds[case].tflops) if case in speeds else '-':>14}" for case in cases)
         mean, of = means[each.name], each.predicted_range
-        predicted = f"{of.tflops:.0f} ({of.low:.0f} to {of.high:.0f})" if of else "-"
+        predicted = f"{figure(of.tflops)} ({figure(of.low)} to {figure(of.high)})" if of else "-"
         runs = min((speed.runs for speed in speeds.values()), default=0)
         lines.append(
             f"{(each.name + ' ' + each.release).strip():{width}}{figures}"
-            f"{f'{mean:9.1f}' if mean else '-':>9}{_ratio(found, each):>17}{predicted:>22}{runs:>6}"
+            f"{figure(mean) if mean else '-':>9}{_ratio(found, each):>17}{predicted:>22}{runs:>6}"
         )
     lines += [f"{each.name}: {each.status}: {each.message}" for each in found.entrants if each.message]
     return "\n".join([found.conditions(), *lines])

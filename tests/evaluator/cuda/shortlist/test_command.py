@@ -100,7 +100,7 @@ def test_all_sessions_add_to_one_file(folder: Path, capsys: pytest.CaptureFixtur
     assert {sample.session for sample in found.samples} == {1, 2, 3, 4}
     assert statuses(folder) == dict.fromkeys(NAMES, "correct")
     assert found.reached("v1").tflops == pytest.approx(MHA.flops(ONE) / 1e12)
-    assert "2 (1 to 3)" in capsys.readouterr().out
+    assert "2.00 (1.00 to 3.00)" in capsys.readouterr().out
 
 
 def test_a_kernel_that_hangs_is_killed_and_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
