@@ -1,11 +1,11 @@
 """Column types of the lineage database, the same in every SQL dialect."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from sqlalchemy import DateTime, Dialect, Integer, LargeBinary, String, Text, TypeDecorator
 
 
@@ -45,10 +45,10 @@ class Json(TypeDecorator[Any]):
     impl = Text
     cache_ok = True
 
-    def __init__(self, decode: Callable[[Any], Any] | None = None) -> None:
-        """``decode`` makes of the plain data what a record holds."""
+    def __init__(self, kind: Any = Any) -> None:
+        """``kind`` is the type of what a record holds."""
         super().__init__()
-        self.decode = decode
+        self.kind = kind
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Encode; None is SQL NULL."""
@@ -56,10 +56,7 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         """Decode; SQL NULL, as an outer join makes it, is None."""
-        if value is None:
-            return None
-        data = json.loads(value)
-        return data if self.decode is None else self.decode(data)
+        return None if value is None else msgspec.convert(json.loads(value), self.kind)
 
 
 class Choice(TypeDecorator[StrEnum]):

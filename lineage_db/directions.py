@@ -100,11 +100,6 @@ def merged(found: Iterable[Direction]) -> list[Direction]:
     return list(by_name.values())
 
 
-def direction_of(data: Any) -> Direction:
-    """Return the direction that ``asdict`` made plain data of."""
-    return msgspec.convert(data, Direction)
-
-
 def to_file(directions: Sequence[Direction], run: str, problem: str, target: str) -> dict[str, Any]:
     """Return the directions of a run as plain data that ``from_file`` reads, each test with its place."""
     placed = [asdict(each.placed(run, problem, target)) for each in directions]

@@ -1,6 +1,5 @@
 """Why a session of a run ended, as data."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -36,11 +35,6 @@ class Ending:
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Ending":
-        """Return what ``to_json`` was made of."""
-        return cls(**{**data, "cause": Cause(data["cause"])})
 
     def goes_on(self, run_name: str) -> str:
         """Return the command that goes on with the run; empty where there is none."""

@@ -74,11 +74,6 @@ class Doing:
         """Return it as data for JSON: the time in ISO format."""
         return {**asdict(self), "began": self.began.isoformat()}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Doing":
-        """Return what ``to_json`` was made of; earlier releases wrote neither words nor host."""
-        return cls(**{**data, "began": datetime.fromisoformat(data["began"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -207,12 +202,6 @@ class PendingReply:
     def to_json(self) -> dict[str, Any]:
         """Return it as data for JSON: times in ISO format."""
         return {key: each.isoformat() if isinstance(each, datetime) else each for key, each in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "PendingReply":
-        """Return what ``to_json`` was made of."""
-        times = {name: datetime.fromisoformat(data[name]) for name in ("asked", "heard", "until") if data.get(name)}
-        return cls(**{**data, **times})
 
 
 @dataclass(frozen=True, slots=True)

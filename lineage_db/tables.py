@@ -1,8 +1,5 @@
 """Tables of the lineage database. What a column holds comes out of it as records have it."""
 
-from typing import Any
-
-import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,34 +23,13 @@ from avo.evaluator.evaluation import Status
 from avo.lineage_db.ablated import Ablation
 from avo.lineage_db.columns import Choice, Id, Json, Prose, Source, UtcDateTime
 from avo.lineage_db.decision import Ruling
-from avo.lineage_db.directions import direction_of
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.ending import Ending
 from avo.lineage_db.records import Doing, PendingReply, Request, RunState, Selection, StepState, Submission
 from avo.lineage_db.seen import Seen
 
 NAME_LENGTH = 80
 """Longest run name, in characters."""
-
-
-def _selection(data: dict[str, Any]) -> Selection:
-    return Selection(**{**data, "shown": tuple(data["shown"])})
-
-
-def _doing(data: list[dict[str, Any]]) -> tuple[Doing, ...]:
-    return tuple(Doing.from_json(each) for each in data)
-
-
-def _findings(data: list[dict[str, Any]]) -> tuple[Finding, ...]:
-    return msgspec.convert(data, tuple[Finding, ...])
-
-
-def _ablation(data: dict[str, Any]) -> Ablation:
-    return msgspec.convert(data, Ablation)
-
-
-def _seen(data: dict[str, Any]) -> Seen:
-    listed = {name: tuple(each) for name, each in data.items() if isinstance(each, list)}
-    return Seen(**{**data, **listed})
 
 
 metadata = MetaData(
@@ -91,9 +67,9 @@ runs = Table(
     # How many candidates were looked at.
     Column("looks", Integer, nullable=False, server_default="0"),
     # What that process does before and after its workers work.
-    Column("doing", Json(Doing.from_json)),
+    Column("doing", Json(Doing)),
     # Why its last session ended; NULL while it runs, and where that is not known.
-    Column("ended_by", Json(Ending.from_json)),
+    Column("ended_by", Json(Ending)),
 )
 
 steps = Table(
@@ -110,9 +86,9 @@ steps = Table(
     Column("finished", UtcDateTime),
     Column("reason", Prose, nullable=False),
     # What the operator submitted and what it expected of it; NULL where it did not say.
-    Column("submission", Json(lambda data: Submission(**data))),
+    Column("submission", Json(Submission)),
     # What the population gave it to work on; NULL where it works on everything.
-    Column("selection", Json(_selection)),
+    Column("selection", Json(Selection)),
     # When the worker's claim ends unless the worker renews it.
     Column("lease_until", UtcDateTime),
     # How many steps of its own the worker had before this one. A step that repeats another is not its own.
@@ -122,15 +98,15 @@ steps = Table(
     # The number of the step that this one repeats.
     Column("redoes", Id),
     # How much has come of the model's reply that it waits for; NULL where it waits for none.
-    Column("reply", Json(PendingReply.from_json)),
+    Column("reply", Json(PendingReply)),
     # How far the run's record went that it was shown; NULL until then.
-    Column("seen", Json(_seen)),
+    Column("seen", Json(Seen)),
     # How many versions the run had when it was done: the order in which steps added to the lineage.
     Column("grown", Id),
     # How many candidates it looked at that the run had not looked at before.
     Column("looks", Integer, nullable=False, server_default="0"),
     # What its worker is doing, a list.
-    Column("doing", Json(_doing)),
+    Column("doing", Json(tuple[Doing, ...])),
     UniqueConstraint("run_id", "number"),
     Index("ix_steps_left", "run_id", "state", "unfinished", "operator", "number"),
     Index("ix_steps_run_id_worker_number", "run_id", "worker", "number"),
@@ -303,7 +279,7 @@ memories = Table(
     # Whether it is what its step handed over to the next one.
     Column("handover", Boolean, nullable=False, server_default=false()),
     # The direction that it is about, with what its step saw of it; NULL for notes and handovers.
-    Column("direction", Json(direction_of)),
+    Column("direction", Json(Direction)),
 )
 
 interventions = Table(
@@ -333,7 +309,7 @@ measurements = Table(
     Column("made", UtcDateTime, nullable=False),
     Column("ingested", UtcDateTime, nullable=False),
     # What it says of each kernel, beside what was predicted.
-    Column("kernels", Json(_findings), nullable=False),
+    Column("kernels", Json(tuple[Finding, ...]), nullable=False),
     # The whole file, samples included.
     Column("content", Json, nullable=False),
 )
@@ -345,7 +321,7 @@ ablations = Table(
     Column("run_id", Id, primary_key=True, autoincrement=False),
     Column("version", Id, primary_key=True, autoincrement=False),
     Column("made", UtcDateTime, nullable=False),
-    Column("content", Json(_ablation), nullable=False),
+    Column("content", Json(Ablation), nullable=False),
     ForeignKeyConstraint(["run_id", "version"], [versions.c.run_id, versions.c.number]),
 )
 

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from avo.agents.directions import directions
 from avo.agents.errors import BudgetSpent, CandidateTaken
 from avo.agents.operator import UNRESOLVED, Brief, Proposal, Transferred, VariationOperator
@@ -14,7 +16,7 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.problem import signature
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.decision import Ruling
-from avo.lineage_db.directions import Direction, direction_of
+from avo.lineage_db.directions import Direction
 from avo.lineage_db.records import Attempt, AttemptSummary, Run, Step, Version
 from avo.lineage_db.spans import covered
 from avo.lineage_db.store import Store
@@ -91,7 +93,7 @@ def transferred(store: Store, run: Run) -> Transferred | None:
 
 def taken_over(run: Run) -> list[Direction]:
     """Return the directions of other runs that ``run`` was given when it began."""
-    return [direction_of(each) for each in run.config.get(DIRECTIONS, ())]
+    return msgspec.convert(run.config.get(DIRECTIONS, ()), list[Direction])
 
 
 def known_directions(store: Store, run: Run) -> list[Direction]:
