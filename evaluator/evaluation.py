@@ -130,7 +130,7 @@ class CaseScore:
     """What the model does not know about this kernel, besides its constants, where speed is predicted."""
     critical: str = ""
     """The resource whose relief would save most time, where speed is predicted and there is one: a pipe, ``issue``,
-    ``latency``, ``cta_barrier``, ``l2`` or ``hbm``. Often not the busiest."""
+    ``latency``, ``cta_barrier``, ``l2``, ``hbm``, or ``launches``: starting them. Often not the busiest."""
     configurations: tuple[str, ...] = ()
     """The fastest configurations of autotuned kernels on this case, as ``KERNEL: CHOICE``."""
     draws: tuple[float, ...] = ()

@@ -243,7 +243,11 @@ def _limiter(hot: Pass, compute: float, l2: float, hbm: float, waiting: float) -
 
 
 def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) -> str:
-    """Return what holds the case back: a memory, or the critical resource of what takes most of the longest launch."""
+    """Return what holds the case back: starting its launches, where that takes more than all they do, a memory, or the
+    critical resource of what takes most of the longest launch.
+    """
+    if time.overhead > time.seconds / 2:
+        return "launches"
     if time.limiter in {"l2", "hbm", "waits"}:
         return time.limiter
     launch, spent = max(zip(launches, time.launches, strict=True), key=lambda pair: pair[1].seconds)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.residency import ctas_per_sm
-from avo.evaluator.performance import ModelError, predict
+from avo.evaluator.performance import ModelError, model, predict
 from avo.evaluator.performance.constants import DRAWS, constants
 from avo.evaluator.performance.kernel import costs_under, measure
+from avo.evaluator.performance.model import CaseTime, time_case
 from avo.evaluator.target import TARGETS
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import Body, LaunchWork, LoopWork
@@ -164,6 +166,18 @@ def test_the_tail_of_a_wave_costs_a_whole_wave_at_the_clock_of_a_chip_that_is_ha
     wave, two = time_us([100] * 132), time_us([100] * 264)
     assert two / fast < time_us([100] * 133) < two
     assert 1.9 * (wave - 6) < two < 2 * wave
+
+
+@pytest.mark.parametrize(("share", "critical"), [(0.6, "launches"), (0.4, "")])
+def test_starting_launches_is_critical_where_it_takes_most_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, share: float, critical: str
+) -> None:
+    def timed(*arguments: Any) -> CaseTime:
+        found = replace(time_case(*arguments), overhead=0.0)
+        return replace(found, overhead=share / (1 - share) * found.seconds)
+
+    monkeypatch.setattr(model, "time_case", timed)
+    assert predict("case", 10**6, 10**6, [work([1] * 132)], get_target("h100")).critical == critical
 
 
 def test_every_launch_adds_its_overhead() -> None:
