@@ -9,6 +9,7 @@ from avo.agents.tools.tables import table
 from avo.evaluator.catalogue import get_suite, kind_and_setting, settable
 from avo.evaluator.problem import Call, Case, Problem
 from avo.evaluator.target import TARGETS, Target
+from avo.evaluator.units import figure
 
 
 def told(brief: Brief) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def task(problem: Problem, target: Target, suite: str, requirement: str) -> dict
         "call": problem.call(cases[0]),
         "cases": [shapes(problem.call(case)) for case in cases],
         "published": published(problem, target, cases),
+        "rooflines": rooflines(problem, target, cases),
         "triton": version("triton"),
     }
 
@@ -50,6 +52,12 @@ def shapes(call: Call) -> str:
     parts = [f"{', '.join(names)} {list(shape)}" for shape, names in named.items()]
     parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in call.scalars]
     return f"{call.case}: {'; '.join(parts)}"
+
+
+def rooflines(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:
+    """Return what each case's useful FLOPs and least bytes take at the card's peaks: ``8k-full 137 us``."""
+    found = {case.name: target.roofline_s(problem.flops(case), problem.least_bytes(case)) for case in cases}
+    return ", ".join(f"{name} {figure(seconds * 1e6)} us" for name, seconds in found.items())
 
 
 def published(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:

@@ -30,7 +30,7 @@ import msgspec
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.errors import EvaluatorError
 from avo.evaluator.problems import PROBLEMS
-from avo.evaluator.units import figure
+from avo.evaluator.units import figure, rooflines_us
 from avo.lineage_db.errors import UnknownRun
 from avo.lineage_db.records import Step
 from avo.lineage_db.spans import covered
@@ -203,8 +203,13 @@ def _section(name: str, report: Report, steps: Sequence[Step], sessions: Sequenc
     yield ""
     yield f"Suite `{report.run.suite}`, seed {report.run.seed}. Attempts: {verdicts(report.view.counts)}."
     score = report.view.seed.attempt.evaluation.score if report.view.seed else None
-    for _, line in lines(score, published(report.run.problem), report.versions) if score else ():
+    found = lines(score, published(report.run.problem), report.versions) if score else []
+    for _, line in found:
         yield f"Published on these cases, geometric mean: {line.name} {line.published:.0f} TFLOPS."
+    bounds = {} if found else rooflines_us(report.run.problem, report.run.suite, report.run.target)
+    if bounds:
+        least = ", ".join(f"{case} {figure(bound)} us" for case, bound in bounds.items())
+        yield f"Nothing was published on these cases. At the card's peaks they take {least}."
     yield ""
     yield "| attempt | minute | version | predicted TFLOPS | on held-out shapes | over the best before | what changed |"
     yield "|---|---|---|---|---|---|---|"

@@ -116,6 +116,10 @@ class Target(Architecture):
         """Peak of dense bf16 products of the whole card at its clock, in FLOP per second."""
         return self.tensor_flop * self.sms * self.clock_ghz * 1e9
 
+    def roofline_s(self, flops: float, least_bytes: float) -> float:
+        """Return the seconds that so many FLOPs and bytes of device memory take at least, at the card's peaks."""
+        return max(flops / self.dense_flops_per_s, least_bytes / self.hbm_bytes_per_s)
+
     @property
     def standing(self) -> str:
         """How far predictions for this card were checked, in one sentence."""

@@ -123,6 +123,20 @@ def unit_of(problem: str, suite: str, target: str, product: str = "", cases: Seq
     return Unit(flops, nbytes, its[0].peak)
 
 
+def rooflines_us(problem: str, suite: str, target: str, product: str = "") -> Mapping[str, float]:
+    """Return the roofline of each case of a suite in microseconds: what its useful FLOPs and least bytes take at the
+    card's peaks. None where this installation has neither the problem nor the card.
+    """
+    if (card := _card(target, product)) is None:
+        return {}
+    try:
+        found = get_problem(problem)
+        cases = get_suite(found, suite)
+    except EvaluatorError:
+        return {}
+    return {case.name: 1e6 * card.roofline_s(found.flops(case), found.least_bytes(case)) for case in cases}
+
+
 @cache
 def _units(problem: str, suite: str, card: Target | None) -> Mapping[str, Unit]:
     found = get_problem(problem)

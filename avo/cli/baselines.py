@@ -36,7 +36,7 @@ class Line:
 
     name: str
     kind: str
-    """``published``, ``predicted`` or ``measured``."""
+    """``published``, ``predicted``, ``measured`` or ``roofline``."""
     place: str
     """The card that the figures are for."""
     source: str
@@ -81,6 +81,8 @@ def baselines(
     cases = get_suite(subject, suite)
     lines = published(subject, judged, cases)
     if not published_only:
+        if not any(line.tflops for line in lines):
+            lines.append(of_peaks(subject, judged, cases))
         if config.measured:
             with telling("timing libraries") as tell:
                 lines += measured(subject, judged, cases, tell, sustained=config.clock == "sustained")
@@ -139,6 +141,14 @@ def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> 
         if each.target in alike and (figures or each.words):
             found.append(Line(each.name, "published", each.target, each.source, figures, each.words))
     return found
+
+
+def of_peaks(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> Line:
+    """Return the card's roofline, which stands where there are no figures of kernels."""
+    seconds = {each.name: target.roofline_s(problem.flops(each), problem.least_bytes(each)) for each in cases}
+    tflops = {each.name: problem.flops(each) / seconds[each.name] / 1e12 for each in cases}
+    how = f"no kernel: useful FLOPs and least bytes at the peaks of {target.product}"
+    return Line("the card's peaks", "roofline", target.name, how, tflops)
 
 
 def measured(

@@ -10,7 +10,7 @@ from avo.evaluator.catalogue import name_of
 from avo.evaluator.problem import HELD_OUT
 from avo.evaluator.resolution import resolution
 from avo.evaluator.target import ScoreKind, unchecked
-from avo.evaluator.units import TFLOPS, Unit, figure, unit_of, units_of
+from avo.evaluator.units import TFLOPS, Unit, figure, rooflines_us, unit_of, units_of
 from avo.lineage_db.decision import closer_look
 from avo.watch.tables import by_case, gain, row, table
 from avo.watch.wording import SPREAD, busiest, compared, critical, percent, printable, resolved, spread, valued
@@ -46,7 +46,7 @@ def render(evaluation: "Evaluation", problem: "Problem", seed: "Score | None" = 
             Text(words),
             *(Text(line) for line in _conditions(score)),
             Text(),
-            _scores(evaluation, score, cases, seed),
+            _scores(evaluation, score, cases, seed, _unpublished(evaluation, problem, score)),
         ]
         if evaluation.atomic:
             parts.append(Text("It adds by atomics: results differ in their last bits from run to run"))
@@ -69,9 +69,17 @@ def _conditions(score: "Score") -> list[str]:
     return [printable(line) for line in lines if line]
 
 
+def _unpublished(evaluation: "Evaluation", problem: "Problem", score: "Score") -> "Mapping[str, float]":
+    """Return the rooflines, in microseconds, of the cases that nothing was published for on the target."""
+    covered = {name for baseline in published(problem, evaluation.target) for name in baseline.tflops}
+    found = rooflines_us(name_of(problem), evaluation.suite, score.target, score.card)
+    return {name: bound for name, bound in found.items() if name not in covered}
+
+
 def _scores(
-    evaluation: "Evaluation", score: "Score", units: "Mapping[str, Unit]", seed: "Score | None"
-) -> RenderableType:
+    evaluation: "Evaluation", score: "Score", units: "Mapping[str, Unit]", seed: "Score | None",
+    rooflines: "Mapping[str, float]",
+) -> RenderableType:  # fmt: skip
     kind = score.kind if evaluation.correct else f"{evaluation.status.words}, {score.kind}"
     width = resolution(score)
     over = f">over seed{f', ±{width:.1%}' if width else ''}"
@@ -79,14 +87,16 @@ def _scores(
     names = dict.fromkeys(units.get(case.case, TFLOPS).name for case in score.cases)
     spreads = ", ".join([f">{SPREAD[score.kind]}", *([" or ".join(names)] if names != written else [])])
     columns = ["CASE", f">{kind} {' or '.join(written)}", *([over] if seed else []), spreads, ">us"]
+    bounded = any(case.case in rooflines for case in score.cases)
     limited = any(map(critical, score.cases))
-    made = table(*columns, *(["CRITICAL", "BUSIEST"] if limited else []))
+    made = table(*columns, *([">ROOFLINE us"] if bounded else []), *(["CRITICAL", "BUSIEST"] if limited else []))
     seeds = {case.case: case.tflops for case in seed.cases} if seed else {}
     for case in score.cases:
         gains = [percent(gain(case.tflops, seeds.get(case.case)))] if seed else []
         of = units.get(case.case, TFLOPS)
         limits = [critical(case), busiest(case.utilisation)] if limited else []
-        row(made, case.case, of.cell(case.tflops), *gains, spread(case, of), figure(case.time_us), *limits)
+        bound = [figure(rooflines[case.case]) if case.case in rooflines else None] if bounded else []
+        row(made, case.case, of.cell(case.tflops), *gains, spread(case, of), figure(case.time_us), *bound, *limits)
     return made
 
 

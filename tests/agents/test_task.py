@@ -14,6 +14,7 @@ from avo.evaluator.compiling.compiler import COMPILE_OPTIONS
 from avo.evaluator.problems import PROBLEMS
 from avo.evaluator.target import ScoreKind
 from avo.evaluator.targets import get_target
+from avo.evaluator.units import figure, rooflines_us
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "performance-model.md"
 
@@ -36,6 +37,15 @@ def test_published_figures_stand_beside_their_cases_with_their_source() -> None:
 @pytest.mark.parametrize(("problem", "target"), [("gqa", "h100"), ("fsa", "b200"), ("mha", "rtx5090")])
 def test_where_nothing_was_published_that_is_said(problem: str, target: str) -> None:
     assert "Nothing was published for these cases on this card." in said(problem, target)
+
+
+def test_where_nothing_was_published_the_roofline_stands_in_its_place() -> None:
+    (line,) = (line for line in said("mha", "rtx5090").splitlines() if line.startswith("Nothing was published"))
+    bounds = rooflines_us("mha", "quick", "rtx5090")
+    assert line.endswith(
+        f"they take 8k-causal {figure(bounds['8k-causal'])} us, 8k-full {figure(bounds['8k-full'])} us."
+    )
+    assert "At its peaks" not in said("mha", "h100")
 
 
 def test_a_ratio_that_was_published_in_the_place_of_figures_is_told_in_words() -> None:

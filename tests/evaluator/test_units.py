@@ -2,9 +2,10 @@
 
 import pytest
 
+from avo.evaluator.catalogue import get_problem, get_suite
 from avo.evaluator.performance.constants import constants_of
 from avo.evaluator.target import LAUNCH_US, TARGETS
-from avo.evaluator.units import TFLOPS, figure, unit_of, units_of
+from avo.evaluator.units import TFLOPS, figure, rooflines_us, unit_of, units_of
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,18 @@ def test_a_measured_card_is_known_by_its_name_and_another_has_no_peak() -> None:
     assert unit_of("decode", "quick", "cuda", "NVIDIA H200").peak == TARGETS["h200"].hbm_bytes_per_s
     assert unit_of("decode", "quick", "cuda", "NVIDIA H100 PCIe").head == "us, GB/s"
     assert unit_of("no-such-problem", "quick", "h100") == TFLOPS
+
+
+def test_a_roofline_is_of_products_or_of_memory_whichever_takes_longer() -> None:
+    problem, card = get_problem("mha"), TARGETS["h100"]
+    (full,) = (case for case in get_suite(problem, "quick") if case.name == "8k-full")
+    assert rooflines_us("mha", "quick", "h100")["8k-full"] == pytest.approx(
+        problem.flops(full) / card.dense_flops_per_s * 1e6
+    )
+    nbytes = units_of("decode", "quick", "h100")["32k-b1-q1"].nbytes
+    assert rooflines_us("decode", "quick", "h100")["32k-b1-q1"] == pytest.approx(nbytes / card.hbm_bytes_per_s * 1e6)
+
+
+@pytest.mark.parametrize(("problem", "target"), [("mha", "cuda"), ("no-such-problem", "h100")])
+def test_what_is_not_known_has_no_roofline(problem: str, target: str) -> None:
+    assert rooflines_us(problem, "quick", target) == {}

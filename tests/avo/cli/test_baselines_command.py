@@ -35,11 +35,21 @@ def test_published_figures_stand_with_their_source_and_their_mean(avo: Avo) -> N
     assert avo("baselines", "--target", "h100").stdout.count("arXiv 2407.08608") == 1, "one source of four baselines"
 
 
-@pytest.mark.parametrize("arguments", [["--problem", "gqa"], ["--problem", "fsa", "--published"], ["--target", "a100"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--problem", "gqa"], ["--problem", "fsa"], ["--target", "a100"]],
+)
 def test_none_is_said_in_one_line(avo: Avo, arguments: list[str]) -> None:
-    result = avo("baselines", *arguments)
+    result = avo("baselines", *arguments, "--published")
     assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
     assert "We know of no baselines of" in result.stdout
+
+
+def test_where_nothing_was_published_the_cards_peaks_stand_and_are_called_no_kernel(avo: Avo) -> None:
+    (line,) = json.loads(avo("baselines", "--problem", "gqa", "--json").stdout)
+    assert (line["kind"], line["place"]) == ("roofline", "h100")
+    assert line["source"].startswith("no kernel: ")
+    assert line["geomean"] == pytest.approx(get_target("h100").dense_flops_per_s / 1e12)
 
 
 def test_a_ratio_is_shown_as_one_with_its_source_and_no_figures(avo: Avo) -> None:
@@ -78,7 +88,8 @@ def test_for_fsa_the_seed_of_earlier_work_is_judged(
     monkeypatch.setattr(
         "avo.evaluator.serving.process.ProcessEvaluator.evaluate", lambda self, candidate, tell: evaluation
     )
-    (line,) = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
+    peaks, line = json.loads(avo("baselines", "--problem", "fsa", "--json").stdout)
+    assert peaks["kind"] == "roofline"
     assert (line["name"], line["kind"]) == ("seed query_outer", "predicted")
     if evaluation.correct:
         assert line["tflops"] == {"one": 150.0}

@@ -20,6 +20,7 @@ from avo.evaluator.catalogue import get_problem
 from avo.evaluator.evaluation import CaseResult, Evaluation, Resources, Status
 from avo.evaluator.evaluators import AnyRequest, Progress, Tell, VerifyRequest
 from avo.evaluator.fake import FakeEvaluator
+from avo.evaluator.units import figure, rooflines_us
 from avo.lineage_db.store import Store
 from avo.search import judging
 from avo.seeds import seed_source
@@ -225,8 +226,8 @@ def test_a_measured_score_names_its_card_its_quartiles_and_how_it_was_compared()
         "faster than the best so far: +2.0% in 2 rounds, chance of error 0.0025",
     ]
     head, figures = text.splitlines()[4:6]
-    assert head.split() == ["CASE", "measured", "TFLOPS", "quartiles", "us"]
-    assert figures.split() == ["8k-full", "640", "635", "to", "645", "1560"]
+    assert head.split() == ["CASE", "measured", "TFLOPS", "quartiles", "us", "ROOFLINE", "us"]
+    assert figures.split() == ["8k-full", "640", "635", "to", "645", "1560", "2220"]
     assert "attention_kernel: BLOCK_M=128, num_warps=8" in text
     assert "predicted" not in text
     assert "BUSY" not in text
@@ -315,6 +316,14 @@ def test_a_range_has_a_unit_where_it_is_not_that_of_its_column(problem: str, hea
     out = StringIO()
     Console(file=out, width=100).print(render(correct(problem, "quick", 2.0, "h100"), get_problem(problem)))
     assert head in " ".join(out.getvalue().split())
+
+
+@pytest.mark.parametrize(("target", "shown_too"), [("h100", False), ("rtx5090", True)])
+def test_a_roofline_stands_beside_the_score_where_nothing_was_published(target: str, shown_too: bool) -> None:
+    text = shown(correct("mha", "quick", 100.0, target))
+    assert ("PUBLISHED" in text, "ROOFLINE us" in text) == (not shown_too, shown_too)
+    (row,) = (line.split() for line in text.splitlines() if line.startswith("8k-full") and "100" in line.split())
+    assert (figure(rooflines_us("mha", "quick", target)["8k-full"]) in row) == shown_too
 
 
 def test_json_that_is_no_models_configuration_is_not_judged(avo: Avo, tmp_path: Path) -> None:
