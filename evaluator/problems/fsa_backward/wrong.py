@@ -134,6 +134,15 @@ PARTS = {
     ),
 }
 
+UNION = {
+    "blocks that a neighbour selected": one(
+        'subtracted = tl.where(chosen & in_m, lse, float("inf"))',
+        "subtracted = lse",
+        "group-1.* dq,",
+        seed="query_union",
+    ),
+}
+
 MEMORY = {
     "additions that race": one(
         ATOMIC[0],
@@ -202,4 +211,4 @@ SETTINGS = {
     ),
 }
 
-WRONG = GRADIENTS | PARTS | MEMORY | SETTINGS
+WRONG = GRADIENTS | PARTS | UNION | MEMORY | SETTINGS
