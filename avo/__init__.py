@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from avo.agents.errors import CandidateTaken, LooksSpent
+    from avo.agents.errors import BudgetSpent, CandidateTaken, LooksSpent
     from avo.agents.operator import Brief, Proposal
     from avo.agents.operator import VariationOperator as Operator
     from avo.agents.tools import Toolbox
@@ -20,6 +20,7 @@ __all__ = [
     "Absolute",
     "Baseline",
     "Brief",
+    "BudgetSpent",
     "Call",
     "CandidateTaken",
     "Case",
@@ -40,6 +41,7 @@ _PLACES = {
     "Absolute": "avo.evaluator.problem:Absolute",
     "Baseline": "avo.evaluator.problem:Baseline",
     "Brief": "avo.agents.operator:Brief",
+    "BudgetSpent": "avo.agents.errors:BudgetSpent",
     "Call": "avo.evaluator.problem:Call",
     "CandidateTaken": "avo.agents.errors:CandidateTaken",
     "Case": "avo.evaluator.problem:Case",

@@ -30,12 +30,9 @@ def figure(value: float) -> str:
     return f"{rounded:.{max(0, _DIGITS - 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
-def percent(gain: float, *, exact: bool = False) -> str:
-    """Return a relative gain with the digits that it holds: ``+3.1%`` for 0.031, ``+162%`` for 1.62.
-
-    ``exact``: one digit more.
-    """
-    return f"{gain:+.{(abs(gain) < 0.0995) + exact}%}"
+def percent(gain: float) -> str:
+    """Return a relative gain with the digits that it holds: ``+3.1%`` for 0.031, ``+162%`` for 1.62."""
+    return f"{gain:+.{int(abs(gain) < 0.0995)}%}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,19 +132,26 @@ class Claims(Part):
     ) -> bool:
         """Announce a candidate that a running step is about to evaluate, until its attempt or answer is recorded.
 
-        False while another running step, whose lease lasts, has announced it. Raises ``StepNotRunning``, and
-        ``AttemptsSpent`` for a candidate that is new to a run that has made or begun the ``most`` attempts that it may.
+        One that the run has an attempt of is not announced. False while another running step, whose lease lasts, has
+        announced it. Raises ``StepNotRunning``, and ``AttemptsSpent`` for a candidate that is new to a run that has
+        made or begun the ``most`` attempts that it may.
         """
         run, step = queries.lock_running_step(connection, step_id, now)
         under_way = _under_way(connection, run.id, step.id, now)
         owners = [row.step_id for row in under_way if row.digest == digest]
         if not owners:
-            full = most is not None and queries.next_attempt(connection, run.id) + len(under_way) > most
-            if full and queries.known_attempt(connection, run.id, digest) is None:
+            if queries.known_attempt(connection, run.id, digest) is not None:
+                return True  # there is nothing to evaluate
+            if most is not None and queries.next_attempt(connection, run.id) + len(under_way) > most:
                 raise AttemptsSpent(len(under_way))
             connection.execute(_ADD, {"step_id": step.id, "digest": digest})
             connection.execute(_ANNOUNCE, {"step_key": step.id, "said": digest})
         return owners in ([], [step.id])
+
+    @transactional(write=True, durable=False)
+    def withdraw(self, connection: Connection, step_id: int, digest: str) -> None:
+        """Note that a step does not evaluate a candidate after all."""
+        queries.evaluated(connection, step_id, digest)
 
     @transactional()
     def under_way(self, connection: Connection, step: Step, *, now: datetime) -> int:

@@ -222,5 +222,7 @@ def ending(reason: str, decision: Decision | None) -> str:
 
 def _gain(gain: float, needed: float) -> str:
     """Return ``+0.4%``, with as many digits as show on which side of ``needed`` it is."""
-    text = percent(gain)
-    return text if (float(text[:-1]) / 100 < needed) == (gain < needed) else percent(gain, exact=True)
+    for text in (percent(gain), f"{gain:+.1%}", f"{gain:+.2%}"):
+        if (float(text[:-1]) / 100 < needed) == (gain < needed):
+            break
+    return text

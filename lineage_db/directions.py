@@ -109,7 +109,7 @@ def to_file(directions: Sequence[Direction], run: str, problem: str, target: str
 def from_file(text: str | bytes) -> list[Direction]:
     """Return the directions of a file that ``avo memory RUN --json`` has written. Raises ``BadMemory``."""
     if len(text) > MOST_BYTES:
-        raise BadMemory(f"it has over {MOST_BYTES // 1_000_000} MB: write it with avo memory RUN --json --limit 100")
+        raise BadMemory(f"it is larger than {MOST_BYTES // 1_000_000} MB: write it with --limit 100")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

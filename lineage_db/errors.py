@@ -129,7 +129,7 @@ class AttemptsSpent(StoreError):
     """The run may not make another attempt, unless one that is under way comes to nothing."""
 
     def __init__(self, under_way: int) -> None:
-        super().__init__(f"no evaluations are left: the attempts of the run are made, or under way ({under_way})")
+        super().__init__(f"no evaluations are left: the run has reached --max-attempts ({under_way} under way)")
 
 
 class AlreadyRecorded(StoreError):

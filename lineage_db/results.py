@@ -78,6 +78,8 @@ class Results(Part):
             if got != expected:
                 raise ForeignEvaluation(what, got, expected)
         if once and (known := queries.known_attempt(connection, run.id, candidate.digest)) is not None:
+            if (known.step_id, known.started) == (step.id, started):
+                return known  # the connection was lost after this was recorded, and it is recorded again
             raise AlreadyRecorded(known)
         if parents:
             queries.check_parents(parents, queries.count_versions(connection, run.id))

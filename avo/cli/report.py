@@ -24,7 +24,7 @@ STDOUT = Path("-")
 
 
 _OTHERS = (".pdf", ".png", ".svg", ".docx", ".json")
-"""Endings of what a report is not."""
+"""File endings that a report cannot have."""
 
 
 class Format(StrEnum):

@@ -83,6 +83,21 @@ class RecordingScorer:
         if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
             self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=started)
             return self._as_of_now(recorded)
+        try:
+            return self._evaluated(candidate, change, parents, hypothesis, built_on, started)
+        except Exception:  # the step may go on with another
+            self._store.claims.withdraw(self._step.id, candidate.digest)
+            raise
+
+    def _evaluated(
+        self,
+        candidate: Candidate,
+        change: str,
+        parents: tuple[int, ...],
+        hypothesis: str,
+        built_on: BuiltOn,
+        started: datetime,
+    ) -> Attempt:
         versions = self._store.versions(self._run.id)
         rivals = self._rivals(versions)
         with self.activity.during(f"judging {_named(change)}") as tell:

@@ -11,7 +11,7 @@ and the run decides whether the proposed one becomes a version.
 
 import re
 
-from avo import Brief, CandidateTaken, Proposal
+from avo import Brief, BudgetSpent, CandidateTaken, Proposal
 
 WARPS = (4, 8, 2, 16)
 """Numbers of warps to try, in this order."""
@@ -35,6 +35,8 @@ class WarpsOperator:
                 attempt = brief.evaluate(candidate, change=f"num_warps {warps}", parents=(parent.number,))
             except CandidateTaken:  # another worker evaluates it just now
                 continue
+            except BudgetSpent as error:  # others evaluate what is left of --max-attempts
+                return Proposal(None, str(error))
             verdict = f"num_warps {warps} on version {parent.number}: {attempt.status.words}"
             return Proposal(attempt if attempt.evaluation.correct else None, verdict)
         return Proposal(None, f"every number of warps of version {parent.number} has been tried")

@@ -50,6 +50,7 @@ def test_an_attempt_that_is_to_be_recorded_once_is_not_recorded_beside_an_earlie
     with pytest.raises(AlreadyRecorded, match="the candidate is attempt 2 of the run already") as refused:
         make.attempt(store, second, once=True)
     assert refused.value.attempt == attempt
+    assert make.attempt(store, first, once=True) == attempt, "a call is repeated where the connection was lost after it"
     assert len(store.attempts(run.id)) == 2
 
 

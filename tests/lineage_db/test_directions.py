@@ -67,7 +67,7 @@ def _file(**change: Any) -> str:
         (_file(hypothesis="x" * 4001), "over 4000 characters"),
         (_file(base="x" * 4001), "over 4000 characters"),
         (_file(attempts=list(range(4001))), "or entries in a list"),
-        (" " * 20_000_001, "it has over 20 MB"),
+        (" " * 20_000_001, "it is larger than 20 MB"),
         (_file(gain=10**400), "out of range"),
         (_file(gain=float("inf")), "a figure that is no number"),
         (_file(run=""), "of which run it is"),

@@ -58,6 +58,10 @@ def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, ma
     assert not store.claims.announce(second.id, "d1", now=make.now), "a step may evaluate several at once"
     store.claims.answer(first.id, "d3", None, now=make.now)
     assert store.claims.announce(second.id, "d3", now=make.now)
+    store.claims.withdraw(second.id, "d3")
+    assert store.claims.announce(first.id, "d3", now=make.now)
+    store.claims.withdraw(first.id, "d3")
+    assert store.claims.announce(second.id, "d3", now=make.now)
     store.claims.fail(first.id, state=StepState.ABANDONED, reason="", now=make.now)
     assert store.claims.announce(second.id, "d1", now=make.now)
     with pytest.raises(StepNotRunning):

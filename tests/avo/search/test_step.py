@@ -323,7 +323,7 @@ def test_attempts_under_way_count_against_the_limit_of_the_run(seeded: Desk) -> 
 
     def other(brief: Brief) -> Proposal:
         def busy(candidate: Candidate) -> Evaluation:
-            with pytest.raises(BudgetSpent, match=r"attempts of the run are made, or under way \(2\)"):
+            with pytest.raises(BudgetSpent, match=r"has reached --max-attempts \(2 under way\)"):
                 submit(brief, "tflops = 130.0")
             return judge(candidate)
 
