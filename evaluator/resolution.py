@@ -19,7 +19,7 @@ once in 800 pairs (Student's t with 10 degrees of freedom).
 """
 ALONE = 0.017
 """Lead from which on two kernels are told apart of which no neighbours were predicted: twice the standard deviation of
-the difference of two, as the orders of most kernels differ by 0.6% (docs/acceptance.md).
+the difference of two, as orders drawn around the compiler's own differ by 0.6% for most kernels.
 """
 _LEAST = 0.002
 """Least standard error: few orders may be alike by chance, or as the compiler undoes them."""
@@ -36,7 +36,7 @@ class Difference:
     resolution: float | None = None
     """The gain from which on it is ahead in enough of them, and exceeds what the neighbours leave open."""
     alone: float | None = None
-    """The gain of its score alone, where its neighbours are known: they have ``gain``."""
+    """The gain of the kernels as compiled, where ``gain`` is that of their neighbours; else None."""
 
 
 def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
@@ -44,17 +44,19 @@ def difference(mine: Score, other: Score, sure: float = SURE) -> Difference:
 
     The draws of the model's constants are the same for both, so what two related kernels share of the model's error
     cancels. In each, both kernels' doubts are drawn too: a kernel takes ``doubt ** u`` times as long, where ``u`` runs
-    evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it. Where its neighbours are known, a
-    kernel is the mean of them in each draw.
+    evenly over 0 to 1, independently for the two. So no kernel's doubts ever help it. Where the neighbours of both are
+    known, a kernel is the mean of them in each draw; else both are as the compiler wrote them.
 
     Draws that earlier releases did not store, or not the same ones, do not count. Raises ``ValueError`` for a measured
     score: the faster kernel need not have the larger sample, so only a ``Comparison`` tells.
     """
     if ScoreKind.MEASURED in (mine.kind, other.kind):
         raise ValueError("measured scores are compared by their Comparison, not by their values")
-    gain = math.log(mine.geomean_tflops / other.geomean_tflops)
-    alone = mine.own_tflops / other.geomean_tflops - 1 if mine.neighbours else None
-    mines, others = _drawn(mine), _drawn(other)
+    closely = bool(mine.neighbours and other.neighbours)
+    as_compiled = mine.own_tflops / other.own_tflops
+    gain = math.log(mine.geomean_tflops / other.geomean_tflops if closely else as_compiled)
+    alone = as_compiled - 1 if closely else None
+    mines, others = _drawn(mine, closely), _drawn(other, closely)
     by_orders = _BEYOND * math.hypot(_error(mine), _error(other))
     if len(mine.cases) != len(other.cases) or not mines or len(mines) != len(others):
         return Difference(math.expm1(gain), resolution=math.expm1(by_orders) if by_orders else None, alone=alone)
@@ -101,9 +103,9 @@ def _error(score: Score) -> float:
     return max(_LEAST, stdev(means) / math.sqrt(len(means))) if len(means) > 1 else 0.0
 
 
-def _drawn(score: Score) -> list[float]:
+def _drawn(score: Score, closely: bool) -> list[float]:
     """Return the logarithm of the speed in each draw, the mean over the neighbours or else over the cases."""
-    kernels = score.neighbours or [case.draws for case in score.cases]
+    kernels = score.neighbours if closely else [case.draws for case in score.cases]
     if len(set(map(len, kernels))) > 1:
         return []
     return [fmean(map(math.log, draw)) for draw in zip(*kernels, strict=True)]

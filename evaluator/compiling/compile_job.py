@@ -102,8 +102,7 @@ def reordered(payload: bytes) -> bytes:
     stages: dict[str, Any] = {}
     backend.add_stages(stages, backend.parse_options(dict(request["options"])), Language.TRITON)
     made = []
-    for seed in request["seeds"]:
-        ptx = orders.reordered(request["ptx"], seed)
+    for ptx in orders.orders(request["ptx"], request["seeds"]):
         with contextlib.suppress(PTXASError):
             made.append((stages["cubin"](ptx, {}), ptx))
     replies = [{"ptx": ptx, "usage": _usage(cubin), "cubin": base64.b64encode(cubin).decode()} for cubin, ptx in made]

@@ -283,6 +283,14 @@ def test_the_luck_of_one_order_is_no_gain() -> None:
     assert not beats(lucky, best, 0.01, 0.9)
 
 
+def test_before_the_neighbours_of_both_are_known_kernels_are_compared_as_the_compiler_wrote_them() -> None:
+    best, challenger = known(100.0, 103.0, 103.1), score(102.0, FLAT)
+    assert difference(challenger, best).gain == pytest.approx(0.02)
+    assert difference(best, challenger).gain == pytest.approx(1 / 1.02 - 1)
+    assert difference(known(102.0, 103.0, 103.1), best).gain == pytest.approx(0.0)
+    assert difference(known(102.0, 103.0, 103.1), best).alone == pytest.approx(0.02)
+
+
 @given(DOUBTED, DOUBTED, st.floats(min_value=0.5, max_value=1.0))
 def test_a_gain_is_resolved_exactly_if_it_is_larger_than_the_resolution(mine: Score, other: Score, sure: float) -> None:
     found = difference(mine, other, sure)

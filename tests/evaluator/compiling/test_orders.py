@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avo.evaluator.compiling.compiler import Compiler
-from avo.evaluator.compiling.orders import reordered
+from avo.evaluator.compiling.orders import orders
 from avo.evaluator.judging.refusal import passed
 from avo.evaluator.sandbox.jobs import ForkServer
 from avo.evaluator.targets import get_target
@@ -32,8 +32,13 @@ LINES = st.one_of(
 
 def kernel(*lines: str) -> str:
     return "\n".join(
-        [".version 8.7", ".visible .entry k(", "\t.param .u32 p", ")", "{", "\t.reg .b32 %r<9>;", *lines, "}", ""]
+        [".version 8.7", ".visible .entry k(", "\t.param .u32 p", ")", "{", "\t.reg .b32 %s<9>;", *lines, "}", ""]
     )
+
+
+def reordered(ptx: str, seed: int) -> str:
+    (order,) = orders(ptx, [seed])
+    return order
 
 
 def body(ptx: str) -> list[str]:
@@ -51,6 +56,8 @@ def computed(lines: list[str]) -> tuple[dict[str, int], dict[int, int], list[int
         to, *of = re.findall(r"%\w+", operands) or [""]
         if opcode == "add.s32":
             registers[to] = registers[of[0]] + registers[of[1]]
+        elif opcode == "mov.b32":
+            registers[to] = int(operands.split()[1].rstrip(";"))
         elif opcode == "sub.s32":
             registers[to] = registers[of[0]] - registers[of[1]]
         elif opcode == "setp.lt.s32":
@@ -72,11 +79,32 @@ def test_any_order_computes_the_same(lines: list[str], seed: int) -> None:
 
 
 def test_independent_instructions_change_places_and_the_same_seed_draws_the_same_order() -> None:
-    text = kernel(*[f"\tadd.s32 \t%r{n}, %r0, %r0;" for n in range(1, 60)])
-    orders = [reordered(text, seed) for seed in (0, 1, 1)]
-    assert orders[1] == orders[2] != orders[0] != text
-    places = [[int(line.split("%r")[1].split(",")[0]) for line in body(order)] for order in orders]
-    assert all(abs(place - at) < 30 for order in places for at, place in enumerate(order, 1))
+    text = kernel(*[f"\tadd.s32 \t%r{n}, %r0, {n};" for n in range(1, 60)])
+    found = orders(text, (0, 1, 1))
+    assert found[1] == found[2] != found[0] != text
+
+
+def numbered(lines: list[str], chance: random.Random) -> list[str]:
+    """Return the lines with other numbers for the registers that they write first."""
+    numbers = [*range(6, 100)]
+    chance.shuffle(numbers)
+    return [re.sub(r"%s(\d+)", lambda found: f"%s{numbers[int(found[1])]}", line) for line in lines]
+
+
+@given(st.lists(LINES, max_size=40), st.integers(0, 99))
+def test_the_orders_of_a_text_are_those_of_any_of_its_orders_and_numbers(lines: list[str], seed: int) -> None:
+    text = kernel(*(f"\tmov.b32 \t%s{n}, {n};" for n in range(6)), *(line.replace("%r", "%s") for line in lines))
+    again = kernel(*numbered(body(reordered(text, seed)), random.Random(seed)))
+    assert orders(again, (0, 1)) == orders(text, (0, 1))
+    for order in orders(text, (0, 1)):
+        assert computed(body(order))[1:] == computed(body(text))[1:]
+
+
+def test_registers_are_numbered_for_each_function_and_not_where_assembly_declares_them() -> None:
+    asm = ["\t// begin inline asm", "{ .reg .b32 %t<2>; mov.b32 %t0, 1; }", "\t// end inline asm"]
+    parts = [kernel("\tmov.b32 \t%s7, 1;", *asm, "\tadd.s32 \t%s4, %s7, 1;"), kernel("\tmov.b32 \t%s5, 2;")]
+    found = re.findall(r"%[st]\d", "".join(orders("".join(parts), [0])))
+    assert found == ["%s1", "%s2", "%s1", "%t0", "%s1"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +119,7 @@ def test_independent_instructions_change_places_and_the_same_seed_draws_the_same
     ids=["products", "a loop in assembly", "a call", "a table", "a branch"],
 )
 def test_nothing_moves_past_what_synchronises_or_branches(fixed: list[str]) -> None:
-    before, after = ([f"\tadd.s32 \t%r{n}, %r0, %r0;" for n in of] for of in (range(1, 30), range(30, 60)))
+    before, after = ([f"\tadd.s32 \t%r{n}, %r0, {n};" for n in of] for of in (range(1, 30), range(30, 60)))
     for seed in range(5):
         again = body(reordered(kernel(*before, *fixed, *after), seed))
         assert set(again[: len(before)]) == set(before)
@@ -99,7 +127,7 @@ def test_nothing_moves_past_what_synchronises_or_branches(fixed: list[str]) -> N
 
 
 def test_each_instruction_keeps_its_location() -> None:
-    lines = [line for n in range(1, 30) for line in (f"\t.loc\t1 {n} 0", f"\tadd.s32 \t%r{n}, %r0, %r0;")]
+    lines = [line for n in range(1, 30) for line in (f"\t.loc\t1 {n} 0", f"\tadd.s32 \t%r{n}, %r0, {n};")]
     again = body(reordered(kernel(*lines), 3))
     found, location = {}, ""
     for line in again:
