@@ -44,7 +44,7 @@ def record(store: Store, name: str = "agent") -> Recorded:
     run.step(400.0, (1,), "BLOCK_M 64 -> 128", source=seed_source("mha") + "\nTILE = 128\n")
     intervene(run, 2, "restart", f"stagnation {HOSTILE}", ("go back to version 0", "try warp specialisation"), 0)
     running = run.claim("worker-1")
-    store.claims.announce(running.id, wrong.digest, now=run.now)
+    store.claims.announce(running.id, wrong.digest[::-1], now=run.now)  # of another than is recorded
     say(run, running, "message", role="user", content="The best so far is version 2.")
     return run
 
