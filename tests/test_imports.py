@@ -57,8 +57,8 @@ def test_what_users_import_is_loaded_when_it_is_asked_for() -> None:
 
 def test_the_public_names() -> None:
     assert " ".join(avo.__all__) == (
-        "HELD_OUT Absolute Baseline Brief Call CandidateTaken Case Expected FaultsFound LooksSpent Operator Output "
-        "Problem Proposal Rounded Toolbox UnsupportedOperation offline"
+        "HELD_OUT Absolute Baseline Brief BudgetSpent Call CandidateTaken Case Expected FaultsFound LooksSpent "
+        "Operator Output Problem Proposal Rounded Toolbox UnsupportedOperation offline"
     )
     assert {*avo.__all__} <= {*dir(avo)}
     typed = {
