@@ -12,7 +12,7 @@ from avo.lineage_db import queries
 from avo.lineage_db.driving import LEASE
 from avo.lineage_db.engine import Part, persistent, transactional
 from avo.lineage_db.entries import UNANSWERED
-from avo.lineage_db.errors import AttemptsSpent, StepNotRunning
+from avo.lineage_db.errors import AlreadyRecorded, AttemptsSpent, StepNotRunning
 from avo.lineage_db.records import Doing, PendingReply, Selection, Step, StepState
 from avo.lineage_db.rows import AnyRow, record
 from avo.lineage_db.seen import Answer, Seen
@@ -132,21 +132,24 @@ class Claims(Part):
     ) -> bool:
         """Announce a candidate that a running step is about to evaluate, until its attempt or answer is recorded.
 
-        One that the run has an attempt of is not announced. False while another running step, whose lease lasts, has
-        announced it. Raises ``StepNotRunning``, and ``AttemptsSpent`` for a candidate that is new to a run that has
-        made or begun the ``most`` attempts that it may.
+        False while another running step, whose lease lasts, has announced it. In one transaction, so that no candidate
+        slips through: a step that had it has either recorded it or still announces it. Raises ``StepNotRunning``,
+        ``AlreadyRecorded`` where the run has an attempt of it, and ``AttemptsSpent`` where the run has made or begun
+        the ``most`` attempts that it may.
         """
         run, step = queries.lock_running_step(connection, step_id, now)
         under_way = _under_way(connection, run.id, step.id, now)
         owners = [row.step_id for row in under_way if row.digest == digest]
+        if set(owners) - {step.id}:
+            return False
+        if (known := queries.known_attempt(connection, run.id, digest)) is not None:
+            raise AlreadyRecorded(known)
         if not owners:
-            if queries.known_attempt(connection, run.id, digest) is not None:
-                return True  # there is nothing to evaluate
             if most is not None and queries.next_attempt(connection, run.id) + len(under_way) > most:
                 raise AttemptsSpent(len(under_way))
             connection.execute(_ADD, {"step_id": step.id, "digest": digest})
             connection.execute(_ANNOUNCE, {"step_key": step.id, "said": digest})
-        return owners in ([], [step.id])
+        return True
 
     @transactional(write=True, durable=False)
     def withdraw(self, connection: Connection, step_id: int, digest: str) -> None:

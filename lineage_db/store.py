@@ -286,11 +286,6 @@ class Store(Part):
         return [to_attempt(row) for row in rows]
 
     @transactional()
-    def known_attempt(self, connection: Connection, run_id: int, digest: str) -> Attempt | None:
-        """Return the run's latest attempt of the candidate with this digest; None where it has none."""
-        return queries.known_attempt(connection, run_id, digest)
-
-    @transactional()
     def attempts_of_plan(self, connection: Connection, run_id: int, plan_digest: str) -> list[Attempt]:
         """Return the run's attempts that lower to the launch plans with this digest, oldest first."""
         rows = connection.execute(_OF_PLAN, {"run_key": run_id, "digest": plan_digest})

@@ -72,22 +72,19 @@ class RecordingScorer:
     ) -> Attempt:
         """Return the attempt of ``candidate``, or the recorded one where the run has had it before: see ``Scorer``."""
         started = self._clock()
-        # In this order no candidate slips through: a step that had it has either recorded it or still announces it.
         try:
-            announced = self._store.claims.announce(self._step.id, candidate.digest, now=started, most=self._most)
+            if self._store.claims.announce(self._step.id, candidate.digest, now=started, most=self._most):
+                return self._evaluated(candidate, change, parents, hypothesis, built_on, started)
         except AttemptsSpent as error:
             raise BudgetSpent(str(error)) from None
-        if not announced:
-            self._store.claims.answer(self._step.id, candidate.digest, None, now=started)
-            raise CandidateTaken
-        if (recorded := self._store.known_attempt(self._run.id, candidate.digest)) is not None:
-            self._store.claims.answer(self._step.id, candidate.digest, recorded.id, now=started)
-            return self._as_of_now(recorded)
-        try:
-            return self._evaluated(candidate, change, parents, hypothesis, built_on, started)
+        except AlreadyRecorded as error:
+            self._store.claims.answer(self._step.id, candidate.digest, error.attempt.id, now=self._clock())
+            return self._as_of_now(error.attempt)
         except Exception:  # the step may go on with another
             self._store.claims.withdraw(self._step.id, candidate.digest)
             raise
+        self._store.claims.answer(self._step.id, candidate.digest, None, now=started)
+        raise CandidateTaken
 
     def _evaluated(
         self,
@@ -106,23 +103,19 @@ class RecordingScorer:
         with self._recording:  # each knows the attempts before it that have its launch plans
             known = self._with_plan(evaluation.plan_digest)
             evaluation = _shared(evaluation, known)
-            try:
-                attempt = self._store.results.record_attempt(
-                    step_id=self._step.id,
-                    candidate=candidate,
-                    change=change,
-                    parents=parents,
-                    evaluation=evaluation,
-                    started=started,
-                    finished=self._clock(),
-                    hypothesis=hypothesis,
-                    decision=with_twins(self._decide(versions, evaluation), known),
-                    built_on=edited,
-                    once=True,
-                )
-            except AlreadyRecorded as error:
-                self._store.claims.answer(self._step.id, candidate.digest, error.attempt.id, now=self._clock())
-                return self._as_of_now(error.attempt)
+            attempt = self._store.results.record_attempt(
+                step_id=self._step.id,
+                candidate=candidate,
+                change=change,
+                parents=parents,
+                evaluation=evaluation,
+                started=started,
+                finished=self._clock(),
+                hypothesis=hypothesis,
+                decision=with_twins(self._decide(versions, evaluation), known),
+                built_on=edited,
+                once=True,
+            )
             self.tried += 1
             return attempt
 

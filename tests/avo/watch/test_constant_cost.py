@@ -154,7 +154,8 @@ def test_a_step_of_a_longer_run_is_no_more_work_for_the_database(paths: list[Pat
             run = store.run("live")
             store.history(run.id)
             before = cost.work
-            assert store.known_attempt(run.id, "a digest") is None
+            step = store.claims.claim(run.id, worker="w", operator="mutate", now=START)
+            assert store.claims.announce(step.id, "a digest", now=START)
             assert store.attempts_of_plan(run.id, "a plan's") == []
             go_on(store)
             store.history(run.id)
