@@ -9,7 +9,7 @@ from avo.agents.tools.tables import table
 from avo.evaluator.catalogue import get_suite, kind_and_setting, settable
 from avo.evaluator.problem import Call, Case, Problem
 from avo.evaluator.target import TARGETS, Target
-from avo.evaluator.units import figure
+from avo.evaluator.units import figure, rooflines_s
 
 
 def told(brief: Brief) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def shapes(call: Call) -> str:
 
 def rooflines(problem: Problem, target: Target, cases: tuple[Case, ...]) -> str:
     """Return what each case's useful FLOPs and least bytes take at the card's peaks: ``8k-full 137 us``."""
-    found = {case.name: target.roofline_s(problem.flops(case), problem.least_bytes(case)) for case in cases}
+    found = rooflines_s(problem, cases, target)
     return ", ".join(f"{name} {figure(seconds * 1e6)} us" for name, seconds in found.items())
 
 

@@ -94,4 +94,4 @@ def _others_us(case: Case, sizes: Mapping[str, int], card: Target, *, backward: 
 
 
 def _roofline_us(multiplied: float, weights: float, card: Target) -> float:
-    return 1e6 * max(2 * multiplied / card.dense_flops_per_s, _BYTES * weights / card.hbm_bytes_per_s)
+    return 1e6 * card.roofline_s(2 * multiplied, _BYTES * weights)

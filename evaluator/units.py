@@ -131,7 +131,12 @@ def rooflines_us(problem: str, suite: str, target: str, product: str = "") -> Ma
         cases = get_suite(found, suite)
     except EvaluatorError:
         return {}
-    return {case.name: 1e6 * card.roofline_s(found.flops(case), found.least_bytes(case)) for case in cases}
+    return {name: 1e6 * seconds for name, seconds in rooflines_s(found, cases, card).items()}
+
+
+def rooflines_s(problem: Problem, cases: Sequence[Case], card: Target) -> dict[str, float]:
+    """Return what the useful FLOPs and least bytes of each case take at the card's peaks, in seconds."""
+    return {case.name: card.roofline_s(problem.flops(case), problem.least_bytes(case)) for case in cases}
 
 
 @cache

@@ -145,7 +145,9 @@ def published(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> 
 
 def of_peaks(problem: "Problem", target: "Target", cases: "Sequence[Case]") -> Line:
     """Return the card's roofline, which stands where there are no figures of kernels."""
-    seconds = {each.name: target.roofline_s(problem.flops(each), problem.least_bytes(each)) for each in cases}
+    from avo.evaluator.units import rooflines_s
+
+    seconds = rooflines_s(problem, cases, target)
     tflops = {each.name: problem.flops(each) / seconds[each.name] / 1e12 for each in cases}
     how = f"no kernel: useful FLOPs and least bytes at the peaks of {target.product}"
     return Line("the card's peaks", "roofline", target.name, how, tflops)
