@@ -50,7 +50,8 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def text(browser: Any) -> str:
-    return str(browser.execute_script("return document.querySelector('main').innerText"))
+    """Return what the page says; nothing while another one is loaded."""
+    return str(browser.execute_script("return document.querySelector('main')?.innerText ?? ''"))
 
 
 def test_a_visit_leaves_the_token_behind_and_each_page_opens_without_a_complaint(browser: Any, db: str) -> None:
@@ -62,12 +63,12 @@ def test_a_visit_leaves_the_token_behind_and_each_page_opens_without_a_complaint
         until(lambda: browser.find_element("id", "live").text == "live")
         assert len(browser.find_elements("css selector", "#trajectory .wide circle.record")) == 12
         browser.find_element("css selector", "#lineage tbody a").click()
-        assert "What it changes in v2" in text(browser)
+        until(lambda: "What it changes in v2" in text(browser))
         browser.get(f"{address}/")
         for box in browser.find_elements("css selector", "[name=run]")[1:]:
             box.click()
         browser.find_element("xpath", "//button[text()='Compare the ticked runs']").click()
-        assert "Best predicted TFLOPS of each" in text(browser)
+        until(lambda: "Best predicted TFLOPS of each" in text(browser))
         assert len(browser.find_elements("css selector", ".wide path.course")) == 4
         browser.get(f"{address}/runs/hostile")
         assert MARKUP in text(browser)
@@ -103,11 +104,11 @@ def test_fifty_runs_and_a_hundred_thousand_attempts_can_be_looked_through(browse
         assert "1 to 50 of 50" in text(browser)
         assert "100,000" in text(browser)
         browser.find_element("link text", "mha-h100-49").click()
-        assert "99,992 attempts\nsince v3" in text(browser)
+        until(lambda: "99,992 attempts\nsince v3" in text(browser))
         browser.find_element("link text", "Attempts").click()
-        assert "1 to 50 of 100,000" in text(browser)
+        until(lambda: "1 to 50 of 100,000" in text(browser))
         browser.find_element("link text", "next").click()
-        assert "51 to 100 of 100,000" in text(browser)
+        until(lambda: "51 to 100 of 100,000" in text(browser))
         browser.find_element("name", "words").send_keys("262144 bytes")
         browser.find_element("xpath", "//button[text()='Show']").click()
         until(lambda: "1 to 50 of 33," in text(browser))
