@@ -100,7 +100,14 @@ class Claims(Part):
 
     @transactional(write=True, durable=False)
     def answer(
-        self, connection: Connection, step_id: int, digest: str, attempt_id: int | None, *, now: datetime
+        self,
+        connection: Connection,
+        step_id: int,
+        digest: str,
+        attempt_id: int | None,
+        *,
+        now: datetime,
+        spent: bool = False,
     ) -> None:
         """Record what a running step is told about a candidate that it does not evaluate, see ``Answer``.
 
@@ -109,13 +116,14 @@ class Claims(Part):
         run, _ = queries.lock_running_step(connection, step_id, now)
         queries.evaluated(connection, step_id, digest)
         number = connection.scalar(select(func.count()).where(answers.c.step_id == step_id))
-        values = {"step_id": step_id, "number": number, "run_id": run.id, "digest": digest, "attempt_id": attempt_id}
-        connection.execute(insert(answers).values(values))
+        of_step = {"step_id": step_id, "number": number, "run_id": run.id}
+        told = {"digest": digest, "attempt_id": attempt_id, "spent": spent}
+        connection.execute(insert(answers).values(of_step | told))
 
     @transactional()
     def answers(self, connection: Connection, run_id: int) -> list[Answer]:
         """Return what the steps of a run were told, each in order."""
-        query = select(steps.c.number.label("step_number"), answers.c.digest, answers.c.attempt_id)
+        query = select(steps.c.number.label("step_number"), answers.c.digest, answers.c.attempt_id, answers.c.spent)
         query = query.join_from(answers, steps).where(steps.c.run_id == run_id)
         return [record(Answer, row) for row in connection.execute(query.order_by(steps.c.number, answers.c.number))]
 

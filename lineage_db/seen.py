@@ -37,4 +37,6 @@ class Answer:
     step_number: int
     digest: str
     attempt_id: int | None
-    """The recorded attempt that it was given; None where another step was just evaluating the candidate."""
+    """The recorded attempt that it was given; None where there is none: see ``spent``."""
+    spent: bool = False
+    """Whether the run could make no more attempts; otherwise another step was just evaluating the candidate."""

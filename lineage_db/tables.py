@@ -172,8 +172,9 @@ answers = Table(
     Column("number", Id, primary_key=True, autoincrement=False),
     Column("run_id", Id, nullable=False),
     Column("digest", String(64), nullable=False),
-    # NULL where another step was just evaluating the candidate.
+    # NULL where another step was just evaluating the candidate, or the run could make no more attempts.
     Column("attempt_id", Id),
+    Column("spent", Boolean, nullable=False, server_default=false()),
     _to_attempts("attempt_id"),
 )
 

@@ -1,6 +1,5 @@
 """The record of a run, as a replay reads it: what each step was shown, told and answered, and the judge's verdicts."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,12 +97,12 @@ class RecordedRun:
         return found
 
     @cached_property
-    def taken(self) -> Mapping[int, Counter[str]]:
-        """How often each step was told that another one was just evaluating a candidate, by number and digest."""
-        found: dict[int, Counter[str]] = {number: Counter() for number in self.steps}
+    def refused(self) -> Mapping[int, Mapping[str, Sequence[Answer]]]:
+        """What each step was told in place of attempts, in order, by the step's number and the candidate's digest."""
+        found: dict[int, dict[str, list[Answer]]] = {number: {} for number in self.steps}
         for answer in self.answers:
             if answer.attempt_id is None:
-                found[answer.step_number][answer.digest] += 1
+                found[answer.step_number].setdefault(answer.digest, []).append(answer)
         return found
 
     def origin(self, step: Step) -> Step:

@@ -4,7 +4,6 @@ Operators work with the record: the attempts that they see have its ids. What th
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -102,9 +101,10 @@ class _Again:
         record, step, seen = self._record, self._step, self._step.seen
         assert seen is not None
         given, origin = record.given[step.number], record.origin(step)
-        # A call that was answered with an error is not repeated: what was taken then is not asked for again.
+        # A call that was answered with an error is not repeated: what was refused then is not asked for again.
         calls = any(reply.calls for reply in replies(record.messages[step.number]))
-        taken = Counter() if calls or isinstance(self._inner, _Repeated) else record.taken[step.number].copy()
+        asks = not calls and not isinstance(self._inner, _Repeated)
+        refused = {digest: iter(told) for digest, told in record.refused[step.number].items()} if asks else {}
 
         def of_replay(attempt: Attempt) -> Attempt:
             candidate = Candidate(record.run.problem, attempt.source)
@@ -120,9 +120,9 @@ class _Again:
             hypothesis: str = "",
             built_on: BuiltOn = None,
         ) -> Attempt:
-            if taken[candidate.digest]:
-                taken[candidate.digest] -= 1
-                raise CandidateTaken
+            refusal = next(refused.get(candidate.digest, iter(())), None)
+            if refusal is not None:
+                raise BudgetSpent("no evaluations were left") if refusal.spent else CandidateTaken
             known = given.get(candidate.digest)
             if known is None:
                 raise Unrecorded("makes a candidate that is not on record")

@@ -76,6 +76,7 @@ class RecordingScorer:
             if self._store.claims.announce(self._step.id, candidate.digest, now=started, most=self._most):
                 return self._evaluated(candidate, change, parents, hypothesis, built_on, started)
         except AttemptsSpent as error:
+            self._store.claims.answer(self._step.id, candidate.digest, None, now=started, spent=True)
             raise BudgetSpent(str(error)) from None
         except AlreadyRecorded as error:
             self._store.claims.answer(self._step.id, candidate.digest, error.attempt.id, now=self._clock())

@@ -117,7 +117,7 @@ def fill(connection: Any, make: Any, revision: str) -> None:
         )  # fmt: skip
 
 
-REVISIONS = [f"{number:04}" for number in range(1, 22)]
+REVISIONS = [f"{number:04}" for number in range(1, 23)]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def test_a_candidate_is_announced_by_one_running_step_at_a_time(store: Store, ma
     assert not store.claims.announce(second.id, "d1", now=make.now)
     assert store.claims.announce(first.id, "d3", now=make.now)
     assert not store.claims.announce(second.id, "d1", now=make.now), "a step may evaluate several at once"
-    store.claims.answer(first.id, "d3", None, now=make.now)
+    store.claims.answer(first.id, "d3", None, now=make.now, spent=True)
+    assert [answer.spent for answer in store.claims.answers(run.id)] == [True]
     assert store.claims.announce(second.id, "d3", now=make.now)
     store.claims.withdraw(second.id, "d3")
     assert store.claims.announce(first.id, "d3", now=make.now)

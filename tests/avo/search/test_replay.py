@@ -383,6 +383,22 @@ def test_a_step_that_had_time_for_few_looks_makes_as_many_again(
     assert [look.digest for look in recording.store.history(made.id).looks] == first + second
 
 
+def test_a_step_that_could_make_no_more_attempts_makes_none_again(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avo.search.replay.get_operator", lambda name: few_moves())
+    recording.config = CONFIG.model_copy(update={"max_attempts": 2})
+    recording.step(SeedOperator(seed_source("mha")), any_kernel)
+    for _ in range(2):
+        recording.step(few_moves(), any_kernel)
+    steps = recording.store.steps(recording.run.id)
+    assert "no evaluations are left: the run has reached --max-attempts" in steps[-1].reason
+    different, made = recording.replayed()
+    assert different == ""
+    again = recording.store.attempt_summaries(made.id)
+    assert [attempt.step_number for attempt in again] == [0, 1]
+
+
 def test_recorded_attempts_are_made_again_on_request_where_mutate_has_other_moves_by_now(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
