@@ -16,6 +16,7 @@ from avo.agents.operator import Brief, Proposal
 from avo.agents.prompts import render
 from avo.agents.relay import MakeModel, chat_models
 from avo.agents.settings import ModelSettings, Settings
+from avo.agents.superseded import texts
 from avo.agents.task import told
 from avo.agents.tools import Toolbox, Workbench
 from avo.agents.tools.arguments import READ_ONLY
@@ -188,6 +189,8 @@ class _Step:
         return [self._toolbox.call(call.name, call.arguments) for call in calls]
 
     def _ask(self) -> Reply:
+        if self._conversation.shorten():
+            self._toolbox.shown.keep(texts(self._conversation.messages))
         if self._conversation.full:
             self._conversation.compact(self._model, self._exact)
         try:

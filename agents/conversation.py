@@ -1,4 +1,6 @@
-"""The conversation with a model: recorded message by message, and compacted before it outgrows the model's context."""
+"""The conversation with a model: recorded message by message, shortened where much of it is superseded, and compacted
+before it outgrows the model's context.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,12 +9,14 @@ from avo.agents.desk import Record
 from avo.agents.errors import ModelRefused
 from avo.agents.model import CHARS_PER_TOKEN, ChatMessage, Model, Reply, estimated_tokens
 from avo.agents.prompts import render
+from avo.agents.superseded import without_superseded
 from avo.agents.tools.tables import short
 from avo.lineage_db.entries import Message
 
-MESSAGE, SUMMARY, RESUMED, CONTINUED, STATE = "message", "summary", "resumed", "continued", "state"
-"""Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary, or when another
-step takes this one up or goes on with its conversation; and the workbench.
+MESSAGE, SUMMARY, SHORTENED, STATE = "message", "summary", "shortened", "state"
+RESUMED, CONTINUED = "resumed", "continued"
+"""Kinds of transcript entries: one message of the conversation; all messages, recorded after a summary, when superseded
+ones were left out, or when another step takes this one up or goes on with its conversation; and the workbench.
 """
 
 _HEAD = 2
@@ -21,6 +25,11 @@ _REPLY_SHARE = 0.2
 """Share of the context kept free for a reply when the reply's length is not limited."""
 _KEPT_SHARE = 0.3
 """Share of the context, or of the conversation if that is shorter, that the latest turns keep as they are."""
+_SUPERSEDED_SHARE = 0.1
+"""Share of a request from which on superseded texts are left out, all at once: from the first of them on, an endpoint's
+cache is lost, which has a tenth of the price. Of the shares from 0 to 0.4 on the conversations of ``bench.replay``,
+those up to 0.1 take the fewest tokens, and the long step costs least with them.
+"""
 _SUMMARISED_SHARE = 0.5
 """Share of the context that a request for a summary may fill."""
 _SHOWN_CHARS = (200, 2000)
@@ -78,6 +87,15 @@ class Conversation:
         """
         self._context = min(self._context, context_tokens or self.tokens)
         self._reserve = min(self._reserve, self._context // 2)
+
+    def shorten(self) -> bool:
+        """Leave out what is superseded, if that is much of the conversation. Returns whether it was."""
+        left = without_superseded(self.messages)
+        whole, rest = (self._tools + sum(map(_tokens, messages)) for messages in (self.messages, left))
+        if whole - rest <= _SUPERSEDED_SHARE * whole:
+            return False
+        self.replace(SHORTENED, left)
+        return True
 
     def compact(self, model: Model, exact: Callable[[str], ChatMessage]) -> bool:
         """Summarise all but the latest turns; ``exact`` makes a message of the summary and what must not be lost.

@@ -6,7 +6,10 @@ No model is asked: the calls are written below, and no real model's conversation
 those of the judge on the Hopper seed of mha and on variants of it, kept in the folder ANSWERS, which may be shared by
 releases to be compared. ``rewriting`` is made after the one long conversation with a model that was seen: 30% sources
 written again (41% here), 22% notes, 22% profiles. ``editing`` does the same work with edits and views of functions.
-``stuck`` asks for the working source over and over. Tokens are estimated as budgets do, at four characters each.
+``long`` goes on with eight more sources, as the default budget of evaluations allows. ``stuck`` asks for the working
+source over and over. Tokens are estimated as budgets do, at four characters each. Cached is what a request begins with
+as the one before did; the price is that of docs/agent.md's example: $1.25 and $0.125 per million tokens of input and of
+cached input, $10 per million of output.
 """
 
 import argparse
@@ -14,8 +17,9 @@ import json
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import pairwise, product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +53,25 @@ WHY = {
     "hypothesis": "Smaller tiles of keys leave registers for another stage, which hides the latency of TMA.",
     "expected": "+2% on both cases",
 }
+SUBMIT = ("submit", {"attempt": None, "change": "none", "seen": "no variant was faster"})
+USD_PER_MTOK = (1.25, 0.125, 10.0)
+"""Prices of input, cached input and output."""
 Call = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a conversation takes."""
+
+    tokens: int
+    """Of all requests with their replies."""
+    cached: int
+    """Those among them that an endpoint has cached."""
+    usd: float
+    last: int
+    """Tokens of the last request."""
+    kinds: Counter[str]
+    """Characters of the last request by what they are."""
 
 
 class Keeping(Evaluator):
@@ -159,14 +181,23 @@ def _conversation(*, rewriting: bool) -> Iterator[list[Call]]:
         yield [_edit("STAGES=3,", "STAGES=4,"), *_evaluate("4 stages")]
     yield [("profile", {"case": "8k-full"}), ("read_lineage", {})]
     yield [look, ("read_version", {"version": 0}), *notes[:2]]
-    yield [("submit", {"attempt": None, "change": "none", "seen": "no variant was faster"})]
+    yield [SUBMIT]
+
+
+def _long() -> Iterator[list[Call]]:
+    """Yield the calls of a step that writes its source for each of its twelve evaluations."""
+    yield from list(_conversation(rewriting=True))[:-1]
+    for number, (block_n, stages) in enumerate(product((32, 16), (2, 3, 4, 5))):
+        yield [_write(block_n, stages), *_evaluate(f"tiles of {block_n} keys, {stages} stages")]
+        yield [("profile", {}), *([("profile", {"show": "sass"})] if number % 3 == 0 else [])]
+    yield [SUBMIT]
 
 
 def _stuck() -> Iterator[list[Call]]:
     yield [("profile", {})]
     for _ in range(100):
         yield [("view_source", {})]
-    yield [("submit", {"attempt": None, "change": "none", "seen": "nothing"})]
+    yield [SUBMIT]
 
 
 def conversations() -> dict[str, list[list[Call]]]:
@@ -174,17 +205,13 @@ def conversations() -> dict[str, list[list[Call]]]:
     return {
         "rewriting": list(_conversation(rewriting=True)),
         "editing": list(_conversation(rewriting=False)),
+        "long": list(_long()),
         "stuck": list(_stuck()),
     }
 
 
-def replayed(
-    judge: Evaluator, replies: Sequence[list[Call]], messages: list[ChatMessage] | None = None
-) -> tuple[int, int, Counter[str]]:
-    """Return the tokens of all requests with their replies, those of the last one, and its characters by kind.
-
-    The last request's messages are added to ``messages``.
-    """
+def replayed(judge: Evaluator, replies: Sequence[list[Call]], messages: list[ChatMessage] | None = None) -> Count:
+    """Return what a conversation takes. The last request's messages are added to ``messages``."""
     numbers = iter(range(10**6))
     script = [
         Reply("", tuple(ToolCall(f"c{next(numbers)}", name, json.dumps(given)) for name, given in calls))
@@ -206,7 +233,16 @@ def replayed(
     if messages is not None:
         messages += model.asked[-1]
     said = sum(estimated_tokens(json.dumps(reply.message)) for reply in script)
-    return sum(sent) + said, sent[-1], _kinds(model.asked[-1])
+    cached = [tools + _cached(*pair) for pair in pairwise(model.asked)]
+    amounts = sum(sent) - sum(cached), sum(cached), said
+    usd = sum(tokens * price / 1e6 for tokens, price in zip(amounts, USD_PER_MTOK, strict=True))
+    return Count(sum(amounts), sum(cached), usd, sent[-1], _kinds(model.asked[-1]))
+
+
+def _cached(before: Sequence[ChatMessage], now: Sequence[ChatMessage]) -> int:
+    """Return the tokens of the messages with which two requests begin."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
+    return sum(estimated_tokens(json.dumps(message)) for message, _ in same)
 
 
 def _kinds(messages: Sequence[ChatMessage]) -> Counter[str]:
@@ -226,11 +262,13 @@ def _kinds(messages: Sequence[ChatMessage]) -> Counter[str]:
 
 def table(judge: Evaluator) -> Table:
     """Tokens of each conversation."""
-    yield from head("conversation", "tokens of all requests", "of the last", "sources", "notes", "profiles", "rest")
+    kinds = ("sources", "notes", "profiles", "rest")
+    yield from head("conversation", "tokens of all requests", "cached", "price", "tokens of the last", *kinds)
     for name, replies in conversations().items():
-        whole, last, kinds = replayed(judge, replies)
-        shares = (f"{kinds[kind] / kinds.total():.0%}" for kind in ("sources", "notes", "profiles", "rest"))
-        yield row(name, f"{whole:,}", f"{last:,}", *shares)
+        count = replayed(judge, replies)
+        shares = (f"{count.kinds[kind] / count.kinds.total():.0%}" for kind in kinds)
+        cost = f"${count.usd:.3f}"
+        yield row(name, f"{count.tokens:,}", f"{count.cached:,}", cost, f"{count.last:,}", *shares)
 
 
 if __name__ == "__main__":

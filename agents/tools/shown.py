@@ -1,5 +1,7 @@
 """Remembers what the caller of the tools has read of late, so that nothing long is sent twice."""
 
+from collections.abc import Sequence
+
 _LATELY = 30
 """After so many calls a text is sent again: callers whose context is shortened do not always say so."""
 _SHORT = 400
@@ -11,7 +13,7 @@ class Shown:
 
     def __init__(self) -> None:
         self._calls = 0
-        self._sent: dict[object, tuple[int, int]] = {}
+        self._sent: dict[tuple[str, str], tuple[int, int]] = {}
 
     def add(self, source: str) -> None:
         """Note that the caller has a source in full."""
@@ -33,12 +35,21 @@ class Shown:
         self._sent[name, arguments] = self._calls, key
         return result
 
+    def keep(self, texts: Sequence[str]) -> None:
+        """Forget what is not among ``texts``, or in one of them: they are what the caller has left."""
+        whole = set(map(hash, texts))
+        self._sent = {
+            what: sent
+            for what, sent in self._sent.items()
+            if (any(what[1] in text for text in texts) if what[0] == "source" else sent[1] in whole)
+        }
+
     def forget(self) -> None:
         """Forget all: the caller has lost it."""
         self._sent.clear()
 
-    def _lately(self, *what: str) -> int | None:
+    def _lately(self, kind: str, text: str) -> int | None:
         """Return how many calls ago this was sent; None where that is long ago, or never was."""
-        sent = self._sent.get(what)
+        sent = self._sent.get((kind, text))
         ago = None if sent is None else self._calls - sent[0]
         return ago if ago is not None and ago <= _LATELY else None

@@ -23,13 +23,14 @@ def test_all_calls_of_a_conversation_are_performed(name: str) -> None:
     evaluator = FakeEvaluator(judge)
     evaluator.findings = Findings(text="nothing " * 20)
     calls, messages = conversations()[name], []
-    whole, last, kinds = replayed(evaluator, calls, messages)
+    count = replayed(evaluator, calls, messages)
     said = [str(each["content"]) for each in messages if each["role"] == "tool"]
     assert len(said) == sum(map(len, calls[:-1]))
     assert [each for each in said if each.startswith(("error: ", "not run"))] == []
-    assert len(json.dumps(messages)) // 4 < last < whole / 2
-    assert set(kinds) >= {"sources", "rest"}
-    assert kinds.total() > len(SEED)
+    assert len(json.dumps(messages)) // 4 < count.last < count.tokens / 2
+    assert count.last < count.cached < count.tokens
+    assert set(count.kinds) >= {"sources", "rest"}
+    assert count.kinds.total() > len(SEED) / 2
 
 
 def test_variants_differ_from_the_seed_where_they_say() -> None:
