@@ -3,6 +3,7 @@
 The knowledge base has a note on every move, under the move's name.
 """
 
+from avo.agents.moves.ahead import AHEAD_MOVES
 from avo.agents.moves.exponentials import EXPONENTIAL_MOVES
 from avo.agents.moves.far import FAR_MOVES
 from avo.agents.moves.forced import FORCED_MOVES
@@ -32,6 +33,7 @@ MOVES: tuple[Move, ...] = (
     *ORDER_MOVES,
     *OVERLAP_MOVES,
     *PART_MOVES,
+    *AHEAD_MOVES,
     *MEMORY_MOVES,
     *ROLE_MOVES,
     *HEAD_MOVES,

@@ -74,6 +74,7 @@ OF_OTHERS = (
     "forced",
     "given-exp2",
     "programs",
+    "ahead",
     *(move.name for move in MOVES if move in (*FAR_MOVES, *UNION_MOVES) or move.gluon),
 )
 """Moves of selected attention, of backward passes or of decoding alone, and of kernels in Gluon."""
@@ -118,6 +119,7 @@ SELECTED = {
         "swap",
         "persistent",
         "forced",
+        "ahead",
     ),
     "query_union": ("lazy", "reciprocal", "stages", "tile", "warps", "registers", "reorder"),
 }
