@@ -52,7 +52,7 @@ class Evaluations:
             return f"evaluation {what.number} is under way: its result comes below that of a later call, or by collect"
         attempt = self._scoring(what)()
         said = self._add(what, attempt)
-        bench.built_on, bench.follows = attempt.id, None
+        bench.edited_from(attempt.id, None)
         left = self._brief.desk.left().evaluations
         return said if left is None else f"{said}\n{left} evaluations are left"
 

@@ -19,7 +19,7 @@ from avo.agents.tools.resemblance import resembled
 from avo.agents.tools.shown import Shown
 from avo.agents.tools.tables import cut, fitting
 from avo.agents.tools.varying import explored, tried, variant
-from avo.agents.tools.workbench import WORKING, StepAttempt, Workbench, numbered
+from avo.agents.tools.workbench import WORKING, Base, StepAttempt, Workbench, numbered
 from avo.evaluator.beside import beside
 from avo.evaluator.catalogue import get_suite, kind_of, name_of
 from avo.evaluator.errors import EvaluatorUnavailable, UnknownProblem
@@ -201,22 +201,18 @@ class Toolbox:
             few = lines > _LONG and lost + gained < lines // 4
             advice = f"; only {lost} lines went and {gained} came: edit_source says that in less" if few else ""
             return f"written: {lines} lines; parents stay {list(self.bench.parents)}{advice}"
-        if asked.version is not None:
-            version = self._version(asked.version)
-            self.bench.start_from(version.attempt.source, (version.number,), None)
-            return f"the working source is version {version.number} again"
         if asked.variant is not None:
             self.bench.take(asked.variant, variant(self.bench, asked.variant))
-            return f"the working source is variant {asked.variant}; parents stay {list(self.bench.parents)}"
-        attempt = self._attempt(asked.attempt)
-        self.bench.start_from(attempt.source, attempt.parents, attempt.id)
-        return f"the working source is that of attempt {attempt.id}"
+            return f"the working source is variant {asked.variant}; parents are {list(self.bench.parents)}"
+        base = self._base(asked.version, asked.attempt)
+        self.bench.start_from(base)
+        return f"the working source is that of {base.name}"
 
     def _try_variants(self, asked: arguments.TryVariants) -> str:
-        return tried(self._brief, self.bench, asked, *self._named(asked.version, asked.attempt))
+        return tried(self._brief, self.bench, asked, self._base(asked.version, asked.attempt))
 
     def _explore_directions(self, asked: arguments.ExploreDirections) -> str:
-        return explored(self._brief, self.bench, asked, *self._named(asked.version, asked.attempt))
+        return explored(self._brief, self.bench, asked, self._base(asked.version, asked.attempt))
 
     # Judging
 
@@ -345,11 +341,18 @@ class Toolbox:
 
     def _named(self, version: int | None, attempt: int | None) -> tuple[str, str]:
         """Return the source of a version or an attempt, or else the working source, and what to call it."""
+        base = self._base(version, attempt)
+        return base.source, base.name
+
+    def _base(self, version: int | None, attempt: int | None) -> Base:
+        """Return a version or an attempt to work from, or else the working source."""
         if version is not None:
-            return self._version(version).attempt.source, f"version {version}"
+            return Base(self._version(version).attempt.source, f"version {version}", (version,))
         if attempt is not None:
-            return self._attempt(attempt).source, f"attempt {attempt}"
-        return self.bench.source, WORKING
+            earlier = self._attempt(attempt)
+            return Base(earlier.source, f"attempt {attempt}", earlier.parents, attempt)
+        bench = self.bench
+        return Base(bench.source, WORKING, bench.parents, bench.built_on, bench.follows)
 
     def _look(
         self,

@@ -8,23 +8,23 @@ from avo.agents.operator import Brief, Variation
 from avo.agents.tools import tables
 from avo.agents.tools.arguments import BASE, BadCall, ExploreDirections, TryVariants
 from avo.agents.tools.editing import Passage, edited, passages, variants_of
-from avo.agents.tools.workbench import WORKING, Varied, Workbench
+from avo.agents.tools.workbench import WORKING, Base, Varied, Workbench
 from avo.evaluator.inspection import Findings
 from avo.evaluator.resolution import lead
 from avo.evaluator.target import ScoreKind
 from avo.lineage_db.directions import Direction, Evidence
 
 
-def tried(brief: Brief, bench: Workbench, asked: TryVariants, source: str, name: str) -> str:
-    """Return a table of variants of ``source``, which is called ``name``, and keep them on the workbench.
+def tried(brief: Brief, bench: Workbench, asked: TryVariants, base: Base) -> str:
+    """Return a table of variants of ``base``, and keep them on the workbench.
 
     Raises ``BadCall``, ``LooksSpent`` and ``EvaluatorUnavailable``.
     """
-    found, faults = _look_at(brief, bench, source, name, variants_of(asked))
+    found, faults = _look_at(brief, bench, base, variants_of(asked))
     return "\n".join(_told(brief, found, faults))
 
 
-def explored(brief: Brief, bench: Workbench, asked: ExploreDirections, source: str, name: str) -> str:
+def explored(brief: Brief, bench: Workbench, asked: ExploreDirections, base: Base) -> str:
     """Look at the tests of all directions together and return their table; memory keeps them with what was seen.
 
     Raises like ``tried``.
@@ -32,14 +32,14 @@ def explored(brief: Brief, bench: Workbench, asked: ExploreDirections, source: s
     tests = [(each.name, partial(passages, each)) for each in asked.directions if each.edits or each.patch]
     found, faults, parts = dict[str, Findings](), dict[str, str](), list[str]()
     if tests:
-        found, faults = _look_at(brief, bench, source, name, tests, directions=True)
+        found, faults = _look_at(brief, bench, base, tests, directions=True)
         parts = _told(brief, found, faults)
-    edited_from = f"version {bench.parents[0]}" if bench.built_on is None else f"attempt {bench.built_on}"
-    if bench.follows is not None:
-        edited_from = f"evaluation {bench.follows}"
-    base = f"the {WORKING} from {edited_from}" if name == WORKING else name
+    edited_from = f"version {base.parents[0]}" if base.built_on is None else f"attempt {base.built_on}"
+    if base.follows is not None:
+        edited_from = f"evaluation {base.follows}"
+    of = f"the {WORKING} from {edited_from}" if base.name == WORKING else base.name
     kept = [
-        Direction(each.name, each.hypothesis, _seen(brief, bench, found, each.name, base)) for each in asked.directions
+        Direction(each.name, each.hypothesis, _seen(brief, bench, found, each.name, of)) for each in asked.directions
     ]
     brief.desk.explore(kept)
     untested = ", ".join(each.name for each in kept if not each.evidence)
@@ -60,8 +60,7 @@ def variant(bench: Workbench, name: str) -> str:
 def _look_at(
     brief: Brief,
     bench: Workbench,
-    source: str,
-    name: str,
+    base: Base,
     given: Iterable[tuple[str, Callable[[], Iterable[Passage]]]],
     *,
     directions: bool = False,
@@ -71,18 +70,19 @@ def _look_at(
     """
     if brief.look is None:
         raise BadCall("variants cannot be looked at here: edit the source and profile it")
-    base = Variation(brief.candidate(source), f"the base of variants, {name}", bench.parents)
-    made, kept, faults = {BASE: base}, dict[str, tuple[Passage, ...]](), dict[str, str]()
+    itself = Variation(brief.candidate(base.source), f"the base of variants, {base.name}", base.parents)
+    made, kept, faults = {BASE: itself}, dict[str, tuple[Passage, ...]](), dict[str, str]()
     for each, replaced in given:
         try:
             edits = tuple(replaced())
-            candidate = brief.candidate(edited(source, edits))
+            candidate = brief.candidate(edited(base.source, edits))
         except BadCall as error:
             faults[each] = f"not made: {error}"
         else:
-            made[each], kept[each] = Variation(candidate, f"variant {each}", bench.parents), edits
+            made[each], kept[each] = Variation(candidate, f"variant {each}", base.parents), edits
     found = dict(zip(made, brief.look(list(made.values())), strict=True))
-    bench.varied = Varied(source, kept, directions, bench.direction if source == bench.source else "")
+    direction = bench.direction if base.source == bench.source else ""
+    bench.varied = Varied(base.source, kept, directions, direction, base.parents, base.built_on, base.follows)
     return found, faults
 
 

@@ -39,6 +39,19 @@ class StepAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """A source to work from, and what it was made from itself."""
+
+    source: str
+    name: str
+    """What it is called."""
+    parents: tuple[int, ...]
+    built_on: int | None = None
+    follows: int | None = None
+    """These three as in ``Workbench``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Varied:
     """The variants that were looked at last: a source, and what each of them replaces in it."""
 
@@ -49,6 +62,10 @@ class Varied:
     """Whether they are the tests of directions, by the names of these."""
     direction: str = ""
     """Name of the direction that the source follows; empty: none."""
+    parents: tuple[int, ...] = ()
+    """As in ``Base``, with the next two; empty: on record from before they were kept."""
+    built_on: int | None = None
+    follows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +140,8 @@ class Workbench:
     def start(self, what: Started) -> None:
         """Note that an evaluation of the working source is under way."""
         self.started.append(what)
-        self.begun = self.follows = what.number
+        self.begun = what.number
+        self.edited_from(self.built_on, what.number)
 
     def end(self, number: int, attempt_id: int | None) -> None:
         """Note that an evaluation has ended, and which attempt it has come to. If to none, what was edited from its
@@ -138,17 +156,28 @@ class Workbench:
         ]
         if self.follows == number:
             self.built_on, self.follows = built_on, follows
+        if self.varied is not None and self.varied.follows == number:
+            self.varied = replace(self.varied, built_on=built_on, follows=follows)
 
-    def start_from(self, source: str, parents: tuple[int, ...], built_on: int | None) -> None:
+    def edited_from(self, built_on: int | None, follows: int | None) -> None:
+        """Note the attempt or evaluation of the working source, from which it and variants of it are edited now."""
+        self.built_on, self.follows = built_on, follows
+        if self.varied is not None and self.varied.source == self.source:
+            self.varied = replace(self.varied, built_on=built_on, follows=follows)
+
+    def start_from(self, base: Base) -> None:
         """Make the source of a version or attempt the working source."""
-        self.source, self.parents, self.built_on = source, parents, built_on
-        self.follows, self.direction = None, ""
+        self.source, self.parents, self.built_on, self.follows = base.source, base.parents, base.built_on, base.follows
+        self.direction = ""
 
     def take(self, variant: str, source: str) -> None:
-        """Make a variant, which has this source, the working source."""
+        """Make a variant, which has this source, the working source; it is made from what its base was made from."""
         self.source = source
         if self.varied is not None:
             self.direction = variant if self.varied.directions else self.varied.direction
+            if self.varied.parents:
+                self.parents = self.varied.parents
+                self.built_on, self.follows = self.varied.built_on, self.varied.follows
 
     def named(self, change: str) -> str:
         """Return an attempt's ``change`` after the name of the direction that it follows, if any."""
