@@ -22,9 +22,9 @@ _NONE: Mapping[str, Any] = {"name": "", "arguments": "{}"}
 def without_superseded(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     """Return ``messages`` with a note in the place of whatever is superseded.
 
-    A whole source that the model writes supersedes all earlier texts of the working source, and edits and variants of
-    them. Any change of the working source supersedes earlier checks and profiles of it. Evaluations, notes, and
-    versions and attempts that the model has read stay, as do its own words.
+    A whole source that the model writes, or that a step begins with, supersedes all earlier texts of the working
+    source, and edits and variants of them. Any change of the working source supersedes earlier checks and profiles of
+    it. Evaluations, notes, and versions and attempts that the model has read stay, as do its own words.
     """
     called = [_NONE] * len(messages)
     written = changed = caller = 0
@@ -32,6 +32,8 @@ def without_superseded(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     for place, message in enumerate(messages):
         if message["role"] != "tool":
             caller, functions = place, {call["id"]: call["function"] for call in message.get("tool_calls", ())}
+            if message["role"] == "user" and _SOURCE.search(message["content"]):
+                written = changed = place
             continue
         called[place] = functions.get(message["tool_call_id"], _NONE)
         match called[place]["name"], message["content"].partition(": ")[0]:

@@ -55,6 +55,10 @@ def test_a_whole_source_supersedes_earlier_sources_edits_views_and_measurements(
     assert changed(talk(WRITE, EDIT, VIEW, PROFILE, *STAYING, WRITE, PROFILE)) == [1, 2, 4, 7, 9]
 
 
+def test_the_source_that_the_next_step_begins_with_supersedes_earlier_ones() -> None:
+    assert changed([*talk(WRITE, PROFILE, *STAYING), {"role": "user", "content": BRIEF}]) == [1, 2, 5]
+
+
 def test_an_edit_supersedes_measurements_only() -> None:
     assert changed(talk(WRITE, VIEW, PROFILE, *STAYING, EDIT, PROFILE)) == [1, 7]
 
