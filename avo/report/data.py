@@ -112,7 +112,7 @@ class Charts:
     groups: tuple[Trajectory, ...]
     """The trajectories of the full and of the causal cases, if the run has both."""
     bars: tuple[BarGroup, ...]
-    """Speed of the seed, the best version and the baselines on each case."""
+    """Speed of the seed, the best version and the baselines on each case; where there are none, of the roofline."""
     baselines: tuple[Baseline, ...]
     """Published baselines for the run's target that have a figure for at least one of its cases."""
     comparisons: tuple[BaselineComparison, ...]

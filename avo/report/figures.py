@@ -34,7 +34,7 @@ class Bar:
 
     name: str
     style: str
-    """``seed``, ``best`` or ``published``."""
+    """``seed``, ``best``, ``published`` or ``roofline``."""
     value: float
     low: float = 0.0
     """The two ends of the speed's interval; 0 if it has none."""

@@ -9,6 +9,7 @@ from avo.config import ISOLATION, START, TOOLS
 from avo.evaluator.candidate import Candidate
 from avo.evaluator.evaluation import Evaluation, Status
 from avo.evaluator.targets import get_target
+from avo.evaluator.units import rooflines_us
 from avo.lineage_db.decision import Decision, Ruling
 from avo.lineage_db.entries import Intervention
 from avo.lineage_db.errors import UnknownRun
@@ -57,6 +58,15 @@ def test_bars_hold_seed_best_and_the_baselines_of_the_target(sample: Report) -> 
         ("cuDNN", "published"), ("FlashAttention-3", "published"),
     ]  # fmt: skip
     assert {baseline.target for baseline in sample.baselines} == {"h100"}
+
+
+def test_bars_hold_the_roofline_where_nothing_was_published(store: Store) -> None:
+    Recorded(store, target="rtx5090").step(make_evaluation(100.0, target="rtx5090"))
+    bounds = rooflines_us("mha", "quick", "rtx5090")
+    for group in read_report(store, "live", NOON).bars:
+        _, bar = group.bars
+        useful = 1e6  # FLOPs of the recorded cases, in millions
+        assert (bar.name, bar.style, bar.value) == ("roofline", "roofline", pytest.approx(useful / bounds[group.name]))
 
 
 def test_an_entry_has_diff_reason_and_the_attempts_of_its_step(store: Store) -> None:
@@ -216,7 +226,7 @@ def test_a_measured_run_names_its_card_and_takes_no_baseline_of_another_target(s
     report = read_report(store, "mha-cuda", NOON)
     assert report.unit == "measured TFLOPS, NVIDIA H100 80GB HBM3"
     assert report.baselines == report.comparisons == ()
-    assert [bar.low for bar in report.bars[0].bars] == [595, 635]
+    assert [(bar.style, bar.low) for bar in report.bars[0].bars] == [("seed", 595), ("best", 635), ("roofline", 0)]
     assert report.entries[1].compared.startswith("faster than the best so far")
     assert ("measured on", "NVIDIA H100 80GB HBM3") in report.environment
 

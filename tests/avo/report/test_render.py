@@ -164,6 +164,16 @@ def test_a_summary_escapes_markup_and_keeps_its_tables(store: Store) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
 
 
+def test_a_roofline_is_no_prediction_and_said_to_be_the_cards_peaks(store: Store, sample: Report) -> None:
+    Recorded(store, target="rtx5090").step(make_evaluation(100.0, target="rtx5090"))
+    report = read_report(store, "live", START)
+    text, words = to_markdown(report, START), " ".join(Page(to_html(report, START)).text.split())
+    assert text.count("|  | roofline | ") == text.count(" |  | roofline |\n") == 2
+    assert "Roofline: the useful FLOPs" in text
+    assert "Roofline: the useful FLOPs" in words
+    assert not any("Roofline: " in page for page in (to_markdown(sample, START), to_html(sample, START)))
+
+
 def test_a_summary_has_best_baselines_and_trajectory(sample: Report) -> None:
     text = to_markdown(sample, START)
     for line in (
