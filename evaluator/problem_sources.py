@@ -11,11 +11,11 @@ from avo.evaluator.problems.dense import attend
 from avo.evaluator.problems.selection import SelectedCase
 
 _KNOWN = {
-    "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window max_seqlen_q max_seqlen_k",
+    "attention": "q k v sinks cu_seqlens_q cu_seqlens_k causal scale window softcap max_seqlen_q max_seqlen_k",
     "selected_attention": (
         "q k v block_indices sinks cu_seqlens_q cu_seqlens_k block_size scale max_seqlen_q max_seqlen_k"
     ),
-    "decode": "q k v block_table lengths sinks scale window",
+    "decode": "q k v block_table lengths sinks scale window softcap",
 }
 """What exported functions can give to kernels, by the function's name."""
 _RESULTS = {"": "out lse", "_backward": "out lse dout dq dk dv dsinks"}
@@ -41,6 +41,11 @@ def is_ours(problem: Problem) -> bool:
 def window_of(case: Case) -> int:
     """Return how many keys a query sees at most, 0 for all."""
     return visible.dense(case).window or 0
+
+
+def cap_of(problem: Problem) -> float:
+    """Return the soft cap of a problem's benchmark cases, 0 where scores are not capped."""
+    return max((visible.dense(case).softcap for suite in problem.suites.values() for case in suite), default=0.0)
 
 
 def lengths_of(case: Case) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from avo.config import START
 from avo.evaluator.catalogue import get_problem
 from avo.evaluator.problem import Problem, signature
-from avo.evaluator.problem_sources import public_function
+from avo.evaluator.problem_sources import cap_of, public_function
 from avo.export.errors import ExportError
 from avo.export.source import about, saying, tidied
 from avo.lineage_db.ablated import Ablation
@@ -89,7 +89,7 @@ def choose(
     if not public_function(problem):
         raise ExportError(
             f"{run.name} is for the problem {problem.name}, which no exported package knows: only dense and selected "
-            "attention, their gradients and decoding have a public function, without soft caps"
+            "attention, their gradients and decoding have a public function"
         )
     accepted = [version.number for version in versions if version.attempt.id == attempt.id]
     line = lineage_of(versions, *(accepted or attempt.parents))
@@ -113,16 +113,19 @@ def check_together(chosen: Sequence[Chosen]) -> None:
             )
         if not any(_taken(each) & _taken(other) for other in of_function):
             raise ExportError(
-                f"{each.label} computes gradients that no other version named here needs: its types, head dims or "
-                "packing are others"
+                f"{each.label} computes gradients that no other version named here needs: its types, head dims, "
+                "packing or soft cap are others"
             )
 
 
-def _taken(chosen: Chosen) -> set[tuple[str, int, int, bool]]:
-    """Return the types and head dims that a version takes, and whether sequences are packed."""
+def _taken(chosen: Chosen) -> set[tuple[str, int, int, bool, float]]:
+    """Return the types and head dims that a version takes, whether sequences are packed, and the soft cap."""
     problem = chosen.problem
     packed = "cu_seqlens_q" in signature(problem)[1]
-    return {(case.dtype, case.head_dim, case.head_dim_v or case.head_dim, packed) for case in problem.correctness_cases}
+    return {
+        (case.dtype, case.head_dim, case.head_dim_v or case.head_dim, packed, cap_of(problem))
+        for case in problem.correctness_cases
+    }
 
 
 def _describing_itself(chosen: Chosen) -> str:

@@ -54,6 +54,8 @@ def _example(kernel: Mapping[str, Any], case: Mapping[str, Any], packed: bool) -
         further.append("cu_seqlens=cu_seqlens, max_seqlen=longest")
     if "window" in kernel["scalars"]:
         further.append(f"window={case['window'] or 1024}")
+    if kernel["softcap"]:
+        further.append(f"softcap={kernel['softcap']}")
     if "sinks" in kernel["tensors"]:
         further.append(f'sinks=torch.zeros({case["heads"]}, device="cuda")')
     return Example(

@@ -10,7 +10,7 @@ from typing import Any
 
 from avo.evaluator.evaluation import Score
 from avo.evaluator.problem import Baseline, Case, longest, signature
-from avo.evaluator.problem_sources import blocks_of, is_local, lengths_of, window_of
+from avo.evaluator.problem_sources import blocks_of, cap_of, is_local, lengths_of, window_of
 from avo.evaluator.target import TARGETS, ScoreKind
 from avo.evaluator.units import TFLOPS, Unit, unit_of, units_of
 from avo.export.judging import Passed
@@ -64,6 +64,7 @@ def _kernel(name: str, passed: Passed) -> dict[str, Any]:
         "causal": sorted({case.causal for case in cases}),
         "block_sizes": sorted({blocks_of(case)[0] for case in cases} - {0}),
         "local": any(is_local(case) for case in cases),
+        "softcap": cap_of(passed.chosen.problem),
         "longest": longest(passed.chosen.problem),
         "interpretable": not mentions(source, "gluon") and not mentions(source, "bfloat16"),
     }
@@ -172,6 +173,7 @@ def takes(kernel: Mapping[str, Any]) -> str:
         "any group of query heads to a KV head" if kernel["grouped"] else "as many KV heads as query heads",
         "" if kernel["block_sizes"] else masks[tuple(kernel["causal"])],
         "a sliding window or none" if "window" in kernel["scalars"] else "",
+        f"scores below a soft cap of {kernel['softcap']:g}" if kernel["softcap"] else "",
         "attention sinks" if "sinks" in kernel["tensors"] else "",
         "packed sequences" if "cu_seqlens_q" in kernel["tensors"] else "",
         f"{pages} of {', '.join(map(str, kernel['block_sizes']))} keys" if kernel["block_sizes"] else "",

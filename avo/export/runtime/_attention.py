@@ -8,7 +8,7 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from . import _by_torch
 from ._calls import Call
-from ._dispatch import SIDE_BY_SIDE, autocast, decline, refusal
+from ._dispatch import SIDE_BY_SIDE, autocast, check_softcap, decline, refusal
 from ._operators import Outputs, differentiate, operator, outputs
 
 Result = torch.Tensor | Outputs
@@ -25,6 +25,7 @@ def attention(
     enable_gqa: bool = False,
     *,
     window: int | None = None,
+    softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
     return_lse: bool = False,
     on_unsupported: str | None = None,
@@ -35,6 +36,7 @@ def attention(
     kv_len, head_dim_v]; with ``enable_gqa`` kv_heads may be a divisor of heads. ``is_causal`` lets query i see the keys
     up to i. The only mask that the kernels take is ``torch.nn.attention.bias.causal_lower_right``: query i sees the
     keys up to i + kv_len - q_len. With ``window``, which needs one of these two, it sees the last ``window`` of them.
+    With ``softcap`` above 0 a scaled score s becomes softcap * tanh(s / softcap), as for FlashAttention and in Gemma 2.
     ``sinks`` [heads] are logits that take part in the softmax and have no value. With ``return_lse`` the result is
     (out, lse): lse is float32 [batch, heads, q_len], the natural logarithm of the sum of exponentials of the scaled
     scores and sinks, and has no gradient.
@@ -47,6 +49,7 @@ def attention(
     lower_right = isinstance(attn_mask, CausalBias) and attn_mask.variant == CausalVariant.LOWER_RIGHT
     if is_causal and lower_right:
         raise ValueError("is_causal aligns to the upper left, causal_lower_right to the lower right: leave one out")
+    check_softcap(softcap)
     query, key, value = autocast(query, key, value)
     causal = is_causal or lower_right
     if window is not None and (not causal or window < 1):
@@ -54,7 +57,9 @@ def attention(
     if window is not None and not torch.compiler.is_compiling() and window >= max(query.shape[2], key.shape[2]):
         window = None
     mask = None if lower_right else attn_mask
-    call = Call(query, key, value, sinks, causal=causal, scale=_factor(scale, query), window=window or 0)
+    call = Call(
+        query, key, value, sinks, causal=causal, scale=_factor(scale, query), window=window or 0, softcap=float(softcap)
+    )
     reason = _unsupported(call, mask, dropout_p, enable_gqa)
     if not reason:
         call = _upper_left(call) if is_causal else call
@@ -66,7 +71,7 @@ def attention(
         out, lse = _run(call)
         return (out, lse) if return_lse else out
     decline(reason, on_unsupported)
-    if window is None and sinks is None and not return_lse:
+    if window is None and not softcap and sinks is None and not return_lse:
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -92,6 +97,7 @@ def packed_attention(
     is_causal: bool = False,
     scale: float | None = None,
     window: int | None = None,
+    softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
     return_lse: bool = False,
     on_unsupported: str | None = None,
@@ -109,10 +115,11 @@ def packed_attention(
     """
     if window is not None and (not is_causal or window < 1):
         raise ValueError("window should be 1 or more, with is_causal=True")
+    check_softcap(softcap)
     if window is not None and window >= max_seqlen_k:
         window = None
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in autocast(query, key, value))
-    settings = is_causal, _factor(scale, query), window or 0, max_seqlen_q, max_seqlen_k
+    settings = is_causal, _factor(scale, query), window or 0, float(softcap), max_seqlen_q, max_seqlen_k
     call = Call(q, k, v, sinks, cu_seqlens_q, cu_seqlens_k, *settings)
     against = _unsupported(call) or refusal(call)
     if not against:

@@ -1,7 +1,8 @@
 """Attention by torch alone, for calls and gradients that no kernel of this package takes."""
 
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -24,6 +25,8 @@ def attend(call: Call, mask: torch.Tensor | None = None, dropout_p: float = 0.0)
     """Return the attention of a call whose sequences are not packed. ``mask`` is one of
     ``scaled_dot_product_attention``, and takes the place of ``causal`` and ``window``.
     """
+    if call.softcap:
+        return _capped(call, mask, dropout_p)
     query, key, value, causal = call.query, call.key, call.value, call.causal
     if mask is None and causal and (call.window or call.sinks is not None or query.shape[2] != key.shape[2]):
         mask = visible(query.shape[2], key.shape[2], call.window, query.device)
@@ -52,6 +55,45 @@ def _with_sinks(call: Call, sinks: torch.Tensor, mask: torch.Tensor | None, drop
     return torch.cat(parts, 2)
 
 
+def _capped(call: Call, mask: torch.Tensor | None, dropout_p: float) -> torch.Tensor:
+    """Compute each step by itself: torch's attention has no soft caps."""
+    value, parts = _of_each_head(call, call.value), []
+    with _as_given(call.query):
+        for scores in _scores(call, mask):
+            total = scores.logsumexp(3, keepdim=True)
+            if call.sinks is not None:
+                total = torch.logaddexp(total, call.sinks.to(total.dtype)[None, :, None, None])
+            share = (scores - total.clamp(min=torch.finfo(total.dtype).min)).exp()  # 0 where a query sees no key
+            parts.append((torch.nn.functional.dropout(share, dropout_p) @ value).to(call.query.dtype))
+    return torch.cat(parts, 2)
+
+
+def _scores(call: Call, mask: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    """Yield the scores of ``_ROWS`` queries after another, [batch, heads, rows, kv_len] in float32 or finer."""
+    query, keys, q_len = call.query, _of_each_head(call, call.key).mT, call.query.shape[2]
+    if mask is None and call.causal:
+        mask = visible(q_len, keys.shape[3], call.window, query.device)
+    for start in range(0, max(q_len, 1), _ROWS):
+        scores = query[:, :, start : start + _ROWS].to(keys.dtype) @ keys * call.scale
+        if call.softcap:
+            scores = (scores / call.softcap).tanh() * call.softcap
+        if mask is not None:
+            rows = mask.expand(*query.shape[:3], keys.shape[3])[:, :, start : start + _ROWS]
+            scores = scores.masked_fill(~rows, -math.inf) if rows.dtype == torch.bool else scores + rows
+        yield scores
+
+
+def _of_each_head(call: Call, tensor: torch.Tensor) -> torch.Tensor:
+    """Return keys or values of each query head, [batch, heads, kv_len, elements], in float32 or finer."""
+    exact = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return exact.repeat_interleave(call.query.shape[1] // tensor.shape[1], 1)
+
+
+def _as_given(tensor: torch.Tensor) -> AbstractContextManager[None]:
+    """Leave types as they are, where ``torch.autocast`` is on."""
+    return torch.autocast(tensor.device.type, enabled=False) if autocasts(tensor) else nullcontext()
+
+
 def _in_two(sinks: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return logits [heads, 2] of ``dtype`` whose exponentials add up to those of ``sinks``, which a single one is too
     coarse for: in bfloat16 it would be off by 2% where sinks are 8.
@@ -74,19 +116,9 @@ def lse(call: Call, mask: torch.Tensor | None = None) -> torch.Tensor:
 
     ``mask`` is bool [..., q_len, kv_len]; all else is as in ``attend``.
     """
-    query, sinks, q_len = call.query, call.sinks, call.query.shape[2]
-    keys = call.key.detach().float().repeat_interleave(query.shape[1] // call.key.shape[1], 1).transpose(2, 3)
-    if mask is None and call.causal:
-        mask = visible(q_len, call.key.shape[2], call.window, query.device)
-    parts = []
-    with torch.autocast(query.device.type, enabled=False) if autocasts(query) else nullcontext():
-        for start in range(0, q_len, _ROWS):
-            scores = query.detach()[:, :, start : start + _ROWS].float() @ keys * call.scale
-            if mask is not None:
-                scores.masked_fill_(~mask[..., start : start + _ROWS, :], -math.inf)
-            parts.append(scores.logsumexp(3))
-    found = torch.cat(parts, 2)
-    return found if sinks is None else torch.logaddexp(found, sinks.detach().float()[None, :, None])
+    with torch.no_grad(), _as_given(call.query):
+        found = torch.cat([scores.logsumexp(3).float() for scores in _scores(call, mask)], 2)
+        return found if call.sinks is None else torch.logaddexp(found, call.sinks.float()[None, :, None])
 
 
 def of_sinks(dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,8 @@ class Kind(NamedTuple):
     block_size: int = 0
     local: bool = False
     """Whether queries may lack block 0 or the one before their own."""
+    softcap: float = 0.0
+    """What scores stay below by absolute value; 0: they are not capped."""
 
 
 class Arguments(Protocol):
@@ -71,6 +73,8 @@ class Call(NamedTuple):
     scale: float = 1.0
     window: int = 0
     """Number of keys that a query sees at most if ``causal``; 0: all."""
+    softcap: float = 0.0
+    """A scaled score s becomes softcap * tanh(s / softcap) before keys are masked; 0: it stays as it is."""
     most_q: int = 0
     """Queries of the longest packed sequence."""
     most_k: int = 0
@@ -78,7 +82,7 @@ class Call(NamedTuple):
     def kind(self) -> Kind:
         """See ``Arguments``."""
         packed = self.starts_q is not None
-        return kind_of("attention", self, causal=self.causal, window=self.window, packed=packed)
+        return kind_of("attention", self, causal=self.causal, window=self.window, softcap=self.softcap, packed=packed)
 
     def keys(self) -> int:
         """See ``Arguments``."""
@@ -96,6 +100,7 @@ class Call(NamedTuple):
             "causal": self.causal,
             "scale": self.scale,
             "window": self.window or self.key.shape[2],  # where there is no window, one of all keys is none
+            "softcap": self.softcap,
             "max_seqlen_q": self.most_q,
             "max_seqlen_k": self.most_k,
         }

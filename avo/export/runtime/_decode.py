@@ -7,7 +7,7 @@ import torch
 
 from . import _by_torch
 from ._calls import Call, Kind, kind_of
-from ._dispatch import KERNELS, candidates, decline, refusal
+from ._dispatch import KERNELS, candidates, check_softcap, decline, refusal
 from ._operators import Outputs, operator, outputs
 
 MOST_QUERIES = 8
@@ -29,10 +29,12 @@ class PagedCall(NamedTuple):
     scale: float
     window: int = 0
     """Number of keys that a query sees at most; 0: all."""
+    softcap: float = 0.0
+    """See ``Call``."""
 
     def kind(self) -> Kind:
         """See ``Arguments``."""
-        return kind_of("decode", self, window=self.window, block_size=self.key.shape[2])
+        return kind_of("decode", self, window=self.window, softcap=self.softcap, block_size=self.key.shape[2])
 
     def keys(self) -> int:
         """Return the number of keys that there are pages for."""
@@ -49,6 +51,7 @@ class PagedCall(NamedTuple):
             "sinks": self.sinks,
             "scale": self.scale,
             "window": self.window or self.keys(),
+            "softcap": self.softcap,
         }
 
 
@@ -62,6 +65,7 @@ def decode(
     max_seqlen_k: int | None = None,
     scale: float | None = None,
     window: int | None = None,
+    softcap: float = 0.0,
     sinks: torch.Tensor | None = None,
     return_lse: bool = False,
     on_unsupported: str | None = None,
@@ -75,11 +79,12 @@ def decode(
     these. ``max_seqlen_k`` says that no length is greater; without it the width of ``block_table`` counts as the number
     of keys, and where that is more than kernels were judged on, torch computes the call. ``sinks`` [heads] are logits
     that take part in the softmax and have no value. With ``return_lse`` the result is (out, lse); lse is float32
-    [batch, heads, q_len]. ``on_unsupported``: see ``attention``.
+    [batch, heads, q_len]. ``softcap`` and ``on_unsupported``: see ``attention``.
     """
     _check(query, key, value, block_table, lengths)
     if window is not None and window < 1:
         raise ValueError(f"window should be 1 or more, not {window}")
+    check_softcap(softcap)
     if max_seqlen_k is not None:
         room = block_table.shape[1] * key.shape[2]
         if not 1 <= max_seqlen_k <= room:
@@ -88,7 +93,7 @@ def decode(
     factor = 1.0 / math.sqrt(query.shape[3]) if scale is None else float(scale)
     sinks = None if sinks is None else sinks.float().contiguous()
     table, sizes = (each.to(torch.int32).contiguous() for each in (block_table, lengths))
-    call = PagedCall(query, key, value, table, sizes, sinks, factor, window or 0)
+    call = PagedCall(query, key, value, table, sizes, sinks, factor, window or 0, float(softcap))
     reason = _unsupported(call) or refusal(call)
     if reason:
         decline(reason, on_unsupported)
@@ -99,8 +104,9 @@ def decode(
 
 
 def from_growing_cache(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, scale: float | None
-) -> torch.Tensor | None:
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sinks: torch.Tensor | None, scale: float | None,
+    softcap: float = 0.0,
+) -> torch.Tensor | None:  # fmt: skip
     """Return attention of one query a sequence to all keys of a ``GrowingCache``; None where no kernel takes it.
 
     query is [batch, heads, 1, head_dim]. Nothing is copied: the kernel gets pages that lie in the cache's memory.
@@ -123,7 +129,7 @@ def from_growing_cache(
         first = torch.arange(0, batch * apart, apart, dtype=torch.int32, device=query.device)
         table = table + first[:, None]
     lengths = torch.full((batch,), keys, dtype=torch.int32, device=query.device)
-    call = PagedCall(query, k, v, table, lengths, sinks, factor)
+    call = PagedCall(query, k, v, table, lengths, sinks, factor, softcap=softcap)
     if _unsupported(call) or candidates(call.kind(), keys)[1]:
         return None
     out: torch.Tensor = _forward(*call)[0]
@@ -185,6 +191,6 @@ def by_torch(call: PagedCall, *, with_lse: bool) -> Outputs:
         seen &= at >= end[..., None] - call.window
     inside = (at < lengths[:, None])[:, None, :, None]  # what else a page holds may be no number
     k, v = (each[pages].transpose(1, 2).flatten(2, 3).masked_fill(~inside, 0.0) for each in (call.key, call.value))
-    dense, mask = Call(query, k, v, call.sinks, scale=call.scale), seen[:, None]
+    dense, mask = Call(query, k, v, call.sinks, scale=call.scale, softcap=call.softcap), seen[:, None]
     lse = _by_torch.lse(dense, mask) if with_lse else query.new_empty(0, dtype=torch.float32)
     return _by_torch.attend(dense, mask), lse

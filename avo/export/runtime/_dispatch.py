@@ -70,6 +70,8 @@ class ExportedKernel:
     """Sizes of selected blocks or of pages; empty for dense attention."""
     local: bool
     """Whether, of the blocks that a query selects, it relies on none but the query's own."""
+    softcap: float
+    """The soft cap of the scores that it was judged with; 0: they are not capped."""
     longest: int
     """Most keys of the range that it was judged in: of a sequence, or of all together where they are packed."""
     interpretable: bool
@@ -176,6 +178,10 @@ _TAKES: tuple[tuple[Callable[[ExportedKernel, Kind, bool], bool], Callable[[Kind
         lambda kind: "causal attention" if kind.causal else "attention without a mask",
     ),
     (lambda each, kind, _: not kind.window or "window" in each.scalars, lambda kind: "a sliding window"),
+    (
+        lambda each, kind, _: each.softcap == kind.softcap,
+        lambda kind: f"a soft cap of {kind.softcap:g}" if kind.softcap else "attention without a soft cap",
+    ),
     # What a query's lse says of keys elsewhere holds for sinks, too, so gradients need none of their own.
     (
         lambda each, kind, backward: ("sinks" in each.tensors) == kind.sinks or (backward and kind.sinks),
@@ -262,6 +268,12 @@ def refusal(call: Arguments) -> str:
     return too_many(call.query, call.given().get("cu_seqlens_q")) or candidates(call.kind(), length_of(call))[1]
 
 
+def check_softcap(softcap: float) -> None:
+    """Raise ``ValueError`` unless scores can have this soft cap."""
+    if not 0.0 <= softcap < math.inf:
+        raise ValueError(f"softcap should be above 0, or 0 for none, not {softcap}")
+
+
 def decline(reason: str, on_unsupported: str | None) -> None:
     """Warn, once for each reason, that torch computes the call, or raise ``UnsupportedCall`` if asked to."""
     mode = _DEFAULT_MODE if on_unsupported is None else on_unsupported
@@ -269,7 +281,7 @@ def decline(reason: str, on_unsupported: str | None) -> None:
         raise ValueError(f"on_unsupported should be one of {_MODES}, not {mode!r}")
     if mode == "raise":
         raise UnsupportedCall(f"{NAMESPACE} has no kernel for {reason}")
-    warn_once(f"{NAMESPACE} has no kernel for {reason}: scaled_dot_product_attention computes it")
+    warn_once(f"{NAMESPACE} has no kernel for {reason}: torch computes it")
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -28,8 +28,8 @@ def register(name: str = NAMESPACE, *, on_unsupported: str | None = None) -> str
 
     Batches with padding and packed ones run as packed sequences: see ``packed_attention``. Other masks, dropout,
     position biases, and masks while torch compiles, are computed by torch, with one warning, or raise: see
-    ``on_unsupported`` of ``attention``. Soft caps always raise, as torch has none. Layers that select blocks of keys,
-    as those of MiniMax-M3, run by ``selected_attention`` where the package has it, without padding and cached keys.
+    ``on_unsupported`` of ``attention``. Layers that select blocks of keys, as those of MiniMax-M3, run by
+    ``selected_attention`` where the package has it, without padding and cached keys.
     """
     AttentionInterface.register(name, functools.partial(attention_forward, on_unsupported=on_unsupported))
     AttentionMaskInterface.register(name, sequences_mask)
@@ -216,6 +216,7 @@ def attention_forward(
     is_causal: bool | None = None,
     *,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     on_unsupported: str | None = None,
     **options: Any,
@@ -224,8 +225,7 @@ def attention_forward(
 
     ``s_aux`` are attention sinks [heads].
     """
-    if options.get("softcap") is not None:
-        raise NotImplementedError(f"{NAMESPACE} has no soft caps, nor has sdpa: take attn_implementation='eager'")
+    cap = softcap or 0.0
     if options.get("block_indices") is not None:
         return _of_blocks(module, query, key, value, attention_mask, dropout, scaling, on_unsupported, options), None
     biased = options.get("position_bias") is not None
@@ -233,7 +233,7 @@ def attention_forward(
         if not biased and not dropout:
             window = sliding_window if attention_mask.causal else None
             more = {"scale": scaling, "window": window, "sinks": s_aux, "on_unsupported": on_unsupported}
-            return _of_sequences(query, key, value, attention_mask, **more), None
+            return _of_sequences(query, key, value, attention_mask, softcap=cap, **more), None
         attention_mask = attention_mask.mask
     if biased:
         decline("position biases", on_unsupported)
@@ -242,15 +242,15 @@ def attention_forward(
         )
         return found[0], None
     if attention_mask is None and query.shape[2] == 1 and not dropout:
-        decoded = from_growing_cache(query, key, value, s_aux, scaling)
+        decoded = from_growing_cache(query, key, value, s_aux, scaling, cap)
         if decoded is not None:
             return decoded.transpose(1, 2).contiguous(), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     plain = attention_mask is None and causal and query.shape[2] > 1
     out = attention(
         query, key, value, attention_mask, dropout, is_causal=plain, scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1], window=sliding_window if plain else None, sinks=s_aux,
-        on_unsupported=on_unsupported,
+        enable_gqa=query.shape[1] != key.shape[1], window=sliding_window if plain else None,
+        softcap=cap, sinks=s_aux, on_unsupported=on_unsupported,
     )  # fmt: skip
     assert isinstance(out, torch.Tensor)
     return out.transpose(1, 2).contiguous(), None

@@ -74,6 +74,7 @@ def benchmark(
     *arguments: str,
     case: Any = CASE,
     entry: str = "attention",
+    softcap: float = 0.0,
     **public: Any,
 ) -> Any:
     """Run the script with a package that calls torch, or what is given in its place."""
@@ -84,7 +85,7 @@ def benchmark(
     kernel = SimpleNamespace(
         name="v0", capability=(9, 0), function=entry.removesuffix("_backward"), entry=entry, dtypes=["float32"],
         tensors=("q",), scalars=(), head_dims=((8, 8),), packed=entry == "attention" and case.lengths != (),
-        backward=entry.endswith("_backward"),
+        backward=entry.endswith("_backward"), softcap=softcap,
     )  # fmt: skip
 
     def packed_attention(q: Any, k: Any, v: Any, starts: Any, *others: Any, **options: Any) -> torch.Tensor:
@@ -120,6 +121,21 @@ def test_ours_and_each_backend_are_timed_as_graphs(
     timed = sum("times as fast" in line for line in torchs)
     assert timed < 3  # on this machine not every backend takes the call; those that do not say so
     assert gpu.replays == 3 * (1 + timed)
+
+
+def test_a_soft_cap_which_no_backend_has_is_timed_alone(
+    source: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caps = []
+
+    def attention(q: Any, k: Any, v: Any, mask: Any, *, softcap: float, **options: Any) -> torch.Tensor:
+        caps.append(softcap)
+        return q
+
+    Gpu(monkeypatch)
+    benchmark(source, monkeypatch, softcap=50.0, attention=attention).main()
+    assert set(caps) == {50.0}
+    assert "torch, " not in capsys.readouterr().out.partition("\n")[2]
 
 
 def test_each_run_finds_the_cache_overwritten_and_read(source: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ def test_kernels_that_take_the_same_calls_share_one() -> None:
         ("gqa-h64x8-d64-w128-global-sinks-1024x1", "attention",
          ', is_causal=True, enable_gqa=True, window=128, sinks=torch.zeros(64, device="cuda")'),
         ("gqa-packed", "packed_attention", ", is_causal=True"),
+        ("mha-c50", "attention", ", is_causal=True, softcap=50.0"),
         ("decode-h64x8-d64-w128-global-sinks-32768x1", "decode", ', window=128, sinks=torch.zeros(64, device="cuda")'),
         ("fsa-h64x4-b128x16-local-8192x1", "selected_attention", ", block_size=128"),
         ("fsa-sinks-packed", "selected_attention",

@@ -24,6 +24,9 @@ from tests.decisions import accept
 pytestmark = pytest.mark.long
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+IN_SETTINGS = (
+    "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward", "decode", "gqa-w1024-c50", "decode-c50-sinks",
+)  # fmt: skip
 PROBLEM = str(Path(__file__).with_name("small_problem.py"))
 
 
@@ -120,8 +123,8 @@ def test_a_kernel_in_gluon_passes_its_own_tests_on_the_offline_executor(tmp_path
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("problem", ["mha-w1024-sinks", "gqa-packed", "mha-d192x128", "gqa_backward", "decode"])
-def test_windows_sinks_packed_sequences_other_dims_and_gradients_pass_their_own_tests(
+@pytest.mark.parametrize("problem", IN_SETTINGS)
+def test_windows_caps_sinks_packed_sequences_other_dims_and_gradients_pass_their_own_tests(
     tmp_path: Path, problem: str
 ) -> None:
     package = write_seeds(tmp_path, "mine", "gqa", problem)

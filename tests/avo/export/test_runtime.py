@@ -20,7 +20,7 @@ from tests.avo.export.sample import chosen, passed, sample
 
 PROBLEMS = (
     "mha", "gqa", "mha_backward", "mha-w1024", "mha-w1024-sinks", "gqa-packed", "mha-d192x128", "decode",
-    "decode-sinks", "fsa", "fsa-local",
+    "decode-sinks", "fsa", "fsa-local", "gqa-c50", "decode-c30",
 )  # fmt: skip
 NAME = "for_tests_of_the_runtime"
 
@@ -42,10 +42,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     sys.path.pop(0)
 
 
-def naive(q: Any, k: Any, v: Any, causal: bool, window: int, sinks: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def naive(
+    q: Any, k: Any, v: Any, causal: bool, window: int, sinks: Any, softcap: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     rows, keys = torch.arange(q.shape[2])[:, None] + k.shape[2] - q.shape[2], torch.arange(k.shape[2])
     group = q.shape[1] // k.shape[1]
     scores = 0.3 * q @ k.repeat_interleave(group, 1).transpose(2, 3)
+    scores = softcap * (scores / softcap).tanh() if softcap else scores
     if causal:
         scores = scores.masked_fill(keys > rows, -math.inf)
     if window:
@@ -60,13 +63,17 @@ def naive(q: Any, k: Any, v: Any, causal: bool, window: int, sinks: Any) -> tupl
 @pytest.mark.parametrize(
     ("causal", "window", "with_sinks"), [(True, 0, False), (True, 5, True), (False, 0, True), (True, 0, True)]
 )
-def test_torch_computes_windows_and_sinks_in_place_of_a_kernel(causal: bool, window: int, with_sinks: bool) -> None:
+@pytest.mark.parametrize("softcap", [0.0, 0.8])
+def test_torch_computes_windows_sinks_and_soft_caps_in_place_of_a_kernel(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, window: int, with_sinks: bool, softcap: float
+) -> None:
+    monkeypatch.setattr(_by_torch, "_ROWS", 4)
     torch.manual_seed(0)
     shapes = (2, 4, 9, 8), (2, 2, 17, 8), (2, 2, 17, 6)
     q, k, v = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
     sinks = torch.randn(4, dtype=torch.float64, requires_grad=True) if with_sinks else None
-    right, right_lse = naive(q, k, v, causal, window, sinks)
-    call = Call(q, k, v, sinks, causal=causal, scale=0.3, window=window)
+    right, right_lse = naive(q, k, v, causal, window, sinks, softcap)
+    call = Call(q, k, v, sinks, causal=causal, scale=0.3, window=window, softcap=softcap)
     found = _by_torch.attend(call)
     torch.testing.assert_close(found, right)
     torch.testing.assert_close(_by_torch.lse(call), right_lse.detach().float(), atol=1e-4, rtol=1e-4)
@@ -107,6 +114,8 @@ def kind(package: ModuleType, **changes: Any) -> Any:
         ({"packed": True}, ["gqa_packed_v3"]),
         ({"head_dims": (192, 128)}, ["mha_d192x128_v3"]),
         ({"function": "decode", "block_size": 64, "group": 8}, ["decode_v3"]),
+        ({"softcap": 50.0}, ["gqa_c50_v3"]),
+        ({"function": "decode", "block_size": 64, "softcap": 30.0}, ["decode_c30_v3"]),
     ],
 )
 def test_kernels_are_found_by_what_a_call_consists_of(
@@ -143,6 +152,9 @@ def test_gradients_are_a_kernels_where_one_takes_the_call_and_sinks_need_none_of
         ({"dtype": torch.float16}, "float16"),
         ({"function": "decode", "block_size": 8}, "pages of 8 keys"),
         ({"device": torch.device("cpu")}, "tensors on cpu"),
+        ({"softcap": 30.0}, "a soft cap of 30"),
+        ({"softcap": 50.0, "window": 64}, "a soft cap of 50"),
+        ({"function": "decode", "block_size": 64, "softcap": 50.0}, "a soft cap of 50"),
     ],
 )
 def test_what_no_kernel_takes_is_named(
@@ -284,6 +296,9 @@ def test_torch_decodes_from_pages_whose_rest_is_no_number(package: ModuleType) -
         found = package.decode(query, *pages, table, sizes, scale=0.3, window=3, sinks=sinks, return_lse=True)
     for mine, right in zip(found, naive(query, key, value, True, 3, sinks), strict=True):
         torch.testing.assert_close(mine, right)
+    found = package.decode(query, *pages, table, sizes, scale=0.3, softcap=0.8, return_lse=True)
+    for mine, right in zip(found, naive(query, key, value, True, 0, None, 0.8), strict=True):
+        torch.testing.assert_close(mine, right)
 
 
 def test_a_batch_with_more_heads_than_a_grid_takes_is_launched_in_parts(
@@ -326,7 +341,7 @@ def test_more_heads_of_a_sequence_or_packed_sequences_than_a_grid_takes_go_to_to
     many, starts = torch.zeros(1, 65_536, 1, 128), torch.arange(65_537, dtype=torch.int32)
     with pytest.raises(package.UnsupportedCall, match=f"^{NAME} has no kernel for more than 65535 heads$"):
         package.attention(many, many, many, on_unsupported="raise")
-    with pytest.warns(UserWarning, match="no kernel for more than 65535 heads: scaled_dot_product_attention"):
+    with pytest.warns(UserWarning, match="no kernel for more than 65535 heads: torch computes it"):
         assert package.attention(many, many, many).shape == many.shape
     blocks = torch.zeros(1, 65_536, 1, 3, dtype=torch.int32)
     with pytest.raises(package.UnsupportedCall, match="65535 heads"):
@@ -353,12 +368,15 @@ def launched(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for name, each in zip(("out", "lse"), of_pages.by_torch(call, with_lse=True), strict=True):
             given[name].copy_(each)
 
-    kernel_takes = ("q", "k", "v", "block_table", "lengths", "sinks", "scale", "window")
+    kernel_takes = ("q", "k", "v", "block_table", "lengths", "sinks", "scale", "window", "softcap")
     monkeypatch.setattr(importlib.import_module(f"{NAME}._operators"), "launch", launch)
     return names
 
 
-@pytest.mark.parametrize(("sinks", "kernel"), [(False, "decode_v3"), (True, "decode_sinks_v3")])
+@pytest.mark.parametrize(
+    ("sinks", "softcap", "kernel"),
+    [(False, None, "decode_v3"), (True, None, "decode_sinks_v3"), (False, 30.0, "decode_c30_v3")],
+)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
     package: ModuleType,
@@ -366,13 +384,14 @@ def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
     batch: int,
     sinks: bool,
+    softcap: float | None,
     kernel: str,
 ) -> None:
     transformers = importlib.import_module(f"{NAME}.transformers")
     cache, logits = transformers.GrowingCache(), torch.randn(4) if sinks else None
 
     def layer(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any) -> torch.Tensor:
-        options = {"scaling": 0.3, **options}
+        options = {"scaling": 0.3, "softcap": softcap, **options}
         out = transformers.attention_forward(torch.nn.Module(), query, key, value, None, **options)[0]
         assert isinstance(out, torch.Tensor)
         return out.transpose(1, 2)
@@ -380,7 +399,7 @@ def test_one_token_of_a_model_with_a_growing_cache_is_decoded(
     for tokens in (53, 1, 250, 1, 1):
         key, value = cache.update(*(torch.randn(batch, 2, tokens, 128) for _ in range(2)), 0)
     query = torch.randn(batch, 4, 1, 128)
-    right = naive(query, key, value, True, 0, logits)[0]
+    right = naive(query, key, value, True, 0, logits, softcap or 0.0)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.testing.assert_close(layer(query, key, value, s_aux=logits), right)
@@ -530,12 +549,49 @@ def test_masks_are_taken_apart_into_sequences(
     assert (None if found.keys is None else found.keys.tolist()) == keys
 
 
-def test_soft_caps_which_torch_has_not_either_are_refused(package: ModuleType) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_torch_computes_the_soft_caps_of_a_model_where_no_kernel_has_them(package: ModuleType, padded: bool) -> None:
     pytest.importorskip("transformers")
-    forward = importlib.import_module(f"{NAME}.transformers").attention_forward
-    q = torch.randn(1, 2, 4, 8)
-    with pytest.raises(NotImplementedError, match="has no soft caps"):
-        forward(torch.nn.Module(), q, q, q, None, softcap=50.0)
+    module = importlib.import_module(f"{NAME}.transformers")
+    importlib.import_module(f"{NAME}._dispatch")._warned.clear()
+    q, k, v = (torch.randn(1, 2, 4, 8) for _ in range(3))
+    mask = mask_of([(0, 1), (0, 2), (0, 3), (0, 4)], keys=4)
+    of = module.sequences_of(mask, mask[:, 0].any(2), 0) if padded else None
+    with pytest.warns(UserWarning, match="no kernel for tensors on cpu"):
+        out = module.attention_forward(torch.nn.Module(), q, k, v, of, scaling=0.3, softcap=0.8)[0]
+    torch.testing.assert_close(out.transpose(1, 2), naive(q, k, v, True, 0, None, 0.8)[0])
+
+
+def test_a_soft_cap_takes_masks_and_dropout_and_rows_that_see_no_key(package: ModuleType) -> None:
+    q, k, v = (torch.randn(1, 2, 4, 8, requires_grad=True) for _ in range(3))
+    mask = torch.ones(4, 4, dtype=torch.bool).tril()
+    mask[2] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        boolean, added = (
+            package.attention(q, k, v, each, scale=0.3, softcap=0.8)
+            for each in (mask, torch.zeros(4, 4).masked_fill(~mask, -math.inf))
+        )
+        assert not package.attention(q, k, v, dropout_p=1.0, softcap=0.8).any()
+        assert package.attention(q[:, :, :0], k, v, softcap=0.8).shape == (1, 2, 0, 8)
+    right = naive(q, k, v, True, 0, None, 0.8)[0]
+    for out in (boolean, added):
+        torch.testing.assert_close(out[:, :, [0, 1, 3]], right[:, :, [0, 1, 3]])
+        assert not out[:, :, 2].any()
+    assert all(each.isfinite().all() for each in torch.autograd.grad(boolean.sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("softcap", [-1.0, math.nan, math.inf])
+def test_a_soft_cap_is_a_number_above_zero(package: ModuleType, softcap: float) -> None:
+    q, starts = torch.randn(1, 2, 4, 8), torch.tensor([0, 4], dtype=torch.int32)
+    table = torch.zeros(1, 1, dtype=torch.int32)
+    for call in (
+        lambda: package.attention(q, q, q, softcap=softcap),
+        lambda: package.packed_attention(*[q[0]] * 3, starts, starts, max_seqlen_q=4, max_seqlen_k=4, softcap=softcap),
+        lambda: package.decode(q, q, q, table, starts[1:], softcap=softcap),
+    ):
+        with pytest.raises(ValueError, match="softcap should be above 0, or 0 for none"):
+            call()
 
 
 def test_a_mask_with_holes_stays_a_mask(package: ModuleType) -> None:

@@ -33,6 +33,7 @@ def test_kernels_say_what_they_take_and_cases_how_fast_they_were() -> None:
             "causal": [False, True],
             "block_sizes": [],
             "local": False,
+            "softcap": 0.0,
             "longest": 65536,
             "interpretable": True,
         }
@@ -75,6 +76,7 @@ def test_a_kernel_for_a_setting_takes_its_type_and_head_dim_alone() -> None:
         ("fsa-sinks-packed", {"local": False}, "attention sinks, packed sequences, blocks of 16"),
         ("fsa-local", {"local": True}, "blocks of 16, 32, 64, 128 keys, any selection that has a query's own block"),
         ("decode", {"function": "decode", "block_sizes": [16, 32, 64, 128]}, "pages of 16, 32, 64, 128 keys"),
+        ("gqa-c50", {"scalars": ["causal", "scale", "softcap"], "softcap": 50.0}, "scores below a soft cap of 50"),
         ("mha_backward-w1024-sinks", {"function": "attention", "grouped": False}, "attention sinks"),
     ],
 )
@@ -117,6 +119,8 @@ def test_gradients_alone_are_not_exported() -> None:
     packed = chosen(run, versions, problem="gqa_backward-packed", name="packed")
     with pytest.raises(ExportError, match="packed@3 computes gradients that no other version named here needs"):
         check_together([forward, backward, packed])
+    with pytest.raises(ExportError, match="needs: its types, head dims, packing or soft cap are others"):
+        check_together([chosen(run, versions, problem="gqa-c50"), backward])
 
 
 def test_runs_whose_names_look_alike_get_modules_of_their_own() -> None:
