@@ -3,7 +3,7 @@
 from avo.seeds.seed import Seed, capped, of_the_paper, plain, unpadded
 
 CAPPED = capped("attention_kernel", "tl.dot(q, tl.trans(k), of_rest) * scale", "q_len, kv_len, window,")
-WIDE = (("block_m, block_n = 64, 64", "block_m, block_n = 64, 32"), ("num_warps=4", "num_warps=8"))
+WIDE = (("block_m, block_n = 64, 64", "block_m, block_n = 32, 32"),)
 
 SEEDS = (
     Seed("plain", "mha/plain.py", plain),
