@@ -260,12 +260,12 @@ class Examination:
 
         def seconds(case: Case, plan: LaunchPlan) -> float:
             try:
-                score = passed(predicted.score(self._problem, self._compiled([case], [plan]), None))
+                (compiled,) = self._compiled([case], [plan])
+                return predicted.seconds(self._problem, compiled)
             except Refused:
                 if executable(plan):
                     raise
                 return math.inf
-            return score.cases[0].time_us / 1e6
 
         large = self._plans[len(self._cases.small) :]
         return self._tools.planner.fastest(self.candidate, self._problem, self._cases.large, large, seconds)

@@ -6,15 +6,17 @@ such a rhythm is not resolved.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle, islice
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.compiling.compiler import Compiler
 from avo.evaluator.compiling.residency import ctas_per_sm
-from avo.evaluator.evaluation import Fault, Score, geometric_mean
+from avo.evaluator.evaluation import Fault, geometric_mean
 from avo.evaluator.judging.cases import Tools
-from avo.evaluator.judging.speed import CompiledPlan, Predicted
+from avo.evaluator.judging.speed import CompiledPlan
+from avo.evaluator.performance import ModelError, predict_time
 from avo.evaluator.problem import Problem
 from avo.evaluator.target import Target
 
@@ -31,10 +33,20 @@ def predicted(
     target: Target, problem: Problem, orders: Sequence[Sequence[CompiledPlan]]
 ) -> tuple[tuple[float, ...], ...]:
     """Return ``Score.neighbours`` for plans in these orders."""
-    scores = [Predicted(target, luck).score(problem, plans, None) for luck, plans in enumerate(orders, 1)]
-    kept = [score for score in scores if isinstance(score, Score)]  # the model may be able to follow fewer orders
-    drawn = [zip(*(case.draws for case in score.cases), strict=True) for score in kept]
-    return tuple(tuple(map(geometric_mean, draws)) for draws in drawn)
+    found = []
+    for luck, order in enumerate(orders, 1):
+        with suppress(ModelError):  # the model may be able to follow fewer orders
+            found.append(_geomeans(target, problem, order, luck))
+    return tuple(found)
+
+
+def _geomeans(target: Target, problem: Problem, plans: Sequence[CompiledPlan], luck: int) -> tuple[float, ...]:
+    """Return the geometric mean of TFLOPS in each joint draw. Raises ``ModelError``."""
+    cases = []
+    for each in plans:
+        time = predict_time(each.works, target, least_bytes=problem.least_bytes(each.case), luck=luck)
+        cases.append([problem.flops(each.case) / us / 1e6 for us in time.draws_us])
+    return tuple(map(geometric_mean, zip(*cases, strict=True)))
 
 
 def in_other_orders(

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from avo.evaluator.binary import Binary
 from avo.evaluator.evaluation import Fault, Score, Status
-from avo.evaluator.performance import ModelError, predict
+from avo.evaluator.judging.refusal import Refused
+from avo.evaluator.performance import ModelError, predict, predict_time
 from avo.evaluator.plan import KernelIR, LaunchPlan
 from avo.evaluator.problem import Case, Problem
 from avo.evaluator.profile import Counted, Source
@@ -67,10 +68,8 @@ class Instruments:
 class Predicted:
     """Speed as the performance model predicts it; the incumbent does not matter."""
 
-    def __init__(self, target: Target, luck: int = 0) -> None:
-        """``luck`` is that of ``predict``."""
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._luck = luck
 
     def score(
         self,
@@ -84,7 +83,18 @@ class Predicted:
         for each in plans:
             useful, least = problem.flops(each.case), problem.least_bytes(each.case)
             try:
-                scores.append(predict(each.case.name, useful, least, each.works, self._target, self._luck))
+                scores.append(predict(each.case.name, useful, least, each.works, self._target))
             except ModelError as error:
-                return Fault(Status.UNSUPPORTED, f"no prediction for {self._target.name}: {error}")
+                return self._unsupported(error)
         return Score(ScoreKind.PREDICTED, self._target.name, tuple(scores))
+
+    def seconds(self, problem: Problem, plan: CompiledPlan) -> float:
+        """Return the predicted time of a plan, without what else a score has. Raises ``Refused``."""
+        try:
+            time = predict_time(plan.works, self._target, least_bytes=problem.least_bytes(plan.case))
+        except ModelError as error:
+            raise Refused(self._unsupported(error)) from None
+        return time.us / 1e6
+
+    def _unsupported(self, error: ModelError) -> Fault:
+        return Fault(Status.UNSUPPORTED, f"no prediction for {self._target.name}: {error}")

@@ -18,7 +18,7 @@ from avo.evaluator.performance.kernel import Conditions, measure
 from avo.evaluator.performance.matching import match_loops
 from avo.evaluator.performance.memory import Timing, Traffic, l1_missed, traffic
 from avo.evaluator.performance.passes import Pass, PlayedKernel
-from avo.evaluator.performance.reliefs import critical
+from avo.evaluator.performance.reliefs import critical, relief_gains
 from avo.evaluator.performance.sass import ModelError
 from avo.evaluator.performance.schedule import Room, list_schedule, schedule
 from avo.evaluator.target import Target
@@ -57,18 +57,14 @@ def predict(
     least_bytes: int,
     launches: Sequence[LaunchWork],
     target: Target,
-    luck: int = 0,
 ) -> CaseScore:
     """Predict the speed of ``launches``, run one after another, on one benchmark case.
 
     ``useful_flops`` are the case's floating-point operations; ``least_bytes`` the least bytes that must pass through
-    HBM. Another ``luck`` jitters the plays in another way. Raises ``ModelError`` if a kernel does not fit the target,
-    if its binary cannot be modelled, or if the launches would finish before the tensor cores could have done the useful
-    work: then part of the work is missing.
+    HBM. Raises ``ModelError`` if a kernel does not fit the target, if its binary cannot be modelled, or if the launches
+    would finish before the tensor cores could have done the useful work: then part of the work is missing.
     """
-    if not launches:
-        raise ModelError(f"case {case} has no launch to predict")
-    time = predict_time(launches, target, least_bytes=least_bytes, luck=luck)
+    time = predict_time(launches, target, least_bytes=least_bytes)
     compute = sum(launch.compute for launch in time.nominal.launches)
     if compute < useful_flops / (target.tensor_flop * target.sms * clock_hz(target, constants_of(target), 1.0)):
         products = sum(launch.total("dot_flops") for launch in launches)
@@ -104,6 +100,8 @@ def predict_time(
     jittered in another way, and with another ``luck`` again in others. ``least_bytes`` are the least bytes that must
     pass through HBM. Raises ``ModelError`` if a kernel does not fit the target or its binary cannot be modelled.
     """
+    if not launches:
+        raise ModelError("there is no launch to predict")
     nominal = time_case(launches, least_bytes, target, timing)
     draws = [
         time_case(launches, least_bytes, _drawn(target, draw), timing, constants_of(target, draw), seed).seconds
@@ -255,7 +253,7 @@ def _critical(launches: Sequence[LaunchWork], time: CaseTime, target: Target) ->
     place = next((i for i, loop in enumerate(kernel.loops) if loop is spent.hot), None)
     if place is None and kernel.loops:
         return ""  # what loops leave: too small a rest to tell reliefs apart
-    return critical(launch.binary, target, kernel.resident, place, spent.conditions)
+    return critical(relief_gains(launch.binary, target, kernel.resident, spent.conditions, place))
 
 
 def clock_hz(target: Target, table: Constants, load: float) -> float:

@@ -15,8 +15,8 @@ from avo.evaluator.performance.lines import ptx_around
 from avo.evaluator.performance.listing import stands_out
 from avo.evaluator.performance.model import CaseTime, LaunchTime, predict, time_case
 from avo.evaluator.performance.passes import Pass, PlayedKernel
-from avo.evaluator.performance.reliefs import RESOLVED_PERCENT, relief_percent, reliefs
-from avo.evaluator.performance.replay import SEEDS, Gain, Replay, measure_mean, plays
+from avo.evaluator.performance.reliefs import critical, relief_gains
+from avo.evaluator.performance.replay import SEEDS, Gain, Replay, measure_mean
 from avo.evaluator.performance.sass import Code as Sass
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.simulate import Mark
@@ -42,8 +42,6 @@ MOST_COSTS = 12
 """Number of instructions and of lines listed for each role by default, the most expensive."""
 _RECORDED = 3
 """Number of plays that are recorded: what each warp waited for takes most of a profile's time."""
-_HARDLY_BUSY = 0.02
-"""A pipe that is busy for a smaller fraction is not tried as the critical one."""
 
 
 def explain(
@@ -193,7 +191,6 @@ class _Player:
         loop = passed is not self.time.kernel.outside
         # Where there are loops, the time outside them is what these leave: too small a rest to tell reliefs apart.
         relief = self._relief(passed) if passed and (loop or not self.time.kernel.loops) else {}
-        best = next(iter(relief), "")
         return Section(
             self.section_name(passed),
             self.loop_lines.get(id(passed)) if loop else None,
@@ -201,7 +198,7 @@ class _Player:
             clocks / passes,
             clocks / self.slots * self.us_per_clock,
             dict(passed.usage) if passed else {},
-            best if best and relief[best].percent >= max(RESOLVED_PERCENT, relief[best].spread) else "",
+            critical(relief),
             {name: gain.percent for name, gain in relief.items()},
             {name: gain.spread for name, gain in relief.items()},
             self._roles(passed, clocks / passes) if passed else (),
@@ -210,9 +207,7 @@ class _Player:
     def _relief(self, passed: Pass) -> dict[str, Gain]:
         kernel = self.time.kernel
         place = next((place for place, loop in enumerate(kernel.loops) if loop is passed), None)
-        pipes = tuple(name for name, busy in passed.usage.items() if busy > _HARDLY_BUSY and name != "issue")
-        played = self.work.binary, self.target, kernel.resident, self.time.conditions
-        return relief_percent(plays(*played), place, _relieve(*played, pipes))
+        return relief_gains(self.work.binary, self.target, kernel.resident, self.time.conditions, place)
 
     def _charged(self, passed: Pass) -> tuple[tuple[Charge, ...], ...]:
         if id(passed) not in self._charges:
@@ -345,13 +340,6 @@ def _record(binary: Binary, target: Target, resident: int, conditions: Condition
     for recorder in recorders:
         replay.play(player=recorder)
     return recorders
-
-
-@lru_cache(maxsize=16)
-def _relieve(
-    binary: Binary, target: Target, resident: int, conditions: Conditions, pipes: tuple[str, ...]
-) -> Mapping[str, Sequence[PlayedKernel]]:
-    return reliefs(Replay.of(binary, target, resident, conditions), pipes)
 
 
 def _parts(

@@ -8,15 +8,17 @@ from dataclasses import replace
 from functools import lru_cache
 
 from avo.evaluator.binary import Binary
-from avo.evaluator.performance.kernel import Conditions, measure
-from avo.evaluator.performance.passes import Pass, PlayedKernel
+from avo.evaluator.performance.kernel import Conditions
+from avo.evaluator.performance.passes import PlayedKernel
 from avo.evaluator.performance.pipes import PIPE_NAMES, Kind, Op
-from avo.evaluator.performance.replay import Change, Gain, Replay
+from avo.evaluator.performance.replay import Change, Gain, Replay, measure_mean, plays
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.target import Target
 
 RELIEF = 0.75
 """Time that a relieved resource takes, as a fraction of before."""
+_HARDLY_BUSY = 0.02
+"""A pipe that is busy for a smaller fraction is not relieved."""
 RESOLVED_PERCENT = 1.0
 """A smaller gain than this counts as none: the order in which warps issue alone changes a loop by as much."""
 
@@ -29,36 +31,35 @@ def reliefs(replay: Replay, pipes: Collection[str]) -> Mapping[str, Sequence[Pla
     return {name: replay.plays(*_relief(name)) for name in (*pipes, "issue", "latency", *barrier)}
 
 
-@lru_cache(maxsize=64)
-def critical(binary: Binary, target: Target, resident: int, place: int | None, conditions: Conditions) -> str:
-    """Return the critical resource of the loop at ``place`` of a kernel as ``measure`` plays it, or of its code outside
-    loops; empty where none is.
+def critical(gains: Mapping[str, Gain]) -> str:
+    """Return the critical resource, of ``gains`` from the largest on; empty where none is resolved."""
+    best = next(iter(gains), "")
+    return best if best and gains[best].percent >= max(RESOLVED_PERCENT, gains[best].spread) else ""
 
-    Among the pipes, only the two busiest are tried, and only the outermost loop is played.
+
+def relief_gains(
+    binary: Binary, target: Target, resident: int, conditions: Conditions, place: int | None
+) -> dict[str, Gain]:
+    """Return ``relief_percent`` of the loop at ``place`` of a kernel, or of its code outside loops, for what may hold
+    it back, of all plays of the whole kernel.
     """
-    kernel = measure(binary, target, resident, conditions)
-    replay = Replay.of(binary, target, resident, conditions)
-    passed: Pass | None = kernel.outside
-    if place is not None:
-        parts = kernel.loops[place].parts
-        replay = replay.only(kernel.loops[place])
-        kernel = replay.play()
-        passed = next((loop for loop in kernel.loops if loop.parts == parts), None)
-    if passed is None:  # roles that cannot be told apart without the others
-        return ""
-    pipes = [name for name in sorted(passed.usage, key=lambda name: -passed.usage[name]) if name != "issue"]
-    barrier = any(is_cta_barrier(i) for instructions, _ in passed.parts for i in instructions)
-    names = ["latency", *pipes[:2], *(["cta_barrier"] if barrier else [])]
-    place = next((i for i, loop in enumerate(kernel.loops) if loop is passed), None)
-    relieved = {
-        name: [replay.play(change, issue_clocks=clocks)] for name in names for change, clocks in [_relief(name)]
-    }
-    best, gain = next(iter(relief_percent([kernel], place, relieved).items()))
-    return best if gain.percent >= RESOLVED_PERCENT else ""
+    played = binary, target, resident, conditions
+    kernel = measure_mean(*played)
+    usage = (kernel.outside if place is None else kernel.loops[place]).usage
+    pipes = tuple(name for name, busy in usage.items() if busy > _HARDLY_BUSY and name != "issue")
+    return relief_percent(plays(*played), place, relieved(*played, pipes))
+
+
+@lru_cache(maxsize=64)
+def relieved(
+    binary: Binary, target: Target, resident: int, conditions: Conditions, pipes: tuple[str, ...]
+) -> Mapping[str, Sequence[PlayedKernel]]:
+    """Return ``reliefs`` of a kernel, which are kept: a score and a profile take the same."""
+    return reliefs(Replay.of(binary, target, resident, conditions), pipes)
 
 
 def relief_percent(
-    plays: Sequence[PlayedKernel], place: int | None, relieved: Mapping[str, Sequence[PlayedKernel]]
+    before: Sequence[PlayedKernel], place: int | None, relieved: Mapping[str, Sequence[PlayedKernel]]
 ) -> dict[str, Gain]:
     """Return by how many percent each relief shortens the kernel's loop at ``place``, or the code outside loops, in
     the mean of the plays, largest first.
@@ -72,8 +73,8 @@ def relief_percent(
     gains = {
         name: Gain.of(
             [
-                100 * (1 - RELIEF if name == "cta_barrier" else 1) * (1 - clocks(after) / clocks(before))
-                for before, after in zip(plays, others, strict=True)
+                100 * (1 - RELIEF if name == "cta_barrier" else 1) * (1 - clocks(after) / clocks(one))
+                for one, after in zip(before, others, strict=True)
             ]
         )
         for name, others in relieved.items()

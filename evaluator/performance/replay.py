@@ -93,14 +93,6 @@ class Replay:
         kernel = self.structure, costs, self.warps, self.resident
         return tuple(play_kernel(*kernel, sharing(player)) for player in players)
 
-    def only(self, passed: Pass) -> "Replay":
-        """Return the kernel without what is outside the outermost loop that does ``passed``, and without the light
-        paths of its loops.
-        """
-        done = {instructions for instructions, _ in passed.parts}
-        items = tuple(_heavy(top) for top in self.structure.top if any(loop.own in done for loop in top.tree()))
-        return replace(self, structure=replace(self.structure, items=items, aside=()))
-
     def without(self, gone: Callable[[Instruction], bool]) -> "Replay":
         """Return the kernel without some of its instructions."""
 
@@ -153,9 +145,3 @@ def _mean(passes: Sequence[Pass]) -> Pass:
     lights = [each.light for each in passes if each.light]
     light = replace(lights[0], play=lambda: fmean(each.clocks for each in lights)) if lights else None
     return replace(first, clocks=fmean(each.clocks for each in passes), usage=usage, light=light)
-
-
-def _heavy(loop: Loop) -> Loop:
-    if loop.dispatch:
-        return loop
-    return replace(loop, items=tuple(_heavy(i) if isinstance(i, Loop) else i for i in loop.items), light=None)

@@ -140,6 +140,15 @@ def test_the_critical_resource_is_the_one_whose_relief_shortens_the_loop_most(pr
     assert loop.relief_percent[loop.critical] > loop.relief_spread[loop.critical] > 0
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_score_names_the_critical_resource_that_its_profile_names(
+    kernel: str, request: pytest.FixtureRequest
+) -> None:
+    made: Profile = request.getfixturevalue(kernel)
+    longest = max(made.launches, key=lambda launch: launch.time_us)
+    assert made.score.critical == max(longest.sections, key=lambda section: section.time_us).critical
+
+
 def test_answers_say_what_each_repair_would_gain(profile: Profile) -> None:
     gains = [answer.gain_percent for answer in profile.what_if]
     assert gains == sorted(gains, reverse=True)

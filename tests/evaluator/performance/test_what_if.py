@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from avo.evaluator.compiling.residency import ctas_per_sm
-from avo.evaluator.performance.model import predict, time_case
+from avo.evaluator.performance.model import time_case
 from avo.evaluator.performance.reliefs import relief_percent, reliefs
 from avo.evaluator.performance.replay import Replay
 from avo.evaluator.performance.sass import Instruction
 from avo.evaluator.performance.what_if import REPAIRS, gain_of, times, times_after, with_one_more_cta
 from avo.evaluator.targets import get_target
 from avo.evaluator.work import LaunchWork
-from bench.variants import Variant, case_of, compile_variant, launch_work, predict_variant
+from bench.variants import Variant, compile_variant, launch_work, predict_variant
 from tests.evaluator.performance.handmade import loop, nominal, sass
 
 H100 = get_target("h100")
@@ -55,25 +55,13 @@ def test_the_resource_that_holds_a_loop_back_is_the_critical_one(
         pytest.param(Variant(16, 16, 4, 3), 16384, "shared", marks=pytest.mark.corpus),
         pytest.param(Variant(64, 64, 4, 3, descriptors=True), 16384, "shared", marks=pytest.mark.corpus),
         (Variant(128, 64, 8, 3), 16384, "cta_barrier"),
+        (Variant(128, 64, 8, 3, descriptors=True), 16384, "cta_barrier"),
     ],
 )
 def test_a_prediction_names_the_resource_whose_relief_would_shorten_it_most(
     variant: Variant, length: int, resource: str
 ) -> None:
     assert predict_variant(variant, "h100", length).critical == resource
-
-
-@pytest.mark.long
-def test_the_critical_resource_of_roles_and_of_a_second_loop_is_found_where_the_whole_kernel_is_played() -> None:
-    for variant in (Variant(128, 128, 4, 2, descriptors=True, specialised=True), Variant(128, 64, 8, 1, "split")):
-        useful, least, (work,) = case_of(variant, "h100", 16384)
-        time = time_case([work], least, H100).launches[0]
-        place = next(i for i, loop in enumerate(time.kernel.loops) if loop is time.hot)
-        replay = Replay.of(work.binary, H100, time.kernel.resident, time.conditions)
-        relieved = reliefs(replay, ["tensor", "exp"])
-        assert predict("case", useful, least, [work], H100).critical == next(
-            iter(relief_percent(replay.plays(), place, relieved))
-        )
 
 
 def test_the_busiest_pipe_need_not_be_the_critical_one() -> None:
