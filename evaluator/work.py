@@ -102,13 +102,16 @@ class Access:
     fresh_sectors: float
     """Of the sectors of 32 bytes that a program asks for after its first pass, the share that it had not asked for."""
     run_bytes: float
-    """Mean length of the contiguous pieces of the distinct bytes."""
+    """Mean length of the pieces of memory that hold the distinct bytes, and those that other operations of the loop ask
+    for in turn with it. Sectors that follow each other are one piece."""
     program_lines: float
     """Distinct lines of 128 bytes that one program asks for each time."""
     line: int
     """The operation's line in the text of the IR, counted from 1."""
     often: float = 1.0
     """Share of the loop's passes in which it is performed: a branch may go around it."""
+    spread: float = 1.0
+    """Bytes of those pieces for each of them that is asked for, 1 or more: gaps within a sector are read too."""
 
 
 VERSION = -1

@@ -96,6 +96,15 @@ def _rope(sizes: Sizes, dtype: str) -> Call:
     return lambda: rope_forward(q, k, cos, sin), 2 * (q.nbytes + k.nbytes) + cos.nbytes + sin.nbytes
 
 
+def _llama4_rope(sizes: Sizes, dtype: str) -> Call:
+    from liger_kernel.ops.llama4_rope import llama4_rope_forward
+
+    length, dim = sizes["T"], sizes["hidden_size"] // sizes["num_q_heads"]
+    q, k = (empty((1, length, sizes[heads], dim), dtype) for heads in ("num_q_heads", "num_kv_heads"))
+    factors = empty((length, dim // 2, 2), dtype)
+    return lambda: llama4_rope_forward(q, k, factors), 2 * (q.nbytes + k.nbytes) + factors.nbytes
+
+
 def _cross_entropy(sizes: Sizes, dtype: str) -> Call:
     from liger_kernel.ops.cross_entropy import cross_entropy_forward
 
@@ -127,6 +136,7 @@ _CALLS: dict[tuple[str, str], Callable[[Sizes, str], Call]] = {
     ("group_norm", "forward"): _group_norm,
     ("megatron_swiglu", "forward"): _megatron_swiglu,
     ("rope", "forward"): _rope,
+    ("llama4_rope", "forward"): _llama4_rope,
     ("cross_entropy", "forward"): _cross_entropy,
     ("embedding", "forward"): _embedding,
 }

@@ -50,7 +50,10 @@ class _Seen:
     """The part of ``together`` after the first pass."""
     fresh: float = 0.0
     """The part of ``later`` that no earlier access asked for."""
-    runs: int = 0
+    runs: float = 0.0
+    """Pieces of memory that it asked for, by itself or, in part, with others."""
+    spans: float = 0.0
+    """Bytes from the first to the last of these pieces, its part of them."""
     passes: int = 0
     lines: float = 0.0
     """Distinct lines that a program asked for in the mean, added up over passes."""
@@ -122,6 +125,8 @@ class Reach(Marks):
     def __init__(self, allocations: Sequence[Allocation]) -> None:
         super().__init__([replace(a, initialised=None, written=None, readonly=False) for a in allocations])
         self._seen: dict[str, _Seen] = {}
+        self._rounds: defaultdict[tuple[int, str], dict[str, tuple[Tensor, int]]] = defaultdict(dict)
+        """By buffer, and the loop and kind of operations: what each has asked for since it was last its turn."""
         self._known: defaultdict[int, _Offsets] = defaultdict(_Offsets)
 
     def write(self, address: Tensor | AddressSum, mask: Tensor | None, value: Tensor, kind: Type, site: Site) -> None:
@@ -181,8 +186,31 @@ class Reach(Marks):
             if lines <= FEW_LINES * asking:
                 seen.own[buffer].ask(own, length)
         seen.lines += lines / asking
-        seen.runs += 1 + int((offsets[1:] - offsets[:-1] != length).sum())
+        loop, kind, *_ = site.location.split(" ")
+        if site.location in self._rounds[turn := (buffer, f"{loop} {kind[0]}")]:
+            self._end(turn)
+        self._rounds[turn][site.location] = offsets, length
         seen.buffers[buffer] = seen.buffers.get(buffer, 0.0) + offsets.numel() * length
+
+    def _end(self, turn: tuple[int, str]) -> None:
+        """Count the pieces that operations ask for together: sectors that follow each other are one, with gaps."""
+        if not (asked := self._rounds.pop(turn, None)):
+            return
+        every = [(starts, torch.full_like(starts, length)) for starts, length in asked.values()]
+        starts, lengths = (torch.cat(each) for each in zip(*every, strict=True))
+        order = starts.argsort(stable=True)
+        begins, ends = starts[order], (starts + lengths)[order].cummax(0).values
+        apart = quotient(begins[1:], SECTOR_BYTES) > quotient(ends[:-1] - 1, SECTOR_BYTES) + 1
+        opens, closes = (torch.nn.functional.pad(apart, side, value=True) for side in ((1, 0), (0, 1)))
+        spans = (ends[closes] - begins[opens]).double()
+        new = ends - torch.maximum(begins, torch.nn.functional.pad(ends[:-1], (1, 0), value=-1))
+        piece = torch.empty_like(order).index_copy_(0, order, opens.cumsum(0) - 1)
+        covered = torch.zeros_like(spans).index_add_(0, piece[order], new.clamp(min=0).double())
+        shares = lengths / covered[piece]
+        sizes = [each.numel() for each, _ in every]
+        for place, runs, own in zip(asked, shares.split(sizes), (shares * spans[piece]).split(sizes), strict=True):
+            self._seen[place].runs += float(runs.sum())
+            self._seen[place].spans += float(own.sum())
 
     def shows(self, places: Iterable[str]) -> bool:
         """Whether all of these places were observed, with nothing masked off."""
@@ -190,6 +218,7 @@ class Reach(Marks):
 
     def add(self, other: "Reach", places: Iterable[str]) -> None:
         """Take what ``other`` observed at these places."""
+        other._end_all()
         self._seen |= {place: other._seen[place] for place in places if place in other._seen}
 
     def left_out(self, places: Iterable[str]) -> list[str]:
@@ -200,8 +229,13 @@ class Reach(Marks):
         """Return the blocks of those of the places, given by place, that were not observed."""
         return {block for place, block in places.items() if place not in self._seen}
 
+    def _end_all(self) -> None:
+        for turn in tuple(self._rounds):
+            self._end(turn)
+
     def accesses(self, often: Mapping[str, float]) -> tuple[Access, ...]:
         """Return what was observed; ``often`` has in what share of its loop's passes each place is come to."""
+        self._end_all()
         return tuple(_access(place, seen, often.get(place, 1.0)) for place, seen in self._seen.items() if seen.asked)
 
 
@@ -216,10 +250,11 @@ def _access(place: str, seen: _Seen, often: float) -> Access:
         min(1.0, seen.together / seen.asked / ctas),
         seen.fresh / seen.later if seen.later else 1.0,
         _fresh_sectors(seen),
-        sum(seen.buffers.values()) / seen.runs,
+        seen.spans / seen.runs,
         ctas * seen.lines / seen.passes,
         int(line),
         often,
+        seen.spans / sum(seen.buffers.values()),
     )
 
 

@@ -8,6 +8,8 @@ from avo.evaluator.performance.passes import Pass, PlayedKernel
 _MUCH_SKIPPED = 0.05
 """Share of a loop's instructions above which a doubt is raised."""
 _BUSY_SHARED = 0.5
+_MUCH_SHORT = 0.5
+"""Share of what HBM is charged for from which on short pieces raise a doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +23,21 @@ class Doubt:
     """Factor on the time at the fast end, 1 or less."""
 
 
-def doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> tuple[Doubt, ...]:
+def doubts(
+    kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool, short: float = 0.0
+) -> tuple[Doubt, ...]:
     """Return the doubts about a launch.
 
     ``hot`` takes most of its time and ``limiter`` limits it. ``guessed_loops`` says that loops of the binary could not
-    be matched with those of the IR, ``unrolled`` that some loops were unrolled completely.
+    be matched with those of the IR, ``unrolled`` that some loops were unrolled completely. ``short`` is the share of
+    what HBM is charged for that are pieces shorter than a sector.
     """
-    return tuple(_doubts(kernel, hot, limiter, guessed_loops=guessed_loops, unrolled=unrolled))
+    return tuple(_doubts(kernel, hot, limiter, guessed_loops=guessed_loops, unrolled=unrolled, short=short))
 
 
-def _doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool) -> Iterator[Doubt]:
+def _doubts(
+    kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: bool, unrolled: bool, short: float
+) -> Iterator[Doubt]:
     strange = {i.base for instructions, _ in hot.parts for i in instructions if i.index in kernel.unknown}
     if strange:
         yield Doubt(f"costs of {', '.join(sorted(strange))} in the hot loop are guessed", 1.15, 0.95)
@@ -51,3 +58,5 @@ def _doubts(kernel: PlayedKernel, hot: Pass, limiter: str, *, guessed_loops: boo
         yield Doubt("the compiler serialised warpgroup products; what that costs is an estimate", 1.05, 1.0)
     if limiter == "l2":
         yield Doubt("L2 limits it, and how well CTAs share what they read is not seen", 1.05, 0.95)
+    if limiter == "hbm" and short > _MUCH_SHORT:
+        yield Doubt("HBM reads pieces shorter than a sector, and which of them share one in time is not seen", 1.1, 0.3)

@@ -44,6 +44,8 @@ class Traffic:
     """Clocks from a load to its data, in the loop that loads most."""
     brought: float = 0.0
     """Bytes of lines that come to L2, as it did not hold them."""
+    short: float = 0.0
+    """Of ``hbm``, what is charged for pieces that are shorter than a sector."""
 
 
 def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, brought: float = 0.0) -> Traffic:
@@ -68,7 +70,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
     together = sum(once)
     capacity = target.l2_bytes * table.l2_share
     lost = _ramp(together / capacity)
-    hbm = fetched = written = 0.0
+    hbm = short = fetched = written = 0.0
     missing = {}
     buffers = dict.fromkeys(access.buffer for access in work.accesses)
     footprints = {
@@ -86,9 +88,13 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
         first = footprints[buffer]
         through = first * (1 - kept) + max(0.0, touched - first) * lost
         missing[buffer] = min(1.0, through / touched) if touched else 0.0
-        run = sum(each[i] * work.accesses[i].run_bytes for i in here) / max(1.0, sum(each[i] for i in here))
+        asked = max(1.0, sum(each[i] for i in here))
+        run = sum(each[i] * work.accesses[i].run_bytes for i in here) / asked
+        spread = sum(each[i] * work.accesses[i].spread for i in here) / asked
         fetched += through
-        hbm += through * _piece(run, table)
+        charged = through * max(1.0, spread) * _piece(run, table)
+        hbm += charged
+        short += charged * (run < SECTOR_BYTES)
         if all(work.accesses[place].writes for place in here):
             written += through
     merged = sum(
@@ -100,7 +106,7 @@ def traffic(work: LaunchWork, target: Target, timing: Timing, table: Constants, 
     hbm += dirty * (table.flushed_dirty * fetched - written)  # what was there must go first; what is written stays
     far = table.hbm_latency + dirty * table.flushed_latency
     latency = table.l2_hit_latency + _missing(work, each, missing) * (far - table.l2_hit_latency)
-    return Traffic(sum(each), merged, hbm, latency, fetched)
+    return Traffic(sum(each), merged, hbm, latency, fetched, short)
 
 
 def l1_missed(work: LaunchWork) -> Missed:

@@ -347,6 +347,7 @@ def time_launch(
         _limiter(hot, compute, l2, hbm, waiting),
         guessed_loops=matched.guessed,
         unrolled=None in passes,
+        short=asked.short / asked.hbm if asked.hbm else 0.0,
     )
     return LaunchTime(kernel, passes, clocks, hot, seen, clock, compute, l2, hbm, found, asked.brought, waiting)
 

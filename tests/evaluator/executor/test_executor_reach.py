@@ -149,17 +149,37 @@ def strided(X, Out, n, stride, N: tl.constexpr):
     tl.store(Out + i, tl.load(X + i * stride, mask=i < n), mask=i < n)
 
 
-@pytest.mark.parametrize(("stride", "run", "lines"), [(1, 4 * 256, 2), (2, 4, 4), (32, 4, 64)])
-def test_strided_elements_are_pieces_of_their_own(executor, stride, run, lines):
+@pytest.mark.parametrize(("stride", "run", "lines"), [(1, 4 * 256, 2), (32, 4, 64)])
+def test_elements_far_apart_are_pieces_of_their_own(executor, stride, run, lines):
     seen = accesses(executor.prepare(strided, torch.zeros(256 * 32), torch.zeros(256), 256, stride, grid=(4,), N=64))
     assert (seen["X"].run_bytes, seen["X"].program_lines) == (run, lines)
-    assert seen["Out"].run_bytes == 4 * 256
+    assert (seen["X"].spread, seen["Out"].run_bytes) == (1, 4 * 256)
+
+
+def test_gaps_within_sectors_belong_to_the_piece(executor):
+    values = torch.zeros(256 * 4), torch.zeros(256), 256, 4
+    x = accesses(executor.prepare(strided, *values, grid=(4,), N=64))["X"]
+    assert x.run_bytes == pytest.approx(255 * 16 + 4)
+    assert x.spread == pytest.approx(4, rel=0.01)
+
+
+@triton.jit
+def halves(X, Out, GAP: tl.constexpr, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(Out + i, tl.load(X + GAP * i) + tl.load(X + GAP * i + 1))
+
+
+@pytest.mark.parametrize(("gap", "run", "spread"), [(2, 8 * 256, 1), (32, 8, 1)])
+def test_what_two_loads_ask_for_together_is_one_piece(executor, gap, run, spread):
+    launch = executor.prepare(halves, torch.zeros(256 * gap), torch.zeros(256), grid=(4,), GAP=gap, N=64)
+    loads = [access for access in launch.kernel.count(launch).accesses if not access.writes]
+    assert [(load.run_bytes, load.spread) for load in loads] == 2 * [pytest.approx((run, spread))]
 
 
 def test_masked_elements_are_left_out(executor):
     seen = accesses(executor.prepare(strided, torch.zeros(256), torch.zeros(256), 96, 1, grid=(4,), N=64))
     for access in seen.values():  # 64 of the first program, 32 of the second, none of the others
-        assert (access.program_bytes, access.distinct, access.run_bytes) == (4 * 96 / 4, 1, 4 * 96)
+        assert (access.program_bytes, access.distinct, access.run_bytes) == pytest.approx((4 * 96 / 4, 1, 4 * 96))
 
 
 @triton.jit

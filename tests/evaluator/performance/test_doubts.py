@@ -23,7 +23,7 @@ HOT = Pass(100, 8, {"issue": 0.1}, (((FFMA, STRANGE), 4),))
 BUSY = replace(HOT, usage={"shared": 0.9}, parts=(((LDSM,), 4),))
 
 
-def reasons(kernel: PlayedKernel, hot: Pass = HOT, limiter: str = "tensor", **flags: bool) -> list[str]:
+def reasons(kernel: PlayedKernel, hot: Pass = HOT, limiter: str = "tensor", **flags: Any) -> list[str]:
     every = {"guessed_loops": False, "unrolled": False, **flags}
     return [doubt.reason for doubt in doubts(kernel, hot, limiter, **every)]
 
@@ -39,10 +39,11 @@ def reasons(kernel: PlayedKernel, hot: Pass = HOT, limiter: str = "tensor", **fl
         ({}, replace(HOT, skipped=0.25), "tensor", {}, "around 25% of the hot loop"),
         ({}, HOT, "tensor", {"guessed_loops": True}, "could not be told apart"),
         ({}, HOT, "tensor", {"unrolled": True}, "unrolled loop"),
+        ({}, HOT, "hbm", {"short": 0.6}, "pieces shorter than a sector"),
     ],
 )
 def test_what_is_not_known_is_said(
-    change: dict[str, Any], hot: Pass, limiter: str, flags: dict[str, bool], reason: str
+    change: dict[str, Any], hot: Pass, limiter: str, flags: dict[str, Any], reason: str
 ) -> None:
     kernel = PlayedKernel(1, Pass(10, 0, {"issue": 0.1}), (HOT,))
     assert reasons(kernel) == reasons(kernel, BUSY) == []

@@ -150,6 +150,17 @@ def test_short_pieces_cost_hbm_more_than_their_bytes(run_bytes: float, cost: flo
     assert made == pytest.approx(cost * whole)
 
 
+def test_what_hbm_is_charged_for_pieces_shorter_than_a_sector_is_known() -> None:
+    tables = asked(replace(LOAD, run_bytes=8), replace(LOAD, buffer=1), buffer_bytes=[1e12, 1e12])
+    assert tables.short == pytest.approx(tables.hbm * 8 * TABLE.half_line_cost / (8 * TABLE.half_line_cost + 1))
+    assert asked(replace(LOAD, run_bytes=32)).short == 0
+
+
+def test_gaps_within_sectors_pass_through_hbm_too() -> None:
+    dense, sparse = (asked(replace(LOAD, spread=spread)).hbm for spread in (1.0, 2.0))
+    assert sparse == pytest.approx(2 * dense)
+
+
 def test_the_latency_is_that_of_the_loads_that_make_up_the_loop() -> None:
     near = replace(LOAD, fresh=0.0, distinct=1 / 256)  # one tile for all, in every pass
     far = replace(LOAD, buffer=1, program_bytes=TILE / 2)
